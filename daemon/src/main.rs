@@ -1,0 +1,2 @@
+//! headwaterd.
+fn main() {}

@@ -1,0 +1,244 @@
+//! The one configuration tree of a node, read from one TOML file.
+//!
+//! Unknown keys are refused, and values that make no sense do not load. Each default stands beside its field.
+//! `docs/headwater.example.toml` is the commented reference; a test compares it with [`Config::default`].
+//! This file must not know where the file lies or who reads it.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything a node can be told.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Who this node is.
+    pub node: Node,
+    /// Web server: pages, REST, WHEP, HLS.
+    pub http: Http,
+    /// Certificate for the TLS listeners.
+    pub tls: Tls,
+    /// RTMP server.
+    pub rtmp: Rtmp,
+    /// SRT server.
+    pub srt: Srt,
+    /// WebRTC media.
+    pub webrtc: Webrtc,
+    /// Links between nodes.
+    pub relay: Relay,
+    /// Health and metrics.
+    pub health: Health,
+    /// HLS and LL-HLS.
+    pub hls: Hls,
+    /// Where documents are kept.
+    pub registry: Registry,
+}
+
+impl Config {
+    /// Reads a configuration from TOML text.
+    ///
+    /// # Errors
+    /// The sentence of the TOML parser: line, column, and the unknown key or bad value.
+    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+}
+
+/// What a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Takes publishers, transcodes, records.
+    Origin,
+    /// Serves viewers, pulls streams from origins.
+    Edge,
+    /// Origin and edge in one, with an embedded registry.
+    #[default]
+    Standalone,
+}
+
+/// Who this node is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// What it does; the daemon writes it.
+    pub role: Role,
+    /// Its name, unique in the cluster: the instance id on EC2.
+    pub id: String,
+    /// Folder for everything that must survive a restart. Must be writable.
+    pub data_dir: PathBuf,
+    /// Addresses viewers can reach, public ones first; used in ICE candidates. Empty: the addresses of the interfaces.
+    pub addresses: Vec<std::net::IpAddr>,
+    /// Live streams at most; a publisher beyond that is refused.
+    pub max_streams: NonZeroUsize,
+    /// How long a drain may take, in milliseconds, before what is left is cut.
+    pub drain_ms: NonZeroU32,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            role: Role::default(),
+            id: "local".to_owned(),
+            data_dir: PathBuf::from("/var/lib/headwater"),
+            addresses: Vec::new(),
+            max_streams: nzu(1_000),
+            drain_ms: nz(10_000),
+        }
+    }
+}
+
+/// Web server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Plain HTTP.
+    pub listen: SocketAddr,
+    /// HTTPS; opened only if `[tls]` names a certificate.
+    pub tls_listen: SocketAddr,
+    /// Connections at most, on both listeners together; one more is closed at once.
+    pub max_connections: NonZeroUsize,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: any(5080), tls_listen: any(5443), max_connections: nzu(20_000) }
+    }
+}
+
+/// Certificate for HTTPS and RTMPS. Both files or neither.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// PEM file with the certificate chain, leaf first.
+    pub certificate_file: Option<PathBuf>,
+    /// PEM file with the private key.
+    pub key_file: Option<PathBuf>,
+}
+
+/// RTMP server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rtmp {
+    /// Plain RTMP.
+    pub listen: SocketAddr,
+    /// RTMPS; opened only if `[tls]` names a certificate.
+    pub tls_listen: SocketAddr,
+    /// Connections at most, publishers and players together; one more is closed at once.
+    pub max_connections: NonZeroUsize,
+}
+
+impl Default for Rtmp {
+    fn default() -> Self {
+        Self { listen: any(1935), tls_listen: any(8443), max_connections: nzu(10_000) }
+    }
+}
+
+/// SRT server. This version reads and checks the section, but serves no SRT.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Srt {
+    /// UDP address.
+    pub listen: SocketAddr,
+}
+
+impl Default for Srt {
+    fn default() -> Self {
+        Self { listen: any(4200) }
+    }
+}
+
+/// WebRTC media.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Webrtc {
+    /// UDP port of the first worker; worker n has `port + n`. 0: any free ports.
+    pub port: u16,
+    /// Worker threads, 64 at most. 0: one per core.
+    pub workers: u8,
+    /// Viewers at most, over all workers; one more gets 503.
+    pub max_viewers: NonZeroUsize,
+}
+
+impl Default for Webrtc {
+    fn default() -> Self {
+        Self { port: 50_000, workers: 0, max_viewers: nzu(10_000) }
+    }
+}
+
+/// Links between nodes. This version reads and checks the section, but opens no relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Relay {
+    /// TCP address, inside the VPC only.
+    pub listen: SocketAddr,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { listen: any(5000) }
+    }
+}
+
+/// Health and metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// Address of `/livez`, `/readyz` and `/metrics`.
+    pub listen: SocketAddr,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 5090)) }
+    }
+}
+
+/// HLS and LL-HLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hls {
+    /// Duration of a part, in milliseconds. Shorter: less delay, more requests.
+    pub part_ms: NonZeroU32,
+    /// Target duration of a segment, in milliseconds; segments end at key frames only.
+    pub segment_ms: NonZeroU32,
+    /// Finished segments kept in the playlist.
+    pub window: NonZeroU32,
+}
+
+impl Default for Hls {
+    fn default() -> Self {
+        Self { part_ms: nz(200), segment_ms: nz(2_000), window: nz(6) }
+    }
+}
+
+/// Where documents are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registry {
+    /// Which store.
+    pub kind: RegistryKind,
+}
+
+/// Which store keeps the documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RegistryKind {
+    /// A file in `data_dir`, for one standalone node.
+    #[default]
+    Embedded,
+}
+
+const fn any(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
+}
+
+const fn nz(n: u32) -> NonZeroU32 {
+    NonZeroU32::new(n).expect("a literal above zero")
+}
+
+const fn nzu(n: usize) -> NonZeroUsize {
+    NonZeroUsize::new(n).expect("a literal above zero")
+}

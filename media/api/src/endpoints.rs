@@ -1,0 +1,29 @@
+//! Where a running engine really listens, as it writes it to `data_dir/engine.json` once all listeners answer.
+//!
+//! With port 0 in the configuration this is the only way to know; the daemon and test tools read it.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// File name inside `data_dir`. Written atomically when the engine serves, removed when it ends in order.
+pub const FILE_NAME: &str = "engine.json";
+
+/// The listeners of one engine process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// Process id of the engine.
+    pub pid: u32,
+    /// HTTP.
+    pub http: SocketAddr,
+    /// HTTPS, if a certificate is configured.
+    pub https: Option<SocketAddr>,
+    /// RTMP.
+    pub rtmp: SocketAddr,
+    /// RTMPS, if a certificate is configured.
+    pub rtmps: Option<SocketAddr>,
+    /// WebRTC UDP ports, one per worker.
+    pub webrtc: Vec<u16>,
+    /// `/livez`, `/readyz`, `/metrics`.
+    pub health: SocketAddr,
+}

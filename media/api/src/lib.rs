@@ -1,0 +1,14 @@
+//! The words that rooms share: configuration, node, stream, status.
+//!
+//! RULE: types and serde, nothing else. No I/O, no clock, no decision; any room may know this one, and it knows none.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod config;
+pub mod endpoints;
+pub mod error;
+pub mod name;
+pub mod node;
+pub mod status;
+
+pub use config::Config;
+pub use name::StreamName;

@@ -1,0 +1,76 @@
+//! What a live stream looks like from outside: in the REST API, on the pages and in the log.
+
+use serde::{Deserialize, Serialize};
+
+use crate::StreamName;
+
+/// One live stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamStatus {
+    /// `app/stream_id`.
+    pub name: StreamName,
+    /// Unix time of the first byte, in milliseconds.
+    pub started_at_ms: u64,
+    /// "rtmp" and so on.
+    pub protocol: String,
+    /// Video, if there is any yet.
+    pub video: Option<VideoStatus>,
+    /// Audio, if there is any yet.
+    pub audio: Option<AudioStatus>,
+    /// Payload bytes received since the start.
+    pub received_bytes: u64,
+    /// Payload bits received in the last full second.
+    pub bitrate_bps: u64,
+    /// Who watches now.
+    pub viewers: ViewerCounts,
+    /// What the publisher should change; empty when all is well.
+    pub notices: Vec<Notice>,
+}
+
+/// The video of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VideoStatus {
+    /// "H264", "H265", "AV1".
+    pub codec: String,
+    /// RFC 6381 codec string, such as `avc1.64001f`, if the header could be read.
+    pub codec_string: Option<String>,
+    /// Pixels; 0 if unknown.
+    pub width: u32,
+    /// Pixels; 0 if unknown.
+    pub height: u32,
+    /// True if pictures are shown in another order than they are sent.
+    pub b_frames: bool,
+}
+
+/// The audio of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AudioStatus {
+    /// "AAC", "Opus".
+    pub codec: String,
+    /// RFC 6381 codec string, such as `mp4a.40.2`.
+    pub codec_string: Option<String>,
+    /// Samples per second.
+    pub sample_rate_hz: u32,
+    /// Channels.
+    pub channels: u32,
+}
+
+/// Viewers by protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ViewerCounts {
+    /// WHEP sessions.
+    pub webrtc: u64,
+    /// Players that asked for a playlist in the last ten seconds (an estimate: HLS has no sessions).
+    pub hls: u64,
+    /// RTMP players.
+    pub rtmp: u64,
+}
+
+/// Something the publisher should change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Stable, for programs: `b_frames`, `audio_codec`, …
+    pub code: String,
+    /// One sentence: what is wrong, and which setting to change.
+    pub message: String,
+}

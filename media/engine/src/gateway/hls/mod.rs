@@ -1,0 +1,1 @@
+//! HLS and LL-HLS out.

@@ -1,0 +1,5 @@
+//! Protocols: bytes to frames (`publish`), frames to bytes (`play`). One folder per protocol; none names another.
+
+pub mod hls;
+pub mod rtmp;
+pub mod webrtc;

@@ -1,0 +1,1 @@
+//! RTMP in and out.

@@ -1,0 +1,419 @@
+//! One live stream: what its producer and its consumers share.
+//!
+//! The producer takes a short lock per frame, consumers take the same lock per batch; nobody holds it across a wait.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use headwater_api::StreamName;
+use headwater_api::status::{AudioStatus, Notice, StreamStatus, VideoStatus, ViewerCounts};
+use headwater_wire::segment::Clock;
+use headwater_wire::{Frame, MediaKind, MediaTime, Track};
+use tokio::sync::{Notify, watch};
+
+use super::group::{Group, Item, Lost};
+
+/// The tracks a stream has right now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tracks {
+    /// Set by the first picture.
+    pub video: Option<Arc<Track>>,
+    /// Set by the first sound.
+    pub audio: Option<Arc<Track>>,
+    /// True once a picture was seen whose time to be shown is not its time to be decoded, or the header says so.
+    pub b_frames: bool,
+}
+
+/// One live stream. It ends when its [`Producer`] is dropped; whoever still holds it then sees the end.
+#[derive(Debug)]
+pub struct Stream {
+    name: StreamName,
+    /// Tells two lives of the same name apart; counts up within a process.
+    epoch: u64,
+    protocol: &'static str,
+    started_at_ms: u64,
+    shared: Mutex<Shared>,
+    news: Notify,
+    tracks: watch::Sender<Tracks>,
+    ended: watch::Sender<bool>,
+    key_frame_wanted: AtomicBool,
+    received_bytes: AtomicU64,
+    bitrate: Mutex<Bitrate>,
+    viewers: [AtomicU64; 3],
+    notices: Mutex<Vec<Notice>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    group: Group,
+    ended: bool,
+    /// What each consumer wants next; a free place is `None`.
+    cursors: Vec<Option<u64>>,
+}
+
+/// Bits in the running and in the last full second of media time.
+#[derive(Debug, Default)]
+struct Bitrate {
+    second: i64,
+    running_bits: u64,
+    last_bps: u64,
+}
+
+/// How a viewer watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ViewerKind {
+    /// WHEP.
+    Webrtc = 0,
+    /// HLS, LL-HLS.
+    Hls = 1,
+    /// RTMP play.
+    Rtmp = 2,
+}
+
+/// Counts one viewer while it lives.
+#[derive(Debug)]
+pub struct ViewerGuard {
+    stream: Arc<Stream>,
+    kind: ViewerKind,
+}
+
+impl Drop for ViewerGuard {
+    fn drop(&mut self) {
+        self.stream.viewers[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Stream {
+    pub(super) fn new(name: StreamName, epoch: u64, protocol: &'static str, depth: (usize, usize)) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            name,
+            epoch,
+            protocol,
+            started_at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            shared: Mutex::new(Shared { group: Group::new(depth.0, depth.1), ended: false, cursors: Vec::new() }),
+            news: Notify::new(),
+            tracks: watch::Sender::new(Tracks::default()),
+            ended: watch::Sender::new(false),
+            key_frame_wanted: AtomicBool::new(false),
+            received_bytes: AtomicU64::new(0),
+            bitrate: Mutex::new(Bitrate::default()),
+            viewers: Default::default(),
+            notices: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// `app/stream_id`.
+    pub fn name(&self) -> &StreamName {
+        &self.name
+    }
+
+    /// Tells two lives of the same name apart; counts up within a process.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The tracks now and as they change. The receiver sees an error once the stream is gone.
+    pub fn tracks(&self) -> watch::Receiver<Tracks> {
+        self.tracks.subscribe()
+    }
+
+    /// True once the producer is gone.
+    pub fn is_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
+    /// Returns once the producer is gone.
+    pub async fn ended(&self) {
+        // An error would mean the sender is gone, and it lives in `self`.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    /// True while it has a consumer.
+    pub fn is_read(&self) -> bool {
+        lock(&self.shared).cursors.iter().any(Option::is_some)
+    }
+
+    /// Asks the producer for a key frame. Asking twice before one comes is asking once.
+    pub fn request_key_frame(&self) {
+        self.key_frame_wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells the publisher's side, the status and the pages what should be changed. One notice per code.
+    pub fn notice(&self, code: &str, message: &str) {
+        let mut notices = lock(&self.notices);
+        if notices.iter().all(|n| n.code != code) {
+            log::warn!(stream = self.name.as_str(), code; "{message}");
+            notices.push(Notice { code: code.to_owned(), message: message.to_owned() });
+        }
+    }
+
+    /// Counts a viewer until the guard is dropped.
+    pub fn viewer(self: &Arc<Self>, kind: ViewerKind) -> ViewerGuard {
+        self.viewers[kind as usize].fetch_add(1, Ordering::Relaxed);
+        ViewerGuard { stream: Arc::clone(self), kind }
+    }
+
+    /// Sets the estimated number of viewers of a protocol that has no sessions.
+    pub fn set_viewers(&self, kind: ViewerKind, count: u64) {
+        self.viewers[kind as usize].store(count, Ordering::Relaxed);
+    }
+
+    /// A reader that starts at the last key frame.
+    pub fn consumer(self: &Arc<Self>) -> Consumer {
+        let mut shared = lock(&self.shared);
+        let start = shared.group.start();
+        let place = shared.cursors.iter().position(Option::is_none).unwrap_or_else(|| {
+            shared.cursors.push(None);
+            shared.cursors.len() - 1
+        });
+        shared.cursors[place] = Some(start);
+        drop(shared);
+        Consumer { stream: Arc::clone(self), place, wait_key: true, lost: 0 }
+    }
+
+    /// What it looks like from outside.
+    pub fn status(&self) -> StreamStatus {
+        let tracks = self.tracks.borrow().clone();
+        let viewers = |k: ViewerKind| self.viewers[k as usize].load(Ordering::Relaxed);
+        StreamStatus {
+            name: self.name.clone(),
+            started_at_ms: self.started_at_ms,
+            protocol: self.protocol.to_owned(),
+            video: tracks.video.as_ref().map(|t| {
+                let v = t.video.unwrap_or_default();
+                VideoStatus {
+                    codec: t.codec.name().to_owned(),
+                    codec_string: t.codec_string.clone(),
+                    width: v.width,
+                    height: v.height,
+                    b_frames: tracks.b_frames,
+                }
+            }),
+            audio: tracks.audio.as_ref().map(|t| AudioStatus {
+                codec: t.codec.name().to_owned(),
+                codec_string: t.codec_string.clone(),
+                sample_rate_hz: t.audio.map_or(0, |a| a.sample_rate_hz),
+                channels: t.audio.map_or(0, |a| a.channels),
+            }),
+            received_bytes: self.received_bytes.load(Ordering::Relaxed),
+            bitrate_bps: lock(&self.bitrate).last_bps,
+            viewers: ViewerCounts {
+                webrtc: viewers(ViewerKind::Webrtc),
+                hls: viewers(ViewerKind::Hls),
+                rtmp: viewers(ViewerKind::Rtmp),
+            },
+            notices: lock(&self.notices).clone(),
+        }
+    }
+}
+
+/// The writing end of a stream. Dropping it ends the stream for every [`Consumer`].
+#[derive(Debug)]
+pub struct Producer {
+    stream: Arc<Stream>,
+    clock: Clock,
+    on_drop: super::directory::Registration,
+}
+
+impl Producer {
+    pub(super) fn new(stream: Arc<Stream>, segment: MediaTime, on_drop: super::directory::Registration) -> Self {
+        Self { stream, clock: Clock::new(segment), on_drop }
+    }
+
+    /// The stream it feeds.
+    pub fn stream(&self) -> &Arc<Stream> {
+        &self.stream
+    }
+
+    /// Makes a track known before its first frame has come.
+    pub fn announce(&self, track: &Arc<Track>) {
+        self.set_track(track, false);
+    }
+
+    /// Adds a frame. Never waits.
+    pub fn send(&mut self, frame: Frame) {
+        let reordered = frame.kind() == MediaKind::Video && frame.pts != frame.dts;
+        self.set_track(&frame.track, reordered);
+        self.stream.received_bytes.fetch_add(frame.payload.len() as u64, Ordering::Relaxed);
+        lock(&self.stream.bitrate).add(frame.dts, frame.payload.len());
+        let segment = self.clock.on_frame(&frame);
+        let mut shared = lock(&self.stream.shared);
+        let slowest = shared.cursors.iter().flatten().copied().min();
+        shared.group.push(Item { frame, segment }, slowest);
+        drop(shared);
+        self.stream.news.notify_waiters();
+    }
+
+    /// Returns once nobody has read the stream for `patience`. For producers that work only on demand.
+    pub async fn unwatched(&self, patience: std::time::Duration) {
+        let mut since = tokio::time::Instant::now();
+        loop {
+            if self.stream.is_read() {
+                since = tokio::time::Instant::now();
+            } else if since.elapsed() >= patience {
+                return;
+            }
+            tokio::time::sleep(patience / 4).await;
+        }
+    }
+
+    /// True once after somebody asked for a key frame.
+    pub fn take_key_frame_request(&self) -> bool {
+        self.stream.key_frame_wanted.swap(false, Ordering::Relaxed)
+    }
+
+    fn set_track(&self, track: &Arc<Track>, reordered: bool) {
+        let known = self.stream.tracks.borrow();
+        let slot = match track.kind() {
+            MediaKind::Video => &known.video,
+            MediaKind::Audio => &known.audio,
+        };
+        let same = slot.as_ref().is_some_and(|t| Arc::ptr_eq(t, track));
+        let reordered = reordered || track.video.and_then(|v| v.reorder_frames).is_some_and(|n| n > 0);
+        if same && (!reordered || known.b_frames) {
+            return;
+        }
+        drop(known);
+        self.stream.tracks.send_modify(|tracks| {
+            if !same && track.kind() == MediaKind::Video {
+                tracks.b_frames = false;
+            }
+            tracks.b_frames |= reordered;
+            match track.kind() {
+                MediaKind::Video => tracks.video = Some(Arc::clone(track)),
+                MediaKind::Audio => tracks.audio = Some(Arc::clone(track)),
+            }
+        });
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.on_drop.remove();
+        lock(&self.stream.shared).ended = true;
+        self.stream.ended.send_replace(true);
+        self.stream.news.notify_waiters();
+    }
+}
+
+impl Bitrate {
+    fn add(&mut self, dts: MediaTime, bytes: usize) {
+        let second = dts.as_flicks().div_euclid(MediaTime::HZ);
+        if second != self.second {
+            self.last_bps = if second == self.second + 1 { self.running_bits } else { 0 };
+            self.second = second;
+            self.running_bits = 0;
+        }
+        self.running_bits += 8 * bytes as u64;
+    }
+}
+
+/// The reading end of a stream. Starts at a key frame, and goes on at one when it was too slow.
+#[derive(Debug)]
+pub struct Consumer {
+    stream: Arc<Stream>,
+    place: usize,
+    wait_key: bool,
+    lost: u64,
+}
+
+impl Consumer {
+    /// The stream it reads.
+    pub fn stream(&self) -> &Arc<Stream> {
+        &self.stream
+    }
+
+    /// The next item a decoder can use, or `None` once the stream has ended and all was read. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Item> {
+        let stream = Arc::clone(&self.stream);
+        loop {
+            // Ask to be told first, look second: what comes in between is not missed.
+            let news = stream.news.notified();
+            match self.try_next() {
+                Next::Item(item) => return Some(item),
+                Next::Ended => return None,
+                Next::Empty => news.await,
+            }
+        }
+    }
+
+    /// All items there are, into `out`; waits until there is at least one. False once the stream has ended and all
+    /// was read. Cancel-safe.
+    pub async fn next_batch(&mut self, out: &mut Vec<Item>) -> bool {
+        match self.next().await {
+            None => false,
+            Some(item) => {
+                out.push(item);
+                while let Next::Item(item) = self.try_next() {
+                    out.push(item);
+                }
+                true
+            }
+        }
+    }
+
+    /// The next item if there is one.
+    pub fn try_next(&mut self) -> Next {
+        let mut guard = lock(&self.stream.shared);
+        let shared = &mut *guard;
+        let Some(cursor) = shared.cursors[self.place].as_mut() else { return Next::Ended };
+        loop {
+            match shared.group.get(*cursor) {
+                Ok(Some(item)) => {
+                    *cursor += 1;
+                    let video_key = item.frame.key && item.frame.kind() == MediaKind::Video;
+                    // Sound may be used at any packet, but after a loss it waits for the picture it belongs to.
+                    if self.wait_key && !(video_key || (item.frame.key && !shared_has_video(&self.stream))) {
+                        self.lost += 1;
+                        continue;
+                    }
+                    self.wait_key = false;
+                    return Next::Item(item.clone());
+                }
+                Ok(None) if shared.ended => return Next::Ended,
+                Ok(None) => return Next::Empty,
+                Err(go_on) => {
+                    self.lost += go_on.saturating_sub(*cursor);
+                    *cursor = go_on;
+                    self.wait_key = true;
+                }
+            }
+        }
+    }
+
+    /// Frames missed since it was last asked.
+    pub fn take_lost(&mut self) -> Option<Lost> {
+        match std::mem::take(&mut self.lost) {
+            0 => None,
+            frames => Some(Lost { frames }),
+        }
+    }
+}
+
+/// What [`Consumer::try_next`] found.
+#[derive(Debug)]
+pub enum Next {
+    /// An item.
+    Item(Item),
+    /// Nothing yet.
+    Empty,
+    /// The stream has ended.
+    Ended,
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        lock(&self.stream.shared).cursors[self.place] = None;
+    }
+}
+
+fn shared_has_video(stream: &Stream) -> bool {
+    stream.tracks.borrow().video.is_some()
+}
+
+/// A panic in another holder left nothing half done here: every change under these locks is a single step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,97 @@
+//! The hub's promises to producers and consumers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_api::StreamName;
+use headwater_wire::{Codec, Frame, MediaTime, Track, VideoTrack};
+
+use super::{Hub, Limits, PublishError};
+
+fn name() -> StreamName {
+    StreamName::new("live", "a").unwrap()
+}
+
+fn track() -> Arc<Track> {
+    Arc::new(Track {
+        codec: Codec::H264,
+        config: Bytes::new(),
+        codec_string: None,
+        video: Some(VideoTrack::default()),
+        audio: None,
+    })
+}
+
+fn frame(track: &Arc<Track>, ms: i64, key: bool) -> Frame {
+    let t = MediaTime::from_ms(ms);
+    Frame { track: Arc::clone(track), dts: t, pts: t, key, payload: Bytes::from_static(b"x") }
+}
+
+#[tokio::test]
+async fn a_new_viewer_starts_at_the_last_key_frame() {
+    let hub = Hub::new(Limits::default());
+    let mut producer = hub.publish(&name(), "test").unwrap();
+    let track = track();
+    for (ms, key) in [(0, true), (33, false), (66, true), (99, false)] {
+        producer.send(frame(&track, ms, key));
+    }
+    let mut consumer = hub.stream(&name()).unwrap().consumer();
+    assert_eq!(consumer.next().await.unwrap().frame.dts.as_ms(), 66);
+    assert_eq!(consumer.next().await.unwrap().frame.dts.as_ms(), 99);
+    drop(producer);
+    assert!(consumer.next().await.is_none());
+    assert!(hub.stream(&name()).is_none());
+}
+
+#[tokio::test]
+async fn lagging_consumer_resumes_at_a_key_frame() {
+    let hub = Hub::new(Limits { depth_frames: 4, ..Limits::default() });
+    let mut producer = hub.publish(&name(), "test").unwrap();
+    let track = track();
+    producer.send(frame(&track, 0, true));
+    let mut consumer = producer.stream().consumer();
+    assert_eq!(consumer.next().await.unwrap().frame.dts.as_ms(), 0);
+    for ms in 1..20 {
+        producer.send(frame(&track, ms, ms == 18));
+    }
+    let item = consumer.next().await.unwrap();
+    assert!(item.frame.key);
+    assert_eq!(item.frame.dts.as_ms(), 18);
+    assert_eq!(consumer.take_lost().unwrap().frames, 17);
+}
+
+#[tokio::test]
+async fn a_second_publisher_is_refused_until_the_first_is_gone() {
+    let hub = Hub::new(Limits::default());
+    let first = hub.publish(&name(), "test").unwrap();
+    assert_eq!(hub.publish(&name(), "test").unwrap_err(), PublishError::AlreadyLive(name()));
+    drop(first);
+    assert!(hub.publish(&name(), "test").is_ok());
+}
+
+#[tokio::test]
+async fn b_frames_show_in_tracks_and_status() {
+    let hub = Hub::new(Limits::default());
+    let mut producer = hub.publish(&name(), "test").unwrap();
+    let track = track();
+    producer.send(frame(&track, 0, true));
+    assert!(!producer.stream().tracks().borrow().b_frames);
+    let mut late = frame(&track, 33, false);
+    late.pts = MediaTime::from_ms(99);
+    producer.send(late);
+    assert!(producer.stream().tracks().borrow().b_frames);
+    assert!(producer.stream().status().video.unwrap().b_frames);
+}
+
+#[tokio::test]
+async fn a_waiting_consumer_wakes_for_a_frame_and_for_the_end() {
+    let hub = Hub::new(Limits::default());
+    let mut producer = hub.publish(&name(), "test").unwrap();
+    let mut consumer = producer.stream().consumer();
+    let reader = tokio::spawn(async move { (consumer.next().await.is_some(), consumer.next().await.is_none()) });
+    tokio::task::yield_now().await;
+    producer.send(frame(&track(), 0, true));
+    tokio::task::yield_now().await;
+    drop(producer);
+    assert_eq!(reader.await.unwrap(), (true, true));
+}

@@ -1,0 +1,78 @@
+//! `headwater-engine --config FILE`: reads the configuration, starts the engine, ends it on SIGTERM.
+//!
+//! The first SIGTERM or SIGINT drains, the second ends at once. Exit codes: `headwater_api::error::exit`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use headwater_api::Config;
+use headwater_api::error::{Chain, exit};
+use headwater_engine::engine::{Engine, StartError};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Headwater's media engine.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Configuration file; docs/headwater.example.toml lists every key.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(e) => {
+            let _ = e.print();
+            return if e.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    headwater_engine::logging::install();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, sentence)) => {
+            log::error!(err = sentence.as_str(); "engine stopped");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
+    let file = arguments.config.display();
+    let text = std::fs::read_to_string(&arguments.config)
+        .map_err(|e| (exit::CONFIG, format!("could not read {file}: {e}")))?;
+    let config = Config::parse(&text).map_err(|e| (exit::CONFIG, format!("{file} is not valid: {e}")))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| (exit::UNAVAILABLE, format!("could not start threads: {e}")))?;
+    runtime.block_on(async {
+        let unavailable = |e: std::io::Error| (exit::UNAVAILABLE, format!("could not watch signals: {e}"));
+        let mut terminate = signal(SignalKind::terminate()).map_err(unavailable)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(unavailable)?;
+        let engine = Engine::start(config).await.map_err(|e| {
+            let code = match e {
+                StartError::DataDir { .. } | StartError::Tls(_) => exit::CONFIG,
+                _ => exit::UNAVAILABLE,
+            };
+            (code, Chain(&e).to_string())
+        })?;
+        let drain = engine.drain_handle();
+        let mut serving = tokio::spawn(engine.run());
+        for attempt in 0.. {
+            tokio::select! {
+                ended = &mut serving => return ended.map_err(|e| (exit::SOFTWARE, format!("a task of the engine failed: {e}"))),
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if attempt > 0 {
+                log::warn!("second signal, ending at once");
+                return Ok(());
+            }
+            log::info!("draining");
+            drain.cancel();
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,96 @@
+//! Where segments begin: one rule, so that every node cuts the same stream at the same frames under the same numbers.
+//!
+//! A segment begins at the first key frame whose distance from the segment's start reaches the target duration. The
+//! rule needs every frame from the stream's beginning, so it runs where the stream enters (the hub's producer), and
+//! the number travels with the frames.
+
+use crate::{Frame, MediaKind, MediaTime};
+
+/// Numbers the segments of one stream.
+#[derive(Debug, Clone)]
+pub struct Clock {
+    target: MediaTime,
+    /// Start of the current segment, once there is one.
+    start: Option<MediaTime>,
+    number: u64,
+    has_video: bool,
+}
+
+impl Clock {
+    /// `target`: segments are at least this long (their last frame interval apart), but end at key frames only.
+    pub fn new(target: MediaTime) -> Self {
+        Self { target, start: None, number: 0, has_video: false }
+    }
+
+    /// The number of the segment that `frame` belongs to, counted from 0.
+    ///
+    /// Frames must come in the order they were received. Once a stream has shown a picture, only pictures cut; a
+    /// stream of sound alone is cut at any packet.
+    pub fn on_frame(&mut self, frame: &Frame) -> u64 {
+        let video = frame.kind() == MediaKind::Video;
+        self.has_video |= video;
+        let may_cut = frame.key && (video || !self.has_video);
+        if may_cut {
+            match self.start {
+                None => self.start = Some(frame.dts),
+                // A clock that jumped back cuts too, or the segment would never end.
+                Some(start) if frame.dts - start >= self.target - TOLERANCE || frame.dts < start => {
+                    self.number += 1;
+                    self.start = Some(frame.dts);
+                }
+                Some(_) => {}
+            }
+        }
+        self.number
+    }
+}
+
+/// RTMP's clock counts whole milliseconds: a key frame 1 999 ms after the last one is 2 s away.
+const TOLERANCE: MediaTime = MediaTime::from_ms(20);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{AudioTrack, Codec, Track, VideoTrack};
+
+    fn frame(codec: Codec, ms: i64, key: bool) -> Frame {
+        let video = (codec.kind() == MediaKind::Video).then(VideoTrack::default);
+        let audio = (codec.kind() == MediaKind::Audio).then_some(AudioTrack {
+            sample_rate_hz: 48_000,
+            channels: 2,
+            samples_per_frame: 1024,
+        });
+        let track = Arc::new(Track { codec, config: Bytes::new(), codec_string: None, video, audio });
+        let t = MediaTime::from_ms(ms);
+        Frame { track, dts: t, pts: t, key, payload: Bytes::new() }
+    }
+
+    fn check(frames: &[(Codec, i64, bool)], expect: &[u64]) {
+        let mut clock = Clock::new(MediaTime::from_ms(2_000));
+        let got: Vec<u64> = frames.iter().map(|&(c, ms, key)| clock.on_frame(&frame(c, ms, key))).collect();
+        assert_eq!(got, expect);
+    }
+
+    #[test]
+    fn segments_begin_at_key_frames_once_the_target_is_reached() {
+        use Codec::{Aac, H264};
+        check(
+            &[(H264, 0, true), (H264, 1_000, true), (Aac, 1_900, true), (H264, 1_999, true), (H264, 4_100, false)],
+            &[0, 0, 0, 1, 1],
+        );
+    }
+
+    #[test]
+    fn sound_alone_is_cut_at_any_packet() {
+        check(&[(Codec::Aac, 0, true), (Codec::Aac, 1_970, true), (Codec::Aac, 1_990, true)], &[0, 0, 1]);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_back_begins_a_segment() {
+        check(&[(Codec::H264, 9_000, true), (Codec::H264, 10, true)], &[0, 1]);
+    }
+}
