@@ -2,14 +2,18 @@
 //!
 //! The only file that knows every room. It must hold no behaviour of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use headwater_api::Config;
 use headwater_api::endpoints::{self, Endpoints};
+use headwater_api::error::Chain;
+use headwater_api::node::DEFAULT_APPS;
 use headwater_wire::MediaTime;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::apps::Apps;
 use crate::hub::{Hub, Limits};
 
 /// Why the engine did not start.
@@ -43,7 +47,8 @@ pub enum StartError {
 pub struct Engine {
     config: Config,
     hub: Hub,
-    tasks: JoinSet<()>,
+    apps: Apps,
+    endpoints: Endpoints,
     drain: CancellationToken,
 }
 
@@ -53,14 +58,20 @@ impl Engine {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let limits = Limits {
-            streams: config.node.max_streams.get(),
-            segment: MediaTime::from_ms(i64::from(config.hls.segment_ms.get())),
-            ..Limits::default()
+        let data_dir = &config.node.data_dir;
+        prepare(data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
+        let apps = Apps::new(DEFAULT_APPS.map(str::to_owned));
+        let hub = Hub::with_transcoder(limits(&config), None);
+        let endpoints = Endpoints {
+            pid: std::process::id(),
+            http: config.http.listen,
+            https: None,
+            rtmp: config.rtmp.listen,
+            rtmps: None,
+            webrtc: Vec::new(),
+            health: config.health.listen,
         };
-        let hub = Hub::new(limits);
-        let drain = CancellationToken::new();
-        Ok(Self { config, hub, tasks: JoinSet::new(), drain })
+        Ok(Self { config, hub, apps, endpoints, drain: CancellationToken::new() })
     }
 
     /// Cancel it to begin the drain.
@@ -68,11 +79,61 @@ impl Engine {
         self.drain.clone()
     }
 
-    /// Serves until drained.
-    pub async fn run(mut self) {
-        let _ = (&self.hub, endpoints::FILE_NAME, None::<Endpoints>);
-        log::info!(node = self.config.node.id.as_str(); "engine serving");
-        self.drain.cancelled().await;
-        while self.tasks.join_next().await.is_some() {}
+    /// Where it listens.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
     }
+
+    /// Serves until drained, `node.drain_ms` at the longest after the drain began.
+    pub async fn run(self) {
+        let Self { config, hub, apps, endpoints, drain } = self;
+        let mut tasks: JoinSet<()> = JoinSet::new();
+        let _ = (&hub, &apps);
+        tasks.spawn(drain.clone().cancelled_owned());
+        if let Err(e) = announce(&config.node.data_dir, &endpoints) {
+            log::error!(err:% = Chain(&e); "could not write where the engine listens");
+        }
+        log::info!(
+            version = env!("CARGO_PKG_VERSION"), node = config.node.id.as_str(), role:? = config.node.role,
+            http:% = endpoints.http, rtmp:% = endpoints.rtmp, health:% = endpoints.health,
+            webrtc:? = endpoints.webrtc;
+            "engine serving"
+        );
+        drain.cancelled().await;
+        let deadline = Duration::from_millis(u64::from(config.node.drain_ms.get()));
+        if tokio::time::timeout(deadline, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
+            log::warn!(tasks = tasks.len(); "drain took too long, cutting what is left");
+        }
+        // The file must not outlive the engine; that it is gone already is fine.
+        let _ = std::fs::remove_file(config.node.data_dir.join(endpoints::FILE_NAME));
+        log::info!("engine ended");
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        streams: config.node.max_streams.get(),
+        segment: MediaTime::from_ms(i64::from(config.hls.segment_ms.get())),
+        ..Limits::default()
+    }
+}
+
+/// Makes the data folder, proves that it can be written, and removes what an earlier life announced.
+fn prepare(data_dir: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(data_dir)?;
+    let probe = data_dir.join(".write-probe");
+    std::fs::write(&probe, b"")?;
+    std::fs::remove_file(&probe)?;
+    match std::fs::remove_file(data_dir.join(endpoints::FILE_NAME)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Writes the endpoints in one step: a reader sees the whole file or none.
+fn announce(data_dir: &Path, endpoints: &Endpoints) -> std::io::Result<()> {
+    let path = data_dir.join(endpoints::FILE_NAME);
+    let draft = path.with_extension("json.draft");
+    std::fs::write(&draft, serde_json::to_vec_pretty(endpoints)?)?;
+    std::fs::rename(draft, path)
 }

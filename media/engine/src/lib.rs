@@ -4,6 +4,7 @@
 //! `engine -> every room`, `http -> gateway, hub`, `gateway, transcode -> hub`, all of those -> `wire, api, registry`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod apps;
 pub mod engine;
 pub mod gateway;
 pub mod hub;
