@@ -1,1 +1,14 @@
-//! Harness for tests against strangers.
+//! Harness for tests against strangers: starts our programs, finds and runs theirs, asks over HTTP.
+//!
+//! Everything here blocks the calling thread and waits for a named state up to a deadline; nothing sleeps for "long
+//! enough". RULE: knows our programs only from outside: their files, ports and log lines.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod daemon;
+pub mod engine;
+pub mod http;
+pub mod process;
+pub mod publish;
+pub mod temp;
+pub mod tools;
+pub mod wait;

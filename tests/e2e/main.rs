@@ -1,0 +1,6 @@
+//! End-to-end cases: our programs as a user runs them, against programs that are not ours. One module per flow.
+//!
+//! `cargo build --workspace && cargo test -p headwater-tests --test e2e`
+#![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+
+mod life;

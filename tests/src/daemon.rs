@@ -1,0 +1,74 @@
+//! Starts the built `headwaterd run` with a configuration file: the whole node on this machine, with free ports.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use headwater_api::endpoints::Endpoints;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::engine::{Options, program, read_endpoints};
+use crate::process::Process;
+use crate::temp::Folder;
+use crate::wait;
+
+/// A running daemon with its engine. Dropped = both killed.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Process,
+    data_dir: PathBuf,
+    _folder: Folder,
+}
+
+impl Daemon {
+    /// Starts it; [`Daemon::endpoints`] waits for the engine.
+    ///
+    /// # Errors
+    /// If it is not built or cannot be started.
+    pub fn start(mut options: Options) -> anyhow::Result<Self> {
+        let folder = Folder::new()?;
+        let data_dir = folder.path().join("data");
+        options.config.node.data_dir.clone_from(&data_dir);
+        let file = folder.write("node.toml", toml::to_string(&options.config)?)?;
+        program("headwater-engine")?;
+        let process = Process::start(
+            Command::new(program("headwaterd")?)
+                .args(["run", "--config"])
+                .arg(file)
+                .env("HEADWATER_LOG", options.log)
+                .env_remove("NOTIFY_SOCKET"),
+        )?;
+        Ok(Self { process, data_dir, _folder: folder })
+    }
+
+    /// Where an engine listens that is not the one with process id `not`; waits until there is one.
+    ///
+    /// # Errors
+    /// If there is none in time.
+    pub fn endpoints(&self, not: Option<u32>) -> anyhow::Result<Endpoints> {
+        wait::until("an engine that says where it listens", || {
+            read_endpoints(&self.data_dir).ok().filter(|e| Some(e.pid) != not)
+        })
+    }
+
+    /// The process, for its log lines (the engine's are among them).
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The node's data folder.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let engine = read_endpoints(&self.data_dir).ok().and_then(|e| i32::try_from(e.pid).ok());
+        self.process.signal(Signal::SIGKILL);
+        // A killed daemon takes its engine along; if it ever does not, no engine may outlive the test.
+        if let Some(pid) = engine {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Starts the built `headwater-engine` alone, with a data folder of its own and free ports, and watches it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use anyhow::Context as _;
+use headwater_api::Config;
+use headwater_api::endpoints::{self, Endpoints};
+use headwater_api::status::StreamStatus;
+use nix::sys::signal::Signal;
+
+use crate::http::{self, Answer};
+use crate::process::Process;
+use crate::temp::Folder;
+use crate::wait::{self, PATIENCE};
+
+/// How to start an engine.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its configuration. `data_dir` is replaced by a fresh folder if it is the default one.
+    pub config: Config,
+    /// `HEADWATER_LOG`: `info`, `debug`, …
+    pub log: &'static str,
+}
+
+impl Default for Options {
+    /// The defaults of the engine, but every port free and 127.0.0.1 the only address told to viewers.
+    fn default() -> Self {
+        let mut config = Config::default();
+        config.node.addresses = vec![Ipv4Addr::LOCALHOST.into()];
+        for listen in [
+            &mut config.http.listen,
+            &mut config.http.tls_listen,
+            &mut config.rtmp.listen,
+            &mut config.rtmp.tls_listen,
+            &mut config.srt.listen,
+            &mut config.relay.listen,
+            &mut config.health.listen,
+        ] {
+            listen.set_port(0);
+        }
+        config.webrtc.port = 0;
+        Self { config, log: "info" }
+    }
+}
+
+impl Options {
+    /// The defaults, changed: `Options::with(|c| c.hls.part_ms = …)`.
+    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut options = Self::default();
+        change(&mut options.config);
+        options
+    }
+}
+
+/// A running engine. Dropped = killed.
+#[derive(Debug)]
+pub struct Engine {
+    process: Process,
+    endpoints: Endpoints,
+    data_dir: PathBuf,
+    _folder: Folder,
+}
+
+impl Engine {
+    /// Starts an engine and waits until it serves.
+    ///
+    /// # Errors
+    /// If it is not built, or does not serve within [`PATIENCE`]; its last log lines are in the message.
+    pub fn start(options: Options) -> anyhow::Result<Self> {
+        let (process, folder, data_dir) = launch(options)?;
+        process.line("engine serving")?;
+        let endpoints = read_endpoints(&data_dir)?;
+        Ok(Self { process, endpoints, data_dir, _folder: folder })
+    }
+
+    /// Starts an engine that is expected not to serve, and gives its exit code and its output lines.
+    ///
+    /// # Errors
+    /// If it is not built, or still runs after [`PATIENCE`].
+    pub fn start_to_fail(options: Options) -> anyhow::Result<(Option<i32>, Vec<String>)> {
+        let (process, _folder, _) = launch(options)?;
+        let exit = process.exit(PATIENCE)?;
+        Ok((exit.code(), process.lines()))
+    }
+
+    /// What it wrote about where it listens; unspecified addresses are turned into loopback.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// Address of the web server.
+    pub fn http(&self) -> SocketAddr {
+        self.endpoints.http
+    }
+
+    /// Address of the RTMP server.
+    pub fn rtmp(&self) -> SocketAddr {
+        self.endpoints.rtmp
+    }
+
+    /// Address of health and metrics.
+    pub fn health(&self) -> SocketAddr {
+        self.endpoints.health
+    }
+
+    /// `rtmp://127.0.0.1:PORT/APP/STREAM_ID`.
+    pub fn rtmp_url(&self, name: &str) -> String {
+        format!("rtmp://{}/{name}", self.rtmp())
+    }
+
+    /// `http://127.0.0.1:PORT/PATH`; `path` begins with a slash.
+    pub fn http_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http())
+    }
+
+    /// GET from the web server.
+    ///
+    /// # Errors
+    /// If there is no whole answer.
+    pub fn get(&self, path: &str) -> anyhow::Result<Answer> {
+        http::get(self.http(), path)
+    }
+
+    /// Status of a stream as the REST API shows it, if it is live.
+    ///
+    /// # Errors
+    /// If the answer is neither a status nor 404.
+    pub fn status(&self, name: &str) -> anyhow::Result<Option<StreamStatus>> {
+        status(self.http(), name)
+    }
+
+    /// Waits until the stream is live and `ready` says yes to its status.
+    ///
+    /// # Errors
+    /// If that is not so within [`PATIENCE`].
+    pub fn wait_status(
+        &self,
+        name: &str,
+        what: &str,
+        ready: impl FnMut(&StreamStatus) -> bool,
+    ) -> anyhow::Result<StreamStatus> {
+        wait_status(self.http(), name, what, ready)
+    }
+
+    /// Waits until the stream has pictures and sound.
+    ///
+    /// # Errors
+    /// If that is not so within [`PATIENCE`].
+    pub fn wait_live(&self, name: &str) -> anyhow::Result<StreamStatus> {
+        self.wait_status(name, "pictures and sound", |s| s.video.is_some() && s.audio.is_some())
+    }
+
+    /// Waits until the stream is gone.
+    ///
+    /// # Errors
+    /// If it is still live after [`PATIENCE`].
+    pub fn wait_gone(&self, name: &str) -> anyhow::Result<()> {
+        wait::until(&format!("the end of {name}"), || matches!(self.status(name), Ok(None)).then_some(()))
+    }
+
+    /// The process, for its log lines.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Its data folder.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Resident memory now, in KiB.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn resident_kib(&self) -> anyhow::Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
+        let line = text.lines().find(|l| l.starts_with("VmRSS:")).context("no VmRSS")?;
+        Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
+    }
+
+    /// Panics of the engine, as its standard error shows them: must stay empty.
+    pub fn panics(&self) -> Vec<String> {
+        self.process.lines().into_iter().filter(|l| l.contains("panicked at")).collect()
+    }
+
+    /// SIGTERM, and how it ended.
+    ///
+    /// # Errors
+    /// If it still runs after [`PATIENCE`].
+    pub fn terminate(&self) -> anyhow::Result<ExitStatus> {
+        self.process.signal(Signal::SIGTERM);
+        self.process.exit(PATIENCE)
+    }
+}
+
+/// Status of a stream as the REST API at `http` shows it, if it is live.
+///
+/// # Errors
+/// If the answer is neither a status nor 404.
+pub fn status(http: SocketAddr, name: &str) -> anyhow::Result<Option<StreamStatus>> {
+    let (app, id) = name.split_once('/').context("expected APP/STREAM_ID")?;
+    let answer = http::get(http, &format!("/{app}/rest/v2/streams/{id}"))?;
+    match answer.status {
+        200 => Ok(Some(answer.json()?)),
+        404 => Ok(None),
+        other => anyhow::bail!("status of {name}: {other} {}", answer.text()),
+    }
+}
+
+/// Waits until the stream is live at `http` and `ready` says yes to its status. `what` is what is waited for.
+///
+/// # Errors
+/// If that is not so within [`PATIENCE`].
+pub fn wait_status(
+    http: SocketAddr,
+    name: &str,
+    what: &str,
+    mut ready: impl FnMut(&StreamStatus) -> bool,
+) -> anyhow::Result<StreamStatus> {
+    let mut last = None;
+    wait::until(&format!("{name} to have {what}"), || {
+        last = Some(status(http, name));
+        last.as_ref().and_then(|s| s.as_ref().ok()).and_then(Option::as_ref).filter(|s| ready(s)).cloned()
+    })
+    .with_context(|| format!("last answer: {last:?}"))
+}
+
+/// A program of ours, as built beside this test.
+///
+/// # Errors
+/// If it is not there.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let exe = std::env::current_exe()?;
+    let folder = exe.parent().context("a test program without a folder")?;
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    let path = folder.join(name);
+    anyhow::ensure!(path.is_file(), "{} is missing: run `cargo build --workspace` first", path.display());
+    Ok(path)
+}
+
+/// Where the engine with this data folder listens, with unspecified addresses turned into loopback.
+///
+/// # Errors
+/// If the file is not there or not whole.
+pub fn read_endpoints(data_dir: &Path) -> anyhow::Result<Endpoints> {
+    let path = data_dir.join(endpoints::FILE_NAME);
+    let text = std::fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
+    let mut endpoints: Endpoints = serde_json::from_slice(&text)?;
+    for address in [&mut endpoints.http, &mut endpoints.rtmp, &mut endpoints.health]
+        .into_iter()
+        .chain(endpoints.https.as_mut())
+        .chain(endpoints.rtmps.as_mut())
+    {
+        if address.ip().is_unspecified() {
+            address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        }
+    }
+    Ok(endpoints)
+}
+
+fn launch(mut options: Options) -> anyhow::Result<(Process, Folder, PathBuf)> {
+    let folder = Folder::new()?;
+    if options.config.node.data_dir == Config::default().node.data_dir {
+        options.config.node.data_dir = folder.path().join("data");
+    }
+    let file = folder.write("engine.toml", toml::to_string(&options.config)?)?;
+    let process = Process::start(
+        Command::new(program("headwater-engine")?).arg("--config").arg(file).env("HEADWATER_LOG", options.log),
+    )?;
+    Ok((process, folder, options.config.node.data_dir))
+}
+
+/// True if the process was ended by this signal.
+pub fn ended_by(status: ExitStatus, signal: Signal) -> bool {
+    status.signal() == Some(signal as i32)
+}

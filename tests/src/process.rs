@@ -1,0 +1,222 @@
+//! A child process whose output lines can be waited for, and which never outlives its handle.
+//!
+//! One thread per pipe collects lines, one reaps; all three tell the waiters through one condition variable.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+
+use crate::wait::PATIENCE;
+
+/// A running child. Dropped = killed.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    pid: Pid,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Standard output and standard error, in the order they were read.
+    lines: Vec<String>,
+    /// Pipes not yet at their end.
+    open_pipes: usize,
+    exit: Option<ExitStatus>,
+}
+
+/// Lines kept of one process; later ones are dropped (a test that prints more is looking at the wrong thing).
+const MAX_LINES: usize = 200_000;
+
+impl Process {
+    /// Starts `command` with its output collected; standard input is empty.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(command: &mut Command) -> anyhow::Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("could not start {name}"))?;
+        let pid = Pid::from_raw(i32::try_from(child.id())?);
+        let shared = Arc::new(Shared::default());
+        shared.lock().open_pipes = 2;
+        let (out, err) = (child.stdout.take().context("no stdout")?, child.stderr.take().context("no stderr")?);
+        collect(out, Arc::clone(&shared));
+        collect(err, Arc::clone(&shared));
+        let reaper = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            // Wait without reaping first: as long as the lock below is not taken, the pid stays ours to signal.
+            let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+            let mut state = reaper.lock();
+            state.exit = Some(child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0xff00)));
+            drop(state);
+            reaper.news.notify_all();
+        });
+        Ok(Self { name, pid, shared })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw().unsigned_abs()
+    }
+
+    /// All lines so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.shared.lock().lines.clone()
+    }
+
+    /// The first line, past or to come, that holds `needle`.
+    ///
+    /// # Errors
+    /// If the process ends without it, or after [`PATIENCE`].
+    pub fn line(&self, needle: &str) -> anyhow::Result<String> {
+        self.nth_line(0, needle)
+    }
+
+    /// The first line that holds `needle` from line `start` on (as counted by [`Process::lines`]).
+    ///
+    /// # Errors
+    /// If the process ends without it, or after [`PATIENCE`].
+    pub fn nth_line(&self, start: usize, needle: &str) -> anyhow::Result<String> {
+        let mut seen = start;
+        self.wait_for(PATIENCE, &format!("a line with {needle:?}"), |state| {
+            let found = state.lines.iter().skip(seen).find(|l| l.contains(needle)).cloned();
+            seen = seen.max(state.lines.len());
+            found
+        })
+    }
+
+    /// How it ended.
+    ///
+    /// # Errors
+    /// If it still runs after `patience`.
+    pub fn exit(&self, patience: Duration) -> anyhow::Result<ExitStatus> {
+        let deadline = Instant::now() + patience;
+        let mut state = self.shared.lock();
+        // Grandchildren may keep the pipes open: all lines are worth a short wait, not more.
+        while state.exit.is_none() || (state.open_pipes > 0 && deadline > Instant::now() + patience / 2) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            anyhow::ensure!(!left.is_zero(), "{} still runs after {patience:?}: {}", self.name, tail(&state.lines));
+            let half = if state.exit.is_some() { left.saturating_sub(patience / 2) } else { left };
+            state = self.shared.news.wait_timeout(state, half).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.exit.context("left the loop without an exit status")
+    }
+
+    /// True until it has ended.
+    pub fn is_running(&self) -> bool {
+        self.shared.lock().exit.is_none()
+    }
+
+    /// Sends a signal; nothing happens if it has ended.
+    pub fn signal(&self, signal: Signal) {
+        let state = self.shared.lock();
+        if state.exit.is_none() {
+            // It may have ended this instant and still waits to be reaped: then the signal is lost on it, as it should.
+            let _ = kill(self.pid, signal);
+        }
+    }
+
+    fn wait_for<T>(
+        &self,
+        patience: Duration,
+        what: &str,
+        mut look: impl FnMut(&State) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let deadline = Instant::now() + patience;
+        let mut state = self.shared.lock();
+        loop {
+            if let Some(found) = look(&state) {
+                return Ok(found);
+            }
+            if let (Some(exit), 0) = (state.exit, state.open_pipes) {
+                anyhow::bail!("{} ended ({exit}) without {what}: {}", self.name, tail(&state.lines));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            anyhow::ensure!(!left.is_zero(), "{}: no {what} within {patience:?}: {}", self.name, tail(&state.lines));
+            state = self.shared.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn collect(pipe: impl Read + Send + 'static, shared: Arc<Shared>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+            let mut state = shared.lock();
+            if state.lines.len() < MAX_LINES {
+                state.lines.push(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+            drop(state);
+            shared.news.notify_all();
+        }
+        shared.lock().open_pipes -= 1;
+        shared.news.notify_all();
+    });
+}
+
+/// The last lines, for the message of a failed test.
+fn tail(lines: &[String]) -> String {
+    let last = &lines[lines.len().saturating_sub(40)..];
+    if last.is_empty() { "it printed nothing".to_owned() } else { format!("its last lines:\n{}", last.join("\n")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Process {
+        Process::start(Command::new("sh").args(["-c", script])).unwrap()
+    }
+
+    #[test]
+    fn lines_and_exit_code_can_be_waited_for() {
+        let p = shell("echo one; echo two >&2; exit 3");
+        assert_eq!(p.line("two").unwrap(), "two");
+        assert_eq!(p.exit(PATIENCE).unwrap().code(), Some(3));
+        assert!(p.line("three").unwrap_err().to_string().contains("without a line"));
+    }
+
+    #[test]
+    fn a_dropped_process_is_killed() {
+        let p = shell("echo up; exec sleep 1000");
+        p.line("up").unwrap();
+        let shared = Arc::clone(&p.shared);
+        drop(p);
+        let state = shared.lock();
+        let (state, timeout) = shared
+            .news
+            .wait_timeout_while(state, PATIENCE, |s| s.exit.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        assert!(!timeout.timed_out());
+        assert_eq!(state.exit.and_then(|e| e.signal()), Some(Signal::SIGKILL as i32));
+    }
+}
