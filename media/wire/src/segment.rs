@@ -1,10 +1,21 @@
 //! Where segments begin: one rule, so that every node cuts the same stream at the same frames under the same numbers.
 //!
-//! A segment begins at the first key frame whose distance from the segment's start reaches the target duration. The
-//! rule needs every frame from the stream's beginning, so it runs where the stream enters (the hub's producer), and
+//! A segment begins at the first key frame whose distance from the segment's start reaches the target duration, or at
+//! the first picture of another decoder configuration. The rule needs every frame from the stream's beginning, so it runs where the stream enters (the hub's producer), and
 //! the number travels with the frames.
 
-use crate::{Frame, MediaKind, MediaTime};
+use std::sync::Arc;
+
+use crate::{Frame, MediaKind, MediaTime, Track};
+
+/// The segment a frame belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Counted from 0 since the stream's beginning.
+    pub number: u64,
+    /// Decoding time of its first frame: who has not seen a frame of that time has not seen the whole segment.
+    pub start: MediaTime,
+}
 
 /// Numbers the segments of one stream.
 #[derive(Debug, Clone)]
@@ -14,34 +25,51 @@ pub struct Clock {
     start: Option<MediaTime>,
     number: u64,
     has_video: bool,
+    /// Of the last picture that could be decoded alone.
+    configuration: Option<Arc<Track>>,
 }
 
 impl Clock {
     /// `target`: segments are at least this long (their last frame interval apart), but end at key frames only.
     pub fn new(target: MediaTime) -> Self {
-        Self { target, start: None, number: 0, has_video: false }
+        Self { target, start: None, number: 0, has_video: false, configuration: None }
     }
 
-    /// The number of the segment that `frame` belongs to, counted from 0.
+    /// The segment that `frame` belongs to.
     ///
     /// Frames must come in the order they were received. Once a stream has shown a picture, only pictures cut; a
     /// stream of sound alone is cut at any packet.
-    pub fn on_frame(&mut self, frame: &Frame) -> u64 {
+    pub fn on_frame(&mut self, frame: &Frame) -> Segment {
         let video = frame.kind() == MediaKind::Video;
         self.has_video |= video;
         let may_cut = frame.key && (video || !self.has_video);
         if may_cut {
+            let reconfigured = video && self.is_reconfigured_by(&frame.track);
             match self.start {
                 None => self.start = Some(frame.dts),
                 // A clock that jumped back cuts too, or the segment would never end.
-                Some(start) if frame.dts - start >= self.target - TOLERANCE || frame.dts < start => {
+                Some(start)
+                    if reconfigured || frame.dts - start >= self.target - TOLERANCE || frame.dts < start =>
+                {
                     self.number += 1;
                     self.start = Some(frame.dts);
                 }
                 Some(_) => {}
             }
         }
-        self.number
+        Segment { number: self.number, start: self.start.unwrap_or(frame.dts) }
+    }
+
+    /// True if `track` needs another decoder configuration than the pictures before; remembers it.
+    fn is_reconfigured_by(&mut self, track: &Arc<Track>) -> bool {
+        match &self.configuration {
+            Some(known) if Arc::ptr_eq(known, track) => false,
+            known => {
+                let other = known.as_ref().is_some_and(|k| k.codec != track.codec || k.config != track.config);
+                self.configuration = Some(Arc::clone(track));
+                other
+            }
+        }
     }
 }
 
@@ -50,8 +78,6 @@ const TOLERANCE: MediaTime = MediaTime::from_ms(20);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use bytes::Bytes;
 
     use super::*;
@@ -71,7 +97,7 @@ mod tests {
 
     fn check(frames: &[(Codec, i64, bool)], expect: &[u64]) {
         let mut clock = Clock::new(MediaTime::from_ms(2_000));
-        let got: Vec<u64> = frames.iter().map(|&(c, ms, key)| clock.on_frame(&frame(c, ms, key))).collect();
+        let got: Vec<u64> = frames.iter().map(|&(c, ms, key)| clock.on_frame(&frame(c, ms, key)).number).collect();
         assert_eq!(got, expect);
     }
 
@@ -92,5 +118,18 @@ mod tests {
     #[test]
     fn a_clock_that_jumps_back_begins_a_segment() {
         check(&[(Codec::H264, 9_000, true), (Codec::H264, 10, true)], &[0, 1]);
+    }
+
+    #[test]
+    fn another_decoder_configuration_begins_a_segment_and_the_same_one_again_does_not() {
+        let mut clock = Clock::new(MediaTime::from_ms(2_000));
+        let mut with = |ms, config: &'static [u8]| {
+            let mut frame = frame(Codec::H264, ms, true);
+            frame.track = Arc::new(Track { config: Bytes::from_static(config), ..(*frame.track).clone() });
+            clock.on_frame(&frame)
+        };
+        assert_eq!(with(0, b"a"), Segment { number: 0, start: MediaTime::ZERO });
+        assert_eq!(with(500, b"a"), Segment { number: 0, start: MediaTime::ZERO });
+        assert_eq!(with(1_000, b"b"), Segment { number: 1, start: MediaTime::from_ms(1_000) });
     }
 }

@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 
+use headwater_wire::segment::Segment;
 use headwater_wire::{Frame, MediaKind};
 
 /// A frame with the number of the segment it belongs to.
@@ -16,8 +17,8 @@ use headwater_wire::{Frame, MediaKind};
 pub struct Item {
     /// The frame.
     pub frame: Frame,
-    /// Number of its segment (`wire::segment::Clock`), the same on every node.
-    pub segment: u64,
+    /// Its segment (`wire::segment::Clock`), the same on every node.
+    pub segment: Segment,
 }
 
 /// Frames a reader did not get because it was too slow, or because the key group had outgrown its limit.
@@ -123,7 +124,7 @@ mod tests {
             audio: None,
         });
         let t = MediaTime::ZERO;
-        Item { frame: Frame { track, dts: t, pts: t, key, payload: vec![0; bytes].into() }, segment: 0 }
+        Item { frame: Frame { track, dts: t, pts: t, key, payload: vec![0; bytes].into() }, segment: Segment { number: 0, start: t } }
     }
 
     #[test]

@@ -114,6 +114,11 @@ impl Stream {
         self.epoch
     }
 
+    /// Unix time of its beginning, in milliseconds. Tells two lives of the same name apart for the outside.
+    pub fn started_at_ms(&self) -> u64 {
+        self.started_at_ms
+    }
+
     /// The tracks now and as they change. The receiver sees an error once the stream is gone.
     pub fn tracks(&self) -> watch::Receiver<Tracks> {
         self.tracks.subscribe()
