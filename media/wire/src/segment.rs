@@ -48,9 +48,7 @@ impl Clock {
             match self.start {
                 None => self.start = Some(frame.dts),
                 // A clock that jumped back cuts too, or the segment would never end.
-                Some(start)
-                    if reconfigured || frame.dts - start >= self.target - TOLERANCE || frame.dts < start =>
-                {
+                Some(start) if reconfigured || frame.dts - start >= self.target - TOLERANCE || frame.dts < start => {
                     self.number += 1;
                     self.start = Some(frame.dts);
                 }

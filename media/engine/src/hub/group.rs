@@ -124,7 +124,10 @@ mod tests {
             audio: None,
         });
         let t = MediaTime::ZERO;
-        Item { frame: Frame { track, dts: t, pts: t, key, payload: vec![0; bytes].into() }, segment: Segment { number: 0, start: t } }
+        Item {
+            frame: Frame { track, dts: t, pts: t, key, payload: vec![0; bytes].into() },
+            segment: Segment { number: 0, start: t },
+        }
     }
 
     #[test]
