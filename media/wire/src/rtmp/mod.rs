@@ -1,1 +1,24 @@
 //! RTMP as values: AMF0, chunks, messages, FLV tags, and the server session (RTMP 1.0, Enhanced RTMP v2).
+//!
+//! ```text
+//!   bytes -> handshake -> chunk -> session -> ingest (tag) -> Frame
+//!   Frame -> mux (tag, message) -> bytes, the same for every player
+//! ```
+//!
+//! `rml_rtmp` does the handshake and writes the replies; what reads a stranger's bytes is our own.
+
+pub mod amf0;
+pub mod chunk;
+pub mod handshake;
+pub mod ingest;
+pub mod message;
+pub mod mux;
+mod reply;
+pub mod session;
+pub mod tag;
+
+pub use chunk::ChunkReader;
+pub use handshake::Handshake;
+pub use ingest::Ingest;
+pub use message::Message;
+pub use session::Session;

@@ -1,0 +1,179 @@
+//! What the chunk reader promises, in hand-built chunks.
+
+use bytes::BytesMut;
+
+use super::*;
+use crate::rtmp::message;
+
+fn type0(csid: u8, timestamp: u32, len: usize, kind: u8) -> Vec<u8> {
+    let mut out = vec![csid];
+    out.extend_from_slice(&timestamp.min(0xff_ffff).to_be_bytes()[1..]);
+    out.extend_from_slice(&(len as u32).to_be_bytes()[1..]);
+    out.push(kind);
+    out.extend_from_slice(&1u32.to_le_bytes());
+    if timestamp >= 0xff_ffff {
+        out.extend_from_slice(&timestamp.to_be_bytes());
+    }
+    out
+}
+
+fn set_chunk_size(size: u32) -> Vec<u8> {
+    let mut out = type0(2, 0, 4, kind::SET_CHUNK_SIZE);
+    out.extend_from_slice(&size.to_be_bytes());
+    out
+}
+
+/// All messages of `bytes`, fed in pieces of `piece`.
+fn read(bytes: &[u8], piece: usize) -> Result<Vec<Message>, ChunkError> {
+    let mut reader = ChunkReader::default();
+    let mut out = Vec::new();
+    for mut input in bytes.chunks(piece) {
+        while let Some(message) = reader.next(&mut input)? {
+            out.push(message);
+        }
+    }
+    Ok(out)
+}
+
+fn times(messages: &[Message]) -> Vec<(u8, u32, usize)> {
+    messages.iter().map(|m| (m.kind, m.timestamp_ms, m.payload.len())).collect()
+}
+
+/// Chunks of every type, interleaved, with and without extended timestamps.
+fn golden() -> Vec<u8> {
+    let mut out = type0(6, 1_000, 300, kind::VIDEO);
+    out.extend([1; 128]);
+    out.extend(type0(4, 990, 130, kind::AUDIO)); // interrupts the picture
+    out.extend([2; 128]);
+    out.push(0xc6);
+    out.extend([1; 128]);
+    out.push(0xc4);
+    out.extend([2; 2]);
+    out.push(0xc6);
+    out.extend([1; 44]);
+    out.extend([0x44, 0, 0, 23, 0, 0, 5, kind::AUDIO, 3, 3, 3, 3, 3]); // type 1
+    out.extend([0x84, 0, 0, 24, 4, 4, 4, 4, 4]); // type 2
+    out.extend([0xc4, 5, 5, 5, 5, 5]); // type 3 begins a message: same delta
+    out.extend(set_chunk_size(4_096));
+    out.extend(type0(6, 0x0100_0000, 5_000, kind::VIDEO));
+    out.extend([6; 4_096]);
+    out.push(0xc6);
+    out.extend(0x0100_0000_u32.to_be_bytes());
+    out.extend([6; 904]);
+    out.extend([0x00, 200, 0, 0, 1, 0, 0, 1, kind::AUDIO, 1, 0, 0, 0, 7]); // two-byte chunk stream id
+    out
+}
+
+const GOLDEN: &[(u8, u32, usize)] = &[
+    (kind::AUDIO, 990, 130),
+    (kind::VIDEO, 1_000, 300),
+    (kind::AUDIO, 1_013, 5),
+    (kind::AUDIO, 1_037, 5),
+    (kind::AUDIO, 1_061, 5),
+    (kind::VIDEO, 0x0100_0000, 5_000),
+    (kind::AUDIO, 1, 1),
+];
+
+#[test]
+fn interleaved_messages_are_put_together_whatever_the_size_of_a_read() {
+    for piece in [1, 2, 3, 7, 18, 129, 4_096, 100_000] {
+        let messages = read(&golden(), piece).unwrap();
+        assert_eq!(times(&messages), GOLDEN, "pieces of {piece}");
+        assert!(messages[1].payload.iter().all(|&b| b == 1), "sound inside the picture");
+        assert!(messages[5].payload.iter().all(|&b| b == 6));
+    }
+}
+
+#[test]
+fn a_sender_that_does_not_repeat_the_extended_timestamp_is_understood() {
+    for piece in [1, 3, 1_000] {
+        let mut bytes = type0(6, 0x0100_0000, 300, kind::VIDEO);
+        bytes.extend([1; 128]);
+        bytes.push(0xc6);
+        bytes.extend([1; 128]); // begins with 01, as the field does
+        bytes.push(0xc6);
+        bytes.extend([1; 44]);
+        let messages = read(&bytes, piece).unwrap();
+        assert_eq!(times(&messages), [(kind::VIDEO, 0x0100_0000, 300)]);
+        assert!(messages[0].payload.iter().all(|&b| b == 1));
+    }
+}
+
+#[test]
+fn timestamps_wrap_at_2_to_the_32() {
+    let mut bytes = type0(4, 0xffff_fff0, 1, kind::AUDIO);
+    bytes.push(9);
+    bytes.extend([0x84, 0, 0, 0x20, 9]);
+    assert_eq!(times(&read(&bytes, 5).unwrap()), [(kind::AUDIO, 0xffff_fff0, 1), (kind::AUDIO, 0x10, 1)]);
+}
+
+#[test]
+fn an_aborted_message_is_forgotten() {
+    let mut bytes = type0(6, 0, 200, kind::VIDEO);
+    bytes.extend([1; 128]);
+    bytes.extend(type0(2, 0, 4, kind::ABORT));
+    bytes.extend(6u32.to_be_bytes());
+    bytes.extend(type0(6, 7, 1, kind::VIDEO));
+    bytes.push(2);
+    assert_eq!(times(&read(&bytes, 50).unwrap()), [(kind::VIDEO, 7, 1)]);
+}
+
+#[test]
+fn limits_hold_on_both_sides() {
+    assert!(read(&type0(6, 0, MAX_MESSAGE_BYTES, kind::VIDEO), 99).is_ok());
+    let long = MAX_MESSAGE_BYTES + 1;
+    assert_eq!(read(&type0(6, 0, long, kind::VIDEO), 99), Err(ChunkError::MessageTooLong { len: long }));
+    for (size, fine) in [(127, false), (128, true), (1 << 20, true), ((1 << 20) + 1, false), (0x7fff_ffff, false)] {
+        assert_eq!(read(&set_chunk_size(size), 99).is_ok(), fine, "{size}");
+    }
+    let begun = |n: u8| -> Vec<u8> {
+        (0..n).flat_map(|i| [type0(3 + i, 0, 200, kind::AUDIO), vec![0; 128]].concat()).collect()
+    };
+    assert!(read(&begun(8), 99).is_ok());
+    assert_eq!(read(&begun(9), 99), Err(ChunkError::TooManyPartial));
+    let streams = |n: u32| -> Vec<u8> {
+        (0..n).flat_map(|i| [vec![1, i as u8, 1], type0(0, 0, 0, kind::AUDIO)[1..].to_vec()].concat()).collect()
+    };
+    assert!(read(&streams(64), 99).is_ok());
+    assert_eq!(read(&streams(65), 99), Err(ChunkError::TooManyChunkStreams));
+    assert_eq!(read(&[0xc5], 1), Err(ChunkError::NoHeader { csid: 5 }));
+    assert_eq!(read(&[0x45, 0, 0, 0, 0, 0, 0, 8], 9), Err(ChunkError::NoHeader { csid: 5 }));
+}
+
+#[test]
+fn a_claimed_length_costs_no_memory_before_the_bytes_come() {
+    let mut reader = ChunkReader::default();
+    let bytes: Vec<u8> = (0..8).flat_map(|i| type0(3 + i, 0, MAX_MESSAGE_BYTES, kind::VIDEO)).collect();
+    // Each header would be followed by payload; here every one is cut off by the next.
+    for head in bytes.chunks(12) {
+        reader.payload = None;
+        reader.next(&mut &head[..]).unwrap();
+    }
+    let held: usize = reader.streams.iter().map(|s| s.buffer.capacity()).sum();
+    assert!(held <= 8 * FIRST_RESERVE_BYTES, "{held}");
+}
+
+#[test]
+fn what_the_writer_writes_is_read_back() {
+    let mut bytes = BytesMut::from(&set_chunk_size(message::SEND_CHUNK_BYTES as u32)[..]);
+    let body = vec![7; 150_000];
+    message::write(&mut bytes, kind::VIDEO, 1, 0x0200_0000, &[1, 2], &body);
+    message::write(&mut bytes, kind::AUDIO, 1, 12, &[], &[]);
+    let messages = read(&bytes, 1_000).unwrap();
+    assert_eq!(times(&messages), [(kind::VIDEO, 0x0200_0000, 150_002), (kind::AUDIO, 12, 0)]);
+}
+
+#[test]
+fn no_prefix_and_no_flipped_byte_panics() {
+    let golden = golden();
+    for end in 0..golden.len() {
+        let _ = read(&golden[..end], 64);
+    }
+    for at in 0..golden.len() {
+        for flip in [1, 4, 16, 64, 128, 255] {
+            let mut bytes = golden.clone();
+            bytes[at] ^= flip;
+            let _ = read(&bytes, 1_000);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The server's side of the RTMP handshake (RTMP 1.0 §5.2), in its plain and its digest form.
+
+use rml_rtmp::handshake::{Handshake as Inner, HandshakeProcessResult, PeerType};
+
+/// Waits for C0, C1 and C2, and answers S0, S1 and S2.
+pub struct Handshake(Inner);
+
+impl std::fmt::Debug for Handshake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Handshake")
+    }
+}
+
+/// The peer does not speak RTMP version 3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the first bytes are no RTMP handshake")]
+pub struct NotRtmp;
+
+/// How far it came.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// More bytes are needed.
+    Going,
+    /// Done; these bytes are the first of the chunk stream.
+    Done(Vec<u8>),
+}
+
+impl Default for Handshake {
+    fn default() -> Self {
+        Self(Inner::new(PeerType::Server))
+    }
+}
+
+impl Handshake {
+    /// Takes bytes; what must be sent back is appended to `reply`.
+    ///
+    /// # Errors
+    /// If the peer does not speak RTMP.
+    pub fn on_bytes(&mut self, bytes: &[u8], reply: &mut Vec<u8>) -> Result<Progress, NotRtmp> {
+        match self.0.process_bytes(bytes).map_err(|_| NotRtmp)? {
+            HandshakeProcessResult::InProgress { response_bytes } => {
+                reply.extend(response_bytes);
+                Ok(Progress::Going)
+            }
+            HandshakeProcessResult::Completed { response_bytes, remaining_bytes } => {
+                reply.extend(response_bytes);
+                Ok(Progress::Done(remaining_bytes))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_with_or_without_digest_is_let_in_whatever_the_size_of_a_read() {
+        for digest in [true, false] {
+            for piece in [1, 1_000, 4_000] {
+                let mut client = Inner::new(PeerType::Client);
+                let mut hello = client.generate_outbound_p0_and_p1().unwrap();
+                if !digest {
+                    hello = vec![7; 1537];
+                    hello[0] = 3;
+                }
+                let (mut server, mut reply) = (Handshake::default(), Vec::new());
+                for bytes in hello.chunks(piece) {
+                    assert_eq!(server.on_bytes(bytes, &mut reply), Ok(Progress::Going));
+                }
+                assert_eq!(reply.len(), 1 + 2 * 1536);
+                let end = [&reply[1..1537], b"rest"].concat();
+                let (last, before) = end.split_last().unwrap();
+                let mut done = Vec::new();
+                for bytes in before[..1535].chunks(piece) {
+                    server.on_bytes(bytes, &mut reply).unwrap();
+                }
+                if let Progress::Done(rest) =
+                    server.on_bytes(&[&before[1535..], &[*last]].concat(), &mut reply).unwrap()
+                {
+                    done = rest;
+                }
+                assert_eq!(done, b"rest");
+            }
+        }
+    }
+
+    #[test]
+    fn another_protocol_is_told_apart_by_its_first_byte() {
+        assert_eq!(Handshake::default().on_bytes(b"GET / HTTP/1.1\r\n", &mut Vec::new()), Err(NotRtmp));
+    }
+}

@@ -1,0 +1,210 @@
+//! Conversations with the server session.
+
+use super::*;
+use crate::rtmp::chunk::ChunkReader;
+
+fn command(stream: u32, values: &[Value]) -> Message {
+    Message { kind: kind::COMMAND_AMF0, stream, timestamp_ms: 0, payload: amf0::encode(values).into() }
+}
+
+fn connect(fields: &[(&str, Value)]) -> Message {
+    let object = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    command(0, &["connect".into(), 1.0.into(), Value::Object(object)])
+}
+
+fn connected() -> (Session, ChunkReader) {
+    let (mut session, mut reader) = (Session::default(), ChunkReader::default());
+    session.on_message(connect(&[("app", "live".into())])).unwrap();
+    session.accept_connect();
+    session.on_message(command(0, &["createStream".into(), 2.0.into(), Value::Null])).unwrap();
+    read(&mut session, &mut reader);
+    (session, reader)
+}
+
+fn ask(session: &mut Session, what: &str, name: &str) -> Option<Event> {
+    session.on_message(command(1, &[what.into(), 3.0.into(), Value::Null, name.into()])).unwrap()
+}
+
+/// The replies as commands; control messages are left out.
+fn read(session: &mut Session, reader: &mut ChunkReader) -> Vec<(u32, Vec<Value>)> {
+    let bytes = session.take_replies();
+    let mut input = &bytes[..];
+    let mut out = Vec::new();
+    while let Some(message) = reader.next(&mut input).unwrap() {
+        if message.kind == kind::COMMAND_AMF0 {
+            out.push((message.stream, amf0::decode(&message.payload).unwrap()));
+        }
+    }
+    out
+}
+
+fn codes(session: &mut Session, reader: &mut ChunkReader) -> Vec<String> {
+    let info = |values: Vec<Value>| values.last()?.get("code")?.as_str().map(str::to_owned);
+    read(session, reader).into_iter().filter_map(|(_, values)| info(values)).collect()
+}
+
+#[test]
+fn an_app_is_named_without_query_and_slashes() {
+    let check = |fields: &[(&str, Value)], expect: &str| {
+        let event = Session::default().on_message(connect(fields)).unwrap();
+        assert_eq!(event, Some(Event::Connect { app: expect.to_owned() }));
+    };
+    check(&[("app", "live".into()), ("tcUrl", "rtmp://h/other".into())], "live");
+    check(&[("app", "live/?token=secret".into())], "live");
+    check(&[("tcUrl", "rtmp://h:1935/LiveApp?x=1".into())], "LiveApp");
+    check(&[], "");
+}
+
+#[test]
+fn enhanced_rtmp_is_answered_only_to_those_who_speak_it() {
+    for (fields, answered) in
+        [(vec![("app", "live".into())], false), (vec![("app", "live".into()), ("capsEx", 15.0.into())], true)]
+    {
+        let (mut session, mut reader) = (Session::default(), ChunkReader::default());
+        session.on_message(connect(&fields)).unwrap();
+        session.accept_connect();
+        let replies = read(&mut session, &mut reader);
+        let (_, values) = &replies[0];
+        assert_eq!(values[0].as_str(), Some("_result"));
+        assert_eq!(values[2].get("fourCcList").is_some(), answered);
+        assert_eq!(values[3].get("code").unwrap().as_str(), Some("NetConnection.Connect.Success"));
+    }
+}
+
+#[test]
+fn an_unknown_app_is_rejected_with_a_reason() {
+    let (mut session, mut reader) = (Session::default(), ChunkReader::default());
+    session.on_message(connect(&[("app", "nope".into())])).unwrap();
+    session.reject_connect("There is no app \"nope\".");
+    assert_eq!(codes(&mut session, &mut reader), ["NetConnection.Connect.Rejected"]);
+}
+
+#[test]
+fn a_publisher_is_accepted_and_its_media_comes_out() {
+    let (mut session, mut reader) = connected();
+    let event = ask(&mut session, "publish", "demo?token=secret");
+    assert_eq!(event, Some(Event::Publish { stream_id: "demo".to_owned() }));
+    let media = Message { kind: kind::VIDEO, stream: 1, timestamp_ms: 5, payload: vec![1].into() };
+    assert_eq!(session.on_message(media.clone()).unwrap(), None, "before it was accepted");
+    session.accept();
+    assert_eq!(codes(&mut session, &mut reader), ["NetStream.Publish.Start"]);
+    assert_eq!(session.on_message(media.clone()).unwrap(), Some(Event::Media(media.clone())));
+    assert_eq!(session.on_message(Message { stream: 2, ..media }).unwrap(), None);
+    let end = command(0, &["deleteStream".into(), 4.0.into(), Value::Null, 1.0.into()]);
+    assert_eq!(session.on_message(end).unwrap(), Some(Event::Ended));
+    assert_eq!(codes(&mut session, &mut reader), ["NetStream.Unpublish.Success"]);
+}
+
+#[test]
+fn a_second_publisher_is_refused_by_bad_name_and_may_ask_again() {
+    let (mut session, mut reader) = connected();
+    ask(&mut session, "publish", "demo");
+    session.refuse(code::BAD_NAME, "demo is already live.");
+    assert_eq!(codes(&mut session, &mut reader), [code::BAD_NAME]);
+    assert!(ask(&mut session, "publish", "demo2").is_some());
+}
+
+#[test]
+fn a_player_hears_the_end_and_may_play_again() {
+    let (mut session, mut reader) = connected();
+    ask(&mut session, "play", "demo");
+    session.accept();
+    assert_eq!(codes(&mut session, &mut reader), ["NetStream.Play.Reset", "NetStream.Play.Start"]);
+    session.end_of_stream();
+    assert_eq!(codes(&mut session, &mut reader), ["NetStream.Play.UnpublishNotify"]);
+    assert!(ask(&mut session, "play", "demo").is_some());
+}
+
+#[test]
+fn metadata_is_found_in_all_its_forms() {
+    let (mut session, _) = connected();
+    ask(&mut session, "publish", "demo");
+    session.accept();
+    let object = Value::EcmaArray(vec![("encoder".to_owned(), "obs".into())]);
+    let data = |kind, format: &[u8], values: &[Value]| Message {
+        kind,
+        stream: 1,
+        timestamp_ms: 0,
+        payload: [format, &amf0::encode(values)].concat().into(),
+    };
+    let expect = Some(Event::Metadata(object.clone()));
+    let long = ["@setDataFrame".into(), "onMetaData".into(), object.clone()];
+    assert_eq!(session.on_message(data(kind::DATA_AMF0, &[], &long)).unwrap(), expect);
+    assert_eq!(session.on_message(data(kind::DATA_AMF0, &[], &long[1..])).unwrap(), expect);
+    assert_eq!(session.on_message(data(kind::DATA_AMF3, &[0], &long)).unwrap(), expect);
+    for short in [&long[..0], &long[..1], &long[..2]] {
+        assert_eq!(session.on_message(data(kind::DATA_AMF0, &[], short)).unwrap(), None);
+    }
+}
+
+#[test]
+fn short_and_untimely_commands_end_the_connection_and_not_the_process() {
+    let fails =
+        |session: &mut Session, stream, values: &[Value]| session.on_message(command(stream, values)).unwrap_err();
+    assert_eq!(fails(&mut Session::default(), 0, &[]), SessionError::Nameless);
+    assert_eq!(fails(&mut Session::default(), 0, &["connect".into()]), SessionError::Nameless);
+    let create = ["createStream".into(), 2.0.into(), Value::Null];
+    assert_eq!(fails(&mut Session::default(), 0, &create), SessionError::Order("createStream"));
+    let publish = ["publish".into(), 3.0.into()];
+    assert_eq!(fails(&mut connected().0, 2, &publish), SessionError::Order("publish"));
+    let mut session = connected().0;
+    for _ in 1..MAX_STREAMS {
+        session.on_message(command(0, &create)).unwrap();
+    }
+    assert_eq!(fails(&mut session, 0, &create), SessionError::TooManyStreams);
+    let nested: Vec<u8> = std::iter::repeat_n([3, 0, 1, b'a'], 5_000).flatten().collect();
+    let message = Message { kind: kind::COMMAND_AMF0, stream: 0, timestamp_ms: 0, payload: nested.into() };
+    assert!(matches!(Session::default().on_message(message), Err(SessionError::Command(Amf0Error::Depth))));
+}
+
+#[test]
+fn a_client_that_reads_no_answers_is_given_up() {
+    let (mut session, _) = connected();
+    let release = command(0, &["releaseStream".into(), 2.0.into(), Value::Null, "a".into()]);
+    let error = (0..10_000).find_map(|_| session.on_message(release.clone()).err());
+    assert_eq!(error, Some(SessionError::Replies));
+}
+
+#[test]
+fn acknowledgements_carry_the_running_total() {
+    let (mut session, mut reader) = connected();
+    let mut totals = Vec::new();
+    for _ in 0..6 {
+        session.on_received(1_000_000);
+        let bytes = session.take_replies();
+        let mut input = &bytes[..];
+        while let Some(message) = reader.next(&mut input).unwrap() {
+            assert_eq!(message.kind, kind::ACKNOWLEDGEMENT);
+            totals.push(u32::from_be_bytes(message.payload[..].try_into().unwrap()));
+        }
+    }
+    assert_eq!(totals, [3_000_000, 6_000_000]);
+}
+
+#[test]
+fn a_ping_is_answered() {
+    let (mut session, mut reader) = connected();
+    let ping = Message { kind: kind::USER_CONTROL, stream: 0, timestamp_ms: 0, payload: vec![0, 6, 0, 0, 1, 2].into() };
+    session.on_message(ping).unwrap();
+    let bytes = session.take_replies();
+    let pong = reader.next(&mut &bytes[..]).unwrap().unwrap();
+    assert_eq!(pong.payload[..], [0, 7, 0, 0, 1, 2]);
+}
+
+#[test]
+fn no_flipped_byte_of_a_command_panics() {
+    let golden = [
+        connect(&[("app", "live".into()), ("fourCcList", Value::StrictArray(vec!["hvc1".into()]))]),
+        command(1, &["publish".into(), 3.0.into(), Value::Null, "demo".into(), "live".into()]),
+        command(0, &["deleteStream".into(), 4.0.into(), Value::Null, f64::NAN.into()]),
+    ];
+    for message in golden {
+        for at in 0..message.payload.len() {
+            for flip in [1, 2, 8, 64, 128, 255] {
+                let mut payload = message.payload.to_vec();
+                payload[at] ^= flip;
+                let _ = connected().0.on_message(Message { payload: payload.into(), ..message.clone() });
+            }
+        }
+    }
+}

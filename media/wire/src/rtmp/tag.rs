@@ -1,0 +1,309 @@
+//! What is inside audio and video messages: FLV tags and their Enhanced RTMP form (FLV 10.1 annex E.4; Enhanced RTMP v2).
+//!
+//! | first byte, video | meaning |
+//! | --- | --- |
+//! | `0fff cccc` | frame type f (1 key), codec id c (7 AVC; 12 HEVC, an old custom); then packet type, 3 bytes composition time |
+//! | `1fff pppp` | frame type f, packet type p; then FourCC; composition time only for CodedFrames of AVC and HEVC |
+//!
+//! | first byte, audio | meaning |
+//! | --- | --- |
+//! | `ssss ....` | sound format s (10 AAC); then packet type |
+//! | `1001 pppp` | packet type p; then FourCC |
+
+use bytes::{Buf, Bytes};
+
+use crate::Codec;
+
+/// What one tag carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tag {
+    /// A decoder configuration record, as `Track::config` holds it.
+    Config(Codec, Bytes),
+    /// A picture or a packet of sound.
+    Frame {
+        /// How it is encoded.
+        codec: Codec,
+        /// What the tag says; always true for sound.
+        key: bool,
+        /// Time to be shown minus time to be decoded, in milliseconds.
+        composition_ms: i32,
+        /// Without any FLV header.
+        data: Bytes,
+    },
+    /// Nothing that matters here: end of sequence, HDR metadata, seek commands, an empty frame.
+    Nothing,
+}
+
+/// Why a tag cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TagError {
+    /// The tag ends inside its header.
+    #[error("{0} tag ends early")]
+    Short(&'static str),
+    /// A codec that is not carried here.
+    #[error("{0} is not supported here")]
+    Codec(String),
+    /// Enhanced RTMP multitrack.
+    #[error("multitrack {0} is not supported here: send one track")]
+    Multitrack(&'static str),
+}
+
+/// Reads the body of a video message. An empty one is nothing.
+///
+/// # Errors
+/// See [`TagError`].
+pub fn parse_video(body: &Bytes) -> Result<Tag, TagError> {
+    const SHORT: TagError = TagError::Short("video");
+    let mut rest = body.clone();
+    if rest.is_empty() {
+        return Ok(Tag::Nothing);
+    }
+    let first = rest.get_u8();
+    let frame_type = first >> 4 & 7;
+    if first & 0x80 == 0 {
+        // Frame type 5 is a command to the player, with one byte behind.
+        if frame_type == 5 {
+            return Ok(Tag::Nothing);
+        }
+        let codec = match first & 15 {
+            7 => Codec::H264,
+            12 => Codec::H265,
+            2 => return Err(TagError::Codec("Sorenson H.263 video".to_owned())),
+            4 | 5 => return Err(TagError::Codec("VP6 video".to_owned())),
+            id => return Err(TagError::Codec(format!("video with FLV codec id {id}"))),
+        };
+        let packet_type = rest.try_get_u8().map_err(|_| SHORT)?;
+        let composition_ms = composition(&mut rest).ok_or(SHORT)?;
+        return Ok(match packet_type {
+            0 => config(codec, rest),
+            1 => frame(codec, frame_type == 1, composition_ms, rest),
+            _ => Tag::Nothing,
+        });
+    }
+    let packet_type = mod_ex(first & 15, &mut rest).ok_or(SHORT)?;
+    match packet_type {
+        6 => return Err(TagError::Multitrack("video")),
+        _ if frame_type == 5 && packet_type != 4 => return Ok(Tag::Nothing),
+        _ => {}
+    }
+    let codec = match &four_cc(&mut rest).ok_or(SHORT)? {
+        b"avc1" => Codec::H264,
+        b"hvc1" => Codec::H265,
+        b"av01" => Codec::Av1,
+        other => return Err(unknown("video", *other)),
+    };
+    Ok(match packet_type {
+        0 => config(codec, rest),
+        1 => {
+            let composition_ms = if codec == Codec::Av1 { 0 } else { composition(&mut rest).ok_or(SHORT)? };
+            frame(codec, frame_type == 1, composition_ms, rest)
+        }
+        3 => frame(codec, frame_type == 1, 0, rest),
+        _ => Tag::Nothing,
+    })
+}
+
+/// Reads the body of an audio message. An empty one is nothing.
+///
+/// # Errors
+/// See [`TagError`].
+pub fn parse_audio(body: &Bytes) -> Result<Tag, TagError> {
+    const SHORT: TagError = TagError::Short("audio");
+    let mut rest = body.clone();
+    if rest.is_empty() {
+        return Ok(Tag::Nothing);
+    }
+    let first = rest.get_u8();
+    match first >> 4 {
+        10 => {
+            let packet_type = rest.try_get_u8().map_err(|_| SHORT)?;
+            return Ok(match packet_type {
+                0 => config(Codec::Aac, rest),
+                _ => frame(Codec::Aac, true, 0, rest),
+            });
+        }
+        9 => {}
+        format => {
+            let name = match format {
+                0 | 3 => "PCM audio",
+                1 => "ADPCM audio",
+                2 | 14 => "MP3 audio",
+                4..=6 => "Nellymoser audio",
+                7 | 8 => "G.711 audio",
+                11 => "Speex audio",
+                _ => "this audio format",
+            };
+            return Err(TagError::Codec(name.to_owned()));
+        }
+    }
+    let packet_type = mod_ex(first & 15, &mut rest).ok_or(SHORT)?;
+    if packet_type == 5 {
+        return Err(TagError::Multitrack("audio"));
+    }
+    let codec = match &four_cc(&mut rest).ok_or(SHORT)? {
+        b"mp4a" => Codec::Aac,
+        b"Opus" => Codec::Opus,
+        other => return Err(unknown("audio", *other)),
+    };
+    Ok(match packet_type {
+        0 => config(codec, rest),
+        1 => frame(codec, true, 0, rest),
+        _ => Tag::Nothing,
+    })
+}
+
+/// The bytes before the payload in a tag; 8 at most.
+#[derive(Debug, Clone, Copy)]
+pub struct TagHeader {
+    bytes: [u8; 8],
+    len: usize,
+}
+
+impl TagHeader {
+    /// As bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn new(parts: &[&[u8]]) -> Self {
+        let mut out = Self { bytes: [0; 8], len: 0 };
+        for byte in parts.iter().copied().flatten().take(8) {
+            out.bytes[out.len] = *byte;
+            out.len += 1;
+        }
+        out
+    }
+}
+
+/// The header of the tag with a codec's configuration record.
+pub fn config_header(codec: Codec) -> TagHeader {
+    match codec {
+        Codec::H264 => TagHeader::new(&[&[0x17, 0, 0, 0, 0]]),
+        Codec::H265 => TagHeader::new(&[&[0x90], b"hvc1"]),
+        Codec::Av1 => TagHeader::new(&[&[0x90], b"av01"]),
+        Codec::Aac => TagHeader::new(&[&[0xaf, 0]]),
+        Codec::Opus => TagHeader::new(&[&[0x90], b"Opus"]),
+    }
+}
+
+/// The header of the tag with a frame. `composition_ms` counts for H.264 and H.265 only.
+pub fn frame_header(codec: Codec, key: bool, composition_ms: i32) -> TagHeader {
+    let frame_type = if key { 0x10 } else { 0x20 };
+    let [_, cts @ ..] = composition_ms.to_be_bytes();
+    match codec {
+        Codec::H264 => TagHeader::new(&[&[frame_type | 7, 1], &cts]),
+        Codec::H265 if composition_ms == 0 => TagHeader::new(&[&[0x80 | frame_type | 3], b"hvc1"]),
+        Codec::H265 => TagHeader::new(&[&[0x80 | frame_type | 1], b"hvc1", &cts]),
+        Codec::Av1 => TagHeader::new(&[&[0x80 | frame_type | 1], b"av01"]),
+        Codec::Aac => TagHeader::new(&[&[0xaf, 1]]),
+        Codec::Opus => TagHeader::new(&[&[0x91], b"Opus"]),
+    }
+}
+
+fn config(codec: Codec, data: Bytes) -> Tag {
+    if data.is_empty() { Tag::Nothing } else { Tag::Config(codec, data) }
+}
+
+fn frame(codec: Codec, key: bool, composition_ms: i32, data: Bytes) -> Tag {
+    if data.is_empty() { Tag::Nothing } else { Tag::Frame { codec, key, composition_ms, data } }
+}
+
+fn composition(rest: &mut Bytes) -> Option<i32> {
+    let [a, b, c] = *rest.first_chunk::<3>()?;
+    rest.advance(3);
+    Some(i32::from_be_bytes([a, b, c, 0]) >> 8)
+}
+
+fn four_cc(rest: &mut Bytes) -> Option<[u8; 4]> {
+    let four = *rest.first_chunk::<4>()?;
+    rest.advance(4);
+    Some(four)
+}
+
+fn unknown(what: &str, four_cc: [u8; 4]) -> TagError {
+    let name: String = four_cc.iter().map(|&b| if b.is_ascii_graphic() { char::from(b) } else { '?' }).collect();
+    TagError::Codec(format!("{name} {what}"))
+}
+
+/// Steps over ModEx parts (Enhanced RTMP v2, "ExVideoTagHeader": type 7 in front of the real packet type).
+fn mod_ex(mut packet_type: u8, rest: &mut Bytes) -> Option<u8> {
+    while packet_type == 7 {
+        let mut len = usize::from(rest.try_get_u8().ok()?) + 1;
+        if len == 256 {
+            len = usize::from(rest.try_get_u16().ok()?) + 1;
+        }
+        if rest.len() < len {
+            return None;
+        }
+        rest.advance(len);
+        packet_type = rest.try_get_u8().ok()? & 15;
+    }
+    Some(packet_type)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    fn frame_of(codec: Codec, key: bool, composition_ms: i32) -> Tag {
+        frame(codec, key, composition_ms, Bytes::from_static(b"data"))
+    }
+
+    #[test]
+    fn every_codec_is_read_as_it_was_written() {
+        for codec in [Codec::H264, Codec::H265, Codec::Av1, Codec::Aac, Codec::Opus] {
+            let parse = |head: TagHeader| {
+                let body = Bytes::from([head.as_slice(), b"data"].concat());
+                if codec.kind() == crate::MediaKind::Video { parse_video(&body) } else { parse_audio(&body) }
+            };
+            assert_eq!(parse(config_header(codec)), Ok(Tag::Config(codec, Bytes::from_static(b"data"))));
+            assert_eq!(parse(frame_header(codec, true, 0)), Ok(frame_of(codec, true, 0)));
+        }
+        for (codec, cts) in [(Codec::H264, -40), (Codec::H265, 80), (Codec::H264, -0x80_0000)] {
+            let body = Bytes::from([frame_header(codec, false, cts).as_slice(), b"data"].concat());
+            assert_eq!(parse_video(&body), Ok(frame_of(codec, false, cts)));
+        }
+    }
+
+    #[test]
+    fn mod_ex_parts_are_stepped_over() {
+        let body = Bytes::from([&[0x97, 2, 0, 0, 9, 0x01], &b"av01data"[..]].concat());
+        assert_eq!(parse_video(&body), Ok(frame_of(Codec::Av1, true, 0)));
+        let long = [&[0x97, 255, 1, 0][..], &[0; 257], &[0x03], b"hvc1data"].concat();
+        assert_eq!(parse_video(&long.into()), Ok(frame_of(Codec::H265, true, 0)));
+    }
+
+    #[test]
+    fn what_is_not_carried_is_refused_by_name() {
+        let video = |bytes: &'static [u8]| parse_video(&Bytes::from_static(bytes)).unwrap_err().to_string();
+        let audio = |bytes: &'static [u8]| parse_audio(&Bytes::from_static(bytes)).unwrap_err().to_string();
+        assert_eq!(video(&[0x12, 0]), "Sorenson H.263 video is not supported here");
+        assert_eq!(video(b"\x91vp09x"), "vp09 video is not supported here");
+        assert_eq!(video(&[0x96, 0x01]), "multitrack video is not supported here: send one track");
+        assert_eq!(audio(&[0x2f, 0]), "MP3 audio is not supported here");
+        assert_eq!(audio(&[0x95, 0x00]), "multitrack audio is not supported here: send one track");
+    }
+
+    #[test]
+    fn no_prefix_and_no_flipped_byte_panics() {
+        let golden: [&[u8]; 4] = [
+            &[0x17, 1, 0, 0, 40, 0, 0, 0, 1, 0x65],
+            b"\x97\x02\x00\x00\x09\x01hvc1\x00\x00\x28data",
+            b"\x97\xff\x00\x02\x00\x00\x09\x01Opusdata",
+            &[0xaf, 0, 0x12, 0x10],
+        ];
+        for bytes in golden {
+            for end in 0..=bytes.len() {
+                let _ = (parse_video(&bytes[..end].to_vec().into()), parse_audio(&bytes[..end].to_vec().into()));
+            }
+            for at in 0..bytes.len() {
+                for flip in 1..=255 {
+                    let mut flipped = bytes.to_vec();
+                    flipped[at] ^= flip;
+                    let flipped = Bytes::from(flipped);
+                    let _ = (parse_video(&flipped), parse_audio(&flipped));
+                }
+            }
+        }
+    }
+}
