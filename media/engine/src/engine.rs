@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apps::Apps;
 use crate::hub::{Hub, Limits};
+use crate::transcode;
 
 /// Why the engine did not start.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +62,7 @@ impl Engine {
         let data_dir = &config.node.data_dir;
         prepare(data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
         let apps = Apps::new(DEFAULT_APPS.map(str::to_owned));
-        let hub = Hub::with_transcoder(limits(&config), None);
+        let hub = Hub::with_transcoder(limits(&config), Some(Box::new(transcode::Audio)));
         let endpoints = Endpoints {
             pid: std::process::id(),
             http: config.http.listen,

@@ -9,3 +9,4 @@ pub mod engine;
 pub mod gateway;
 pub mod hub;
 pub mod logging;
+pub mod transcode;

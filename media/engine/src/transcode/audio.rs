@@ -1,0 +1,129 @@
+//! AAC to Opus for one stream: reads its sound from the hub, writes a rendition, and ends when nobody listens.
+//!
+//! ```text
+//!   source --AAC--> Decoder --PCM--> Resampler --48 kHz--> Encoder --Opus--> rendition
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_wire::{Codec, Frame, MediaKind, MediaTime, Track};
+
+use super::aac::Decoder;
+use super::opus::{Encoder, RATE_HZ};
+use super::resample::Resampler;
+use crate::hub::{Producer, Stream, TranscodeError, Transcoder};
+
+/// The transcoder of an engine: AAC-LC to Opus.
+#[derive(Debug, Default)]
+pub struct Audio;
+
+impl Transcoder for Audio {
+    fn start(&self, source: &Arc<Stream>, codec: Codec, mut out: Producer) -> Result<(), TranscodeError> {
+        let tracks = source.tracks().borrow().clone();
+        let track = tracks.audio.ok_or(TranscodeError::NoTrack { to: codec.name() })?;
+        let unsupported = TranscodeError::Unsupported { from: track.codec.name(), to: codec.name() };
+        if (track.codec, codec) != (Codec::Aac, Codec::Opus) {
+            return Err(unsupported);
+        }
+        let mut chain = Chain::new(track).map_err(|reason| {
+            source.notice("audio_codec", &format!("{reason}; set the encoder to AAC-LC to be heard over WebRTC"));
+            unsupported
+        })?;
+        out.announce(&chain.opus);
+        let mut consumer = source.consumer();
+        tokio::spawn(async move {
+            log::debug!(stream = consumer.stream().name().as_str(); "audio transcoder opened");
+            let mut unwatched = std::pin::pin!(tokio::time::sleep(PATIENCE));
+            loop {
+                let item = tokio::select! {
+                    item = consumer.next() => item,
+                    () = &mut unwatched => {
+                        if !out.stream().is_read() { break }
+                        unwatched.as_mut().reset(tokio::time::Instant::now() + PATIENCE);
+                        continue;
+                    }
+                };
+                let Some(item) = item else { break };
+                if item.frame.kind() != MediaKind::Audio {
+                    continue;
+                }
+                match chain.push(&item.frame) {
+                    Ok(frames) => frames.for_each(|frame| out.send(frame)),
+                    Err(reason) => {
+                        consumer.stream().notice("audio_codec", &reason);
+                        break;
+                    }
+                }
+            }
+            log::debug!(stream = consumer.stream().name().as_str(); "audio transcoder closed");
+        });
+        Ok(())
+    }
+}
+
+/// All that one AAC track needs to become Opus. Computes, never waits.
+struct Chain {
+    source: Arc<Track>,
+    opus: Arc<Track>,
+    decoder: Decoder,
+    resampler: Resampler,
+    encoder: Encoder,
+    anchored: bool,
+    pcm: Vec<f32>,
+    resampled: Vec<f32>,
+    out: Vec<Frame>,
+}
+
+impl Chain {
+    fn new(source: Arc<Track>) -> Result<Self, String> {
+        let decoder = Decoder::new(&source).map_err(|e| e.to_string())?;
+        let encoder = Encoder::new().map_err(|e| format!("the Opus encoder did not start: {e}"))?;
+        let rate = source.audio.map_or(0, |a| a.sample_rate_hz);
+        if !(7_350..=96_000).contains(&rate) {
+            return Err(format!("AAC at {rate} Hz cannot be decoded"));
+        }
+        let resampler = Resampler::new(rate, RATE_HZ, 2);
+        let opus = Arc::new(encoder.track());
+        let (pcm, resampled, out) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { source, opus, decoder, resampler, encoder, anchored: false, pcm, resampled, out })
+    }
+
+    /// One AAC packet in, the Opus packets it completes out. A packet that cannot be decoded becomes a gap.
+    fn push(&mut self, frame: &Frame) -> Result<std::vec::Drain<'_, Frame>, String> {
+        if !Arc::ptr_eq(&self.source, &frame.track) && self.source != frame.track {
+            if frame.track.codec != Codec::Aac {
+                return Err("the publisher changed its sound to another codec".to_owned());
+            }
+            let opus = Arc::clone(&self.opus);
+            *self = Self::new(Arc::clone(&frame.track))?;
+            self.opus = opus;
+        }
+        self.source = Arc::clone(&frame.track);
+        self.pcm.clear();
+        if self.decoder.decode(&frame.payload, &mut self.pcm) {
+            let gap = frame.pts - self.encoder.next_time();
+            if !self.anchored || gap > RESYNC || MediaTime::ZERO - gap > RESYNC {
+                self.resampler.reset();
+                self.encoder.anchor(frame.pts);
+                self.anchored = true;
+            }
+            self.resampled.clear();
+            self.resampler.push(&self.pcm, &mut self.resampled);
+            let (opus, out) = (&self.opus, &mut self.out);
+            self.encoder.push(&self.resampled, |time, payload| {
+                out.push(Frame { track: Arc::clone(opus), dts: time, pts: time, key: true, payload });
+            });
+        }
+        Ok(self.out.drain(..))
+    }
+}
+
+/// How long it works for nobody: a page that reloads finds it still running.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A jump of the source's clock beyond this starts the count of samples anew.
+const RESYNC: MediaTime = MediaTime::from_ms(100);
+
+#[cfg(test)]
+#[path = "audio_test.rs"]
+mod tests;

@@ -1,0 +1,181 @@
+//! Changes the sample rate of sound by a ratio of whole numbers: a polyphase windowed-sinc filter.
+//!
+//! A plain value: samples in, samples out. The output never drifts: after n input samples, exactly
+//! floor((n - delay) x out / in) samples have come out, where delay is half the filter.
+
+/// Resampler for interleaved sound.
+#[derive(Debug, Clone)]
+pub(super) struct Resampler {
+    /// Output rate over the common divisor; also the number of phases.
+    up: usize,
+    /// Input rate over the common divisor.
+    down: usize,
+    channels: usize,
+    taps: usize,
+    /// `up` filters of `taps` coefficients; coefficient k meets the k-th oldest input sample.
+    filters: Vec<f32>,
+    /// Input frames not yet passed, interleaved; begins with the filter's history.
+    pending: Vec<f32>,
+    /// Position of the next output after the front of `pending`, in 1/up input frames.
+    phase: usize,
+}
+
+impl Resampler {
+    /// From `from_hz` to `to_hz`, both above 0, for `channels` interleaved channels.
+    pub(super) fn new(from_hz: u32, to_hz: u32, channels: usize) -> Self {
+        let divisor = gcd(from_hz, to_hz);
+        let (up, down) = ((to_hz / divisor) as usize, (from_hz / divisor) as usize);
+        // Going down, the filter must be longer by the ratio to cut below the lower of the two Nyquist rates.
+        let taps = (HALF_TAPS * down.div_ceil(up)).max(HALF_TAPS) * 2;
+        let filters = if up == down { Vec::new() } else { design(up, down, taps) };
+        let pending = if up == down { Vec::new() } else { vec![0.0; (taps / 2) * channels] };
+        Self { up, down, channels, taps, filters, pending, phase: 0 }
+    }
+
+    /// Adds interleaved samples and appends what comes out, interleaved too.
+    pub(super) fn push(&mut self, input: &[f32], out: &mut Vec<f32>) {
+        if self.up == self.down {
+            out.extend_from_slice(input);
+            return;
+        }
+        self.pending.extend_from_slice(input);
+        let frames = self.pending.len() / self.channels;
+        let mut front = self.phase / self.up;
+        while front + self.taps <= frames {
+            let filter = &self.filters[(self.phase % self.up) * self.taps..][..self.taps];
+            let window = &self.pending[front * self.channels..][..self.taps * self.channels];
+            for channel in 0..self.channels {
+                let samples = window.iter().skip(channel).step_by(self.channels);
+                out.push(filter.iter().zip(samples).map(|(f, s)| f * s).sum());
+            }
+            self.phase += self.down;
+            front = self.phase / self.up;
+        }
+        let passed = front.min(frames);
+        self.pending.drain(..passed * self.channels);
+        self.phase -= passed * self.up;
+    }
+
+    /// Forgets everything heard, as after a gap.
+    pub(super) fn reset(&mut self) {
+        self.pending.clear();
+        self.phase = 0;
+        if self.up != self.down {
+            self.pending.resize((self.taps / 2) * self.channels, 0.0);
+        }
+    }
+}
+
+/// A low-pass filter at 0.92 of the lower Nyquist rate, cut into `up` phases of `taps` coefficients.
+fn design(up: usize, down: usize, taps: usize) -> Vec<f32> {
+    let cutoff = 0.92 * (up as f64 / down as f64).min(1.0);
+    let centre = taps as f64 / 2.0;
+    let mut filters = Vec::with_capacity(up * taps);
+    for phase in 0..up {
+        let offset = phase as f64 / up as f64;
+        let ideal: Vec<f64> = (0..taps)
+            .map(|k| {
+                let t = k as f64 - centre - offset + 1.0;
+                cutoff * sinc(cutoff * t) * kaiser(t / centre)
+            })
+            .collect();
+        // Every phase passes a constant unchanged, or a tone would be modulated by the phase.
+        let sum: f64 = ideal.iter().sum();
+        filters.extend(ideal.iter().map(|c| (c / sum) as f32));
+    }
+    filters
+}
+
+fn sinc(x: f64) -> f64 {
+    if x.abs() < 1e-9 { 1.0 } else { (std::f64::consts::PI * x).sin() / (std::f64::consts::PI * x) }
+}
+
+/// Kaiser window with beta 8 (side lobes below -80 dB), 0 outside -1..1.
+fn kaiser(x: f64) -> f64 {
+    const BETA: f64 = 8.0;
+    if x.abs() >= 1.0 { 0.0 } else { bessel_i0(BETA * (1.0 - x * x).sqrt()) / bessel_i0(BETA) }
+}
+
+fn bessel_i0(x: f64) -> f64 {
+    let quarter = x * x / 4.0;
+    let mut term = 1.0;
+    let mut sum = 1.0;
+    for k in 1..40 {
+        term *= quarter / f64::from(k * k);
+        sum += term;
+    }
+    sum
+}
+
+const fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Half the filter's length in input samples at equal rates: 80 dB with a transition of about 2 kHz at 48 kHz.
+const HALF_TAPS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tone(hz: f64, rate: u32, frames: usize) -> Vec<f32> {
+        (0..frames).map(|n| (std::f64::consts::TAU * hz * n as f64 / f64::from(rate)).sin() as f32).collect()
+    }
+
+    fn run(from: u32, to: u32, input: &[f32], piece: usize) -> Vec<f32> {
+        let mut resampler = Resampler::new(from, to, 1);
+        let mut out = Vec::new();
+        input.chunks(piece).for_each(|chunk| resampler.push(chunk, &mut out));
+        out
+    }
+
+    /// Amplitude of one frequency in the middle of a signal.
+    fn amplitude(signal: &[f32], hz: f64, rate: u32) -> f64 {
+        let middle = &signal[signal.len() / 4..signal.len() * 3 / 4];
+        let (mut re, mut im) = (0.0, 0.0);
+        for (n, s) in middle.iter().enumerate() {
+            let angle = std::f64::consts::TAU * hz * n as f64 / f64::from(rate);
+            re += f64::from(*s) * angle.cos();
+            im += f64::from(*s) * angle.sin();
+        }
+        2.0 * re.hypot(im) / middle.len() as f64
+    }
+
+    #[test]
+    fn tones_keep_their_frequency_and_level_at_every_aac_rate() {
+        for from in [7_350, 8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 64_000, 88_200, 96_000] {
+            for hz in [100.0, 1_000.0, 3_000.0] {
+                let out = run(from, 48_000, &tone(hz, from, from as usize), 1024);
+                let level = amplitude(&out, hz, 48_000);
+                assert!((level - 1.0).abs() < 0.02, "{hz} Hz from {from}: level {level}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_lies_above_the_lower_nyquist_rate_is_gone() {
+        let out = run(96_000, 48_000, &tone(30_000.0, 96_000, 96_000), 1024);
+        let loudest = out[2_000..].iter().fold(0.0_f32, |max, s| max.max(s.abs()));
+        assert!(loudest < 1e-3, "alias at {loudest}");
+    }
+
+    #[test]
+    fn an_hour_of_sound_does_not_drift_by_a_sample() {
+        let mut resampler = Resampler::new(44_100, 48_000, 1);
+        let mut out = Vec::new();
+        let (piece, mut total) = (vec![0.0; 44_100], 0);
+        for _ in 0..600 {
+            out.clear();
+            resampler.push(&piece, &mut out);
+            total += out.len();
+        }
+        let due = 600 * 48_000;
+        assert!((due - 64..=due).contains(&total), "{total} samples instead of {due}");
+    }
+
+    #[test]
+    fn the_size_of_the_pieces_changes_nothing() {
+        let input = tone(440.0, 44_100, 10_000);
+        assert_eq!(run(44_100, 48_000, &input, 10_000), run(44_100, 48_000, &input, 7));
+    }
+}
