@@ -14,8 +14,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::apps::Apps;
+use crate::http::{self, ListenError};
 use crate::hub::{Hub, Limits};
 use crate::transcode;
+use crate::tls;
 
 /// Why the engine did not start.
 #[derive(Debug, thiserror::Error)]
@@ -43,12 +45,19 @@ pub enum StartError {
     },
 }
 
+impl From<ListenError> for StartError {
+    fn from(e: ListenError) -> Self {
+        Self::Listen { what: e.what, address: e.address, source: e.source }
+    }
+}
+
 /// An engine whose listeners are open.
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
     hub: Hub,
     apps: Apps,
+    http: http::Server,
     endpoints: Endpoints,
     drain: CancellationToken,
 }
@@ -62,17 +71,19 @@ impl Engine {
         let data_dir = &config.node.data_dir;
         prepare(data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
         let apps = Apps::new(DEFAULT_APPS.map(str::to_owned));
+        let tls = tls::load(&config.tls).map_err(|e| StartError::Tls(Box::new(e)))?;
+        let http = http::Server::bind(&config.http, tls)?;
         let hub = Hub::with_transcoder(limits(&config), Some(Box::new(transcode::Audio)));
         let endpoints = Endpoints {
             pid: std::process::id(),
-            http: config.http.listen,
-            https: None,
+            http: http.local_addr(),
+            https: http.tls_local_addr(),
             rtmp: config.rtmp.listen,
             rtmps: None,
             webrtc: Vec::new(),
             health: config.health.listen,
         };
-        Ok(Self { config, hub, apps, endpoints, drain: CancellationToken::new() })
+        Ok(Self { config, hub, apps, http, endpoints, drain: CancellationToken::new() })
     }
 
     /// Cancel it to begin the drain.
@@ -87,10 +98,11 @@ impl Engine {
 
     /// Serves until drained, `node.drain_ms` at the longest after the drain began.
     pub async fn run(self) {
-        let Self { config, hub, apps, endpoints, drain } = self;
+        let Self { config, hub, apps, http, endpoints, drain } = self;
         let mut tasks: JoinSet<()> = JoinSet::new();
-        let _ = (&hub, &apps);
-        tasks.spawn(drain.clone().cancelled_owned());
+        let deadline = Duration::from_millis(u64::from(config.node.drain_ms.get()));
+        let router = http::router(http::State::new(http::Parts { hub, apps }));
+        tasks.spawn(http.run(router, drain.clone(), deadline));
         if let Err(e) = announce(&config.node.data_dir, &endpoints) {
             log::error!(err:% = Chain(&e); "could not write where the engine listens");
         }
@@ -101,7 +113,6 @@ impl Engine {
             "engine serving"
         );
         drain.cancelled().await;
-        let deadline = Duration::from_millis(u64::from(config.node.drain_ms.get()));
         if tokio::time::timeout(deadline, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
             log::warn!(tasks = tasks.len(); "drain took too long, cutting what is left");
         }

@@ -7,6 +7,8 @@
 pub mod apps;
 pub mod engine;
 pub mod gateway;
+pub mod http;
 pub mod hub;
 pub mod logging;
+pub mod tls;
 pub mod transcode;

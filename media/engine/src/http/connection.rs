@@ -1,0 +1,130 @@
+//! Accepts connections and serves HTTP/1.1 on each, with a limit on their number and on every wait.
+//!
+//! Knows nothing of what is served: the service is a parameter.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service as _;
+
+use super::patience::{HEAD, Patient, Phase};
+
+/// Bytes of a request head at most; longer ones get 431.
+const MAX_HEAD_BYTES: usize = 16 << 10;
+/// Header lines of a request at most.
+const MAX_HEADERS: usize = 64;
+/// After an accept that failed (no file descriptors left): how long to leave the others room to end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who sent a request; an extension of every request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// What all connections of one server share.
+#[derive(Debug, Clone)]
+pub(super) struct Connections {
+    router: Router,
+    permits: Arc<Semaphore>,
+    tasks: TaskTracker,
+    drain: CancellationToken,
+    protocol: Arc<http1::Builder>,
+}
+
+impl Connections {
+    pub(super) fn new(router: Router, max_connections: usize, drain: CancellationToken) -> Self {
+        let mut protocol = http1::Builder::new();
+        // The waits are bounded by `Patient`, which costs no timer per request.
+        protocol.header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEADERS);
+        let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
+        Self { router, permits, tasks: TaskTracker::new(), drain, protocol: Arc::new(protocol) }
+    }
+
+    /// Accepts until drained.
+    pub(super) async fn accept(&self, listener: TcpListener, tls: Option<TlsAcceptor>) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.drain.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.start(stream, peer, tls.clone()),
+                Err(err) => {
+                    log::warn!(err:%; "http connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Waits for all connections to end; after `deadline` what is left is cut. Gives how many were cut.
+    pub(super) async fn finish(self, deadline: Duration) -> usize {
+        self.tasks.close();
+        let _ = tokio::time::timeout(deadline, self.tasks.wait()).await;
+        self.tasks.len()
+    }
+
+    fn start(&self, stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>) {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            log::debug!(peer:%; "http connection refused, too many are open");
+            return;
+        };
+        // An answer must not wait for the acknowledgement of the one before it.
+        let _ = stream.set_nodelay(true);
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            match tls {
+                None => this.serve(stream, peer, permit).await,
+                Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => this.serve(stream, peer, permit).await,
+                    Ok(Err(err)) => log::debug!(peer:%, err:%; "tls handshake failed"),
+                    Err(_) => log::debug!(peer:%; "tls handshake took too long"),
+                },
+            }
+        });
+    }
+
+    async fn serve<T: AsyncRead + AsyncWrite + Unpin>(self, stream: T, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        let phase = Phase::default();
+        let router = self.router;
+        let service = hyper::service::service_fn({
+            let phase = phase.clone();
+            move |mut request: hyper::Request<Incoming>| {
+                phase.advance();
+                request.extensions_mut().insert(Peer(peer));
+                let answer = router.clone().call(request);
+                let phase = phase.clone();
+                async move {
+                    let answer: Result<hyper::Response<Body>, Infallible> = answer.await;
+                    phase.advance();
+                    answer
+                }
+            }
+        });
+        let io = TokioIo::new(Patient::new(stream, phase));
+        let mut connection = std::pin::pin!(self.protocol.serve_connection(io, service));
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = self.drain.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(err) = result {
+            log::trace!(peer:%, err:%; "http connection ended early");
+        }
+        drop(permit);
+    }
+}

@@ -1,0 +1,121 @@
+//! What a client is told when something goes wrong: one table of codes, always the same JSON.
+
+use std::borrow::Cow;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use headwater_api::error::ErrorBody;
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])* $name:ident = $code:literal => $status:ident,)*) => {
+        /// Every error of the HTTP side: its stable code and its status.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Code { $($(#[doc = $doc])* $name,)* }
+
+        impl Code {
+            /// All of them, in the order of the table.
+            #[cfg(test)]
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// What programs look at.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// Its status, always an error.
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// A name, a number or a parameter breaks its rule.
+    BadRequest = "bad_request" => BAD_REQUEST,
+    /// The SDP offer cannot be read.
+    BadSdp = "bad_sdp" => BAD_REQUEST,
+    /// No such path.
+    NotFound = "not_found" => NOT_FOUND,
+    /// No such app.
+    AppNotFound = "app_not_found" => NOT_FOUND,
+    /// Nobody publishes under this name now.
+    StreamNotFound = "stream_not_found" => NOT_FOUND,
+    /// The segment is too old, or was never announced.
+    SegmentNotFound = "segment_not_found" => NOT_FOUND,
+    /// The WHEP session is over, or never was.
+    SessionNotFound = "session_not_found" => NOT_FOUND,
+    /// The path exists, the method does not.
+    MethodNotAllowed = "method_not_allowed" => METHOD_NOT_ALLOWED,
+    /// The stream has B-frames, which WebRTC cannot carry.
+    BFrames = "b_frames" => NOT_ACCEPTABLE,
+    /// No codec that both the stream and the client have.
+    NoCommonCodec = "no_common_codec" => NOT_ACCEPTABLE,
+    /// The body did not come in time.
+    TooSlow = "too_slow" => REQUEST_TIMEOUT,
+    /// The body is too long.
+    BodyTooLarge = "body_too_large" => PAYLOAD_TOO_LARGE,
+    /// The body has another type than this path wants.
+    WrongContentType = "wrong_content_type" => UNSUPPORTED_MEDIA_TYPE,
+    /// A bug here.
+    Internal = "internal" => INTERNAL_SERVER_ERROR,
+    /// As many viewers as this node may have.
+    TooManyViewers = "too_many_viewers" => SERVICE_UNAVAILABLE,
+    /// The stream is live, but what was asked for does not exist yet.
+    NotYet = "not_yet" => SERVICE_UNAVAILABLE,
+    /// This node is on its way out.
+    Draining = "draining" => SERVICE_UNAVAILABLE,
+}
+
+/// An error on its way to a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    code: Code,
+    message: Cow<'static, str>,
+}
+
+impl Problem {
+    /// `message` is one sentence for people; it must hold nothing secret.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// What programs look at.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Nobody publishes `name`.
+    pub fn stream_not_found(name: &headwater_api::StreamName) -> Self {
+        Self::new(Code::StreamNotFound, format!("Nobody is publishing {name} right now."))
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = ErrorBody { error: self.code.as_str().to_owned(), message: self.message.into_owned() };
+        let mut response = (self.code.status(), Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.code.status() == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_unique_snake_case_and_an_error() {
+        let mut seen = std::collections::HashSet::new();
+        for code in Code::ALL {
+            assert!(seen.insert(code.as_str()), "{} stands twice", code.as_str());
+            assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", code.as_str());
+            assert!(code.status().is_client_error() || code.status().is_server_error());
+        }
+    }
+}

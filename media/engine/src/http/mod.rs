@@ -1,0 +1,23 @@
+//! The web server: pages, REST, and the HTTP side of HLS and WHEP.
+//!
+//! Requests come in through `server`, are sorted by `router`, and ask the hub or a gateway. What a gateway does is not
+//! known here; `hls` and `whep` only translate between it and HTTP.
+
+mod body;
+mod connection;
+mod error;
+mod hls;
+mod listen;
+mod patience;
+mod router;
+mod server;
+mod state;
+mod whep;
+
+pub use body::Small;
+pub use connection::Peer;
+pub use error::{Code, Problem};
+pub use listen::ListenError;
+pub use router::router;
+pub use server::Server;
+pub use state::{Parts, State};

@@ -1,0 +1,35 @@
+//! What the HTTP handlers work with.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::apps::Apps;
+use crate::hub::Hub;
+
+/// A handle to everything a handler may use; clones share it.
+#[derive(Debug, Clone)]
+pub struct State(Arc<Parts>);
+
+/// The rooms behind the HTTP server.
+#[derive(Debug)]
+pub struct Parts {
+    /// Live streams.
+    pub hub: Hub,
+    /// Which apps exist.
+    pub apps: Apps,
+}
+
+impl State {
+    /// Joins the rooms.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for State {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
