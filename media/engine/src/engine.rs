@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::apps::Apps;
 use crate::http::{self, ListenError};
 use crate::hub::{Hub, Limits};
-use crate::transcode;
 use crate::tls;
+use crate::transcode;
 
 /// Why the engine did not start.
 #[derive(Debug, thiserror::Error)]

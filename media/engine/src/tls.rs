@@ -63,8 +63,7 @@ pub fn load(config: &config::Tls) -> Result<Option<Arc<ServerConfig>>, TlsError>
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let error = |source| TlsError::Read { what: "a certificate", path: path.to_owned(), source };
-    let chain: Vec<_> =
-        CertificateDer::pem_file_iter(path).map_err(error)?.collect::<Result<_, _>>().map_err(error)?;
+    let chain: Vec<_> = CertificateDer::pem_file_iter(path).map_err(error)?.collect::<Result<_, _>>().map_err(error)?;
     if chain.is_empty() {
         return Err(TlsError::Empty { path: path.to_owned() });
     }

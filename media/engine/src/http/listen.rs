@@ -29,7 +29,9 @@ pub(super) fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpList
 
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
     match bind(address) {
-        Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.is_ipv6() && address.ip().is_unspecified() => {
+        Err(e)
+            if e.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.is_ipv6() && address.ip().is_unspecified() =>
+        {
             bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
         }
         result => result,
