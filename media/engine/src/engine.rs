@@ -8,16 +8,15 @@ use std::time::Duration;
 use headwater_api::Config;
 use headwater_api::endpoints::{self, Endpoints};
 use headwater_api::error::Chain;
-use headwater_api::node::DEFAULT_APPS;
+use headwater_registry::{Embedded, Registry as _, RegistryError};
 use headwater_wire::MediaTime;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::apps::Apps;
-use crate::http::{self, ListenError};
 use crate::hub::{Hub, Limits};
-use crate::tls;
-use crate::transcode;
+use crate::listen::ListenError;
+use crate::{http, tls, transcode};
 
 /// Why the engine did not start.
 #[derive(Debug, thiserror::Error)]
@@ -34,21 +33,11 @@ pub enum StartError {
     #[error("[tls] cannot be used")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// An address is taken or not ours.
-    #[error("could not listen on {address} for {what}")]
-    Listen {
-        /// `http`, `rtmp`, …
-        what: &'static str,
-        /// As configured.
-        address: std::net::SocketAddr,
-        /// The cause.
-        source: std::io::Error,
-    },
-}
-
-impl From<ListenError> for StartError {
-    fn from(e: ListenError) -> Self {
-        Self::Listen { what: e.what, address: e.address, source: e.source }
-    }
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The registry cannot be used.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
 }
 
 /// An engine whose listeners are open.
@@ -58,7 +47,7 @@ pub struct Engine {
     hub: Hub,
     apps: Apps,
     http: http::Server,
-    endpoints: Endpoints,
+    registry: Embedded,
     drain: CancellationToken,
 }
 
@@ -70,20 +59,12 @@ impl Engine {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let data_dir = &config.node.data_dir;
         prepare(data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
-        let apps = Apps::new(DEFAULT_APPS.map(str::to_owned));
+        let registry = Embedded::open(data_dir)?;
+        let apps = Apps::new(registry.apps().await?.into_iter().map(|app| app.name));
         let tls = tls::load(&config.tls).map_err(|e| StartError::Tls(Box::new(e)))?;
         let http = http::Server::bind(&config.http, tls)?;
         let hub = Hub::with_transcoder(limits(&config), Some(Box::new(transcode::Audio)));
-        let endpoints = Endpoints {
-            pid: std::process::id(),
-            http: http.local_addr(),
-            https: http.tls_local_addr(),
-            rtmp: config.rtmp.listen,
-            rtmps: None,
-            webrtc: Vec::new(),
-            health: config.health.listen,
-        };
-        Ok(Self { config, hub, apps, http, endpoints, drain: CancellationToken::new() })
+        Ok(Self { config, hub, apps, http, registry, drain: CancellationToken::new() })
     }
 
     /// Cancel it to begin the drain.
@@ -91,14 +72,23 @@ impl Engine {
         self.drain.clone()
     }
 
-    /// Where it listens.
-    pub fn endpoints(&self) -> &Endpoints {
-        &self.endpoints
+    fn endpoints(&self) -> Endpoints {
+        Endpoints {
+            pid: std::process::id(),
+            http: self.http.local_addr(),
+            https: self.http.tls_local_addr(),
+            rtmp: self.config.rtmp.listen,
+            rtmps: None,
+            webrtc: Vec::new(),
+            health: self.config.health.listen,
+        }
     }
 
     /// Serves until drained, `node.drain_ms` at the longest after the drain began.
     pub async fn run(self) {
-        let Self { config, hub, apps, http, endpoints, drain } = self;
+        let endpoints = self.endpoints();
+        // The registry stays open, and so locked, as long as the engine serves.
+        let Self { config, hub, apps, http, registry: _registry, drain } = self;
         let mut tasks: JoinSet<()> = JoinSet::new();
         let deadline = Duration::from_millis(u64::from(config.node.drain_ms.get()));
         let router = http::router(http::State::new(http::Parts { hub, apps }));

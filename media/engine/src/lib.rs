@@ -9,6 +9,7 @@ pub mod engine;
 pub mod gateway;
 pub mod http;
 pub mod hub;
+pub mod listen;
 pub mod logging;
 pub mod tls;
 pub mod transcode;

@@ -9,6 +9,7 @@ use clap::Parser;
 use headwater_api::Config;
 use headwater_api::error::{Chain, exit};
 use headwater_engine::engine::{Engine, StartError};
+use headwater_registry::RegistryError;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Headwater's media engine.
@@ -53,8 +54,8 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(unavailable)?;
         let engine = Engine::start(config).await.map_err(|e| {
             let code = match e {
-                StartError::DataDir { .. } | StartError::Tls(_) => exit::CONFIG,
-                _ => exit::UNAVAILABLE,
+                StartError::Registry(RegistryError::Locked { .. }) | StartError::Listen(_) => exit::UNAVAILABLE,
+                StartError::DataDir { .. } | StartError::Tls(_) | StartError::Registry(_) => exit::CONFIG,
             };
             (code, Chain(&e).to_string())
         })?;

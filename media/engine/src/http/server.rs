@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Connections;
-use super::listen::{ListenError, listen};
+use crate::listen::{ListenError, listen};
 
 /// Open listeners that do not serve yet; see [`Server::run`].
 #[derive(Debug)]

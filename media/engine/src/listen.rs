@@ -1,4 +1,6 @@
-//! Opens a TCP listener that takes IPv4 and IPv6 at once.
+//! Opens a TCP listener that takes IPv4 and IPv6 at once, for every gateway and the web server.
+//!
+//! Must not know who listens or what is spoken.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,7 +12,7 @@ use tokio::net::TcpListener;
 #[derive(Debug, thiserror::Error)]
 #[error("could not listen on {address} for {what}")]
 pub struct ListenError {
-    /// `http`, `https` or `health`.
+    /// `http`, `https`, `rtmp`, `rtmps` or `health`.
     pub what: &'static str,
     /// As configured.
     pub address: SocketAddr,
@@ -22,7 +24,7 @@ pub struct ListenError {
 const BACKLOG: i32 = 4_096;
 
 /// Listens on `address`. `[::]` also takes IPv4, and becomes `0.0.0.0` on a host without IPv6.
-pub(super) fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ListenError> {
+pub(crate) fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ListenError> {
     let listener = open(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
     listener.map(|(local, listener)| (listener, local)).map_err(|source| ListenError { what, address, source })
 }
