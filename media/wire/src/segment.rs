@@ -1,7 +1,7 @@
 //! Where segments begin: one rule, so that every node cuts the same stream at the same frames under the same numbers.
 //!
 //! A segment begins at the first key frame whose distance from the segment's start reaches the target duration, or at
-//! the first picture of another decoder configuration. The rule needs every frame from the stream's beginning, so it runs where the stream enters (the hub's producer), and
+//! the first picture of another decoder configuration (or the first picture at all). The rule needs every frame from the stream's beginning, so it runs where the stream enters (the hub's producer), and
 //! the number travels with the frames.
 
 use std::sync::Arc;
@@ -63,9 +63,11 @@ impl Clock {
         match &self.configuration {
             Some(known) if Arc::ptr_eq(known, track) => false,
             known => {
+                // The first picture after sound alone begins one too: from here on, pictures lead.
+                let sound_alone = known.is_none() && self.start.is_some();
                 let other = known.as_ref().is_some_and(|k| k.codec != track.codec || k.config != track.config);
                 self.configuration = Some(Arc::clone(track));
-                other
+                other || sound_alone
             }
         }
     }
@@ -106,6 +108,12 @@ mod tests {
             &[(H264, 0, true), (H264, 1_000, true), (Aac, 1_900, true), (H264, 1_999, true), (H264, 4_100, false)],
             &[0, 0, 0, 1, 1],
         );
+    }
+
+    #[test]
+    fn the_first_picture_after_sound_begins_a_segment() {
+        use Codec::{Aac, H264};
+        check(&[(Aac, 0, true), (Aac, 21, true), (H264, 30, true), (Aac, 42, true)], &[0, 0, 1, 1]);
     }
 
     #[test]

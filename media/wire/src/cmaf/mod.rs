@@ -1,1 +1,18 @@
-//! CMAF: initialisation segments and parts (ISO/IEC 23000-19, ISO/IEC 14496-12).
+//! CMAF: frames to initialisation segments and parts (ISO/IEC 23000-19, ISO/IEC 14496-12).
+//!
+//! Pictures and sound travel in one file ("muxed"), track 1 and track 2. A part is one `moof` with its `mdat`; a
+//! segment is its parts one after another. Knows nothing of playlists, names and viewers.
+
+mod error;
+mod init;
+mod packager;
+#[cfg(test)]
+mod packager_test;
+mod part;
+mod sample_entry;
+mod timeline;
+
+pub use error::CmafError;
+pub use init::{AUDIO_TRACK, Init, VIDEO_TRACK, timescale};
+pub use packager::{Output, Packager, Part};
+pub use part::{Run, Sample, encode_part};

@@ -1,0 +1,316 @@
+//! Frames in, parts out: decides where parts begin and end.
+//!
+//! Segments are cut where the frames say ([`crate::segment`]). Inside one, the lead track (pictures, if there are any)
+//! cuts: a part ends at the lead frame nearest to the wanted duration. Both depend only on the frames of the segment,
+//! so every node makes the same parts. A segment of which the first frame was not seen is left out.
+//!
+//! ```text
+//!            first frame of a segment
+//!   waiting ---------------------------> open --+-- lead frame far enough: Part
+//!      ^                                        |
+//!      +-- frames lost, or far too long: End ---+-- frame of another segment: Part, End, and open again
+//! ```
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::CmafError;
+use super::init::{AUDIO_TRACK, Init, VIDEO_TRACK, same, timescale};
+use super::part::{Run, Sample, encode_part};
+use super::timeline::Timeline;
+use crate::codec::opus;
+use crate::segment::Segment;
+use crate::{Codec, Frame, MediaKind, MediaTime, Track};
+
+/// What comes out of a [`Packager`], in this order: `Begin`, then one `Part` or more, then `End`.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// A segment begins.
+    Begin {
+        /// Which one.
+        segment: Segment,
+        /// What a decoder needs before it.
+        init: Arc<Init>,
+        /// True if decoders cannot simply go on: another configuration, a clock that jumped, or frames were lost.
+        discontinuity: bool,
+    },
+    /// A part of the open segment.
+    Part(Part),
+    /// The open segment has ended.
+    End,
+    /// A segment could not be begun.
+    Refused(CmafError),
+}
+
+/// A playable piece of a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Counted from 0 in its segment.
+    pub index: u32,
+    /// To the beginning of the next part.
+    pub duration: MediaTime,
+    /// True if it holds a frame that a decoder may start at.
+    pub independent: bool,
+    /// `moof` and `mdat`.
+    pub bytes: Bytes,
+}
+
+/// Cuts one stream into segments and parts.
+#[derive(Debug)]
+pub struct Packager {
+    part: MediaTime,
+    video: Option<Arc<Track>>,
+    audio: Option<Arc<Track>>,
+    init: Option<Arc<Init>>,
+    open: Option<Open>,
+    /// Where the last segment ended; unset if the next one does not follow it.
+    follows: Option<(u64, MediaTime)>,
+    begun_any: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    segment: Segment,
+    init: Arc<Init>,
+    index: u32,
+    part_start: MediaTime,
+    /// Of the lead track: time of the newest frame, and its distance from the one before.
+    newest: MediaTime,
+    interval: MediaTime,
+    independent: bool,
+    video: Vec<Placed>,
+    audio: Vec<Placed>,
+    timeline: Timeline,
+    payload_bytes: usize,
+    has_sound: bool,
+}
+
+/// A sample before its duration is known.
+#[derive(Debug)]
+struct Placed {
+    at_ticks: i64,
+    /// Its own duration, if the packet says it; 0 if not.
+    duration_ticks: u32,
+    composition_offset: i32,
+    key: bool,
+    payload: Bytes,
+}
+
+impl Packager {
+    /// `part`: wanted duration of a part. The tracks are those already announced; more may come with the frames.
+    pub fn new(part: MediaTime, video: Option<Arc<Track>>, audio: Option<Arc<Track>>) -> Self {
+        Self { part, video, audio, init: None, open: None, follows: None, begun_any: false }
+    }
+
+    /// Takes the next frame of the stream; what it completes goes to the end of `out`.
+    pub fn push(&mut self, frame: &Frame, segment: Segment, out: &mut Vec<Output>) {
+        self.learn(&frame.track);
+        if self.open.as_ref().is_some_and(|o| o.segment.number != segment.number) {
+            self.end(Some(segment), out);
+        }
+        if self.open.is_none() && self.may_begin(frame, segment) {
+            self.begin(frame, segment, out);
+        }
+        let Some(open) = &mut self.open else { return };
+        // A track that came or changed inside a segment waits for the next one.
+        if !open.init.introduces(&frame.track) {
+            return;
+        }
+        if frame.kind() == open.lead() {
+            open.cut_before(frame.dts, self.part, out);
+        }
+        open.add(frame);
+        let too_long = frame.dts - open.segment.start > MAX_SEGMENT || open.payload_bytes > MAX_SEGMENT_BYTES;
+        if too_long {
+            self.abandon(out);
+        }
+    }
+
+    /// Frames are missing between the last one and the next: the open segment ends here.
+    pub fn abandon(&mut self, out: &mut Vec<Output>) {
+        self.end(None, out);
+        self.follows = None;
+    }
+
+    /// The stream has ended.
+    pub fn finish(mut self, out: &mut Vec<Output>) {
+        self.end(None, out);
+    }
+
+    fn learn(&mut self, track: &Arc<Track>) {
+        let slot = match track.kind() {
+            MediaKind::Video => &mut self.video,
+            MediaKind::Audio => &mut self.audio,
+        };
+        if !slot.as_ref().is_some_and(|known| Arc::ptr_eq(known, track)) {
+            *slot = Some(Arc::clone(track));
+        }
+    }
+
+    fn may_begin(&self, frame: &Frame, segment: Segment) -> bool {
+        let leads = frame.kind() == MediaKind::Video || self.video.is_none();
+        leads && frame.key && frame.dts == segment.start
+    }
+
+    fn begin(&mut self, frame: &Frame, segment: Segment, out: &mut Vec<Output>) {
+        let video = self.video.clone();
+        let kept = |init: &&Arc<Init>| alike(&init.video, &video) && alike(&init.audio, &self.audio);
+        let (init, reconfigured) = match self.init.as_ref().filter(kept) {
+            Some(init) => (Arc::clone(init), false),
+            None => match Init::new(video.clone(), self.audio.clone()).or_else(|e| {
+                // Pictures without sound are better than nothing.
+                let init = Init::new(video, None).map_err(|_| e.clone())?;
+                out.push(Output::Refused(e));
+                self.audio = None;
+                Ok(init)
+            }) {
+                Ok(init) => {
+                    let reconfigured = self.init.as_ref().is_none_or(|old| old.id != init.id);
+                    (Arc::new(init), reconfigured)
+                }
+                Err(e) => return out.push(Output::Refused(e)),
+            },
+        };
+        let follows = self.follows.is_some_and(|(n, end)| n + 1 == segment.number && end <= segment.start);
+        let discontinuity = self.begun_any && (reconfigured || !follows);
+        self.begun_any = true;
+        self.init = Some(Arc::clone(&init));
+        out.push(Output::Begin { segment, init: Arc::clone(&init), discontinuity });
+        let audio_hz = init.audio.as_deref().map_or(48_000, timescale);
+        self.open = Some(Open {
+            segment,
+            init,
+            index: 0,
+            part_start: frame.dts,
+            newest: frame.dts,
+            interval: MediaTime::ZERO,
+            independent: false,
+            video: Vec::new(),
+            audio: Vec::new(),
+            timeline: Timeline::new(audio_hz),
+            payload_bytes: 0,
+            has_sound: false,
+        });
+    }
+
+    /// Ends the open segment; `next` is the one that follows, if it does.
+    fn end(&mut self, next: Option<Segment>, out: &mut Vec<Output>) {
+        let Some(mut open) = self.open.take() else { return };
+        let expected = open.newest + open.interval;
+        let end = match next {
+            Some(next) if next.number == open.segment.number + 1 && next.start > open.newest => next.start,
+            _ => expected,
+        };
+        open.close_part(end, out);
+        out.push(Output::End);
+        self.follows = Some((open.segment.number, end));
+        // A track that was announced and sent nothing for a whole segment would make players wait for it for ever.
+        if open.init.video.is_some() && open.init.audio.is_some() && !open.has_sound {
+            self.audio = None;
+        }
+    }
+}
+
+impl Open {
+    fn lead(&self) -> MediaKind {
+        if self.init.video.is_some() { MediaKind::Video } else { MediaKind::Audio }
+    }
+
+    /// Ends the part if a lead frame at `dts` is nearer to the wanted duration than the one after it will be.
+    fn cut_before(&mut self, dts: MediaTime, wanted: MediaTime, out: &mut Vec<Output>) {
+        if dts == self.part_start {
+            return;
+        }
+        self.interval = dts - self.newest;
+        self.newest = dts;
+        let half = MediaTime::from_flicks(self.interval.as_flicks() / 2);
+        if dts - self.part_start + half >= wanted {
+            self.close_part(dts, out);
+        }
+    }
+
+    fn add(&mut self, frame: &Frame) {
+        self.payload_bytes += frame.payload.len();
+        let hz = timescale(&frame.track);
+        let key = frame.key;
+        let payload = frame.payload.clone();
+        match frame.kind() {
+            MediaKind::Video => {
+                let at_ticks = frame.dts.to_ticks(hz);
+                let offset = frame.pts.to_ticks(hz) - at_ticks;
+                let composition_offset = i32::try_from(offset).unwrap_or(0);
+                self.independent |= key;
+                self.video.push(Placed { at_ticks, duration_ticks: 0, composition_offset, key, payload });
+            }
+            MediaKind::Audio => {
+                self.has_sound = true;
+                self.independent |= self.init.video.is_none();
+                let duration_ticks = match frame.track.codec {
+                    Codec::Opus => opus::packet_samples(&frame.payload).unwrap_or(0),
+                    _ => frame.track.audio.map_or(0, |a| a.samples_per_frame),
+                };
+                let at_ticks = self.timeline.place(frame.dts, duration_ticks);
+                self.audio.push(Placed { at_ticks, duration_ticks, composition_offset: 0, key: true, payload });
+            }
+        }
+    }
+
+    fn close_part(&mut self, end: MediaTime, out: &mut Vec<Output>) {
+        let mut runs = Vec::with_capacity(2);
+        let video = self.init.video.as_deref().map(|t| end.to_ticks(timescale(t)));
+        let (video_base, video) = samples(std::mem::take(&mut self.video), video);
+        let (audio_base, audio) = samples(std::mem::take(&mut self.audio), None);
+        if !video.is_empty() {
+            runs.push(Run { track_id: VIDEO_TRACK, base_decode_time: video_base, samples: &video });
+        }
+        if !audio.is_empty() {
+            runs.push(Run { track_id: AUDIO_TRACK, base_decode_time: audio_base, samples: &audio });
+        }
+        if runs.is_empty() {
+            return;
+        }
+        let index = self.index;
+        // Any number that grows will do (ISO/IEC 14496-12 §8.8.5); this one is the same on every node.
+        let sequence = (self.segment.number as u32).wrapping_mul(1 << 10).wrapping_add(index + 1);
+        let duration = (end - self.part_start).max(MediaTime::ZERO);
+        out.push(Output::Part(Part {
+            index,
+            duration,
+            independent: self.independent,
+            bytes: encode_part(sequence, &runs),
+        }));
+        self.index += 1;
+        self.part_start = end;
+        self.independent = false;
+    }
+}
+
+/// Gives each sample its duration: up to the next one; the last one up to `end_ticks`, or as long as it says.
+fn samples(placed: Vec<Placed>, end_ticks: Option<i64>) -> (u64, Vec<Sample>) {
+    let base = placed.first().map_or(0, |p| u64::try_from(p.at_ticks).unwrap_or(0));
+    let next: Vec<Option<i64>> = placed.iter().skip(1).map(|p| Some(p.at_ticks)).chain([None]).collect();
+    let samples = placed
+        .into_iter()
+        .zip(next)
+        .map(|(p, next)| {
+            let up_to = |end: i64| u32::try_from(end - p.at_ticks).unwrap_or(0);
+            let duration = next.or(end_ticks).map_or(p.duration_ticks, up_to);
+            Sample { duration, composition_offset: p.composition_offset, key: p.key, payload: p.payload }
+        })
+        .collect();
+    (base, samples)
+}
+
+fn alike(a: &Option<Arc<Track>>, b: &Option<Arc<Track>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => same(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// A segment that grows beyond this is given up: its publisher sends no key frames.
+const MAX_SEGMENT: MediaTime = MediaTime::from_ms(60_000);
+/// As above. 64 MiB are 25 s at 20 Mbit/s.
+const MAX_SEGMENT_BYTES: usize = 64 << 20;

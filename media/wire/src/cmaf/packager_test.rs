@@ -1,0 +1,261 @@
+//! Where parts begin and end, and what is left out.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mp4_atom::{Decode, Moof};
+
+use super::{Output, Packager};
+use crate::codec::{aac, opus};
+use crate::segment::Clock;
+use crate::{Codec, Frame, MediaTime, Track, VideoTrack};
+
+/// Baseline 3.0, one SPS, one PPS.
+const AVCC: &[u8] = &[
+    1, 0x42, 0xc0, 0x1e, 0xff, 0xe1, 0, 10, 0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88, 1, 0, 4, 0x68,
+    0xcb, 0x83, 0xcb,
+];
+
+fn video() -> Arc<Track> {
+    let size = VideoTrack { width: 640, height: 480, reorder_frames: None };
+    Arc::new(Track {
+        codec: Codec::H264,
+        config: Bytes::from_static(AVCC),
+        codec_string: Some("avc1.42c01e".to_owned()),
+        video: Some(size),
+        audio: None,
+    })
+}
+
+fn sound() -> Arc<Track> {
+    Arc::new(aac::track(Bytes::from_static(&[0x11, 0x90])).unwrap())
+}
+
+fn frame(track: &Arc<Track>, ms: i64, key: bool) -> Frame {
+    let t = MediaTime::from_ms(ms);
+    Frame { track: Arc::clone(track), dts: t, pts: t, key, payload: Bytes::from_static(b"payload") }
+}
+
+/// 30 pictures and 46.875 sounds a second with the whole milliseconds of RTMP, a key frame every `gop` pictures.
+fn stream(video: &Arc<Track>, audio: Option<&Arc<Track>>, pictures: i64, gop: i64) -> Vec<Frame> {
+    let mut frames: Vec<Frame> = (0..pictures).map(|n| frame(video, (n * 1_000 + 15) / 30, n % gop == 0)).collect();
+    if let Some(audio) = audio {
+        frames.extend((0..pictures * 1_600 / 1_024).map(|n| frame(audio, (n * 1_024 + 24) / 48, true)));
+    }
+    frames.sort_by_key(|f| f.dts);
+    frames
+}
+
+/// All tracks announced, as RTMP does; the first `skip` frames not seen.
+fn run(frames: &[Frame], skip: usize) -> Vec<Output> {
+    let audio = frames.iter().map(|f| &f.track).find(|t| t.audio.is_some()).cloned();
+    run_with(frames, skip, audio)
+}
+
+fn run_with(frames: &[Frame], skip: usize, audio: Option<Arc<Track>>) -> Vec<Output> {
+    let mut clock = Clock::new(MediaTime::from_ms(2_000));
+    let video = frames.iter().map(|f| &f.track).find(|t| t.video.is_some()).cloned();
+    let mut packager = Packager::new(MediaTime::from_ms(200), video, audio);
+    let mut out = Vec::new();
+    for (i, frame) in frames.iter().enumerate() {
+        let segment = clock.on_frame(frame);
+        if i >= skip {
+            packager.push(frame, segment, &mut out);
+        }
+    }
+    packager.finish(&mut out);
+    out
+}
+
+/// `[2 parts of 200 ms]` and so on, one line per segment.
+fn shape(out: &[Output]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for o in out {
+        match o {
+            Output::Begin { segment, discontinuity, .. } => {
+                lines.push(format!("{}{}:", segment.number, if *discontinuity { "!" } else { "" }));
+            }
+            Output::Part(p) => {
+                let line = lines.last_mut().unwrap();
+                *line += &format!(" {}{}", p.duration.as_ms(), if p.independent { "i" } else { "" });
+            }
+            Output::End => *lines.last_mut().unwrap() += " end",
+            Output::Refused(e) => lines.push(e.to_string()),
+        }
+    }
+    lines
+}
+
+#[test]
+fn thirty_pictures_a_second_make_parts_of_six_pictures() {
+    let (v, a) = (video(), sound());
+    let whole = "0: 200i 200 200 200 200 200 200 200 200 200 end";
+    let out = run(&stream(&v, Some(&a), 90, 60), 0);
+    assert_eq!(shape(&out), [whole, "1: 200i 200 200 200 201 end"]);
+}
+
+#[test]
+fn a_packager_that_comes_later_makes_the_same_parts_and_leaves_out_the_segment_it_has_the_tail_of() {
+    let (v, a) = (video(), sound());
+    let frames = stream(&v, Some(&a), 180, 30);
+    let second_key = frames.iter().rposition(|f| f.key && f.dts.as_ms() == 1_000 && f.track == v).unwrap();
+    let (early, late) = (run(&frames, 0), run(&frames, second_key));
+    assert_eq!(shape(&late), shape(&early)[1..]);
+    let bytes = |out: &[Output]| {
+        out.iter()
+            .filter_map(|o| if let Output::Part(p) = o { Some(p.bytes.clone()) } else { None })
+            .collect::<Vec<_>>()
+    };
+    assert!(bytes(&early).ends_with(&bytes(&late)));
+}
+
+#[test]
+fn parts_of_other_frame_rates_are_all_equally_long() {
+    let v = video();
+    let check = |fps: i64, expect: &str| {
+        let frames: Vec<Frame> = (0..fps * 2).map(|n| frame(&v, (n * 1_000 + fps / 2) / fps, n == 0)).collect();
+        let line = shape(&run(&frames, 0)).remove(0);
+        assert!(line.starts_with(expect), "{fps} pictures a second: {line}");
+    };
+    check(24, "0: 208i 209 208 208 209 208");
+    check(25, "0: 200i 200 200");
+    check(60, "0: 200i 200 200");
+    check(10, "0: 200i 200 200");
+    check(2, "0: 500i 500 500");
+}
+
+#[test]
+fn sound_alone_makes_independent_parts() {
+    let a = sound();
+    let frames: Vec<Frame> = (0..100).map(|n| frame(&a, n * 1_024 / 48, true)).collect();
+    let lines = shape(&run(&frames, 0));
+    assert!(lines[0].starts_with("0: 192i 192i 192i"), "{lines:?}");
+}
+
+#[test]
+fn a_late_sound_track_waits_for_the_next_segment_which_is_a_discontinuity() {
+    let (v, a) = (video(), sound());
+    let mut frames = stream(&v, Some(&a), 180, 60);
+    frames.retain(|f| f.track == v || f.dts.as_ms() > 500);
+    let out = run_with(&frames, 0, None);
+    let inits: Vec<_> = out
+        .iter()
+        .filter_map(|o| match o {
+            Output::Begin { init, discontinuity, .. } => Some((init.audio.is_some(), *discontinuity)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(inits, [(false, false), (true, true), (true, false)]);
+}
+
+#[test]
+fn an_announced_track_that_stays_silent_for_a_segment_is_left_out() {
+    let (v, a) = (video(), sound());
+    let mut clock = Clock::new(MediaTime::from_ms(2_000));
+    let mut packager = Packager::new(MediaTime::from_ms(200), Some(Arc::clone(&v)), Some(a));
+    let mut out = Vec::new();
+    for f in stream(&v, None, 130, 60) {
+        packager.push(&f, clock.on_frame(&f), &mut out);
+    }
+    let sound: Vec<_> = out
+        .iter()
+        .filter_map(|o| if let Output::Begin { init, .. } = o { Some(init.audio.is_some()) } else { None })
+        .collect();
+    assert_eq!(sound, [true, false, false]);
+}
+
+#[test]
+fn lost_frames_end_the_segment_and_make_a_discontinuity() {
+    let v = video();
+    let mut clock = Clock::new(MediaTime::from_ms(2_000));
+    let mut packager = Packager::new(MediaTime::from_ms(200), None, None);
+    let mut out = Vec::new();
+    for (i, f) in stream(&v, None, 130, 60).iter().enumerate() {
+        let segment = clock.on_frame(f);
+        if i == 20 {
+            packager.abandon(&mut out);
+        }
+        if !(20..40).contains(&i) {
+            packager.push(f, segment, &mut out);
+        }
+    }
+    let lines = shape(&out);
+    assert_eq!(lines[0], "0: 200i 200 200 66 end");
+    assert!(lines[1].starts_with("1!: 200i"), "{lines:?}");
+}
+
+#[test]
+fn decode_times_are_those_of_the_frames_and_sound_is_even() {
+    let (v, a) = (video(), sound());
+    let out = run(&stream(&v, Some(&a), 90, 60), 0);
+    let mut audio_end = 0;
+    for part in out.iter().filter_map(|o| if let Output::Part(p) = o { Some(p) } else { None }) {
+        let moof = Moof::decode(&mut part.bytes.as_ref()).unwrap();
+        for traf in &moof.traf {
+            let base = traf.tfdt.as_ref().unwrap().base_media_decode_time;
+            let total: u64 = traf.trun[0].samples.iter().map(|s| u64::from(s.duration.unwrap())).sum();
+            if traf.tfhd.track_id == 1 {
+                assert_eq!(total, part.duration.to_ticks(90_000) as u64, "{:?}", part.duration);
+            } else {
+                // Within a millisecond at the border of two segments, exact elsewhere.
+                assert!(base.abs_diff(audio_end) <= 48, "{base} after {audio_end}");
+                assert!(traf.trun[0].samples.iter().all(|s| s.duration == Some(1_024)));
+                audio_end = base + total;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_track_that_cannot_be_introduced_is_refused_and_the_rest_goes_on() {
+    let broken = Arc::new(Track { codec: Codec::Opus, config: Bytes::new(), ..(*sound()).clone() });
+    let v = video();
+    let mut frames = vec![frame(&v, 0, true), frame(&broken, 1, true), frame(&v, 33, false)];
+    frames.push(frame(&v, 2_000, true));
+    frames.push(frame(&v, 2_033, false));
+    let lines = shape(&run_with(&frames, 0, None));
+    assert!(lines[0].starts_with("0: "), "{lines:?}");
+    assert!(lines[1].contains("Opus"), "{lines:?}");
+    assert!(lines[2].starts_with("1: "), "{lines:?}");
+}
+
+#[test]
+fn every_codec_has_an_initialisation_segment_that_names_it() {
+    let with =
+        |codec, config: &[u8]| Arc::new(Track { codec, config: Bytes::copy_from_slice(config), ..(*video()).clone() });
+    let hvcc = [
+        1, 1, 0x60, 0, 0, 0, 0x90, 0, 0, 0, 0, 0, 0x5d, 0xf0, 0, 0xfc, 0xfd, 0xf8, 0xf8, 0, 0, 0x0f, 1, 0x20, 0, 1, 0,
+        3, 0x40, 1, 0x0c,
+    ];
+    let check = |video: Arc<Track>, audio: Arc<Track>, entries: [&[u8]; 4]| {
+        let init = super::Init::new(Some(video), Some(audio)).unwrap();
+        for entry in entries {
+            let found = init.bytes.windows(4).any(|w| w == entry);
+            assert!(found, "no {}", String::from_utf8_lossy(entry));
+        }
+    };
+    let opus = Arc::new(opus::track(opus::head(2, 312)).unwrap());
+    check(video(), sound(), [b"avc1", b"avcC", b"mp4a", b"esds"]);
+    check(with(Codec::H265, &hvcc), opus, [b"hvc1", b"hvcC", b"Opus", b"dOps"]);
+    check(with(Codec::Av1, &[0x81, 0x05, 0x0c, 0]), sound(), [b"av01", b"av1C", b"mp4a", b"esds"]);
+}
+
+#[test]
+fn no_prefix_and_no_flipped_byte_of_a_configuration_panics() {
+    for codec in [Codec::H264, Codec::H265, Codec::Av1] {
+        for end in 0..AVCC.len() {
+            let config = Bytes::from_static(&AVCC[..end]);
+            let _ = super::Init::new(Some(Arc::new(Track { codec, config, ..(*video()).clone() })), None);
+        }
+        for at in 0..AVCC.len() {
+            for bit in 0..8 {
+                let mut flipped = AVCC.to_vec();
+                flipped[at] ^= 1 << bit;
+                let _ = super::Init::new(
+                    Some(Arc::new(Track { codec, config: flipped.into(), ..(*video()).clone() })),
+                    None,
+                );
+            }
+        }
+    }
+}
