@@ -1,1 +1,22 @@
-//! RTMP in and out.
+//! RTMP in and out: publishers become producers of the hub, players get its streams.
+//!
+//! ```text
+//!   server: accepts --> connection: one task each, reads, answers, decides the role
+//!                          |-- publish: messages -> hub
+//!                          '-- play: joins the fan-out of a stream
+//!   fanout: one task a stream packs frames -> ring --> one task per 64 players writes --> link: one socket
+//! ```
+//!
+//! RULE: knows `hub`, `wire::rtmp` and `apps`, and no other gateway.
+
+mod connection;
+mod fanout;
+mod link;
+mod metrics;
+mod play;
+mod publish;
+mod ring;
+mod server;
+
+pub use metrics::Metrics;
+pub use server::Server;

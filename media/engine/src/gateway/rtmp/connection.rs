@@ -1,0 +1,369 @@
+//! One RTMP connection: reads, answers, becomes a publisher or a player, and is closed with a reason.
+//!
+//! ```text
+//!   handshake --> session: idle <--> publishing
+//!                           ^'------> playing
+//!   any of them --> closing: what waits is written, for a moment at most --> closed
+//! ```
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use headwater_api::StreamName;
+use headwater_api::error::Chain;
+use headwater_wire::rtmp::chunk::ChunkError;
+use headwater_wire::rtmp::handshake::{NotRtmp, Progress};
+use headwater_wire::rtmp::session::{Event, SessionError, code};
+use headwater_wire::rtmp::{ChunkReader, Handshake, Session};
+use tokio::io::ReadBuf;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::link::{Io, Link};
+use super::metrics::Metrics;
+use super::play::{Fanouts, Player};
+use super::publish::Publisher;
+use crate::apps::Apps;
+use crate::hub::{Hub, PublishError};
+
+/// What all connections share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) hub: Hub,
+    pub(super) apps: Apps,
+    pub(super) fanouts: Fanouts,
+    pub(super) metrics: Metrics,
+}
+
+/// Why a connection was closed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Closed {
+    #[error("the peer closed it")]
+    Peer,
+    #[error("the peer is gone ({0})")]
+    Socket(io::ErrorKind),
+    #[error("no handshake within {} s", HANDSHAKE.as_secs())]
+    NoHandshake,
+    #[error("the publisher was silent for {} s", PUBLISHER_SILENCE.as_secs())]
+    Silent,
+    #[error("nothing was asked for {} s", IDLE.as_secs())]
+    Idle,
+    #[error("the peer did not read for {} s", WRITE.as_secs())]
+    NotReading,
+    #[error("the app does not exist")]
+    UnknownApp,
+    #[error("this node drains")]
+    Drained,
+    #[error(transparent)]
+    NotRtmp(#[from] NotRtmp),
+    #[error("the chunk stream cannot be followed")]
+    Chunk(#[from] ChunkError),
+    #[error("the conversation cannot be followed")]
+    Session(#[from] SessionError),
+}
+
+pub(super) struct Connection {
+    shared: Arc<Shared>,
+    link: Arc<Link>,
+    peer: SocketAddr,
+    opened: Instant,
+    /// When the last bytes came.
+    heard: Instant,
+    received_bytes: u64,
+    /// Until it is done.
+    handshake: Option<Box<Handshake>>,
+    reader: ChunkReader,
+    session: Session,
+    app: String,
+    role: Role,
+    closing: Option<(Closed, Instant)>,
+}
+
+#[derive(Debug)]
+enum Role {
+    Idle,
+    Publishing(Box<Publisher>),
+    Playing(Player),
+}
+
+impl Connection {
+    pub(super) fn new(shared: Arc<Shared>, io: Io, peer: SocketAddr) -> Self {
+        let now = Instant::now();
+        Self {
+            shared,
+            link: Link::new(io),
+            peer,
+            opened: now,
+            heard: now,
+            received_bytes: 0,
+            handshake: Some(Box::default()),
+            reader: ChunkReader::default(),
+            session: Session::default(),
+            app: String::new(),
+            role: Role::Idle,
+            closing: None,
+        }
+    }
+
+    /// Serves the peer until one of both has had enough.
+    pub(super) async fn run(mut self, drain: CancellationToken) {
+        log::info!(peer:% = self.peer; "rtmp connection opened");
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(self.deadline()));
+        let mut drained = std::pin::pin!(drain.cancelled());
+        let mut draining = false;
+        let why = loop {
+            tokio::select! {
+                biased;
+                why = std::future::poll_fn(|cx| self.poll(cx)) => break why,
+                () = &mut timer => match self.on_time(Instant::now()) {
+                    Some(why) => break why,
+                    None => timer.as_mut().reset(self.deadline()),
+                },
+                () = &mut drained, if !draining => {
+                    draining = true;
+                    self.session.close("This node is going down; connect again.");
+                    self.close(Closed::Drained);
+                    timer.as_mut().reset(self.deadline());
+                }
+            }
+        };
+        self.end(&why);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        loop {
+            let mut link = self.link.lock();
+            link.push(self.session.take_replies());
+            link.write(cx);
+            if let Some(kind) = link.failed() {
+                return Poll::Ready(Closed::Socket(kind));
+            }
+            if link.has_played_out() {
+                link.stop();
+                drop(link);
+                self.role = Role::Idle;
+                self.session.end_of_stream();
+                continue;
+            }
+            if link.is_flushed()
+                && let Some((why, _)) = self.closing.take()
+            {
+                return Poll::Ready(why);
+            }
+            drop(link);
+            if let Err(why) = ready!(self.poll_read(cx)) {
+                return Poll::Ready(why);
+            }
+        }
+    }
+
+    /// Reads once and takes what was read.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            let read = ready!(self.link.lock().poll_read(cx, &mut buffer));
+            if let Err(e) = read {
+                return Poll::Ready(Err(Closed::Socket(e.kind())));
+            }
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Err(Closed::Peer));
+            }
+            if self.closing.is_some() {
+                // Heard no more: only the farewell must still go out.
+                return Poll::Ready(Ok(()));
+            }
+            self.heard = Instant::now();
+            self.received_bytes += buffer.filled().len() as u64;
+            let result = self.on_bytes(buffer.filled());
+            Poll::Ready(result.inspect_err(|_| {
+                self.shared.metrics.protocol_errors.inc();
+            }))
+        })
+    }
+
+    fn on_bytes(&mut self, bytes: &[u8]) -> Result<(), Closed> {
+        let Some(handshake) = &mut self.handshake else { return self.on_chunks(bytes) };
+        let mut reply = Vec::new();
+        let progress = handshake.on_bytes(bytes, &mut reply)?;
+        self.link.lock().push(reply);
+        if let Progress::Done(rest) = progress {
+            self.handshake = None;
+            self.on_chunks(&rest)?;
+        }
+        Ok(())
+    }
+
+    fn on_chunks(&mut self, mut bytes: &[u8]) -> Result<(), Closed> {
+        self.session.on_received(bytes.len());
+        while let Some(message) = self.reader.next(&mut bytes)? {
+            if let Some(event) = self.session.on_message(message)? {
+                self.on_event(event);
+                if self.closing.is_some() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Media(message) => {
+                if let Role::Publishing(publisher) = &mut self.role {
+                    publisher.on_media(&message);
+                }
+            }
+            Event::Metadata(metadata) => {
+                if let Role::Publishing(publisher) = &self.role {
+                    publisher.on_metadata(&metadata);
+                }
+            }
+            Event::Connect { app } if self.shared.apps.contains(&app) => {
+                self.app = app;
+                self.session.accept_connect();
+            }
+            Event::Connect { app } => {
+                log::info!(peer:% = self.peer, app = printable(&app).as_str(); "unknown app refused");
+                self.session.reject_connect("There is no app of this name. The server URL ends with the app: rtmp://HOST/live");
+                self.close(Closed::UnknownApp);
+            }
+            Event::Publish { stream_id } => self.on_publish(&stream_id),
+            Event::Play { stream_id } => self.on_play(&stream_id),
+            Event::Ended => self.role = Role::Idle,
+        }
+    }
+
+    fn on_publish(&mut self, stream_id: &str) {
+        let refused = |code, why: &dyn std::error::Error| (code, why.to_string());
+        let result = StreamName::new(&self.app, stream_id).map_err(|e| refused(code::BAD_NAME, &e)).and_then(|name| {
+            self.shared.hub.publish(&name, "rtmp").map_err(|e| match e {
+                PublishError::AlreadyLive(_) => refused(code::BAD_NAME, &e),
+                PublishError::Full { .. } => refused(code::DENIED, &e),
+            })
+        });
+        match result {
+            Ok(producer) => {
+                self.session.accept();
+                let publisher = Box::new(Publisher::new(producer));
+                log::info!(stream = publisher.name(), peer:% = self.peer, protocol = "rtmp"; "publish accepted");
+                self.role = Role::Publishing(publisher);
+            }
+            Err((code, why)) => {
+                let name = printable(stream_id);
+                log::warn!(
+                    app = self.app.as_str(), stream_id = name.as_str(), peer:% = self.peer, err = why.as_str();
+                    "publish refused"
+                );
+                self.shared.metrics.publish_refused.inc();
+                self.session.refuse(code, &why);
+            }
+        }
+    }
+
+    fn on_play(&mut self, stream_id: &str) {
+        let stream = StreamName::new(&self.app, stream_id).ok().and_then(|name| self.shared.hub.stream(&name));
+        let Some(stream) = stream else {
+            let name = printable(stream_id);
+            log::info!(app = self.app.as_str(), stream_id = name.as_str(), peer:% = self.peer; "play refused, no such stream");
+            self.shared.metrics.play_refused.inc();
+            self.session.refuse(code::STREAM_NOT_FOUND, "Nobody publishes a stream of this name.");
+            return;
+        };
+        self.session.accept();
+        // The replies must come before the first packet.
+        self.link.lock().push(self.session.take_replies());
+        let player = Player::start(&self.shared.fanouts, stream, &self.link);
+        log::info!(stream = player.name(), peer:% = self.peer, protocol = "rtmp"; "play accepted");
+        self.role = Role::Playing(player);
+    }
+
+    fn close(&mut self, why: Closed) {
+        self.link.lock().stop();
+        self.closing.get_or_insert((why, Instant::now()));
+    }
+
+    /// When the connection must be looked at even if nothing happens.
+    fn deadline(&self) -> Instant {
+        if let Some((_, since)) = self.closing {
+            return since + FAREWELL;
+        }
+        if self.handshake.is_some() {
+            return self.opened + HANDSHAKE;
+        }
+        let blocked = self.link.lock().blocked_since();
+        match (&self.role, blocked) {
+            (_, Some(since)) => since + WRITE,
+            (Role::Publishing(_), None) => self.heard + PUBLISHER_SILENCE,
+            (Role::Idle, None) => self.heard + IDLE,
+            // A player that blocks from now on is found within twice the time.
+            (Role::Playing(_), None) => Instant::now() + WRITE,
+        }
+    }
+
+    fn on_time(&mut self, now: Instant) -> Option<Closed> {
+        if now < self.deadline() || (matches!(self.role, Role::Playing(_)) && self.link.lock().blocked_since().is_none()) {
+            return None;
+        }
+        if let Some((why, _)) = self.closing.take() {
+            return Some(why);
+        }
+        if self.handshake.is_some() {
+            return Some(Closed::NoHandshake);
+        }
+        if self.link.lock().blocked_since().is_some() {
+            return Some(Closed::NotReading);
+        }
+        Some(if matches!(self.role, Role::Publishing(_)) { Closed::Silent } else { Closed::Idle })
+    }
+
+    fn end(self, why: &Closed) {
+        let (sent_bytes, lost_packets) = self.link.lock().totals();
+        let metrics = &self.shared.metrics;
+        metrics.received_bytes.inc_by(self.received_bytes);
+        metrics.sent_bytes.inc_by(sent_bytes);
+        metrics.lost_packets.inc_by(lost_packets);
+        let (stream, role, frames) = match &self.role {
+            Role::Publishing(publisher) => (publisher.name(), "publisher", publisher.frames()),
+            Role::Playing(player) => (player.name(), "player", 0),
+            Role::Idle => ("", "none", 0),
+        };
+        let elapsed_ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        log::info!(
+            stream, role, peer:% = self.peer, received_bytes = self.received_bytes, sent_bytes, frames, lost_packets,
+            elapsed_ms, reason:% = Chain(why);
+            "rtmp connection closed"
+        );
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("peer", &self.peer).field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+/// A name a stranger sent, fit for a log line.
+fn printable(name: &str) -> String {
+    name.chars().take(80).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+}
+
+thread_local! {
+    /// What one read can take. One per thread: connections keep no buffer while they wait.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; 64 << 10]);
+}
+
+/// From the first byte to the end of the handshake.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// A publisher that sends nothing for so long is gone, and its name free again.
+const PUBLISHER_SILENCE: Duration = Duration::from_secs(10);
+/// Connected, but neither publishing nor playing.
+const IDLE: Duration = Duration::from_secs(30);
+/// A peer whose socket takes nothing for so long is gone.
+const WRITE: Duration = Duration::from_secs(10);
+/// What a farewell may take.
+const FAREWELL: Duration = Duration::from_secs(2);

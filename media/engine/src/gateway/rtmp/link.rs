@@ -1,0 +1,316 @@
+//! One socket, and what waits to be written to it.
+//!
+//! Two tasks use it, each for a moment and never across a wait: the connection's own task reads from it and goes on
+//! writing when the socket was full; a fan-out task writes packets of the stream it plays. What waits is bounded: a
+//! player holds a number into the stream's ring, not frames, and has lost those that are gone from there.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
+
+use super::fanout::Fanout;
+use super::ring::Packet;
+
+/// A socket with or without TLS.
+#[derive(Debug)]
+pub(super) enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A socket shared by its connection and a fan-out.
+#[derive(Debug)]
+pub(super) struct Link(Mutex<State>);
+
+#[derive(Debug)]
+pub(super) struct State {
+    io: Io,
+    /// Whole packets, but for the front one, which may be begun. [`MAX_QUEUE`] at most, else the link fails.
+    queue: VecDeque<Bytes>,
+    /// TLS holds bytes that the socket did not take yet.
+    unflushed: bool,
+    position: Option<Position>,
+    /// When the socket was found full; `None` once it took something.
+    blocked_since: Option<Instant>,
+    failed: Option<io::ErrorKind>,
+    /// The connection's task.
+    owner: Option<Waker>,
+    sent_bytes: u64,
+    lost_packets: u64,
+}
+
+/// Where in a stream a player is.
+#[derive(Debug)]
+struct Position {
+    fanout: Arc<Fanout>,
+    /// Number of the next packet.
+    next: u64,
+    /// Version of the decoder configurations it has; 0 is none.
+    version: u32,
+    wait_key: bool,
+}
+
+impl Link {
+    pub(super) fn new(io: Io) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State {
+            io,
+            queue: VecDeque::new(),
+            unflushed: false,
+            position: None,
+            blocked_since: None,
+            failed: None,
+            owner: None,
+            sent_bytes: 0,
+            lost_packets: 0,
+        })))
+    }
+
+    /// For a moment only: never across a wait.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Reads what there is; registers the task if there is nothing.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &self.owner {
+            Some(owner) if owner.will_wake(cx.waker()) => {}
+            _ => self.owner = Some(cx.waker().clone()),
+        }
+        if let Some(kind) = self.failed {
+            return Poll::Ready(Err(kind.into()));
+        }
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_read(cx, buffer),
+            Io::Tls(io) => Pin::new(io).poll_read(cx, buffer),
+        }
+    }
+
+    /// Adds bytes behind what waits. They must be whole messages.
+    pub(super) fn push(&mut self, bytes: impl Into<Bytes>) {
+        let bytes = bytes.into();
+        if bytes.is_empty() {
+            return;
+        }
+        if self.queue.len() >= MAX_QUEUE {
+            self.fail(io::ErrorKind::TimedOut);
+        } else {
+            self.queue.push_back(bytes);
+        }
+    }
+
+    /// Writes until all is written or the socket is full; registers the task if `cx` is its own.
+    pub(super) fn write(&mut self, cx: &mut Context<'_>) {
+        while self.failed.is_none() {
+            if self.queue.is_empty() && !self.refill() {
+                if self.unflushed {
+                    match self.io.poll_flush(cx) {
+                        Poll::Ready(Ok(())) => self.unflushed = false,
+                        Poll::Ready(Err(e)) => self.fail(e.kind()),
+                        Poll::Pending => {
+                            self.blocked_since.get_or_insert_with(Instant::now);
+                            return;
+                        }
+                    }
+                }
+                self.blocked_since = None;
+                return;
+            }
+            match self.io.poll_write(cx, &self.queue) {
+                Poll::Ready(Ok(0)) => self.fail(io::ErrorKind::WriteZero),
+                Poll::Ready(Ok(taken)) => {
+                    self.unflushed = matches!(self.io, Io::Tls(_));
+                    self.advance(taken);
+                }
+                Poll::Ready(Err(e)) => self.fail(e.kind()),
+                Poll::Pending => {
+                    self.blocked_since.get_or_insert_with(Instant::now);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// New packets of the stream have come: `packets` begin with number `first`. Called by the fan-out.
+    ///
+    /// False if this link does not play that stream any more.
+    pub(super) fn on_packets(&mut self, fanout: &Arc<Fanout>, first: u64, packets: &[Packet]) -> bool {
+        let Some(position) = self.position.as_mut().filter(|p| Arc::ptr_eq(&p.fanout, fanout)) else { return false };
+        if self.blocked_since.is_some() || self.failed.is_some() {
+            return true;
+        }
+        // The usual case, without another look into the ring: up to date, nothing waits, one packet.
+        if let [packet] = packets
+            && let Io::Plain(io) = &self.io
+            && self.queue.is_empty()
+            && !position.wait_key
+            && position.next == first
+            && position.version > 0
+        {
+            position.next += 1;
+            position.version = packet.version;
+            match io.try_write(&packet.bytes) {
+                Ok(taken) if taken == packet.bytes.len() => {
+                    self.sent_bytes += taken as u64;
+                    return true;
+                }
+                Ok(taken) => {
+                    self.sent_bytes += taken as u64;
+                    self.queue.push_back(packet.bytes.slice(taken..));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.queue.push_back(packet.bytes.clone()),
+                Err(e) => self.fail(e.kind()),
+            }
+        }
+        self.write(&mut Context::from_waker(Waker::noop()));
+        if self.blocked_since.is_some() || self.failed.is_some() {
+            self.wake();
+        }
+        true
+    }
+
+    /// Begins to play a stream. What is there of it goes out with the next write.
+    pub(super) fn play(&mut self, fanout: Arc<Fanout>) {
+        let next = fanout.ring().start();
+        self.position = Some(Position { fanout, next, version: 0, wait_key: true });
+    }
+
+    /// Plays no longer. What waits is still written.
+    pub(super) fn stop(&mut self) {
+        self.position = None;
+    }
+
+    /// True once the stream it plays has ended and all of it was written.
+    pub(super) fn has_played_out(&self) -> bool {
+        self.queue.is_empty()
+            && self.position.as_ref().is_some_and(|p| {
+                let ring = p.fanout.ring();
+                ring.is_ended() && p.next >= ring.end()
+            })
+    }
+
+    /// True if nothing waits to be written.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.queue.is_empty() && !self.unflushed
+    }
+
+    pub(super) fn blocked_since(&self) -> Option<Instant> {
+        self.blocked_since
+    }
+
+    pub(super) fn failed(&self) -> Option<io::ErrorKind> {
+        self.failed
+    }
+
+    /// Bytes written, packets lost.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        (self.sent_bytes, self.lost_packets)
+    }
+
+    /// Lets the connection's task look.
+    pub(super) fn wake(&mut self) {
+        if let Some(owner) = self.owner.take() {
+            owner.wake();
+        }
+    }
+
+    fn fail(&mut self, kind: io::ErrorKind) {
+        self.failed.get_or_insert(kind);
+        self.queue.clear();
+        self.position = None;
+    }
+
+    /// Takes the next packets from the ring; false if there are none.
+    fn refill(&mut self) -> bool {
+        let Some(position) = &mut self.position else { return false };
+        let ring = position.fanout.ring();
+        let Some((header, version)) = ring.header() else { return false };
+        for _ in 0..REFILL_PACKETS {
+            let packet = match ring.get(position.next) {
+                Ok(Some(packet)) => packet,
+                Ok(None) => break,
+                Err(_) => {
+                    let start = ring.start();
+                    self.lost_packets += start.saturating_sub(position.next);
+                    position.next = start;
+                    position.wait_key = true;
+                    continue;
+                }
+            };
+            position.next += 1;
+            if position.wait_key {
+                if !packet.key {
+                    self.lost_packets += 1;
+                    continue;
+                }
+                position.wait_key = false;
+                if position.version != version {
+                    self.queue.push_back(header.clone());
+                }
+            }
+            position.version = packet.version;
+            self.queue.push_back(packet.bytes.clone());
+        }
+        !self.queue.is_empty()
+    }
+
+    fn advance(&mut self, mut taken: usize) {
+        self.sent_bytes += taken as u64;
+        self.blocked_since = None;
+        while let Some(front) = self.queue.front_mut() {
+            if taken < front.len() {
+                front.advance(taken);
+                return;
+            }
+            taken -= front.len();
+            self.queue.pop_front();
+        }
+        // A queue that once held the first key group keeps no room for it.
+        self.queue = VecDeque::new();
+    }
+}
+
+impl Io {
+    fn poll_write(&mut self, cx: &mut Context<'_>, queue: &VecDeque<Bytes>) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); REFILL_PACKETS + 2];
+        let count = queue.len().min(slices.len());
+        for (slice, bytes) in slices.iter_mut().zip(queue) {
+            *slice = IoSlice::new(bytes);
+        }
+        match self {
+            // Not `poll_write`: that one counts against the task's budget, and a fan-out writes to many in one go.
+            Self::Plain(io) => loop {
+                match io.try_write_vectored(&slices[..count]) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => match io.poll_write_ready(cx) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                        Poll::Pending => return Poll::Pending,
+                    },
+                    result => return Poll::Ready(result),
+                }
+            },
+            Self::Tls(io) => Pin::new(io).poll_write_vectored(cx, &slices[..count]),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+}
+
+/// Packets taken from the ring at once. Their bytes are shared; what counts is that they are not dropped any more.
+const REFILL_PACKETS: usize = 32;
+/// Packets and replies that may wait.
+const MAX_QUEUE: usize = 128;

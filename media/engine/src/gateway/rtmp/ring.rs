@@ -1,0 +1,266 @@
+//! The packets of one stream, ready to be sent, the same bytes for every player: its last two key groups.
+//!
+//! A plain value. A player is a number into it; one that has fallen out of it goes on at the last key frame.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use headwater_wire::rtmp::mux;
+use headwater_wire::{Frame, MediaKind, Track};
+use std::sync::Arc;
+
+/// What is written at once: a picture with the sound before it, or sound alone.
+#[derive(Debug, Clone)]
+pub(super) struct Packet {
+    /// Whole chunks.
+    pub(super) bytes: Bytes,
+    /// True if a player may begin here.
+    pub(super) key: bool,
+    /// The decoder configurations it needs, see [`Ring::header`].
+    pub(super) version: u32,
+}
+
+/// The packets that are kept.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    packets: VecDeque<Packet>,
+    /// Number of the front packet.
+    first: u64,
+    last_key: Option<u64>,
+    bytes: usize,
+    header: Bytes,
+    version: u32,
+    ended: bool,
+}
+
+impl Ring {
+    /// Number the next packet will get.
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.packets.len() as u64
+    }
+
+    /// Where a player begins, or goes on that is too slow.
+    pub(super) fn start(&self) -> u64 {
+        self.last_key.filter(|&key| key >= self.first).unwrap_or_else(|| self.end())
+    }
+
+    /// What a player needs before its first packet, with the version of it; nothing before the first packet.
+    pub(super) fn header(&self) -> Option<(&Bytes, u32)> {
+        (!self.header.is_empty()).then_some((&self.header, self.version))
+    }
+
+    /// The packet of this number; `None` if it has not come yet. One that is gone is an error.
+    pub(super) fn get(&self, number: u64) -> Result<Option<&Packet>, Gone> {
+        let index = number.checked_sub(self.first).ok_or(Gone)?;
+        Ok(usize::try_from(index).ok().and_then(|i| self.packets.get(i)))
+    }
+
+    /// True once no packet will come any more.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(super) fn end_here(&mut self) {
+        self.ended = true;
+    }
+
+    fn push(&mut self, packet: Packet) {
+        let number = self.end();
+        self.bytes += packet.bytes.len();
+        let floor = if packet.key { self.last_key.replace(number) } else { None };
+        self.packets.push_back(packet);
+        while floor.is_some_and(|floor| self.first < floor) {
+            self.pop();
+        }
+        while self.packets.len() > 1 && (self.packets.len() > MAX_PACKETS || self.bytes > MAX_BYTES) {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) {
+        if let Some(packet) = self.packets.pop_front() {
+            self.bytes -= packet.bytes.len();
+            self.first += 1;
+        }
+    }
+}
+
+/// A packet that is not kept any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gone;
+
+/// Turns frames into packets.
+#[derive(Debug, Default)]
+pub(super) struct Packer {
+    video: Option<Arc<Track>>,
+    audio: Option<Arc<Track>>,
+    version: u32,
+    pending: BytesMut,
+    pending_key: bool,
+    pending_picture: bool,
+}
+
+impl Packer {
+    /// Takes the tracks that are known before the first frame.
+    pub(super) fn new(video: Option<Arc<Track>>, audio: Option<Arc<Track>>) -> Self {
+        Self { video, audio, ..Self::default() }
+    }
+
+    /// True while sound waits for a picture to ride with.
+    pub(super) fn holds(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Adds a frame to what is pending. A key frame begins a packet, unless only sound is before it.
+    pub(super) fn push(&mut self, frame: &Frame, ring: &mut Ring) {
+        let picture = frame.kind() == MediaKind::Video;
+        if picture && frame.key && self.pending_picture {
+            self.flush(ring);
+        }
+        let known = if picture { &mut self.video } else { &mut self.audio };
+        let news = !known.as_ref().is_some_and(|track| Arc::ptr_eq(track, &frame.track));
+        if news {
+            *known = Some(Arc::clone(&frame.track));
+        }
+        let begins = frame.key && (picture || self.video.is_none());
+        if news || self.version == 0 || begins {
+            let mut header = BytesMut::with_capacity(512);
+            let tracks: Vec<&Track> = self.video.iter().chain(&self.audio).map(|track| &**track).collect();
+            mux::write_header(&mut header, &tracks, frame.dts);
+            // Who is playing already needs a change in line; who comes later gets it first.
+            if news && self.version > 0 {
+                self.pending.extend_from_slice(&header);
+            }
+            self.version += u32::from(news || self.version == 0);
+            ring.header = header.freeze();
+            ring.version = self.version;
+        }
+        self.pending.reserve(frame.payload.len() + 64);
+        mux::write_frame(&mut self.pending, frame);
+        self.pending_key |= begins;
+        self.pending_picture |= picture;
+    }
+
+    /// True if sound need not wait: there are no pictures, or one is pending.
+    pub(super) fn is_due(&self) -> bool {
+        self.pending_picture || self.video.is_none()
+    }
+
+    /// Makes a packet of what is pending.
+    pub(super) fn flush(&mut self, ring: &mut Ring) {
+        if self.pending.is_empty() {
+            return;
+        }
+        // A buffer of its own size: packets are kept for two key groups.
+        let bytes = Bytes::copy_from_slice(&self.pending);
+        self.pending.clear();
+        if self.pending.capacity() > MAX_IDLE_BYTES {
+            self.pending = BytesMut::new();
+        }
+        let key = std::mem::take(&mut self.pending_key);
+        self.pending_picture = false;
+        ring.push(Packet { bytes, key, version: self.version });
+    }
+}
+
+/// 30 pictures a second over two key groups of a minute each.
+const MAX_PACKETS: usize = 4_096;
+/// Two key groups of 2 s at 30 Mbit/s.
+const MAX_BYTES: usize = 16 << 20;
+/// The packer's own buffer is not kept beyond this.
+const MAX_IDLE_BYTES: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use headwater_wire::codec::{aac, h264};
+    use headwater_wire::{Codec, MediaTime, VideoTrack};
+
+    use super::*;
+
+    fn video() -> Arc<Track> {
+        Arc::new(Track {
+            codec: Codec::H264,
+            config: h264::DecoderConfig::from_parameter_sets(vec![0x67, 66, 0, 31].into(), vec![0x68].into())
+                .unwrap()
+                .encode(),
+            codec_string: None,
+            video: Some(VideoTrack::default()),
+            audio: None,
+        })
+    }
+
+    fn audio() -> Arc<Track> {
+        Arc::new(aac::track(Bytes::from_static(&[0x12, 0x10])).unwrap())
+    }
+
+    fn frame(track: &Arc<Track>, ms: i64, key: bool) -> Frame {
+        let t = MediaTime::from_ms(ms);
+        Frame { track: Arc::clone(track), dts: t, pts: t, key, payload: Bytes::from_static(b"payload") }
+    }
+
+    #[test]
+    fn sound_rides_with_the_next_picture() {
+        let (video, audio) = (video(), audio());
+        let (mut packer, mut ring) =
+            (Packer::new(Some(Arc::clone(&video)), Some(Arc::clone(&audio))), Ring::default());
+        packer.push(&frame(&video, 0, true), &mut ring);
+        assert!(packer.is_due());
+        packer.flush(&mut ring);
+        packer.push(&frame(&audio, 10, true), &mut ring);
+        assert!(packer.holds() && !packer.is_due());
+        packer.push(&frame(&video, 33, false), &mut ring);
+        assert!(packer.is_due());
+        packer.flush(&mut ring);
+        assert_eq!(ring.end(), 2);
+        assert_eq!(ring.start(), 0);
+    }
+
+    #[test]
+    fn sound_alone_waits_for_nobody() {
+        let audio = audio();
+        let (mut packer, mut ring) = (Packer::new(None, Some(Arc::clone(&audio))), Ring::default());
+        packer.push(&frame(&audio, 0, true), &mut ring);
+        assert!(packer.is_due());
+    }
+
+    #[test]
+    fn a_key_frame_never_stands_behind_another_picture_in_a_packet() {
+        let video = video();
+        let (mut packer, mut ring) = (Packer::new(Some(Arc::clone(&video)), None), Ring::default());
+        for (ms, key) in [(0, true), (33, false), (66, true), (99, false)] {
+            packer.push(&frame(&video, ms, key), &mut ring);
+        }
+        packer.flush(&mut ring);
+        assert_eq!((ring.end(), ring.start()), (2, 1));
+    }
+
+    #[test]
+    fn two_key_groups_are_kept_and_older_ones_are_gone() {
+        let video = video();
+        let (mut packer, mut ring) = (Packer::new(Some(Arc::clone(&video)), None), Ring::default());
+        for n in 0..9 {
+            packer.push(&frame(&video, n * 33, n % 3 == 0), &mut ring);
+            packer.flush(&mut ring);
+        }
+        assert_eq!((ring.first, ring.start(), ring.end()), (3, 6, 9));
+        assert_eq!(ring.get(2).unwrap_err(), Gone);
+        assert!(ring.get(3).unwrap().is_some_and(|p| p.key));
+        assert!(ring.get(9).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_track_that_comes_late_is_told_in_line_and_to_newcomers() {
+        let (video, audio) = (video(), audio());
+        let (mut packer, mut ring) = (Packer::new(Some(Arc::clone(&video)), None), Ring::default());
+        packer.push(&frame(&video, 0, true), &mut ring);
+        packer.flush(&mut ring);
+        let before = ring.header().unwrap().0.len();
+        packer.push(&frame(&audio, 10, true), &mut ring);
+        packer.flush(&mut ring);
+        let (header, version) = ring.header().unwrap();
+        assert!(header.len() > before);
+        assert_eq!((version, ring.get(0).unwrap().unwrap().version), (2, 1));
+        let packet = ring.get(1).unwrap().unwrap();
+        assert!(packet.version == 2 && packet.bytes.starts_with(header));
+    }
+}
