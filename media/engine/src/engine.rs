@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::apps::Apps;
+use crate::gateway::rtmp;
 use crate::hub::{Hub, Limits};
 use crate::listen::ListenError;
 use crate::{http, tls, transcode};
@@ -47,6 +48,7 @@ pub struct Engine {
     hub: Hub,
     apps: Apps,
     http: http::Server,
+    rtmp: rtmp::Server,
     registry: Embedded,
     drain: CancellationToken,
 }
@@ -62,9 +64,10 @@ impl Engine {
         let registry = Embedded::open(data_dir)?;
         let apps = Apps::new(registry.apps().await?.into_iter().map(|app| app.name));
         let tls = tls::load(&config.tls).map_err(|e| StartError::Tls(Box::new(e)))?;
-        let http = http::Server::bind(&config.http, tls)?;
+        let http = http::Server::bind(&config.http, tls.clone())?;
+        let rtmp = rtmp::Server::bind(&config.rtmp, tls)?;
         let hub = Hub::with_transcoder(limits(&config), Some(Box::new(transcode::Audio)));
-        Ok(Self { config, hub, apps, http, registry, drain: CancellationToken::new() })
+        Ok(Self { config, hub, apps, http, rtmp, registry, drain: CancellationToken::new() })
     }
 
     /// Cancel it to begin the drain.
@@ -77,8 +80,8 @@ impl Engine {
             pid: std::process::id(),
             http: self.http.local_addr(),
             https: self.http.tls_local_addr(),
-            rtmp: self.config.rtmp.listen,
-            rtmps: None,
+            rtmp: self.rtmp.local_addr(),
+            rtmps: self.rtmp.tls_local_addr(),
             webrtc: Vec::new(),
             health: self.config.health.listen,
         }
@@ -88,9 +91,10 @@ impl Engine {
     pub async fn run(self) {
         let endpoints = self.endpoints();
         // The registry stays open, and so locked, as long as the engine serves.
-        let Self { config, hub, apps, http, registry: _registry, drain } = self;
+        let Self { config, hub, apps, http, rtmp, registry: _registry, drain } = self;
         let mut tasks: JoinSet<()> = JoinSet::new();
         let deadline = Duration::from_millis(u64::from(config.node.drain_ms.get()));
+        tasks.spawn(rtmp.run(hub.clone(), apps.clone(), drain.clone()));
         let router = http::router(http::State::new(http::Parts { hub, apps }));
         tasks.spawn(http.run(router, drain.clone(), deadline));
         if let Err(e) = announce(&config.node.data_dir, &endpoints) {

@@ -229,7 +229,8 @@ impl Connection {
             }
             Event::Connect { app } => {
                 log::info!(peer:% = self.peer, app = printable(&app).as_str(); "unknown app refused");
-                self.session.reject_connect("There is no app of this name. The server URL ends with the app: rtmp://HOST/live");
+                self.session
+                    .reject_connect("There is no app of this name. The server URL ends with the app: rtmp://HOST/live");
                 self.close(Closed::UnknownApp);
             }
             Event::Publish { stream_id } => self.on_publish(&stream_id),
@@ -306,7 +307,9 @@ impl Connection {
     }
 
     fn on_time(&mut self, now: Instant) -> Option<Closed> {
-        if now < self.deadline() || (matches!(self.role, Role::Playing(_)) && self.link.lock().blocked_since().is_none()) {
+        if now < self.deadline()
+            || (matches!(self.role, Role::Playing(_)) && self.link.lock().blocked_since().is_none())
+        {
             return None;
         }
         if let Some((why, _)) = self.closing.take() {

@@ -201,8 +201,7 @@ mod tests {
     #[test]
     fn sound_rides_with_the_next_picture() {
         let (video, audio) = (video(), audio());
-        let (mut packer, mut ring) =
-            (Packer::new(Some(Arc::clone(&video)), Some(Arc::clone(&audio))), Ring::default());
+        let (mut packer, mut ring) = (Packer::new(Some(Arc::clone(&video)), Some(Arc::clone(&audio))), Ring::default());
         packer.push(&frame(&video, 0, true), &mut ring);
         assert!(packer.is_due());
         packer.flush(&mut ring);

@@ -1,6 +1,5 @@
 //! Listens for RTMP and RTMPS, and gives each connection a task.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +18,13 @@ use super::metrics::Metrics;
 use super::play::Fanouts;
 use crate::apps::Apps;
 use crate::hub::Hub;
+use crate::listen::{ListenError, listen};
 
 /// The listeners, open but not served yet.
 #[derive(Debug)]
 pub struct Server {
-    plain: TcpListener,
-    tls: Option<(TcpListener, Arc<rustls::ServerConfig>)>,
+    plain: (TcpListener, SocketAddr),
+    tls: Option<((TcpListener, SocketAddr), Arc<rustls::ServerConfig>)>,
     max_connections: usize,
     metrics: Metrics,
 }
@@ -34,29 +34,23 @@ impl Server {
     ///
     /// # Errors
     /// If an address is taken or not ours.
-    pub async fn bind(config: &config::Rtmp, tls: Option<Arc<rustls::ServerConfig>>) -> io::Result<Self> {
-        let plain = TcpListener::bind(config.listen).await?;
+    pub fn bind(config: &config::Rtmp, tls: Option<Arc<rustls::ServerConfig>>) -> Result<Self, ListenError> {
+        let plain = listen("rtmp", config.listen)?;
         let tls = match tls {
-            Some(tls) => Some((TcpListener::bind(config.tls_listen).await?, tls)),
+            Some(tls) => Some((listen("rtmps", config.tls_listen)?, tls)),
             None => None,
         };
         Ok(Self { plain, tls, max_connections: config.max_connections.get(), metrics: Metrics::default() })
     }
 
     /// Where RTMP listens.
-    ///
-    /// # Errors
-    /// Of the system call.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.plain.local_addr()
+    pub fn local_addr(&self) -> SocketAddr {
+        self.plain.1
     }
 
     /// Where RTMPS listens, if it does.
-    ///
-    /// # Errors
-    /// Of the system call.
-    pub fn tls_local_addr(&self) -> io::Result<Option<SocketAddr>> {
-        self.tls.as_ref().map(|(listener, _)| listener.local_addr()).transpose()
+    pub fn tls_local_addr(&self) -> Option<SocketAddr> {
+        self.tls.as_ref().map(|((_, address), _)| *address)
     }
 
     /// What it counts.
@@ -74,8 +68,8 @@ impl Server {
             tasks: TaskTracker::new(),
             drain,
         };
-        let (tls_listener, acceptor) = tls.map(|(listener, config)| (listener, TlsAcceptor::from(config))).unzip();
-        tokio::join!(door.accept(Some(plain), None), door.accept(tls_listener, acceptor));
+        let (tls_listener, acceptor) = tls.map(|((listener, _), config)| (listener, TlsAcceptor::from(config))).unzip();
+        tokio::join!(door.accept(Some(plain.0), None), door.accept(tls_listener, acceptor));
         door.tasks.close();
         door.tasks.wait().await;
     }
