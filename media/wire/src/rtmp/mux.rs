@@ -14,7 +14,8 @@ pub const PLAY_STREAM: u32 = 1;
 pub fn write_header(out: &mut BytesMut, tracks: &[&Track], at: MediaTime) {
     let timestamp_ms = timestamp(at);
     let metadata = amf0::encode(&["onMetaData".into(), metadata(tracks)]);
-    message::write(out, kind::DATA_AMF0, PLAY_STREAM, timestamp_ms, &metadata, &[]);
+    // At time zero, wherever the stream is: ffmpeg takes later metadata for a subtitle track.
+    message::write(out, kind::DATA_AMF0, PLAY_STREAM, 0, &metadata, &[]);
     for track in tracks {
         let head = tag::config_header(track.codec);
         message::write(out, kind_of(track.codec), PLAY_STREAM, timestamp_ms, head.as_slice(), &track.config);

@@ -81,6 +81,8 @@ pub(super) struct Connection {
     session: Session,
     app: String,
     role: Role,
+    /// The last role, for the log.
+    served: Served,
     closing: Option<(Closed, Instant)>,
 }
 
@@ -89,6 +91,14 @@ enum Role {
     Idle,
     Publishing(Box<Publisher>),
     Playing(Player),
+}
+
+/// What a connection was good for.
+#[derive(Debug, Default)]
+struct Served {
+    stream: String,
+    role: &'static str,
+    frames: u64,
 }
 
 impl Connection {
@@ -106,6 +116,7 @@ impl Connection {
             session: Session::default(),
             app: String::new(),
             role: Role::Idle,
+            served: Served::default(),
             closing: None,
         }
     }
@@ -144,9 +155,8 @@ impl Connection {
                 return Poll::Ready(Closed::Socket(kind));
             }
             if link.has_played_out() {
-                link.stop();
                 drop(link);
-                self.role = Role::Idle;
+                self.leave_role();
                 self.session.end_of_stream();
                 continue;
             }
@@ -166,7 +176,17 @@ impl Connection {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
-            let read = ready!(self.link.lock().poll_read(cx, &mut buffer));
+            let mut link = self.link.lock();
+            let read = ready!(link.poll_read(cx, &mut buffer));
+            let conversing = match &self.role {
+                Role::Idle => true,
+                Role::Publishing(publisher) => publisher.frames() == 0,
+                Role::Playing(_) => false,
+            };
+            if conversing {
+                link.acknowledge_quickly();
+            }
+            drop(link);
             if let Err(e) = read {
                 return Poll::Ready(Err(Closed::Socket(e.kind())));
             }
@@ -235,7 +255,7 @@ impl Connection {
             }
             Event::Publish { stream_id } => self.on_publish(&stream_id),
             Event::Play { stream_id } => self.on_play(&stream_id),
-            Event::Ended => self.role = Role::Idle,
+            Event::Ended => self.leave_role(),
         }
     }
 
@@ -283,8 +303,18 @@ impl Connection {
         self.role = Role::Playing(player);
     }
 
+    fn leave_role(&mut self) {
+        self.served = match std::mem::replace(&mut self.role, Role::Idle) {
+            Role::Publishing(publisher) => {
+                Served { stream: publisher.name().to_owned(), role: "publisher", frames: publisher.frames() }
+            }
+            Role::Playing(player) => Served { stream: player.name().to_owned(), role: "player", frames: 0 },
+            Role::Idle => return,
+        };
+    }
+
     fn close(&mut self, why: Closed) {
-        self.link.lock().stop();
+        self.leave_role();
         self.closing.get_or_insert((why, Instant::now()));
     }
 
@@ -324,20 +354,17 @@ impl Connection {
         Some(if matches!(self.role, Role::Publishing(_)) { Closed::Silent } else { Closed::Idle })
     }
 
-    fn end(self, why: &Closed) {
+    fn end(mut self, why: &Closed) {
+        self.leave_role();
         let (sent_bytes, lost_packets) = self.link.lock().totals();
         let metrics = &self.shared.metrics;
         metrics.received_bytes.inc_by(self.received_bytes);
         metrics.sent_bytes.inc_by(sent_bytes);
         metrics.lost_packets.inc_by(lost_packets);
-        let (stream, role, frames) = match &self.role {
-            Role::Publishing(publisher) => (publisher.name(), "publisher", publisher.frames()),
-            Role::Playing(player) => (player.name(), "player", 0),
-            Role::Idle => ("", "none", 0),
-        };
+        let Served { stream, role, frames } = &self.served;
         let elapsed_ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         log::info!(
-            stream, role, peer:% = self.peer, received_bytes = self.received_bytes, sent_bytes, frames, lost_packets,
+            stream = stream.as_str(), role, peer:% = self.peer, received_bytes = self.received_bytes, sent_bytes, frames, lost_packets,
             elapsed_ms, reason:% = Chain(why);
             "rtmp connection closed"
         );

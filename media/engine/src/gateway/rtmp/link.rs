@@ -95,6 +95,19 @@ impl State {
         }
     }
 
+    /// Lets the kernel acknowledge what was read at once, until it changes its mind.
+    ///
+    /// Clients such as ffmpeg leave Nagle's algorithm on and send a request in two writes: the second waits for the
+    /// acknowledgement of the first, which the kernel would hold back for 40 ms, three times in one join.
+    pub(super) fn acknowledge_quickly(&self) {
+        let socket = match &self.io {
+            Io::Plain(io) => io,
+            Io::Tls(io) => io.get_ref().0,
+        };
+        // A socket that refuses is only slower.
+        let _ = socket2::SockRef::from(socket).set_tcp_quickack(true);
+    }
+
     /// Adds bytes behind what waits. They must be whole messages.
     pub(super) fn push(&mut self, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
