@@ -1,0 +1,239 @@
+//! One stream, many viewers: RTMP players, WHEP viewers, HLS and LL-HLS viewers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::sync::Semaphore;
+
+use super::{SETTLE, Setup, Subject, watch};
+use crate::floor::{self, Floor, Like};
+use crate::hls;
+use crate::http::Client;
+use crate::report::Case;
+use crate::rtmp::player;
+use crate::rtmp::publisher::Publishers;
+use crate::server::{Kind, Server};
+use crate::udp::Socket;
+use crate::viewers::Viewers;
+use crate::whep::{Identity, viewer};
+
+/// How the viewers watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Rtmp,
+    Whep,
+    Hls,
+    Llhls,
+}
+
+impl Protocol {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Rtmp => "rtmp",
+            Self::Whep => "whep",
+            Self::Hls => "hls",
+            Self::Llhls => "llhls",
+        }
+    }
+
+    /// True if nginx can serve it.
+    pub(crate) fn has_peer(self) -> bool {
+        matches!(self, Self::Rtmp | Self::Hls)
+    }
+
+    /// What the floor does for it, if there is a floor.
+    pub(crate) fn floor(self) -> Option<Like> {
+        match self {
+            Self::Rtmp => Some(Like::Rtmp),
+            Self::Whep => Some(Like::Whep),
+            Self::Hls | Self::Llhls => None,
+        }
+    }
+}
+
+/// Measures `count` viewers of one stream.
+///
+/// # Errors
+/// The server did not start, or a viewer could not join.
+pub(crate) async fn run(setup: &Setup, protocol: Protocol, subject: Subject, count: usize, round: u32) -> Result<Case> {
+    match subject {
+        Subject::Server(kind) => {
+            let server = Server::start(kind, &setup.engine, setup.attach).await?;
+            let measured = on_server(setup, protocol, &server, count, round).await;
+            measured.with_context(|| format!("{} said:\n{}", kind.name(), server.log()))
+        }
+        Subject::Floor => on_floor(setup, protocol, count, round).await,
+    }
+}
+
+async fn on_server(setup: &Setup, protocol: Protocol, server: &Server, count: usize, round: u32) -> Result<Case> {
+    let app = app(server.kind, protocol);
+    let source = Arc::clone(&setup.source);
+    let mut publishers = Publishers::start(server.rtmp, app, vec![KEY.to_owned()], source).await?;
+    if matches!(protocol, Protocol::Hls | Protocol::Llhls) {
+        wait_for_segments(server, app, protocol).await?;
+    }
+    let mut group = Group::new(protocol, server, app)?;
+
+    // The first viewer wakes everything that exists once a stream; memory is counted from there.
+    group.add(0, 1);
+    group.viewers.wait_joined(1, JOIN_WITHIN).await?;
+    tokio::time::sleep(SETTLE).await;
+    let rss_before = server.processes.rss_kb()?;
+    for n in 1..count {
+        group.add(n, count);
+        tokio::time::sleep(JOIN_DISTANCE).await;
+    }
+    group.viewers.wait_joined(count, JOIN_WITHIN).await?;
+    tokio::time::sleep(SETTLE).await;
+    let tally = &group.viewers.tally;
+    let window = watch(&server.processes, tally, setup.window).await?;
+    publishers.check()?;
+    let rss_kb = server.processes.rss_kb()?;
+    if window.counts.failed > 0 {
+        let why = group.viewers.first_error().unwrap_or_default();
+        crate::report::progress(&format!("{} viewers ended by themselves: {why}", window.counts.failed));
+    }
+    Ok(Case {
+        case: protocol.name(),
+        server: server.kind.name(),
+        round,
+        count,
+        seconds: window.seconds,
+        cpu_seconds: window.cpu_seconds,
+        bytes: window.counts.bytes,
+        packets: window.counts.packets,
+        pictures: window.counts.pictures,
+        lost: window.counts.lost,
+        failed: window.counts.failed,
+        kb_each: (count > 1).then(|| rss_kb.saturating_sub(rss_before) as f64 / (count - 1) as f64),
+        rss_kb: Some(rss_kb),
+        latency_ms: tally.take_latencies(),
+        join_ms: tally.joins(),
+    })
+}
+
+async fn on_floor(setup: &Setup, protocol: Protocol, count: usize, round: u32) -> Result<Case> {
+    let Some(like) = protocol.floor() else { bail!("{} has no floor", protocol.name()) };
+    let mut floor = Floor::start(like)?;
+    let mut viewers = Viewers::default();
+    let mut targets = Vec::new();
+    if like == Like::Rtmp {
+        let listener = Arc::new(tokio::net::TcpListener::bind("127.0.0.1:0").await?);
+        for _ in 0..count {
+            targets.push(listener.local_addr()?);
+            viewers.add(floor::tcp_sink(Arc::clone(&listener), Arc::clone(&viewers.tally)));
+        }
+    } else {
+        for _ in 0..count {
+            let socket = Socket::bind()?;
+            targets.push(socket.local_addr()?);
+            viewers.add(floor::udp_sink(socket, Arc::clone(&viewers.tally)));
+        }
+    }
+    floor.aim(&targets)?;
+    viewers.wait_joined(count, JOIN_WITHIN).await?;
+    tokio::time::sleep(SETTLE).await;
+    let window = watch(&floor.processes, &viewers.tally, setup.window).await?;
+    Ok(Case {
+        case: protocol.name(),
+        server: Subject::Floor.name(),
+        round,
+        count,
+        seconds: window.seconds,
+        cpu_seconds: window.cpu_seconds,
+        bytes: window.counts.bytes,
+        packets: window.counts.packets,
+        pictures: 0,
+        lost: 0,
+        failed: window.counts.failed,
+        kb_each: None,
+        rss_kb: None,
+        latency_ms: None,
+        join_ms: None,
+    })
+}
+
+/// Viewers of one protocol on one server.
+struct Group<'a> {
+    protocol: Protocol,
+    server: &'a Server,
+    app: &'static str,
+    viewers: Viewers,
+    identity: Arc<Identity>,
+    /// Handshakes that run at once: this process must not be the one that is late.
+    handshakes: Arc<Semaphore>,
+}
+
+impl<'a> Group<'a> {
+    fn new(protocol: Protocol, server: &'a Server, app: &'static str) -> Result<Self> {
+        let (viewers, identity) = (Viewers::default(), Arc::new(Identity::new()?));
+        Ok(Self { protocol, server, app, viewers, identity, handshakes: Arc::new(Semaphore::new(4)) })
+    }
+
+    fn add(&mut self, n: usize, count: usize) {
+        let tally = Arc::clone(&self.viewers.tally);
+        let (app, reads_marks) = (self.app, n < SAMPLES);
+        match self.protocol {
+            Protocol::Rtmp => {
+                let server = self.server.rtmp;
+                self.viewers.add(async move { player::play(server, app, KEY, tally).await });
+            }
+            Protocol::Whep => {
+                let (server, path) = (self.server.http, format!("/{app}/whep/{KEY}"));
+                let identity = Arc::clone(&self.identity);
+                let handshakes = Arc::clone(&self.handshakes);
+                self.viewers.add(async move {
+                    let turn = handshakes.acquire_owned().await?;
+                    let joined = viewer::Viewer { server, path, reads_marks, identity, tally }.join().await?;
+                    drop(turn);
+                    joined.watch().await
+                });
+            }
+            Protocol::Hls | Protocol::Llhls => {
+                let viewer = hls::Viewer {
+                    server: self.server.http,
+                    playlist: self.server.playlist(app, KEY),
+                    reads_marks,
+                    // Polls spread over a whole second, however fast the viewers are added.
+                    delay: Duration::from_secs(1) * n as u32 / count as u32,
+                    tally,
+                };
+                if self.protocol == Protocol::Hls {
+                    self.viewers.add(viewer.watch_segments());
+                } else {
+                    self.viewers.add(viewer.watch_parts());
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the first segments: before, an HLS player has nothing to play.
+async fn wait_for_segments(server: &Server, app: &str, protocol: Protocol) -> Result<()> {
+    let mut client = Client::new(server.http);
+    let path = server.playlist(app, KEY);
+    for _ in 0..150 {
+        let answer = client.get(&path, true).await?;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let wanted = if protocol == Protocol::Hls { "#EXTINF" } else { "#EXT-X-PART:" };
+        if answer.status == 200 && (text.matches(wanted).count() >= 2 || text.contains("#EXT-X-STREAM-INF")) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    bail!("no segments within 15 s at {path}")
+}
+
+/// nginx makes HLS only in an application that says so.
+pub(crate) fn app(kind: Kind, protocol: Protocol) -> &'static str {
+    if kind == Kind::Nginx && protocol == Protocol::Hls { "hls" } else { "live" }
+}
+
+/// Name of the stream under load.
+pub(crate) const KEY: &str = "load";
+/// Viewers that read marks inside WHEP packets and HLS segments; RTMP players all do.
+const SAMPLES: usize = 5;
+const JOIN_DISTANCE: Duration = Duration::from_millis(3);
+pub(crate) const JOIN_WITHIN: Duration = Duration::from_secs(30);

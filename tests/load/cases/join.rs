@@ -1,0 +1,81 @@
+//! How long a viewer waits: one after the other, while one other viewer watches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::fanout::{JOIN_WITHIN, KEY, Protocol};
+use super::{SETTLE, Setup, Subject};
+use crate::report::Case;
+use crate::rtmp::player;
+use crate::rtmp::publisher::Publishers;
+use crate::server::Server;
+use crate::tally::Tally;
+use crate::viewers::Viewers;
+use crate::whep::Identity;
+use crate::whep::viewer::Viewer;
+
+/// Joins `count` times and leaves again.
+///
+/// RTMP: TCP connect to the first key picture. WHEP: POST to the first RTP packet.
+///
+/// # Errors
+/// The server did not start, or a viewer could not join.
+pub(crate) async fn run(setup: &Setup, protocol: Protocol, subject: Subject, count: usize, round: u32) -> Result<Case> {
+    let Subject::Server(kind) = subject else { bail!("joining has no floor") };
+    let server = Server::start(kind, &setup.engine, setup.attach).await?;
+    let source = Arc::clone(&setup.source);
+    let _publishers = Publishers::start(server.rtmp, "live", vec![KEY.to_owned()], source).await?;
+    let identity = Arc::new(Identity::new()?);
+    let whep = |tally: &Arc<Tally>| Viewer {
+        server: server.http,
+        path: format!("/live/whep/{KEY}"),
+        reads_marks: false,
+        identity: Arc::clone(&identity),
+        tally: Arc::clone(tally),
+    };
+    let mut company = Viewers::default();
+    let (tally, rtmp) = (Arc::clone(&company.tally), server.rtmp);
+    match protocol {
+        Protocol::Whep => {
+            let viewer = whep(&tally);
+            company.add(async move { viewer.join().await?.watch().await });
+        }
+        _ => company.add(async move { player::play(rtmp, "live", KEY, tally).await }),
+    }
+    company.wait_joined(1, JOIN_WITHIN).await?;
+    tokio::time::sleep(SETTLE).await;
+
+    let tally = Arc::new(Tally::default());
+    for n in 0..count {
+        if protocol == Protocol::Whep {
+            let joined = whep(&tally).join().await.with_context(|| server.log())?;
+            joined.leave().await?;
+        } else {
+            let mut one = Viewers::counted_by(Arc::clone(&tally));
+            let shared = Arc::clone(&tally);
+            one.add(async move { player::play(rtmp, "live", KEY, shared).await });
+            one.wait_joined(n + 1, JOIN_WITHIN).await?;
+        }
+        // Not in step with the pictures or the key frames.
+        tokio::time::sleep(Duration::from_millis(137)).await;
+    }
+    Ok(Case {
+        case: if protocol == Protocol::Whep { "join-whep" } else { "join-rtmp" },
+        server: kind.name(),
+        round,
+        count,
+        seconds: 0.0,
+        cpu_seconds: 0.0,
+        bytes: 0,
+        packets: 0,
+        pictures: 0,
+        lost: 0,
+        failed: 0,
+        kb_each: None,
+        rss_kb: None,
+        latency_ms: None,
+        join_ms: tally.joins(),
+    })
+}

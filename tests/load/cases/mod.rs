@@ -1,0 +1,115 @@
+//! What can be measured. Each case starts its server, its stream and its viewers, and ends them again.
+
+pub(crate) mod all;
+pub(crate) mod curve;
+pub(crate) mod fanout;
+pub(crate) mod ingest;
+pub(crate) mod join;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::process::Processes;
+use crate::report::{Report, progress};
+use crate::server::{self, Attach, Kind};
+use crate::source::Source;
+use crate::tally::{Counts, Tally};
+
+/// What all cases of a run share.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) engine: PathBuf,
+    pub(crate) attach: Attach,
+    pub(crate) source: Arc<Source>,
+    /// Length of a window.
+    pub(crate) window: Duration,
+    pub(crate) rounds: u32,
+    pub(crate) peer: bool,
+    pub(crate) floor: bool,
+}
+
+/// Who is measured in a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Server(Kind),
+    Floor,
+}
+
+impl Subject {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Server(kind) => kind.name(),
+            Self::Floor => "floor",
+        }
+    }
+}
+
+impl Setup {
+    /// The engine, then the peer and the floor if they are wanted and can be had.
+    pub(crate) fn subjects(&self, peer: bool, floor: bool) -> Vec<Subject> {
+        let mut subjects = vec![Subject::Server(Kind::Engine)];
+        if self.peer && peer {
+            if server::nginx_is_here() {
+                subjects.push(Subject::Server(Kind::Nginx));
+            } else {
+                progress("nginx or its RTMP module is not installed: measured without a peer");
+            }
+        }
+        if self.floor && floor {
+            subjects.push(Subject::Floor);
+        }
+        subjects
+    }
+}
+
+/// Runs `one` for every subject in turns, `rounds` times; a failure is told and skipped.
+pub(crate) async fn in_turns(
+    rounds: u32,
+    subjects: &[Subject],
+    report: &mut Report,
+    mut one: impl AsyncFnMut(Subject, u32) -> Result<crate::report::Case>,
+) {
+    for round in 1..=rounds {
+        for subject in subjects {
+            match one(*subject, round).await {
+                Ok(case) => {
+                    let cost = case.cpu_ms_each().map_or(String::new(), |c| format!(", {c:.3} CPU ms/s each"));
+                    progress(&format!("{} x {} on {}, round {round}{cost}", case.case, case.count, case.server));
+                    report.0.push(case);
+                }
+                Err(e) => progress(&format!("FAILED on {}, round {round}: {e:#}", subject.name())),
+            }
+        }
+    }
+}
+
+/// What happened between two moments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    pub(crate) seconds: f64,
+    pub(crate) cpu_seconds: f64,
+    pub(crate) counts: Counts,
+}
+
+/// Watches a server and its viewers for a while.
+pub(crate) async fn watch(processes: &Processes, tally: &Tally, length: Duration) -> Result<Window> {
+    let (cpu, counts, start) = (processes.cpu()?, tally.counts(), Instant::now());
+    tally.set_open(true);
+    tokio::time::sleep(length).await;
+    tally.set_open(false);
+    let (seconds, now, used) = (start.elapsed().as_secs_f64(), tally.counts(), processes.cpu()? - cpu);
+    let counts = Counts {
+        bytes: now.bytes - counts.bytes,
+        packets: now.packets - counts.packets,
+        pictures: now.pictures - counts.pictures,
+        lost: now.lost - counts.lost,
+        failed: now.failed,
+    };
+    Ok(Window { seconds, cpu_seconds: used.as_secs_f64(), counts })
+}
+
+/// Time for a server and its viewers to come to rest before a window opens.
+pub(crate) const SETTLE: Duration = Duration::from_secs(2);

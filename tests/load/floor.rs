@@ -1,0 +1,203 @@
+//! The floor: what the kernel and the cipher alone cost for the same packets at the same pace.
+//!
+//! RTMP: one TCP write of 11 kB a picture and player. WHEP: ten packets of 1100 B a picture and viewer, copied, sealed
+//! with AES-128-GCM, sent with one `UDP_SEGMENT` send. The sender is a child process of this same program, so that
+//! its CPU time is measured as a server's is; the receivers are those of the other cases.
+
+use std::cell::RefCell;
+use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd as _;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
+use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use tokio::net::TcpListener;
+
+use crate::mark::now_ns;
+use crate::process::Processes;
+use crate::server::Killed;
+use crate::source::PICTURES_PER_SECOND;
+use crate::tally::Tally;
+use crate::udp::Socket;
+
+/// What the sender imitates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Like {
+    /// One TCP write a picture and player.
+    Rtmp,
+    /// One sealed GSO send a picture and viewer.
+    Whep,
+}
+
+/// A running sender; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Floor {
+    pub(crate) processes: Processes,
+    child: Killed,
+}
+
+impl Floor {
+    /// Starts a sender that is told its `targets` later.
+    ///
+    /// # Errors
+    /// This program cannot be started once more.
+    pub(crate) fn start(like: Like) -> Result<Self> {
+        let program = std::env::current_exe()?;
+        let name = if like == Like::Rtmp { "rtmp" } else { "whep" };
+        let child = Command::new(program).args(["floor-sender", name]).stdin(Stdio::piped()).spawn()?;
+        Ok(Self { processes: Processes::tree(child.id() as i32), child: Killed(child) })
+    }
+
+    /// Sends to these from now on.
+    ///
+    /// # Errors
+    /// The sender is gone.
+    pub(crate) fn aim(&mut self, targets: &[SocketAddr]) -> Result<()> {
+        let mut pipe = self.child.0.stdin.take().context("aimed twice")?;
+        targets.iter().try_for_each(|target| writeln!(pipe, "{target}")).context("the floor's sender ended")
+    }
+}
+
+/// Accepts one connection and counts what it brings, until it ends.
+///
+/// # Errors
+/// The sender closed it.
+pub(crate) async fn tcp_sink(listener: Arc<TcpListener>, tally: Arc<Tally>) -> Result<()> {
+    let (socket, _) = listener.accept().await?;
+    let mut joined = false;
+    loop {
+        socket.readable().await?;
+        match BUFFER.with_borrow_mut(|buffer| socket.try_read(buffer)) {
+            Ok(0) => anyhow::bail!("the floor's sender closed a connection"),
+            Ok(n) => {
+                tally.add_bytes(n);
+                tally.add_packets(1);
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
+            Err(e) => return Err(e.into()),
+        }
+        if !std::mem::replace(&mut joined, true) {
+            tally.joined_us(0);
+        }
+    }
+}
+
+/// Counts what comes to one UDP socket.
+///
+/// # Errors
+/// The socket is broken.
+pub(crate) async fn udp_sink(socket: Socket, tally: Arc<Tally>) -> Result<()> {
+    let mut joined = false;
+    loop {
+        socket
+            .receive(|packet| {
+                tally.add_bytes(packet.len());
+                tally.add_packets(1);
+            })
+            .await?;
+        if !std::mem::replace(&mut joined, true) {
+            tally.joined_us(0);
+        }
+    }
+}
+
+/// The sender itself: reads its targets from standard input, then sends until it is killed.
+///
+/// # Errors
+/// A target cannot be reached.
+pub(crate) fn send(like: Like) -> Result<()> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text)?;
+    let targets = text.lines().map(str::parse).collect::<Result<Vec<SocketAddr>, _>>()?;
+    ensure!(!targets.is_empty(), "no targets");
+    match like {
+        Like::Rtmp => send_tcp(&targets),
+        Like::Whep => send_udp(&targets),
+    }
+}
+
+fn send_tcp(targets: &[SocketAddr]) -> Result<()> {
+    let mut sockets = Vec::new();
+    for target in targets {
+        let socket = TcpStream::connect(target)?;
+        socket.set_nodelay(true)?;
+        socket.set_nonblocking(true)?;
+        sockets.push(socket);
+    }
+    let picture = vec![0x5a; PICTURE_BYTES];
+    pace(|| {
+        for socket in &mut sockets {
+            match socket.write(&picture) {
+                Err(e) if e.kind() != ErrorKind::WouldBlock => return Err(e.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    })
+}
+
+fn send_udp(targets: &[SocketAddr]) -> Result<()> {
+    let socket = UdpSocket::bind(("127.0.0.1", 0))?;
+    let targets: Vec<SockaddrStorage> = targets.iter().map(|t| SockaddrStorage::from(*t)).collect();
+    let key = UnboundKey::new(&AES_128_GCM, &[7; 16]).ok().context("no AES-128-GCM")?;
+    let key = LessSafeKey::new(key);
+    let payload = vec![0x5a; PACKET_BYTES - RTP_HEADER_BYTES - TAG_BYTES];
+    let mut out = Vec::with_capacity(PACKETS * PACKET_BYTES);
+    let mut count = 0u64;
+    pace(|| {
+        for target in &targets {
+            out.clear();
+            for _ in 0..PACKETS {
+                count += 1;
+                let mut nonce = [0; 12];
+                nonce[4..].copy_from_slice(&count.to_be_bytes());
+                let start = out.len();
+                out.extend_from_slice(&[0x80; RTP_HEADER_BYTES]);
+                out.extend_from_slice(&payload);
+                let (header, body) = out[start..].split_at_mut(RTP_HEADER_BYTES);
+                let tag = key
+                    .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&*header), body)
+                    .ok()
+                    .context("could not seal")?;
+                out.extend_from_slice(tag.as_ref());
+            }
+            let segment = PACKET_BYTES as u16;
+            let control = [ControlMessage::UdpGsoSegments(&segment)];
+            let sent =
+                sendmsg(socket.as_raw_fd(), &[IoSlice::new(&out)], &control, MsgFlags::MSG_DONTWAIT, Some(target));
+            match sent {
+                Ok(_) | Err(nix::Error::EAGAIN | nix::Error::ECONNREFUSED) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Calls `tick` once a picture, for ever.
+fn pace(mut tick: impl FnMut() -> Result<()>) -> Result<()> {
+    let period_ns = (1e9 / PICTURES_PER_SECOND) as u64;
+    let mut due_ns = now_ns();
+    loop {
+        tick()?;
+        due_ns += period_ns;
+        let due = TimeSpec::new((due_ns / 1_000_000_000) as i64, (due_ns % 1_000_000_000) as i64);
+        let _ = clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &due);
+    }
+}
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 128 * 1024]);
+}
+
+/// 2.65 Mbit/s at 30 pictures a second, sound included.
+const PICTURE_BYTES: usize = 11_000;
+const PACKETS: usize = 10;
+const PACKET_BYTES: usize = 1_100;
+const RTP_HEADER_BYTES: usize = 12;
+const TAG_BYTES: usize = 16;

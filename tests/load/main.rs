@@ -1,0 +1,203 @@
+//! `headwater-load`: what the engine costs, beside the machine's floor and a peer, in one run.
+//!
+//! One process holds publishers and viewers; the server under test is another process, whose CPU time and memory the
+//! kernel counts. docs/performance.md says how to read the figures. Everything stays on the loopback interface.
+
+mod cases;
+mod floor;
+mod hls;
+mod http;
+mod mark;
+mod plot;
+mod process;
+mod report;
+mod rtmp;
+mod server;
+mod source;
+mod tally;
+mod udp;
+mod viewers;
+mod whep;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use cases::fanout::{self, Protocol};
+use cases::{Setup, all, curve, in_turns, ingest, join};
+use report::{Report, print, progress};
+
+/// Measures headwater-engine under load, beside a floor and nginx-rtmp, in turns.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// The engine to measure; by default the one beside this program. Use a release build.
+    #[arg(long, global = true)]
+    engine: Option<PathBuf>,
+    /// Length of each measured window.
+    #[arg(long, global = true, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Turns each server gets.
+    #[arg(long, global = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
+    rounds: u32,
+    /// Write every single measurement to this file, as JSON.
+    #[arg(long, global = true)]
+    json: Option<PathBuf>,
+    /// Leave out nginx.
+    #[arg(long, global = true)]
+    no_peer: bool,
+    /// Leave out the floor.
+    #[arg(long, global = true)]
+    no_floor: bool,
+    #[command(flatten)]
+    attach: server::Attach,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// RTMP players of one stream.
+    Rtmp {
+        #[arg(long, default_value_t = 200, value_parser = count())]
+        players: u64,
+    },
+    /// WHEP viewers of one stream.
+    Whep {
+        #[arg(long, default_value_t = 200, value_parser = count())]
+        viewers: u64,
+    },
+    /// HLS viewers that poll a playlist and fetch segments.
+    Hls {
+        #[arg(long, default_value_t = 1_000, value_parser = count())]
+        viewers: u64,
+    },
+    /// LL-HLS viewers that block on the playlist and fetch parts.
+    Llhls {
+        #[arg(long, default_value_t = 50, value_parser = count())]
+        viewers: u64,
+    },
+    /// RTMP publishers without viewers.
+    Ingest {
+        #[arg(long, default_value_t = 50, value_parser = count())]
+        publishers: u64,
+    },
+    /// Time from asking to the first picture or packet.
+    Join {
+        #[arg(long, default_value_t = all::JOINS as u64, value_parser = count())]
+        times: u64,
+    },
+    /// Cost over the number of viewers, as CSV and SVG.
+    Curve {
+        /// `rtmp`, `whep`, `hls`; all three if not named.
+        #[arg(value_parser = ["rtmp", "whep", "hls"])]
+        protocols: Vec<String>,
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 50, 100, 200, 350, 500], value_parser = count())]
+        counts: Vec<u64>,
+        /// Folder of the files.
+        #[arg(long, default_value = "docs/performance")]
+        out: PathBuf,
+    },
+    /// Every promise, against its figure.
+    All {
+        /// Divide the number of viewers, for a quick look on a small machine.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=50))]
+        shrink: u64,
+    },
+    /// The sending side of the floor; the tool starts it itself.
+    #[command(hide = true)]
+    FloorSender { like: floor::Like },
+}
+
+/// Counts of viewers are bounded: each needs a socket here and one in the server.
+fn count() -> clap::builder::RangedU64ValueParser {
+    clap::builder::RangedU64ValueParser::new().range(1..=5_000)
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    if let Command::FloorSender { like } = arguments.command {
+        return floor::send(like);
+    }
+    process::raise_open_files();
+    // One thread for all viewers: the server under test keeps the rest of the machine.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(run(arguments))
+}
+
+async fn run(arguments: Arguments) -> Result<()> {
+    let common = arguments.common;
+    let setup = Setup {
+        engine: match common.engine {
+            Some(engine) => engine,
+            None => std::env::current_exe()?.with_file_name("headwater-engine"),
+        },
+        attach: common.attach,
+        source: Arc::new(source::Source::open()?),
+        window: Duration::from_secs(common.seconds),
+        rounds: common.rounds,
+        peer: !common.no_peer,
+        floor: !common.no_floor,
+    };
+    if cfg!(debug_assertions) {
+        progress("this is a debug build: its figures say nothing");
+    }
+    let mut report = Report::default();
+    match arguments.command {
+        Command::Rtmp { players } => fan(&setup, Protocol::Rtmp, players, &mut report).await,
+        Command::Whep { viewers } => fan(&setup, Protocol::Whep, viewers, &mut report).await,
+        Command::Hls { viewers } => fan(&setup, Protocol::Hls, viewers, &mut report).await,
+        Command::Llhls { viewers } => fan(&setup, Protocol::Llhls, viewers, &mut report).await,
+        Command::Ingest { publishers } => {
+            in_turns(setup.rounds, &setup.subjects(true, false), &mut report, async |subject, round| {
+                ingest::run(&setup, subject, publishers as usize, round).await
+            })
+            .await;
+        }
+        Command::Join { times } => {
+            for protocol in [Protocol::Rtmp, Protocol::Whep] {
+                let subjects = setup.subjects(protocol.has_peer(), false);
+                in_turns(setup.rounds, &subjects, &mut report, async |subject, round| {
+                    join::run(&setup, protocol, subject, times as usize, round).await
+                })
+                .await;
+            }
+        }
+        Command::Curve { protocols, counts, out } => {
+            let counts: Vec<_> = counts.iter().map(|c| *c as usize).collect();
+            for protocol in [Protocol::Rtmp, Protocol::Whep, Protocol::Hls] {
+                if protocols.is_empty() || protocols.iter().any(|p| p == protocol.name()) {
+                    curve::run(&setup, protocol, &counts, &out, &mut report).await?;
+                }
+            }
+        }
+        Command::All { shrink } => {
+            all::run(&setup, shrink as usize, &mut report).await;
+            print(&all::promises(&report, shrink as usize));
+        }
+        Command::FloorSender { .. } => {}
+    }
+    print(&report.table());
+    if let Some(file) = common.json {
+        report.write_json(&file)?;
+    }
+    anyhow::ensure!(!report.0.is_empty(), "nothing could be measured");
+    Ok(())
+}
+
+async fn fan(setup: &Setup, protocol: Protocol, count: u64, report: &mut Report) {
+    let subjects = setup.subjects(protocol.has_peer(), protocol.floor().is_some());
+    in_turns(setup.rounds, &subjects, report, async |subject, round| {
+        fanout::run(setup, protocol, subject, count as usize, round).await
+    })
+    .await;
+}

@@ -1,0 +1,63 @@
+//! What a process costs: CPU time and resident memory, read from the kernel.
+//!
+//! This file must not know which server the process is.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
+
+/// One or more processes that make up a server.
+#[derive(Debug, Clone)]
+pub(crate) struct Processes(Vec<i32>);
+
+impl Processes {
+    /// The process `pid` and its children, as they are now.
+    pub(crate) fn tree(pid: i32) -> Self {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        Self(std::iter::once(pid).chain(children.split_whitespace().filter_map(|s| s.parse().ok())).collect())
+    }
+
+    /// Ends them at once.
+    pub(crate) fn kill(&self) {
+        for pid in &self.0 {
+            let _ = nix::sys::signal::kill(Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+
+    /// User and system time of all threads that ever lived in these processes.
+    ///
+    /// # Errors
+    /// A process is gone.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        self.0.iter().try_fold(Duration::ZERO, |sum, pid| {
+            let used = clock_getcpuclockid(Pid::from_raw(*pid))
+                .and_then(clock_gettime)
+                .with_context(|| format!("process {pid} is gone"))?;
+            Ok(sum + Duration::from(used))
+        })
+    }
+
+    /// Resident memory, in kilobytes (1024 bytes).
+    ///
+    /// # Errors
+    /// A process is gone.
+    pub(crate) fn rss_kb(&self) -> Result<u64> {
+        self.0.iter().try_fold(0, |sum, pid| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
+                .with_context(|| format!("process {pid} is gone"))?;
+            let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+            let kb: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+            Ok(sum + kb)
+        })
+    }
+}
+
+/// Raises this process's limit of open files as far as it may, for itself and the servers it starts.
+pub(crate) fn raise_open_files() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}

@@ -1,0 +1,179 @@
+//! What a run found: one [`Case`] per server and round, as JSON and as a table of medians.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::tally::Percentiles;
+
+/// One measurement of one server.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Case {
+    /// `rtmp`, `whep`, `hls`, `llhls`, `ingest`, `join-rtmp`, `join-whep`.
+    pub(crate) case: &'static str,
+    /// `headwater`, `nginx-rtmp` or `floor`.
+    pub(crate) server: &'static str,
+    /// Counted from 1.
+    pub(crate) round: u32,
+    /// Viewers, or publishers of the ingest case.
+    pub(crate) count: usize,
+    /// Length of the window.
+    pub(crate) seconds: f64,
+    /// User and system time of the server in the window.
+    pub(crate) cpu_seconds: f64,
+    /// Delivered in the window.
+    pub(crate) bytes: u64,
+    /// RTP packets, RTMP messages or HTTP answers in the window.
+    pub(crate) packets: u64,
+    /// Pictures seen in the window.
+    pub(crate) pictures: u64,
+    /// Pictures (RTMP) or packets (RTP) lost, or answers that were not 200 (HLS), in the window.
+    pub(crate) lost: u64,
+    /// Viewers that ended by themselves since the start.
+    pub(crate) failed: u64,
+    /// Resident memory per viewer or stream, in kilobytes, beyond that with one viewer or no stream.
+    pub(crate) kb_each: Option<f64>,
+    /// Resident memory at the end, in kilobytes.
+    pub(crate) rss_kb: Option<u64>,
+    pub(crate) latency_ms: Option<Percentiles>,
+    pub(crate) join_ms: Option<Percentiles>,
+}
+
+impl Case {
+    /// CPU-seconds per 10^9 bytes delivered.
+    pub(crate) fn cpu_per_gb(&self) -> Option<f64> {
+        (self.bytes > 0 && self.cpu_seconds > 0.0).then(|| self.cpu_seconds / (self.bytes as f64 / 1e9))
+    }
+
+    /// CPU-seconds per million packets: microseconds a packet.
+    pub(crate) fn cpu_per_million_packets(&self) -> Option<f64> {
+        (self.packets > 0 && self.cpu_seconds > 0.0).then(|| self.cpu_seconds / (self.packets as f64 / 1e6))
+    }
+
+    /// CPU milliseconds per second and viewer or stream.
+    pub(crate) fn cpu_ms_each(&self) -> Option<f64> {
+        (self.cpu_seconds > 0.0).then(|| self.cpu_seconds * 1e3 / self.seconds / self.count as f64)
+    }
+}
+
+/// All measurements of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Report(pub(crate) Vec<Case>);
+
+/// Median, least and greatest of some rounds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl std::fmt::Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let digits = if self.median >= 100.0 { 0 } else { 2 };
+        write!(f, "{:.digits$}", self.median)?;
+        if self.max > self.min { write!(f, " ({:.digits$}-{:.digits$})", self.min, self.max) } else { Ok(()) }
+    }
+}
+
+impl Report {
+    /// The spread of `figure` over the rounds of a case; `None` if no round has it.
+    pub(crate) fn spread(
+        &self,
+        case: &str,
+        server: &str,
+        count: usize,
+        figure: impl Fn(&Case) -> Option<f64>,
+    ) -> Option<Spread> {
+        let ours = self.0.iter().filter(|c| (c.case, c.server, c.count) == (case, server, count));
+        let mut values: Vec<f64> = ours.filter_map(figure).collect();
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        let median = match values.len() {
+            0 => return None,
+            n if n % 2 == 0 => (values[middle - 1] + values[middle]) / 2.0,
+            _ => values[middle],
+        };
+        Some(Spread { median, min: values[0], max: values[values.len() - 1] })
+    }
+
+    /// Medians of every case and server, one line each.
+    pub(crate) fn table(&self) -> String {
+        let mut keys = BTreeMap::new();
+        for (order, case) in self.0.iter().enumerate() {
+            keys.entry((case.case, case.count, case.server)).or_insert(order);
+        }
+        let mut rows = vec![HEADINGS.map(str::to_owned)];
+        for (case, count, server) in keys.into_keys() {
+            let cell = |figure: fn(&Case) -> Option<f64>| {
+                self.spread(case, server, count, figure).map_or("-".to_owned(), |s| s.to_string())
+            };
+            rows.push([
+                case.to_owned(),
+                count.to_string(),
+                server.to_owned(),
+                cell(Case::cpu_per_gb),
+                cell(Case::cpu_per_million_packets),
+                cell(Case::cpu_ms_each),
+                cell(|c| c.kb_each),
+                cell(|c| c.latency_ms.map(|l| l.p50)),
+                cell(|c| c.latency_ms.map(|l| l.p99)),
+                cell(|c| c.join_ms.map(|l| l.p50)),
+                cell(|c| Some((c.lost + c.failed) as f64)),
+                cell(|c| (c.pictures > 0).then(|| c.pictures as f64 / c.seconds / c.count as f64)),
+            ]);
+        }
+        align(&rows)
+    }
+
+    /// Writes all cases as a JSON array.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn write_json(&self, file: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(&self.0)?;
+        std::fs::write(file, text + "\n").with_context(|| format!("could not write {}", file.display()))
+    }
+}
+
+const HEADINGS: [&str; 12] = [
+    "case",
+    "count",
+    "server",
+    "CPU s/GB",
+    "CPU us/packet",
+    "CPU ms/s each",
+    "KB each",
+    "late p50 ms",
+    "late p99 ms",
+    "join p50 ms",
+    "lost",
+    "pictures/s",
+];
+
+/// A table in Markdown with aligned columns; the first row is the heading.
+pub(crate) fn align<const N: usize>(rows: &[[String; N]]) -> String {
+    let widths: [usize; N] = std::array::from_fn(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0));
+    let mut out = String::new();
+    for (n, row) in rows.iter().enumerate() {
+        let cells = std::array::from_fn::<_, N, _>(|i| format!("{:<width$}", row[i], width = widths[i]));
+        out += &format!("| {} |\n", cells.join(" | "));
+        if n == 0 {
+            out += &format!("|{}|\n", widths.map(|w| "-".repeat(w + 2)).join("|"));
+        }
+    }
+    out
+}
+
+/// Writes to standard output; a closed pipe is no error.
+pub(crate) fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Says on standard error what is going on.
+pub(crate) fn progress(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

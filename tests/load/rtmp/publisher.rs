@@ -1,0 +1,185 @@
+//! Publishes the source in real time, for ever, with a mark in every picture.
+//!
+//! One task per publisher; one write per picture or AAC frame, as encoders do. The tasks run in a thread of their own
+//! so that viewers in the same process do not delay them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::client::{self, CHUNK_BYTES, Purpose, STREAM_ID, Session};
+use crate::mark::{Mark, NAL_BYTES};
+use crate::source::{Item, PASS_MS, Source};
+
+/// Publishers of one case; dropping it ends them.
+#[derive(Debug)]
+pub(crate) struct Publishers {
+    stop: CancellationToken,
+    failed: mpsc::Receiver<anyhow::Error>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Publishers {
+    /// Starts publishing `app/key` for each of `keys`; returns once the server has accepted all of them.
+    ///
+    /// # Errors
+    /// The server refused one.
+    pub(crate) async fn start(server: SocketAddr, app: &str, keys: Vec<String>, source: Arc<Source>) -> Result<Self> {
+        let stop = CancellationToken::new();
+        let (fail, failed) = mpsc::channel(keys.len().max(1));
+        let (accept, accepted) = oneshot::channel();
+        let (app, stopping) = (app.to_owned(), stop.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("publishers".to_owned()).spawn(move || {
+            runtime.block_on(async move {
+                let mut tasks = tokio::task::JoinSet::new();
+                for key in keys {
+                    let session = match client::open(server, &app, &key, Purpose::Publish).await {
+                        Ok(session) => session,
+                        Err(e) => {
+                            let _ = accept.send(Err(e.context(format!("could not publish {app}/{key}"))));
+                            return;
+                        }
+                    };
+                    let (source, fail) = (Arc::clone(&source), fail.clone());
+                    tasks.spawn(async move {
+                        if let Err(e) = send(session, &source).await {
+                            let _ = fail.try_send(e.context(format!("publisher {key} ended")));
+                        }
+                    });
+                }
+                let _ = accept.send(Ok(()));
+                stopping.cancelled().await;
+            });
+        })?;
+        accepted.await.context("the publishers' thread ended")??;
+        Ok(Self { stop, failed, thread: Some(thread) })
+    }
+
+    /// # Errors
+    /// A publisher has ended, and why.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.failed.try_recv().map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Publishers {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Sends pass after pass until it fails.
+async fn send(mut session: Session, source: &Source) -> Result<()> {
+    let mut chunks = Chunks::default();
+    for header in &source.headers {
+        chunks.write(header, 0, None);
+    }
+    session.socket.write_all(&chunks.out).await?;
+    let start = Instant::now();
+    let mut picture = 0;
+    for pass in 0.. {
+        for item in &source.items {
+            let at_ms = pass * PASS_MS + item.at_ms;
+            let due = start + Duration::from_millis(u64::from(at_ms));
+            while Instant::now() < due {
+                tokio::select! {
+                    () = sleep_until(due) => break,
+                    readable = session.socket.readable() => {
+                        readable?;
+                        listen(&mut session).await?;
+                    }
+                }
+            }
+            chunks.out.clear();
+            let mark = item.video.then(|| Mark::now(picture));
+            picture += u32::from(item.video);
+            chunks.write(item, at_ms, mark);
+            session.socket.write_all(&chunks.out).await.context("the server closed the connection")?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads what the server says and answers its pings.
+async fn listen(session: &mut Session) -> Result<()> {
+    let mut buffer = [0u8; 4096];
+    let n = match session.socket.try_read(&mut buffer) {
+        Ok(n) => n,
+        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
+    ensure!(n > 0, "the server closed the connection");
+    let mut answer = None;
+    session.skimmer.feed(&buffer[..n], |m| {
+        answer = client::pong(&m).or(answer);
+        Ok(())
+    })?;
+    match answer {
+        Some(pong) => session.send(2, 4, 0, &pong).await,
+        None => Ok(()),
+    }
+}
+
+/// Writes messages as chunks (RTMP 1.0 §5.3.1): a full header first, time differences from then on.
+#[derive(Debug, Default)]
+struct Chunks {
+    out: Vec<u8>,
+    /// Last timestamp of audio and of video, once there was one.
+    last_ms: [Option<u32>; 2],
+}
+
+impl Chunks {
+    fn write(&mut self, item: &Item, at_ms: u32, mark: Option<Mark>) {
+        let (chunk_stream, kind) = if item.video { (6u8, 9u8) } else { (4, 8) };
+        let length = item.body.len() + if mark.is_some() { 4 + NAL_BYTES } else { 0 };
+        let length = &(length as u32).to_be_bytes()[1..];
+        let last = self.last_ms[usize::from(item.video)].replace(at_ms);
+        match last {
+            None => {
+                self.out.push(chunk_stream);
+                self.out.extend_from_slice(&at_ms.to_be_bytes()[1..]);
+                self.out.extend_from_slice(length);
+                self.out.extend_from_slice(&[kind, STREAM_ID, 0, 0, 0]);
+            }
+            Some(last) => {
+                self.out.push(0x40 | chunk_stream);
+                self.out.extend_from_slice(&(at_ms - last).to_be_bytes()[1..]);
+                self.out.extend_from_slice(length);
+                self.out.push(kind);
+            }
+        }
+        let mut head = Vec::new();
+        let mut body: &[u8] = &item.body;
+        if let Some(mark) = mark {
+            head.extend_from_slice(&body[..PICTURE_HEADER_BYTES]);
+            mark.write(&mut head);
+            body = &body[PICTURE_HEADER_BYTES..];
+        }
+        let mut room = CHUNK_BYTES;
+        for mut part in [&head[..], body] {
+            while !part.is_empty() {
+                if room == 0 {
+                    self.out.push(0xc0 | chunk_stream);
+                    room = CHUNK_BYTES;
+                }
+                let n = room.min(part.len());
+                self.out.extend_from_slice(&part[..n]);
+                part = &part[n..];
+                room -= n;
+            }
+        }
+    }
+}
+
+/// FLV video header of an AVC picture: frame type and codec, packet type, composition time.
+const PICTURE_HEADER_BYTES: usize = 5;

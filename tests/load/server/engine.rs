@@ -1,0 +1,62 @@
+//! Starts `headwater-engine` with a configuration of free loopback ports.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use headwater_api::endpoints::{self, Endpoints};
+
+use super::{Folder, Killed, Kind, LOG, Server};
+use crate::process::Processes;
+
+pub(super) async fn start(engine: &Path) -> Result<Server> {
+    let folder = Folder::new(&std::env::temp_dir())?;
+    let config = folder.0.join("engine.toml");
+    let data = folder.0.join("data");
+    std::fs::create_dir_all(&data)?;
+    let text = format!(
+        "[node]\ndata_dir = {:?}\naddresses = [\"127.0.0.1\"]\n[http]\nlisten = \"127.0.0.1:0\"\n\
+         [rtmp]\nlisten = \"127.0.0.1:0\"\n[webrtc]\nport = 0\n[health]\nlisten = \"127.0.0.1:0\"\n",
+        data.display().to_string()
+    );
+    std::fs::write(&config, text)?;
+    let log = File::create(folder.0.join(LOG))?;
+    let child = Command::new(engine)
+        .arg("--config")
+        .arg(&config)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("could not start {} (build it, or name it with --engine)", engine.display()))?;
+    let mut child = Killed(child);
+    let endpoints = wait(&mut child, &data, &folder).await?;
+    Ok(Server {
+        kind: Kind::Engine,
+        processes: Processes::tree(child.0.id() as i32),
+        rtmp: endpoints.rtmp,
+        http: endpoints.http,
+        _child: Some(child),
+        _folder: Some(folder),
+    })
+}
+
+/// Waits for the file in which the engine says where it listens.
+async fn wait(child: &mut Killed, data: &Path, folder: &Folder) -> Result<Endpoints> {
+    let log = || std::fs::read_to_string(folder.0.join(LOG)).unwrap_or_default();
+    for _ in 0..START_WITHIN.as_millis() / POLL.as_millis() {
+        if let Some(status) = child.0.try_wait()? {
+            bail!("the engine ended at once ({status}):\n{}", log());
+        }
+        if let Ok(text) = std::fs::read_to_string(data.join(endpoints::FILE_NAME)) {
+            return serde_json::from_str(&text).context("engine.json is not what it should be");
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    bail!("the engine did not serve within {START_WITHIN:?}:\n{}", log());
+}
+
+const START_WITHIN: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(20);

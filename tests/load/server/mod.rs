@@ -1,0 +1,139 @@
+//! The servers under test: started with a temporary folder and free ports, ended by dropping them.
+//!
+//! A server is its processes and its addresses; the cases must not know which server it is.
+
+mod engine;
+mod nginx;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, Result};
+
+use crate::process::Processes;
+
+/// Which server to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// `headwater-engine`.
+    Engine,
+    /// Debian's nginx with its RTMP module, one worker.
+    Nginx,
+}
+
+impl Kind {
+    /// Its name in tables and JSON.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Engine => "headwater",
+            Self::Nginx => "nginx-rtmp",
+        }
+    }
+}
+
+/// A server that answers.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) kind: Kind,
+    pub(crate) processes: Processes,
+    pub(crate) rtmp: SocketAddr,
+    pub(crate) http: SocketAddr,
+    /// Held for their `Drop`: first the process ends, then its folder goes.
+    _child: Option<Killed>,
+    _folder: Option<Folder>,
+}
+
+/// A running server somebody else started.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Attach {
+    /// Measure this running engine instead of starting one: its process id (needs --rtmp and --http, too).
+    #[arg(long, requires_all = ["rtmp", "http"])]
+    pid: Option<i32>,
+    /// RTMP address of the running engine.
+    #[arg(long, requires = "pid")]
+    rtmp: Option<SocketAddr>,
+    /// HTTP address of the running engine.
+    #[arg(long, requires = "pid")]
+    http: Option<SocketAddr>,
+}
+
+impl Server {
+    /// Starts a server and waits until it answers.
+    ///
+    /// # Errors
+    /// It is not installed, or did not start.
+    pub(crate) async fn start(kind: Kind, engine: &Path, attach: Attach) -> Result<Self> {
+        match (kind, attach) {
+            (Kind::Engine, Attach { pid: Some(pid), rtmp: Some(rtmp), http: Some(http) }) => {
+                Ok(Self { kind, processes: Processes::tree(pid), rtmp, http, _child: None, _folder: None })
+            }
+            (Kind::Engine, _) => engine::start(engine).await,
+            (Kind::Nginx, _) => nginx::start().await,
+        }
+    }
+
+    /// Path of the playlist of `app/key`.
+    pub(crate) fn playlist(&self, app: &str, key: &str) -> String {
+        match self.kind {
+            Kind::Engine => format!("/{app}/streams/{key}.m3u8"),
+            Kind::Nginx => format!("/{key}.m3u8"),
+        }
+    }
+
+    /// What the server itself wrote to its log, for error messages.
+    pub(crate) fn log(&self) -> String {
+        let Some(folder) = &self._folder else { return String::new() };
+        let text = std::fs::read_to_string(folder.0.join(LOG)).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(12)..].join("\n")
+    }
+}
+
+/// True if nginx and its RTMP module are installed.
+pub(crate) fn nginx_is_here() -> bool {
+    nginx::is_here()
+}
+
+/// File in the folder that takes what the server writes.
+const LOG: &str = "server.log";
+
+/// A child process that dies with its owner.
+#[derive(Debug)]
+pub(crate) struct Killed(pub(crate) Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // Its children first: nginx's master would start them again.
+        let tree = Processes::tree(self.0.id() as i32);
+        let _ = self.0.kill();
+        tree.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A temporary folder that goes with its owner.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(parent: &Path) -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("headwater-load-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&path).with_context(|| format!("could not make {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A loopback address that was free a moment ago, for servers that cannot choose one themselves.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
+}

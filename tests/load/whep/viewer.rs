@@ -1,0 +1,218 @@
+//! One WHEP viewer: joins, then counts packets, finds gaps, reports once a second, and reads marks if it is a sample.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::time::MissedTickBehavior;
+
+use super::dtls::{Identity, Srtp};
+use super::sdp::{self, Answer, Credentials, VIDEO_PAYLOADS};
+use super::stun;
+use crate::http::Client;
+use crate::mark::Mark;
+use crate::tally::Tally;
+use crate::udp::Socket;
+
+/// What one viewer watches.
+#[derive(Clone)]
+pub(crate) struct Viewer {
+    pub(crate) server: SocketAddr,
+    /// Path of the WHEP endpoint.
+    pub(crate) path: String,
+    /// True for a viewer that decrypts every packet and reads marks.
+    pub(crate) reads_marks: bool,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) tally: Arc<Tally>,
+}
+
+impl Viewer {
+    /// Joins; the session then is [`Joined::watch`]ed or [`Joined::leave`]s.
+    ///
+    /// # Errors
+    /// The server refused, or a step of the handshake did not end in time.
+    pub(crate) async fn join(self) -> Result<Joined> {
+        let socket = Socket::bind()?;
+        let ours = Credentials { ufrag: random_text(8), pwd: random_text(24) };
+        let started = Instant::now();
+        let mut client = Client::new(self.server);
+        let answer = client.post_sdp(&self.path, &sdp::offer(&ours, &self.identity.fingerprint)).await?;
+        let resource = answer.header("location").unwrap_or_default().to_owned();
+        ensure!(answer.status == 201, "WHEP refused: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        let remote = Answer::parse(answer.text()?)?;
+        socket.connect(remote.address).await?;
+        check(&socket, &ours, &remote.credentials).await.context("ICE")?;
+        let mut early = Vec::new();
+        let srtp = self.identity.shake_hands(&socket, |packet| early.push(packet.to_vec())).await.context("DTLS")?;
+        let mut watch = Watch {
+            tally: Arc::clone(&self.tally),
+            reads_marks: self.reads_marks,
+            srtp,
+            tracks: Vec::new(),
+            mark: None,
+            broken: 0,
+        };
+        early.iter().for_each(|packet| watch.on_packet(packet));
+        while watch.tracks.is_empty() {
+            let received = tokio::time::timeout(FIRST_PACKET_WITHIN, socket.receive(|packet| watch.on_packet(packet)));
+            received.await.context("no media after the handshake")??;
+        }
+        self.tally.joined_us(started.elapsed().as_micros() as u32);
+        Ok(Joined { socket, ours, theirs: remote.credentials, resource, client, watch })
+    }
+}
+
+/// A viewer that receives media.
+pub(crate) struct Joined {
+    socket: Socket,
+    ours: Credentials,
+    theirs: Credentials,
+    resource: String,
+    client: Client,
+    watch: Watch,
+}
+
+impl Joined {
+    /// Receives until aborted.
+    ///
+    /// # Errors
+    /// The session broke, or a sample's packet could not be decrypted.
+    pub(crate) async fn watch(mut self) -> Result<()> {
+        let mut clock = tokio::time::interval(REPORT_EVERY);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last_check = Instant::now();
+        loop {
+            tokio::select! {
+                received = self.socket.receive(|packet| self.watch.on_packet(packet)) => received?,
+                _ = clock.tick() => {
+                    ensure!(self.watch.broken == 0, "{} packets could not be decrypted", self.watch.broken);
+                    if let Some(report) = self.watch.report()? {
+                        self.socket.send(&report).await?;
+                    }
+                    // Consent expires after 30 s without a check (RFC 7675 §5.1).
+                    if last_check.elapsed() >= CHECK_EVERY {
+                        last_check = Instant::now();
+                        self.socket.send(&stun::request(&self.ours, &self.theirs, rand::random())).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the session as WHEP wants it.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub(crate) async fn leave(mut self) -> Result<()> {
+        let path = self.resource.splitn(4, '/').nth(3).filter(|_| self.resource.contains("://"));
+        let path = path.map_or_else(|| self.resource.clone(), |p| format!("/{p}"));
+        self.client.delete(&path).await?;
+        Ok(())
+    }
+}
+
+/// Sends binding requests until one is answered (RFC 8445 §7.2).
+async fn check(socket: &Socket, ours: &Credentials, theirs: &Credentials) -> Result<()> {
+    for _ in 0..CHECKS {
+        let transaction = rand::random();
+        socket.send(&stun::request(ours, theirs, transaction)).await?;
+        let mut ok = false;
+        let answered = tokio::time::timeout(CHECK_ANSWER_WITHIN, async {
+            while !ok {
+                socket.receive(|packet| ok |= stun::is_success(packet, transaction)).await?;
+            }
+            anyhow::Ok(())
+        });
+        match answered.await {
+            Ok(result) => return result,
+            Err(_) => continue,
+        }
+    }
+    bail!("no answer to {CHECKS} checks")
+}
+
+/// Counts the packets of one session.
+struct Watch {
+    tally: Arc<Tally>,
+    reads_marks: bool,
+    srtp: Srtp,
+    tracks: Vec<Track>,
+    /// The mark of the picture whose packets come now.
+    mark: Option<Mark>,
+    broken: u64,
+}
+
+struct Track {
+    ssrc: u32,
+    video: bool,
+    /// Extended highest sequence number (RFC 3550 §6.4.1).
+    highest: u32,
+}
+
+impl Watch {
+    fn on_packet(&mut self, packet: &[u8]) {
+        // RFC 5761 §4: RTCP packet types are told apart from RTP payload types by the second byte.
+        if packet.len() < 12 || packet[0] >> 6 != 2 || (192..=223).contains(&packet[1]) {
+            return;
+        }
+        self.tally.add_bytes(packet.len());
+        self.tally.add_packets(1);
+        let (marker, payload_type) = (packet[1] >> 7 == 1, packet[1] & 0x7f);
+        let sequence = u16::from_be_bytes([packet[2], packet[3]]);
+        let ssrc = u32::from_be_bytes([packet[8], packet[9], packet[10], packet[11]]);
+        let video = VIDEO_PAYLOADS.contains(&payload_type);
+        match self.tracks.iter_mut().find(|t| t.ssrc == ssrc) {
+            None => self.tracks.push(Track { ssrc, video, highest: u32::from(sequence) }),
+            Some(track) => {
+                let step = sequence.wrapping_sub(track.highest as u16);
+                if step < 0x8000 {
+                    track.highest += u32::from(step);
+                    self.tally.add_lost(u64::from(step.saturating_sub(1)));
+                }
+            }
+        }
+        if self.reads_marks {
+            match self.srtp.incoming.decrypt_rtp(packet) {
+                Ok(plain) if video => {
+                    self.mark = Mark::find(&plain[..plain.len().min(MARK_WITHIN_BYTES)]).map(|(m, _)| m).or(self.mark);
+                }
+                Ok(_) => {}
+                Err(_) => self.broken += 1,
+            }
+        }
+        if video && marker {
+            self.tally.add_picture();
+            if let Some(mark) = self.mark.take() {
+                self.tally.latency_us(mark.age_us());
+            }
+        }
+    }
+
+    /// A receiver report about the video (RFC 3550 §6.4.2), encrypted.
+    fn report(&mut self) -> Result<Option<Vec<u8>>> {
+        let Some(track) = self.tracks.iter().find(|t| t.video) else { return Ok(None) };
+        let mut report = vec![0x81, 201, 0, 7];
+        report.extend_from_slice(&OUR_SSRC.to_be_bytes());
+        report.extend_from_slice(&track.ssrc.to_be_bytes());
+        report.extend_from_slice(&[0; 4]);
+        report.extend_from_slice(&track.highest.to_be_bytes());
+        report.extend_from_slice(&[0; 12]);
+        Ok(Some(self.srtp.outgoing.encrypt_rtcp(&report)?.to_vec()))
+    }
+}
+
+fn random_text(length: usize) -> String {
+    (0..length)
+        .map(|_| char::from(b"abcdefghijklmnopqrstuvwxyz012345"[usize::from(rand::random::<u8>() & 31)]))
+        .collect()
+}
+
+const OUR_SSRC: u32 = 0x4c4f_4144;
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+const CHECKS: u32 = 20;
+const CHECK_ANSWER_WITHIN: Duration = Duration::from_millis(250);
+const FIRST_PACKET_WITHIN: Duration = Duration::from_secs(10);
+/// Where a mark may be: behind the header, an SPS and a PPS.
+const MARK_WITHIN_BYTES: usize = 300;
