@@ -13,6 +13,8 @@ pub mod handshake;
 pub mod ingest;
 pub mod message;
 pub mod mux;
+#[cfg(test)]
+mod recorded_test;
 mod reply;
 pub mod session;
 pub mod tag;

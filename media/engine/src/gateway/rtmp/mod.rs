@@ -9,6 +9,8 @@
 //!
 //! RULE: knows `hub`, `wire::rtmp` and `apps`, and no other gateway.
 
+#[cfg(test)]
+mod client_test;
 mod connection;
 mod fanout;
 mod link;
@@ -17,6 +19,8 @@ mod play;
 mod publish;
 mod ring;
 mod server;
+#[cfg(test)]
+mod server_test;
 
 pub use metrics::Metrics;
 pub use server::Server;

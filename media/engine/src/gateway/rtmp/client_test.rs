@@ -1,0 +1,135 @@
+//! A small RTMP client for the tests of this folder.
+
+use bytes::BytesMut;
+use headwater_wire::codec::h264::DecoderConfig;
+use headwater_wire::rtmp::amf0::{self, Value};
+use headwater_wire::rtmp::chunk::ChunkReader;
+use headwater_wire::rtmp::message::{self, Message, kind};
+use rml_rtmp::handshake::{Handshake, HandshakeProcessResult, PeerType};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// One connection to the server under test.
+pub(super) struct Client<S = TcpStream> {
+    pub(super) socket: S,
+    reader: ChunkReader,
+    buffer: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// After the handshake.
+    pub(super) async fn shake(mut socket: S) -> Self {
+        let mut handshake = Handshake::new(PeerType::Client);
+        socket.write_all(&handshake.generate_outbound_p0_and_p1().unwrap()).await.unwrap();
+        let mut answer = vec![0; 1 + 2 * 1536];
+        socket.read_exact(&mut answer).await.unwrap();
+        let HandshakeProcessResult::Completed { response_bytes, .. } = handshake.process_bytes(&answer).unwrap() else {
+            panic!("the handshake is not complete");
+        };
+        socket.write_all(&response_bytes).await.unwrap();
+        let mut client = Self { socket, reader: ChunkReader::default(), buffer: BytesMut::new() };
+        client.send(kind::SET_CHUNK_SIZE, 0, 0, &60_000_u32.to_be_bytes()).await;
+        client
+    }
+
+    /// After `connect` and `createStream`.
+    pub(super) async fn connected(socket: S) -> Self {
+        let mut client = Self::shake(socket).await;
+        client.connect("live").await;
+        client.until_code("NetConnection.Connect.Success").await;
+        client.command(0, &["createStream".into(), 2.0.into(), Value::Null]).await;
+        client
+    }
+
+    pub(super) async fn connect(&mut self, app: &str) {
+        let object = Value::Object(vec![("app".to_owned(), app.into())]);
+        self.command(0, &["connect".into(), 1.0.into(), object]).await;
+    }
+
+    /// A publisher with an H.264 header sent.
+    pub(super) async fn publisher(socket: S, name: &str) -> Self {
+        let mut client = Self::connected(socket).await;
+        client.ask("publish", name).await;
+        client.until_code("NetStream.Publish.Start").await;
+        let config = DecoderConfig::from_parameter_sets(vec![0x67, 66, 0, 31].into(), vec![0x68].into()).unwrap();
+        client.send(kind::VIDEO, 1, 0, &[&[0x17, 0, 0, 0, 0], &config.encode()[..]].concat()).await;
+        client
+    }
+
+    pub(super) async fn player(socket: S, name: &str) -> Self {
+        let mut client = Self::connected(socket).await;
+        client.ask("play", name).await;
+        client.until_code("NetStream.Play.Start").await;
+        client
+    }
+
+    pub(super) async fn ask(&mut self, what: &str, name: &str) {
+        self.command(1, &[what.into(), 3.0.into(), Value::Null, name.into()]).await;
+    }
+
+    pub(super) async fn command(&mut self, stream: u32, values: &[Value]) {
+        self.send(kind::COMMAND_AMF0, stream, 0, &amf0::encode(values)).await;
+    }
+
+    /// One picture whose first byte of data is `mark`.
+    pub(super) async fn picture(&mut self, ms: u32, key: bool, mark: u8, bytes: usize) {
+        let mut body = vec![if key { 0x17 } else { 0x27 }, 1, 0, 0, 0, mark];
+        body.resize(6 + bytes, mark);
+        self.send(kind::VIDEO, 1, ms, &body).await;
+    }
+
+    pub(super) async fn send(&mut self, kind: u8, stream: u32, ms: u32, body: &[u8]) {
+        let mut out = BytesMut::new();
+        message::write(&mut out, kind, stream, ms, body, &[]);
+        self.socket.write_all(&out).await.unwrap();
+    }
+
+    /// The next message, or `None` at the end.
+    pub(super) async fn next(&mut self) -> Option<Message> {
+        loop {
+            let mut input = &self.buffer[..];
+            let before = input.len();
+            let message = self.reader.next(&mut input).unwrap();
+            let taken = before - input.len();
+            let _ = self.buffer.split_to(taken);
+            if message.is_some() {
+                return message;
+            }
+            if self.socket.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// Skips messages up to the status with this code.
+    pub(super) async fn until_code(&mut self, code: &str) {
+        while let Some(message) = self.next().await {
+            if message.kind == kind::COMMAND_AMF0 {
+                let values = amf0::decode(&message.payload).unwrap();
+                if values.last().and_then(|v| v.get("code")).and_then(Value::as_str) == Some(code) {
+                    return;
+                }
+            }
+        }
+        panic!("the connection ended before {code}");
+    }
+
+    /// Marks of the next `count` pictures.
+    pub(super) async fn marks(&mut self, count: usize) -> Vec<u8> {
+        let mut marks = Vec::new();
+        while marks.len() < count {
+            let message = self.next().await.expect("the connection ended before the picture");
+            if message.kind == kind::VIDEO && message.payload[1] == 1 {
+                assert!(message.payload[5..].iter().all(|&b| b == message.payload[5]), "a picture is torn");
+                marks.push(message.payload[5]);
+            }
+        }
+        marks
+    }
+
+    /// True once the server has closed the connection.
+    pub(super) async fn is_closed(&mut self) -> bool {
+        while self.next().await.is_some() {}
+        true
+    }
+}

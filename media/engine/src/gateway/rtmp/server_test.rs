@@ -1,0 +1,318 @@
+//! The RTMP server as its peers see it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_api::{StreamName, config};
+use headwater_wire::rtmp::message::kind;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Server;
+use super::client_test::Client;
+use crate::apps::Apps;
+use crate::hub::{Hub, Limits};
+
+struct Running {
+    address: SocketAddr,
+    tls_address: Option<SocketAddr>,
+    hub: Hub,
+    drain: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+fn serve(max_connections: usize, tls: Option<Arc<rustls::ServerConfig>>) -> Running {
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let config = config::Rtmp { listen: any, tls_listen: any, max_connections: max_connections.try_into().unwrap() };
+    let server = Server::bind(&config, tls).unwrap();
+    let (address, tls_address) = (server.local_addr(), server.tls_local_addr());
+    let (hub, drain) = (Hub::new(Limits::default()), CancellationToken::new());
+    let task = tokio::spawn(server.run(hub.clone(), Apps::new(["live".to_owned()]), drain.clone()));
+    Running { address, tls_address, hub, drain, task }
+}
+
+impl Running {
+    async fn socket(&self) -> TcpStream {
+        let socket = TcpStream::connect(self.address).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket
+    }
+
+    async fn publisher(&self, name: &str) -> Client {
+        Client::publisher(self.socket().await, name).await
+    }
+
+    async fn player(&self, name: &str) -> Client {
+        Client::player(self.socket().await, name).await
+    }
+}
+
+#[tokio::test]
+async fn a_player_starts_at_the_last_key_frame_and_follows() {
+    let server = serve(9, None);
+    let mut publisher = server.publisher("demo?token=secret").await;
+    for (ms, key, mark) in [(0, true, 1), (33, false, 2), (66, true, 3), (99, false, 4)] {
+        publisher.picture(ms, key, mark, 20_000).await;
+    }
+    let mut first = server.player("demo").await;
+    assert_eq!(first.marks(2).await, [3, 4]);
+    publisher.picture(133, false, 5, 200_000).await;
+    assert_eq!(first.marks(1).await, [5]);
+    let mut second = server.player("demo").await;
+    assert_eq!(second.marks(3).await, [3, 4, 5]);
+    publisher.picture(166, false, 6, 10).await;
+    assert_eq!((first.marks(1).await, second.marks(1).await), (vec![6], vec![6]));
+    let stream = server.hub.stream(&StreamName::new("live", "demo").unwrap()).unwrap();
+    assert_eq!(stream.status().viewers.rtmp, 2);
+}
+
+#[tokio::test]
+async fn a_hundred_players_of_one_stream_all_get_every_picture() {
+    let server = serve(200, None);
+    let mut publisher = server.publisher("demo").await;
+    publisher.picture(0, true, 0, 1_000).await;
+    let mut players = Vec::new();
+    for _ in 0..100 {
+        players.push(server.player("demo").await);
+    }
+    for mark in 1..=10 {
+        publisher.picture(u32::from(mark) * 33, false, mark, 1_000).await;
+    }
+    for player in &mut players {
+        assert_eq!(player.marks(11).await, (0..=10).collect::<Vec<u8>>());
+    }
+}
+
+#[tokio::test]
+async fn sound_rides_with_the_next_picture_and_waits_45_ms_at_most() {
+    let server = serve(9, None);
+    let mut publisher = server.publisher("demo").await;
+    publisher.send(kind::AUDIO, 1, 0, &[0xaf, 0, 0x11, 0x90]).await;
+    publisher.picture(0, true, 1, 10).await;
+    let mut player = server.player("demo").await;
+    player.marks(1).await;
+    // No picture follows: the timer sends it.
+    publisher.send(kind::AUDIO, 1, 10, &[0xaf, 1, 7]).await;
+    let message = player.next().await.unwrap();
+    assert_eq!((message.kind, &message.payload[..]), (kind::AUDIO, &[0xaf, 1, 7][..]));
+    publisher.send(kind::AUDIO, 1, 31, &[0xaf, 1, 8]).await;
+    publisher.picture(33, false, 2, 10).await;
+    let order = [player.next().await.unwrap().kind, player.next().await.unwrap().kind];
+    assert_eq!(order, [kind::AUDIO, kind::VIDEO]);
+}
+
+#[tokio::test]
+async fn a_second_publisher_is_refused_and_the_first_goes_on() {
+    let server = serve(9, None);
+    let mut first = server.publisher("demo").await;
+    let mut second = Client::connected(server.socket().await).await;
+    second.ask("publish", "demo").await;
+    second.until_code("NetStream.Publish.BadName").await;
+    second.ask("publish", "../etc").await;
+    second.until_code("NetStream.Publish.BadName").await;
+    first.picture(0, true, 9, 10).await;
+    assert_eq!(server.player("demo").await.marks(1).await, [9]);
+}
+
+#[tokio::test]
+async fn unknown_apps_and_streams_are_refused_with_a_status() {
+    let server = serve(9, None);
+    let mut client = Client::shake(server.socket().await).await;
+    client.connect("other").await;
+    client.until_code("NetConnection.Connect.Rejected").await;
+    assert!(client.is_closed().await);
+    let mut client = Client::connected(server.socket().await).await;
+    client.ask("play", "nobody").await;
+    client.until_code("NetStream.Play.StreamNotFound").await;
+    let mut publisher = server.publisher("nobody").await;
+    publisher.picture(0, true, 1, 10).await;
+    client.ask("play", "nobody").await;
+    assert_eq!(client.marks(1).await, [1], "the same connection may ask again");
+}
+
+#[tokio::test]
+async fn the_end_of_a_stream_is_told_and_its_next_life_can_be_played_on_the_same_connection() {
+    let server = serve(9, None);
+    let mut publisher = server.publisher("demo").await;
+    publisher.picture(0, true, 1, 10).await;
+    let mut player = server.player("demo").await;
+    player.marks(1).await;
+    drop(publisher);
+    player.until_code("NetStream.Play.UnpublishNotify").await;
+    let eof = player.next().await.unwrap();
+    assert_eq!((eof.kind, &eof.payload[..]), (kind::USER_CONTROL, &[0, 1, 0, 0, 0, 1][..]));
+    let mut publisher = server.publisher("demo").await;
+    publisher.picture(0, true, 2, 10).await;
+    player.ask("play", "demo").await;
+    assert_eq!(player.marks(1).await, [2]);
+}
+
+#[tokio::test]
+async fn a_player_that_does_not_read_loses_pictures_up_to_a_key_frame_and_harms_nobody() {
+    let server = serve(9, None);
+    let mut publisher = server.publisher("demo").await;
+    publisher.picture(0, true, 0, 1_000).await;
+    let mut slow = server.player("demo").await;
+    let mut fast = server.player("demo").await;
+    fast.marks(1).await;
+    // 60 MB: more than the socket buffers hold. Every fourth picture is a key frame; marks tell them apart.
+    for n in 1..=240_u32 {
+        publisher.picture(n * 33, n % 4 == 0, n as u8, 250_000).await;
+        assert_eq!(fast.marks(1).await, [n as u8], "the fast player gets every picture");
+    }
+    let mut last = slow.marks(1).await[0];
+    let mut gaps = 0;
+    while last != 240 {
+        let mark = slow.marks(1).await[0];
+        if mark != last + 1 {
+            assert_eq!(mark % 4, 0, "goes on at a key frame, not at {mark} after {last}");
+            gaps += 1;
+        }
+        last = mark;
+    }
+    assert!(gaps >= 1, "nothing was lost: the test sends too little");
+}
+
+#[tokio::test]
+async fn a_player_that_never_reads_is_closed_after_ten_seconds() {
+    let server = serve(9, None);
+    let mut publisher = server.publisher("demo").await;
+    publisher.picture(0, true, 0, 1_000).await;
+    let slow = server.player("demo").await;
+    let mut fast = server.player("demo").await;
+    fast.marks(1).await;
+    for n in 1..=120_u32 {
+        publisher.picture(n * 33, n % 4 == 0, 1, 250_000).await;
+        fast.marks(1).await;
+    }
+    let stream = server.hub.stream(&StreamName::new("live", "demo").unwrap()).unwrap();
+    assert_eq!(stream.status().viewers.rtmp, 2);
+    tokio::time::pause();
+    let start = Instant::now();
+    while stream.status().viewers.rtmp == 2 {
+        // A publisher that is heard, and a fast player that reads: only the slow one may go.
+        publisher.picture(5_000, false, 1, 10).await;
+        fast.marks(1).await;
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert!(start.elapsed() <= Duration::from_secs(21), "{:?}", start.elapsed());
+    drop(slow);
+}
+
+#[tokio::test]
+async fn a_silent_publisher_is_closed_after_ten_seconds() {
+    let server = serve(9, None);
+    let mut publisher = server.publisher("demo").await;
+    publisher.picture(0, true, 1, 10).await;
+    server.player("demo").await.marks(1).await;
+    tokio::time::pause();
+    let start = Instant::now();
+    assert!(publisher.is_closed().await);
+    let took = start.elapsed();
+    assert!((Duration::from_millis(9_500)..=Duration::from_millis(10_100)).contains(&took), "{took:?}");
+    assert!(server.hub.streams().is_empty());
+}
+
+#[tokio::test]
+async fn half_a_handshake_is_closed_after_five_seconds() {
+    let server = serve(9, None);
+    let mut socket = server.socket().await;
+    socket.write_all(&[3; 700]).await.unwrap();
+    tokio::time::pause();
+    let start = Instant::now();
+    socket.read_to_end(&mut Vec::new()).await.unwrap();
+    assert!(start.elapsed() <= Duration::from_millis(5_100));
+}
+
+#[tokio::test]
+async fn messages_that_crash_others_close_one_connection_and_the_server_goes_on() {
+    let server = serve(9, None);
+    let nested: Vec<u8> = [&[2, 0, 1, b'x', 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &[3, 0, 1, b'a'].repeat(5_000)].concat();
+    let too_short = [2, 0, 7, b'c', b'o', b'n', b'n', b'e', b'c', b't'];
+    for body in [&nested[..], &too_short[..], &[]] {
+        let mut client = Client::shake(server.socket().await).await;
+        client.send(kind::COMMAND_AMF0, 0, 0, body).await;
+        assert!(client.is_closed().await);
+    }
+    let mut garbage = server.socket().await;
+    garbage.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    assert_eq!(garbage.read_to_end(&mut Vec::new()).await.unwrap_or(0), 0);
+    server.publisher("demo").await;
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_closed_at_once() {
+    let server = serve(1, None);
+    let first = server.publisher("demo").await;
+    let mut second = server.socket().await;
+    assert_eq!(second.read_to_end(&mut Vec::new()).await.unwrap_or(0), 0);
+    drop(first);
+}
+
+#[tokio::test]
+async fn a_drain_tells_publishers_and_players_and_ends() {
+    let server = serve(9, None);
+    let mut publisher = server.publisher("demo").await;
+    publisher.picture(0, true, 1, 10).await;
+    let mut player = server.player("demo").await;
+    player.marks(1).await;
+    server.drain.cancel();
+    publisher.until_code("NetConnection.Connect.Closed").await;
+    player.until_code("NetStream.Play.UnpublishNotify").await;
+    player.until_code("NetConnection.Connect.Closed").await;
+    assert!(publisher.is_closed().await && player.is_closed().await);
+    server.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn b_frames_are_told_with_the_setting_that_ends_them() {
+    let server = serve(9, None);
+    let mut publisher = server.publisher("demo").await;
+    publisher.picture(0, true, 1, 10).await;
+    publisher.send(kind::VIDEO, 1, 33, &[0x27, 1, 0, 0, 66, 0, 0, 0, 1, 0x41]).await;
+    server.player("demo").await.marks(1).await;
+    let stream = server.hub.stream(&StreamName::new("live", "demo").unwrap()).unwrap();
+    stream.tracks().wait_for(|tracks| tracks.b_frames).await.unwrap();
+    let notices = stream.status().notices;
+    assert_eq!(notices[0].code, "b_frames");
+    assert!(notices[0].message.contains("zerolatency"));
+}
+
+#[tokio::test]
+async fn rtmps_is_the_same_inside_tls() {
+    let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let certificate = key.cert.der().clone();
+    let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], private)
+        .unwrap();
+    let server = serve(9, Some(Arc::new(config)));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+    let connect = async || {
+        let socket = TcpStream::connect(server.tls_address.unwrap()).await.unwrap();
+        connector.connect("localhost".try_into().unwrap(), socket).await.unwrap()
+    };
+    let mut publisher = Client::publisher(connect().await, "demo").await;
+    publisher.picture(0, true, 1, 100_000).await;
+    let mut player = Client::player(connect().await, "demo").await;
+    assert_eq!(player.marks(1).await, [1]);
+    for mark in 2..20 {
+        publisher.picture(u32::from(mark) * 33, false, mark, 100_000).await;
+        assert_eq!(player.marks(1).await, [mark]);
+    }
+}
