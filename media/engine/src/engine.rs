@@ -95,7 +95,12 @@ impl Engine {
         let mut tasks: JoinSet<()> = JoinSet::new();
         let deadline = Duration::from_millis(u64::from(config.node.drain_ms.get()));
         tasks.spawn(rtmp.run(hub.clone(), apps.clone(), drain.clone()));
-        let router = http::router(http::State::new(http::Parts { hub, apps }));
+        let router = http::router(http::State::new(http::Parts {
+            hub,
+            apps,
+            node_id: config.node.id.clone(),
+            endpoints: endpoints.clone(),
+        }));
         tasks.spawn(http.run(router, drain.clone(), deadline));
         if let Err(e) = announce(&config.node.data_dir, &endpoints) {
             log::error!(err:% = Chain(&e); "could not write where the engine listens");

@@ -3,11 +3,14 @@
 //! Requests come in through `server`, are sorted by `router`, and ask the hub or a gateway. What a gateway does is not
 //! known here; `hls` and `whep` only translate between it and HTTP.
 
+mod assets;
 mod body;
 mod connection;
 mod error;
 mod hls;
+mod pages;
 mod patience;
+mod rest;
 mod router;
 mod server;
 mod state;

@@ -4,13 +4,15 @@ use axum::Router;
 
 use super::error::{Code, Problem};
 use super::state::State;
-use super::{hls, whep};
+use super::{hls, pages, rest, whep};
 
 /// All paths of the public web server.
 pub fn router(state: State) -> Router {
     Router::new()
         .merge(hls::routes())
         .merge(whep::routes())
+        .merge(rest::routes())
+        .merge(pages::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(state)

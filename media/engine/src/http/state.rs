@@ -3,6 +3,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use headwater_api::endpoints::Endpoints;
+
 use crate::apps::Apps;
 use crate::hub::Hub;
 
@@ -17,6 +19,10 @@ pub struct Parts {
     pub hub: Hub,
     /// Which apps exist.
     pub apps: Apps,
+    /// This node's name.
+    pub node_id: String,
+    /// Where it listens.
+    pub endpoints: Endpoints,
 }
 
 impl State {

@@ -1,0 +1,166 @@
+// The player page: reads its address, draws what the player says, and takes clicks and keys.
+
+import { run } from "./player.js";
+import { seconds } from "../format.js";
+
+const $ = (name) => document.getElementById(name);
+const video = $("video");
+const body = document.body;
+
+const parameters = new URLSearchParams(location.search);
+const yes = (name, otherwise) => {
+  const value = parameters.get(name);
+  return value === null ? otherwise : !["false", "0", "no", "off"].includes(value.toLowerCase());
+};
+const app = decodeURIComponent(location.pathname.split("/")[1] ?? "");
+// Ant Media's links sometimes carry the app in the id.
+const given = parameters.get("id") ?? parameters.get("name") ?? "";
+const id = given.startsWith(`${app}/`) ? given.slice(app.length + 1) : given;
+const token = parameters.get("token");
+
+const BADGES = { loading: "Connecting", waiting: "Waiting", live: "Live", reconnecting: "Reconnecting", wrong: "Not found" };
+
+const view = {
+  state(name, sentence) {
+    body.dataset.state = name;
+    $("badge-text").textContent = BADGES[name];
+    if ($("message").textContent !== sentence) $("message").textContent = sentence;
+    $("hint").textContent = name === "waiting" ? "Playback begins by itself." : "";
+  },
+  transport(name, label) {
+    body.dataset.transport = name ?? "";
+    $("transport").textContent = label;
+  },
+  latency(value) {
+    if (value === null) delete body.dataset.latency;
+    else body.dataset.latency = value.toFixed(3);
+    $("latency").textContent = value === null ? "" : seconds(value);
+  },
+  notice(sentence) {
+    $("notice-text").textContent = sentence;
+    $("notice").hidden = !sentence;
+  },
+  /** Media is attached, or about to be: let it play. */
+  ready: () => startVideo(),
+};
+
+async function startVideo() {
+  if (stopped) return;
+  try {
+    await video.play();
+  } catch (e) {
+    // Browsers play sound only after a click; a picture without sound is better than none.
+    if (e.name !== "NotAllowedError") return;
+    if (!video.muted) {
+      video.muted = true;
+      return startVideo();
+    }
+    stopped = true;
+    draw();
+  }
+}
+
+/** True while the viewer has stopped it, or has not yet started it. */
+let stopped = !yes("autoplay", true);
+let running;
+
+function start() {
+  stopped = false;
+  running ??= run({ video, app, id, token, playOrder: parameters.get("playOrder"), signal: new AbortController().signal, view });
+  startVideo();
+  draw();
+}
+
+function stop() {
+  stopped = true;
+  video.pause();
+  draw();
+}
+
+function draw() {
+  body.dataset.paused = String(stopped);
+  body.dataset.muted = String(video.muted || video.volume === 0);
+  $("start").hidden = !stopped;
+  $("play").ariaLabel = stopped ? "Play" : "Pause";
+  $("play").title = `${stopped ? "Play" : "Pause"} (space)`;
+  $("mute").ariaLabel = video.muted ? "Unmute" : "Mute";
+  $("mute").title = `${video.muted ? "Unmute" : "Mute"} (m)`;
+  $("mute").ariaPressed = String(video.muted);
+  $("volume").value = video.muted ? 0 : video.volume;
+  $("unmute").hidden = stopped || !video.muted || body.dataset.state !== "live" || unmuteSeen;
+}
+
+/** The big button goes away once the viewer has chosen. */
+let unmuteSeen = false;
+
+const toggle = () => (stopped ? start() : stop());
+const toggleMute = () => {
+  unmuteSeen = true;
+  video.muted = !video.muted;
+  if (!video.muted && video.volume === 0) video.volume = 1;
+};
+const toggleFullscreen = () => {
+  if (document.fullscreenElement) document.exitFullscreen();
+  else if ($("stage").requestFullscreen) $("stage").requestFullscreen().catch(() => {});
+  else video.webkitEnterFullscreen?.();
+};
+
+$("start").onclick = start;
+$("play").onclick = toggle;
+$("mute").onclick = toggleMute;
+$("unmute").onclick = toggleMute;
+$("fullscreen").onclick = toggleFullscreen;
+$("volume").oninput = () => {
+  unmuteSeen = true;
+  video.volume = Number($("volume").value);
+  video.muted = video.volume === 0;
+};
+$("notice-close").onclick = () => view.notice("");
+video.onvolumechange = draw;
+video.ondblclick = toggleFullscreen;
+video.onclick = () => {
+  // On a touch screen a tap shows the controls first.
+  if (matchMedia("(hover: hover)").matches || body.dataset.controls === "shown") toggle();
+};
+video.oncontextmenu = (event) => event.preventDefault();
+document.addEventListener("fullscreenchange", () => {
+  $("fullscreen").ariaLabel = document.fullscreenElement ? "Leave full screen" : "Full screen";
+});
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  const onButton = event.target instanceof HTMLButtonElement;
+  const action = { " ": onButton ? null : toggle, k: toggle, m: toggleMute, f: toggleFullscreen }[event.key.toLowerCase()];
+  showControls();
+  if (!action) return;
+  event.preventDefault();
+  action();
+});
+
+let hide;
+function showControls() {
+  body.dataset.controls = "shown";
+  clearTimeout(hide);
+  hide = setTimeout(() => {
+    const busy = $("bar").contains(document.activeElement) && document.activeElement.matches(":focus-visible");
+    if (!busy && body.dataset.state === "live" && !stopped) body.dataset.controls = "hidden";
+  }, 2500);
+}
+for (const event of ["pointermove", "pointerdown", "focusin"]) document.addEventListener(event, showControls);
+new MutationObserver(() => {
+  draw();
+  showControls();
+}).observe(body, { attributeFilter: ["data-state"] });
+
+document.title = id ? `${id} · Headwater` : "Headwater";
+$("name").textContent = `${app}/${id}`;
+video.muted = yes("mute", true);
+draw();
+showControls();
+if (!id) {
+  view.state("wrong", "This address names no stream.");
+  $("hint").textContent = `Add ?id=STREAM to it, such as /${app}/play.html?id=demo.`;
+} else if (!stopped) {
+  start();
+} else {
+  view.state("loading", "");
+}

@@ -1,0 +1,120 @@
+// The settings a publisher needs, ready to be copied. Used by the dashboard and by each app's own page.
+
+import { element } from "./element.js";
+
+/** What an app or a stream id may be; the engine has the same rule. */
+const NAME = "[A-Za-z0-9_\\-][A-Za-z0-9_.\\-]{0,63}";
+
+/** Fills `section` with the settings for this node. `app` given: for this app alone. */
+export function publishSection(section, node, { app, heading = "h2" } = {}) {
+  const port = node.rtmp_port === 1935 ? "" : `:${node.rtmp_port}`;
+  const apps = app ? [app] : node.apps;
+  const appPick = element("select", { id: "app" }, ...apps.map((name) => element("option", { value: name }, name)));
+  const idPick = element("input", {
+    id: "stream-id", value: "demo", pattern: NAME, maxLength: 64, required: true, autocomplete: "off", autocapitalize: "off", spellcheck: false,
+  });
+  const panels = element("div", {});
+  const kinds = [["OBS Studio", obs], ["ffmpeg", ffmpeg], ["GStreamer", gstreamer]];
+  const tabs = kinds.map(([name], index) =>
+    element("button", { type: "button", role: "tab", id: `tab-${index}`, onclick: () => choose(index) }, name));
+  const tablist = element("div", { role: "tablist", ariaLabel: "Publishing program" }, ...tabs);
+  let chosen = 0;
+
+  function choose(index) {
+    chosen = index;
+    for (const [at, tab] of tabs.entries()) {
+      tab.ariaSelected = String(at === index);
+      tab.tabIndex = at === index ? 0 : -1;
+      tab.setAttribute("aria-controls", "publish-panel");
+    }
+    draw();
+  }
+
+  function draw() {
+    const id = idPick.validity.valid ? idPick.value : "demo";
+    const server = `rtmp://${location.hostname}${port}/${appPick.value}`;
+    const panel = element("div", { role: "tabpanel", id: "publish-panel" }, ...kinds[chosen][1](server, id));
+    panel.setAttribute("aria-labelledby", `tab-${chosen}`);
+    const watch = `/${appPick.value}/play.html?id=${encodeURIComponent(id)}`;
+    panels.replaceChildren(panel, element("div", { className: "field watch" },
+      element("span", {}, "Then watch it here"), copyable(new URL(watch, location.href).href, watch)));
+  }
+
+  tablist.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    choose((chosen + step + tabs.length) % tabs.length);
+    tabs[chosen].focus();
+  });
+  appPick.onchange = draw;
+  idPick.oninput = draw;
+  choose(0);
+  const pick = element("div", { className: "pick" },
+    ...(apps.length > 1 ? [element("label", {}, "App", appPick)] : []), element("label", {}, "Stream key", idPick));
+  section.replaceChildren(
+    element(heading, { id: "publish-title" }, app ? `Publish to ${app}` : "Publish a stream"),
+    element("p", { className: "lead" }, "Any program that speaks RTMP will do. Choose a stream key; whoever knows the address can watch it."),
+    element("div", { className: "card" }, pick, tablist, panels));
+}
+
+function obs(server, id) {
+  return [
+    element("p", {}, "Settings → Stream: service “Custom…”."),
+    field("Server", server),
+    field("Stream key", id),
+    element("ul", { className: "tips" },
+      element("li", {}, "Settings → Output → Output mode “Advanced” → ", bold("Tune: zerolatency"), ", or custom x264 options ", bold("bframes=0"),
+        ". With other encoders set ", bold("B-frames to 0"), ". Browsers cannot play B-frames over WebRTC; such a stream is shown over LL-HLS."),
+      element("li", {}, bold("Keyframe interval: 2 s"), ". Longer means that LL-HLS starts later."),
+      element("li", {}, "Encoder H.264, sound AAC.")),
+  ];
+}
+
+function ffmpeg(server, id) {
+  const command = `ffmpeg -re -i VIDEO.mp4 \\
+  -c:v libx264 -preset veryfast -tune zerolatency -pix_fmt yuv420p -g 60 -b:v 2500k \\
+  -c:a aac -ar 48000 -b:a 128k -f flv ${server}/${id}`;
+  const test = `ffmpeg -re -f lavfi -i testsrc2=s=1280x720:r=30 -f lavfi -i sine=f=440:r=48000 \\
+  -c:v libx264 -preset veryfast -tune zerolatency -pix_fmt yuv420p -g 60 -b:v 2500k \\
+  -c:a aac -b:a 128k -f flv ${server}/${id}`;
+  return [field("A file", command), field("A test picture with a tone", test)];
+}
+
+function gstreamer(server, id) {
+  const command = `gst-launch-1.0 -e flvmux name=mux streamable=true ! rtmp2sink location=${server}/${id} \\
+  videotestsrc is-live=true ! video/x-raw,width=1280,height=720,framerate=30/1 ! videoconvert \\
+  ! x264enc tune=zerolatency bitrate=2500 key-int-max=60 ! h264parse ! queue ! mux. \\
+  audiotestsrc is-live=true ! audioconvert ! audioresample ! avenc_aac ! aacparse ! queue ! mux.`;
+  return [field("A test picture with a tone", command)];
+}
+
+const bold = (text) => element("b", {}, text);
+
+const field = (label, text) => element("div", { className: "field" }, element("span", {}, label), copyable(text));
+
+/** A text with a copy button; with `href` also a button that opens it. */
+function copyable(text, href) {
+  const button = element("button", { type: "button", className: "button" }, "Copy");
+  button.setAttribute("aria-label", `Copy ${text}`);
+  button.onclick = async () => {
+    button.textContent = (await copy(text)) ? "Copied" : "Select it";
+    setTimeout(() => (button.textContent = "Copy"), 1500);
+  };
+  const open = href ? [element("a", { className: "button first", href }, "Open")] : [];
+  return element("div", { className: "copy" }, element("code", { tabIndex: 0 }, text), button, ...open);
+}
+
+/** navigator.clipboard exists only on HTTPS and localhost; this also works without. */
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = element("textarea", { value: text, readOnly: true, className: "offscreen" });
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    return done;
+  }
+}
