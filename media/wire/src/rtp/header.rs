@@ -1,0 +1,74 @@
+//! The fixed RTP header (RFC 3550 §5.1), without contributing sources or extensions.
+//!
+//! | byte | field |
+//! | --- | --- |
+//! | 0 | version 2, no padding, no extension, no CSRC = 0x80 |
+//! | 1 | marker bit, 7 bits payload type |
+//! | 2-3 | sequence number |
+//! | 4-7 | timestamp |
+//! | 8-11 | SSRC |
+
+/// Bytes of the header.
+pub const HEADER_BYTES: usize = 12;
+
+/// What changes from packet to packet and from viewer to viewer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Last packet of a picture.
+    pub marker: bool,
+    /// 0 to 127.
+    pub payload_type: u8,
+    /// Modulo 2^16.
+    pub sequence_number: u16,
+    /// In ticks of the codec's clock, modulo 2^32.
+    pub timestamp: u32,
+    /// The synchronisation source.
+    pub ssrc: u32,
+}
+
+impl Header {
+    /// The header as it goes on the wire.
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut out = [0; HEADER_BYTES];
+        out[0] = 0x80;
+        out[1] = (u8::from(self.marker) << 7) | (self.payload_type & 0x7f);
+        out[2..4].copy_from_slice(&self.sequence_number.to_be_bytes());
+        out[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
+        out[8..12].copy_from_slice(&self.ssrc.to_be_bytes());
+        out
+    }
+
+    /// Reads the fixed part of a header and gives what follows it; `None` if it is cut short, has another version, or
+    /// carries extensions or contributing sources.
+    pub fn parse(packet: &[u8]) -> Option<(Self, &[u8])> {
+        let (head, payload) = packet.split_first_chunk::<HEADER_BYTES>()?;
+        if head[0] != 0x80 {
+            return None;
+        }
+        let header = Self {
+            marker: head[1] & 0x80 != 0,
+            payload_type: head[1] & 0x7f,
+            sequence_number: u16::from_be_bytes([head[2], head[3]]),
+            timestamp: u32::from_be_bytes([head[4], head[5], head[6], head[7]]),
+            ssrc: u32::from_be_bytes([head[8], head[9], head[10], head[11]]),
+        };
+        Some((header, payload))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_reads_back_as_it_was_written() {
+        let header = Header { marker: true, payload_type: 96, sequence_number: 65_535, timestamp: 7, ssrc: 0xdead_beef };
+        let mut packet = header.encode().to_vec();
+        assert_eq!(packet[..4], [0x80, 0xe0, 0xff, 0xff]);
+        packet.push(9);
+        assert_eq!(Header::parse(&packet), Some((header, &[9][..])));
+        for end in 0..HEADER_BYTES {
+            assert_eq!(Header::parse(&packet[..end]), None);
+        }
+    }
+}
