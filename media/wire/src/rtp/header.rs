@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn a_header_reads_back_as_it_was_written() {
-        let header = Header { marker: true, payload_type: 96, sequence_number: 65_535, timestamp: 7, ssrc: 0xdead_beef };
+        let header =
+            Header { marker: true, payload_type: 96, sequence_number: 65_535, timestamp: 7, ssrc: 0xdead_beef };
         let mut packet = header.encode().to_vec();
         assert_eq!(packet[..4], [0x80, 0xe0, 0xff, 0xff]);
         packet.push(9);

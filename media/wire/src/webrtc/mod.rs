@@ -1,1 +1,46 @@
-//! What WebRTC needs before media flows: STUN and ICE-lite, SDP offers and answers (RFC 8445, RFC 8489, RFC 8866, RFC 9725).
+//! What WebRTC needs beside media, as values: STUN for an ICE-lite responder (RFC 8445, RFC 8489), SDP offers and answers
+//! (RFC 8866, RFC 9725), a look at DTLS hellos (RFC 5764), and RTCP (RFC 3550, RFC 4585).
+//!
+//! Must not know sockets, clocks, keys that outlive a call, or which stream is meant.
+
+mod answer;
+mod client_hello;
+mod fingerprint;
+mod offer;
+mod rtcp;
+mod stun;
+
+pub use answer::{Answer, Sending};
+pub use client_hello::{ClientHello, HelloError};
+pub use fingerprint::Fingerprint;
+pub use offer::{MAX_OFFER_BYTES, Media, Offer, OfferError, Section};
+pub use rtcp::{Feedback, SenderReport, goodbye};
+pub use stun::{BindingRequest, Credentials, StunError};
+
+/// What a datagram on a WebRTC port is, by its first byte (RFC 7983 §7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// 0 to 3.
+    Stun,
+    /// 20 to 63.
+    Dtls,
+    /// 128 to 191, and a second byte of 192 to 223 (RFC 5761 §4).
+    Rtcp,
+    /// 128 to 191.
+    Rtp,
+    /// Anything else.
+    Unknown,
+}
+
+impl Kind {
+    /// Sorts a datagram.
+    pub fn of(datagram: &[u8]) -> Self {
+        match datagram {
+            [0..=3, ..] => Self::Stun,
+            [20..=63, ..] => Self::Dtls,
+            [128..=191, 192..=223, ..] => Self::Rtcp,
+            [128..=191, ..] => Self::Rtp,
+            _ => Self::Unknown,
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The answer to a viewer's offer, from a template (RFC 8829 §5.3, RFC 8839, draft-ietf-wish-whep-02 §4.2).
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use super::offer::Section;
+use super::{Credentials, Fingerprint, Media, Offer};
+
+/// What is sent in one section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sending {
+    /// One the offer lists for the codec.
+    pub payload_type: u8,
+    /// The source.
+    pub ssrc: u32,
+}
+
+/// What an answer says beside the sections.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer<'a> {
+    /// Number of the session, for `o=`.
+    pub session_id: u64,
+    /// Our half of the ICE credentials.
+    pub credentials: &'a Credentials,
+    /// Of our certificate.
+    pub fingerprint: Fingerprint,
+    /// Where we listen, best first.
+    pub candidates: &'a [SocketAddr],
+    /// The name both tracks share (RFC 3550 §6.5.1).
+    pub cname: &'a str,
+}
+
+impl Answer<'_> {
+    /// Writes the answer. `sending` stands beside the sections of the offer; `None` rejects one.
+    pub fn encode(&self, offer: &Offer, sending: &[Option<Sending>]) -> String {
+        let mut out = String::with_capacity(2_048);
+        // Writing to a string does not fail.
+        let _ = self.write(&mut out, offer, sending);
+        out
+    }
+
+    fn write(&self, out: &mut String, offer: &Offer, sending: &[Option<Sending>]) -> std::fmt::Result {
+        write!(out, "v=0\r\no=headwater {} 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE", self.session_id)?;
+        let sections = || offer.sections.iter().zip(sending.iter().copied().chain(std::iter::repeat(None)));
+        for (section, _) in sections().filter(|(_, s)| s.is_some()) {
+            write!(out, " {}", section.mid)?;
+        }
+        out.push_str("\r\na=ice-lite\r\na=msid-semantic:WMS *\r\n");
+        let mut first = true;
+        for (section, sending) in sections() {
+            match sending {
+                None => reject(out, section)?,
+                Some(sending) => {
+                    self.accept(out, section, sending, first)?;
+                    first = false;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&self, out: &mut String, section: &Section, sending: Sending, first: bool) -> std::fmt::Result {
+        let Sending { payload_type, ssrc } = sending;
+        let Section { name, protocol, mid, .. } = section;
+        write!(
+            out,
+            "m={name} 9 {protocol} {payload_type}\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\na=sendonly\r\na=rtcp-mux\r\n\
+             a=rtcp-rsize\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=fingerprint:{}\r\na=setup:passive\r\n",
+            self.credentials.ufrag, self.credentials.password, self.fingerprint
+        )?;
+        match section.media {
+            Media::Video => {
+                write!(out, "a=rtpmap:{payload_type} H264/90000\r\n")?;
+                if let Some(entry) = section.h264.iter().find(|e| e.payload_type == payload_type) {
+                    write!(
+                        out,
+                        "a=fmtp:{payload_type} level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={}\r\n",
+                        entry.profile_level_id
+                    )?;
+                    if entry.nack {
+                        write!(out, "a=rtcp-fb:{payload_type} nack\r\n")?;
+                    }
+                    if entry.nack_pli {
+                        write!(out, "a=rtcp-fb:{payload_type} nack pli\r\n")?;
+                    }
+                }
+            }
+            Media::Audio => {
+                write!(
+                    out,
+                    "a=rtpmap:{payload_type} opus/48000/2\r\na=fmtp:{payload_type} minptime=10;stereo=1;sprop-stereo=1;useinbandfec=1\r\n"
+                )?;
+            }
+            Media::Other => {}
+        }
+        write!(
+            out,
+            "a=msid:headwater {name}\r\na=ssrc:{ssrc} cname:{}\r\na=ssrc:{ssrc} msid:headwater {name}\r\n",
+            self.cname
+        )?;
+        if first {
+            for (i, candidate) in self.candidates.iter().enumerate() {
+                // RFC 8445 §5.1.2.1: type preference of a host candidate is 126; earlier ones are preferred.
+                let priority = (126_u32 << 24) | ((65_535_u32.saturating_sub(i as u32)) << 8) | 255;
+                let (ip, port) = (candidate.ip(), candidate.port());
+                write!(out, "a=candidate:{} 1 udp {priority} {ip} {port} typ host\r\n", i + 1)?;
+            }
+            out.push_str("a=end-of-candidates\r\n");
+        }
+        Ok(())
+    }
+}
+
+fn reject(out: &mut String, section: &Section) -> std::fmt::Result {
+    let Section { name, protocol, format, mid, .. } = section;
+    write!(out, "m={name} 0 {protocol} {format}\r\nc=IN IP4 0.0.0.0\r\na=inactive\r\n")?;
+    if !mid.is_empty() {
+        write!(out, "a=mid:{mid}\r\n")?;
+    }
+    Ok(())
+}

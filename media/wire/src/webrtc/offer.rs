@@ -1,0 +1,243 @@
+//! Reading an SDP offer of a viewer (RFC 8866, RFC 8829, RFC 8843, draft-ietf-wish-whep-02 §4).
+//!
+//! Syntax is `rtc-sdp`'s; here is what a WHEP offer must say: one transport for all sections (BUNDLE), RTCP on the same
+//! port, ICE credentials, a SHA-256 fingerprint, and a client that begins the DTLS handshake.
+
+use std::io::Cursor;
+
+use rtc_sdp::{MediaDescription, SessionDescription};
+
+use super::Fingerprint;
+
+/// Bytes of an offer at most; browsers send 5 to 10 KB.
+pub const MAX_OFFER_BYTES: usize = 64 << 10;
+/// Sections of an offer at most.
+const MAX_SECTIONS: usize = 32;
+/// Bytes of a `mid` or `ice-ufrag` at most (RFC 8839 §5.4 allows 256 for the latter).
+const MAX_TOKEN_BYTES: usize = 256;
+
+/// Why an offer was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OfferError {
+    /// Longer than any real one.
+    #[error("the offer has {bytes} bytes; {MAX_OFFER_BYTES} are allowed")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Not SDP.
+    #[error("the offer is not valid SDP")]
+    Malformed,
+    /// No section, or too many.
+    #[error("the offer has {count} media sections; 1 to {MAX_SECTIONS} are allowed")]
+    Sections {
+        /// Their number.
+        count: usize,
+    },
+    /// Sections on transports of their own.
+    #[error("the offer must bundle all media on one transport (a=group:BUNDLE)")]
+    NoBundle,
+    /// RTCP on a port of its own.
+    #[error("the offer must put RTCP on the same port (a=rtcp-mux)")]
+    NoRtcpMux,
+    /// No `ice-ufrag`.
+    #[error("the offer has no ICE credentials")]
+    NoIce,
+    /// None, or only other algorithms.
+    #[error("the offer has no SHA-256 certificate fingerprint")]
+    NoFingerprint,
+    /// `a=setup:passive`: the viewer waits for us to begin.
+    #[error("the offer must let the client begin the DTLS handshake (a=setup:actpass or active)")]
+    Passive,
+}
+
+/// What a section is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    /// Pictures.
+    Video,
+    /// Sound.
+    Audio,
+    /// Anything else; always rejected.
+    Other,
+}
+
+/// One `m=` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// Its name within the offer.
+    pub mid: String,
+    /// What it is for.
+    pub media: Media,
+    /// The first token of `m=`, to be mirrored.
+    pub(super) name: String,
+    /// Such as `UDP/TLS/RTP/SAVPF`, to be mirrored.
+    pub(super) protocol: String,
+    /// The first format, to be mirrored if the section is rejected.
+    pub(super) format: String,
+    /// True if the viewer wants to receive here.
+    pub receives: bool,
+    pub(super) h264: Vec<H264>,
+    opus: Option<u8>,
+}
+
+/// An H.264 payload type with packetization-mode 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct H264 {
+    pub(super) payload_type: u8,
+    /// `profile_idc`, constraint flags, `level_idc`, in six hexadecimal digits.
+    pub(super) profile_level_id: String,
+    pub(super) nack: bool,
+    pub(super) nack_pli: bool,
+}
+
+/// A viewer's offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The viewer's half of the ICE user name.
+    pub ufrag: String,
+    /// What its certificate must be.
+    pub fingerprint: Fingerprint,
+    /// In the order of the offer, which the answer must keep.
+    pub sections: Vec<Section>,
+}
+
+impl Offer {
+    /// Reads an offer.
+    ///
+    /// # Errors
+    /// See [`OfferError`].
+    pub fn parse(sdp: &str) -> Result<Self, OfferError> {
+        if sdp.len() > MAX_OFFER_BYTES {
+            return Err(OfferError::TooLong { bytes: sdp.len() });
+        }
+        let session = SessionDescription::unmarshal(&mut Cursor::new(sdp)).map_err(|_| OfferError::Malformed)?;
+        let media = &session.media_descriptions;
+        if media.is_empty() || media.len() > MAX_SECTIONS {
+            return Err(OfferError::Sections { count: media.len() });
+        }
+        let sections = media.iter().map(section).collect::<Option<Vec<_>>>().ok_or(OfferError::Malformed)?;
+        let wanted = |s: &&Section| s.media != Media::Other && s.receives;
+        if sections.len() > 1 {
+            let groups = session.attributes.iter().filter(|a| a.key == "group").filter_map(|a| a.value.as_deref());
+            let bundle: Vec<&str> = groups
+                .filter_map(|g| g.strip_prefix("BUNDLE"))
+                .flat_map(|mids| mids.split_ascii_whitespace())
+                .collect();
+            if !sections.iter().filter(wanted).all(|s| bundle.contains(&s.mid.as_str())) {
+                return Err(OfferError::NoBundle);
+            }
+        }
+        let muxed = |(s, m): (&Section, &MediaDescription)| !wanted(&s) || m.has_attribute("rtcp-mux");
+        if !sections.iter().zip(media).all(muxed) {
+            return Err(OfferError::NoRtcpMux);
+        }
+        // One transport: what the first section that has it says, or the session, holds for all.
+        let attribute = |key: &str| {
+            let of_session = session.attribute(key).map(String::as_str);
+            media.iter().find_map(|m| m.attribute(key).flatten()).or(of_session)
+        };
+        let ufrag = attribute("ice-ufrag").filter(|u| !u.is_empty() && u.len() <= MAX_TOKEN_BYTES);
+        let ufrag = ufrag.ok_or(OfferError::NoIce)?.to_owned();
+        if attribute("setup").is_some_and(|setup| setup.trim() == "passive") {
+            return Err(OfferError::Passive);
+        }
+        let in_media = media.iter().flat_map(|m| &m.attributes);
+        let fingerprint = in_media
+            .chain(&session.attributes)
+            .filter(|a| a.key == "fingerprint")
+            .find_map(|a| Fingerprint::parse(a.value.as_deref()?))
+            .ok_or(OfferError::NoFingerprint)?;
+        Ok(Self { ufrag, fingerprint, sections })
+    }
+}
+
+impl Section {
+    /// The payload type for Opus, if it is offered.
+    pub fn opus(&self) -> Option<u8> {
+        self.opus
+    }
+
+    /// The payload type for an H.264 stream of this `profile_idc`: the one of that profile, else constrained baseline
+    /// (decoders take more than they list), else any with packetization-mode 1.
+    pub fn h264(&self, profile_idc: u8) -> Option<u8> {
+        let idc = |entry: &&H264| u8::from_str_radix(entry.profile_level_id.get(..2)?, 16).ok();
+        let constrained =
+            |entry: &&H264| entry.profile_level_id.get(..4).is_some_and(|p| p.eq_ignore_ascii_case("42e0"));
+        let same = |entry: &&H264| idc(entry) == Some(profile_idc);
+        let all = || self.h264.iter();
+        let found = all()
+            .find(|e| same(e) && constrained(e))
+            .or_else(|| all().find(same))
+            .or_else(|| all().find(constrained))
+            .or_else(|| all().next());
+        found.map(|entry| entry.payload_type)
+    }
+}
+
+fn section(m: &MediaDescription) -> Option<Section> {
+    let media = match m.media_name.media.as_str() {
+        "video" => Media::Video,
+        "audio" => Media::Audio,
+        _ => Media::Other,
+    };
+    let mid = m.attribute("mid").flatten().unwrap_or_default().to_owned();
+    let format = m.media_name.formats.first().cloned().unwrap_or_else(|| "0".to_owned());
+    let protocol = m.media_name.protos.join("/");
+    if mid.len() > MAX_TOKEN_BYTES || format.len() > MAX_TOKEN_BYTES || protocol.len() > MAX_TOKEN_BYTES {
+        return None;
+    }
+    // A port of 0 without `bundle-only` switches a section off (RFC 8843 §6).
+    let off = m.media_name.port.value == 0 && !m.has_attribute("bundle-only");
+    let receives = !off && !m.has_attribute("sendonly") && !m.has_attribute("inactive") && !mid.is_empty();
+    let mut h264 = Vec::new();
+    let mut opus = None;
+    for format in &m.media_name.formats {
+        let Some(payload_type) = format.parse::<u8>().ok().filter(|&pt| pt < 128) else { continue };
+        let rtpmap = parameters(m, "rtpmap", format).next().unwrap_or_default();
+        let mut parts = rtpmap.split('/');
+        let (codec, clock) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        if codec.eq_ignore_ascii_case("H264") && clock == "90000" {
+            let fmtp = parameters(m, "fmtp", format).next().unwrap_or_default();
+            if value(fmtp, "packetization-mode") != Some("1") {
+                continue;
+            }
+            let feedback =
+                |what: &str| parameters(m, "rtcp-fb", format).chain(parameters(m, "rtcp-fb", "*")).any(|f| f == what);
+            // RFC 6184 §8.1: without the parameter it is Baseline, level 1.
+            let profile_level_id = value(fmtp, "profile-level-id").unwrap_or("42000a");
+            if profile_level_id.len() == 6 && profile_level_id.bytes().all(|b| b.is_ascii_hexdigit()) {
+                let profile_level_id = profile_level_id.to_owned();
+                let (nack, nack_pli) = (feedback("nack"), feedback("nack pli"));
+                h264.push(H264 { payload_type, profile_level_id, nack, nack_pli });
+            }
+        } else if codec.eq_ignore_ascii_case("opus") && clock == "48000" && opus.is_none() {
+            opus = Some(payload_type);
+        }
+    }
+    let name = match media {
+        Media::Video => "video".to_owned(),
+        Media::Audio => "audio".to_owned(),
+        Media::Other => m.media_name.media.clone(),
+    };
+    Some(Section { mid, media, name, protocol, format, receives, h264, opus })
+}
+
+/// What follows `a=KEY:FORMAT `.
+fn parameters<'a>(m: &'a MediaDescription, key: &'a str, format: &'a str) -> impl Iterator<Item = &'a str> {
+    m.attributes
+        .iter()
+        .filter(move |a| a.key == key)
+        .filter_map(|a| a.value.as_deref()?.split_once(' '))
+        .filter(move |(of, _)| *of == format)
+        .map(|(_, value)| value.trim())
+}
+
+/// `KEY=VALUE` among parameters divided by semicolons.
+fn value<'a>(fmtp: &'a str, key: &str) -> Option<&'a str> {
+    fmtp.split(';').filter_map(|p| p.trim().split_once('=')).find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v)
+}
+
+#[cfg(test)]
+#[path = "offer_test.rs"]
+mod tests;
