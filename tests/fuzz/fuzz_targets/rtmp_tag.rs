@@ -1,0 +1,22 @@
+//! FLV and Enhanced RTMP tags, and what becomes of them.
+#![no_main]
+
+use bytes::Bytes;
+use headwater_wire::rtmp::message::kind;
+use headwater_wire::rtmp::{Ingest, Message, tag};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let whole = Bytes::copy_from_slice(data);
+    let _ = (tag::parse_video(&whole), tag::parse_audio(&whole));
+    // A run of messages: one byte of kind, one of length, four of time, body.
+    let mut ingest = Ingest::default();
+    let mut rest = whole;
+    while rest.len() > 6 {
+        let head = rest.split_to(6);
+        let payload = rest.split_to(usize::from(head[1]).min(rest.len()));
+        let kind = if head[0] & 1 == 0 { kind::VIDEO } else { kind::AUDIO };
+        let timestamp_ms = u32::from_be_bytes([head[2], head[3], head[4], head[5]]);
+        let _ = ingest.on_message(&Message { kind, stream: 1, timestamp_ms, payload });
+    }
+});
