@@ -14,7 +14,7 @@ const MAX_BYTES: usize = 64 << 10;
 /// For the whole body.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The whole body of a request, [`MAX_BYTES`] at most, come within [`PATIENCE`].
+/// The whole body of a request, `MAX_BYTES` at most, come within `PATIENCE`.
 #[derive(Debug, Clone)]
 pub struct Small(pub Bytes);
 
