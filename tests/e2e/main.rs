@@ -4,3 +4,4 @@
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
 mod life;
+mod load_tool;
