@@ -10,10 +10,12 @@ use headwater_api::endpoints::{self, Endpoints};
 use headwater_api::error::Chain;
 use headwater_registry::{Embedded, Registry as _, RegistryError};
 use headwater_wire::MediaTime;
+use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::apps::Apps;
+use crate::gateway::hls::Hls;
 use crate::gateway::rtmp;
 use crate::hub::{Hub, Limits};
 use crate::listen::ListenError;
@@ -48,6 +50,7 @@ pub struct Engine {
     hub: Hub,
     apps: Apps,
     http: http::Server,
+    health: http::Server,
     rtmp: rtmp::Server,
     registry: Embedded,
     drain: CancellationToken,
@@ -66,8 +69,9 @@ impl Engine {
         let tls = tls::load(&config.tls).map_err(|e| StartError::Tls(Box::new(e)))?;
         let http = http::Server::bind(&config.http, tls.clone())?;
         let rtmp = rtmp::Server::bind(&config.rtmp, tls)?;
+        let health = http::Server::bind_plain("health", config.health.listen, http::MAX_HEALTH_CONNECTIONS)?;
         let hub = Hub::with_transcoder(limits(&config), Some(Box::new(transcode::Audio)));
-        Ok(Self { config, hub, apps, http, rtmp, registry, drain: CancellationToken::new() })
+        Ok(Self { config, hub, apps, http, health, rtmp, registry, drain: CancellationToken::new() })
     }
 
     /// Cancel it to begin the drain.
@@ -83,7 +87,7 @@ impl Engine {
             rtmp: self.rtmp.local_addr(),
             rtmps: self.rtmp.tls_local_addr(),
             webrtc: Vec::new(),
-            health: self.config.health.listen,
+            health: self.health.local_addr(),
         }
     }
 
@@ -91,13 +95,23 @@ impl Engine {
     pub async fn run(self) {
         let endpoints = self.endpoints();
         // The registry stays open, and so locked, as long as the engine serves.
-        let Self { config, hub, apps, http, rtmp, registry: _registry, drain } = self;
+        let Self { config, hub, apps, http, health, rtmp, registry: _registry, drain } = self;
         let mut tasks: JoinSet<()> = JoinSet::new();
         let deadline = Duration::from_millis(u64::from(config.node.drain_ms.get()));
+        let mut metrics = Registry::default();
+        metrics.register_collector(Box::new(http::Process));
+        let ours = metrics.sub_registry_with_prefix("headwater");
+        ours.register_collector(Box::new(http::Carried(hub.clone())));
+        rtmp.metrics().register(ours);
+        http.metrics().register(ours);
+        let answers = http::Health { endpoints: endpoints.clone(), drain: drain.clone(), pulses: Vec::new(), metrics };
+        // Health answers to the very end, so that a drain can be watched; the process ends it.
+        let watched = tokio::spawn(health.run(answers.router(), CancellationToken::new(), deadline));
         tasks.spawn(rtmp.run(hub.clone(), apps.clone(), drain.clone()));
         let router = http::router(http::State::new(http::Parts {
             hub,
             apps,
+            hls: Hls::new(&config.hls),
             node_id: config.node.id.clone(),
             endpoints: endpoints.clone(),
         }));
@@ -115,6 +129,7 @@ impl Engine {
         if tokio::time::timeout(deadline, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
             log::warn!(tasks = tasks.len(); "drain took too long, cutting what is left");
         }
+        watched.abort();
         // The file must not outlive the engine; that it is gone already is fine.
         let _ = std::fs::remove_file(config.node.data_dir.join(endpoints::FILE_NAME));
         log::info!("engine ended");

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
+use super::metrics::Metrics;
 use super::patience::{HEAD, Patient, Phase};
 
 /// Bytes of a request head at most; longer ones get 431.
@@ -38,18 +39,19 @@ pub struct Peer(pub SocketAddr);
 pub(super) struct Connections {
     router: Router,
     permits: Arc<Semaphore>,
+    metrics: Metrics,
     tasks: TaskTracker,
     drain: CancellationToken,
     protocol: Arc<http1::Builder>,
 }
 
 impl Connections {
-    pub(super) fn new(router: Router, max_connections: usize, drain: CancellationToken) -> Self {
+    pub(super) fn new(router: Router, max_connections: usize, metrics: Metrics, drain: CancellationToken) -> Self {
         let mut protocol = http1::Builder::new();
         // The waits are bounded by `Patient`, which costs no timer per request.
         protocol.header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEADERS);
         let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        Self { router, permits, tasks: TaskTracker::new(), drain, protocol: Arc::new(protocol) }
+        Self { router, permits, metrics, tasks: TaskTracker::new(), drain, protocol: Arc::new(protocol) }
     }
 
     /// Accepts until drained.
@@ -78,9 +80,11 @@ impl Connections {
 
     fn start(&self, stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>) {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            log::debug!(peer:%; "http connection refused, too many are open");
+            self.metrics.turned_away.inc();
+            log::debug!(peer:%; "http connection turned away, too many are open");
             return;
         };
+        self.metrics.accepted.inc();
         // An answer must not wait for the acknowledgement of the one before it.
         let _ = stream.set_nodelay(true);
         let this = self.clone();
@@ -97,6 +101,7 @@ impl Connections {
     }
 
     async fn serve<T: AsyncRead + AsyncWrite + Unpin>(self, stream: T, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        let _open = self.metrics.open();
         let phase = Phase::default();
         let router = self.router;
         let service = hyper::service::service_fn({

@@ -81,6 +81,11 @@ impl Problem {
         Self { code, message: message.into() }
     }
 
+    /// One that can be a constant.
+    pub const fn fixed(code: Code, message: &'static str) -> Self {
+        Self { code, message: Cow::Borrowed(message) }
+    }
+
     /// What programs look at.
     pub fn code(&self) -> Code {
         self.code

@@ -11,6 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Connections;
+use super::metrics::Metrics;
 use crate::listen::{ListenError, listen};
 
 /// Open listeners that do not serve yet; see [`Server::run`].
@@ -20,6 +21,7 @@ pub struct Server {
     plain_address: SocketAddr,
     tls: Option<Tls>,
     max_connections: usize,
+    metrics: Metrics,
 }
 
 struct Tls {
@@ -50,7 +52,7 @@ impl Server {
     /// If the address is taken or not ours.
     pub fn bind_plain(what: &'static str, address: SocketAddr, max_connections: usize) -> Result<Self, ListenError> {
         let (plain, plain_address) = listen(what, address)?;
-        Ok(Self { plain, plain_address, tls: None, max_connections })
+        Ok(Self { plain, plain_address, tls: None, max_connections, metrics: Metrics::default() })
     }
 
     /// Where HTTP is served.
@@ -63,9 +65,14 @@ impl Server {
         self.tls.as_ref().map(|tls| tls.address)
     }
 
+    /// What it counts.
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
     /// Serves until `drain` is cancelled, then lets running answers finish for `deadline` at most.
     pub async fn run(self, router: Router, drain: CancellationToken, deadline: Duration) {
-        let connections = Connections::new(router, self.max_connections, drain);
+        let connections = Connections::new(router, self.max_connections, self.metrics, drain);
         let tls = async {
             if let Some(tls) = self.tls {
                 connections.accept(tls.listener, Some(tls.acceptor)).await;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use headwater_api::endpoints::Endpoints;
 
 use crate::apps::Apps;
+use crate::gateway::hls::Hls;
 use crate::hub::Hub;
 
 /// A handle to everything a handler may use; clones share it.
@@ -23,6 +24,8 @@ pub struct Parts {
     pub node_id: String,
     /// Where it listens.
     pub endpoints: Endpoints,
+    /// HLS and LL-HLS.
+    pub hls: Hls,
 }
 
 impl State {

@@ -39,8 +39,10 @@ pub enum Output {
     Part(Part),
     /// The open segment has ended.
     End,
-    /// A segment could not be begun.
+    /// A segment, or its sound, could not be begun.
     Refused(CmafError),
+    /// The open segment outgrew its limit and ends here: the publisher sends no key frames.
+    TooLong,
 }
 
 /// A playable piece of a segment.
@@ -98,9 +100,17 @@ struct Placed {
 }
 
 impl Packager {
-    /// `part`: wanted duration of a part. The tracks are those already announced; more may come with the frames.
-    pub fn new(part: MediaTime, video: Option<Arc<Track>>, audio: Option<Arc<Track>>) -> Self {
-        Self { part, video, audio, init: None, open: None, follows: None, begun_any: false }
+    /// `part`: wanted duration of a part.
+    pub fn new(part: MediaTime) -> Self {
+        Self { part, video: None, audio: None, init: None, open: None, follows: None, begun_any: false }
+    }
+
+    /// Tells of tracks before their first frame. Counts until the first segment begins; then the frames say it.
+    pub fn announce(&mut self, video: Option<&Arc<Track>>, audio: Option<&Arc<Track>>) {
+        if !self.begun_any {
+            self.video = self.video.take().or(video.cloned());
+            self.audio = self.audio.take().or(audio.cloned());
+        }
     }
 
     /// Takes the next frame of the stream; what it completes goes to the end of `out`.
@@ -123,6 +133,7 @@ impl Packager {
         open.add(frame);
         let too_long = frame.dts - open.segment.start > MAX_SEGMENT || open.payload_bytes > MAX_SEGMENT_BYTES;
         if too_long {
+            out.push(Output::TooLong);
             self.abandon(out);
         }
     }
@@ -134,7 +145,7 @@ impl Packager {
     }
 
     /// The stream has ended.
-    pub fn finish(mut self, out: &mut Vec<Output>) {
+    pub fn finish(&mut self, out: &mut Vec<Output>) {
         self.end(None, out);
     }
 

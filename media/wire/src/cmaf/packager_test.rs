@@ -55,7 +55,8 @@ fn run(frames: &[Frame], skip: usize) -> Vec<Output> {
 fn run_with(frames: &[Frame], skip: usize, audio: Option<Arc<Track>>) -> Vec<Output> {
     let mut clock = Clock::new(MediaTime::from_ms(2_000));
     let video = frames.iter().map(|f| &f.track).find(|t| t.video.is_some()).cloned();
-    let mut packager = Packager::new(MediaTime::from_ms(200), video, audio);
+    let mut packager = Packager::new(MediaTime::from_ms(200));
+    packager.announce(video.as_ref(), audio.as_ref());
     let mut out = Vec::new();
     for (i, frame) in frames.iter().enumerate() {
         let segment = clock.on_frame(frame);
@@ -81,6 +82,7 @@ fn shape(out: &[Output]) -> Vec<String> {
             }
             Output::End => *lines.last_mut().unwrap() += " end",
             Output::Refused(e) => lines.push(e.to_string()),
+            Output::TooLong => *lines.last_mut().unwrap() += " too long",
         }
     }
     lines
@@ -152,7 +154,8 @@ fn a_late_sound_track_waits_for_the_next_segment_which_is_a_discontinuity() {
 fn an_announced_track_that_stays_silent_for_a_segment_is_left_out() {
     let (v, a) = (video(), sound());
     let mut clock = Clock::new(MediaTime::from_ms(2_000));
-    let mut packager = Packager::new(MediaTime::from_ms(200), Some(Arc::clone(&v)), Some(a));
+    let mut packager = Packager::new(MediaTime::from_ms(200));
+    packager.announce(Some(&v), Some(&a));
     let mut out = Vec::new();
     for f in stream(&v, None, 130, 60) {
         packager.push(&f, clock.on_frame(&f), &mut out);
@@ -165,10 +168,20 @@ fn an_announced_track_that_stays_silent_for_a_segment_is_left_out() {
 }
 
 #[test]
+fn a_segment_without_end_is_given_up_until_the_next_key_frame() {
+    let v = video();
+    let mut frames: Vec<Frame> = (0..65).map(|s| frame(&v, s * 1_000, s == 0)).collect();
+    frames.extend((65..67).map(|s| frame(&v, s * 1_000, s == 65)));
+    let lines = shape(&run(&frames, 0));
+    assert!(lines[0].ends_with("too long 1000 end"), "{lines:?}");
+    assert!(lines[1].starts_with("1!: 1000i"), "{lines:?}");
+}
+
+#[test]
 fn lost_frames_end_the_segment_and_make_a_discontinuity() {
     let v = video();
     let mut clock = Clock::new(MediaTime::from_ms(2_000));
-    let mut packager = Packager::new(MediaTime::from_ms(200), None, None);
+    let mut packager = Packager::new(MediaTime::from_ms(200));
     let mut out = Vec::new();
     for (i, f) in stream(&v, None, 130, 60).iter().enumerate() {
         let segment = clock.on_frame(f);

@@ -121,7 +121,7 @@ impl Window {
                 }
                 true
             }
-            Output::Refused(_) => false,
+            Output::Refused(_) | Output::TooLong => false,
         }
     }
 

@@ -123,7 +123,7 @@ impl Connection {
 
     /// Serves the peer until one of both has had enough.
     pub(super) async fn run(mut self, drain: CancellationToken) {
-        log::info!(peer:% = self.peer; "rtmp connection opened");
+        log::debug!(peer:% = self.peer; "rtmp connection opened");
         let mut timer = std::pin::pin!(tokio::time::sleep_until(self.deadline()));
         let mut drained = std::pin::pin!(drain.cancelled());
         let mut draining = false;
@@ -213,6 +213,7 @@ impl Connection {
         self.link.lock().push(reply);
         if let Progress::Done(rest) = progress {
             self.handshake = None;
+            log::info!(peer:% = self.peer; "rtmp handshake done");
             self.on_chunks(&rest)?;
         }
         Ok(())
@@ -362,8 +363,11 @@ impl Connection {
         metrics.sent_bytes.inc_by(sent_bytes);
         metrics.lost_packets.inc_by(lost_packets);
         let Served { stream, role, frames } = &self.served;
+        // Health checks and port scans say little or nothing; many of them come every minute.
+        let level = if self.handshake.is_some() { log::Level::Debug } else { log::Level::Info };
         let elapsed_ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        log::info!(
+        log::log!(
+            level,
             stream = stream.as_str(), role, peer:% = self.peer, received_bytes = self.received_bytes, sent_bytes, frames, lost_packets,
             elapsed_ms, reason:% = Chain(why);
             "rtmp connection closed"

@@ -1,0 +1,220 @@
+//! Answers requests: finds or starts the feed of a stream, and waits for what is promised.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use headwater_api::{StreamName, config};
+use headwater_wire::MediaTime;
+use headwater_wire::hls::{Found, Readiness, Reload, Resource, Settings};
+use tokio::sync::watch;
+
+use super::error::HlsError;
+use super::feed::Feed;
+use super::metrics::Metrics;
+use super::snapshot::{Form, Snapshot};
+use crate::hub::{Hub, Stream};
+
+/// The HLS gateway; clones share it.
+#[derive(Debug, Clone)]
+pub struct Hls(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    part: MediaTime,
+    segment: MediaTime,
+    listed: usize,
+    metrics: Metrics,
+    /// Bounded by the hub's limit on streams, and those that ended in the last seconds.
+    feeds: Mutex<HashMap<StreamName, Arc<Feed>>>,
+}
+
+impl Hls {
+    /// A gateway that packages nothing yet.
+    pub fn new(config: &config::Hls) -> Self {
+        Self(Arc::new(Inner {
+            part: MediaTime::from_ms(i64::from(config.part_ms.get())),
+            segment: MediaTime::from_ms(i64::from(config.segment_ms.get())),
+            listed: usize::try_from(config.window.get()).unwrap_or(usize::MAX).min(MAX_LISTED),
+            metrics: Metrics::default(),
+            feeds: Mutex::default(),
+        }))
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// A playlist of the stream. Waits for the first whole segment, and for what `reload` wants. `viewer` tells
+    /// players apart for the estimate of their number.
+    ///
+    /// # Errors
+    /// See [`HlsError`].
+    pub async fn playlist(
+        &self,
+        hub: &Hub,
+        name: &StreamName,
+        form: Form,
+        reload: Option<Reload>,
+        viewer: u64,
+    ) -> Result<Bytes, HlsError> {
+        let feed = self.feed(hub, name).ok_or_else(|| HlsError::NoStream(name.clone()))?;
+        feed.note(Some(viewer));
+        let is_settled = |snapshot: &Snapshot| {
+            let window = &snapshot.window;
+            let asked = reload.map_or(Readiness::Now, |r| window.readiness(r));
+            window.is_ended() || asked == Readiness::Absurd || (asked == Readiness::Now && window.is_playable())
+        };
+        let snapshot = self.wait(&feed, is_settled).await?;
+        if reload.is_some_and(|r| snapshot.window.readiness(r) == Readiness::Absurd) {
+            return Err(HlsError::TooFarAhead);
+        }
+        // Ended before there was a whole segment: as good as never begun.
+        let text = snapshot.text(form, name.stream_id()).ok_or_else(|| HlsError::NoStream(name.clone()))?;
+        self.0.metrics.playlists.inc();
+        self.0.metrics.bytes.inc_by(text.len() as u64);
+        Ok(text)
+    }
+
+    /// Something a playlist points to, in pieces to be sent one after another. Waits for a part that is promised.
+    /// `started_at_ms` names the life of the stream that the playlist belonged to.
+    ///
+    /// # Errors
+    /// See [`HlsError`].
+    pub async fn resource(
+        &self,
+        hub: &Hub,
+        name: &StreamName,
+        started_at_ms: u64,
+        resource: Resource,
+    ) -> Result<Vec<Bytes>, HlsError> {
+        let feed = self.feed(hub, name).ok_or_else(|| HlsError::NoStream(name.clone()))?;
+        feed.note(None);
+        if feed.settings.started_at_ms != started_at_ms {
+            return Err(HlsError::NoResource);
+        }
+        let find = |snapshot: &Snapshot| {
+            let window = &snapshot.window;
+            match resource {
+                Resource::Init { id } => window.init(id).map_or(Found::Never, |bytes| Found::Here(vec![bytes])),
+                Resource::Segment { number } => window.segment(number).map_or(Found::Never, Found::Here),
+                Resource::Part { number, part } => match window.part(number, part) {
+                    Found::Here(bytes) => Found::Here(vec![bytes]),
+                    Found::Soon => Found::Soon,
+                    Found::Never => Found::Never,
+                },
+            }
+        };
+        let snapshot = self.wait(&feed, |s| find(s) != Found::Soon).await?;
+        let Found::Here(pieces) = find(&snapshot) else { return Err(HlsError::NoResource) };
+        self.0.metrics.resources.inc();
+        self.0.metrics.bytes.inc_by(pieces.iter().map(|p| p.len() as u64).sum());
+        Ok(pieces)
+    }
+
+    /// The newest snapshot that is settled, now or within bounds.
+    async fn wait(&self, feed: &Feed, is_settled: impl Fn(&Snapshot) -> bool) -> Result<Arc<Snapshot>, HlsError> {
+        let newest = Arc::clone(&feed.snapshots.borrow());
+        if is_settled(&newest) {
+            return Ok(newest);
+        }
+        self.0.metrics.held.inc();
+        let patience = patience(&newest);
+        let mut snapshots: watch::Receiver<Arc<Snapshot>> = feed.snapshots.subscribe();
+        // The sender lives in `feed`: the wait ends with a snapshot or not at all.
+        let settled = match tokio::time::timeout(patience, snapshots.wait_for(|s| is_settled(s))).await {
+            Ok(Ok(snapshot)) => Ok(Arc::clone(&snapshot)),
+            _ => Err(HlsError::NotYet),
+        };
+        if settled.is_err() {
+            self.0.metrics.timed_out.inc();
+        }
+        settled
+    }
+
+    /// The feed of this stream: of its life now, started if need be, or of the one that has just ended.
+    fn feed(&self, hub: &Hub, name: &StreamName) -> Option<Arc<Feed>> {
+        let live = hub.stream(name);
+        let mut feeds = self.0.lock();
+        let known = feeds.get(name);
+        let Some(stream) = live else { return known.cloned() };
+        if let Some(known) = known.filter(|f| f.epoch == stream.epoch()) {
+            return Some(Arc::clone(known));
+        }
+        let Inner { part, segment, listed, .. } = *self.0;
+        let settings = Settings { part, segment, listed, started_at_ms: stream.started_at_ms() };
+        let feed = Arc::new(Feed::new(&stream, settings));
+        feeds.insert(name.clone(), Arc::clone(&feed));
+        drop(feeds);
+        tokio::spawn(self.clone().serve(stream, Arc::clone(&feed)));
+        Some(feed)
+    }
+
+    /// The task of one feed. It ends by itself, at the latest some time after its stream.
+    async fn serve(self, stream: Arc<Stream>, feed: Arc<Feed>) {
+        let metrics = &self.0.metrics;
+        metrics.feeds.inc();
+        log::info!(stream = feed.name.as_str(); "hls packaging started");
+        let is_over = feed.read(&stream, metrics, || self.0.remove_if_idle(&feed)).await;
+        // An ended stream must not be kept in memory, only its last segments.
+        drop(stream);
+        log::info!(stream = feed.name.as_str(), reason = if is_over { "stream ended" } else { "no viewers" }; "hls packaging stopped");
+        if is_over {
+            feed.linger(|| self.0.is_replaced(&feed)).await;
+            self.0.remove(&feed);
+        }
+        metrics.feeds.dec();
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, Arc<Feed>>> {
+        self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True if another life of the stream has the feed's place in the table.
+    fn is_replaced(&self, feed: &Arc<Feed>) -> bool {
+        !self.lock().get(&feed.name).is_some_and(|known| Arc::ptr_eq(known, feed))
+    }
+
+    /// Takes `feed` off the table.
+    fn remove(&self, feed: &Arc<Feed>) {
+        let mut feeds = self.lock();
+        if feeds.get(&feed.name).is_some_and(|known| Arc::ptr_eq(known, feed)) {
+            feeds.remove(&feed.name);
+        }
+    }
+
+    /// Takes `feed` off the table if nobody wants it. True if it is not there any more.
+    ///
+    /// Requests get a feed under the same lock, so none can get one whose task is about to end.
+    fn remove_if_idle(&self, feed: &Arc<Feed>) -> bool {
+        let mut feeds = self.lock();
+        if !feeds.get(&feed.name).is_some_and(|known| Arc::ptr_eq(known, feed)) {
+            return true;
+        }
+        let idle = Arc::strong_count(feed) <= HELD_BY_TABLE_AND_TASK && feed.is_idle();
+        if idle {
+            feeds.remove(&feed.name);
+        }
+        idle
+    }
+}
+
+/// How long a request may wait: for the first segment, or three target durations (RFC 8216bis §6.2.5.2).
+fn patience(snapshot: &Snapshot) -> Duration {
+    if snapshot.window.is_playable() {
+        Duration::from_secs(3 * snapshot.window.target_duration_secs())
+    } else {
+        FIRST_SEGMENT
+    }
+}
+
+/// Encoders send a key frame at least every 10 s as a rule. Shorter than the 20 s that hls.js waits.
+const FIRST_SEGMENT: Duration = Duration::from_secs(15);
+/// Segments in a playlist at most, whatever is configured.
+const MAX_LISTED: usize = 1_000;
+/// The table's and the task's own.
+const HELD_BY_TABLE_AND_TASK: usize = 2;
