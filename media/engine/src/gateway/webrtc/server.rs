@@ -1,0 +1,123 @@
+//! Opens the sockets and runs the workers.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_api::config;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::addresses::candidates;
+use super::dtls::Identity;
+use super::mailbox::{Command, Mailbox};
+use super::metrics::Metrics;
+use super::play::{Directory, Place, Whep};
+use super::udp::Socket;
+use super::worker::{Shared, Worker};
+
+/// Workers at most: the ports 50000 to 50063.
+const MAX_WORKERS: usize = 64;
+
+/// What a test may want shorter.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A viewer that was not heard for so long is gone (RFC 7675 §5.1 says 30 s).
+    pub consent: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { consent: Duration::from_secs(30) }
+    }
+}
+
+/// The WebRTC room with its ports open.
+#[derive(Debug)]
+pub struct Gateway {
+    ports: Vec<u16>,
+    whep: Whep,
+    workers: Vec<Worker>,
+}
+
+impl Gateway {
+    /// Opens a port per worker. `addresses`: what answers name, best first; none means those of the interfaces.
+    ///
+    /// # Errors
+    /// If a port is taken, or the interfaces cannot be listed.
+    pub fn bind(config: &config::Webrtc, addresses: &[IpAddr]) -> io::Result<Self> {
+        Self::bind_with(config, addresses, Limits::default())
+    }
+
+    /// The same with other limits.
+    ///
+    /// # Errors
+    /// If a port is taken, or the interfaces cannot be listed.
+    pub fn bind_with(config: &config::Webrtc, addresses: &[IpAddr], limits: Limits) -> io::Result<Self> {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let count = if config.workers == 0 { cores() } else { usize::from(config.workers) }.min(MAX_WORKERS);
+        let addresses = candidates(addresses)?;
+        let identity = Arc::new(Identity::new().map_err(io::Error::other)?);
+        let shared = Shared {
+            identity: Arc::clone(&identity),
+            metrics: Metrics::default(),
+            directory: Arc::new(Directory::new(config.max_viewers.get(), count)),
+            consent: limits.consent,
+        };
+        let mut workers = Vec::with_capacity(count);
+        let mut places = Vec::with_capacity(count);
+        let mut ports = Vec::with_capacity(count);
+        for n in 0..count {
+            let wanted = match config.port {
+                0 => 0,
+                port => port.checked_add(n as u16).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?,
+            };
+            let socket = Socket::bind(wanted)?;
+            let port = socket.port()?;
+            let mailbox = Arc::new(Mailbox::new(socket.wake_handle()));
+            let candidates = addresses.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
+            places.push(Place { mailbox: Arc::clone(&mailbox), candidates });
+            workers.push(Worker::new(socket, mailbox, shared.clone()));
+            ports.push(port);
+        }
+        let whep = Whep::new(places, identity.fingerprint, shared.directory, shared.metrics);
+        Ok(Self { ports, whep, workers })
+    }
+
+    /// UDP ports, one per worker.
+    pub fn ports(&self) -> Vec<u16> {
+        self.ports.clone()
+    }
+
+    /// The handle for the HTTP side.
+    pub fn whep(&self) -> Whep {
+        self.whep.clone()
+    }
+
+    /// Serves until drained; then every viewer is told and the threads end.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub async fn run(self, drain: CancellationToken) -> io::Result<()> {
+        let mailboxes: Vec<Arc<Mailbox>> = self.workers.iter().map(|w| Arc::clone(&w.mailbox)).collect();
+        let mut ended = Vec::with_capacity(mailboxes.len());
+        for (n, worker) in self.workers.into_iter().enumerate() {
+            let (done, wait) = oneshot::channel::<()>();
+            std::thread::Builder::new().name(format!("webrtc-{n}")).spawn(move || {
+                worker.run();
+                drop(done);
+            })?;
+            ended.push(wait);
+        }
+        drain.cancelled().await;
+        for mailbox in &mailboxes {
+            mailbox.send(Command::Stop);
+        }
+        for wait in ended {
+            // An error is the sender's end, which is what is waited for.
+            let _ = wait.await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,266 @@
+//! One viewer: its ICE-lite path, its DTLS association, its keys and its tracks. Owned and driven by one worker.
+//!
+//! ```text
+//!   Waiting --authenticated STUN--> Checked --DTLS, right certificate--> Sending --leave, expiry, end of stream--> gone
+//! ```
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use headwater_wire::webrtc::{BindingRequest, Credentials, Fingerprint, SenderReport, StunError, goodbye};
+use rtc_crypto::RTCCrypto;
+
+use super::dtls::{Dtls, Identity, Progress};
+use super::feed::{Anchor, Feed};
+use super::play::SessionId;
+use super::srtp::Srtp;
+use super::track::{Track, Way};
+use super::udp::{Path, Socket};
+use crate::hub::{Stream, ViewerGuard};
+
+/// Addresses one viewer may check from: its interfaces, and what its NAT makes of them.
+const MAX_ADDRESSES: usize = 16;
+/// Transactions remembered, so that a copy of a request from elsewhere is not taken for a move.
+const MAX_TRANSACTIONS: usize = 64;
+/// Time between sender reports of a track.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Seconds between 1900 and 1970 (RFC 3550 §4).
+const NTP_TO_UNIX_S: u64 = 2_208_988_800;
+/// The name both tracks of a stream share.
+pub(super) const CNAME: &str = "headwater";
+/// Packets that may be sent again within a moment, and how many of them come back per tick.
+const RESEND_BURST: u32 = 400;
+const RESEND_PER_TICK: u32 = 50;
+
+/// What the HTTP side hands to a worker.
+#[derive(Debug)]
+pub(super) struct NewSession {
+    pub(super) id: SessionId,
+    pub(super) stream: Arc<Stream>,
+    pub(super) credentials: Credentials,
+    pub(super) remote_ufrag: String,
+    pub(super) fingerprint: Fingerprint,
+    /// Feeds with the payload type the viewer gave them; pictures first.
+    pub(super) feeds: Vec<(Arc<Feed>, u8)>,
+    pub(super) guard: ViewerGuard,
+}
+
+/// One viewer.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) stream: Arc<Stream>,
+    pub(super) credentials: Credentials,
+    remote_ufrag: String,
+    /// Addresses that have proved to know the password.
+    pub(super) addresses: Vec<SocketAddr>,
+    transactions: Vec<([u8; 12], SocketAddr)>,
+    path: Option<Path>,
+    /// When the current path was last confirmed.
+    path_at: Instant,
+    last_valid: Instant,
+    dtls: Dtls,
+    srtp: Option<Box<Srtp>>,
+    /// Feeds it waits for, until it is connected; then the worker turns them into tracks.
+    pub(super) feeds: Vec<(Arc<Feed>, u8)>,
+    pub(super) tracks: Vec<Track>,
+    next_report: Instant,
+    pub(super) opened: Instant,
+    /// On the worker's list of those who have more to get than one burst.
+    pub(super) behind: bool,
+    pub(super) resend_budget: u32,
+    pub(super) key_frame_asked: Option<Instant>,
+    _guard: ViewerGuard,
+}
+
+/// What became of a STUN datagram.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Checked {
+    /// Answered; the address is good.
+    Answered,
+    /// A copy, sent from elsewhere.
+    Replayed,
+}
+
+impl Session {
+    pub(super) fn new(new: NewSession, now: Instant) -> Self {
+        Self {
+            id: new.id,
+            stream: new.stream,
+            credentials: new.credentials,
+            remote_ufrag: new.remote_ufrag,
+            addresses: Vec::new(),
+            transactions: Vec::new(),
+            path: None,
+            path_at: now,
+            last_valid: now,
+            dtls: Dtls::new(new.fingerprint),
+            srtp: None,
+            feeds: new.feeds,
+            tracks: Vec::new(),
+            next_report: now,
+            opened: now,
+            behind: false,
+            resend_budget: RESEND_BURST,
+            key_frame_asked: None,
+            _guard: new.guard,
+        }
+    }
+
+    /// Where the viewer is, once it has been heard.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.path.map(|p| p.peer)
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.srtp.is_some()
+    }
+
+    /// Answers a connectivity check (RFC 8445 §7.3), and follows the viewer where it leads.
+    pub(super) fn on_check(
+        &mut self,
+        now: Instant,
+        request: &mut BindingRequest,
+        from: &Path,
+        socket: &mut Socket,
+        crypto: &dyn RTCCrypto,
+    ) -> Result<Checked, StunError> {
+        request.verify(&self.credentials, &self.remote_ufrag, crypto)?;
+        let transaction = request.transaction();
+        match self.transactions.iter().find(|(seen, _)| *seen == transaction) {
+            Some((_, first)) if *first != from.peer => return Ok(Checked::Replayed),
+            Some(_) => {}
+            None => {
+                if self.transactions.len() == MAX_TRANSACTIONS {
+                    self.transactions.remove(0);
+                }
+                self.transactions.push((transaction, from.peer));
+            }
+        }
+        if let Some(response) = request.response(from.peer, &self.credentials, crypto) {
+            socket.send(from, &response);
+        }
+        self.last_valid = now;
+        let silent = now.saturating_duration_since(self.path_at) > PATH_SILENCE;
+        if self.path.is_none() || request.use_candidate || silent {
+            self.path = Some(*from);
+        }
+        if self.path.is_some_and(|path| path.peer == from.peer) {
+            self.path_at = now;
+        }
+        if !self.addresses.contains(&from.peer) && self.addresses.len() < MAX_ADDRESSES {
+            self.addresses.push(from.peer);
+        }
+        Ok(Checked::Answered)
+    }
+
+    /// Takes a DTLS datagram and sends what it asks for. With a wrong certificate nothing at all is sent.
+    pub(super) fn on_dtls(
+        &mut self,
+        now: Instant,
+        datagram: &[u8],
+        socket: &mut Socket,
+        identity: &Identity,
+    ) -> Result<Progress, rtc_shared::error::Error> {
+        let result = self.dtls.read(now, datagram, identity);
+        if !matches!(result, Ok(Progress::WrongCertificate)) {
+            self.send_dtls(socket);
+        }
+        result
+    }
+
+    /// Takes the keys; the worker adds the tracks.
+    pub(super) fn connect(&mut self, srtp: Box<Srtp>) {
+        self.srtp = Some(srtp);
+    }
+
+    /// What a viewer says, decrypted; `None` if it cannot be.
+    pub(super) fn open_rtcp(&mut self, packet: &[u8]) -> Option<bytes::BytesMut> {
+        self.srtp.as_mut()?.open_rtcp(packet).ok()
+    }
+
+    /// The tracks, and the way out for them, once connected.
+    pub(super) fn split<'a>(&'a mut self, socket: &'a mut Socket) -> Option<(&'a mut Vec<Track>, Way<'a>)> {
+        let srtp = self.srtp.as_mut()?;
+        let path = self.path.as_ref()?;
+        Some((&mut self.tracks, Way { socket, srtp, path }))
+    }
+
+    /// Ten times a second. False once the viewer has not been heard for `consent` (RFC 7675 §5.1).
+    pub(super) fn on_tick(&mut self, now: Instant, consent: Duration, socket: &mut Socket) -> bool {
+        if now.saturating_duration_since(self.last_valid) > consent {
+            return false;
+        }
+        self.resend_budget = (self.resend_budget + RESEND_PER_TICK).min(RESEND_BURST);
+        if self.srtp.is_none() {
+            if self.dtls.on_time(now).is_err() {
+                return false;
+            }
+            self.send_dtls(socket);
+        }
+        true
+    }
+
+    /// True if sender reports are due; they are then taken as sent.
+    pub(super) fn take_report(&mut self, now: Instant) -> bool {
+        let due = self.srtp.is_some() && now >= self.next_report;
+        if due {
+            self.next_report = now + REPORT_EVERY;
+        }
+        due
+    }
+
+    /// Tells what media time it is on the wall, the same for both tracks, so that lips and sound match
+    /// (RFC 3550 §6.4.1). `clock_of` gives offset and rate of a feed.
+    pub(super) fn send_reports(
+        &mut self,
+        now: Instant,
+        anchor: Anchor,
+        socket: &mut Socket,
+        clock_of: impl Fn(u64) -> Option<(u32, u32)>,
+    ) {
+        let Some((tracks, way)) = self.split(socket) else { return };
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let fraction = (u64::from(wall.subsec_nanos()) << 32) / 1_000_000_000;
+        let ntp = (wall.as_secs().wrapping_add(NTP_TO_UNIX_S) << 32) | fraction;
+        let media = anchor.time_at(now);
+        for track in tracks.iter().filter(|t| t.packets > 0) {
+            let Some((offset, clock_hz)) = clock_of(track.feed) else { continue };
+            let report = SenderReport {
+                ssrc: track.ssrc,
+                ntp,
+                rtp_timestamp: media.to_rtp(clock_hz).wrapping_add(offset),
+                packets: track.packets,
+                payload_bytes: track.payload_bytes,
+            };
+            if let Ok(sealed) = way.srtp.seal_rtcp(&report.encode(CNAME)) {
+                way.socket.send(way.path, &sealed);
+            }
+        }
+    }
+
+    /// Says goodbye: RTCP BYE for each track, then close_notify.
+    pub(super) fn say_goodbye(&mut self, now: Instant, socket: &mut Socket) {
+        if let Some((tracks, way)) = self.split(socket) {
+            for track in tracks.iter() {
+                if let Ok(sealed) = way.srtp.seal_rtcp(&goodbye(track.ssrc)) {
+                    way.socket.send(way.path, &sealed);
+                }
+            }
+        }
+        self.dtls.close(now);
+        self.send_dtls(socket);
+    }
+
+    fn send_dtls(&mut self, socket: &mut Socket) {
+        while let Some(datagram) = self.dtls.poll() {
+            if let Some(path) = &self.path {
+                socket.send(path, &datagram);
+            }
+        }
+    }
+}
+
+/// A path that was not confirmed for so long gives way to one that is.
+const PATH_SILENCE: Duration = Duration::from_secs(6);

@@ -1,0 +1,445 @@
+//! One worker: a thread with its socket, its sessions, and its copies of the rings they read.
+//!
+//! Waits for a datagram, a command or news of a feed; then everything that is due is gathered and sent at once.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use headwater_wire::MediaKind;
+use headwater_wire::rtp::Ring;
+use headwater_wire::webrtc::{BindingRequest, Feedback, Kind, StunError};
+
+use super::dtls::{Identity, Progress};
+use super::feed::{End, Feed, View};
+use super::mailbox::{Command, Listener, Mailbox};
+use super::metrics::{Ignored, Metrics};
+use super::play::{Directory, SessionId};
+use super::session::{Checked, NewSession, Session};
+use super::track::Track;
+use super::udp::{Path, Socket};
+
+/// Packets a viewer gets at once: a picture of 3 Mbit/s has ten. Key frames and joins beyond that go in slices, so that a
+/// slow link's queue is not overrun.
+const BURST_PACKETS: u32 = 40;
+/// Time between the slices: 40 packets of 1,200 bytes each 5 ms are 77 Mbit/s.
+const SLICE_EVERY: Duration = Duration::from_millis(5);
+/// Time between looks at every session: expiry, lost handshake flights, reports.
+const TICK_EVERY: Duration = Duration::from_millis(100);
+/// Batches of datagrams received before other work gets its turn.
+const MAX_BATCHES: usize = 8;
+/// Time between key frames a viewer may ask for.
+const KEY_FRAME_EVERY: Duration = Duration::from_millis(500);
+
+pub(super) struct Worker {
+    pub(super) socket: Socket,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) shared: Shared,
+    sessions: Vec<Option<Box<Session>>>,
+    free: Vec<usize>,
+    by_ufrag: HashMap<String, usize>,
+    by_address: HashMap<SocketAddr, usize>,
+    by_id: HashMap<SessionId, usize>,
+    feeds: HashMap<u64, Watched>,
+    /// Sessions with more to send than one burst.
+    behind: Vec<usize>,
+}
+
+/// What all workers share.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) identity: Arc<Identity>,
+    pub(super) metrics: Metrics,
+    pub(super) directory: Arc<Directory>,
+    pub(super) consent: Duration,
+}
+
+/// A feed with viewers on this worker.
+struct Watched {
+    feed: Arc<Feed>,
+    listener: Arc<Listener>,
+    ring: Ring,
+    view: View,
+    /// Sessions that get it.
+    viewers: Vec<usize>,
+}
+
+impl Worker {
+    pub(super) fn new(socket: Socket, mailbox: Arc<Mailbox>, shared: Shared) -> Self {
+        Self {
+            socket,
+            mailbox,
+            shared,
+            sessions: Vec::new(),
+            free: Vec::new(),
+            by_ufrag: HashMap::new(),
+            by_address: HashMap::new(),
+            by_id: HashMap::new(),
+            feeds: HashMap::new(),
+            behind: Vec::new(),
+        }
+    }
+
+    /// Serves until told to stop.
+    pub(super) fn run(mut self) {
+        let mut next_tick = Instant::now() + TICK_EVERY;
+        let mut next_slice = Instant::now();
+        loop {
+            let until = if self.behind.is_empty() { next_tick } else { next_tick.min(next_slice) };
+            let readable = self.socket.wait(until.saturating_duration_since(Instant::now()));
+            let inbox = self.mailbox.take();
+            for command in inbox.commands {
+                match command {
+                    Command::Join(new) => self.join(*new),
+                    Command::Leave(id) => {
+                        if let Some(&slot) = self.by_id.get(&id) {
+                            self.end(slot, "left");
+                        }
+                    }
+                    Command::Stop => return self.stop(),
+                }
+            }
+            if readable {
+                self.receive();
+            }
+            for feed in inbox.news {
+                self.on_news(feed);
+            }
+            let now = Instant::now();
+            if now >= next_slice && !self.behind.is_empty() {
+                self.send_slices();
+                next_slice = now + SLICE_EVERY;
+            }
+            if now >= next_tick {
+                self.on_tick(now);
+                next_tick = now + TICK_EVERY;
+            }
+            self.socket.flush();
+            self.shared.metrics.unsent_packets.inc_by(std::mem::take(&mut self.socket.unsent));
+        }
+    }
+
+    fn stop(mut self) {
+        for slot in 0..self.sessions.len() {
+            self.end(slot, "node stops");
+        }
+        self.socket.flush();
+    }
+
+    fn join(&mut self, new: NewSession) {
+        let session = Box::new(Session::new(new, Instant::now()));
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.sessions.push(None);
+            self.sessions.len() - 1
+        });
+        self.by_ufrag.insert(session.credentials.ufrag.clone(), slot);
+        self.by_id.insert(session.id, slot);
+        self.sessions[slot] = Some(session);
+        self.shared.metrics.sessions.inc();
+        self.shared.metrics.sessions_total.inc();
+    }
+
+    /// Ends a session: goodbyes, tables, the log.
+    fn end(&mut self, slot: usize, reason: &'static str) {
+        self.close(slot, reason, true);
+    }
+
+    fn close(&mut self, slot: usize, reason: &'static str, goodbye: bool) {
+        let Some(mut session) = self.sessions.get_mut(slot).and_then(Option::take) else { return };
+        let now = Instant::now();
+        if goodbye {
+            session.say_goodbye(now, &mut self.socket);
+        }
+        self.by_ufrag.remove(&session.credentials.ufrag);
+        self.by_id.remove(&session.id);
+        for address in &session.addresses {
+            if self.by_address.get(address) == Some(&slot) {
+                self.by_address.remove(address);
+            }
+        }
+        for track in &session.tracks {
+            self.unwatch(track.feed, slot);
+        }
+        self.behind.retain(|&s| s != slot);
+        self.free.push(slot);
+        self.shared.directory.remove(&session.id);
+        self.shared.metrics.sessions.dec();
+        let peer = session.peer().map(|p| p.to_string()).unwrap_or_default();
+        log::info!(
+            stream = session.stream.name().as_str(), viewer = session.id.short().as_str(), peer = peer.as_str(), reason,
+            packets = session.tracks.iter().map(|t| u64::from(t.packets)).sum::<u64>(),
+            bytes = session.tracks.iter().map(|t| u64::from(t.payload_bytes)).sum::<u64>(),
+            elapsed_ms = now.saturating_duration_since(session.opened).as_millis() as u64;
+            "webrtc viewer closed"
+        );
+    }
+
+    fn receive(&mut self) {
+        // The socket lends itself to the handler while its datagrams are read.
+        for _ in 0..MAX_BATCHES {
+            let mut datagrams: Vec<(Path, Vec<u8>)> = Vec::new();
+            let more = self.socket.receive(|_, path, bytes| datagrams.push((path, bytes.to_vec())));
+            let now = Instant::now();
+            for (path, bytes) in datagrams {
+                let slot = self.by_address.get(&path.peer).copied();
+                let handled = catch_unwind(AssertUnwindSafe(|| self.on_datagram(now, &path, &bytes)));
+                if handled.is_err() {
+                    log::error!(peer:% = path.peer; "a datagram caused a bug, its session is closed");
+                    slot.into_iter().for_each(|slot| self.close(slot, "bug", false));
+                }
+            }
+            if !more {
+                break;
+            }
+        }
+    }
+
+    fn on_datagram(&mut self, now: Instant, path: &Path, datagram: &[u8]) {
+        let ignored = match Kind::of(datagram) {
+            Kind::Stun => self.on_stun(now, path, datagram),
+            Kind::Dtls => self.on_dtls(now, path, datagram),
+            Kind::Rtcp => self.on_rtcp(now, path, datagram),
+            Kind::Rtp => Some(Ignored::Rtp),
+            Kind::Unknown => Some(Ignored::Garbage),
+        };
+        if let Some(reason) = ignored {
+            self.shared.metrics.ignore(reason);
+            log::trace!(peer:% = path.peer, reason:? = reason; "datagram ignored");
+        }
+    }
+
+    fn on_stun(&mut self, now: Instant, path: &Path, datagram: &[u8]) -> Option<Ignored> {
+        let mut request = match BindingRequest::parse(datagram) {
+            Ok(request) => request,
+            Err(StunError::NoCredentials) => return Some(Ignored::UnknownUser),
+            Err(_) => return Some(Ignored::Garbage),
+        };
+        let Some(&slot) = self.by_ufrag.get(request.receiver_ufrag()) else { return Some(Ignored::UnknownUser) };
+        let session = self.sessions[slot].as_mut()?;
+        let crypto = self.shared.identity.provider.crypto();
+        let known = session.addresses.len();
+        match session.on_check(now, &mut request, path, &mut self.socket, crypto) {
+            Ok(Checked::Answered) => {
+                if session.addresses.len() > known {
+                    self.by_address.insert(path.peer, slot);
+                }
+                None
+            }
+            Ok(Checked::Replayed) => Some(Ignored::Replayed),
+            Err(_) => Some(Ignored::WrongPassword),
+        }
+    }
+
+    fn on_dtls(&mut self, now: Instant, path: &Path, datagram: &[u8]) -> Option<Ignored> {
+        let Some(&slot) = self.by_address.get(&path.peer) else { return Some(Ignored::UnknownAddress) };
+        let session = self.sessions[slot].as_mut()?;
+        match session.on_dtls(now, datagram, &mut self.socket, &self.shared.identity) {
+            Ok(Progress::Nothing) => None,
+            Ok(Progress::Connected(srtp)) => {
+                session.connect(srtp);
+                self.start_tracks(slot);
+                None
+            }
+            Ok(Progress::WrongCertificate) => {
+                self.shared.metrics.wrong_certificates.inc();
+                log::warn!(peer:% = path.peer; "viewer has another certificate than its offer named");
+                self.close(slot, "wrong certificate", false);
+                None
+            }
+            Ok(Progress::Closed) => {
+                self.close(slot, "closed by the viewer", false);
+                None
+            }
+            Err(e) => {
+                log::debug!(peer:% = path.peer, err:% = e; "DTLS datagram refused");
+                Some(Ignored::BadDtls)
+            }
+        }
+    }
+
+    /// Joins the feeds, and sends the first burst at once.
+    fn start_tracks(&mut self, slot: usize) {
+        let Some(session) = self.sessions[slot].as_mut() else { return };
+        let peer = session.peer().map(|p| p.to_string()).unwrap_or_default();
+        log::info!(
+            stream = session.stream.name().as_str(), viewer = session.id.short().as_str(), peer = peer.as_str(),
+            elapsed_ms = session.opened.elapsed().as_millis() as u64;
+            "webrtc viewer opened"
+        );
+        for (feed, payload_type) in std::mem::take(&mut session.feeds) {
+            let mailbox = &self.mailbox;
+            let watched = self.feeds.entry(feed.id).or_insert_with(|| {
+                let (listener, ring, view) = feed.listen(mailbox);
+                Watched { feed: Arc::clone(&feed), listener, ring, view, viewers: Vec::new() }
+            });
+            watched.viewers.push(slot);
+            if feed.kind == MediaKind::Video && !watched.ring.has_start() {
+                feed.stream.request_key_frame();
+            }
+            session.tracks.push(Track::new(&feed, &watched.ring, payload_type, rand::random()));
+        }
+        self.send_new(slot);
+        self.socket.flush();
+        let ended = |s: &Session| s.tracks.first().and_then(|t| self.feeds.get(&t.feed)).and_then(|w| w.view.ended);
+        if self.sessions[slot].as_deref().and_then(ended).is_some() {
+            self.end(slot, "stream ended");
+        }
+    }
+
+    fn unwatch(&mut self, feed: u64, slot: usize) {
+        if let Some(watched) = self.feeds.get_mut(&feed) {
+            watched.viewers.retain(|&s| s != slot);
+            if watched.viewers.is_empty() {
+                watched.feed.unlisten(&watched.listener);
+                self.feeds.remove(&feed);
+            }
+        }
+    }
+
+    fn on_rtcp(&mut self, now: Instant, path: &Path, datagram: &[u8]) -> Option<Ignored> {
+        let Some(&slot) = self.by_address.get(&path.peer) else { return Some(Ignored::UnknownAddress) };
+        let session = self.sessions[slot].as_mut()?;
+        let Some(opened) = session.open_rtcp(datagram) else { return Some(Ignored::BadRtcp) };
+        let Some(feedback) = Feedback::parse(&opened) else { return Some(Ignored::BadRtcp) };
+        for feedback in feedback {
+            match feedback {
+                Feedback::Nack { ssrc, sequence_numbers } => self.on_nack(slot, ssrc, &sequence_numbers),
+                Feedback::KeyFrame { ssrc } => self.on_key_frame_request(now, slot, ssrc),
+                Feedback::Report { .. } => {}
+                Feedback::Bye => {
+                    self.close(slot, "closed by the viewer", true);
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    fn on_nack(&mut self, slot: usize, ssrc: u32, sequence_numbers: &[u16]) {
+        self.shared.metrics.nacked_packets.inc_by(sequence_numbers.len() as u64);
+        let Some(session) = self.sessions[slot].as_mut() else { return };
+        let mut budget = session.resend_budget;
+        let mut sent = 0;
+        if let Some((tracks, mut way)) = session.split(&mut self.socket)
+            && let Some(track) = tracks.iter_mut().find(|t| t.ssrc == ssrc)
+            && let Some(watched) = self.feeds.get(&track.feed)
+        {
+            for &number in sequence_numbers {
+                if budget > 0 && track.send_again(&watched.ring, number, &mut way) {
+                    budget -= 1;
+                    sent += 1;
+                }
+            }
+        }
+        session.resend_budget = budget;
+        self.shared.metrics.retransmitted_packets.inc_by(sent);
+    }
+
+    fn on_key_frame_request(&mut self, now: Instant, slot: usize, ssrc: u32) {
+        self.shared.metrics.key_frame_requests.inc();
+        let Some(session) = self.sessions[slot].as_mut() else { return };
+        let recently = session.key_frame_asked.is_some_and(|at| now.saturating_duration_since(at) < KEY_FRAME_EVERY);
+        if !recently && session.tracks.iter().any(|t| t.ssrc == ssrc) {
+            session.key_frame_asked = Some(now);
+            session.stream.request_key_frame();
+        }
+    }
+
+    fn on_news(&mut self, feed: u64) {
+        let Some(watched) = self.feeds.get_mut(&feed) else { return };
+        watched.listener.looked();
+        watched.view = watched.feed.catch_up(&mut watched.ring);
+        let mut packets = 0;
+        for &slot in &watched.viewers {
+            let Some(session) = self.sessions[slot].as_deref_mut() else { continue };
+            let Some((tracks, mut way)) = session.split(&mut self.socket) else { continue };
+            let Some(track) = tracks.iter_mut().find(|t| t.feed == feed) else { continue };
+            let mut budget = BURST_PACKETS;
+            let more = track.send_new(&watched.ring, &mut way, &mut budget);
+            packets += u64::from(BURST_PACKETS - budget);
+            if more && !session.behind {
+                session.behind = true;
+                self.behind.push(slot);
+            }
+        }
+        self.shared.metrics.packets.inc_by(packets);
+        if let Some(end) = watched.view.ended {
+            self.on_feed_end(feed, end);
+        }
+    }
+
+    /// A viewer whose pictures end, or whose stream does, is told so; one that only loses its sound watches on.
+    fn on_feed_end(&mut self, feed: u64, end: End) {
+        let Some(watched) = self.feeds.get(&feed) else { return };
+        let pictures = watched.feed.kind == MediaKind::Video;
+        for slot in watched.viewers.clone() {
+            let Some(session) = self.sessions[slot].as_mut() else { continue };
+            if pictures || session.tracks.len() == 1 || session.stream.is_ended() {
+                let reason = match end {
+                    End::Stream => "stream ended",
+                    End::BFrames => "b-frames",
+                    End::Codec => "codec changed",
+                };
+                self.end(slot, reason);
+            } else {
+                session.tracks.retain(|t| t.feed != feed);
+                self.unwatch(feed, slot);
+            }
+        }
+    }
+
+    /// The next slice for those who have more to get.
+    fn send_slices(&mut self) {
+        for slot in std::mem::take(&mut self.behind) {
+            if let Some(session) = self.sessions[slot].as_mut() {
+                session.behind = false;
+                self.send_new(slot);
+            }
+        }
+    }
+
+    fn send_new(&mut self, slot: usize) {
+        let Some(session) = self.sessions[slot].as_deref_mut() else { return };
+        let Some((tracks, mut way)) = session.split(&mut self.socket) else { return };
+        let mut budget = BURST_PACKETS;
+        let mut more = false;
+        for track in tracks.iter_mut() {
+            if let Some(watched) = self.feeds.get(&track.feed) {
+                more |= track.send_new(&watched.ring, &mut way, &mut budget);
+            }
+        }
+        self.shared.metrics.packets.inc_by(u64::from(BURST_PACKETS - budget));
+        if more && !session.behind {
+            session.behind = true;
+            self.behind.push(slot);
+        }
+    }
+
+    fn on_tick(&mut self, now: Instant) {
+        for slot in 0..self.sessions.len() {
+            let Some(session) = self.sessions[slot].as_deref_mut() else { continue };
+            if !session.on_tick(now, self.shared.consent, &mut self.socket) {
+                let reason = if session.is_connected() { "expired" } else { "never connected" };
+                self.end(slot, reason);
+                continue;
+            }
+            if session.take_report(now) {
+                let feeds = &self.feeds;
+                let anchor = session.tracks.iter().find_map(|t| feeds.get(&t.feed)?.view.anchor);
+                if let Some(anchor) = anchor {
+                    session.send_reports(now, anchor, &mut self.socket, |feed| {
+                        feeds.get(&feed).map(|w| (w.feed.timestamp_offset, w.feed.clock_hz))
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
