@@ -92,7 +92,7 @@ pub enum OfferError {
 }
 
 /// What a publisher with B-frames has to change.
-pub const B_FRAMES: &str = "The stream has B-frames, which WebRTC cannot show. In OBS: Settings, Output, Output Mode \
+pub(super) const B_FRAMES: &str = "The stream has B-frames, which WebRTC cannot show. In OBS: Settings, Output, Output Mode \
      Advanced, set B-frames to 0 (x264: Tune zerolatency, or the option bframes=0; Simple mode: x264 option bframes=0).";
 
 /// The handle the HTTP side uses. Cheap to clone.
