@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apps::Apps;
 use crate::gateway::hls::Hls;
-use crate::gateway::rtmp;
+use crate::gateway::{rtmp, webrtc};
 use crate::hub::{Hub, Limits};
 use crate::listen::ListenError;
 use crate::{http, tls, transcode};
@@ -38,6 +38,9 @@ pub enum StartError {
     /// An address is taken or not ours.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// A WebRTC port is taken.
+    #[error("could not open the WebRTC ports")]
+    Webrtc(#[source] std::io::Error),
     /// The registry cannot be used.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -52,6 +55,7 @@ pub struct Engine {
     http: http::Server,
     health: http::Server,
     rtmp: rtmp::Server,
+    webrtc: webrtc::Gateway,
     registry: Embedded,
     drain: CancellationToken,
 }
@@ -69,9 +73,10 @@ impl Engine {
         let tls = tls::load(&config.tls).map_err(|e| StartError::Tls(Box::new(e)))?;
         let http = http::Server::bind(&config.http, tls.clone())?;
         let rtmp = rtmp::Server::bind(&config.rtmp, tls)?;
+        let webrtc = webrtc::Gateway::bind(&config.webrtc, &config.node.addresses).map_err(StartError::Webrtc)?;
         let health = http::Server::bind_plain("health", config.health.listen, http::MAX_HEALTH_CONNECTIONS)?;
         let hub = Hub::with_transcoder(limits(&config), Some(Box::new(transcode::Audio)));
-        Ok(Self { config, hub, apps, http, health, rtmp, registry, drain: CancellationToken::new() })
+        Ok(Self { config, hub, apps, http, health, rtmp, webrtc, registry, drain: CancellationToken::new() })
     }
 
     /// Cancel it to begin the drain.
@@ -86,7 +91,7 @@ impl Engine {
             https: self.http.tls_local_addr(),
             rtmp: self.rtmp.local_addr(),
             rtmps: self.rtmp.tls_local_addr(),
-            webrtc: Vec::new(),
+            webrtc: self.webrtc.ports(),
             health: self.health.local_addr(),
         }
     }
@@ -95,7 +100,7 @@ impl Engine {
     pub async fn run(self) {
         let endpoints = self.endpoints();
         // The registry stays open, and so locked, as long as the engine serves.
-        let Self { config, hub, apps, http, health, rtmp, registry: _registry, drain } = self;
+        let Self { config, hub, apps, http, health, rtmp, webrtc, registry: _registry, drain } = self;
         let mut tasks: JoinSet<()> = JoinSet::new();
         let deadline = Duration::from_millis(u64::from(config.node.drain_ms.get()));
         let mut metrics = Registry::default();
@@ -103,6 +108,7 @@ impl Engine {
         let ours = metrics.sub_registry_with_prefix("headwater");
         ours.register_collector(Box::new(http::Carried(hub.clone())));
         rtmp.metrics().register(ours);
+        webrtc.whep().metrics().register(ours);
         http.metrics().register(ours);
         let answers = http::Health { endpoints: endpoints.clone(), drain: drain.clone(), pulses: Vec::new(), metrics };
         // Health answers to the very end, so that a drain can be watched; the process ends it.
@@ -111,11 +117,18 @@ impl Engine {
         let router = http::router(http::State::new(http::Parts {
             hub,
             apps,
+            whep: webrtc.whep(),
             hls: Hls::new(&config.hls),
             node_id: config.node.id.clone(),
             endpoints: endpoints.clone(),
         }));
         tasks.spawn(http.run(router, drain.clone(), deadline));
+        let webrtc = webrtc.run(drain.clone());
+        tasks.spawn(async move {
+            if let Err(e) = webrtc.await {
+                log::error!(err:% = Chain(&e); "could not start the WebRTC workers");
+            }
+        });
         if let Err(e) = announce(&config.node.data_dir, &endpoints) {
             log::error!(err:% = Chain(&e); "could not write where the engine listens");
         }

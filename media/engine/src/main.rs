@@ -54,7 +54,7 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(unavailable)?;
         let engine = Engine::start(config).await.map_err(|e| {
             let code = match e {
-                StartError::Registry(RegistryError::Locked { .. }) | StartError::Listen(_) => exit::UNAVAILABLE,
+                StartError::Registry(RegistryError::Locked { .. }) | StartError::Listen(_) | StartError::Webrtc(_) => exit::UNAVAILABLE,
                 StartError::DataDir { .. } | StartError::Tls(_) | StartError::Registry(_) => exit::CONFIG,
             };
             (code, Chain(&e).to_string())

@@ -50,6 +50,8 @@ codes! {
     MethodNotAllowed = "method_not_allowed" => METHOD_NOT_ALLOWED,
     /// The stream has B-frames, which WebRTC cannot carry.
     BFrames = "b_frames" => NOT_ACCEPTABLE,
+    /// The stream's codec cannot be watched this way.
+    CodecUnsupported = "codec_unsupported" => NOT_ACCEPTABLE,
     /// No codec that both the stream and the client have.
     NoCommonCodec = "no_common_codec" => NOT_ACCEPTABLE,
     /// The body did not come in time.

@@ -7,6 +7,7 @@ use headwater_api::endpoints::Endpoints;
 
 use crate::apps::Apps;
 use crate::gateway::hls::Hls;
+use crate::gateway::webrtc::Whep;
 use crate::hub::Hub;
 
 /// A handle to everything a handler may use; clones share it.
@@ -24,6 +25,8 @@ pub struct Parts {
     pub node_id: String,
     /// Where it listens.
     pub endpoints: Endpoints,
+    /// WebRTC viewers.
+    pub whep: Whep,
     /// HLS and LL-HLS.
     pub hls: Hls,
 }

@@ -1,10 +1,105 @@
 //! WHEP over HTTP: SDP offers in, answers out (draft-ietf-wish-whep-02).
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `POST /APP/whep/ID`, `application/sdp` | 201, the answer, `Location` of the session |
+//! | `DELETE /APP/whep/ID/SESSION` | 200: the session is over |
+//! | `OPTIONS` on both | 204 with the CORS headers |
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, post};
+use headwater_api::StreamName;
 
-use super::State;
+use super::{Code, Problem, Small, State};
+use crate::gateway::webrtc::{OfferError, SessionId};
 
 /// Offers, and the end of sessions.
 pub(crate) fn routes() -> Router<State> {
     Router::new()
+        .route("/{app}/whep/{id}", post(offer).options(preflight))
+        .route("/{app}/whep/{id}/{session}", delete(end).options(preflight))
+}
+
+type Handled = axum::extract::State<State>;
+
+async fn offer(state: Handled, Path((app, id)): Path<(String, String)>, request: Request) -> Response {
+    for_everybody(answer(&state, &app, &id, request).await)
+}
+
+async fn answer(state: &State, app: &str, id: &str, request: Request) -> Result<Response, Problem> {
+    let name = stream_name(state, app, id)?;
+    if !is_sdp(request.headers()) {
+        return Err(Problem::new(Code::WrongContentType, "An offer has the content type application/sdp."));
+    }
+    let Small(body) = <Small as axum::extract::FromRequest<()>>::from_request(request, &()).await?;
+    let sdp = std::str::from_utf8(&body).map_err(|_| Problem::new(Code::BadSdp, "The offer is not text."))?;
+    let stream = state.hub.stream(&name).ok_or_else(|| Problem::stream_not_found(&name))?;
+    let answer = state.whep.offer(&state.hub, &stream, sdp).await?;
+    let location = format!("/{app}/whep/{id}/{}", answer.session);
+    let location = HeaderValue::try_from(location).map_err(|_| Problem::new(Code::Internal, "This should not be."))?;
+    let mut response = Response::new(Body::from(answer.sdp));
+    *response.status_mut() = StatusCode::CREATED;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/sdp"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::LOCATION, location);
+    Ok(response)
+}
+
+async fn end(state: Handled, Path((app, id, session)): Path<(String, String, String)>) -> Response {
+    let ended = stream_name(&state, &app, &id).and_then(|name| {
+        let known = SessionId::parse(&session).is_some_and(|session| state.whep.delete(&name, &session));
+        if known {
+            Ok(StatusCode::OK.into_response())
+        } else {
+            Err(Problem::new(Code::SessionNotFound, "There is no such session, or it is over."))
+        }
+    });
+    for_everybody(ended)
+}
+
+async fn preflight() -> Response {
+    for_everybody(Ok(StatusCode::NO_CONTENT.into_response()))
+}
+
+fn stream_name(state: &State, app: &str, id: &str) -> Result<StreamName, Problem> {
+    if !state.apps.contains(app) {
+        return Err(Problem::new(Code::AppNotFound, "There is no such app."));
+    }
+    StreamName::new(app, id).map_err(|e| Problem::new(Code::BadRequest, format!("The stream's name is wrong: {e}.")))
+}
+
+fn is_sdp(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let kind = value.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/sdp")
+}
+
+/// Pages of any origin may watch (Fetch §3.3.3); `Location` is what they end the session with.
+fn for_everybody(answer: Result<Response, Problem>) -> Response {
+    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, DELETE, OPTIONS"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("Content-Type, Authorization"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Location"));
+    response
+}
+
+impl From<OfferError> for Problem {
+    fn from(e: OfferError) -> Self {
+        let code = match e {
+            OfferError::Sdp(_) => Code::BadSdp,
+            OfferError::BFrames => Code::BFrames,
+            OfferError::CodecUnsupported { .. } => Code::CodecUnsupported,
+            OfferError::NoCommonCodec => Code::NoCommonCodec,
+            OfferError::TooManyViewers { .. } => Code::TooManyViewers,
+            OfferError::NotYet => Code::NotYet,
+        };
+        Self::new(code, e.to_string())
+    }
 }

@@ -174,7 +174,3 @@ impl std::fmt::Debug for Dtls {
         f.debug_struct("Dtls").field("expected", &self.expected).finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-#[path = "dtls_test.rs"]
-mod tests;

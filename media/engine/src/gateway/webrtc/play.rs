@@ -203,10 +203,9 @@ impl Whep {
         let mut sending = Vec::with_capacity(offer.sections.len());
         for section in &offer.sections {
             let accepted = section.receives.then(|| accept(section, &mut video, &mut audio)).flatten();
-            sending.push(accepted.as_ref().map(|(feed, payload_type)| Sending {
-                payload_type: *payload_type,
-                ssrc: feed.ssrc,
-            }));
+            sending.push(
+                accepted.as_ref().map(|(feed, payload_type)| Sending { payload_type: *payload_type, ssrc: feed.ssrc }),
+            );
             feeds.extend(accepted);
         }
         if feeds.is_empty() {

@@ -58,7 +58,13 @@ impl Srtp {
 
     /// Writes a sealed packet into `out`, which must have [`Srtp::sealed_bytes`] bytes. `rollovers`: how often the sequence
     /// number has wrapped (RFC 3711 §3.3.1).
-    pub(super) fn seal(&mut self, header: &Header, rollovers: u32, payload: &[u8], out: &mut [u8]) -> Result<(), Error> {
+    pub(super) fn seal(
+        &mut self,
+        header: &Header,
+        rollovers: u32,
+        payload: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), Error> {
         let head = header.encode();
         out[..HEADER_BYTES].copy_from_slice(&head);
         let end = HEADER_BYTES + payload.len();
