@@ -20,8 +20,19 @@ fn all(bytes: &Bytes) {
 #[test]
 fn no_prefix_and_no_flipped_byte_of_a_header_panics() {
     let opus_head = opus::head(2, 312);
-    let golden: [&[u8]; 5] =
-        [h264::tests::AVCC, h265::tests::HVCC, av1::tests::AV1C, &[0x2b, 0x92, 0x08, 0x00], &opus_head];
+    let adts = [0xff, 0xf1, 0x4c, 0x80, 0x01, 0x7f, 0xfc, 0x21, 0x10, 0x04, 0x60];
+    let annexb = [0, 0, 0, 1, 0x67, 66, 0, 31, 0, 0, 1, 0x68, 0xce, 0, 0, 3, 1, 0, 0, 1, 0x65, 0x88, 0x84];
+    let prefixed = [0, 0, 0, 4, 0x67, 66, 0, 31, 0, 0, 0, 3, 0x65, 0x88, 0x84];
+    let golden: [&[u8]; 8] = [
+        h264::tests::AVCC,
+        h265::tests::HVCC,
+        av1::tests::AV1C,
+        &[0x2b, 0x92, 0x08, 0x00],
+        &opus_head,
+        &adts,
+        &annexb,
+        &prefixed,
+    ];
     for bytes in golden {
         for end in 0..=bytes.len() {
             all(&Bytes::copy_from_slice(&bytes[..end]));

@@ -97,4 +97,19 @@ mod tests {
             assert_eq!(Resource::parse(name), None, "{name:?} was accepted");
         }
     }
+
+    #[test]
+    fn no_prefix_and_no_flipped_byte_panics_and_what_is_read_has_one_spelling() {
+        for good in ["init-1a2b3c4d.mp4", "17.m4s", "18446744073709551615.4294967295.m4s"] {
+            let prefixes = (0..good.len()).map(|end| good[..end].to_owned());
+            let flipped = (0..good.len() * 8).map(|i| {
+                let mut bytes = good.as_bytes().to_vec();
+                bytes[i / 8] ^= 1 << (i % 8);
+                String::from_utf8_lossy(&bytes).into_owned()
+            });
+            for name in prefixes.chain(flipped) {
+                assert!(Resource::parse(&name).is_none_or(|r| r.to_string() == name), "{name:?}");
+            }
+        }
+    }
 }

@@ -89,4 +89,23 @@ mod tests {
     fn another_protocol_is_told_apart_by_its_first_byte() {
         assert_eq!(Handshake::default().on_bytes(b"GET / HTTP/1.1\r\n", &mut Vec::new()), Err(NotRtmp));
     }
+
+    #[test]
+    fn no_prefix_and_no_flipped_byte_panics() {
+        let mut client = Inner::new(PeerType::Client);
+        let mut golden = client.generate_outbound_p0_and_p1().unwrap();
+        golden.resize(1 + 2 * 1536 + 10, 9);
+        let serve = |bytes: &[u8]| drop(Handshake::default().on_bytes(bytes, &mut Vec::new()));
+        for end in (0..golden.len()).step_by(7) {
+            serve(&golden[..end]);
+        }
+        // Version, time, the digest's offset in both schemes, and some of the rest: an answer costs a key exchange.
+        for at in (0..16).chain(770..785).chain((16..golden.len()).step_by(67)) {
+            for flip in [1, 0x80, 0xff] {
+                let mut bytes = golden.clone();
+                bytes[at] ^= flip;
+                serve(&bytes);
+            }
+        }
+    }
 }

@@ -1,0 +1,22 @@
+//! DTLS hellos in one datagram or several.
+#![no_main]
+
+use headwater_wire::webrtc::ClientHello;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    // Datagrams, each behind two bytes of length.
+    let (mut hello, mut rest, mut bytes) = (ClientHello::default(), data, 0);
+    while let Some((len, after)) = rest.split_first_chunk() {
+        let (datagram, after) = after.split_at(usize::from(u16::from_be_bytes(*len)).min(after.len()));
+        rest = after;
+        let pushed = hello.push(datagram);
+        let _ = hello.offers_gcm();
+        bytes += datagram.len();
+        match pushed {
+            Ok(false) => {}
+            Ok(true) | Err(_) => break,
+        }
+    }
+    assert!(hello.into_datagrams().iter().map(Vec::len).sum::<usize>() <= bytes);
+});

@@ -1,0 +1,26 @@
+//! SDP offers: whatever is accepted can be answered, and the answer is text that ends every line as SDP wants it.
+#![no_main]
+
+use headwater_wire::webrtc::{Answer, Credentials, Fingerprint, Offer, Sending};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(sdp) = std::str::from_utf8(data) else { return };
+    let _ = Fingerprint::parse(sdp);
+    let Ok(offer) = Offer::parse(sdp) else { return };
+    let credentials = Credentials { ufrag: "abcd".to_owned(), password: "0123456789abcdefghijkl".to_owned() };
+    let sending: Vec<_> = offer
+        .sections
+        .iter()
+        .map(|s| s.opus().or(s.h264(100)).map(|payload_type| Sending { payload_type, ssrc: 7 }))
+        .collect();
+    let answer = Answer {
+        session_id: 1,
+        credentials: &credentials,
+        fingerprint: offer.fingerprint,
+        candidates: &[([192, 0, 2, 1], 50_000).into()],
+        cname: "headwater",
+    }
+    .encode(&offer, &sending);
+    assert!(answer.split_inclusive("\r\n").all(|line| line.ends_with("\r\n") && line.as_bytes()[1] == b'='));
+});

@@ -1,0 +1,15 @@
+//! Binding requests: nobody gets an answer whose password is not the right one, except by knowing it.
+#![no_main]
+
+use headwater_wire::webrtc::{BindingRequest, Credentials, Kind};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let _ = Kind::of(data);
+    let Ok(mut request) = BindingRequest::parse(data) else { return };
+    let Ok(provider) = rtc_crypto::default_provider() else { return };
+    let _ = (request.receiver_ufrag(), request.transaction());
+    let local = Credentials { ufrag: "evtj".to_owned(), password: "a password no input can know".to_owned() };
+    assert!(request.verify(&local, "h6vY", provider.crypto()).is_err());
+    let _ = request.response(([192, 0, 2, 1], 9).into(), &local, provider.crypto());
+});
