@@ -201,11 +201,10 @@ impl Engine {
 /// # Errors
 /// If the answer is neither a status nor 404.
 pub fn status(http: SocketAddr, name: &str) -> anyhow::Result<Option<StreamStatus>> {
-    let (app, id) = name.split_once('/').context("expected APP/STREAM_ID")?;
-    let answer = http::get(http, &format!("/{app}/rest/v2/streams/{id}"))?;
+    let answer = http::get(http, &format!("/rest/v2/streams/{name}"))?;
     match answer.status {
         200 => Ok(Some(answer.json()?)),
-        404 => Ok(None),
+        404 if answer.text().contains("stream_not_found") => Ok(None),
         other => anyhow::bail!("status of {name}: {other} {}", answer.text()),
     }
 }

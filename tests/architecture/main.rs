@@ -1,0 +1,243 @@
+//! Reads the sources and fails on any arrow that ARCHITECTURE.md does not allow, and on what a room may not know.
+#![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// One source file: its path from the root of the repository, and its text.
+struct Source {
+    path: String,
+    text: String,
+}
+
+/// Crates of ours that a crate may depend on outside its tests.
+const CRATES: &[(&str, &[&str])] = &[
+    ("media/api", &[]),
+    ("media/wire", &[]),
+    ("media/registry", &["headwater-api"]),
+    ("media/engine", &["headwater-api", "headwater-wire", "headwater-registry"]),
+    ("daemon", &["headwater-api", "headwater-registry"]),
+];
+
+/// Rooms of the engine that a room may name with `crate::`, beside itself. What lies directly in `src` (`apps`, `listen`)
+/// belongs to nobody and may be named by all; only `engine.rs` and `main.rs` may name everything.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("hub", &[]),
+    ("transcode", &["hub"]),
+    ("record", &["hub"]),
+    ("gateway", &["hub"]),
+    ("http", &["gateway", "record", "hub"]),
+];
+
+/// What only these folders may name.
+const ONLY: &[(&str, &str)] = &[("redb::", "media/registry/"), ("mongodb::", "media/registry/")];
+
+/// What `media/wire` may not name outside its tests.
+const NOT_IN_WIRE: &[&str] = &[
+    "tokio::",
+    "std::fs",
+    "std::thread",
+    "std::env",
+    "TcpStream",
+    "UdpSocket",
+    "TcpListener",
+    "time::Instant",
+    "SystemTime",
+];
+
+const MAX_LINES: usize = 800;
+
+fn is_test(path: &str) -> bool {
+    path.ends_with("_test.rs") || path.ends_with("/tests.rs")
+}
+
+/// The code of a file: without comments and, in files that end in a test module, without it.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    text[..end].lines().enumerate().map(|(i, line)| (i + 1, line)).filter(|(_, l)| !l.trim_start().starts_with("//"))
+}
+
+/// Every `crate::NAME` of a line, also those in `crate::{a, b::c}`.
+fn named_rooms(line: &str) -> Vec<&str> {
+    let word = |s: &str| s.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(s.len());
+    let mut out = Vec::new();
+    for rest in line.split("crate::").skip(1) {
+        match rest.strip_prefix('{') {
+            None => out.push(&rest[..word(rest)]),
+            Some(list) => out.extend(list.split([',', '}']).map(|item| item.trim()).map(|item| &item[..word(item)])),
+        }
+    }
+    out
+}
+
+/// What is wrong with one Rust file.
+fn check_source(source: &Source, faults: &mut Vec<String>) {
+    let Source { path, text } = source;
+    if !text.starts_with("//!") {
+        faults.push(format!("{path} does not begin with //! and what it is for"));
+    }
+    let lines = text.lines().count();
+    if lines > MAX_LINES {
+        faults.push(format!("{path} has {lines} lines, {MAX_LINES} are allowed"));
+    }
+    if path.starts_with("tests/") || is_test(path) {
+        return;
+    }
+    for (number, line) in code(text) {
+        for (name, room) in ONLY {
+            if line.contains(name) && !path.starts_with(room) {
+                faults.push(format!("{path}:{number} names {name}, which only {room} may"));
+            }
+        }
+        if path.starts_with("media/wire/") {
+            for name in NOT_IN_WIRE.iter().filter(|name| line.contains(**name)) {
+                faults.push(format!("{path}:{number} names {name}: wire does not wait and has no clock"));
+            }
+        }
+        let Some(inside) = path.strip_prefix("media/engine/src/") else { continue };
+        let Some((room, below)) = inside.split_once('/') else { continue };
+        let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+            faults.push(format!("{path}: ARCHITECTURE.md knows no room {room}"));
+            return;
+        };
+        for named in named_rooms(line) {
+            let is_room = ROOMS.iter().any(|(name, _)| *name == named) || named == "engine";
+            if is_room && named != room && !allowed.contains(&named) {
+                faults.push(format!("{path}:{number} names crate::{named}, and {room} may not"));
+            }
+        }
+        if room == "gateway"
+            && let Some((protocol, _)) = below.split_once('/')
+        {
+            for other in ["rtmp", "srt", "webrtc", "hls", "relay"].iter().filter(|p| **p != protocol) {
+                let named = [format!("gateway::{other}"), format!("super::super::{other}")];
+                if named.iter().any(|n| line.contains(n.as_str())) {
+                    faults.push(format!("{path}:{number} names the gateway {other}"));
+                }
+            }
+        }
+    }
+}
+
+/// What is wrong with the dependencies in one manifest.
+fn check_manifest(folder: &str, text: &str, faults: &mut Vec<String>) {
+    let allowed = CRATES.iter().find(|(name, _)| *name == folder).map(|(_, allowed)| *allowed);
+    let Some(allowed) = allowed else { return };
+    let mut in_dependencies = false;
+    for line in text.lines() {
+        if line.starts_with('[') {
+            in_dependencies = line.ends_with("dependencies]") && !line.contains("dev-");
+        } else if in_dependencies {
+            let name = line.split(['=', '.', ' ']).next().unwrap_or_default();
+            if name.starts_with("headwater-") && !allowed.contains(&name) {
+                faults.push(format!("{folder} depends on {name}"));
+            }
+            if folder == "media/wire" && matches!(name, "tokio" | "tokio-util" | "hyper" | "axum") {
+                faults.push(format!("{folder} depends on {name}"));
+            }
+            if matches!(name, "redb" | "mongodb") && folder != "media/registry" {
+                faults.push(format!("{folder} depends on {name}"));
+            }
+        }
+    }
+}
+
+fn rust_files(folder: &Path, out: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && !matches!(name.as_str(), "target" | "node_modules" | "corpus") {
+            rust_files(&path, out);
+        } else if name.ends_with(".rs") {
+            out.push(path);
+        }
+    }
+}
+
+#[test]
+fn the_sources_keep_to_the_arrows() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut files = Vec::new();
+    for folder in ["media", "daemon", "tests"] {
+        rust_files(&root.join(folder), &mut files);
+    }
+    assert!(files.len() > 100, "only {} files were found", files.len());
+    let mut faults = Vec::new();
+    for file in files {
+        let path = file.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+        check_source(&Source { path, text: fs::read_to_string(&file).unwrap() }, &mut faults);
+    }
+    for (folder, _) in CRATES {
+        let manifest = root.join(folder).join("Cargo.toml");
+        check_manifest(folder, &fs::read_to_string(manifest).unwrap(), &mut faults);
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+/// Faults of one file that begins as it should.
+fn faults_of(path: &str, code: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    check_source(&Source { path: path.to_owned(), text: format!("//! What it is for.\n{code}\n") }, &mut faults);
+    faults
+}
+
+#[test]
+fn every_forbidden_arrow_is_found() {
+    let forbidden = [
+        ("media/engine/src/hub/stream.rs", "use crate::gateway::rtmp::Server;"),
+        ("media/engine/src/hub/stream.rs", "use crate::{apps, http::State};"),
+        ("media/engine/src/transcode/aac.rs", "use crate::gateway::Hls;"),
+        ("media/engine/src/gateway/rtmp/play.rs", "use crate::gateway::hls::Hls;"),
+        ("media/engine/src/gateway/rtmp/play.rs", "use super::super::webrtc::Whep;"),
+        ("media/engine/src/gateway/rtmp/play.rs", "let x = crate::http::State::new();"),
+        ("media/engine/src/http/rest.rs", "use crate::transcode::Aac;"),
+        ("media/engine/src/http/rest.rs", "use crate::engine::Engine;"),
+        ("media/engine/src/misc/rest.rs", "fn f() {}"),
+        ("media/engine/src/hub/stream.rs", "use redb::Database;"),
+        ("daemon/src/boot.rs", "use mongodb::Client;"),
+        ("media/wire/src/time.rs", "use std::time::Instant;"),
+        ("media/wire/src/time.rs", "use tokio::time::sleep;"),
+        ("media/wire/src/time.rs", "use std::net::UdpSocket;"),
+    ];
+    for (path, code) in forbidden {
+        assert_eq!(faults_of(path, code).len(), 1, "{path}: {code}: {:?}", faults_of(path, code));
+    }
+    let long = "fn f() {}\n".repeat(MAX_LINES);
+    assert_eq!(faults_of("tests/e2e/rtmp.rs", &long).len(), 1);
+    let mut faults = Vec::new();
+    check_source(&Source { path: "daemon/src/boot.rs".to_owned(), text: "use a::b;".to_owned() }, &mut faults);
+    assert_eq!(faults.len(), 1, "a file without a header passed");
+}
+
+#[test]
+fn allowed_arrows_comments_and_tests_pass() {
+    let allowed = [
+        ("media/engine/src/engine.rs", "use crate::{gateway, http, hub, transcode};"),
+        ("media/engine/src/gateway/rtmp/play.rs", "use crate::hub::Hub;\nuse crate::gateway::rtmp::link;"),
+        ("media/engine/src/http/rest.rs", "use crate::gateway::hls::Hls;\nuse crate::apps::Apps;"),
+        (
+            "media/engine/src/hub/stream.rs",
+            "// crate::http is another room\n#[cfg(test)]\nmod tests {\nuse crate::http;\n}",
+        ),
+        ("media/engine/src/hub/stream_test.rs", "use crate::http;"),
+        ("media/registry/src/embedded.rs", "use redb::Database;"),
+        ("media/wire/src/webrtc/stun.rs", "use std::net::SocketAddr;"),
+    ];
+    for (path, code) in allowed {
+        assert_eq!(faults_of(path, code), [""; 0], "{path}");
+    }
+}
+
+#[test]
+fn a_forbidden_dependency_is_found_and_one_for_tests_is_not() {
+    let faults = |folder, text| {
+        let mut faults = Vec::new();
+        check_manifest(folder, text, &mut faults);
+        faults.len()
+    };
+    assert_eq!(faults("daemon", "[dependencies]\nheadwater-engine.workspace = true\n"), 1);
+    assert_eq!(faults("media/wire", "[dependencies]\ntokio = \"1\"\nheadwater-api = { path = \"../api\" }\n"), 2);
+    assert_eq!(faults("media/engine", "[dependencies]\nredb.workspace = true\n"), 1);
+    assert_eq!(faults("media/wire", "[dev-dependencies]\ntokio = \"1\"\n"), 0);
+    assert_eq!(faults("daemon", "[dependencies]\nheadwater-api.workspace = true\nclap = \"4\"\n"), 0);
+}
