@@ -3,5 +3,9 @@
 //! `cargo build --workspace && cargo test -p headwater-tests --test e2e`
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
+mod hls;
+mod hostile;
 mod life;
 mod load_tool;
+mod probe;
+mod rtmp;

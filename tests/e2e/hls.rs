@@ -1,0 +1,106 @@
+//! HLS and LL-HLS: every address of every playlist, and strangers that play them.
+
+use headwater_tests::engine::{Engine, Options};
+use headwater_tests::process::Process;
+use headwater_tests::publish::{self, Source};
+
+use crate::probe;
+
+const PLAYLISTS: [&str; 2] = ["/live/streams/demo.m3u8", "/live/streams/demo/playlist.m3u8"];
+
+fn live() -> Option<(Engine, Process)> {
+    let engine = Engine::start(Options::default()).unwrap();
+    let publisher = publish::ffmpeg(&Source::default(), &engine.rtmp_url("live/demo")).unwrap()?;
+    engine.wait_live("live/demo").unwrap();
+    Some((engine, publisher))
+}
+
+/// `reference` as a player resolves it against the path of a playlist.
+fn resolve(playlist: &str, reference: &str) -> String {
+    if reference.starts_with('/') {
+        return reference.to_owned();
+    }
+    let folder = &playlist[..=playlist.rfind('/').unwrap()];
+    format!("{folder}{}", reference.trim_start_matches("./"))
+}
+
+/// Every address that a playlist names.
+fn references(text: &str) -> Vec<String> {
+    let lines = text.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).map(str::to_owned);
+    let quoted = text.lines().filter_map(|l| l.split_once("URI=\"")).filter_map(|(_, v)| v.split_once('"'));
+    lines.chain(quoted.map(|(uri, _)| uri.to_owned())).collect()
+}
+
+#[test]
+fn every_address_of_every_playlist_answers_with_its_headers() {
+    let Some((engine, _publisher)) = live() else { return };
+    for path in PLAYLISTS {
+        let answer = engine.get(path).unwrap();
+        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some("*")), "{path}");
+        assert_eq!(answer.header("content-type"), Some("application/vnd.apple.mpegurl"));
+        assert!(m3u8_rs::parse_media_playlist_res(&answer.body).is_ok(), "{}", answer.text());
+        let text = answer.text();
+        for tag in ["#EXT-X-PART:", "#EXT-X-PART-INF:", "#EXT-X-PRELOAD-HINT:", "CAN-BLOCK-RELOAD=YES"] {
+            assert!(text.contains(tag), "{path} has no {tag}: {text}");
+        }
+        let references = references(&text);
+        assert!(references.len() > 5, "{text}");
+        for reference in references {
+            let address = resolve(path, &reference);
+            let resource = engine.get(&address).unwrap();
+            assert_eq!(resource.status, 200, "{address}: {}", resource.text());
+            assert_eq!(resource.header("content-type"), Some("video/mp4"));
+            assert!(resource.header("cache-control").unwrap().contains("immutable"));
+            assert_eq!(resource.header("access-control-allow-origin"), Some("*"));
+        }
+    }
+    let adaptive = engine.get("/live/streams/demo_adaptive.m3u8").unwrap();
+    assert!(m3u8_rs::parse_master_playlist_res(&adaptive.body).is_ok(), "{}", adaptive.text());
+    for reference in references(&adaptive.text()) {
+        assert_eq!(engine.get(&resolve("/live/streams/demo_adaptive.m3u8", &reference)).unwrap().status, 200);
+    }
+    assert_eq!(engine.panics(), [""; 0]);
+}
+
+#[test]
+fn ffmpeg_plays_both_addresses_with_pictures_and_the_tone() {
+    let Some((engine, _publisher)) = live() else { return };
+    for path in PLAYLISTS {
+        let url = engine.http_url(path);
+        assert_eq!(probe::codecs(&url).unwrap(), ["aac,audio", "h264,video"]);
+        let (pictures, loudness) = probe::decode(&url, 3).unwrap();
+        assert!(pictures >= 70 && loudness > -30.0, "{path}: {pictures} pictures, {loudness} dB");
+    }
+}
+
+#[test]
+fn a_blocking_reload_gives_the_part_that_was_asked_for() {
+    let Some((engine, _publisher)) = live() else { return };
+    let text = engine.get(PLAYLISTS[0]).unwrap().text();
+    let first: u64 = text.split_once("#EXT-X-MEDIA-SEQUENCE:").unwrap().1.lines().next().unwrap().parse().unwrap();
+    let next = first + text.matches("#EXTINF:").count() as u64 + 1;
+    let reloaded = engine.get(&format!("{}?_HLS_msn={next}&_HLS_part=0", PLAYLISTS[0])).unwrap();
+    assert_eq!(reloaded.status, 200);
+    assert!(reloaded.text().contains(&format!("/{next}.0.m4s")), "no part 0 of {next}: {}", reloaded.text());
+}
+
+#[test]
+fn wrong_questions_are_answered_with_a_sentence() {
+    let Some((engine, _publisher)) = live() else { return };
+    engine.get(PLAYLISTS[0]).unwrap();
+    for (path, status, code) in [
+        ("/live/streams/demo.m3u8?_HLS_msn=x", 400, "bad_request"),
+        ("/live/streams/demo.m3u8?_HLS_part=1", 400, "bad_request"),
+        ("/live/streams/demo.m3u8?_HLS_msn=999999", 400, "bad_request"),
+        ("/live/streams/nobody.m3u8", 404, "stream_not_found"),
+        ("/nowhere/streams/demo.m3u8", 404, "app_not_found"),
+        ("/live/streams/demo/1/1.m4s", 404, "segment_not_found"),
+        ("/live/streams/demo/../../../etc/passwd", 404, "not_found"),
+        ("/live/streams/%2e%2e%2f%2e%2e%2fetc%2fpasswd.m3u8", 400, "bad_request"),
+    ] {
+        let answer = engine.get(path).unwrap();
+        let body: headwater_api::error::ErrorBody = answer.json().unwrap();
+        assert_eq!((answer.status, body.error.as_str()), (status, code), "{path}: {}", body.message);
+        assert!(body.message.ends_with('.'), "{path}: {}", body.message);
+    }
+}

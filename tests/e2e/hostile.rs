@@ -1,0 +1,197 @@
+//! Hostile peers on the RTMP and HTTP ports while a stranger publishes and plays: they must notice nothing.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use headwater_tests::engine::{Engine, Options};
+use headwater_tests::process::Process;
+use headwater_tests::publish::{self, Source};
+use headwater_tests::wait::{self, PATIENCE};
+
+/// Memory an attack may leave behind.
+const MAX_GROWTH_KIB: u64 = 64 << 10;
+
+/// Runs `attack` beside a publisher and a player, and checks that both went on and the engine is unharmed.
+fn beside_a_running_stream(attack: impl FnOnce(&Engine)) {
+    let engine = Engine::start(Options::with(|c| c.rtmp.max_connections = 200.try_into().unwrap())).unwrap();
+    let url = engine.rtmp_url("live/demo");
+    let Some(publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
+    engine.wait_live("live/demo").unwrap();
+    let mut command = publish::ffmpeg_command().unwrap();
+    command.args(["-loglevel", "info", "-xerror", "-i", &url, "-vf", "showinfo", "-f", "null", "-"]);
+    let player = Process::start(&mut command).unwrap();
+    player.line("Parsed_showinfo").unwrap();
+    let (before_kib, started) = (engine.resident_kib().unwrap(), engine.status("live/demo").unwrap().unwrap());
+
+    attack(&engine);
+
+    let seen = player.lines().len();
+    player.nth_line(seen, " n:").unwrap();
+    let now = engine.status("live/demo").unwrap().unwrap();
+    assert_eq!(now.started_at_ms, started.started_at_ms, "the stream was interrupted");
+    assert!(publisher.is_running() && player.is_running());
+    assert_eq!(gaps(&player.lines()), 0, "the player lost pictures");
+    let grown_kib = engine.resident_kib().unwrap().saturating_sub(before_kib);
+    assert!(grown_kib < MAX_GROWTH_KIB, "{grown_kib} KiB were left behind");
+    assert_eq!(engine.panics(), [""; 0]);
+}
+
+/// Pairs of pictures with more than one and a half frame times between them, at 25 a second.
+fn gaps(lines: &[String]) -> usize {
+    let time = |l: &String| l.split_once("pts_time:")?.1.split_whitespace().next()?.parse::<f64>().ok();
+    let times: Vec<f64> = lines.iter().filter(|l| l.contains(" n:")).filter_map(time).collect();
+    times.windows(2).filter(|pair| pair[1] - pair[0] > 0.06).count()
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket
+}
+
+/// A connection after the handshake in its plain form (RTMP 1.0 §5.2).
+fn shaken(engine: &Engine) -> TcpStream {
+    let mut socket = connect(engine.rtmp());
+    let mut hello = vec![7; 1_537];
+    hello[0] = 3;
+    socket.write_all(&hello).unwrap();
+    let mut answer = vec![0; 1 + 2 * 1_536];
+    socket.read_exact(&mut answer).unwrap();
+    socket.write_all(&answer[1..1_537]).unwrap();
+    socket
+}
+
+/// A message of type `kind` in chunks of 128 bytes on chunk stream 3.
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = (body.len() as u32).to_be_bytes();
+    let mut out = vec![3, 0, 0, 0, length[1], length[2], length[3], kind, 0, 0, 0, 0];
+    for (i, chunk) in body.chunks(128).enumerate() {
+        if i > 0 {
+            out.push(0xc3);
+        }
+        out.extend_from_slice(chunk);
+    }
+    out
+}
+
+fn string(text: &str) -> Vec<u8> {
+    [&[2, 0, text.len() as u8], text.as_bytes()].concat()
+}
+
+const NUMBER: [u8; 9] = [0, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0];
+
+/// Sends what it can and waits for the server to hang up.
+fn is_cut(mut socket: TcpStream, bytes: &[u8]) -> bool {
+    let _ = socket.write_all(bytes);
+    !matches!(socket.read_to_end(&mut Vec::new()), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+#[test]
+fn the_messages_that_crash_other_rtmp_servers_cost_only_their_own_connection() {
+    beside_a_running_stream(|engine| {
+        let nested = [&string("x")[..], &NUMBER, &[3, 0, 1, b'a'].repeat(5_000)].concat();
+        let huge_array = [&string("x")[..], &NUMBER, &[10, 0xff, 0xff, 0xff, 0xff]].concat();
+        let attacks = [
+            message(20, &nested),
+            message(17, &[&[0][..], &nested].concat()),
+            message(20, &huge_array),
+            message(20, &[]),
+            message(20, &string("connect")),
+            message(18, &string("@setDataFrame")),
+            // Chunk sizes of 0 and 2^31 - 1, a message of 16 MiB, and chunk streams without end.
+            message(1, &[0, 0, 0, 0]),
+            [message(1, &[0x7f, 0xff, 0xff, 0xff]), vec![4, 0, 0, 0, 0xff, 0xff, 0xff, 9, 1, 0, 0, 0]].concat(),
+            (0..70_000_u32).flat_map(|i| [1, i as u8, (i >> 8) as u8, 0, 0, 0, 0, 0, 9, 9, 1, 0, 0, 0, 7]).collect(),
+        ];
+        for attack in attacks {
+            let socket = shaken(engine);
+            let mut half_closed = socket.try_clone().unwrap();
+            let _ = half_closed.write_all(&attack);
+            // What was not refused at once ends with the connection.
+            socket.shutdown(std::net::Shutdown::Write).unwrap();
+            assert!(is_cut(socket, &[]), "still open");
+        }
+        assert!(is_cut(connect(engine.rtmp()), b"GET / HTTP/1.1\r\n\r\n"));
+    });
+}
+
+#[test]
+fn floods_of_commands_are_cut_off() {
+    beside_a_running_stream(|engine| {
+        let connect =
+            [&string("connect")[..], &NUMBER, &[3, 0, 3, b'a', b'p', b'p'], &string("live"), &[0, 0, 9]].concat();
+        let create = [&string("createStream")[..], &NUMBER, &[5]].concat();
+        for flood in [
+            message(20, &connect).repeat(50_000),
+            [message(20, &connect), message(20, &create).repeat(100_000)].concat(),
+        ] {
+            assert!(is_cut(shaken(engine), &flood), "still open");
+        }
+    });
+}
+
+#[test]
+fn silent_and_half_open_connections_fill_only_their_places() {
+    beside_a_running_stream(|engine| {
+        let silent: Vec<_> = (0..300).map(|_| connect(engine.rtmp())).collect();
+        engine.process().line("too many are open").unwrap();
+        drop(silent);
+        wait::until("a free place", || {
+            let mut socket = connect(engine.rtmp());
+            let mut hello = vec![7; 1_537];
+            hello[0] = 3;
+            socket.write_all(&hello).ok()?;
+            socket.read_exact(&mut [0; 3_073]).ok()
+        })
+        .unwrap();
+    });
+}
+
+#[test]
+fn http_takes_no_oversized_head_no_oversized_body_and_no_garbage() {
+    beside_a_running_stream(|engine| {
+        let answer = |bytes: &[u8]| {
+            let mut socket = connect(engine.http());
+            let _ = socket.write_all(bytes);
+            let mut text = Vec::new();
+            let _ = socket.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
+        };
+        let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "a".repeat(100_000));
+        assert!(answer(long.as_bytes()).contains("431"), "{}", answer(long.as_bytes()));
+        let many = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(500));
+        assert!(answer(many.as_bytes()).contains("431"), "{}", answer(many.as_bytes()));
+        let body = vec![b'v'; 1 << 20];
+        let headers = [("content-type", "application/sdp")];
+        let sdp = headwater_tests::http::request(engine.http(), "POST", "/live/whep/demo", &headers, &body);
+        assert_eq!(sdp.map(|a| a.status).unwrap_or(413), 413);
+        let bad = headwater_tests::http::request(engine.http(), "POST", "/live/whep/demo", &headers, b"v=0").unwrap();
+        assert_eq!(bad.status, 400);
+        assert!(answer(b"\x00\x01\x02\x03 garbage\r\n\r\n").contains("400"));
+        for path in ["/assets/../../etc/passwd", "/assets/%2e%2e/%2e%2e/etc/passwd", "/assets//etc/passwd"] {
+            let first = answer(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes());
+            assert!(first.contains("404") || first.contains("400"), "{path}: {first}");
+        }
+        // A pipeline of 2,000 requests by somebody who hangs up without reading.
+        let _ = connect(engine.http()).write_all(&b"GET /rest/v2/streams HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2_000));
+    });
+}
+
+#[test]
+fn a_request_head_that_never_ends_is_given_up() {
+    beside_a_running_stream(|engine| {
+        let sockets: Vec<_> = (0..50)
+            .map(|_| {
+                let mut socket = connect(engine.http());
+                socket.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n").unwrap();
+                socket
+            })
+            .collect();
+        assert_eq!(engine.get("/rest/v2/version").unwrap().status, 200);
+        for socket in sockets {
+            assert!(is_cut(socket, b""), "still open");
+        }
+    });
+}

@@ -1,0 +1,36 @@
+//! What ffprobe and ffmpeg make of an address: proof that a stranger can decode it.
+
+use std::process::Command;
+
+use anyhow::Context as _;
+use headwater_tests::process::Process;
+use headwater_tests::publish::ffmpeg_command;
+use headwater_tests::wait::PATIENCE;
+
+/// Decodes `seconds` of `input` and gives the number of pictures and the loudness of the 440 Hz band in dB.
+pub(crate) fn decode(input: &str, seconds: u32) -> anyhow::Result<(usize, f64)> {
+    let mut command = ffmpeg_command().context("ffmpeg is missing")?;
+    command.args(["-loglevel", "info", "-xerror", "-i", input, "-t", &seconds.to_string()]);
+    command.args(["-map", "0:v:0", "-map", "0:a:0", "-vf", "showinfo"]);
+    command.args(["-af", "bandpass=f=440:width_type=h:w=40,volumedetect", "-f", "null", "-"]);
+    let player = Process::start(&mut command)?;
+    let exit = player.exit(2 * PATIENCE)?;
+    let lines = player.lines();
+    anyhow::ensure!(exit.success(), "{input}: {exit}: {lines:?}");
+    let pictures = lines.iter().filter(|l| l.contains("Parsed_showinfo") && l.contains(" pts_time:")).count();
+    let loud = lines.iter().find_map(|l| l.split_once("mean_volume: ")).context("no sound")?.1;
+    Ok((pictures, loud.trim_end_matches(" dB").parse()?))
+}
+
+/// `codec_type,codec_name` of each stream, sorted, as ffprobe sees them.
+pub(crate) fn codecs(input: &str) -> anyhow::Result<Vec<String>> {
+    let mut command = Command::new("ffprobe");
+    command.args(["-v", "error", "-show_entries", "stream=codec_name,codec_type", "-of", "csv=p=0", input]);
+    let probe = Process::start(&mut command)?;
+    let exit = probe.exit(PATIENCE)?;
+    anyhow::ensure!(exit.success(), "{input}: {:?}", probe.lines());
+    let mut lines: Vec<_> = probe.lines().into_iter().filter(|l| l.contains(',')).collect();
+    lines.sort();
+    lines.dedup();
+    Ok(lines)
+}

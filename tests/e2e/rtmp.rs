@@ -1,0 +1,101 @@
+//! RTMP in and out, with ffmpeg and GStreamer on the other end.
+
+use std::process::Command;
+
+use headwater_tests::engine::{Engine, Options};
+use headwater_tests::process::Process;
+use headwater_tests::publish::{self, Source};
+use headwater_tests::tools;
+use headwater_tests::wait::PATIENCE;
+use nix::sys::signal::Signal;
+
+use crate::probe;
+
+#[test]
+fn ffmpeg_publishes_and_ffmpeg_plays_pictures_and_the_tone() {
+    let engine = Engine::start(Options::default()).unwrap();
+    let url = engine.rtmp_url("live/demo");
+    let Some(_publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
+    let status = engine.wait_live("live/demo").unwrap();
+    assert!(status.notices.is_empty(), "{:?}", status.notices);
+    assert_eq!(status.video.map(|v| (v.width, v.height, v.b_frames)), Some((320, 180, false)));
+    let (pictures, loudness) = probe::decode(&url, 3).unwrap();
+    assert!(pictures >= 70, "{pictures} pictures in 3 s at 25 a second");
+    assert!(loudness > -30.0, "the tone has {loudness} dB");
+    assert_eq!(probe::codecs(&url).unwrap(), ["aac,audio", "h264,video"]);
+    assert_eq!(engine.panics(), [""; 0]);
+}
+
+#[test]
+fn gstreamer_publishes_with_both_of_its_sinks() {
+    let Some(launch) = tools::find("gst-launch-1.0") else { return };
+    let engine = Engine::start(Options::default()).unwrap();
+    for (id, sink) in [("gst2", "rtmp2sink"), ("gst1", "rtmpsink")] {
+        if !tools::gst_element(sink) {
+            tools::missing(&format!("GStreamer's {sink} is not installed"));
+            continue;
+        }
+        let url = engine.rtmp_url(&format!("live/{id}"));
+        let pipeline = format!(
+            "videotestsrc is-live=true ! video/x-raw,width=320,height=180,framerate=25/1 ! \
+             x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 ! h264parse ! queue ! mux. \
+             audiotestsrc is-live=true freq=440 ! audioconvert ! voaacenc ! aacparse ! queue ! mux. \
+             flvmux streamable=true name=mux ! {sink} location={url}"
+        );
+        let _publisher = Process::start(Command::new(&launch).arg("-q").args(pipeline.split_whitespace())).unwrap();
+        engine.wait_live(&format!("live/{id}")).unwrap();
+        let (pictures, loudness) = probe::decode(&url, 2).unwrap();
+        assert!(pictures >= 45 && loudness > -30.0, "{sink}: {pictures} pictures, {loudness} dB");
+    }
+}
+
+#[test]
+fn a_second_publisher_is_refused_and_the_first_goes_on() {
+    let engine = Engine::start(Options::default()).unwrap();
+    let url = engine.rtmp_url("live/demo");
+    let Some(first) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
+    let before = engine.wait_live("live/demo").unwrap();
+    let second = publish::ffmpeg(&Source::default(), &url).unwrap().unwrap();
+    assert!(!second.exit(PATIENCE).unwrap().success());
+    assert!(engine.process().line("publish refused").unwrap().contains("live/demo"));
+    let after =
+        engine.wait_status("live/demo", "more bytes", |s| s.received_bytes > before.received_bytes + 50_000).unwrap();
+    assert_eq!(after.started_at_ms, before.started_at_ms);
+    assert!(first.is_running());
+}
+
+#[test]
+fn an_unknown_app_is_refused_with_a_sentence() {
+    let engine = Engine::start(Options::default()).unwrap();
+    let Some(publisher) = publish::ffmpeg(&Source::default(), &engine.rtmp_url("nowhere/demo")).unwrap() else {
+        return;
+    };
+    assert!(!publisher.exit(PATIENCE).unwrap().success());
+    assert!(publisher.lines().iter().any(|l| l.contains("There is no app of this name")), "{:?}", publisher.lines());
+}
+
+#[test]
+fn a_publisher_that_vanishes_ends_the_stream_for_its_players() {
+    let engine = Engine::start(Options::default()).unwrap();
+    let url = engine.rtmp_url("live/demo");
+    let Some(publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
+    engine.wait_live("live/demo").unwrap();
+    let mut command = publish::ffmpeg_command().unwrap();
+    let player = Process::start(command.args(["-i", &url, "-c", "copy", "-f", "null", "-"])).unwrap();
+    engine.wait_status("live/demo", "a player", |s| s.viewers.rtmp == 1).unwrap();
+    publisher.signal(Signal::SIGKILL);
+    engine.wait_gone("live/demo").unwrap();
+    assert!(player.exit(PATIENCE).unwrap().success(), "{:?}", player.lines());
+}
+
+#[test]
+fn b_frames_are_played_over_rtmp_and_noticed_with_the_setting_that_ends_them() {
+    let engine = Engine::start(Options::default()).unwrap();
+    let url = engine.rtmp_url("live/demo");
+    let source = Source { b_frames: 2, ..Source::default() };
+    let Some(_publisher) = publish::ffmpeg(&source, &url).unwrap() else { return };
+    let status = engine.wait_status("live/demo", "a notice", |s| !s.notices.is_empty()).unwrap();
+    assert_eq!(status.notices[0].code, "b_frames");
+    assert!(status.notices[0].message.contains("zerolatency"), "{}", status.notices[0].message);
+    assert!(probe::decode(&url, 2).unwrap().0 >= 40);
+}
