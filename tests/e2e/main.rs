@@ -7,5 +7,6 @@ mod hls;
 mod hostile;
 mod life;
 mod load_tool;
+mod obs;
 mod probe;
 mod rtmp;

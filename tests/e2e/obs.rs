@@ -1,0 +1,105 @@
+//! OBS itself as the publisher, on a screen of its own: as it comes, and with the setting that the documentation asks for.
+
+use std::process::Command;
+
+use headwater_tests::engine::{Engine, Options};
+use headwater_tests::process::Process;
+use headwater_tests::temp::Folder;
+use headwater_tests::{tools, wait};
+use nix::sys::signal::Signal;
+
+use crate::probe;
+
+/// A virtual screen and the OBS on it. Dropped = both killed, OBS first.
+struct Obs {
+    obs: Process,
+    _screen: Process,
+    _home: Folder,
+}
+
+/// Answers the questions OBS would ask at its first start.
+const GLOBAL: &str = "[General]\nFirstRun=true\nPre19Defaults=false\nPre21Defaults=false\nPre23Defaults=false\n\
+    Pre24.1Defaults=false\nEnableAutoUpdates=false\n\
+    [Basic]\nProfile=Untitled\nProfileDir=Untitled\nSceneCollection=Untitled\nSceneCollectionFile=Untitled\n";
+
+/// One picture that fills the screen; with an empty scene OBS asks before it streams.
+const SCENE: &str = r#"{
+    "current_scene": "Scene", "current_program_scene": "Scene", "name": "Untitled", "scene_order": [{"name": "Scene"}],
+    "sources": [
+        {"id": "color_source_v3", "name": "Colour", "settings": {"color": 4288230240, "width": 640, "height": 360}},
+        {"id": "scene", "name": "Scene", "settings": {"id_counter": 1, "items": [{"id": 1, "name": "Colour", "visible": true,
+            "pos": {"x": 0.0, "y": 0.0}, "scale": {"x": 1.0, "y": 1.0}, "align": 5, "bounds_type": 0}]}}
+    ]
+}"#;
+
+/// OBS publishing to `server` with key `demo`; `output` is what differs in its profile. `None` if it is not installed.
+fn start(server: &str, output: &str, encoder: Option<&str>) -> Option<Obs> {
+    let (obs, xvfb) = (tools::find("obs")?, tools::find("Xvfb")?);
+    let home = Folder::new().unwrap();
+    let profile = "obs-studio/basic/profiles/Untitled";
+    home.write("obs-studio/global.ini", GLOBAL).unwrap();
+    let video = "[Video]\nBaseCX=640\nBaseCY=360\nOutputCX=640\nOutputCY=360\nFPSType=0\nFPSCommon=30\n";
+    home.write(&format!("{profile}/basic.ini"), format!("[General]\nName=Untitled\n{output}{video}")).unwrap();
+    let service = serde_json::json!({
+        "type": "rtmp_custom",
+        "settings": { "server": server, "key": "demo", "use_auth": false, "bwtest": false },
+    });
+    home.write(&format!("{profile}/service.json"), service.to_string()).unwrap();
+    if let Some(encoder) = encoder {
+        home.write(&format!("{profile}/streamEncoder.json"), encoder).unwrap();
+    }
+    home.write("obs-studio/basic/scenes/Untitled.json", SCENE).unwrap();
+    // Without a number Xvfb takes a free one, and says on descriptor 1 which.
+    let mut screen = Command::new(xvfb);
+    screen.args(["-displayfd", "1", "-screen", "0", "1280x720x24", "+extension", "GLX", "-nolisten", "tcp"]);
+    let screen = Process::start(&mut screen).unwrap();
+    let number = wait::until("the number of the screen", || {
+        screen.lines().into_iter().find(|l| !l.is_empty() && l.bytes().all(|b| b.is_ascii_digit()))
+    })
+    .unwrap();
+    let mut command = Command::new(obs);
+    command
+        .args(["--startstreaming", "--minimize-to-tray", "--multi", "--disable-shutdown-check", "--disable-updater"])
+        .env("HOME", home.path())
+        .env("XDG_CONFIG_HOME", home.path())
+        .env("XDG_RUNTIME_DIR", home.path())
+        .env("DISPLAY", format!(":{number}"))
+        .env_remove("WAYLAND_DISPLAY")
+        .env("LIBGL_ALWAYS_SOFTWARE", "1");
+    Some(Obs { obs: Process::start(&mut command).unwrap(), _screen: screen, _home: home })
+}
+
+#[test]
+fn obs_as_it_comes_plays_over_rtmp_and_hls_and_is_told_about_its_b_frames() {
+    let engine = Engine::start(Options::default()).unwrap();
+    let server = format!("rtmp://{}/live", engine.rtmp());
+    let output =
+        "[Output]\nMode=Simple\n[SimpleOutput]\nVBitrate=1000\nABitrate=96\nStreamEncoder=x264\nPreset=veryfast\n";
+    let Some(obs) = start(&server, output, None) else { return };
+    let status = engine.wait_status("live/demo", "a notice", |s| !s.notices.is_empty()).unwrap();
+    assert_eq!(status.notices[0].code, "b_frames");
+    assert!(status.notices[0].message.contains("zerolatency"), "{}", status.notices[0].message);
+    assert_eq!(status.video.map(|v| (v.width, v.height, v.b_frames)), Some((640, 360, true)));
+    assert!(probe::decode(&engine.rtmp_url("live/demo"), 2).unwrap().0 >= 50);
+    assert!(probe::decode(&engine.http_url("/live/streams/demo.m3u8"), 2).unwrap().0 >= 50);
+    obs.obs.signal(Signal::SIGTERM);
+    engine.wait_gone("live/demo").unwrap();
+    assert_eq!(engine.panics(), [""; 0]);
+}
+
+#[test]
+fn obs_with_zero_latency_has_nothing_to_change() {
+    let engine = Engine::start(Options::default()).unwrap();
+    let server = format!("rtmp://{}/live", engine.rtmp());
+    let output = "[Output]\nMode=Advanced\n[AdvOut]\nEncoder=obs_x264\nTrackIndex=1\nApplyServiceSettings=true\n";
+    let encoder = r#"{"rate_control":"CBR","bitrate":1000,"keyint_sec":1,"preset":"veryfast","tune":"zerolatency"}"#;
+    let Some(_obs) = start(&server, output, Some(encoder)) else { return };
+    let live = engine.wait_live("live/demo").unwrap();
+    // Long enough for B-frames to show: they come with the first key group.
+    let later = engine
+        .wait_status("live/demo", "some seconds of pictures", |s| s.received_bytes > live.received_bytes + 60_000)
+        .unwrap();
+    assert!(later.notices.is_empty(), "{:?}", later.notices);
+    assert!(!later.video.unwrap().b_frames);
+    assert!(probe::decode(&engine.rtmp_url("live/demo"), 2).unwrap().0 >= 50);
+}
