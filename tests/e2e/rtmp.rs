@@ -5,6 +5,7 @@ use std::process::Command;
 use headwater_tests::engine::{Engine, Options};
 use headwater_tests::process::Process;
 use headwater_tests::publish::{self, Source};
+use headwater_tests::temp::Folder;
 use headwater_tests::tools;
 use headwater_tests::wait::PATIENCE;
 use nix::sys::signal::Signal;
@@ -98,4 +99,40 @@ fn b_frames_are_played_over_rtmp_and_noticed_with_the_setting_that_ends_them() {
     assert_eq!(status.notices[0].code, "b_frames");
     assert!(status.notices[0].message.contains("zerolatency"), "{}", status.notices[0].message);
     assert!(probe::decode(&url, 2).unwrap().0 >= 40);
+}
+
+#[test]
+fn rtmps_is_published_and_played_by_ffmpeg() {
+    let folder = Folder::new().unwrap();
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = folder.write("certificate.pem", pair.cert.pem()).unwrap();
+    let key = folder.write("key.pem", pair.signing_key.serialize_pem()).unwrap();
+    let engine = Engine::start(Options::with(|c| {
+        c.tls.certificate_file = Some(certificate);
+        c.tls.key_file = Some(key);
+    }))
+    .unwrap();
+    let url = format!("rtmps://{}/live/demo", engine.endpoints().rtmps.unwrap());
+    let Some(_publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
+    engine.wait_live("live/demo").unwrap();
+    let (pictures, loudness) = probe::decode(&url, 2).unwrap();
+    assert!(pictures >= 45 && loudness > -30.0, "{pictures} pictures, {loudness} dB");
+}
+
+#[test]
+fn a_player_that_joins_in_the_middle_of_a_key_group_starts_at_its_key_frame() {
+    let engine = Engine::start(Options::default()).unwrap();
+    let url = engine.rtmp_url("live/demo");
+    // A key frame every four seconds: nearly every join is in the middle.
+    let source = Source { gop: 100, ..Source::default() };
+    let Some(_publisher) = publish::ffmpeg(&source, &url).unwrap() else { return };
+    engine.wait_status("live/demo", "a second of pictures", |s| s.received_bytes > 60_000).unwrap();
+    let mut command = Command::new("ffprobe");
+    command.args(["-v", "error", "-select_streams", "v", "-read_intervals", "%+#5"]);
+    command.args(["-show_entries", "packet=flags", "-of", "csv=p=0", &url]);
+    let player = Process::start(&mut command).unwrap();
+    assert!(player.exit(PATIENCE).unwrap().success(), "{:?}", player.lines());
+    let flags = player.lines();
+    assert!(flags[0].starts_with('K'), "the first packet is no key frame: {flags:?}");
+    assert!(flags.len() >= 5 && !flags[1].starts_with('K'), "{flags:?}");
 }
