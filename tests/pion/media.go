@@ -1,0 +1,125 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+	"github.com/pion/rtp/codecs"
+	"github.com/pion/webrtc/v4"
+	"github.com/pion/webrtc/v4/pkg/media/oggwriter"
+	"github.com/pion/webrtc/v4/pkg/media/samplebuilder"
+)
+
+// maxLatePackets is how far back a packet that was asked for again may be.
+const maxLatePackets = 2000
+
+// Recorder takes the packets of one track apart and writes what a decoder can read.
+type Recorder struct {
+	mu            sync.Mutex
+	codec         string
+	payloadType   byte
+	samples       *samplebuilder.SampleBuilder
+	file          *os.File
+	ogg           *oggwriter.OggWriter
+	frames        int
+	senderReports int
+	lastReport    *rtcp.SenderReport
+	goodbye       bool
+	err           error
+}
+
+func newRecorder(track *webrtc.TrackRemote, folder string) *Recorder {
+	r := &Recorder{codec: track.Codec().MimeType, payloadType: byte(track.PayloadType())}
+	if strings.EqualFold(r.codec, webrtc.MimeTypeH264) {
+		r.samples = samplebuilder.New(maxLatePackets, &codecs.H264Packet{}, 90000)
+		if folder != "" {
+			r.file, r.err = os.Create(filepath.Join(folder, "video.h264"))
+		}
+	} else if folder != "" {
+		r.ogg, r.err = oggwriter.New(filepath.Join(folder, "audio.ogg"), 48000, 2)
+	}
+	return r
+}
+
+func (r *Recorder) push(packet *rtp.Packet) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.samples == nil {
+		r.frames++
+		if r.ogg != nil && r.err == nil {
+			r.err = r.ogg.WriteRTP(packet)
+		}
+		return
+	}
+	r.samples.Push(packet)
+	r.write()
+}
+
+func (r *Recorder) write() {
+	for sample := r.samples.Pop(); sample != nil; sample = r.samples.Pop() {
+		r.frames++
+		if r.file != nil && r.err == nil {
+			_, r.err = r.file.Write(sample.Data)
+		}
+	}
+}
+
+func (r *Recorder) finish(report *TrackReport) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.samples != nil {
+		r.samples.Flush()
+		r.write()
+	}
+	if r.file != nil {
+		r.file.Close()
+	}
+	if r.ogg != nil {
+		r.ogg.Close()
+	}
+	report.Codec = r.codec
+	report.Frames = r.frames
+	report.SenderReports = r.senderReports
+	report.Goodbye = r.goodbye
+	return r.err
+}
+
+// follow reads the RTCP of the track until it ends.
+func (r *Recorder) follow(receiver *webrtc.RTPReceiver) {
+	for {
+		packets, _, err := receiver.ReadRTCP()
+		if err != nil {
+			return
+		}
+		r.mu.Lock()
+		for _, packet := range packets {
+			switch packet := packet.(type) {
+			case *rtcp.SenderReport:
+				r.senderReports++
+				r.lastReport = packet
+			case *rtcp.Goodbye:
+				r.goodbye = true
+			}
+		}
+		r.mu.Unlock()
+	}
+}
+
+// wallOf gives the time on the sender's wall clock at which its media clock showed `timestamp`.
+func (r *Recorder) wallOf(timestamp uint32, clockHz int64) (time.Time, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lastReport == nil {
+		return time.Time{}, false
+	}
+	ntp := r.lastReport.NTPTime
+	const ntpToUnix = 2_208_988_800
+	at := time.Unix(int64(ntp>>32)-ntpToUnix, int64((ntp&0xffffffff)*1_000_000_000>>32))
+	ticks := int64(int32(timestamp - r.lastReport.RTPTime))
+	return at.Add(time.Duration(ticks * int64(time.Second) / clockHz)), true
+}
