@@ -10,3 +10,4 @@ mod load_tool;
 mod obs;
 mod probe;
 mod rtmp;
+mod whep;

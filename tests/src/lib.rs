@@ -5,8 +5,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod daemon;
+pub mod decode;
 pub mod engine;
 pub mod http;
+pub mod pion;
 pub mod process;
 pub mod publish;
 pub mod temp;

@@ -74,3 +74,11 @@ pub struct Notice {
     /// One sentence: what is wrong, and which setting to change.
     pub message: String,
 }
+
+impl Notice {
+    /// What a publisher with B-frames has to change; the same words in the log, the status and every refusal.
+    pub const B_FRAMES: &str = "This stream has B-frames, which browsers cannot play over WebRTC; viewers get LL-HLS \
+         instead, with more delay. In OBS: Settings, Output, Output Mode \"Advanced\", Streaming: with x264 set Tune to \
+         \"zerolatency\" or write bframes=0 into the x264 options, with NVENC or another hardware encoder set Max B-frames \
+         to 0.";
+}

@@ -110,7 +110,8 @@ impl Engine {
         rtmp.metrics().register(ours);
         webrtc.whep().metrics().register(ours);
         http.metrics().register(ours);
-        let answers = http::Health { endpoints: endpoints.clone(), drain: drain.clone(), pulses: Vec::new(), metrics };
+        let pulses: Vec<(&'static str, http::Pulse)> = vec![("webrtc", Box::new(webrtc.pulse()))];
+        let answers = http::Health { endpoints: endpoints.clone(), drain: drain.clone(), pulses, metrics };
         // Health answers to the very end, so that a drain can be watched; the process ends it.
         let watched = tokio::spawn(health.run(answers.router(), CancellationToken::new(), deadline));
         tasks.spawn(rtmp.run(hub.clone(), apps.clone(), drain.clone()));

@@ -1,5 +1,6 @@
 //! A publisher: its messages become frames of a stream.
 
+use headwater_api::status::Notice;
 use headwater_wire::rtmp::Message;
 use headwater_wire::rtmp::amf0::Value;
 use headwater_wire::rtmp::ingest::{Ingest, IngestError, Media};
@@ -75,7 +76,7 @@ impl Publisher {
         let said = track.video.and_then(|v| v.reorder_frames).is_some_and(|n| n > 0);
         if said || frame.is_some_and(|f| f.pts != f.dts) {
             self.told_b_frames = true;
-            self.producer.stream().notice("b_frames", B_FRAMES);
+            self.producer.stream().notice("b_frames", Notice::B_FRAMES);
         }
     }
 
@@ -90,8 +91,3 @@ impl Publisher {
         }
     }
 }
-
-/// What the publisher reads in the log, in the status and on the player page.
-const B_FRAMES: &str = "This stream has B-frames, which browsers cannot play over WebRTC; viewers get HLS instead, with \
-    more delay. In OBS: Settings, Output, Output Mode \"Advanced\", Streaming: with x264 set Tune to \"zerolatency\", \
-    with NVENC or another hardware encoder set Max B-frames to 0.";

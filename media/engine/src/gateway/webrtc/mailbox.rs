@@ -19,6 +19,9 @@ pub(super) enum Command {
     Leave(SessionId),
     /// End all sessions, then the thread.
     Stop,
+    /// A bug, for tests.
+    #[cfg(test)]
+    Panic,
 }
 
 /// The mailbox of one worker.

@@ -14,6 +14,7 @@ mod feed;
 mod mailbox;
 mod metrics;
 mod play;
+mod pulse;
 mod server;
 mod session;
 mod srtp;

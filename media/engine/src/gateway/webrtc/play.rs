@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use headwater_api::StreamName;
+use headwater_api::status::Notice;
 use headwater_wire::codec::h264::DecoderConfig;
 use headwater_wire::webrtc::{self, Credentials, Fingerprint, Media, Offer, Section, Sending};
 use headwater_wire::{Codec, MediaKind};
@@ -14,6 +15,7 @@ use headwater_wire::{Codec, MediaKind};
 use super::feed::Feed;
 use super::mailbox::{Command, Mailbox};
 use super::metrics::Metrics;
+use super::pulse::Pulse;
 use super::session::{CNAME, NewSession};
 use crate::hub::{Hub, PerStream, Stream, Tracks, ViewerKind};
 
@@ -64,10 +66,10 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OfferError {
     /// The offer itself.
-    #[error(transparent)]
+    #[error("The offer cannot be used: {0}.")]
     Sdp(#[from] webrtc::OfferError),
     /// WebRTC shows pictures in the order they are sent.
-    #[error("{B_FRAMES}")]
+    #[error("{}", Notice::B_FRAMES)]
     BFrames,
     /// The stream's video is not H.264.
     #[error(
@@ -91,10 +93,6 @@ pub enum OfferError {
     NotYet,
 }
 
-/// What a publisher with B-frames has to change.
-pub(super) const B_FRAMES: &str = "The stream has B-frames, which WebRTC cannot show. In OBS: Settings, Output, Output Mode \
-     Advanced, set B-frames to 0 (x264: Tune zerolatency, or the option bframes=0; Simple mode: x264 option bframes=0).";
-
 /// The handle the HTTP side uses. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Whep(Arc<Inner>);
@@ -113,6 +111,7 @@ struct Inner {
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) mailbox: Arc<Mailbox>,
+    pub(super) pulse: Arc<Pulse>,
     pub(super) candidates: Vec<SocketAddr>,
 }
 
@@ -130,14 +129,15 @@ impl Directory {
         Self { max, sessions: Mutex::default(), per_worker }
     }
 
-    /// Finds the worker with the fewest sessions and counts one more there; `None` if the node is full.
-    fn add(&self, id: SessionId, stream: &StreamName) -> Option<usize> {
+    /// Finds the worker with the fewest sessions among those that are `usable`, and counts one more there; `None` if the
+    /// node is full.
+    fn add(&self, id: SessionId, stream: &StreamName, usable: impl Fn(usize) -> bool) -> Option<usize> {
         let mut sessions = self.lock();
         if sessions.len() >= self.max {
             return None;
         }
         let count = |n: &usize| self.per_worker[*n].load(Ordering::Relaxed);
-        let worker = (0..self.per_worker.len()).min_by_key(count)?;
+        let worker = (0..self.per_worker.len()).filter(|&n| usable(n)).min_by_key(count)?;
         self.per_worker[worker].fetch_add(1, Ordering::Relaxed);
         sessions.insert(id, (stream.clone(), worker));
         Some(worker)
@@ -184,7 +184,7 @@ impl Whep {
         let wants = |media| offer.sections.iter().any(|s| s.media == media && s.receives);
         let tracks = tracks(stream, wants(Media::Video), wants(Media::Audio)).await?;
         if tracks.b_frames && wants(Media::Video) {
-            stream.notice("b_frames", B_FRAMES);
+            stream.notice("b_frames", Notice::B_FRAMES);
             return Err(OfferError::BFrames);
         }
         let video = wants(Media::Video).then(|| self.video(stream, &tracks)).transpose()?.flatten();
@@ -215,7 +215,7 @@ impl Whep {
         let id = SessionId(rand::random());
         let directory = &self.0.directory;
         let full = || OfferError::TooManyViewers { limit: directory.max };
-        let worker = directory.add(id, stream.name()).ok_or_else(full)?;
+        let worker = directory.add(id, stream.name(), |n| !self.0.places[n].pulse.has_ended()).ok_or_else(full)?;
         let place = &self.0.places[worker];
         let credentials = credentials();
         let answer = webrtc::Answer {

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater_api::config;
 use tokio::sync::oneshot;
@@ -14,6 +14,7 @@ use super::dtls::Identity;
 use super::mailbox::{Command, Mailbox};
 use super::metrics::Metrics;
 use super::play::{Directory, Place, Whep};
+use super::pulse::Pulse;
 use super::udp::Socket;
 use super::worker::{Shared, Worker};
 
@@ -39,6 +40,7 @@ pub struct Gateway {
     ports: Vec<u16>,
     whep: Whep,
     workers: Vec<Worker>,
+    pulses: Vec<Arc<Pulse>>,
 }
 
 impl Gateway {
@@ -68,6 +70,7 @@ impl Gateway {
         let mut workers = Vec::with_capacity(count);
         let mut places = Vec::with_capacity(count);
         let mut ports = Vec::with_capacity(count);
+        let mut pulses = Vec::with_capacity(count);
         for n in 0..count {
             let wanted = match config.port {
                 0 => 0,
@@ -77,12 +80,14 @@ impl Gateway {
             let port = socket.port()?;
             let mailbox = Arc::new(Mailbox::new(socket.wake_handle()));
             let candidates = addresses.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
-            places.push(Place { mailbox: Arc::clone(&mailbox), candidates });
-            workers.push(Worker::new(socket, mailbox, shared.clone()));
+            let pulse = Arc::new(Pulse::new());
+            pulses.push(Arc::clone(&pulse));
+            places.push(Place { mailbox: Arc::clone(&mailbox), pulse: Arc::clone(&pulse), candidates });
+            workers.push(Worker::new(socket, mailbox, pulse, shared.clone()));
             ports.push(port);
         }
         let whep = Whep::new(places, identity.fingerprint, shared.directory, shared.metrics);
-        Ok(Self { ports, whep, workers })
+        Ok(Self { ports, whep, workers, pulses })
     }
 
     /// UDP ports, one per worker.
@@ -93,6 +98,15 @@ impl Gateway {
     /// The handle for the HTTP side.
     pub fn whep(&self) -> Whep {
         self.whep.clone()
+    }
+
+    /// Says whether every worker has come round lately; `Err` with the first that has not.
+    pub fn pulse(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+        let pulses = self.pulses.clone();
+        move || {
+            let now = Instant::now();
+            pulses.iter().enumerate().try_for_each(|(n, p)| p.check(now).map_err(|e| format!("worker {n} {e}")))
+        }
     }
 
     /// Serves until drained; then every viewer is told and the threads end.
@@ -119,5 +133,38 @@ impl Gateway {
             let _ = wait.await;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_dies_is_noticed_and_gets_no_more_viewers() {
+        let config = config::Webrtc { port: 0, workers: 2, ..config::Webrtc::default() };
+        let gateway = Gateway::bind(&config, &[]).unwrap();
+        let pulse = gateway.pulse();
+        assert_eq!(pulse().unwrap_err(), "worker 0 has not begun");
+        let mailboxes: Vec<_> = gateway.workers.iter().map(|w| Arc::clone(&w.mailbox)).collect();
+        let pulses = gateway.pulses.clone();
+        let drain = CancellationToken::new();
+        let served = tokio::spawn(gateway.run(drain.clone()));
+        until(|| pulse().is_ok()).await;
+        mailboxes[1].send(Command::Panic);
+        until(|| pulse().is_err()).await;
+        assert_eq!(pulse().unwrap_err(), "worker 1 has ended");
+        assert!(pulses[1].has_ended() && !pulses[0].has_ended());
+        drain.cancel();
+        served.await.unwrap().unwrap();
+    }
+
+    async fn until(mut is: impl FnMut() -> bool) {
+        let wait = async {
+            while !is() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap();
     }
 }

@@ -49,6 +49,8 @@ pub(super) struct Socket {
     segmentation: bool,
     /// Datagrams the kernel did not take since it was last asked.
     pub(super) unsent: u64,
+    /// Bytes of datagrams it took.
+    pub(super) sent_bytes: u64,
 }
 
 struct Message {
@@ -125,6 +127,7 @@ impl Socket {
             messages: Vec::with_capacity(SEND_MESSAGES),
             segmentation: true,
             unsent: 0,
+            sent_bytes: 0,
         })
     }
 
@@ -252,7 +255,11 @@ impl Socket {
         let mut done = 0;
         while done < self.messages.len() {
             match self.send_from(done) {
-                Ok(sent) => done += sent,
+                Ok(sent) => {
+                    let taken = &self.messages[done..done + sent];
+                    self.sent_bytes += taken.iter().map(|m| m.len as u64).sum::<u64>();
+                    done += sent;
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.unsent += self.messages[done..].iter().map(|m| u64::from(m.segments)).sum::<u64>();
@@ -415,7 +422,7 @@ mod tests {
             socket.datagram(&path, size).fill(i as u8);
         }
         socket.flush();
-        assert_eq!(socket.unsent, 0);
+        assert_eq!((socket.unsent, socket.sent_bytes), (0, sizes.iter().sum::<usize>() as u64));
         let mut buffer = [0; 2_048];
         let mut got = Vec::new();
         for i in 0..sizes.len() {

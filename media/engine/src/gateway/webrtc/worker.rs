@@ -17,6 +17,7 @@ use super::feed::{End, Feed, View};
 use super::mailbox::{Command, Listener, Mailbox};
 use super::metrics::{Ignored, Metrics};
 use super::play::{Directory, SessionId};
+use super::pulse::Pulse;
 use super::session::{Checked, NewSession, Session};
 use super::track::Track;
 use super::udp::{Path, Socket};
@@ -36,6 +37,7 @@ const KEY_FRAME_EVERY: Duration = Duration::from_millis(500);
 pub(super) struct Worker {
     pub(super) socket: Socket,
     pub(super) mailbox: Arc<Mailbox>,
+    pub(super) pulse: Arc<Pulse>,
     pub(super) shared: Shared,
     sessions: Vec<Option<Box<Session>>>,
     free: Vec<usize>,
@@ -67,10 +69,11 @@ struct Watched {
 }
 
 impl Worker {
-    pub(super) fn new(socket: Socket, mailbox: Arc<Mailbox>, shared: Shared) -> Self {
+    pub(super) fn new(socket: Socket, mailbox: Arc<Mailbox>, pulse: Arc<Pulse>, shared: Shared) -> Self {
         Self {
             socket,
             mailbox,
+            pulse,
             shared,
             sessions: Vec::new(),
             free: Vec::new(),
@@ -84,6 +87,7 @@ impl Worker {
 
     /// Serves until told to stop.
     pub(super) fn run(mut self) {
+        let _heart = self.pulse.start();
         let mut next_tick = Instant::now() + TICK_EVERY;
         let mut next_slice = Instant::now();
         loop {
@@ -99,6 +103,8 @@ impl Worker {
                         }
                     }
                     Command::Stop => return self.stop(),
+                    #[cfg(test)]
+                    Command::Panic => panic!("as the test wants"),
                 }
             }
             if readable {
@@ -108,6 +114,7 @@ impl Worker {
                 self.on_news(feed);
             }
             let now = Instant::now();
+            self.pulse.beat(now);
             if now >= next_slice && !self.behind.is_empty() {
                 self.send_slices();
                 next_slice = now + SLICE_EVERY;
@@ -118,6 +125,7 @@ impl Worker {
             }
             self.socket.flush();
             self.shared.metrics.unsent_packets.inc_by(std::mem::take(&mut self.socket.unsent));
+            self.shared.metrics.bytes.inc_by(std::mem::take(&mut self.socket.sent_bytes));
         }
     }
 

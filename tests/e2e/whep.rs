@@ -1,0 +1,202 @@
+//! WebRTC out over WHEP: ffmpeg publishes, Pion watches, ffmpeg decodes what Pion got.
+
+use headwater_tests::engine::{Engine, Options};
+use headwater_tests::pion::{Report, Viewer};
+use headwater_tests::process::Process;
+use headwater_tests::publish::{self, Source};
+use headwater_tests::temp::Folder;
+use headwater_tests::{decode, http, wait};
+use std::time::Duration;
+
+const NAME: &str = "live/a";
+const SDP: (&str, &str) = ("content-type", "application/sdp");
+
+/// An engine with a live stream of the default source.
+fn live() -> Option<(Engine, Process)> {
+    let engine = Engine::start(both_families()).unwrap();
+    let publisher = publish::ffmpeg(&Source::default(), &engine.rtmp_url(NAME)).unwrap()?;
+    engine.wait_live(NAME).unwrap();
+    Some((engine, publisher))
+}
+
+fn both_families() -> Options {
+    Options::with(|c| c.node.addresses = vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()])
+}
+
+fn whep(engine: &Engine) -> String {
+    engine.http_url("/live/whep/a")
+}
+
+/// Value of a metric of the WebRTC room; `name` with its label, if it has one.
+fn metric(engine: &Engine, name: &str) -> u64 {
+    let text = http::get(engine.health(), "/metrics").unwrap().text();
+    let name = format!("headwater_webrtc_{name} ");
+    text.lines().find_map(|l| l.strip_prefix(&name)).map_or(0, |v| v.parse().unwrap())
+}
+
+fn ignored(engine: &Engine, reason: &str) -> u64 {
+    metric(engine, &format!("ignored_datagrams_total{{reason=\"{reason}\"}}"))
+}
+
+/// What every undisturbed viewing must have: nothing lost, reports, all decodable, the tone.
+fn check_watched(viewer: &Viewer, seconds: u64, srtp: &str) -> Report {
+    let report = viewer.report().unwrap();
+    assert_eq!((report.status, report.srtp.as_str()), (201, srtp), "{report:?}");
+    assert_eq!((report.video.codec.as_str(), report.audio.codec.as_str()), ("video/H264", "audio/opus"));
+    assert_eq!((report.video.lost, report.audio.lost), (0, 0), "{report:?}");
+    assert!(report.video.sender_reports > 0 && report.audio.sender_reports > 0, "{report:?}");
+    let lip_sync_ms = report.video.lip_sync_ms.unwrap();
+    assert!(lip_sync_ms.abs() < 150, "pictures are {lip_sync_ms} ms later than sound");
+    // The last key group comes at once: up to a second more than was watched.
+    let pictures = decode::pictures(&viewer.video()).unwrap().len() as u64;
+    assert_eq!(pictures, report.video.frames);
+    assert!(((seconds * 25 - 12)..=(seconds * 25 + 38)).contains(&pictures), "{pictures} pictures in {seconds} s");
+    let tone = decode::tone(&viewer.audio()).unwrap();
+    assert!(tone.share > 0.9, "{tone:?}");
+    assert!((tone.seconds - seconds as f64).abs() < 0.7, "{tone:?}");
+    report
+}
+
+#[test]
+fn pion_watches_pictures_and_sound_with_either_profile_and_delete_ends_it() {
+    let Some((engine, _publisher)) = live() else { return };
+    for (offered, taken) in
+        [("any", "SRTP_AEAD_AES_128_GCM"), ("gcm", "SRTP_AEAD_AES_128_GCM"), ("sha1", "SRTP_AES128_CM_HMAC_SHA1_80")]
+    {
+        let Some(viewer) = Viewer::start(&whep(&engine), &["-srtp", offered, "-seconds", "3"]).unwrap() else { return };
+        viewer.wait_playing().unwrap();
+        engine.wait_status(NAME, "a WebRTC viewer", |s| s.viewers.webrtc == 1).unwrap();
+        let report = check_watched(&viewer, 3, taken);
+        assert_eq!((report.delete_status, report.delete_again), (200, 404));
+        assert!(report.answer_ms < 1_000.0 && report.first_packet_ms < 2_000.0, "{report:?}");
+        engine.wait_status(NAME, "no WebRTC viewer", |s| s.viewers.webrtc == 0).unwrap();
+    }
+    assert!(metric(&engine, "sent_bytes_total") > 500_000);
+    assert_eq!(engine.panics(), [""; 0]);
+}
+
+#[test]
+fn pictures_arrive_bit_for_bit_also_over_ipv6_and_with_losses_that_are_asked_for_again() {
+    let folder = Folder::new().unwrap();
+    let file = folder.path().join("source.flv");
+    let source = Source { seconds: Some(20), ..Source::default() };
+    let Some(encoder) = publish::ffmpeg_file(&source, &file).unwrap() else { return };
+    assert!(encoder.exit(wait::PATIENCE).unwrap().success());
+    let sent = decode::pictures(&file).unwrap();
+    let engine = Engine::start(both_families()).unwrap();
+    let mut command = publish::ffmpeg_command().unwrap();
+    command.args(["-re", "-i"]).arg(&file).args(["-c", "copy", "-f", "flv", &engine.rtmp_url(NAME)]);
+    let _publisher = Process::start(&mut command).unwrap();
+    engine.wait_live(NAME).unwrap();
+    let arguments = ["-bind", "::1", "-drop", "10", "-seconds", "4"];
+    let Some(viewer) = Viewer::start(&whep(&engine), &arguments).unwrap() else { return };
+    let report = check_watched(&viewer, 4, "SRTP_AEAD_AES_128_GCM");
+    assert_eq!(report.remote, "::1");
+    assert!(report.video.dropped > 10, "{report:?}");
+    assert!(metric(&engine, "retransmitted_packets_total") >= report.video.dropped);
+    let got = decode::pictures(&viewer.video()).unwrap();
+    assert!(sent.windows(got.len()).any(|window| window == got), "the pictures are not a run of the source");
+}
+
+#[test]
+fn packets_asked_for_by_number_come_again_and_key_frame_requests_do_no_harm() {
+    let Some((engine, _publisher)) = live() else { return };
+    let arguments = ["-again", "30", "-pli", "200", "-seconds", "3"];
+    let Some(viewer) = Viewer::start(&whep(&engine), &arguments).unwrap() else { return };
+    let report = check_watched(&viewer, 3, "SRTP_AEAD_AES_128_GCM");
+    assert_eq!((report.video.again, report.pli_sent), (30, 200), "{report:?}");
+    assert_eq!(metric(&engine, "nacked_packets_total"), 30);
+    assert_eq!(metric(&engine, "key_frame_requests_total"), 200);
+}
+
+#[test]
+fn garbage_replays_and_forged_requests_are_ignored_and_counted_and_the_viewer_is_unharmed() {
+    const EACH: u64 = 100;
+    let Some((engine, _publisher)) = live() else { return };
+    let arguments = ["-attack", "100", "-seconds", "3"];
+    let Some(viewer) = Viewer::start(&whep(&engine), &arguments).unwrap() else { return };
+    let report = check_watched(&viewer, 3, "SRTP_AEAD_AES_128_GCM");
+    assert!(report.attacks.len() == 12 && report.attacks.values().all(|&n| n == EACH), "{report:?}");
+    // Garbage, from the viewer's own address too, nothing at all, and requests that are cut off.
+    assert_eq!(ignored(&engine, "Garbage"), 4 * EACH);
+    assert_eq!(ignored(&engine, "Replayed"), EACH);
+    assert_eq!(ignored(&engine, "WrongPassword"), EACH);
+    assert_eq!(ignored(&engine, "Rtp"), EACH);
+    assert_eq!(ignored(&engine, "BadRtcp"), EACH);
+    assert!(ignored(&engine, "UnknownUser") >= EACH && ignored(&engine, "UnknownAddress") >= 2 * EACH);
+    assert_eq!(engine.panics(), [""; 0]);
+}
+
+#[test]
+fn a_viewer_with_another_certificate_than_its_offer_named_gets_nothing() {
+    let Some((engine, _publisher)) = live() else { return };
+    let Some(viewer) = Viewer::start(&whep(&engine), &["-forge", "-seconds", "2"]).unwrap() else { return };
+    let report = viewer.report().unwrap();
+    assert_eq!((report.status, report.video.packets, report.audio.packets), (201, 0, 0), "{report:?}");
+    assert_eq!(metric(&engine, "wrong_certificates_total"), 1);
+    assert_eq!((metric(&engine, "packets_total"), metric(&engine, "sessions")), (0, 0));
+}
+
+#[test]
+fn viewers_are_told_when_the_publisher_ends() {
+    let Some((engine, publisher)) = live() else { return };
+    let arguments = ["-until-end", "-seconds", "20"];
+    let Some(viewer) = Viewer::start(&whep(&engine), &arguments).unwrap() else { return };
+    viewer.wait_playing().unwrap();
+    publisher.signal(nix::sys::signal::Signal::SIGINT);
+    let report = viewer.report().unwrap();
+    assert!(report.closed_by_server, "{report:?}");
+    assert_eq!(report.delete_status, 404);
+    engine.wait_gone(NAME).unwrap();
+}
+
+#[test]
+fn a_viewer_that_vanishes_is_forgotten_when_its_consent_expires() {
+    let Some((engine, _publisher)) = live() else { return };
+    let Some(viewer) = Viewer::start(&whep(&engine), &["-seconds", "60"]).unwrap() else { return };
+    viewer.wait_playing().unwrap();
+    engine.wait_status(NAME, "a WebRTC viewer", |s| s.viewers.webrtc == 1).unwrap();
+    viewer.kill();
+    // RFC 7675 §5.1 gives it 30 seconds.
+    wait::until_within(Duration::from_secs(45), "the viewer to be forgotten", || {
+        (metric(&engine, "sessions") == 0).then_some(())
+    })
+    .unwrap();
+    engine.process().line("reason=expired").unwrap();
+    assert_eq!(engine.status(NAME).unwrap().unwrap().viewers.webrtc, 0);
+}
+
+#[test]
+fn a_stream_with_b_frames_is_refused_with_the_setting_to_change() {
+    let engine = Engine::start(Options::default()).unwrap();
+    let source = Source { b_frames: 2, ..Source::default() };
+    let Some(_publisher) = publish::ffmpeg(&source, &engine.rtmp_url(NAME)).unwrap() else { return };
+    engine.wait_status(NAME, "B-frames", |s| s.video.as_ref().is_some_and(|v| v.b_frames)).unwrap();
+    let Some(viewer) = Viewer::start(&whep(&engine), &[]).unwrap() else { return };
+    let report = viewer.report().unwrap();
+    let refusal: serde_json::Value = serde_json::from_str(&report.body).unwrap();
+    assert_eq!((report.status, refusal["error"].as_str()), (406, Some("b_frames")));
+    let status = engine.status(NAME).unwrap().unwrap();
+    let notice = status.notices.iter().find(|n| n.code == "b_frames").unwrap();
+    assert_eq!(refusal["message"].as_str(), Some(notice.message.as_str()));
+    assert!(notice.message.contains("OBS") && notice.message.contains("bframes=0"), "{}", notice.message);
+}
+
+#[test]
+fn offers_that_cannot_be_answered_are_refused_in_json() {
+    let Some((engine, _publisher)) = live() else { return };
+    let check = |path: &str, headers: &[(&str, &str)], body: &[u8], status: u16, code: &str| {
+        let answer = http::request(engine.http(), "POST", path, headers, body).unwrap();
+        let json: serde_json::Value = answer.json().unwrap();
+        assert_eq!((answer.status, json["error"].as_str()), (status, Some(code)), "{path}");
+        assert!(json["message"].as_str().is_some_and(|m| m.ends_with('.')), "{json}");
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    };
+    check("/live/whep/nobody", &[SDP], b"v=0\r\n", 404, "stream_not_found");
+    check("/nothing/whep/a", &[SDP], b"v=0\r\n", 404, "app_not_found");
+    check("/live/whep/a", &[SDP], b"not an offer", 400, "bad_sdp");
+    check("/live/whep/a", &[SDP], b"\xff\xfe", 400, "bad_sdp");
+    check("/live/whep/a", &[SDP], b"", 400, "bad_sdp");
+    check("/live/whep/a", &[SDP], &vec![b'a'; (64 << 10) + 1], 413, "body_too_large");
+    check("/live/whep/a", &[("content-type", "application/json")], b"{}", 415, "wrong_content_type");
+}
