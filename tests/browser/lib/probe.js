@@ -1,0 +1,59 @@
+// Runs in the page before its own scripts: counts what is decoded, and keeps what the page does not show. Must stand alone.
+
+export function probe() {
+  const seen = { frames: 0, firstFrameAt: null, offerAt: null, delays: [] };
+  window.seen = seen;
+  const Original = window.RTCPeerConnection;
+  if (Original) {
+    window.RTCPeerConnection = class extends Original {
+      constructor(...args) {
+        super(...args);
+        seen.pc = this;
+      }
+    };
+  }
+  const fetch_ = window.fetch;
+  window.fetch = (url, options) => {
+    if (options?.method === "POST" && String(url).includes("/whep/")) seen.offerAt ??= performance.now();
+    return fetch_(url, options);
+  };
+  const canvas = document.createElement("canvas");
+  const draw = canvas.getContext("2d", { willReadFrequently: true });
+  /** The clock that the test picture shows, in hundredths of a second modulo 65,536; null if it shows none. */
+  const readClock = (video) => {
+    if (video.videoWidth !== 320 || video.videoHeight !== 64) return null;
+    [canvas.width, canvas.height] = [320, 64];
+    draw.drawImage(video, 0, 0);
+    const row = draw.getImageData(0, 32, 320, 1).data;
+    return Array.from({ length: 16 }, (_, bit) => (row[(bit * 20 + 10) * 4] > 127 ? 2 ** bit : 0)).reduce((sum, n) => sum + n, 0);
+  };
+  document.addEventListener("DOMContentLoaded", () => {
+    const video = document.querySelector("video");
+    if (!video?.requestVideoFrameCallback) return;
+    const each = () => {
+      seen.frames += 1;
+      seen.firstFrameAt ??= performance.now();
+      const clock = readClock(video);
+      if (clock !== null && seen.frames % 5 === 0) {
+        const behind = (Math.floor(Date.now() / 10) - clock + 2 * 65_536) % 65_536;
+        seen.delays.push(behind / 100);
+      }
+      video.requestVideoFrameCallback(each);
+    };
+    video.requestVideoFrameCallback(each);
+  });
+}
+
+/** What WebRTC itself counts. */
+export async function rtc() {
+  const stats = [...(await window.seen.pc.getStats()).values()];
+  const inbound = (kind) => stats.find((s) => s.type === "inbound-rtp" && s.kind === kind);
+  const transport = stats.find((s) => s.type === "transport");
+  return {
+    decoded: inbound("video")?.framesDecoded ?? 0,
+    lost: (inbound("video")?.packetsLost ?? 0) + (inbound("audio")?.packetsLost ?? 0),
+    audioLevel: inbound("audio")?.audioLevel ?? 0,
+    audioEnergy: inbound("audio")?.totalAudioEnergy ?? 0,
+    srtp: transport?.srtpCipher,
+  };
+}
