@@ -8,7 +8,8 @@ const NAME = "[A-Za-z0-9_\\-][A-Za-z0-9_.\\-]{0,63}";
 /** Fills `section` with the settings for this node. `app` given: for this app alone. */
 export function publishSection(section, node, { app, heading = "h2" } = {}) {
   const port = node.rtmp_port === 1935 ? "" : `:${node.rtmp_port}`;
-  const apps = app ? [app] : node.apps;
+  // `live` is what the documentation speaks of: it comes first where it exists.
+  const apps = app ? [app] : [...node.apps].sort((a, b) => Number(b === "live") - Number(a === "live"));
   const appPick = element("select", { id: "app" }, ...apps.map((name) => element("option", { value: name }, name)));
   const idPick = element("input", {
     id: "stream-id", value: "demo", pattern: NAME, maxLength: 64, required: true, autocomplete: "off", autocapitalize: "off", spellcheck: false,

@@ -13,7 +13,7 @@ before(async () => {
   net = await place();
   node = await new Node().start();
   publisher = await new Publisher("demo").start(node);
-  browser = await openFirefox(net);
+  browser = await openFirefox();
 });
 
 after(async () => {

@@ -32,10 +32,10 @@ export async function openChromium(place) {
   return dressed(browser, folder);
 }
 
-/** Starts Firefox as it is, over WebDriver BiDi. */
-export async function openFirefox(place) {
+/** Starts Firefox as it is, over WebDriver BiDi, whose socket is in this namespace: so Firefox is, too. */
+export async function openFirefox() {
   const folder = mkdtempSync(join(tmpdir(), "headwater-firefox-"));
-  const executablePath = wrapper(folder, place.inside, BROWSERS.firefox);
+  const executablePath = BROWSERS.firefox;
   const browser = await firefox.launch({ executablePath, channel: "moz-firefox", headless: true, firefoxUserPrefs: { "media.autoplay.default": 0 } });
   return dressed(browser, folder);
 }
