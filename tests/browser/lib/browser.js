@@ -1,10 +1,10 @@
-// Debian's browsers at the far end of the veth pair.
+// Debian's Chromium at the far end of the veth pair.
 
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { chromium, firefox } from "playwright-core";
+import { chromium } from "playwright-core";
 
 import { ORIGIN } from "./place.js";
 import { probe } from "./probe.js";
@@ -29,14 +29,6 @@ export async function openChromium(place) {
   const folder = mkdtempSync(join(tmpdir(), "headwater-chromium-"));
   const executablePath = wrapper(folder, place.inside, BROWSERS.chromium);
   const browser = await chromium.launch({ executablePath, ignoreDefaultArgs: true, args: CHROMIUM_FLAGS });
-  return dressed(browser, folder);
-}
-
-/** Starts Firefox as it is, over WebDriver BiDi, whose socket is in this namespace: so Firefox is, too. */
-export async function openFirefox() {
-  const folder = mkdtempSync(join(tmpdir(), "headwater-firefox-"));
-  const executablePath = BROWSERS.firefox;
-  const browser = await firefox.launch({ executablePath, channel: "moz-firefox", headless: true, firefoxUserPrefs: { "media.autoplay.default": 0 } });
   return dressed(browser, folder);
 }
 

@@ -58,8 +58,10 @@ export class Node {
   }
 }
 
-/** A picture that is a clock: 16 bars, the bits of the wall clock in hundredths of a second. `readClock` in probe.js reads it. */
-const CLOCK = "color=black:size=320x64:rate=25,geq=lum='255*mod(floor(floor(time(0)*100)/pow(2,floor(X/20))),2)':cb=128:cr=128";
+/** A picture that is a clock: 16 bars, the bits of the wall clock in hundredths of a second. `readClock` in probe.js reads it. It is drawn
+ *  after the input's pacing: ffmpeg reads some pictures ahead. */
+const BLACK = "color=black:size=320x64:rate=25";
+const CLOCK = "geq=lum='255*mod(floor(floor(time(0)*100)/pow(2,floor(X/20))),2)':cb=128:cr=128";
 const PICTURE = "testsrc2=size=1280x720:rate=25";
 
 /** Publishes until closed; with `again`, a lost connection is taken up again like OBS does. */
@@ -78,8 +80,8 @@ export class Publisher {
   }
 
   run() {
-    const arguments_ = `-nostdin -v error -re -f lavfi -i ${this.clock ? CLOCK : PICTURE} -re -f lavfi -i sine=frequency=440:sample_rate=48000
-      -c:v libx264 -preset ultrafast -tune ${this.bFrames ? "film" : "zerolatency"} -x264-params sliced-threads=0 -threads 1 -pix_fmt yuv420p -g 25 -bf ${this.bFrames}
+    const arguments_ = `-nostdin -v error -re -f lavfi -i ${this.clock ? BLACK : PICTURE} -re -f lavfi -i sine=frequency=440:sample_rate=48000
+      -vf ${this.clock ? CLOCK : "null"} -c:v libx264 -preset ultrafast -tune ${this.bFrames ? "film" : "zerolatency"} -x264-params sliced-threads=0 -threads 1 -pix_fmt yuv420p -g 25 -bf ${this.bFrames}
       -c:a aac -b:a 96k -ac 2 -f flv rtmp://127.0.0.1/live/${this.id}`.split(/\s+/);
     this.child = spawn("ffmpeg", arguments_, { stdio: "ignore" });
     this.child.once("exit", () => {

@@ -83,7 +83,9 @@ async function once({ video, app, id, token, transports, leaveOut, signal, view,
     if (outcome.remember) leaveOut.set(name, performance.now() + REMEMBER_MS);
     if (outcome.kind !== "unplayable") return outcome;
     const next = usable[index + 1];
-    view.notice(next ? `${outcome.message} Playing over ${next[1].label} instead.` : outcome.message);
+    // Some sentences of the server say already what is played instead.
+    const said = !next || outcome.message.includes(`${next[1].label} instead`);
+    view.notice(said ? outcome.message : `${outcome.message} Playing over ${next[1].label} instead.`);
     if (next) view.state("loading", "Connecting…");
   }
   return outcome;
