@@ -5,7 +5,10 @@ use headwater_tests::pion::{Report, Viewer};
 use headwater_tests::process::Process;
 use headwater_tests::publish::{self, Source};
 use headwater_tests::temp::Folder;
-use headwater_tests::{decode, http, wait};
+use headwater_tests::{decode, http, tools, wait};
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 use std::time::Duration;
 
 const NAME: &str = "live/a";
@@ -199,4 +202,36 @@ fn offers_that_cannot_be_answered_are_refused_in_json() {
     check("/live/whep/a", &[SDP], b"", 400, "bad_sdp");
     check("/live/whep/a", &[SDP], &vec![b'a'; (64 << 10) + 1], 413, "body_too_large");
     check("/live/whep/a", &[("content-type", "application/json")], b"{}", 415, "wrong_content_type");
+}
+
+#[test]
+fn a_worker_thread_that_hangs_flips_readiness_and_serves_on_when_it_runs_again() {
+    let Some((engine, _publisher)) = live() else { return };
+    let ready = || {
+        let answer = http::get(engine.health(), "/readyz").unwrap();
+        let body: serde_json::Value = answer.json().unwrap();
+        (answer.status, body["checks"]["webrtc"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(ready(), (200, "ok".to_owned()));
+    // A debugger stops one thread and no other.
+    let thread = thread(&engine, "webrtc-0");
+    if let Err(e) = ptrace::attach(thread) {
+        tools::missing(&format!("a thread cannot be stopped here: {e}"));
+        return;
+    }
+    waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+    wait::until("readiness to fall", || (ready().0 == 503).then_some(())).unwrap();
+    assert!(ready().1.starts_with("worker 0 hangs since "), "{}", ready().1);
+    ptrace::detach(thread, None).unwrap();
+    wait::until("readiness to come back", || (ready().0 == 200).then_some(())).unwrap();
+    let Some(viewer) = Viewer::start(&whep(&engine), &["-seconds", "2"]).unwrap() else { return };
+    check_watched(&viewer, 2, "SRTP_AEAD_AES_128_GCM");
+}
+
+/// A thread of the engine, by its name.
+fn thread(engine: &Engine, name: &str) -> Pid {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", engine.process().pid())).unwrap();
+    let named = |path: &std::path::Path| std::fs::read_to_string(path.join("comm")).is_ok_and(|n| n.trim() == name);
+    let found = tasks.map(|t| t.unwrap().path()).find(|path| named(path)).unwrap();
+    Pid::from_raw(found.file_name().unwrap().to_str().unwrap().parse().unwrap())
 }
