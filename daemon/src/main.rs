@@ -1,2 +1,100 @@
-//! headwaterd.
-fn main() {}
+//! `headwaterd`: finds out what this node is, starts the engine and looks after it.
+//!
+//! RULE: may know api and registry; never the engine's code. Exit codes: `headwater_api::error::exit`.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod boot;
+mod data_dir;
+mod engine;
+mod facts;
+mod http;
+mod lifecycle;
+// One file for both programs: neither may depend on the other, and what they share otherwise (api) does no I/O.
+#[path = "../../media/engine/src/logging.rs"]
+#[expect(unreachable_pub, reason = "the engine offers it to its own program")]
+mod logging;
+mod plan;
+mod register;
+mod report;
+mod settings;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use boot::BootError;
+use clap::{Parser, Subcommand};
+use headwater_api::error::{Chain, exit};
+
+/// Runs a Headwater node.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the node until SIGTERM or Ctrl-C, which drains it; a second one ends it at once
+    Run {
+        /// Settings; docs/headwater.example.toml lists them all [default: /etc/headwater/headwater.toml, if it exists]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The engine's program [default: headwater-engine beside this program, or on PATH]
+        #[arg(long, value_name = "PATH")]
+        engine: Option<PathBuf>,
+    },
+    /// Prints what this machine is and what it would run as, and changes nothing
+    Plan {
+        /// Settings, as for `run`
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(e) => {
+            let _ = e.print();
+            return if e.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    logging::install();
+    match dispatch(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, sentence)) => {
+            log::error!(err = sentence.as_str(); "headwaterd stopped");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), (u8, String)> {
+    let stopped = |e: BootError| (e.exit_code(), Chain(&e).to_string());
+    match command {
+        Command::Run { config, engine } => {
+            // One thread: there is little to do, and the kernel ends the engine with the thread that started it.
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|e| (exit::UNAVAILABLE, format!("could not start: {e}")))?;
+            runtime.block_on(boot::run(config, engine)).map_err(stopped)
+        }
+        Command::Plan { config, json } => {
+            let (facts, plan) = boot::decide(config).map_err(stopped)?;
+            let text = if json {
+                report::json(&facts, &plan).map_err(|e| (exit::SOFTWARE, format!("could not print the plan: {e}")))?
+            } else {
+                report::text(&facts, &plan)
+            };
+            // Whoever reads it may have had enough (`| head`).
+            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+            Ok(())
+        }
+    }
+}

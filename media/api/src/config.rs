@@ -40,9 +40,33 @@ impl Config {
     /// Reads a configuration from TOML text.
     ///
     /// # Errors
-    /// The sentence of the TOML parser: line, column, and the unknown key or bad value.
-    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        toml::from_str(text)
+    /// The first line that cannot be used, and why.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        toml::from_str(text).map_err(|e| ParseError::new(text, &e))
+    }
+}
+
+/// The first line of a configuration that cannot be used, in one sentence: an unknown key, or a value that may not be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, `{text}`: {problem}")]
+pub struct ParseError {
+    /// Counted from 1.
+    pub line: usize,
+    /// The line itself, without its indentation.
+    pub text: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl ParseError {
+    fn new(text: &str, error: &toml::de::Error) -> Self {
+        let start = error.span().map_or(0, |span| span.start.min(text.len()));
+        let before = text.as_bytes()[..start].iter().filter(|b| **b == b'\n').count();
+        Self {
+            line: before + 1,
+            text: text.lines().nth(before).unwrap_or_default().trim().to_owned(),
+            problem: error.message().trim_end().replace('\n', "; "),
+        }
     }
 }
 
@@ -241,4 +265,33 @@ const fn nz(n: u32) -> NonZeroU32 {
 
 const fn nzu(n: usize) -> NonZeroUsize {
     NonZeroUsize::new(n).expect("a literal above zero")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_cannot_be_used_is_named_with_its_key() {
+        let check = |text: &str, expected: &str| {
+            let sentence = Config::parse(text).unwrap_err().to_string();
+            assert!(sentence.starts_with(expected), "{text:?}: {sentence}");
+            assert!(!sentence.contains('\n'), "{sentence:?}");
+        };
+        check(
+            "[hls]\n  part_secs = 6\n",
+            "line 2, `part_secs = 6`: unknown field `part_secs`, expected one of `part_ms`",
+        );
+        check("[hls]\npart_ms = 0", "line 2, `part_ms = 0`: invalid value: integer `0`, expected a nonzero u32");
+        check("[http]\nlisten = \"here\"", "line 2, `listen = \"here\"`: invalid socket address syntax");
+        check("[node]\nrole = \"king\"", "line 2, `role = \"king\"`: unknown variant `king`");
+        check("\n[hsl]\n", "line 2, `[hsl]`: unknown field `hsl`");
+        check("[node\n", "line 1, `[node`: ");
+        check("[webrtc]\nport = 70000", "line 2, `port = 70000`: invalid value");
+    }
+
+    #[test]
+    fn an_empty_table_gives_the_defaults() {
+        assert_eq!(Config::parse("[hls]\n[node]\n").unwrap(), Config::default());
+    }
 }

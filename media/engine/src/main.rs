@@ -1,7 +1,9 @@
 //! `headwater-engine --config FILE`: reads the configuration, starts the engine, ends it on SIGTERM.
 //!
-//! The first SIGTERM or SIGINT drains, the second ends at once. Exit codes: `headwater_api::error::exit`.
+//! The first SIGTERM or SIGINT drains, the second ends at once. Exit codes: `headwater_api::error::exit`; the one line on
+//! standard output says why it stopped, for whoever started it.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,6 +36,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, sentence)) => {
             log::error!(err = sentence.as_str(); "engine stopped");
+            let mut out = std::io::stdout();
+            if !out.is_terminal() {
+                // Nobody may be reading any more; the log has it too.
+                let _ = writeln!(out, "{sentence}");
+            }
             ExitCode::from(code)
         }
     }
@@ -43,7 +50,7 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
     let file = arguments.config.display();
     let text = std::fs::read_to_string(&arguments.config)
         .map_err(|e| (exit::CONFIG, format!("could not read {file}: {e}")))?;
-    let config = Config::parse(&text).map_err(|e| (exit::CONFIG, format!("{file} is not valid: {e}")))?;
+    let config = Config::parse(&text).map_err(|e| (exit::CONFIG, format!("{file}, {e}")))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

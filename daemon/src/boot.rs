@@ -1,0 +1,120 @@
+//! The whole boot of a node, on one screen: facts, plan, registry, engine, serve, drain.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use headwater_api::error::{Chain, exit};
+use headwater_registry::RegistryError;
+use tokio::sync::watch;
+
+use crate::engine::{self, Engine, EngineError, News, Order};
+use crate::facts::{self, Facts};
+use crate::lifecycle::{ServiceManager, Signals};
+use crate::plan::{self, Plan, PlanError};
+use crate::settings::{Settings, SettingsError};
+use crate::{data_dir, register};
+
+/// Why the node is not up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BootError {
+    /// Signals cannot be watched.
+    #[error("could not watch signals")]
+    Signals(#[source] std::io::Error),
+    /// The configuration file cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// Facts and settings make no node.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] data_dir::DataDirError),
+    /// The registry cannot be used.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The engine cannot be had.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl BootError {
+    /// What the daemon ends with.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Signals(_) | Self::Registry(RegistryError::Locked { .. }) => exit::UNAVAILABLE,
+            Self::Settings(_) | Self::Plan(_) | Self::DataDir(_) | Self::Registry(_) => exit::CONFIG,
+            Self::Engine(e) => e.exit_code(),
+        }
+    }
+}
+
+/// What this machine is, and what it will be.
+pub(crate) fn decide(config: Option<PathBuf>) -> Result<(Facts, Plan), BootError> {
+    let settings = Settings::read(config.as_deref())?;
+    let facts = facts::read_local();
+    let plan = plan::plan(&facts, &settings)?;
+    Ok((facts, plan))
+}
+
+/// Runs the node until it is told to end.
+pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Result<(), BootError> {
+    let started = Instant::now();
+    let mut signals = Signals::watch().map_err(BootError::Signals)?;
+    let mut manager = ServiceManager::find();
+    let (_facts, plan) = decide(config)?;
+    let node = &plan.engine.node;
+    log::info!(
+        version = env!("CARGO_PKG_VERSION"), commit = env!("HEADWATER_COMMIT"), role = plan::word(node.role),
+        node = node.id.as_str();
+        "headwaterd starting"
+    );
+    data_dir::prepare(&node.data_dir)?;
+    register::enter(&plan).await?;
+    let engine = Engine::prepare(program.unwrap_or_else(engine::default_program), &plan.engine)?;
+
+    let (orders, told) = watch::channel(Order::Serve);
+    let (news, mut latest) = watch::channel(None);
+    let life = engine.run(told, |happened| drop(news.send_replace(Some(happened))));
+    tokio::pin!(life);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut life => break ended,
+            () = signals.next() => {
+                let order = *orders.borrow();
+                orders.send_replace(escalate(order, &manager));
+            }
+            Ok(()) = latest.changed() => announce(latest.borrow_and_update().as_ref(), &mut manager, started),
+            () = manager.keep_alive() => {}
+        }
+    };
+    manager.stopping("leaving the registry");
+    if let Err(e) = register::leave(&plan).await {
+        log::warn!(err:% = Chain(&e); "could not leave the registry");
+    }
+    ended?;
+    log::info!("headwaterd ended");
+    Ok(())
+}
+
+/// One signal drains, the next ends at once.
+fn escalate(order: Order, manager: &ServiceManager) -> Order {
+    if order == Order::Serve {
+        log::info!("draining; a second signal ends at once");
+        manager.stopping("draining");
+        Order::Drain
+    } else {
+        log::warn!("second signal, ending at once");
+        Order::Kill
+    }
+}
+
+fn announce(news: Option<&News>, manager: &mut ServiceManager, started: Instant) {
+    match news {
+        Some(News::Serving(at)) => {
+            log::info!(elapsed_ms = started.elapsed().as_millis(), http:% = at.http, rtmp:% = at.rtmp; "node ready");
+            manager.serving(&format!("serving: http {}, rtmp {}", at.http, at.rtmp));
+        }
+        Some(News::Lost(why)) => manager.status(&format!("restarting the engine: {why}")),
+        None => {}
+    }
+}

@@ -1,0 +1,89 @@
+//! The outer life of the daemon: signals that end it, and what it tells the service manager.
+//!
+//! One SIGTERM or SIGINT drains, a second ends at once.
+
+use std::io;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+/// Signals that end the daemon.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From here on signals no longer end the process by themselves.
+    pub(crate) fn watch() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The service manager, if there is one: told of every change, and that the daemon is alive if it wants to know.
+#[derive(Debug)]
+pub(crate) struct ServiceManager {
+    ready: bool,
+    watchdog: Option<Interval>,
+}
+
+impl ServiceManager {
+    /// As the environment of this process describes it.
+    pub(crate) fn find() -> Self {
+        // Twice as often as it wants to hear from us, as systemd advises (sd_watchdog_enabled(3)).
+        let watchdog = sd_notify::watchdog_enabled().filter(|every| !every.is_zero()).map(|every| {
+            let mut ticks = interval((every / 2).max(Duration::from_millis(1)));
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        });
+        Self { ready: false, watchdog }
+    }
+
+    /// The node serves: says so for the first time, or again after a crash.
+    pub(crate) fn serving(&mut self, status: &str) {
+        let mut states = vec![NotifyState::Status(status)];
+        if !self.ready {
+            states.push(NotifyState::Ready);
+            self.ready = true;
+        }
+        tell(&states);
+    }
+
+    /// What the node is busy with, in words.
+    pub(crate) fn status(&self, status: &str) {
+        tell(&[NotifyState::Status(status)]);
+    }
+
+    /// The node is ending.
+    pub(crate) fn stopping(&self, status: &str) {
+        tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
+    }
+
+    /// Tells it now and then that the daemon is alive. Never ends.
+    pub(crate) async fn keep_alive(&mut self) {
+        match &mut self.watchdog {
+            Some(ticks) => loop {
+                ticks.tick().await;
+                tell(&[NotifyState::Watchdog]);
+            },
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(states) {
+        log::warn!(err:% = e; "could not tell the service manager");
+    }
+}
