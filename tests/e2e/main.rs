@@ -11,3 +11,4 @@ mod obs;
 mod probe;
 mod rtmp;
 mod whep;
+mod node;

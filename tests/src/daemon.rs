@@ -17,7 +17,8 @@ use crate::wait;
 pub struct Daemon {
     process: Process,
     data_dir: PathBuf,
-    _folder: Folder,
+    /// Removed with it, if it was made for it.
+    folder: Option<Folder>,
 }
 
 impl Daemon {
@@ -25,11 +26,22 @@ impl Daemon {
     ///
     /// # Errors
     /// If it is not built or cannot be started.
-    pub fn start(mut options: Options) -> anyhow::Result<Self> {
+    pub fn start(options: Options) -> anyhow::Result<Self> {
         let folder = Folder::new()?;
-        let data_dir = folder.path().join("data");
+        let mut daemon = Self::start_in(options, folder.path())?;
+        daemon.folder = Some(folder);
+        Ok(daemon)
+    }
+
+    /// Starts it with its files in a folder that outlives it.
+    ///
+    /// # Errors
+    /// If it is not built or cannot be started.
+    pub fn start_in(mut options: Options, folder: &Path) -> anyhow::Result<Self> {
+        let data_dir = folder.join("data");
         options.config.node.data_dir.clone_from(&data_dir);
-        let file = folder.write("node.toml", toml::to_string(&options.config)?)?;
+        let file = folder.join("node.toml");
+        std::fs::write(&file, toml::to_string(&options.config)?)?;
         program("headwater-engine")?;
         let process = Process::start(
             Command::new(program("headwaterd")?)
@@ -38,7 +50,7 @@ impl Daemon {
                 .env("HEADWATER_LOG", options.log)
                 .env_remove("NOTIFY_SOCKET"),
         )?;
-        Ok(Self { process, data_dir, _folder: folder })
+        Ok(Self { process, data_dir, folder: None })
     }
 
     /// Where an engine listens that is not the one with process id `not`; waits until there is one.

@@ -1,0 +1,232 @@
+//! A whole node as `headwaterd run` starts it: comes up, survives its engine, ends in order, and says why it does not.
+
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use headwater_tests::daemon::Daemon;
+use headwater_tests::engine::{Options, program, wait_status};
+use headwater_tests::http;
+use headwater_tests::process::Process;
+use headwater_tests::publish::{Source, ffmpeg, ffmpeg_command};
+use headwater_tests::temp::Folder;
+use headwater_tests::wait::{self, PATIENCE};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Runs `headwaterd` to its end.
+fn headwaterd(arguments: &[&str]) -> Output {
+    Command::new(program("headwaterd").unwrap()).args(arguments).env_remove("NOTIFY_SOCKET").output().unwrap()
+}
+
+/// Runs `headwaterd run` with this file to its end: exit code, and the one sentence of its last line.
+fn refused(folder: &Folder, file: &str) -> (Option<i32>, String) {
+    let path = folder.write("node.toml", file).unwrap();
+    let output = headwaterd(&["run", "--config", path.to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), text.lines().last().unwrap_or_default().to_owned())
+}
+
+/// True while the process is there and is no zombie.
+fn runs(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim_start().starts_with('Z'))
+}
+
+fn send(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
+}
+
+/// ffmpeg as a player that ends well once it has decoded a second of pictures.
+fn play(url: &str) -> Option<Process> {
+    let mut command = ffmpeg_command()?;
+    command.args(["-i", url, "-frames:v", "25", "-f", "null", "-"]);
+    Some(Process::start(&mut command).unwrap())
+}
+
+#[test]
+fn a_node_comes_up_and_readyz_tells_the_truth() {
+    let daemon = Daemon::start(Options::default()).unwrap();
+    let first = daemon.process().line("headwaterd starting").unwrap();
+    for field in ["version=", "commit=", "role=standalone"] {
+        assert!(first.contains(field), "{first}");
+    }
+    assert_eq!(daemon.process().lines()[0], first);
+    daemon.process().line("node ready").unwrap();
+    let at = daemon.endpoints(None).unwrap();
+    assert_eq!(http::get(at.health, "/readyz").unwrap().status, 200);
+    assert_eq!(http::get(at.http, "/").unwrap().status, 200);
+    for app in ["live", "LiveApp"] {
+        assert_eq!(http::get(at.http, &format!("/{app}/rest/v2/streams/x")).unwrap().status, 404);
+    }
+}
+
+#[test]
+fn a_killed_engine_comes_back_and_takes_a_new_publisher_and_player() {
+    let daemon = Daemon::start(Options::default()).unwrap();
+    let before = daemon.endpoints(None).unwrap();
+    let url = format!("rtmp://{}/live/a", before.rtmp);
+    let Some(publisher) = ffmpeg(&Source::default(), &url).unwrap() else { return };
+    wait_status(before.http, "live/a", "pictures", |s| s.video.is_some()).unwrap();
+
+    send(before.pid, Signal::SIGKILL);
+    let line = daemon.process().line("engine ended by itself").unwrap();
+    assert!(line.contains("signal: 9"), "{line}");
+    assert!(!publisher.exit(PATIENCE).unwrap().success());
+
+    let after = daemon.endpoints(Some(before.pid)).unwrap();
+    let url = format!("rtmp://{}/live/a", after.rtmp);
+    let _publisher = ffmpeg(&Source::default(), &url).unwrap().unwrap();
+    wait_status(after.http, "live/a", "pictures", |s| s.video.is_some()).unwrap();
+    assert!(play(&url).unwrap().exit(PATIENCE).unwrap().success());
+    assert_eq!(http::get(after.health, "/readyz").unwrap().status, 200);
+}
+
+#[test]
+fn a_killed_daemon_takes_its_engine_along_and_the_next_one_starts_at_once() {
+    let folder = Folder::new().unwrap();
+    let start = || Daemon::start_in(Options::default(), folder.path()).unwrap();
+    let daemon = start();
+    let engine = daemon.endpoints(None).unwrap().pid;
+    assert!(runs(engine));
+    daemon.process().signal(Signal::SIGKILL);
+    let next = start();
+    wait::until("the end of the orphaned engine", || (!runs(engine)).then_some(())).unwrap();
+    next.process().line("node ready").unwrap();
+}
+
+#[test]
+fn sigterm_drains_and_ends_well() {
+    let daemon = Daemon::start(Options::default()).unwrap();
+    daemon.process().line("node ready").unwrap();
+    let engine = daemon.endpoints(None).unwrap().pid;
+    daemon.process().signal(Signal::SIGTERM);
+    assert_eq!(daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    assert!(daemon.process().lines().iter().any(|l| l.contains("engine ended") && !l.contains("by itself")));
+    assert!(!runs(engine));
+    assert!(!daemon.data_dir().join("engine.json").exists());
+}
+
+#[test]
+fn a_second_sigterm_ends_at_once_although_somebody_is_still_served() {
+    // A drain that would take a minute: a player holds its connection.
+    let daemon = Daemon::start(Options::with(|c| c.node.drain_ms = 60_000.try_into().unwrap())).unwrap();
+    let at = daemon.endpoints(None).unwrap();
+    let url = format!("rtmp://{}/live/a", at.rtmp);
+    let Some(_publisher) = ffmpeg(&Source::default(), &url).unwrap() else { return };
+    wait_status(at.http, "live/a", "pictures", |s| s.video.is_some()).unwrap();
+    send(at.pid, Signal::SIGSTOP); // nothing it could do about a drain
+    daemon.process().signal(Signal::SIGTERM);
+    daemon.process().line("draining; a second signal ends at once").unwrap();
+    assert!(daemon.process().is_running());
+    daemon.process().signal(Signal::SIGTERM);
+    assert_eq!(daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    assert!(!runs(at.pid));
+}
+
+#[test]
+fn ctrl_c_drains_like_sigterm() {
+    let daemon = Daemon::start(Options::default()).unwrap();
+    daemon.process().line("node ready").unwrap();
+    daemon.process().signal(Signal::SIGINT);
+    assert_eq!(daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_taken_port_is_one_sentence_and_69() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let daemon =
+        Daemon::start(Options::with(|c| c.rtmp.listen = format!("127.0.0.1:{port}").parse().unwrap())).unwrap();
+    assert_eq!(daemon.process().exit(PATIENCE).unwrap().code(), Some(69));
+    let last = daemon.process().line("headwaterd stopped").unwrap();
+    let expected = format!(
+        "err=the engine could not start: could not listen on 127.0.0.1:{port} for rtmp: Address already in use (os error 98)"
+    );
+    assert!(last.ends_with(&expected), "{last}");
+}
+
+#[test]
+fn a_second_node_in_the_same_folder_is_told_so_and_harms_nobody() {
+    let folder = Folder::new().unwrap();
+    let first = Daemon::start_in(Options::default(), folder.path()).unwrap();
+    first.process().line("node ready").unwrap();
+    let at = first.endpoints(None).unwrap();
+    let second = Daemon::start_in(Options::default(), folder.path()).unwrap();
+    assert_eq!(second.process().exit(PATIENCE).unwrap().code(), Some(69));
+    second.process().line("is a node already running with this data folder?").unwrap();
+    assert_eq!(first.endpoints(None).unwrap(), at);
+    assert_eq!(http::get(at.health, "/readyz").unwrap().status, 200);
+}
+
+#[test]
+fn a_bad_configuration_is_one_sentence_with_line_and_key_and_78() {
+    let folder = Folder::new().unwrap();
+    let check = |file: &str, expected: &str| {
+        let (code, sentence) = refused(&folder, file);
+        assert_eq!(code, Some(78), "{file:?}: {sentence}");
+        assert!(sentence.contains("headwaterd stopped err=") && sentence.contains(expected), "{file:?}: {sentence}");
+    };
+    check("[hls]\npart_secs = 1\n", "node.toml, line 2, `part_secs = 1`: unknown field `part_secs`");
+    check("[hls]\npart_ms = 0\n", "node.toml, line 2, `part_ms = 0`: invalid value");
+    check("[node]\nrole = \"king\"\n", "node.toml, line 2, `role = \"king\"`: unknown variant");
+    check("[node]\nrole = \"edge\"\n", "[node] role is \"edge\", which wants a registry that nodes share");
+    check("[node]\ndata_dir = \"/dev/null/x\"\n", "data folder /dev/null/x cannot be written");
+    let certificate = format!(
+        "[node]\ndata_dir = {:?}\n[tls]\ncertificate_file = \"/nonexistent.pem\"\nkey_file = \"/nonexistent.key\"\n",
+        folder.path().join("data")
+    );
+    check(&certificate, "the engine refuses its configuration: [tls] cannot be used");
+    let missing = headwaterd(&["run", "--config", "/nonexistent.toml"]);
+    assert_eq!(missing.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("could not read /nonexistent.toml"));
+}
+
+#[test]
+fn an_engine_that_is_not_there_is_named_and_78() {
+    let folder = Folder::new().unwrap();
+    let file = folder.write("node.toml", format!("[node]\ndata_dir = {:?}\n", folder.path().join("data"))).unwrap();
+    let output = headwaterd(&["run", "--config", file.to_str().unwrap(), "--engine", "/nonexistent/engine"]);
+    assert_eq!(output.status.code(), Some(78));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("could not run the engine /nonexistent/engine; --engine says where it is"), "{text}");
+}
+
+#[test]
+fn a_bad_argument_is_64() {
+    for arguments in [&["run", "--colour"][..], &["fly"], &[], &["run", "--config"]] {
+        assert_eq!(headwaterd(arguments).status.code(), Some(64), "{arguments:?}");
+    }
+    assert_eq!(headwaterd(&["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn plan_prints_facts_and_plan_and_touches_nothing() {
+    let folder = Folder::new().unwrap();
+    let data_dir = folder.path().join("data");
+    let text = format!("[node]\nid = \"left\"\ndata_dir = {data_dir:?}\n");
+    let file = folder.write("node.toml", text).unwrap();
+    let file = file.to_str().unwrap();
+    let human = headwaterd(&["plan", "--config", file]);
+    assert!(human.status.success());
+    let human = String::from_utf8(human.stdout).unwrap();
+    for line in
+        ["role         standalone (default)", "node         left (configuration file)", "rtmp         [::]:1935"]
+    {
+        assert!(human.contains(line), "{human}");
+    }
+    let json = headwaterd(&["plan", "--config", file, "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["plan"]["engine"]["node"]["id"], "left");
+    assert!(json["facts"]["host_name"].is_string());
+    assert!(!Path::new(&data_dir).exists());
+}
+
+#[test]
+fn the_example_configuration_is_accepted_as_it_stands() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/headwater.example.toml");
+    let output = headwaterd(&["plan", "--config", example]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.signal(), None);
+}
