@@ -56,9 +56,9 @@ fn a_node_comes_up_and_readyz_tells_the_truth() {
     daemon.process().line("node ready").unwrap();
     let at = daemon.endpoints(None).unwrap();
     assert_eq!(http::get(at.health, "/readyz").unwrap().status, 200);
-    assert_eq!(http::get(at.http, "/").unwrap().status, 200);
-    for app in ["live", "LiveApp"] {
-        assert_eq!(http::get(at.http, &format!("/{app}/rest/v2/streams/x")).unwrap().status, 404);
+    for (path, status) in [("/", 200), ("/live/play.html", 200), ("/LiveApp/play.html", 200), ("/nope/play.html", 404)]
+    {
+        assert_eq!(http::get(at.http, path).unwrap().status, status, "{path}");
     }
 }
 
