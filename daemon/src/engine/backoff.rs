@@ -33,7 +33,7 @@ const STEADY: Duration = Duration::from_secs(60);
 /// Early ends in a row, about a minute of them, before whoever started the daemon has to look at it.
 const MAX_FAILURES: u32 = 12;
 /// Starts before any engine has ever served. A few, because the ports of a killed predecessor take a moment to be free.
-const MAX_FIRST_STARTS: u32 = 4;
+const MAX_FIRST_STARTS: u32 = 3;
 
 #[cfg(test)]
 mod tests {
@@ -46,8 +46,8 @@ mod tests {
     #[test]
     fn a_node_that_never_served_gives_up_within_a_second() {
         let mut backoff = Backoff::default();
-        let waits: Vec<_> = (0..4).map(|_| backoff.after(None)).collect();
-        assert_eq!(ms(&waits), [Some(100), Some(200), Some(400), None]);
+        let waits: Vec<_> = (0..3).map(|_| backoff.after(None)).collect();
+        assert_eq!(ms(&waits), [Some(100), Some(200), None]);
     }
 
     #[test]
