@@ -8,11 +8,11 @@ use headwater_registry::RegistryError;
 use tokio::sync::watch;
 
 use crate::engine::{self, Engine, EngineError, News, Order};
-use crate::facts::{self, Facts};
+use crate::imds::ImdsError;
 use crate::lifecycle::{ServiceManager, Signals};
 use crate::plan::{self, Plan, PlanError};
 use crate::settings::{Settings, SettingsError};
-use crate::{data_dir, register};
+use crate::{data_dir, decide, notice, register};
 
 /// Why the node is not up.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +23,12 @@ pub(crate) enum BootError {
     /// The configuration file cannot be used.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// Instance metadata must be there and is not.
+    #[error(transparent)]
+    Metadata(#[from] ImdsError),
+    /// A node of a cluster, with nothing that nodes could share.
+    #[error("role is {0:?}, but this version keeps its registry in a file, which nodes cannot share")]
+    NoSharedRegistry(&'static str),
     /// Facts and settings make no node.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -41,19 +47,13 @@ impl BootError {
     /// What the daemon ends with.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Signals(_) | Self::Registry(RegistryError::Locked { .. }) => exit::UNAVAILABLE,
-            Self::Settings(_) | Self::Plan(_) | Self::DataDir(_) | Self::Registry(_) => exit::CONFIG,
+            Self::Signals(_) | Self::Metadata(_) | Self::Registry(RegistryError::Locked { .. }) => exit::UNAVAILABLE,
+            Self::Settings(_) | Self::Plan(_) | Self::NoSharedRegistry(_) | Self::DataDir(_) | Self::Registry(_) => {
+                exit::CONFIG
+            }
             Self::Engine(e) => e.exit_code(),
         }
     }
-}
-
-/// What this machine is, and what it will be.
-pub(crate) fn decide(config: Option<PathBuf>) -> Result<(Facts, Plan), BootError> {
-    let settings = Settings::read(config.as_deref())?;
-    let facts = facts::read_local();
-    let plan = plan::plan(&facts, &settings)?;
-    Ok((facts, plan))
 }
 
 /// Runs the node until it is told to end.
@@ -61,13 +61,20 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     let started = Instant::now();
     let mut signals = Signals::watch().map_err(BootError::Signals)?;
     let mut manager = ServiceManager::find();
-    let (_facts, plan) = decide(config)?;
+    let settings = Settings::read(config.as_deref())?;
+    let (plan, mut imds) = tokio::select! {
+        decided = decide::until_wanted(&settings, &manager) => decided?,
+        () = signals.next() => return Ok(log::info!("headwaterd ended before it had a plan")),
+    };
     let node = &plan.engine.node;
     log::info!(
         version = env!("CARGO_PKG_VERSION"), commit = env!("HEADWATER_COMMIT"), role = plan::word(node.role),
         node = node.id.as_str();
         "headwaterd starting"
     );
+    if plan.cluster.is_some() {
+        return Err(BootError::NoSharedRegistry(plan::word(node.role)));
+    }
     data_dir::prepare(&node.data_dir)?;
     register::enter(&plan).await?;
     let engine = Engine::prepare(program.unwrap_or_else(engine::default_program), &plan.engine)?;
@@ -75,13 +82,19 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     let (orders, told) = watch::channel(Order::Serve);
     let (news, mut latest) = watch::channel(None);
     let life = engine.run(told, |happened| drop(news.send_replace(Some(happened))));
-    tokio::pin!(life);
+    let unwanted = notice::until_unwanted(imds.as_mut());
+    tokio::pin!(life, unwanted);
     let ended = loop {
         tokio::select! {
             ended = &mut life => break ended,
             () = signals.next() => {
                 let order = *orders.borrow();
                 orders.send_replace(escalate(order, &manager));
+            }
+            why = &mut unwanted, if *orders.borrow() == Order::Serve => {
+                log::info!(err = why.as_str(); "draining");
+                manager.stopping("draining");
+                orders.send_replace(Order::Drain);
             }
             Ok(()) = latest.changed() => announce(latest.borrow_and_update().as_ref(), &mut manager, started),
             () = manager.keep_alive() => {}

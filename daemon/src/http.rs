@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -30,11 +30,7 @@ pub(crate) enum FetchError {
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// `GET path`, all of it within `patience`.
-pub(crate) async fn get(
-    address: SocketAddr,
-    path: &str,
-    patience: Duration,
-) -> Result<(StatusCode, Bytes), FetchError> {
+pub(crate) async fn get(address: SocketAddr, path: &str, patience: Duration) -> Result<Response<Bytes>, FetchError> {
     let mut request = Request::new(Empty::new());
     // A path of ours that is no path would get a 404 for `/`, which is an answer too.
     *request.uri_mut() = path.parse().unwrap_or_default();
@@ -46,7 +42,7 @@ pub(crate) async fn fetch(
     address: SocketAddr,
     mut request: Request<Empty<Bytes>>,
     patience: Duration,
-) -> Result<(StatusCode, Bytes), FetchError> {
+) -> Result<Response<Bytes>, FetchError> {
     if let Ok(host) = address.to_string().parse() {
         request.headers_mut().insert(hyper::header::HOST, host);
     }
@@ -58,7 +54,7 @@ pub(crate) async fn fetch(
         let exchange = async {
             let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
             let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|e| FetchError::Body(address, e))?;
-            Ok((head.status, body.to_bytes()))
+            Ok(Response::from_parts(head, body.to_bytes()))
         };
         tokio::pin!(exchange);
         tokio::select! {
@@ -94,8 +90,8 @@ mod tests {
     #[tokio::test]
     async fn an_answer_is_status_and_body() {
         let address = server(b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nlate").await;
-        let (status, body) = get(address, "/readyz", PATIENCE).await.unwrap();
-        assert_eq!((status.as_u16(), &body[..]), (503, &b"late"[..]));
+        let answer = get(address, "/readyz", PATIENCE).await.unwrap();
+        assert_eq!((answer.status().as_u16(), &answer.body()[..]), (503, &b"late"[..]));
     }
 
     #[tokio::test]

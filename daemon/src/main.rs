@@ -3,16 +3,20 @@
 //! RULE: may know api and registry; never the engine's code. Exit codes: `headwater_api::error::exit`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod aws;
 mod boot;
 mod data_dir;
+mod decide;
 mod engine;
 mod facts;
 mod http;
+mod imds;
 mod lifecycle;
 // One file for both programs: neither may depend on the other, and what they share otherwise (api) does no I/O.
 #[path = "../../media/engine/src/logging.rs"]
 #[expect(unreachable_pub, reason = "the engine offers it to its own program")]
 mod logging;
+mod notice;
 mod plan;
 mod register;
 mod report;
@@ -25,6 +29,7 @@ use std::process::ExitCode;
 use boot::BootError;
 use clap::{Parser, Subcommand};
 use headwater_api::error::{Chain, exit};
+use settings::Settings;
 
 /// Runs a Headwater node.
 #[derive(Debug, Parser)]
@@ -76,17 +81,17 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), (u8, String)> {
     let stopped = |e: BootError| (e.exit_code(), Chain(&e).to_string());
+    // One thread: there is little to do, and the kernel ends the engine with the thread that started it.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| (exit::UNAVAILABLE, format!("could not start: {e}")))?;
     match command {
-        Command::Run { config, engine } => {
-            // One thread: there is little to do, and the kernel ends the engine with the thread that started it.
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(|e| (exit::UNAVAILABLE, format!("could not start: {e}")))?;
-            runtime.block_on(boot::run(config, engine)).map_err(stopped)
-        }
+        Command::Run { config, engine } => runtime.block_on(boot::run(config, engine)).map_err(stopped),
         Command::Plan { config, json } => {
-            let (facts, plan) = boot::decide(config).map_err(stopped)?;
+            let settings = Settings::read(config.as_deref()).map_err(|e| stopped(e.into()))?;
+            let (facts, _) = runtime.block_on(decide::fetch_facts(&settings)).map_err(stopped)?;
+            let plan = plan::plan(&facts, &settings).map_err(|e| stopped(e.into()))?;
             let text = if json {
                 report::json(&facts, &plan).map_err(|e| (exit::SOFTWARE, format!("could not print the plan: {e}")))?
             } else {

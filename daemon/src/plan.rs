@@ -1,6 +1,7 @@
 //! Decides what this node is: a pure function of facts and settings.
 //!
-//! Must not ask anybody anything. What the operator wrote wins over what the machine says.
+//! Must not ask anybody anything. What the operator wrote into the file wins over tags, and those over the rest. There is
+//! no default role inside a group: a guess would put an unknown node in front of viewers.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,7 +10,7 @@ use headwater_api::Config;
 use headwater_api::config::Role;
 use serde::Serialize;
 
-use crate::facts::Facts;
+use crate::facts::{Facts, GROUP_TAG, Instance, Tags};
 use crate::settings::Settings;
 
 /// What this node will be.
@@ -21,8 +22,35 @@ pub(crate) struct Plan {
     pub id_from: Source,
     /// Addresses it registers with, public ones first.
     pub addresses: Vec<IpAddr>,
+    /// The cluster it belongs to; none if it is standalone.
+    pub cluster: Option<Cluster>,
+    /// The Auto Scaling group it belongs to.
+    pub group: Option<String>,
+    /// False while Auto Scaling keeps it warm: then it neither registers nor serves.
+    pub wanted: bool,
     /// What the engine is started with.
     pub engine: Config,
+}
+
+/// A cluster as its nodes find each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Cluster {
+    /// `headwater:cluster`.
+    pub name: String,
+    /// `headwater:node-group`; empty without one.
+    pub node_group: String,
+    /// Where its registry is.
+    pub registry: RegistryPlace,
+}
+
+/// How the registry of a cluster is found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RegistryPlace {
+    /// `headwater:registry` says so: hosts, or the id of a secret.
+    Tag(String),
+    /// Its nodes carry the cluster's tag.
+    Discover,
 }
 
 /// Who decided a value.
@@ -31,6 +59,10 @@ pub(crate) struct Plan {
 pub(crate) enum Source {
     /// The configuration file.
     File,
+    /// A tag of the instance.
+    Tag,
+    /// The instance's id.
+    InstanceId,
     /// The host name.
     HostName,
     /// Nobody else did.
@@ -41,6 +73,8 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::File => "configuration file",
+            Self::Tag => "tag",
+            Self::InstanceId => "instance id",
             Self::HostName => "host name",
             Self::Default => "default",
         })
@@ -50,44 +84,131 @@ impl fmt::Display for Source {
 /// Why there is no plan.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PlanError {
-    /// A role that shares its registry, with a registry that cannot be shared.
-    #[error("[node] role is {:?}, which wants a registry that nodes share; a node on its own is \"standalone\"", word(*role))]
+    /// In a group, but nothing says as what.
+    #[error("this instance belongs to an Auto Scaling group but has no `{ROLE_TAG}` tag; {hint}")]
+    NoRole {
+        /// Where the tag was looked for.
+        hint: String,
+    },
+    /// A role that does not exist.
+    #[error("tag `{ROLE_TAG}` is {value:?}; expected \"origin\", \"edge\" or \"standalone\"")]
+    UnknownRole {
+        /// As it stands in the tag.
+        value: String,
+    },
+    /// A role of the design that this version does not know.
+    #[error("tag `{ROLE_TAG}` is \"registry\", but this version does not run MongoDB by itself")]
+    RegistryRole,
+    /// A node of a cluster that does not say which.
+    #[error("role is {role:?}, which needs a cluster, but this instance has no `{CLUSTER_TAG}` tag")]
     NoCluster {
-        /// The role.
-        role: Role,
+        /// `origin` or `edge`.
+        role: &'static str,
+    },
+    /// A role that shares its registry, on a machine that has no tags to find it by.
+    #[error("[node] role is {role:?}, which wants a registry that nodes share; a node on its own is \"standalone\"")]
+    Alone {
+        /// `origin` or `edge`.
+        role: &'static str,
     },
     /// The name would not fit into logs, URLs and file names.
     #[error("[node] id is {0:?}; 1 to {MAX_ID_BYTES} letters, digits, '-', '_' and '.' are allowed")]
     Id(String),
 }
 
+/// Which part a node plays: `origin`, `edge`, `registry`, `standalone`.
+pub(crate) const ROLE_TAG: &str = "headwater:role";
+/// Which nodes belong together.
+pub(crate) const CLUSTER_TAG: &str = "headwater:cluster";
+/// Where the registry is, if it is not to be found by tags.
+const REGISTRY_TAG: &str = "headwater:registry";
+/// Nodes that are near each other: a region, usually.
+const NODE_GROUP_TAG: &str = "headwater:node-group";
 /// Bytes in a node's name at most.
 const MAX_ID_BYTES: usize = 64;
 
 /// Decides.
 pub(crate) fn plan(facts: &Facts, settings: &Settings) -> Result<Plan, PlanError> {
     let mut engine = settings.config.clone();
-    let role_from = if settings.says("node", "role") { Source::File } else { Source::Default };
-    if engine.node.role != Role::Standalone {
-        return Err(PlanError::NoCluster { role: engine.node.role });
-    }
-    let id_from = if settings.says("node", "id") {
-        if engine.node.id.is_empty() || engine.node.id.len() > MAX_ID_BYTES || !engine.node.id.chars().all(legal) {
-            return Err(PlanError::Id(engine.node.id));
+    let instance = facts.instance.as_ref();
+    let (role, role_from) = role(instance, settings)?;
+    let (id, id_from) = id(facts, settings)?;
+    let addresses = match (engine.node.addresses.as_slice(), instance) {
+        // Without addresses of its own the engine offers those of the interfaces, and follows them when they change.
+        ([], None) => facts.addresses.clone(),
+        ([], Some(instance)) => {
+            engine.node.addresses.clone_from(&instance.addresses);
+            instance.addresses.clone()
         }
-        Source::File
-    } else if let Some(id) = id_of(&facts.host_name) {
-        engine.node.id = id;
-        Source::HostName
-    } else {
-        Source::Default
+        (written, _) => written.to_vec(),
     };
-    // Without addresses of its own the engine offers those of the interfaces, and follows them when they change.
-    let addresses = match engine.node.addresses.as_slice() {
-        [] => facts.addresses.clone(),
-        written => written.to_vec(),
-    };
-    Ok(Plan { role_from, id_from, addresses, engine })
+    let cluster = if role == Role::Standalone { None } else { Some(cluster(role, instance)?) };
+    (engine.node.role, engine.node.id) = (role, id);
+    Ok(Plan {
+        role_from,
+        id_from,
+        addresses,
+        cluster,
+        group: instance.and_then(|i| i.tags.get(GROUP_TAG)).map(str::to_owned),
+        wanted: !instance.and_then(|i| i.target_lifecycle_state.as_deref()).is_some_and(|s| s.starts_with("Warmed:")),
+        engine,
+    })
+}
+
+fn role(instance: Option<&Instance>, settings: &Settings) -> Result<(Role, Source), PlanError> {
+    if settings.says("node", "role") {
+        return Ok((settings.config.node.role, Source::File));
+    }
+    let Some(instance) = instance else { return Ok((Role::Standalone, Source::Default)) };
+    match instance.tags.get(ROLE_TAG) {
+        Some("origin") => Ok((Role::Origin, Source::Tag)),
+        Some("edge") => Ok((Role::Edge, Source::Tag)),
+        Some("standalone") => Ok((Role::Standalone, Source::Tag)),
+        Some("registry") => Err(PlanError::RegistryRole),
+        Some(value) => Err(PlanError::UnknownRole { value: value.chars().take(MAX_ID_BYTES).collect() }),
+        None if in_group(instance) => Err(PlanError::NoRole { hint: hint(&instance.tags) }),
+        None => Ok((Role::Standalone, Source::Default)),
+    }
+}
+
+/// True if Auto Scaling looks after the instance; its metadata shows that even where it does not show tags.
+fn in_group(instance: &Instance) -> bool {
+    instance.target_lifecycle_state.is_some() || instance.tags.get(GROUP_TAG).is_some()
+}
+
+fn hint(tags: &Tags) -> String {
+    match tags {
+        Tags::Metadata { .. } => "set it on the group, with PropagateAtLaunch".to_owned(),
+        Tags::Api { .. } => "ec2:DescribeTags shows none: set it on the group, with PropagateAtLaunch".to_owned(),
+        Tags::Hidden => {
+            "instance metadata shows no tags: set InstanceMetadataTags to enabled in the launch template".to_owned()
+        }
+        Tags::Unknown { why } => format!(
+            "instance metadata shows no tags (InstanceMetadataTags in the launch template) and ec2:DescribeTags gave none: {why}"
+        ),
+    }
+}
+
+fn cluster(role: Role, instance: Option<&Instance>) -> Result<Cluster, PlanError> {
+    let role = word(role);
+    let tags = &instance.ok_or(PlanError::Alone { role })?.tags;
+    let tag = |key: &str| tags.get(key).filter(|value| !value.is_empty());
+    Ok(Cluster {
+        name: tag(CLUSTER_TAG).ok_or(PlanError::NoCluster { role })?.to_owned(),
+        node_group: tag(NODE_GROUP_TAG).unwrap_or_default().to_owned(),
+        registry: tag(REGISTRY_TAG).map_or(RegistryPlace::Discover, |place| RegistryPlace::Tag(place.to_owned())),
+    })
+}
+
+fn id(facts: &Facts, settings: &Settings) -> Result<(String, Source), PlanError> {
+    if settings.says("node", "id") {
+        let id = &settings.config.node.id;
+        let fits = !id.is_empty() && id.len() <= MAX_ID_BYTES && id.chars().all(legal);
+        return if fits { Ok((id.clone(), Source::File)) } else { Err(PlanError::Id(id.clone())) };
+    }
+    let instance = facts.instance.as_ref().and_then(|i| Some((id_of(&i.id)?, Source::InstanceId)));
+    let host = || Some((id_of(&facts.host_name)?, Source::HostName));
+    Ok(instance.or_else(host).unwrap_or_else(|| (settings.config.node.id.clone(), Source::Default)))
 }
 
 /// The role as tags and files spell it.
@@ -110,61 +231,5 @@ fn legal(c: char) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn facts(host_name: &str) -> Facts {
-        Facts { host_name: host_name.to_owned(), addresses: vec!["192.0.2.7".parse().unwrap()] }
-    }
-
-    fn planned(host_name: &str, file: &str) -> Result<Plan, PlanError> {
-        plan(&facts(host_name), &Settings::parse(file).unwrap())
-    }
-
-    #[test]
-    fn a_machine_on_its_own_is_standalone_and_named_after_its_host() {
-        let check = |host: &str, file: &str, id: &str, from: Source| {
-            let plan = planned(host, file).unwrap();
-            assert_eq!((plan.engine.node.role, plan.role_from), (Role::Standalone, Source::Default));
-            assert_eq!((plan.engine.node.id.as_str(), plan.id_from), (id, from), "{host:?} {file:?}");
-        };
-        check("studio-2", "", "studio-2", Source::HostName);
-        check("studio 2/b", "", "studio-2-b", Source::HostName);
-        check("studio", "node.id = 'left'", "left", Source::File);
-        check("studio", "node.id = 'local'", "local", Source::File);
-        check("", "", "local", Source::Default);
-        check("--", "", "local", Source::Default);
-        check(&"x".repeat(70), "", &"x".repeat(64), Source::HostName);
-    }
-
-    #[test]
-    fn an_origin_or_edge_without_a_cluster_is_refused() {
-        for role in [Role::Origin, Role::Edge] {
-            let error = planned("a", &format!("node.role = '{}'", word(role))).unwrap_err();
-            assert_eq!(error, PlanError::NoCluster { role });
-        }
-        assert_eq!(planned("a", "node.role = 'standalone'").unwrap().role_from, Source::File);
-    }
-
-    #[test]
-    fn a_name_that_does_not_fit_everywhere_is_refused() {
-        for id in ["", "a b", "../x", &"x".repeat(65)] {
-            assert_eq!(planned("a", &format!("node.id = '{id}'")).unwrap_err(), PlanError::Id(id.to_owned()));
-        }
-    }
-
-    #[test]
-    fn written_addresses_win_and_are_handed_to_the_engine() {
-        let plan = planned("a", "node.addresses = ['203.0.113.7']").unwrap();
-        assert_eq!(plan.addresses, plan.engine.node.addresses);
-        let plan = planned("a", "").unwrap();
-        assert_eq!(plan.addresses, facts("a").addresses);
-        assert!(plan.engine.node.addresses.is_empty());
-    }
-
-    #[test]
-    fn what_the_file_says_reaches_the_engine() {
-        let plan = planned("a", "hls.part_ms = 333").unwrap();
-        assert_eq!(plan.engine.hls.part_ms.get(), 333);
-    }
-}
+#[path = "plan_test.rs"]
+mod tests;

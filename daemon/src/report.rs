@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::facts::Facts;
-use crate::plan::{Plan, word};
+use crate::facts::{Facts, Tags};
+use crate::plan::{Plan, RegistryPlace, word};
 
 /// Both as one JSON object.
 pub(crate) fn json(facts: &Facts, plan: &Plan) -> serde_json::Result<String> {
@@ -30,13 +30,35 @@ pub(crate) fn text(facts: &Facts, plan: &Plan) -> String {
         0 => "any free ports, udp".to_owned(),
         port => format!("{port} and up, udp"),
     };
+    let mut known = vec![("host name", or_none(&facts.host_name)), ("interfaces", list(&facts.addresses))];
+    match &facts.instance {
+        None => known.push(("metadata", "none: a machine on its own".to_owned())),
+        Some(instance) => known.extend([
+            ("instance", format!("{} ({}, {})", instance.id, instance.instance_type, instance.zone)),
+            ("image", or_none(&instance.image)),
+            ("addresses", list(&instance.addresses)),
+            ("tags", tags(&instance.tags)),
+            ("auto scaling", or_none(instance.target_lifecycle_state.as_deref().unwrap_or_default())),
+        ]),
+    }
+    let cluster = match &plan.cluster {
+        None => "none".to_owned(),
+        Some(cluster) => {
+            let registry = match &cluster.registry {
+                RegistryPlace::Tag(place) => place.as_str(),
+                RegistryPlace::Discover => "found by tags",
+            };
+            format!("{}, registry {registry}", cluster.name)
+        }
+    };
     let sections: [(&str, Vec<(&str, String)>); 2] = [
-        ("facts", vec![("host name", or_none(&facts.host_name)), ("addresses", list(&facts.addresses))]),
+        ("facts", known),
         (
             "plan",
             vec![
                 ("role", format!("{} ({})", word(node.role), plan.role_from)),
                 ("node", format!("{} ({})", node.id, plan.id_from)),
+                ("cluster", cluster),
                 ("addresses", list(&plan.addresses)),
                 ("data folder", node.data_dir.display().to_string()),
                 ("http", config.http.listen.to_string()),
@@ -53,10 +75,20 @@ pub(crate) fn text(facts: &Facts, plan: &Plan) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{title}");
         for (name, value) in rows {
-            let _ = writeln!(out, "  {name:<12} {value}");
+            let _ = writeln!(out, "  {name:<13} {value}");
         }
     }
     out
+}
+
+fn tags(tags: &Tags) -> String {
+    match tags {
+        Tags::Metadata { tags } | Tags::Api { tags } => {
+            or_none(&tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", "))
+        }
+        Tags::Hidden => "not shown by metadata".to_owned(),
+        Tags::Unknown { why } => format!("not known: {why}"),
+    }
 }
 
 fn list(addresses: &[IpAddr]) -> String {

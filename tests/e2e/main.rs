@@ -11,4 +11,5 @@ mod obs;
 mod probe;
 mod rtmp;
 mod whep;
+mod metadata;
 mod node;

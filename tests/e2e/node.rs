@@ -212,7 +212,7 @@ fn plan_prints_facts_and_plan_and_touches_nothing() {
     assert!(human.status.success());
     let human = String::from_utf8(human.stdout).unwrap();
     for line in
-        ["role         standalone (default)", "node         left (configuration file)", "rtmp         [::]:1935"]
+        ["role          standalone (default)", "node          left (configuration file)", "rtmp          [::]:1935"]
     {
         assert!(human.contains(line), "{human}");
     }

@@ -48,6 +48,8 @@ impl Daemon {
                 .args(["run", "--config"])
                 .arg(file)
                 .env("HEADWATER_LOG", options.log)
+                // No credentials anywhere: nothing of this reaches a real account.
+                .env("AWS_EC2_METADATA_DISABLED", "true")
                 .env_remove("NOTIFY_SOCKET"),
         )?;
         Ok(Self { process, data_dir, folder: None })

@@ -42,6 +42,8 @@ impl Default for Options {
             listen.set_port(0);
         }
         config.webrtc.port = 0;
+        // No metadata service, said at once.
+        config.metadata.endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         Self { config, log: "info" }
     }
 }

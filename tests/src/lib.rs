@@ -9,6 +9,8 @@ pub mod decode;
 pub mod engine;
 pub mod http;
 pub mod pion;
+pub mod metadata;
+pub mod moto;
 pub mod process;
 pub mod publish;
 pub mod temp;

@@ -31,9 +31,10 @@ impl Probe {
         };
         let (path, yes) = if serving { ("/livez", Event::Alive) } else { ("/readyz", Event::Ready) };
         match http::get(dial(endpoints.health), path, PATIENCE).await {
-            Ok((status, _)) if status.is_success() => yes,
-            Ok((status, body)) => {
-                Event::Silent(format!("{path} answers {}: {}", status.as_u16(), String::from_utf8_lossy(&body).trim()))
+            Ok(answer) if answer.status().is_success() => yes,
+            Ok(answer) => {
+                let text = String::from_utf8_lossy(answer.body()).into_owned();
+                Event::Silent(format!("{path} answers {}: {}", answer.status().as_u16(), text.trim()))
             }
             Err(e) => Event::Silent(Chain(&e).to_string()),
         }

@@ -34,6 +34,8 @@ pub struct Config {
     pub hls: Hls,
     /// Where documents are kept.
     pub registry: Registry,
+    /// Where the daemon finds out what this machine is.
+    pub metadata: Metadata,
 }
 
 impl Config {
@@ -235,6 +237,23 @@ pub struct Hls {
 impl Default for Hls {
     fn default() -> Self {
         Self { part_ms: nz(200), segment_ms: nz(2_000), window: nz(6) }
+    }
+}
+
+/// Instance metadata of EC2, which the daemon asks before anything else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metadata {
+    /// Where it answers.
+    pub endpoint: SocketAddr,
+    /// True: without it the node does not start. False: without it this is a machine on its own; on EC2 hardware it is
+    /// wanted all the same.
+    pub required: bool,
+}
+
+impl Default for Metadata {
+    fn default() -> Self {
+        Self { endpoint: SocketAddr::from(([169, 254, 169, 254], 80)), required: false }
     }
 }
 

@@ -1,0 +1,59 @@
+//! From the file and the machine to a plan; and, on EC2, again and again until there is one that calls for work.
+//!
+//! A tag can be put right while the instance runs, so an instance without a plan stays out of service and says why.
+
+use std::time::Duration;
+
+use headwater_api::error::Chain;
+
+use crate::aws::Aws;
+use crate::boot::BootError;
+use crate::facts::{self, Facts, Tags};
+use crate::imds::Imds;
+use crate::lifecycle::ServiceManager;
+use crate::plan::{self, Plan, PlanError};
+use crate::settings::Settings;
+
+/// All facts; tags that metadata hides are asked of AWS.
+pub(crate) async fn fetch_facts(settings: &Settings) -> Result<(Facts, Option<Imds>), BootError> {
+    let (mut facts, imds) = facts::fetch(&settings.config.metadata).await?;
+    if let Some(instance) = facts.instance.as_mut().filter(|instance| instance.tags == Tags::Hidden) {
+        let answer = Aws::in_region(&instance.region).await.fetch_tags(&instance.id).await;
+        instance.tags = match answer {
+            Ok(tags) => Tags::Api { tags },
+            Err(e) => Tags::Unknown { why: Chain(&e).to_string() },
+        };
+    }
+    Ok((facts, imds))
+}
+
+/// Waits until this machine has something to do, and says what. Out of service until then.
+pub(crate) async fn until_wanted(
+    settings: &Settings,
+    manager: &ServiceManager,
+) -> Result<(Plan, Option<Imds>), BootError> {
+    let mut said = String::new();
+    loop {
+        let (facts, imds) = fetch_facts(settings).await?;
+        let why = match plan::plan(&facts, settings) {
+            Ok(plan) if plan.wanted => return Ok((plan, imds)),
+            Ok(_) => "Auto Scaling keeps this instance warm".to_owned(),
+            Err(e) if settled(&e) => return Err(e.into()),
+            Err(e) => Chain(&e).to_string(),
+        };
+        if why != said {
+            log::warn!(err = why.as_str(); "out of service");
+            manager.status(&format!("out of service: {why}"));
+            said = why;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// True for a mistake in the file: it is read once.
+fn settled(error: &PlanError) -> bool {
+    matches!(error, PlanError::Id(_) | PlanError::Alone { .. })
+}
+
+/// Between two looks at tags that are wrong.
+const PAUSE: Duration = Duration::from_secs(5);

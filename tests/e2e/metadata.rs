@@ -1,0 +1,231 @@
+//! A daemon on EC2, as far as it can tell: against the vendor's own mock, and against a fake with faults.
+
+use headwater_tests::daemon::Daemon;
+use headwater_tests::engine::{Options, program};
+use headwater_tests::http;
+use headwater_tests::metadata::{Fake, Manner, vendor};
+use headwater_tests::moto::{Moto, element};
+use headwater_tests::temp::Folder;
+use headwater_tests::wait::PATIENCE;
+use nix::sys::signal::Signal;
+use std::net::SocketAddr;
+use std::process::Command;
+
+fn options(metadata: SocketAddr) -> Options {
+    Options::with(|config| config.metadata.endpoint = metadata)
+}
+
+fn start(fake: &Fake) -> Daemon {
+    Daemon::start(options(fake.address())).unwrap()
+}
+
+/// `headwaterd plan --json` with this metadata service.
+fn plan(metadata: SocketAddr) -> serde_json::Value {
+    plan_with(metadata, &[])
+}
+
+fn plan_with(metadata: SocketAddr, environment: &[(&str, String)]) -> serde_json::Value {
+    let folder = Folder::new().unwrap();
+    let file = folder.write("node.toml", format!("metadata.endpoint = \"{metadata}\"\n")).unwrap();
+    let output = Command::new(program("headwaterd").unwrap())
+        .args(["plan", "--json", "--config"])
+        .arg(file)
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .envs(environment.iter().map(|(k, v)| (k, v)))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn drained(daemon: &Daemon, why: &str) {
+    let line = daemon.process().line(why).unwrap();
+    assert!(line.contains("draining"), "{line}");
+    assert_eq!(daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+}
+
+const STANDALONE: (&str, &str) = ("headwater:role", "standalone");
+
+#[test]
+fn the_vendors_mock_gives_role_cluster_and_name() {
+    let Some((_mock, address, _folder)) = vendor("origin", "demo", &[]).unwrap() else { return };
+    let report = plan(address);
+    let instance = &report["facts"]["instance"];
+    assert_eq!((instance["id"].as_str(), instance["region"].as_str()), (Some("i-0aa"), Some("us-east-1")));
+    assert_eq!(instance["target_lifecycle_state"], "Terminated"); // what this mock says unless it is told to wait
+    let plan = &report["plan"];
+    assert_eq!((plan["engine"]["node"]["role"].as_str(), plan["role_from"].as_str()), (Some("origin"), Some("tag")));
+    assert_eq!(plan["engine"]["node"]["id"], "i-0aa");
+    assert_eq!(plan["engine"]["node"]["addresses"][0], "192.0.2.54");
+    assert_eq!(
+        (plan["cluster"]["name"].as_str(), plan["cluster"]["registry"].as_str()),
+        (Some("demo"), Some("discover"))
+    );
+}
+
+#[test]
+fn a_node_drains_when_the_vendors_mock_says_terminated() {
+    let waits = ["--asg-termination-delay-sec", "3", "--mock-delay-sec", "1000"];
+    let Some((_mock, address, _folder)) = vendor("standalone", "demo", &waits).unwrap() else { return };
+    let daemon = Daemon::start(options(address)).unwrap();
+    daemon.process().line("node ready").unwrap();
+    drained(&daemon, "Auto Scaling ends this instance");
+}
+
+#[test]
+fn a_node_drains_on_the_vendors_spot_notice() {
+    let waits = ["--asg-termination-delay-sec", "1000", "--mock-delay-sec", "3"];
+    let Some((_mock, address, _folder)) = vendor("standalone", "demo", &waits).unwrap() else { return };
+    let daemon = Daemon::start(options(address)).unwrap();
+    daemon.process().line("node ready").unwrap();
+    drained(&daemon, "spot notice: EC2 will terminate this instance");
+}
+
+#[test]
+fn in_a_group_without_a_role_a_node_stays_out_of_service_until_the_tag_is_there() {
+    let fake = Fake::start(&[]).unwrap();
+    fake.change(|s| s.target_lifecycle_state = Some("InService".to_owned()));
+    let daemon = start(&fake);
+    let line = daemon.process().line("out of service").unwrap();
+    assert!(line.contains("belongs to an Auto Scaling group but has no `headwater:role` tag"), "{line}");
+    assert!(!daemon.data_dir().exists() && daemon.process().is_running());
+    fake.change(|s| s.tags = Some([("headwater:role".to_owned(), "king".to_owned())].into()));
+    daemon.process().line("tag `headwater:role` is \"king\"").unwrap();
+    fake.change(|s| s.tags = Some([(STANDALONE.0.to_owned(), STANDALONE.1.to_owned())].into()));
+    daemon.process().line("node ready").unwrap();
+}
+
+#[test]
+fn a_node_out_of_service_ends_on_sigterm() {
+    let fake = Fake::start(&[("headwater:role", "king")]).unwrap();
+    let daemon = start(&fake);
+    daemon.process().line("out of service").unwrap();
+    daemon.process().signal(Signal::SIGTERM);
+    assert_eq!(daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+}
+
+#[test]
+fn outside_a_group_an_instance_without_tags_is_standalone() {
+    for hidden in [false, true] {
+        let fake = Fake::start(&[]).unwrap();
+        fake.change(|s| {
+            s.public_ipv4 = Some("203.0.113.9".to_owned());
+            if hidden {
+                s.tags = None;
+            }
+        });
+        let report = plan(fake.address());
+        assert_eq!(report["plan"]["engine"]["node"]["role"], "standalone");
+        assert_eq!(report["plan"]["engine"]["node"]["id"], "i-0fake");
+        assert_eq!(report["plan"]["addresses"], serde_json::json!(["203.0.113.9", "127.0.0.1"]));
+    }
+}
+
+#[test]
+fn tags_that_nobody_shows_are_said_to_be_missing_with_what_to_allow() {
+    let fake = Fake::start(&[]).unwrap();
+    fake.change(|s| {
+        s.tags = None;
+        s.target_lifecycle_state = Some("InService".to_owned());
+    });
+    let line = start(&fake).process().line("out of service").unwrap();
+    for part in ["InstanceMetadataTags", "ec2:DescribeTags of i-0fake did not work"] {
+        assert!(line.contains(part), "{line}");
+    }
+}
+
+#[test]
+fn an_instance_kept_warm_starts_nothing_until_it_is_wanted() {
+    let fake = Fake::start(&[STANDALONE]).unwrap();
+    fake.change(|s| s.target_lifecycle_state = Some("Warmed:Running".to_owned()));
+    let daemon = start(&fake);
+    daemon.process().line("Auto Scaling keeps this instance warm").unwrap();
+    assert!(!daemon.data_dir().exists());
+    fake.change(|s| s.target_lifecycle_state = Some("InService".to_owned()));
+    daemon.process().line("node ready").unwrap();
+}
+
+#[test]
+fn a_revoked_token_and_a_changed_tag_do_not_keep_a_node_from_hearing_its_end() {
+    let fake = Fake::start(&[STANDALONE]).unwrap();
+    let daemon = start(&fake);
+    daemon.process().line("node ready").unwrap();
+    fake.change(|s| {
+        s.token = "token-2".to_owned();
+        s.tags = Some([("headwater:role".to_owned(), "edge".to_owned())].into());
+    });
+    daemon.process().line("a tag of this instance has changed").unwrap();
+    fake.change(|s| s.target_lifecycle_state = Some("Terminated".to_owned()));
+    drained(&daemon, "Auto Scaling ends this instance");
+}
+
+#[test]
+fn a_node_keeps_serving_when_metadata_goes_away_and_hears_it_again_when_it_returns() {
+    let fake = Fake::start(&[STANDALONE]).unwrap();
+    let daemon = start(&fake);
+    daemon.process().line("node ready").unwrap();
+    fake.change(|s| s.manner = Manner::Status(500));
+    daemon.process().line("instance metadata does not answer any more").unwrap();
+    let at = daemon.endpoints(None).unwrap();
+    assert_eq!(http::get(at.health, "/readyz").unwrap().status, 200);
+    fake.change(|s| {
+        s.manner = Manner::Well;
+        s.spot_action = Some("stop".to_owned());
+    });
+    drained(&daemon, "spot notice: EC2 will stop this instance");
+}
+
+#[test]
+fn version_one_silence_and_refusal_all_make_a_machine_on_its_own() {
+    for manner in [Manner::VersionOne, Manner::Silent, Manner::Status(404)] {
+        let fake = Fake::start(&[("headwater:role", "king")]).unwrap();
+        fake.change(|s| s.manner = manner);
+        let report = plan(fake.address());
+        assert_eq!(report["facts"]["instance"], serde_json::Value::Null, "{manner:?}");
+        assert_eq!(report["plan"]["engine"]["node"]["role"], "standalone");
+    }
+}
+
+#[test]
+fn where_metadata_is_required_a_node_waits_for_it_and_comes_up() {
+    let fake = Fake::start(&[STANDALONE]).unwrap();
+    fake.change(|s| s.manner = Manner::Status(503));
+    let mut options = options(fake.address());
+    options.config.metadata.required = true;
+    options.log = "debug";
+    let daemon = Daemon::start(options).unwrap();
+    daemon.process().line("no metadata yet").unwrap();
+    assert!(!daemon.data_dir().exists());
+    fake.change(|s| s.manner = Manner::Well);
+    daemon.process().line("node ready").unwrap();
+}
+
+#[test]
+fn tags_that_metadata_hides_are_asked_of_ec2() {
+    let Some(moto) = Moto::start().unwrap() else { return };
+    let run = moto.ec2(
+        "RunInstances",
+        &[
+            ("ImageId", "ami-12c6146b"),
+            ("MinCount", "1"),
+            ("MaxCount", "1"),
+            ("TagSpecification.1.ResourceType", "instance"),
+            ("TagSpecification.1.Tag.1.Key", "headwater:role"),
+            ("TagSpecification.1.Tag.1.Value", "edge"),
+            ("TagSpecification.1.Tag.2.Key", "headwater:cluster"),
+            ("TagSpecification.1.Tag.2.Value", "demo"),
+            ("TagSpecification.1.Tag.3.Key", "Name"),
+            ("TagSpecification.1.Tag.3.Value", "not ours"),
+        ],
+    );
+    let run = run.unwrap();
+    let fake = Fake::start(&[]).unwrap();
+    fake.change(|s| {
+        s.tags = None;
+        s.id = element(&run, "instanceId").unwrap().to_owned();
+    });
+    let report = plan_with(fake.address(), &moto.environment());
+    let tags = serde_json::json!({ "headwater:role": "edge", "headwater:cluster": "demo" });
+    assert_eq!(report["facts"]["instance"]["tags"], serde_json::json!({ "from": "api", "tags": tags }));
+    assert_eq!(report["plan"]["engine"]["node"]["role"], "edge");
+}

@@ -1,0 +1,185 @@
+//! Instance metadata for a daemon under test: the vendor's own mock, and a fake of ours that can be changed and broken.
+//!
+//! Both speak IMDSv2 alone. Each request to the fake is one connection, served in turn.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::process::Process;
+use crate::temp::Folder;
+use crate::{tools, wait};
+
+/// What the fake says and how it behaves; may be changed at any time.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Instance id.
+    pub id: String,
+    /// Instance tags; `None`: not shown in metadata (404).
+    pub tags: Option<BTreeMap<String, String>>,
+    /// `autoscaling/target-lifecycle-state`; `None` outside a group.
+    pub target_lifecycle_state: Option<String>,
+    /// `spot/instance-action`, if there is a notice.
+    pub spot_action: Option<String>,
+    /// Its public address, if it has one.
+    pub public_ipv4: Option<String>,
+    /// How it behaves.
+    pub manner: Manner,
+    /// The token that is good now; a new value makes all others bad.
+    pub token: String,
+}
+
+/// How a metadata service behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// As it should.
+    Well,
+    /// Answers everything with this status.
+    Status(u16),
+    /// Takes connections and answers none.
+    Silent,
+    /// Knows no tokens, and answers whoever asks without one.
+    VersionOne,
+}
+
+/// A metadata service of one instance in eu-central-1, `i-0fake` at first. Dropped = connections are refused.
+#[derive(Debug)]
+pub struct Fake {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+impl Fake {
+    /// Starts one with these tags, outside any group, on a free port.
+    ///
+    /// # Errors
+    /// If no port can be had.
+    pub fn start(tags: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let state = Arc::new(Mutex::new(State {
+            id: "i-0fake".to_owned(),
+            tags: Some(tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()),
+            target_lifecycle_state: None,
+            spot_action: None,
+            public_ipv4: None,
+            manner: Manner::Well,
+            token: "token-1".to_owned(),
+        }));
+        let shared = Arc::downgrade(&state);
+        std::thread::spawn(move || {
+            let mut silent = Vec::new();
+            for stream in listener.incoming().map_while(Result::ok) {
+                let Some(state) = shared.upgrade() else { return };
+                let now = lock(&state).clone();
+                if now.manner == Manner::Silent {
+                    silent.push(stream);
+                } else {
+                    // A client that went away is its own affair.
+                    let _ = serve(stream, &now);
+                }
+            }
+        });
+        Ok(Self { address, state })
+    }
+
+    /// Where it answers.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Changes what it says from now on.
+    pub fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut lock(&self.state));
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        // Wakes the thread, which then finds nobody left to serve.
+        let state = std::mem::replace(&mut self.state, Arc::new(Mutex::new(lock(&self.state).clone())));
+        drop(state);
+        let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn serve(mut stream: TcpStream, state: &State) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut request = Vec::new();
+    let mut byte = [0];
+    while !request.ends_with(b"\r\n\r\n") && request.len() < 8192 {
+        stream.read_exact(&mut byte)?;
+        request.push(byte[0]);
+    }
+    let text = String::from_utf8_lossy(&request).into_owned();
+    let mut words = text.split_whitespace();
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let token = text.lines().find_map(|line| line.strip_prefix("x-aws-ec2-metadata-token: "));
+    let (status, body) = match (state.manner, method, path) {
+        (Manner::Status(status), ..) => (status, String::new()),
+        (Manner::Well, "PUT", "/latest/api/token") => (200, state.token.clone()),
+        (_, "PUT", _) => (405, String::new()),
+        (Manner::Well, ..) if token != Some(state.token.as_str()) => (401, String::new()),
+        _ => value(path.trim_start_matches("/latest/"), state).map_or((404, String::new()), |body| (200, body)),
+    };
+    write!(
+        stream,
+        "HTTP/1.1 {status} x\r\nx-aws-ec2-metadata-token-ttl-seconds: 21600\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn value(path: &str, state: &State) -> Option<String> {
+    match path {
+        "dynamic/instance-identity/document" => Some(
+            serde_json::json!({
+                "instanceId": state.id, "instanceType": "c7g.large", "imageId": "ami-1", "region": "eu-central-1",
+                "availabilityZone": "eu-central-1a", "accountId": "123456789012",
+            })
+            .to_string(),
+        ),
+        "meta-data/instance-id" => Some(state.id.clone()),
+        "meta-data/local-ipv4" => Some("127.0.0.1".to_owned()),
+        "meta-data/public-ipv4" => state.public_ipv4.clone(),
+        "meta-data/tags/instance" => Some(state.tags.as_ref()?.keys().cloned().collect::<Vec<_>>().join("\n")),
+        "meta-data/autoscaling/target-lifecycle-state" => state.target_lifecycle_state.clone(),
+        "meta-data/spot/instance-action" => state
+            .spot_action
+            .as_ref()
+            .map(|action| serde_json::json!({ "action": action, "time": "2030-01-01T00:00:00Z" }).to_string()),
+        _ => state.tags.as_ref()?.get(path.strip_prefix("meta-data/tags/instance/")?).cloned(),
+    }
+}
+
+/// The vendor's mock (`ec2-metadata-mock`, IMDSv2 only), serving `headwater:role` and `headwater:cluster` of instance
+/// `i-0aa`. `options` are its own. `None` if it is missing (said aloud).
+///
+/// # Errors
+/// If it does not answer in time.
+pub fn vendor(role: &str, cluster: &str, options: &[&str]) -> anyhow::Result<Option<(Process, SocketAddr, Folder)>> {
+    let Some(program) = tools::find("ec2-metadata-mock") else { return Ok(None) };
+    let folder = Folder::new()?;
+    let tag = "/latest/meta-data/tags/instance/headwater:";
+    let config = serde_json::json!({ "metadata": {
+        "paths": { "tags-instance-name": format!("{tag}cluster"), "tags-instance-test": format!("{tag}role") },
+        "values": { "tags-instance-name": cluster, "tags-instance-test": role, "instance-id": "i-0aa" },
+    }});
+    let file = folder.write("mock.json", config.to_string())?;
+    // It wants a number; one that was free a moment ago will do.
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let port = address.port().to_string();
+    let mut command = Command::new(program);
+    command.args(["-I", "-n", "127.0.0.1", "-p", &port, "-c"]).arg(file).args(options);
+    let process = Process::start(command.env("HOME", folder.path()))?;
+    wait::until("the vendor's mock to listen", || TcpStream::connect(address).ok()).context("ec2-metadata-mock")?;
+    Ok(Some((process, address, folder)))
+}

@@ -1,0 +1,64 @@
+//! moto's server: a stand-in for the AWS APIs that the daemon asks, filled by whoever tests.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+
+use crate::process::Process;
+use crate::{http, tools, wait};
+
+/// A running moto. Dropped = killed.
+#[derive(Debug)]
+pub struct Moto {
+    address: SocketAddr,
+    _process: Process,
+}
+
+impl Moto {
+    /// Starts one on a free port. `None` if it is missing (said aloud).
+    ///
+    /// # Errors
+    /// If it does not answer in time.
+    pub fn start() -> anyhow::Result<Option<Self>> {
+        let Some(program) = tools::find("moto_server") else { return Ok(None) };
+        // It wants a number; one that was free a moment ago will do.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let port = address.port().to_string();
+        let process = Process::start(Command::new(program).args(["-H", "127.0.0.1", "-p", &port]))?;
+        wait::until("moto to answer", || http::get(address, "/moto-api/").ok()).context("moto_server")?;
+        Ok(Some(Self { address, _process: process }))
+    }
+
+    /// Environment that makes the SDK of AWS ask this server, with credentials that are good nowhere else.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_ENDPOINT_URL", format!("http://{}", self.address)),
+            ("AWS_ACCESS_KEY_ID", "testing".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "testing".to_owned()),
+        ]
+    }
+
+    /// Calls an EC2 action of the query protocol, and gives the answer's XML.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub fn ec2(&self, action: &str, parameters: &[(&str, &str)]) -> anyhow::Result<String> {
+        let mut body = format!("Action={action}&Version=2016-11-15");
+        for (name, value) in parameters {
+            body.push_str(&format!("&{name}={}", value.replace(':', "%3A")));
+        }
+        // moto looks at the region in the signature, and does not check the signature.
+        let scope = "AWS4-HMAC-SHA256 Credential=testing/20260101/eu-central-1/ec2/aws4_request, SignedHeaders=host, Signature=0";
+        let headers = [("authorization", scope), ("content-type", "application/x-www-form-urlencoded")];
+        let answer = http::request(self.address, "POST", "/", &headers, body.as_bytes())?;
+        ensure!(answer.status == 200, "{action}: {} {}", answer.status, answer.text());
+        Ok(answer.text())
+    }
+}
+
+/// The text of the first element of this name.
+pub fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let start = xml.find(&format!("<{name}>"))? + name.len() + 2;
+    Some(&xml[start..start + xml[start..].find(&format!("</{name}>"))?])
+}
