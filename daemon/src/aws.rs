@@ -10,6 +10,7 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_autoscaling::error::ProvideErrorMetadata;
 use aws_sdk_ec2::types::Filter;
 
 use crate::facts::GROUP_TAG;
@@ -31,6 +32,11 @@ pub(crate) struct AwsError {
 pub(crate) struct Secret(String);
 
 impl Secret {
+    /// Keeps a text from being printed.
+    pub(crate) fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// The text, for whoever must have it.
     pub(crate) fn expose(&self) -> &str {
         &self.0

@@ -7,6 +7,7 @@ use headwater_api::error::{Chain, exit};
 use headwater_registry::RegistryError;
 use tokio::sync::watch;
 
+use crate::asg::{Group, State};
 use crate::engine::{self, Engine, EngineError, News, Order};
 use crate::imds::ImdsError;
 use crate::lifecycle::{ServiceManager, Signals};
@@ -82,8 +83,11 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     let (orders, told) = watch::channel(Order::Serve);
     let (news, mut latest) = watch::channel(None);
     let life = engine.run(told, |happened| drop(news.send_replace(Some(happened))));
+    let group = Group::of(&plan).await;
+    let (phase, phases) = watch::channel(State::Starting);
+    let accompany = group.accompany(phases);
     let unwanted = notice::until_unwanted(imds.as_mut());
-    tokio::pin!(life, unwanted);
+    tokio::pin!(life, unwanted, accompany);
     let ended = loop {
         tokio::select! {
             ended = &mut life => break ended,
@@ -94,15 +98,26 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
             why = &mut unwanted, if *orders.borrow() == Order::Serve => {
                 log::info!(err = why.as_str(); "draining");
                 manager.stopping("draining");
+                phase.send_replace(State::Draining);
                 orders.send_replace(Order::Drain);
             }
-            Ok(()) = latest.changed() => announce(latest.borrow_and_update().as_ref(), &mut manager, started),
+            Ok(()) = latest.changed() => {
+                let news = latest.borrow_and_update();
+                if let (Some(News::Serving(at)), Order::Serve) = (news.as_ref(), *orders.borrow()) {
+                    phase.send_replace(State::Serving(at.health));
+                }
+                announce(news.as_ref(), &mut manager, started);
+            }
+            () = &mut accompany => {}
             () = manager.keep_alive() => {}
         }
     };
     manager.stopping("leaving the registry");
     if let Err(e) = register::leave(&plan).await {
         log::warn!(err:% = Chain(&e); "could not leave the registry");
+    }
+    if *phase.borrow() == State::Draining {
+        group.leave().await;
     }
     ended?;
     log::info!("headwaterd ended");

@@ -13,6 +13,7 @@ use crate::imds::Imds;
 use crate::lifecycle::ServiceManager;
 use crate::plan::{self, Plan, PlanError};
 use crate::settings::Settings;
+use crate::shared_registry::{self, SharedRegistry};
 
 /// All facts; tags that metadata hides are asked of AWS.
 pub(crate) async fn fetch_facts(settings: &Settings) -> Result<(Facts, Option<Imds>), BootError> {
@@ -25,6 +26,13 @@ pub(crate) async fn fetch_facts(settings: &Settings) -> Result<(Facts, Option<Im
         };
     }
     Ok((facts, imds))
+}
+
+/// The registry of the node's cluster, or why it cannot be had. `None` for a node without a cluster.
+pub(crate) async fn find_registry(facts: &Facts, plan: &Plan) -> Option<Result<SharedRegistry, String>> {
+    let (cluster, instance) = (plan.cluster.as_ref()?, facts.instance.as_ref()?);
+    let aws = Aws::in_region(&instance.region).await;
+    Some(shared_registry::find(&aws, cluster).await.map_err(|e| Chain(&e).to_string()))
 }
 
 /// Waits until this machine has something to do, and says what. Out of service until then.

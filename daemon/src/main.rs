@@ -3,6 +3,7 @@
 //! RULE: may know api and registry; never the engine's code. Exit codes: `headwater_api::error::exit`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod asg;
 mod aws;
 mod boot;
 mod data_dir;
@@ -21,6 +22,7 @@ mod plan;
 mod register;
 mod report;
 mod settings;
+mod shared_registry;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -92,10 +94,12 @@ fn dispatch(command: Command) -> Result<(), (u8, String)> {
             let settings = Settings::read(config.as_deref()).map_err(|e| stopped(e.into()))?;
             let (facts, _) = runtime.block_on(decide::fetch_facts(&settings)).map_err(stopped)?;
             let plan = plan::plan(&facts, &settings).map_err(|e| stopped(e.into()))?;
+            let registry = runtime.block_on(decide::find_registry(&facts, &plan));
             let text = if json {
-                report::json(&facts, &plan).map_err(|e| (exit::SOFTWARE, format!("could not print the plan: {e}")))?
+                report::json(&facts, &plan, registry.as_ref())
+                    .map_err(|e| (exit::SOFTWARE, format!("could not print the plan: {e}")))?
             } else {
-                report::text(&facts, &plan)
+                report::text(&facts, &plan, registry.as_ref())
             };
             // Whoever reads it may have had enough (`| head`).
             let _ = writeln!(std::io::stdout(), "{}", text.trim_end());

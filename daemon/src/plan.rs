@@ -25,11 +25,22 @@ pub(crate) struct Plan {
     /// The cluster it belongs to; none if it is standalone.
     pub cluster: Option<Cluster>,
     /// The Auto Scaling group it belongs to.
-    pub group: Option<String>,
+    pub group: Option<Membership>,
     /// False while Auto Scaling keeps it warm: then it neither registers nor serves.
     pub wanted: bool,
     /// What the engine is started with.
     pub engine: Config,
+}
+
+/// An instance in its Auto Scaling group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Membership {
+    /// The group's name.
+    pub name: String,
+    /// Where the group is.
+    pub region: String,
+    /// The instance's id, as the group knows it.
+    pub instance: String,
 }
 
 /// A cluster as its nodes find each other.
@@ -149,10 +160,16 @@ pub(crate) fn plan(facts: &Facts, settings: &Settings) -> Result<Plan, PlanError
         id_from,
         addresses,
         cluster,
-        group: instance.and_then(|i| i.tags.get(GROUP_TAG)).map(str::to_owned),
+        group: instance.and_then(membership),
         wanted: !instance.and_then(|i| i.target_lifecycle_state.as_deref()).is_some_and(|s| s.starts_with("Warmed:")),
         engine,
     })
+}
+
+/// Its group, if its tags tell the name: hooks and protection go by that.
+fn membership(instance: &Instance) -> Option<Membership> {
+    let name = instance.tags.get(GROUP_TAG)?.to_owned();
+    Some(Membership { name, region: instance.region.clone(), instance: instance.id.clone() })
 }
 
 fn role(instance: Option<&Instance>, settings: &Settings) -> Result<(Role, Source), PlanError> {

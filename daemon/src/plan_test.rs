@@ -166,7 +166,7 @@ fn the_file_wins_over_the_tag() {
 fn an_instance_kept_warm_is_not_wanted_yet() {
     let check = |target: Option<&str>, wanted: bool| {
         let plan = on_ec2(tags(&[(ROLE_TAG, "standalone"), GROUP]), target).unwrap();
-        assert_eq!((plan.wanted, plan.group.as_deref()), (wanted, Some("edges")), "{target:?}");
+        assert_eq!((plan.wanted, plan.group.unwrap().name.as_str()), (wanted, "edges"), "{target:?}");
     };
     check(None, true);
     check(Some("InService"), true);

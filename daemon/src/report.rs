@@ -6,20 +6,25 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::facts::{Facts, Tags};
-use crate::plan::{Plan, RegistryPlace, word};
+use crate::plan::{Plan, word};
+use crate::shared_registry::SharedRegistry;
+
+/// The registry of a cluster, or why it cannot be had.
+type Registry = Result<SharedRegistry, String>;
 
 /// Both as one JSON object.
-pub(crate) fn json(facts: &Facts, plan: &Plan) -> serde_json::Result<String> {
+pub(crate) fn json(facts: &Facts, plan: &Plan, registry: Option<&Registry>) -> serde_json::Result<String> {
     #[derive(Serialize)]
     struct Report<'a> {
         facts: &'a Facts,
         plan: &'a Plan,
+        registry: Option<&'a Registry>,
     }
-    serde_json::to_string_pretty(&Report { facts, plan })
+    serde_json::to_string_pretty(&Report { facts, plan, registry })
 }
 
 /// Both as lines of text.
-pub(crate) fn text(facts: &Facts, plan: &Plan) -> String {
+pub(crate) fn text(facts: &Facts, plan: &Plan, registry: Option<&Registry>) -> String {
     let config = &plan.engine;
     let node = &config.node;
     let certificate = config.tls.certificate_file.as_ref().map(|path| path.display().to_string());
@@ -41,15 +46,11 @@ pub(crate) fn text(facts: &Facts, plan: &Plan) -> String {
             ("auto scaling", or_none(instance.target_lifecycle_state.as_deref().unwrap_or_default())),
         ]),
     }
-    let cluster = match &plan.cluster {
-        None => "none".to_owned(),
-        Some(cluster) => {
-            let registry = match &cluster.registry {
-                RegistryPlace::Tag(place) => place.as_str(),
-                RegistryPlace::Discover => "found by tags",
-            };
-            format!("{}, registry {registry}", cluster.name)
-        }
+    let cluster = plan.cluster.as_ref().map_or("none", |cluster| cluster.name.as_str()).to_owned();
+    let registry = match registry {
+        None => "a file in the data folder".to_owned(),
+        Some(Ok(found)) => format!("{}, password from secret {}", found.hosts.join(", "), found.secret),
+        Some(Err(why)) => format!("not to be had: {why}"),
     };
     let sections: [(&str, Vec<(&str, String)>); 2] = [
         ("facts", known),
@@ -59,6 +60,7 @@ pub(crate) fn text(facts: &Facts, plan: &Plan) -> String {
                 ("role", format!("{} ({})", word(node.role), plan.role_from)),
                 ("node", format!("{} ({})", node.id, plan.id_from)),
                 ("cluster", cluster),
+                ("registry", registry),
                 ("addresses", list(&plan.addresses)),
                 ("data folder", node.data_dir.display().to_string()),
                 ("http", config.http.listen.to_string()),

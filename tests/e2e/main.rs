@@ -5,6 +5,7 @@
 
 mod hls;
 mod hostile;
+mod autoscaling;
 mod life;
 mod load_tool;
 mod obs;

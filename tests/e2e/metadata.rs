@@ -4,7 +4,7 @@ use headwater_tests::daemon::Daemon;
 use headwater_tests::engine::{Options, program};
 use headwater_tests::http;
 use headwater_tests::metadata::{Fake, Manner, vendor};
-use headwater_tests::moto::{Moto, element};
+use headwater_tests::moto::Moto;
 use headwater_tests::temp::Folder;
 use headwater_tests::wait::PATIENCE;
 use nix::sys::signal::Signal;
@@ -203,29 +203,44 @@ fn where_metadata_is_required_a_node_waits_for_it_and_comes_up() {
 #[test]
 fn tags_that_metadata_hides_are_asked_of_ec2() {
     let Some(moto) = Moto::start().unwrap() else { return };
-    let run = moto.ec2(
-        "RunInstances",
-        &[
-            ("ImageId", "ami-12c6146b"),
-            ("MinCount", "1"),
-            ("MaxCount", "1"),
-            ("TagSpecification.1.ResourceType", "instance"),
-            ("TagSpecification.1.Tag.1.Key", "headwater:role"),
-            ("TagSpecification.1.Tag.1.Value", "edge"),
-            ("TagSpecification.1.Tag.2.Key", "headwater:cluster"),
-            ("TagSpecification.1.Tag.2.Value", "demo"),
-            ("TagSpecification.1.Tag.3.Key", "Name"),
-            ("TagSpecification.1.Tag.3.Value", "not ours"),
-        ],
-    );
-    let run = run.unwrap();
+    let tags = [("headwater:role", "standalone"), ("headwater:cluster", "demo"), ("Name", "not ours")];
+    let (id, _) = moto.instance(&tags).unwrap();
     let fake = Fake::start(&[]).unwrap();
     fake.change(|s| {
         s.tags = None;
-        s.id = element(&run, "instanceId").unwrap().to_owned();
+        s.id = id;
     });
     let report = plan_with(fake.address(), &moto.environment());
-    let tags = serde_json::json!({ "headwater:role": "edge", "headwater:cluster": "demo" });
+    let tags = serde_json::json!({ "headwater:role": "standalone", "headwater:cluster": "demo" });
     assert_eq!(report["facts"]["instance"]["tags"], serde_json::json!({ "from": "api", "tags": tags }));
-    assert_eq!(report["plan"]["engine"]["node"]["role"], "edge");
+    assert_eq!(report["plan"]["role_from"], "tag");
+}
+
+#[test]
+fn the_registry_of_a_cluster_is_found_by_tags_and_its_password_in_a_secret() {
+    let Some(moto) = Moto::start().unwrap() else { return };
+    let run = |role: &str, cluster: &str| {
+        moto.instance(&[("headwater:role", role), ("headwater:cluster", cluster)]).unwrap().1
+    };
+    let mut ours = [run("registry", "demo"), run("registry", "demo")].map(|ip| format!("{ip}:27017"));
+    ours.sort_by_key(|host| host.trim_end_matches(":27017").parse::<std::net::Ipv4Addr>().unwrap());
+    run("registry", "other");
+    run("edge", "demo");
+    let fake = Fake::start(&[("headwater:role", "edge"), ("headwater:cluster", "demo")]).unwrap();
+    let report = plan_with(fake.address(), &moto.environment());
+    let why = report["registry"]["Err"].as_str().unwrap();
+    assert!(why.contains("secretsmanager:GetSecretValue of headwater/demo/registry did not work"), "{why}");
+    moto.secret("headwater/demo/registry", r#"{"username": "headwater", "password": "hunter2"}"#).unwrap();
+    let report = plan_with(fake.address(), &moto.environment());
+    assert_eq!(report["registry"]["Ok"]["hosts"], serde_json::json!(ours));
+    assert!(!report.to_string().contains("hunter2"));
+}
+
+#[test]
+fn a_cluster_without_registry_nodes_is_said_to_have_none() {
+    let Some(moto) = Moto::start().unwrap() else { return };
+    let fake = Fake::start(&[("headwater:role", "origin"), ("headwater:cluster", "demo")]).unwrap();
+    let report = plan_with(fake.address(), &moto.environment());
+    let why = report["registry"]["Err"].as_str().unwrap();
+    assert_eq!(why, "no running instance has the tags of a registry node of cluster \"demo\"");
 }

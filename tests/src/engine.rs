@@ -23,6 +23,8 @@ pub struct Options {
     pub config: Config,
     /// `HEADWATER_LOG`: `info`, `debug`, …
     pub log: &'static str,
+    /// Environment on top of the test's own.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Default for Options {
@@ -44,7 +46,7 @@ impl Default for Options {
         config.webrtc.port = 0;
         // No metadata service, said at once.
         config.metadata.endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        Self { config, log: "info" }
+        Self { config, log: "info", environment: Vec::new() }
     }
 }
 

@@ -4,6 +4,7 @@
 //! enough". RULE: knows our programs only from outside: their files, ports and log lines.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod autoscaling;
 pub mod daemon;
 pub mod decode;
 pub mod engine;

@@ -55,10 +55,48 @@ impl Moto {
         ensure!(answer.status == 200, "{action}: {} {}", answer.status, answer.text());
         Ok(answer.text())
     }
+
+    /// Stores a secret in Secrets Manager.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub fn secret(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let body = serde_json::json!({ "Name": name, "SecretString": text, "ClientRequestToken": "0".repeat(32) });
+        let scope = "AWS4-HMAC-SHA256 Credential=testing/20260101/eu-central-1/secretsmanager/aws4_request, SignedHeaders=host, Signature=0";
+        let headers = [
+            ("authorization", scope),
+            ("content-type", "application/x-amz-json-1.1"),
+            ("x-amz-target", "secretsmanager.CreateSecret"),
+        ];
+        let answer = http::request(self.address, "POST", "/", &headers, body.to_string().as_bytes())?;
+        ensure!(answer.status == 200, "CreateSecret: {} {}", answer.status, answer.text());
+        Ok(())
+    }
+
+    /// Runs an instance with these tags, and gives its id and private address.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub fn instance(&self, tags: &[(&str, &str)]) -> anyhow::Result<(String, String)> {
+        let names: Vec<_> = (1..=tags.len()).map(|n| format!("TagSpecification.1.Tag.{n}")).collect();
+        let names: Vec<_> = names.iter().map(|n| (format!("{n}.Key"), format!("{n}.Value"))).collect();
+        let mut parameters = vec![
+            ("ImageId", "ami-12c6146b"),
+            ("MinCount", "1"),
+            ("MaxCount", "1"),
+            ("TagSpecification.1.ResourceType", "instance"),
+        ];
+        for ((key, value), (tag, text)) in names.iter().zip(tags) {
+            parameters.extend([(key.as_str(), *tag), (value.as_str(), *text)]);
+        }
+        let xml = self.ec2("RunInstances", &parameters)?;
+        let text = |name: &str| element(&xml, name).map(str::to_owned).with_context(|| format!("no {name}: {xml}"));
+        Ok((text("instanceId")?, text("privateIpAddress")?))
+    }
 }
 
 /// The text of the first element of this name.
-pub fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let start = xml.find(&format!("<{name}>"))? + name.len() + 2;
     Some(&xml[start..start + xml[start..].find(&format!("</{name}>"))?])
 }

@@ -47,6 +47,13 @@ impl Probe {
     }
 }
 
+/// Streams that are live in the engine with this health listener; `None` if it does not say.
+pub(crate) async fn fetch_streams(health: SocketAddr) -> Option<usize> {
+    let answer = http::get(dial(health), "/metrics", PATIENCE).await.ok()?;
+    let text = std::str::from_utf8(answer.body()).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("headwater_streams ")?.trim().parse().ok())
+}
+
 /// Where to reach a listener of this machine.
 fn dial(mut listener: SocketAddr) -> SocketAddr {
     if listener.ip().is_unspecified() {
