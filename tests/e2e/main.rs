@@ -3,14 +3,14 @@
 //! `cargo build --workspace && cargo test -p headwater-tests --test e2e`
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
+mod autoscaling;
 mod hls;
 mod hostile;
-mod autoscaling;
 mod life;
 mod load_tool;
+mod metadata;
+mod node;
 mod obs;
 mod probe;
 mod rtmp;
 mod whep;
-mod metadata;
-mod node;

@@ -15,6 +15,9 @@ use headwater_tests::wait::{self, PATIENCE};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// Says at once that there is no instance metadata, wherever the test runs.
+const ALONE: &str = "metadata.endpoint = \"127.0.0.1:1\"\n";
+
 /// Runs `headwaterd` to its end.
 fn headwaterd(arguments: &[&str]) -> Output {
     Command::new(program("headwaterd").unwrap()).args(arguments).env_remove("NOTIFY_SOCKET").output().unwrap()
@@ -171,10 +174,13 @@ fn a_bad_configuration_is_one_sentence_with_line_and_key_and_78() {
     check("[hls]\npart_secs = 1\n", "node.toml, line 2, `part_secs = 1`: unknown field `part_secs`");
     check("[hls]\npart_ms = 0\n", "node.toml, line 2, `part_ms = 0`: invalid value");
     check("[node]\nrole = \"king\"\n", "node.toml, line 2, `role = \"king\"`: unknown variant");
-    check("[node]\nrole = \"edge\"\n", "[node] role is \"edge\", which wants a registry that nodes share");
-    check("[node]\ndata_dir = \"/dev/null/x\"\n", "data folder /dev/null/x cannot be written");
+    check(
+        &format!("{ALONE}[node]\nrole = \"edge\"\n"),
+        "[node] role is \"edge\", which wants a registry that nodes share",
+    );
+    check(&format!("{ALONE}[node]\ndata_dir = \"/dev/null/x\"\n"), "data folder /dev/null/x cannot be written");
     let certificate = format!(
-        "[node]\ndata_dir = {:?}\n[tls]\ncertificate_file = \"/nonexistent.pem\"\nkey_file = \"/nonexistent.key\"\n",
+        "{ALONE}[node]\ndata_dir = {:?}\n[tls]\ncertificate_file = \"/nonexistent.pem\"\nkey_file = \"/nonexistent.key\"\n",
         folder.path().join("data")
     );
     check(&certificate, "the engine refuses its configuration: [tls] cannot be used");
@@ -186,7 +192,8 @@ fn a_bad_configuration_is_one_sentence_with_line_and_key_and_78() {
 #[test]
 fn an_engine_that_is_not_there_is_named_and_78() {
     let folder = Folder::new().unwrap();
-    let file = folder.write("node.toml", format!("[node]\ndata_dir = {:?}\n", folder.path().join("data"))).unwrap();
+    let file =
+        folder.write("node.toml", format!("{ALONE}[node]\ndata_dir = {:?}\n", folder.path().join("data"))).unwrap();
     let output = headwaterd(&["run", "--config", file.to_str().unwrap(), "--engine", "/nonexistent/engine"]);
     assert_eq!(output.status.code(), Some(78));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -205,7 +212,7 @@ fn a_bad_argument_is_64() {
 fn plan_prints_facts_and_plan_and_touches_nothing() {
     let folder = Folder::new().unwrap();
     let data_dir = folder.path().join("data");
-    let text = format!("[node]\nid = \"left\"\ndata_dir = {data_dir:?}\n");
+    let text = format!("{ALONE}[node]\nid = \"left\"\ndata_dir = {data_dir:?}\n");
     let file = folder.write("node.toml", text).unwrap();
     let file = file.to_str().unwrap();
     let human = headwaterd(&["plan", "--config", file]);
