@@ -111,6 +111,95 @@ impl Aws {
     }
 }
 
+/// An instance as a member of its Auto Scaling group.
+#[derive(Debug)]
+pub(crate) struct GroupMember {
+    client: aws_sdk_autoscaling::Client,
+    group: String,
+    instance: String,
+}
+
+/// What a lifecycle hook holds up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transition {
+    /// An instance on its way into service.
+    Launching,
+    /// An instance on its way out.
+    Terminating,
+}
+
+impl Transition {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Launching => "autoscaling:EC2_INSTANCE_LAUNCHING",
+            Self::Terminating => "autoscaling:EC2_INSTANCE_TERMINATING",
+        }
+    }
+}
+
+impl GroupMember {
+    /// Asks nobody yet.
+    pub(crate) fn new(aws: &Aws, group: &str, instance: &str) -> Self {
+        let client = aws_sdk_autoscaling::Client::new(&aws.0);
+        Self { client, group: group.to_owned(), instance: instance.to_owned() }
+    }
+
+    /// Names of the group's hooks for a transition.
+    pub(crate) async fn fetch_hooks(&self, transition: Transition) -> Result<Vec<String>, AwsError> {
+        let answer = self.client.describe_lifecycle_hooks().auto_scaling_group_name(&self.group).send().await;
+        let answer = answer.map_err(|e| error("autoscaling:DescribeLifecycleHooks", &self.group, e))?;
+        let hooks = answer.lifecycle_hooks().iter();
+        let ours = hooks.filter(|hook| hook.lifecycle_transition() == Some(transition.word()));
+        Ok(ours.filter_map(|hook| hook.lifecycle_hook_name().map(str::to_owned)).collect())
+    }
+
+    /// Lets the instance go on. False if this hook does not hold it.
+    pub(crate) async fn complete(&self, hook: &str) -> Result<bool, AwsError> {
+        let answer = self
+            .client
+            .complete_lifecycle_action()
+            .auto_scaling_group_name(&self.group)
+            .instance_id(&self.instance)
+            .lifecycle_hook_name(hook)
+            .lifecycle_action_result("CONTINUE")
+            .send()
+            .await;
+        match answer {
+            Ok(_) => Ok(true),
+            Err(e) if holds_nothing(&e) => Ok(false),
+            Err(e) => Err(error("autoscaling:CompleteLifecycleAction", hook, e)),
+        }
+    }
+
+    /// Starts the hook's time-out anew. A hook that does not hold the instance is no error.
+    pub(crate) async fn hold(&self, hook: &str) -> Result<(), AwsError> {
+        let answer = self
+            .client
+            .record_lifecycle_action_heartbeat()
+            .auto_scaling_group_name(&self.group)
+            .instance_id(&self.instance)
+            .lifecycle_hook_name(hook)
+            .send()
+            .await;
+        match answer {
+            Err(e) if !holds_nothing(&e) => Err(error("autoscaling:RecordLifecycleActionHeartbeat", hook, e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps scale-in away from the instance, or no longer.
+    pub(crate) async fn protect(&self, protected: bool) -> Result<(), AwsError> {
+        let request = self.client.set_instance_protection().auto_scaling_group_name(&self.group);
+        let answer = request.instance_ids(&self.instance).protected_from_scale_in(protected).send().await;
+        answer.map(drop).map_err(|e| error("autoscaling:SetInstanceProtection", &self.instance, e))
+    }
+}
+
+/// Auto Scaling's words for "this hook does not hold this instance".
+fn holds_nothing(error: &impl ProvideErrorMetadata) -> bool {
+    error.code() == Some("ValidationError") && error.message().is_some_and(|m| m.contains("No active Lifecycle Action"))
+}
+
 fn error(action: &'static str, subject: &str, source: impl std::error::Error + Send + Sync + 'static) -> AwsError {
     AwsError { action, subject: subject.to_owned(), source: Box::new(source) }
 }

@@ -11,7 +11,7 @@ use crate::asg::{Group, State};
 use crate::engine::{self, Engine, EngineError, News, Order};
 use crate::imds::ImdsError;
 use crate::lifecycle::{ServiceManager, Signals};
-use crate::plan::{self, Plan, PlanError};
+use crate::plan::{self, PlanError};
 use crate::settings::{Settings, SettingsError};
 use crate::{data_dir, decide, notice, register};
 
@@ -65,7 +65,10 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     let settings = Settings::read(config.as_deref())?;
     let (plan, mut imds) = tokio::select! {
         decided = decide::until_wanted(&settings, &manager) => decided?,
-        () = signals.next() => return Ok(log::info!("headwaterd ended before it had a plan")),
+        () = signals.next() => {
+            log::info!("headwaterd ended before it had a plan");
+            return Ok(());
+        }
     };
     let node = &plan.engine.node;
     log::info!(

@@ -102,8 +102,8 @@ impl Fake {
 impl Drop for Fake {
     fn drop(&mut self) {
         // Wakes the thread, which then finds nobody left to serve.
-        let state = std::mem::replace(&mut self.state, Arc::new(Mutex::new(lock(&self.state).clone())));
-        drop(state);
+        let last = lock(&self.state).clone();
+        drop(std::mem::replace(&mut self.state, Arc::new(Mutex::new(last))));
         let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
     }
 }
