@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use headwater_api::Config;
 use headwater_api::endpoints::Endpoints;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -41,7 +42,7 @@ impl Daemon {
         let data_dir = folder.join("data");
         options.config.node.data_dir.clone_from(&data_dir);
         let file = folder.join("node.toml");
-        std::fs::write(&file, toml::to_string(&options.config)?)?;
+        std::fs::write(&file, text(&options.config)?)?;
         program("headwater-engine")?;
         let process = Process::start(
             Command::new(program("headwaterd")?)
@@ -75,6 +76,22 @@ impl Daemon {
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
     }
+}
+
+/// The configuration as a file that leaves role and name open where they are the defaults: said is said, and the daemon
+/// would not look for them in tags.
+fn text(config: &Config) -> anyhow::Result<String> {
+    let mut table = toml::Table::try_from(config)?;
+    let default = Config::default().node;
+    if let Some(node) = table.get_mut("node").and_then(toml::Value::as_table_mut) {
+        if config.node.role == default.role {
+            node.remove("role");
+        }
+        if config.node.id == default.id {
+            node.remove("id");
+        }
+    }
+    Ok(toml::to_string(&table)?)
 }
 
 impl Drop for Daemon {
