@@ -93,6 +93,8 @@ pub struct Node {
     pub role: Role,
     /// Its name, unique in the cluster: the instance id on EC2.
     pub id: String,
+    /// Which life of the node this is, as the registry gave it on registration; the daemon writes it.
+    pub boot_epoch: Option<u64>,
     /// Folder for everything that must survive a restart. Must be writable.
     pub data_dir: PathBuf,
     /// Addresses viewers can reach, public ones first; used in ICE candidates. Empty: the addresses of the interfaces.
@@ -108,6 +110,7 @@ impl Default for Node {
         Self {
             role: Role::default(),
             id: "local".to_owned(),
+            boot_epoch: None,
             data_dir: PathBuf::from("/var/lib/headwater"),
             addresses: Vec::new(),
             max_streams: nzu(1_000),
@@ -263,6 +266,8 @@ impl Default for Metadata {
 pub struct Registry {
     /// Which store.
     pub kind: RegistryKind,
+    /// File whose first line is the MongoDB connection string, password included; read once, at the start.
+    pub uri_file: Option<PathBuf>,
 }
 
 /// Which store keeps the documents.
@@ -272,6 +277,8 @@ pub enum RegistryKind {
     /// A file in `data_dir`, for one standalone node.
     #[default]
     Embedded,
+    /// MongoDB, shared by all nodes of a cluster; wants `uri_file`.
+    MongoDb,
 }
 
 const fn any(port: u16) -> SocketAddr {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use headwater_api::Config;
 use headwater_api::endpoints::{self, Endpoints};
 use headwater_api::error::Chain;
-use headwater_registry::{Embedded, Registry as _, RegistryError};
+use headwater_registry::{Registry as _, RegistryError, Store};
 use headwater_wire::MediaTime;
 use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
@@ -56,7 +56,7 @@ pub struct Engine {
     health: http::Server,
     rtmp: rtmp::Server,
     webrtc: webrtc::Gateway,
-    registry: Embedded,
+    registry: Store,
     drain: CancellationToken,
 }
 
@@ -68,7 +68,7 @@ impl Engine {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let data_dir = &config.node.data_dir;
         prepare(data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
-        let registry = Embedded::open(data_dir)?;
+        let registry = Store::open(&config.registry, data_dir).await?;
         let apps = Apps::new(registry.apps().await?.into_iter().map(|app| app.name));
         let tls = tls::load(&config.tls).map_err(|e| StartError::Tls(Box::new(e)))?;
         let http = http::Server::bind(&config.http, tls.clone())?;

@@ -1,67 +1,75 @@
 //! What every store behind [`Registry`] must do, as one suite that each store's tests call.
 //!
-//! Must not know a store: it is handed a function that opens the same one again.
+//! Must not know a store: it is handed a function that opens the same one again. Leases are short and every wait is for
+//! a state, never for a time.
 
+mod documents;
+mod nodes;
+mod streams;
+
+use std::time::{Duration, Instant};
+
+use headwater_api::StreamName;
 use headwater_api::config::Role;
-use headwater_api::node::{AppDocument, NodeDocument};
+use headwater_api::node::{Life, NodeDocument};
+use headwater_api::stream::StreamOffer;
 
-use crate::{Registry, RegistryError};
+use crate::{Registry, Timing};
 
-/// Runs the whole suite. `open` gives the same, at first empty, store each time; the one before is dropped first.
-pub(crate) async fn check<R: Registry>(open: impl Fn() -> R) {
-    a_new_registry_has_the_first_apps_and_no_node(&open()).await;
-    an_app_is_written_once_and_stays(&open).await;
-    a_node_replaces_its_earlier_life(&open()).await;
-    an_earlier_life_cannot_overwrite_a_later_one(&open()).await;
-    a_removed_node_is_gone(&open).await;
+/// Leases that are long against one operation of a busy test machine, and short against a test.
+pub(crate) const TIMING: Timing = Timing {
+    heartbeat: Duration::from_millis(500),
+    lease: Duration::from_millis(1_500),
+    keep_nodes: Duration::from_secs(60),
+    keep_streams: Duration::from_secs(60),
+};
+
+/// Runs the whole suite. `open` gives the same, at first empty, store each time, with [`TIMING`]; the one before is dropped first.
+pub(crate) async fn check<R: Registry + Clone + 'static>(open: impl AsyncFn() -> R) {
+    documents::check(&open).await;
+    nodes::check(&open().await).await;
+    streams::check(&open().await).await;
 }
 
-async fn a_new_registry_has_the_first_apps_and_no_node(registry: &impl Registry) {
-    assert_eq!(names(registry).await, ["LiveApp", "live"]);
-    assert_eq!(registry.nodes().await.unwrap(), []);
-}
-
-async fn an_app_is_written_once_and_stays<R: Registry>(open: &impl Fn() -> R) {
-    let registry = open();
-    for _ in 0..2 {
-        registry.put_app(&AppDocument { name: "events".to_owned() }).await.unwrap();
+/// Waits until `state` holds, and gives what it gave. A minute is for a machine that is very busy.
+pub(crate) async fn until<T>(what: &str, state: impl AsyncFn() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(value) = state().await {
+            return value;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    drop(registry);
-    assert_eq!(names(&open()).await, ["LiveApp", "events", "live"]);
 }
 
-async fn a_node_replaces_its_earlier_life(registry: &impl Registry) {
-    registry.put_node(&node("a", 1_000)).await.unwrap();
-    registry.put_node(&node("b", 1_000)).await.unwrap();
-    registry.put_node(&node("a", 2_000)).await.unwrap();
-    registry.put_node(&node("a", 2_000)).await.unwrap();
-    assert_eq!(registry.nodes().await.unwrap(), [node("a", 2_000), node("b", 1_000)]);
-}
-
-async fn an_earlier_life_cannot_overwrite_a_later_one(registry: &impl Registry) {
-    let error = registry.put_node(&node("a", 1_999)).await.unwrap_err();
-    assert!(matches!(error, RegistryError::Superseded { this_ms: 1_999, registered_ms: 2_000, .. }), "{error:?}");
-    assert_eq!(registry.nodes().await.unwrap()[0], node("a", 2_000));
-}
-
-async fn a_removed_node_is_gone<R: Registry>(open: &impl Fn() -> R) {
-    let registry = open();
-    assert!(registry.remove_node("a").await.unwrap());
-    assert!(!registry.remove_node("a").await.unwrap());
-    drop(registry);
-    assert_eq!(open().nodes().await.unwrap(), [node("b", 1_000)]);
-}
-
-async fn names(registry: &impl Registry) -> Vec<String> {
-    registry.apps().await.unwrap().into_iter().map(|a| a.name).collect()
-}
-
-fn node(id: &str, booted_at_ms: u64) -> NodeDocument {
+pub(crate) fn node(id: &str) -> NodeDocument {
     NodeDocument {
         id: id.to_owned(),
-        role: Role::Standalone,
-        addresses: vec!["192.0.2.1".parse().unwrap()],
+        role: Role::Origin,
+        addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+        relay: vec!["10.0.0.1:5000".parse().unwrap()],
+        url: Some("http://192.0.2.1:5080".to_owned()),
+        group: String::new(),
+        zone: "eu-central-1a".to_owned(),
+        instance_type: "c7g.large".to_owned(),
+        image: "ami-1".to_owned(),
         version: "1.2.3".to_owned(),
-        booted_at_ms,
     }
+}
+
+pub(crate) fn offer(port: u16) -> StreamOffer {
+    StreamOffer {
+        relay: vec![([10, 0, 0, 1], port).into()],
+        protocol: "rtmp".to_owned(),
+        started_at_ms: 1_700_000_000_000,
+    }
+}
+
+pub(crate) fn name(s: &str) -> StreamName {
+    StreamName::parse(s).unwrap()
+}
+
+pub(crate) async fn register(registry: &impl Registry, id: &str) -> Life {
+    registry.register(&node(id), None).await.unwrap()
 }

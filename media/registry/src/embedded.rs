@@ -1,27 +1,70 @@
 //! The registry of a standalone node: one redb file in the data folder, JSON documents by key.
 //!
-//! One process at a time may have it open: the daemon opens it at boot and closes it before it starts the engine. Calls
-//! read and write the file in place, a few milliseconds at most, so they are for starts and for rare changes, not for
-//! the path of a frame. Must not know what the documents mean, but for the boot time that fences a node's document.
+//! One process at a time may have it open: the engine. Leases are kept in memory, since what holds one is this process or
+//! has ended with it; that a node was registered is written, so that its next life is a later one. Calls that write take the
+//! file's few milliseconds. Must not know what the documents mean.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use headwater_api::node::{AppDocument, DEFAULT_APPS, NodeDocument};
+use headwater_api::StreamName;
+use headwater_api::app::{AppDocument, DEFAULT_APPS};
+use headwater_api::node::{BootEpoch, Heartbeat, Life, NodeDocument, NodeRecord};
+use headwater_api::recording::{RecordingDocument, RecordingQuery};
+use headwater_api::stream::{Claim, StreamOffer, StreamRecord};
+use headwater_api::token::{Grant, TokenDocument};
+use headwater_api::user::UserDocument;
 use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Cause;
-use crate::{Registry, RegistryError};
+use crate::leases::Leases;
+use crate::{Registry, RegistryError, Timing};
 
 /// The file inside `data_dir`.
 pub const FILE_NAME: &str = "registry.redb";
 
-/// A registry in a file. Dropping it closes the file.
+/// A registry in a file. Cheap to clone; the last clone dropped closes the file.
+#[derive(Debug, Clone)]
+pub struct Embedded(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct Embedded {
+struct Inner {
     database: Database,
     path: PathBuf,
+    leases: Mutex<Leases>,
+    clock: Clock,
+}
+
+/// Unix time that never steps back while the store is open.
+#[derive(Debug)]
+struct Clock {
+    opened: Instant,
+    opened_ms: u64,
+}
+
+impl Clock {
+    fn now_ms(&self) -> u64 {
+        self.opened_ms + u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX / 4)
+    }
+}
+
+/// What is written of a node.
+#[derive(Debug, Serialize, Deserialize)]
+struct Registered {
+    node: NodeDocument,
+    epoch: BootEpoch,
+    at_ms: u64,
+}
+
+/// What is written of a token.
+#[derive(Debug, Serialize, Deserialize)]
+struct Token {
+    token: TokenDocument,
+    used: bool,
 }
 
 impl Embedded {
@@ -31,6 +74,14 @@ impl Embedded {
     /// # Errors
     /// If the file cannot be opened, is open elsewhere, is damaged, or was written by another format.
     pub fn open(data_dir: &Path) -> Result<Self, RegistryError> {
+        Self::open_with(data_dir, Timing::default())
+    }
+
+    /// [`Embedded::open`] with leases of another length, for tests.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`].
+    pub fn open_with(data_dir: &Path, timing: Timing) -> Result<Self, RegistryError> {
         let path = data_dir.join(FILE_NAME);
         // The database checks invariants of its file with panics in places; a damaged file must be a sentence.
         let opened = catch_unwind(AssertUnwindSafe(|| Database::create(&path)));
@@ -39,8 +90,13 @@ impl Embedded {
             Ok(Err(e)) => return Err(open_error(path, e)),
             Err(_) => return Err(RegistryError::Corrupt { path, source: "its pages contradict each other".into() }),
         };
-        let this = Self { database, path };
+        let opened_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+        let clock = Clock { opened: Instant::now(), opened_ms };
+        let this = Self(Arc::new(Inner { database, path, leases: Mutex::new(Leases::new(timing)), clock }));
         this.seed()?;
+        for Registered { node, epoch, at_ms } in this.read_all(NODES)? {
+            this.leases().restore(node, epoch, at_ms);
+        }
         Ok(this)
     }
 
@@ -54,22 +110,31 @@ impl Embedded {
             Ok(format)
         })?;
         match written {
-            Some(format) if format != FORMAT => return Err(RegistryError::Version { path: self.path.clone() }),
-            _ => {}
+            Some(format) if format != FORMAT => return Err(RegistryError::Version { path: self.0.path.clone() }),
+            Some(_) => return Ok(()),
+            None => {}
         }
         self.write(APPS, |apps| {
             for name in DEFAULT_APPS {
                 if apps.get(name)?.is_none() {
-                    apps.insert(name, encode(&AppDocument { name: name.to_owned() })?.as_slice())?;
+                    apps.insert(name, encode(&AppDocument::open(name))?.as_slice())?;
                 }
             }
             Ok(())
         })
     }
 
+    fn leases(&self) -> MutexGuard<'_, Leases> {
+        self.0.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.0.clock.now_ms()
+    }
+
     fn read_all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<T>, RegistryError> {
         let read = || -> Result<Vec<T>, Cause> {
-            let transaction = self.database.begin_read()?;
+            let transaction = self.0.database.begin_read()?;
             let rows = match transaction.open_table(table) {
                 Ok(rows) => rows,
                 Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
@@ -82,7 +147,7 @@ impl Embedded {
             }
             Ok(documents)
         };
-        read().map_err(|source| RegistryError::Read { what: what(table), path: self.path.clone(), source })
+        read().map_err(|source| RegistryError::Read { what: what(table), path: self.0.path.clone(), source })
     }
 
     /// One transaction on one table; nothing is written if `change` fails.
@@ -92,7 +157,7 @@ impl Embedded {
         change: impl FnOnce(&mut redb::Table<'_, &'static str, &'static [u8]>) -> Result<T, Cause>,
     ) -> Result<T, RegistryError> {
         let write = || -> Result<T, Cause> {
-            let transaction = self.database.begin_write()?;
+            let transaction = self.0.database.begin_write()?;
             let value = {
                 let mut rows = transaction.open_table(table)?;
                 change(&mut rows)?
@@ -100,48 +165,214 @@ impl Embedded {
             transaction.commit()?;
             Ok(value)
         };
-        write().map_err(|source| RegistryError::Write { what: what(table), path: self.path.clone(), source })
+        write().map_err(|source| RegistryError::Write { what: what(table), path: self.0.path.clone(), source })
+    }
+
+    fn read_one<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>, RegistryError> {
+        let read = || -> Result<Option<T>, Cause> {
+            let transaction = self.0.database.begin_read()?;
+            let rows = match transaction.open_table(table) {
+                Ok(rows) => rows,
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+                Err(e) => return Err(e.into()),
+            };
+            Ok(match rows.get(key)? {
+                Some(value) => Some(serde_json::from_slice(value.value())?),
+                None => None,
+            })
+        };
+        read().map_err(|source| RegistryError::Read { what: what(table), path: self.0.path.clone(), source })
+    }
+
+    fn put<T: Serialize>(&self, table: Table, key: &str, document: &T) -> Result<(), RegistryError> {
+        self.write(table, |rows| {
+            rows.insert(key, encode(document)?.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// Writes a document under a key that must be free; false if it is not.
+    fn create<T: Serialize>(&self, table: Table, key: &str, document: &T) -> Result<bool, RegistryError> {
+        self.write(table, |rows| {
+            let free = rows.get(key)?.is_none();
+            if free {
+                rows.insert(key, encode(document)?.as_slice())?;
+            }
+            Ok(free)
+        })
+    }
+
+    fn remove(&self, table: Table, key: &str) -> Result<bool, RegistryError> {
+        self.write(table, |rows| Ok(rows.remove(key)?.is_some()))
     }
 }
 
 impl Registry for Embedded {
+    async fn register(&self, node: &NodeDocument, resumes: Option<BootEpoch>) -> Result<Life, RegistryError> {
+        let at_ms = self.now_ms();
+        let life = self.leases().register(at_ms, node, resumes)?;
+        self.put(NODES, &life.node, &Registered { node: node.clone(), epoch: life.epoch, at_ms })?;
+        Ok(life)
+    }
+
+    async fn heartbeat(&self, life: &Life, heartbeat: &Heartbeat) -> Result<(), RegistryError> {
+        self.leases().heartbeat(self.now_ms(), life, heartbeat)
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRecord>, RegistryError> {
+        Ok(self.leases().nodes(self.now_ms()))
+    }
+
+    async fn node(&self, id: &str) -> Result<Option<NodeRecord>, RegistryError> {
+        Ok(self.leases().node(self.now_ms(), id))
+    }
+
+    async fn remove_node(&self, id: &str) -> Result<bool, RegistryError> {
+        self.remove(NODES, id)?;
+        Ok(self.leases().remove_node(id))
+    }
+
+    async fn leave(&self, life: &Life) -> Result<bool, RegistryError> {
+        let left = self.leases().leave(life);
+        if left {
+            self.remove(NODES, &life.node)?;
+        }
+        Ok(left)
+    }
+
+    async fn claim(
+        &self,
+        owner: &Life,
+        name: &StreamName,
+        offer: &StreamOffer,
+        resumes: Option<u64>,
+    ) -> Result<Claim, RegistryError> {
+        self.leases().claim(self.now_ms(), owner, name, offer, resumes)
+    }
+
+    async fn renew(&self, owner: &Life, held: &[Claim]) -> Result<Vec<StreamName>, RegistryError> {
+        Ok(self.leases().renew(self.now_ms(), owner, held))
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<bool, RegistryError> {
+        Ok(self.leases().release(self.now_ms(), claim))
+    }
+
+    async fn release_all(&self, owner: &Life) -> Result<u64, RegistryError> {
+        Ok(self.leases().release_all(self.now_ms(), owner))
+    }
+
+    async fn stream(&self, name: &StreamName) -> Result<Option<StreamRecord>, RegistryError> {
+        Ok(self.leases().stream(self.now_ms(), name))
+    }
+
+    async fn streams(&self) -> Result<Vec<StreamRecord>, RegistryError> {
+        Ok(self.leases().streams(self.now_ms()))
+    }
+
     async fn apps(&self) -> Result<Vec<AppDocument>, RegistryError> {
         self.read_all(APPS)
     }
 
     async fn put_app(&self, app: &AppDocument) -> Result<(), RegistryError> {
-        self.write(APPS, |apps| {
-            apps.insert(app.name.as_str(), encode(app)?.as_slice())?;
-            Ok(())
-        })
+        self.put(APPS, &app.name, app)
     }
 
-    async fn nodes(&self) -> Result<Vec<NodeDocument>, RegistryError> {
-        self.read_all(NODES)
+    async fn remove_app(&self, name: &str) -> Result<bool, RegistryError> {
+        self.remove(APPS, name)
     }
 
-    async fn put_node(&self, node: &NodeDocument) -> Result<(), RegistryError> {
-        let later = self.write(NODES, |nodes| {
-            let registered = match nodes.get(node.id.as_str())? {
-                Some(value) => Some(serde_json::from_slice::<NodeDocument>(value.value())?.booted_at_ms),
-                None => None,
-            };
-            let later = registered.filter(|at| *at > node.booted_at_ms);
-            if later.is_none() {
-                nodes.insert(node.id.as_str(), encode(node)?.as_slice())?;
-            }
-            Ok(later)
-        })?;
-        match later {
-            Some(registered_ms) => {
-                Err(RegistryError::Superseded { id: node.id.clone(), this_ms: node.booted_at_ms, registered_ms })
-            }
-            None => Ok(()),
+    async fn put_recording(&self, recording: &RecordingDocument) -> Result<(), RegistryError> {
+        self.put(RECORDINGS, &recording.id, recording)
+    }
+
+    async fn recording(&self, id: &str) -> Result<Option<RecordingDocument>, RegistryError> {
+        self.read_one(RECORDINGS, id)
+    }
+
+    async fn recordings(&self, query: &RecordingQuery) -> Result<Vec<RecordingDocument>, RegistryError> {
+        let mut found: Vec<RecordingDocument> = self.read_all(RECORDINGS)?;
+        found.retain(|r| {
+            query.app.as_deref().is_none_or(|app| app == r.stream.app())
+                && query.stream.as_ref().is_none_or(|name| *name == r.stream)
+        });
+        found.sort_by(|a, b| b.started_at_ms.cmp(&a.started_at_ms).then_with(|| a.id.cmp(&b.id)));
+        Ok(found.into_iter().skip(query.offset).take(query.limit).collect())
+    }
+
+    async fn remove_recording(&self, id: &str) -> Result<bool, RegistryError> {
+        self.remove(RECORDINGS, id)
+    }
+
+    async fn create_user(&self, user: &UserDocument) -> Result<(), RegistryError> {
+        match self.create(USERS, &user.name, user)? {
+            true => Ok(()),
+            false => Err(RegistryError::Exists { what: "user", id: user.name.clone() }),
         }
     }
 
-    async fn remove_node(&self, id: &str) -> Result<bool, RegistryError> {
-        self.write(NODES, |nodes| Ok(nodes.remove(id)?.is_some()))
+    async fn put_user(&self, user: &UserDocument) -> Result<(), RegistryError> {
+        self.put(USERS, &user.name, user)
+    }
+
+    async fn user(&self, name: &str) -> Result<Option<UserDocument>, RegistryError> {
+        self.read_one(USERS, name)
+    }
+
+    async fn users(&self) -> Result<Vec<UserDocument>, RegistryError> {
+        self.read_all(USERS)
+    }
+
+    async fn remove_user(&self, name: &str) -> Result<bool, RegistryError> {
+        self.remove(USERS, name)
+    }
+
+    async fn create_token(&self, token: &TokenDocument) -> Result<(), RegistryError> {
+        let now_ms = self.now_ms();
+        let created = self.write(TOKENS, |rows| {
+            rows.retain(|_, value| {
+                serde_json::from_slice::<Token>(value).is_ok_and(|t| now_ms < t.token.expires_at_ms)
+            })?;
+            let free = rows.get(token.digest.as_str())?.is_none();
+            if free {
+                let row = Token { token: token.clone(), used: false };
+                rows.insert(token.digest.as_str(), encode(&row)?.as_slice())?;
+            }
+            Ok(free)
+        })?;
+        match created {
+            true => Ok(()),
+            false => Err(RegistryError::Exists { what: "token", id: token.digest.clone() }),
+        }
+    }
+
+    async fn consume_token(&self, digest: &str, stream: &StreamName, grants: Grant) -> Result<bool, RegistryError> {
+        // Most callers show something that is no token: that must not cost a write.
+        if self.read_one::<Token>(TOKENS, digest)?.is_none() {
+            return Ok(false);
+        }
+        let now_ms = self.now_ms();
+        self.write(TOKENS, |rows| {
+            let row = match rows.get(digest)? {
+                Some(value) => serde_json::from_slice::<Token>(value.value())?,
+                None => return Ok(false),
+            };
+            let Token { token, used } = row;
+            let good = !used && token.stream == *stream && token.grants == grants && now_ms < token.expires_at_ms;
+            if good {
+                rows.insert(digest, encode(&Token { token, used: true })?.as_slice())?;
+            }
+            Ok(good)
+        })
+    }
+
+    async fn probe(&self) -> Result<u64, RegistryError> {
+        let now_ms = self.now_ms();
+        self.write(META, |meta| {
+            meta.insert(PROBE_KEY, now_ms.to_string().as_bytes())?;
+            Ok(())
+        })?;
+        Ok(now_ms)
     }
 }
 
@@ -164,6 +395,9 @@ fn what(table: Table) -> &'static str {
     match redb::TableHandle::name(&table) {
         "apps" => "apps",
         "nodes" => "nodes",
+        "recordings" => "recordings",
+        "users" => "users",
+        "tokens" => "tokens",
         _ => "the format",
     }
 }
@@ -172,8 +406,12 @@ type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 
 const APPS: Table = TableDefinition::new("apps");
 const NODES: Table = TableDefinition::new("nodes");
+const RECORDINGS: Table = TableDefinition::new("recordings");
+const USERS: Table = TableDefinition::new("users");
+const TOKENS: Table = TableDefinition::new("tokens");
 const META: Table = TableDefinition::new("meta");
 const FORMAT_KEY: &str = "format";
+const PROBE_KEY: &str = "probe";
 /// Raised when documents are stored in a way that this version cannot read.
 const FORMAT: &[u8] = b"1";
 
@@ -203,10 +441,10 @@ mod tests {
         headwater_api::error::Chain(error).to_string()
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread")]
     async fn the_embedded_registry_keeps_the_contract() {
         let folder = Folder::new("contract");
-        contract::check(|| Embedded::open(&folder.0).unwrap()).await;
+        contract::check(async || Embedded::open_with(&folder.0, contract::TIMING).unwrap()).await;
     }
 
     #[test]
@@ -257,7 +495,7 @@ mod tests {
         let registry = Embedded::open(&folder.0).unwrap();
         registry
             .write(META, |meta| {
-                meta.insert(FORMAT_KEY, &b"2"[..])?;
+                meta.insert(FORMAT_KEY, &b"0"[..])?;
                 Ok(())
             })
             .unwrap();

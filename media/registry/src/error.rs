@@ -4,6 +4,9 @@
 
 use std::path::PathBuf;
 
+use headwater_api::StreamName;
+use headwater_api::node::BootEpoch;
+
 /// Cause as the database gives it.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -58,14 +61,72 @@ pub enum RegistryError {
         /// The cause.
         source: Cause,
     },
-    /// The document is of an earlier life of this node than the one that is registered.
-    #[error("node {id} has registered again at {registered_ms} ms, after this boot at {this_ms} ms")]
+    /// The connection string, or the file it comes from, is no good.
+    #[error("{reason}")]
+    Setting {
+        /// What is wrong with which setting; no part of a secret.
+        reason: String,
+        /// The cause, if it is not ours.
+        source: Option<Cause>,
+    },
+    /// The database did not answer in time, went away, or has no primary at the moment.
+    #[error("could not {attempted}: the database {servers} is not to be reached")]
+    Unreachable {
+        /// `register node a`.
+        attempted: String,
+        /// Host and port, as configured.
+        servers: String,
+        /// The cause.
+        source: Cause,
+    },
+    /// The database answered, and will answer the same again: wrong password, missing rights, something it does not understand.
+    #[error("could not {attempted}: the database {servers} refuses")]
+    Refused {
+        /// `register node a`.
+        attempted: String,
+        /// Host and port, as configured.
+        servers: String,
+        /// The cause.
+        source: Cause,
+    },
+    /// The node has a later life than the one that speaks.
+    #[error("node {id} has registered again with epoch {registered}, after this life with epoch {this}: is the same id used twice?")]
     Superseded {
         /// The node.
         id: String,
-        /// Unix time of this boot, in milliseconds.
-        this_ms: u64,
-        /// Unix time of the registered boot, in milliseconds.
-        registered_ms: u64,
+        /// Epoch of the life that speaks.
+        this: BootEpoch,
+        /// Epoch of the life that is registered.
+        registered: BootEpoch,
     },
+    /// The node's document is not there any more: its lease ended long ago, or somebody removed it.
+    #[error("node {id} is not registered")]
+    NotRegistered {
+        /// The node.
+        id: String,
+    },
+    /// Another node holds the stream, and its lease lives.
+    #[error("stream {name} is published on node {owner}")]
+    Taken {
+        /// The stream.
+        name: StreamName,
+        /// The node that holds it.
+        owner: String,
+    },
+    /// A document that must be new is there already.
+    #[error("there is a {what} {id} already")]
+    Exists {
+        /// `user`, `token`.
+        what: &'static str,
+        /// Its name; for a token its digest.
+        id: String,
+    },
+}
+
+impl RegistryError {
+    /// True if the same call may succeed later by itself: the caller keeps trying. False if it is settled: somebody must
+    /// change something, or the answer is the answer.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Read { .. } | Self::Write { .. } | Self::Locked { .. })
+    }
 }

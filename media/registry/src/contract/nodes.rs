@@ -1,0 +1,123 @@
+//! Nodes: a lease, and lives that follow each other.
+
+use headwater_api::node::{BootEpoch, Heartbeat, Life, Load, MAX_WATCHED, NodeDocument, Watched};
+
+use super::{TIMING, name, node, register, until};
+use crate::{Registry, RegistryError};
+
+pub(super) async fn check<R: Registry + Clone + 'static>(registry: &R) {
+    a_node_is_listed_with_what_it_said(registry).await;
+    a_later_life_replaces_an_earlier_one_which_is_told(registry).await;
+    an_earlier_life_cannot_come_back(registry).await;
+    of_many_who_register_one_id_each_is_a_life_of_its_own(registry).await;
+    the_same_life_may_register_again(registry).await;
+    a_node_that_was_removed_is_asked_to_register(registry).await;
+    only_the_life_itself_leaves(registry).await;
+    a_silent_node_dies_and_a_heartbeat_revives_it(registry).await;
+    for node in registry.nodes().await.unwrap() {
+        registry.remove_node(&node.node.id).await.unwrap();
+    }
+}
+
+async fn a_node_is_listed_with_what_it_said(registry: &impl Registry) {
+    let b = register(registry, "b").await;
+    let a = register(registry, "a").await;
+    let listed = registry.nodes().await.unwrap();
+    assert_eq!(listed.iter().map(|n| n.life()).collect::<Vec<_>>(), [a.clone(), b]);
+    assert_eq!((&listed[0].node, &listed[0].heartbeat, listed[0].alive), (&node("a"), &Heartbeat::default(), true));
+
+    registry.heartbeat(&a, &busy()).await.unwrap();
+    let record = registry.node("a").await.unwrap().unwrap();
+    assert_eq!((record.heartbeat.load, record.heartbeat.draining, record.alive), (busy().load, true, true));
+    assert_eq!(record.heartbeat.watched, busy().watched[..MAX_WATCHED]);
+    assert!(record.silent_ms <= record.age_ms && record.age_ms < 60_000, "{record:?}");
+    assert_eq!(registry.node("c").await.unwrap(), None);
+}
+
+async fn a_later_life_replaces_an_earlier_one_which_is_told(registry: &impl Registry) {
+    let first = register(registry, "a").await;
+    let moved = NodeDocument { version: "1.2.4".to_owned(), ..node("a") };
+    let second = registry.register(&moved, None).await.unwrap();
+    assert!(second.epoch > first.epoch, "{second:?} {first:?}");
+    let error = registry.heartbeat(&first, &busy()).await.unwrap_err();
+    assert!(
+        matches!(&error, RegistryError::Superseded { id, this, registered } if id == "a" && *this == first.epoch && *registered == second.epoch),
+        "{error:?}"
+    );
+    assert!(!error.is_retryable());
+    let record = registry.node("a").await.unwrap().unwrap();
+    assert_eq!((record.life(), record.node, record.heartbeat), (second, moved, Heartbeat::default()));
+}
+
+async fn an_earlier_life_cannot_come_back(registry: &impl Registry) {
+    let first = register(registry, "a").await;
+    let second = register(registry, "a").await;
+    let error = registry.register(&node("a"), Some(first.epoch)).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Superseded { .. }), "{error:?}");
+    assert!(!registry.leave(&first).await.unwrap());
+    assert_eq!(registry.node("a").await.unwrap().unwrap().life(), second);
+}
+
+async fn of_many_who_register_one_id_each_is_a_life_of_its_own<R: Registry + Clone + 'static>(registry: &R) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let registry = registry.clone();
+        tasks.spawn(async move { registry.register(&node("twin"), None).await.unwrap().epoch });
+    }
+    let mut epochs = tasks.join_all().await;
+    epochs.sort_unstable();
+    let latest = epochs[7];
+    epochs.dedup();
+    assert_eq!(epochs.len(), 8, "two lives were given the same epoch");
+    for epoch in epochs {
+        let outcome = registry.heartbeat(&Life { node: "twin".to_owned(), epoch }, &Heartbeat::default()).await;
+        assert_eq!(outcome.is_ok(), epoch == latest, "{epoch} of {latest}: {outcome:?}");
+    }
+}
+
+async fn the_same_life_may_register_again(registry: &impl Registry) {
+    let life = register(registry, "a").await;
+    registry.heartbeat(&life, &busy()).await.unwrap();
+    let again = NodeDocument { url: None, ..node("a") };
+    assert_eq!(registry.register(&again, Some(life.epoch)).await.unwrap(), life);
+    let record = registry.node("a").await.unwrap().unwrap();
+    assert_eq!((record.node, record.heartbeat.load), (again, busy().load), "what it said with its heartbeat is lost");
+}
+
+async fn a_node_that_was_removed_is_asked_to_register(registry: &impl Registry) {
+    let life = register(registry, "a").await;
+    assert!(registry.remove_node("a").await.unwrap());
+    assert!(!registry.remove_node("a").await.unwrap());
+    assert_eq!(registry.node("a").await.unwrap(), None);
+    let error = registry.heartbeat(&life, &busy()).await.unwrap_err();
+    assert!(matches!(&error, RegistryError::NotRegistered { id } if id == "a"), "{error:?}");
+    assert_eq!(registry.node("a").await.unwrap(), None, "a heartbeat alone made a document");
+    assert_eq!(registry.register(&node("a"), Some(life.epoch)).await.unwrap(), life);
+    registry.heartbeat(&life, &busy()).await.unwrap();
+}
+
+async fn only_the_life_itself_leaves(registry: &impl Registry) {
+    let life = register(registry, "a").await;
+    assert!(!registry.leave(&Life { epoch: BootEpoch(life.epoch.0 - 1), ..life.clone() }).await.unwrap());
+    assert!(registry.leave(&life).await.unwrap());
+    assert!(!registry.leave(&life).await.unwrap());
+    let next = register(registry, "a").await;
+    assert!(next.epoch > life.epoch, "an epoch came back: {next:?} after {life:?}");
+}
+
+async fn a_silent_node_dies_and_a_heartbeat_revives_it(registry: &impl Registry) {
+    let life = register(registry, "a").await;
+    let dead = until("death of a silent node", async || {
+        registry.node("a").await.unwrap().filter(|record| !record.alive)
+    });
+    let dead = dead.await;
+    assert!(u128::from(dead.silent_ms) >= TIMING.lease.as_millis(), "died before its lease ended: {dead:?}");
+    registry.heartbeat(&life, &Heartbeat::default()).await.unwrap();
+    assert!(registry.node("a").await.unwrap().unwrap().alive);
+}
+
+fn busy() -> Heartbeat {
+    let watched = (0..MAX_WATCHED + 1).map(|n| Watched { name: name(&format!("live/{n}")), viewers: 3 }).collect();
+    let load = Load { cpu_permille: 512, streams: 2, viewers: 1_500, egress_bps: 40_000_000_000, egress_capacity_bps: 50_000_000_000 };
+    Heartbeat { load, draining: true, ready: true, watched }
+}
