@@ -16,6 +16,8 @@ pub(crate) struct Leases {
     timing: Timing,
     nodes: BTreeMap<String, Node>,
     streams: BTreeMap<StreamName, Stream>,
+    /// The greatest epoch given to any node, so that a removed node's next life is a later one within the same millisecond.
+    latest: BootEpoch,
 }
 
 #[derive(Debug)]
@@ -39,13 +41,14 @@ struct Stream {
 
 impl Leases {
     pub(crate) fn new(timing: Timing) -> Self {
-        Self { timing, nodes: BTreeMap::new(), streams: BTreeMap::new() }
+        Self { timing, nodes: BTreeMap::new(), streams: BTreeMap::new(), latest: BootEpoch(0) }
     }
 
     /// Puts back a node that was registered before this process began.
     pub(crate) fn restore(&mut self, document: NodeDocument, epoch: BootEpoch, registered_ms: u64) {
         let id = document.id.clone();
         let heartbeat = Heartbeat::default();
+        self.latest = self.latest.max(epoch);
         self.nodes.insert(id, Node { document, epoch, heartbeat, registered_ms, heard_ms: registered_ms });
     }
 
@@ -58,8 +61,7 @@ impl Leases {
         self.forget(now_ms);
         let known = self.nodes.get(&document.id);
         let epoch = match (resumes, known) {
-            (None, None) => BootEpoch(now_ms),
-            (None, Some(node)) => BootEpoch(now_ms.max(node.epoch.0 + 1)),
+            (None, _) => BootEpoch(now_ms.max(self.latest.0 + 1)),
             (Some(this), Some(node)) if node.epoch > this => return Err(superseded(&document.id, this, node.epoch)),
             (Some(this), _) => this,
         };
@@ -68,6 +70,7 @@ impl Leases {
             same.map_or((Heartbeat::default(), now_ms), |n| (n.heartbeat.clone(), n.registered_ms));
         let node = Node { document: document.clone(), epoch, heartbeat, registered_ms, heard_ms: now_ms };
         self.nodes.insert(document.id.clone(), node);
+        self.latest = self.latest.max(epoch);
         Ok(Life { node: document.id.clone(), epoch })
     }
 
