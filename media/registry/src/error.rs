@@ -79,13 +79,15 @@ pub enum RegistryError {
         /// The cause.
         source: Cause,
     },
-    /// The database answered, and will answer the same again: wrong password, missing rights, something it does not understand.
+    /// The database answered with a refusal: wrong password, a certificate that is not trusted, missing rights, something it does not understand.
     #[error("could not {attempted}: the database {servers} refuses")]
     Refused {
         /// `register node a`.
         attempted: String,
         /// Host and port, as configured.
         servers: String,
+        /// True if it may accept the same call later, once somebody has seen to it: a full disk, too few members.
+        retryable: bool,
         /// The cause.
         source: Cause,
     },
@@ -127,6 +129,10 @@ impl RegistryError {
     /// True if the same call may succeed later by itself: the caller keeps trying. False if it is settled: somebody must
     /// change something, or the answer is the answer.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Read { .. } | Self::Write { .. } | Self::Locked { .. })
+        match self {
+            Self::Unreachable { .. } | Self::Read { .. } | Self::Write { .. } | Self::Locked { .. } => true,
+            Self::Refused { retryable, .. } => *retryable,
+            _ => false,
+        }
     }
 }

@@ -11,6 +11,7 @@ mod contract;
 mod embedded;
 mod error;
 mod leases;
+mod mongo;
 mod store;
 
 use std::future::Future;
@@ -26,6 +27,7 @@ use headwater_api::user::UserDocument;
 
 pub use embedded::{Embedded, FILE_NAME};
 pub use error::RegistryError;
+pub use mongo::MongoDb;
 pub use store::Store;
 
 /// A store of documents. Each call is one step: it happens whole, or not at all and gives an error.

@@ -9,17 +9,21 @@ use headwater_api::app::AppDocument;
 use headwater_api::config::{self, RegistryKind};
 use headwater_api::node::{BootEpoch, Heartbeat, Life, NodeDocument, NodeRecord};
 use headwater_api::recording::{RecordingDocument, RecordingQuery};
+use headwater_api::secret::Secret;
 use headwater_api::stream::{Claim, StreamOffer, StreamRecord};
 use headwater_api::token::{Grant, TokenDocument};
 use headwater_api::user::UserDocument;
 
-use crate::{Embedded, Registry, RegistryError, Timing};
+use crate::error::Cause;
+use crate::{Embedded, MongoDb, Registry, RegistryError, Timing};
 
 /// A registry of the kind that was configured. Cheap to clone; the last clone dropped closes it.
 #[derive(Debug, Clone)]
 pub enum Store {
     /// A file of this node.
     Embedded(Embedded),
+    /// MongoDB, shared by the nodes of a cluster.
+    MongoDb(MongoDb),
 }
 
 impl Store {
@@ -38,11 +42,27 @@ impl Store {
     pub async fn open_with(config: &config::Registry, data_dir: &Path, timing: Timing) -> Result<Self, RegistryError> {
         match config.kind {
             RegistryKind::Embedded => Ok(Self::Embedded(Embedded::open_with(data_dir, timing)?)),
-            RegistryKind::MongoDb => Err(RegistryError::Setting {
-                reason: "registry.kind = \"mongodb\" is not served by this version".to_owned(),
-                source: None,
-            }),
+            RegistryKind::MongoDb => {
+                let file = config.uri_file.as_deref().ok_or_else(|| RegistryError::Setting {
+                    reason: "registry.kind is \"mongodb\", and registry.uri_file does not say how to reach it".to_owned(),
+                    source: None,
+                })?;
+                Ok(Self::MongoDb(MongoDb::open(&read_uri(file)?, timing).await?))
+            }
         }
+    }
+}
+
+/// The first line of the file.
+fn read_uri(file: &Path) -> Result<Secret, RegistryError> {
+    let cannot = |source: Option<Cause>| RegistryError::Setting {
+        reason: format!("registry.uri_file {} holds no connection string", file.display()),
+        source,
+    };
+    let text = std::fs::read_to_string(file).map_err(|e| cannot(Some(e.into())))?;
+    match text.lines().next().map(str::trim) {
+        Some(line) if !line.is_empty() => Ok(Secret::new(line)),
+        _ => Err(cannot(None)),
     }
 }
 
@@ -53,6 +73,7 @@ macro_rules! delegate {
             $(async fn $name(&self, $($arg: $type),*) -> Result<$output, RegistryError> {
                 match self {
                     Self::Embedded(registry) => registry.$name($($arg),*).await,
+                    Self::MongoDb(registry) => registry.$name($($arg),*).await,
                 }
             })*
         }

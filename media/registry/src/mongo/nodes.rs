@@ -1,0 +1,145 @@
+//! Nodes in MongoDB: `{ _id, boot_epoch, document, heartbeat, registered_at, heard_at, expire_at, gone }`.
+//!
+//! A node that was removed stays as `gone` until it expires, so that its next life is a later one.
+
+use headwater_api::node::{BootEpoch, Heartbeat, Life, MAX_WATCHED, NodeDocument, NodeRecord};
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::options::ReturnDocument;
+
+use super::documents::{collect, decode, decode_field, encode, long, millis, time_ms};
+use super::{MongoDb, failure, schema};
+use crate::RegistryError;
+
+pub(super) async fn register(
+    registry: &MongoDb,
+    node: &NodeDocument,
+    resumes: Option<BootEpoch>,
+) -> Result<Life, RegistryError> {
+    let attempted = format!("register node {}", node.id);
+    let nodes = registry.collection(schema::NODES, &attempted).await?;
+    let document = encode(node).map_err(|e| failure::failed(&attempted, &registry.0.servers, e))?;
+    let mut filter = doc! { "_id": &node.id };
+    let epoch: Bson = match resumes {
+        // A document of a later life does not match; the insertion that is tried instead then fails, since the id is taken.
+        Some(this) => {
+            filter.insert("boot_epoch", doc! { "$lte": long(this.0) });
+            long(this.0).into()
+        }
+        None => doc! { "$max": [{ "$toLong": "$$NOW" }, { "$add": [{ "$ifNull": ["$boot_epoch", 0_i64] }, 1_i64] }] }.into(),
+    };
+    let same = doc! { "$eq": [{ "$ifNull": ["$boot_epoch", -1_i64] }, resumes.map_or(-2, |this| long(this.0))] };
+    let kept = |field: &str, new: Bson| doc! { "$cond": [&same, { "$ifNull": [format!("${field}"), new.clone()] }, new] };
+    let set = doc! { "$set": {
+        "boot_epoch": epoch,
+        "document": { "$literal": document },
+        "heartbeat": kept("heartbeat", doc! { "$literal": {} }.into()),
+        "registered_at": kept("registered_at", "$$NOW".into()),
+        "heard_at": "$$NOW",
+        "expire_at": { "$add": ["$$NOW", node_life_ms(registry)] },
+        "gone": false,
+    } };
+    for _ in 0..INSERTIONS {
+        let update = nodes.find_one_and_update(filter.clone(), vec![set.clone()]);
+        let update = update.upsert(true).return_document(ReturnDocument::After);
+        match registry.attempt(&attempted, update.into_future()).await {
+            Ok(written) => {
+                let epoch = written.as_ref().and_then(|d| d.get_i64("boot_epoch").ok()).unwrap_or_default();
+                return Ok(Life { node: node.id.clone(), epoch: BootEpoch(epoch as u64) });
+            }
+            // Either the life is over, or somebody inserted the same id in the same moment: look.
+            Err(e) if failure::is_duplicate(&e) => {
+                let found = registry.attempt(&attempted, nodes.find_one(doc! { "_id": &node.id }).into_future()).await?;
+                if let (Some(this), Some(registered)) = (resumes, found.as_ref().and_then(epoch_of))
+                    && registered > this
+                {
+                    return Err(RegistryError::Superseded { id: node.id.clone(), this, registered });
+                }
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Err(failure::busy(&attempted, &registry.0.servers))
+}
+
+pub(super) async fn heartbeat(registry: &MongoDb, life: &Life, heartbeat: &Heartbeat) -> Result<(), RegistryError> {
+    let attempted = format!("renew the lease of node {}", life.node);
+    let nodes = registry.collection(schema::NODES, &attempted).await?;
+    let mut heartbeat = heartbeat.clone();
+    heartbeat.watched.truncate(MAX_WATCHED);
+    let heartbeat = encode(&heartbeat).map_err(|e| failure::failed(&attempted, &registry.0.servers, e))?;
+    let filter = doc! { "_id": &life.node, "boot_epoch": long(life.epoch.0), "gone": false };
+    let set = doc! { "$set": {
+        "heartbeat": { "$literal": heartbeat },
+        "heard_at": "$$NOW",
+        "expire_at": { "$add": ["$$NOW", node_life_ms(registry)] },
+    } };
+    let updated = registry.attempt(&attempted, nodes.update_one(filter, vec![set]).into_future()).await?;
+    if updated.matched_count > 0 {
+        return Ok(());
+    }
+    let found = registry.attempt(&attempted, nodes.find_one(doc! { "_id": &life.node }).into_future()).await?;
+    match found.as_ref().and_then(epoch_of) {
+        Some(registered) if registered > life.epoch => {
+            Err(RegistryError::Superseded { id: life.node.clone(), this: life.epoch, registered })
+        }
+        _ => Err(RegistryError::NotRegistered { id: life.node.clone() }),
+    }
+}
+
+/// All nodes, or the one of that id, sorted by id.
+pub(super) async fn list(registry: &MongoDb, id: Option<&str>) -> Result<Vec<NodeRecord>, RegistryError> {
+    let attempted = id.map_or_else(|| "list the nodes".to_owned(), |id| format!("look for node {id}"));
+    let nodes = registry.collection(schema::NODES, &attempted).await?;
+    let mut filter = doc! { "gone": false };
+    if let Some(id) = id {
+        filter.insert("_id", id);
+    }
+    let stages = [doc! { "$match": filter }, doc! { "$sort": { "_id": 1 } }, doc! { "$addFields": { "now": "$$NOW" } }];
+    let found = registry.attempt(&attempted, collect(nodes.aggregate(stages))).await?;
+    let lease_ms = millis(registry.0.timing.lease);
+    let mut records = Vec::with_capacity(found.len());
+    for found in found {
+        let (now_ms, heard_ms) = (time_ms(&found, "now"), time_ms(&found, "heard_at"));
+        // The database removes what has expired within a minute; nobody shall see the difference.
+        if time_ms(&found, "expire_at") <= now_ms {
+            continue;
+        }
+        let record = || -> mongodb::error::Result<NodeRecord> {
+            let silent_ms = (now_ms - heard_ms).max(0);
+            Ok(NodeRecord {
+                node: decode_field(&found, "document")?,
+                boot_epoch: epoch_of(&found).unwrap_or(BootEpoch(0)),
+                heartbeat: decode(found.get_document("heartbeat").cloned().unwrap_or_default())?,
+                age_ms: (now_ms - time_ms(&found, "registered_at")).max(0) as u64,
+                silent_ms: silent_ms as u64,
+                alive: silent_ms < lease_ms,
+            })
+        };
+        records.push(record().map_err(|e| failure::failed(&attempted, &registry.0.servers, e))?);
+    }
+    Ok(records)
+}
+
+/// Marks a node, or that life of it, as gone.
+pub(super) async fn remove(registry: &MongoDb, id: &str, life: Option<BootEpoch>) -> Result<bool, RegistryError> {
+    let attempted = format!("remove node {id}");
+    let nodes = registry.collection(schema::NODES, &attempted).await?;
+    let mut filter = doc! { "_id": id, "gone": false };
+    if let Some(epoch) = life {
+        filter.insert("boot_epoch", long(epoch.0));
+    }
+    let gone = doc! { "$set": { "gone": true } };
+    Ok(registry.attempt(&attempted, nodes.update_one(filter, gone).into_future()).await?.matched_count > 0)
+}
+
+fn epoch_of(document: &Document) -> Option<BootEpoch> {
+    document.get_i64("boot_epoch").ok().map(|epoch| BootEpoch(epoch as u64))
+}
+
+/// From the last heartbeat to oblivion.
+fn node_life_ms(registry: &MongoDb) -> i64 {
+    millis(registry.0.timing.lease + registry.0.timing.keep_nodes)
+}
+
+/// Two that insert the same id in the same moment collide; one more try each is enough for all but a herd.
+pub(super) const INSERTIONS: usize = 10;

@@ -1,0 +1,53 @@
+//! Collections and indexes. `docs/registry.md` says why each is there.
+
+use headwater_api::app::{AppDocument, DEFAULT_APPS};
+use mongodb::bson::{Document, doc};
+use mongodb::options::IndexOptions;
+use mongodb::{Database, IndexModel};
+
+use super::documents::encode;
+
+pub(super) const NODES: &str = "nodes";
+pub(super) const STREAMS: &str = "streams";
+pub(super) const APPS: &str = "apps";
+pub(super) const RECORDINGS: &str = "recordings";
+pub(super) const USERS: &str = "users";
+pub(super) const TOKENS: &str = "tokens";
+pub(super) const META: &str = "meta";
+
+/// Makes what is missing; any number of nodes may do so at the same time and again.
+pub(super) async fn prepare(database: &Database) -> mongodb::error::Result<()> {
+    for (collection, name, keys, expires) in [
+        (NODES, "expire_at", doc! { "expire_at": 1 }, true),
+        (STREAMS, "expire_at", doc! { "expire_at": 1 }, true),
+        (STREAMS, "owner", doc! { "owner": 1, "boot_epoch": 1 }, false),
+        (TOKENS, "expire_at", doc! { "expire_at": 1 }, true),
+        (RECORDINGS, "started", doc! { "started_at_ms": -1, "_id": 1 }, false),
+        (RECORDINGS, "app_started", doc! { "app": 1, "started_at_ms": -1, "_id": 1 }, false),
+        (RECORDINGS, "stream_started", doc! { "stream": 1, "started_at_ms": -1, "_id": 1 }, false),
+    ] {
+        let mut options = IndexOptions::builder().name(name.to_owned()).build();
+        // Documents go when the date in the field has come.
+        options.expire_after = expires.then_some(std::time::Duration::ZERO);
+        let index = IndexModel::builder().keys(keys).options(options).build();
+        database.collection::<Document>(collection).create_index(index).await?;
+    }
+    let meta = database.collection::<Document>(META);
+    if meta.find_one(doc! { "_id": "schema" }).await?.is_none() {
+        for name in DEFAULT_APPS {
+            let app = doc! { "$setOnInsert": { "document": encode(&AppDocument::open(name))? } };
+            let apps = database.collection::<Document>(APPS);
+            ignore_duplicate(apps.update_one(doc! { "_id": name }, app).upsert(true).await.map(drop))?;
+        }
+        ignore_duplicate(meta.insert_one(doc! { "_id": "schema", "version": 1 }).await.map(drop))?;
+    }
+    Ok(())
+}
+
+/// Somebody else made it in between: fine.
+fn ignore_duplicate(result: mongodb::error::Result<()>) -> mongodb::error::Result<()> {
+    match result {
+        Err(e) if super::failure::is_duplicate_key(&e) => Ok(()),
+        other => other,
+    }
+}
