@@ -6,6 +6,7 @@ use std::time::Duration;
 use headwater_api::StreamName;
 use headwater_api::recording::{RecordingDocument, RecordingQuery};
 use headwater_api::token::{Grant, TokenDocument};
+use mongodb::Collection;
 use mongodb::action::Aggregate;
 use mongodb::bson::{self, Bson, DateTime, Document, doc};
 use mongodb::error::Result;
@@ -13,7 +14,7 @@ use mongodb::options::ReturnDocument;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{MongoDb, failure, nodes, schema};
+use super::{MongoDb, failure, schema};
 use crate::RegistryError;
 
 /// All documents of a collection, sorted by id.
@@ -99,7 +100,7 @@ async fn write<T: Serialize>(
     let collection = registry.collection(name, &attempted).await?;
     let document = encode(document).map_err(|e| failure::failed(&attempted, &registry.0.servers, e))?;
     fields.insert("document", document);
-    for _ in 0..nodes::INSERTIONS {
+    for _ in 0..INSERTIONS {
         let replace = collection.replace_one(doc! { "_id": id }, fields.clone()).upsert(true);
         match registry.attempt(&attempted, replace.into_future()).await {
             Ok(_) => return Ok(()),
@@ -177,16 +178,47 @@ pub(super) async fn remove(registry: &MongoDb, name: &'static str, id: &str) -> 
 pub(super) async fn probe(registry: &MongoDb) -> std::result::Result<u64, RegistryError> {
     let attempted = "write a probe";
     let meta = registry.collection(schema::META, attempted).await?;
-    for _ in 0..nodes::INSERTIONS {
-        let call = meta.find_one_and_update(doc! { "_id": "probe" }, vec![doc! { "$set": { "at": "$$NOW" } }]);
-        match registry.attempt(attempted, call.upsert(true).return_document(ReturnDocument::After).into_future()).await {
-            Ok(written) => return Ok(time_ms(&written.unwrap_or_default(), "at").max(0) as u64),
-            Err(e) if failure::is_duplicate(&e) => {}
+    let now = vec![doc! { "$set": { "at": "$$NOW" } }];
+    let written = update_or_insert(registry, attempted, &meta, doc! { "_id": "probe" }, now, Document::new()).await?;
+    Ok(time_ms(&written.unwrap_or_default(), "at").max(0) as u64)
+}
+
+/// Updates the document that `filter`, with an `_id`, finds, and gives it as it is then. If the id is free, the document is
+/// first inserted with `empty`. None if there is a document of that id that the rest of the filter does not find.
+///
+/// Two steps on purpose: an upsert by pipeline that collides with another fails in more than one way in FerretDB.
+pub(super) async fn update_or_insert(
+    registry: &MongoDb,
+    attempted: &str,
+    collection: &Collection<Document>,
+    filter: Document,
+    update: Vec<Document>,
+    mut empty: Document,
+) -> std::result::Result<Option<Document>, RegistryError> {
+    let id = filter.get("_id").cloned().unwrap_or(Bson::Null);
+    empty.insert("_id", id.clone());
+    for _ in 0..INSERTIONS {
+        let call = collection.find_one_and_update(filter.clone(), update.clone()).return_document(ReturnDocument::After);
+        if let Some(written) = registry.attempt(attempted, call.into_future()).await? {
+            return Ok(Some(written));
+        }
+        match registry.attempt(attempted, collection.insert_one(empty.clone()).into_future()).await {
+            Ok(_) => {}
+            Err(e) if failure::is_duplicate(&e) => {
+                let matching = registry.attempt(attempted, collection.find_one(filter.clone()).into_future()).await?;
+                let any = registry.attempt(attempted, collection.find_one(doc! { "_id": &id }).into_future()).await?;
+                if matching.is_none() && any.is_some() {
+                    return Ok(None);
+                }
+            }
             Err(e) => return Err(e),
         }
     }
     Err(failure::busy(attempted, &registry.0.servers))
 }
+
+/// Tries of a step that others of the same id may spoil; each spoiled one means that another's succeeded.
+const INSERTIONS: usize = 10;
 
 // --- MongoDB's documents ----------------------------------------------------------------------------------------------
 
@@ -220,6 +252,11 @@ pub(super) async fn collect(aggregate: Aggregate<'_>) -> Result<Vec<Document>> {
 /// A date in Unix milliseconds; 0 if it is not there.
 pub(super) fn time_ms(document: &Document, field: &str) -> i64 {
     document.get_datetime(field).map_or(0, |at| at.timestamp_millis())
+}
+
+/// A date by this machine's clock: for documents that are about to get a better one.
+pub(super) fn hence(duration: Duration) -> DateTime {
+    DateTime::from_millis(DateTime::now().timestamp_millis().saturating_add(millis(duration)))
 }
 
 pub(super) fn millis(duration: Duration) -> i64 {

@@ -64,7 +64,11 @@ pub(super) fn is_duplicate(error: &RegistryError) -> bool {
 
 /// [`is_duplicate`], of the driver's error.
 pub(super) fn is_duplicate_key(error: &Error) -> bool {
-    code(error) == Some(DUPLICATE_KEY)
+    match &*error.kind {
+        // FerretDB passes on PostgreSQL's words for an upsert by findAndModify that collides.
+        ErrorKind::Command(e) => e.code == DUPLICATE_KEY || (e.code == INTERNAL && e.message.starts_with("duplicate key value")),
+        _ => code(error) == Some(DUPLICATE_KEY),
+    }
 }
 
 fn code(error: &Error) -> Option<i32> {
@@ -77,6 +81,7 @@ fn code(error: &Error) -> Option<i32> {
 }
 
 const DUPLICATE_KEY: i32 = 11_000;
+const INTERNAL: i32 = 1;
 
 /// No primary, or not this one any more: NotWritablePrimary and its kin, shutdown, network errors between servers.
 const ELECTION: [i32; 12] = [6, 7, 89, 91, 189, 262, 9_001, 10_058, 10_107, 11_600, 11_602, 13_435];

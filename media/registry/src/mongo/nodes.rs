@@ -3,10 +3,10 @@
 //! A node that was removed stays as `gone` until it expires, so that its next life is a later one.
 
 use headwater_api::node::{BootEpoch, Heartbeat, Life, MAX_WATCHED, NodeDocument, NodeRecord};
+use mongodb::Collection;
 use mongodb::bson::{Bson, Document, doc};
-use mongodb::options::ReturnDocument;
 
-use super::documents::{collect, decode, decode_field, encode, long, millis, time_ms};
+use super::documents::{collect, decode, decode_field, encode, hence, long, millis, time_ms, update_or_insert};
 use super::{MongoDb, failure, schema};
 use crate::RegistryError;
 
@@ -20,7 +20,7 @@ pub(super) async fn register(
     let document = encode(node).map_err(|e| failure::failed(&attempted, &registry.0.servers, e))?;
     let mut filter = doc! { "_id": &node.id };
     let epoch: Bson = match resumes {
-        // A document of a later life does not match; the insertion that is tried instead then fails, since the id is taken.
+        // A document of a later life does not match.
         Some(this) => {
             filter.insert("boot_epoch", doc! { "$lte": long(this.0) });
             long(this.0).into()
@@ -38,27 +38,14 @@ pub(super) async fn register(
         "expire_at": { "$add": ["$$NOW", node_life_ms(registry)] },
         "gone": false,
     } };
-    for _ in 0..INSERTIONS {
-        let update = nodes.find_one_and_update(filter.clone(), vec![set.clone()]);
-        let update = update.upsert(true).return_document(ReturnDocument::After);
-        match registry.attempt(&attempted, update.into_future()).await {
-            Ok(written) => {
-                let epoch = written.as_ref().and_then(|d| d.get_i64("boot_epoch").ok()).unwrap_or_default();
-                return Ok(Life { node: node.id.clone(), epoch: BootEpoch(epoch as u64) });
-            }
-            // Either the life is over, or somebody inserted the same id in the same moment: look.
-            Err(e) if failure::is_duplicate(&e) => {
-                let found = registry.attempt(&attempted, nodes.find_one(doc! { "_id": &node.id }).into_future()).await?;
-                if let (Some(this), Some(registered)) = (resumes, found.as_ref().and_then(epoch_of))
-                    && registered > this
-                {
-                    return Err(RegistryError::Superseded { id: node.id.clone(), this, registered });
-                }
-            }
-            Err(e) => return Err(e),
+    let empty = doc! { "boot_epoch": 0_i64, "gone": true, "expire_at": hence(registry.0.timing.keep_nodes) };
+    match update_or_insert(registry, &attempted, &nodes, filter, vec![set], empty).await? {
+        Some(written) => {
+            let epoch = epoch_of(&written).unwrap_or(BootEpoch(0));
+            Ok(Life { node: node.id.clone(), epoch })
         }
+        None => Err(not_this_life(registry, &attempted, &nodes, &node.id, resumes.unwrap_or(BootEpoch(0))).await?),
     }
-    Err(failure::busy(&attempted, &registry.0.servers))
 }
 
 pub(super) async fn heartbeat(registry: &MongoDb, life: &Life, heartbeat: &Heartbeat) -> Result<(), RegistryError> {
@@ -77,13 +64,22 @@ pub(super) async fn heartbeat(registry: &MongoDb, life: &Life, heartbeat: &Heart
     if updated.matched_count > 0 {
         return Ok(());
     }
-    let found = registry.attempt(&attempted, nodes.find_one(doc! { "_id": &life.node }).into_future()).await?;
-    match found.as_ref().and_then(epoch_of) {
-        Some(registered) if registered > life.epoch => {
-            Err(RegistryError::Superseded { id: life.node.clone(), this: life.epoch, registered })
-        }
-        _ => Err(RegistryError::NotRegistered { id: life.node.clone() }),
-    }
+    Err(not_this_life(registry, &attempted, &nodes, &life.node, life.epoch).await?)
+}
+
+/// Why a life of a node was not found.
+async fn not_this_life(
+    registry: &MongoDb,
+    attempted: &str,
+    nodes: &Collection<Document>,
+    id: &str,
+    this: BootEpoch,
+) -> Result<RegistryError, RegistryError> {
+    let found = registry.attempt(attempted, nodes.find_one(doc! { "_id": id }).into_future()).await?;
+    Ok(match found.as_ref().and_then(epoch_of) {
+        Some(registered) if registered > this => RegistryError::Superseded { id: id.to_owned(), this, registered },
+        _ => RegistryError::NotRegistered { id: id.to_owned() },
+    })
 }
 
 /// All nodes, or the one of that id, sorted by id.
@@ -140,6 +136,3 @@ fn epoch_of(document: &Document) -> Option<BootEpoch> {
 fn node_life_ms(registry: &MongoDb) -> i64 {
     millis(registry.0.timing.lease + registry.0.timing.keep_nodes)
 }
-
-/// Two that insert the same id in the same moment collide; one more try each is enough for all but a herd.
-pub(super) const INSERTIONS: usize = 10;

@@ -10,10 +10,9 @@ use headwater_api::StreamName;
 use headwater_api::node::{BootEpoch, Life};
 use headwater_api::stream::{Claim, StreamOffer, StreamRecord};
 use mongodb::bson::{Bson, Document, doc};
-use mongodb::options::ReturnDocument;
 
-use super::documents::{collect, decode_field, encode, long, millis, time_ms};
-use super::{MongoDb, failure, nodes, schema};
+use super::documents::{collect, decode_field, encode, hence, long, millis, time_ms, update_or_insert};
+use super::{MongoDb, failure, schema};
 use crate::RegistryError;
 
 pub(super) async fn claim(
@@ -27,29 +26,17 @@ pub(super) async fn claim(
     let streams = registry.collection(schema::STREAMS, &attempted).await?;
     let offer = encode(offer).map_err(|e| failure::failed(&attempted, &registry.0.servers, e))?;
     let update = claim_update(registry, owner, offer, resumes);
-    for _ in 0..nodes::INSERTIONS {
-        let call = streams.find_one_and_update(doc! { "_id": name.as_str() }, update.clone());
-        let call = call.upsert(true).return_document(ReturnDocument::After);
-        match registry.attempt(&attempted, call.into_future()).await {
-            Ok(written) => {
-                let written = written.unwrap_or_default();
-                let holder = owner_of(&written);
-                return match (holder, written.get_i64("epoch")) {
-                    (Some(holder), Ok(epoch)) if holder == *owner => {
-                        Ok(Claim { name: name.clone(), owner: holder, epoch: epoch as u64 })
-                    }
-                    (holder, _) => {
-                        let owner = holder.map_or_else(String::new, |holder| holder.node);
-                        Err(RegistryError::Taken { name: name.clone(), owner })
-                    }
-                };
-            }
-            // Somebody else inserted the name in the same moment: now it is there to be looked at.
-            Err(e) if failure::is_duplicate(&e) => {}
-            Err(e) => return Err(e),
+    let (filter, empty) = (doc! { "_id": name.as_str() }, doc! { "expire_at": hence(registry.0.timing.keep_streams) });
+    let written = update_or_insert(registry, &attempted, &streams, filter, update, empty).await?.unwrap_or_default();
+    match (owner_of(&written), written.get_i64("epoch")) {
+        (Some(holder), Ok(epoch)) if holder == *owner => {
+            Ok(Claim { name: name.clone(), owner: holder, epoch: epoch as u64 })
+        }
+        (holder, _) => {
+            let owner = holder.map_or_else(String::new, |holder| holder.node);
+            Err(RegistryError::Taken { name: name.clone(), owner })
         }
     }
-    Err(failure::busy(&attempted, &registry.0.servers))
 }
 
 /// The stages of a claim. Each field is new if the name is free for this owner, else what it was.
