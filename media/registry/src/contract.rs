@@ -24,11 +24,21 @@ pub(crate) const TIMING: Timing = Timing {
     keep_streams: Duration::from_secs(60),
 };
 
-/// Runs the whole suite. `open` gives the same, at first empty, store each time, with [`TIMING`]; the one before is dropped first.
-pub(crate) async fn check<R: Registry + Clone + 'static>(open: impl AsyncFn() -> R) {
-    documents::check(&open).await;
-    nodes::check(&open().await).await;
-    streams::check(&open().await).await;
+/// Leases and memories that end at once.
+pub(crate) const BRIEF: Timing = Timing {
+    heartbeat: Duration::from_millis(10),
+    lease: Duration::from_millis(30),
+    keep_nodes: Duration::from_millis(30),
+    keep_streams: Duration::from_millis(30),
+};
+
+/// Runs the whole suite. `open` gives the same, at first empty, store each time; the one before is dropped first.
+pub(crate) async fn check<R: Registry + Clone + 'static>(open: impl AsyncFn(Timing) -> R) {
+    documents::check(&async || open(TIMING).await).await;
+    nodes::check(&open(TIMING).await).await;
+    streams::check(&open(TIMING).await).await;
+    nodes::a_dead_node_is_forgotten(&open(BRIEF).await).await;
+    streams::epochs_grow_even_past_oblivion(&open(BRIEF).await).await;
 }
 
 /// Waits until `state` holds, and gives what it gave. A minute is for a machine that is very busy.

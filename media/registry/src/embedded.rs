@@ -444,7 +444,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn the_embedded_registry_keeps_the_contract() {
         let folder = Folder::new("contract");
-        contract::check(async || Embedded::open_with(&folder.0, contract::TIMING).unwrap()).await;
+        contract::check(async |timing| Embedded::open_with(&folder.0, timing).unwrap()).await;
     }
 
     #[test]

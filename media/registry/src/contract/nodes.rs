@@ -116,6 +116,16 @@ async fn a_silent_node_dies_and_a_heartbeat_revives_it(registry: &impl Registry)
     assert!(registry.node("a").await.unwrap().unwrap().alive);
 }
 
+pub(super) async fn a_dead_node_is_forgotten(registry: &impl Registry) {
+    let life = register(registry, "brief").await;
+    until("oblivion", async || registry.node("brief").await.unwrap().is_none().then_some(())).await;
+    assert!(registry.nodes().await.unwrap().iter().all(|n| n.node.id != "brief"));
+    let next = register(registry, "brief").await;
+    assert!(next.epoch > life.epoch, "{next:?} after {life:?}");
+    let error = registry.register(&node("brief"), Some(life.epoch)).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Superseded { .. }), "{error:?}");
+}
+
 fn busy() -> Heartbeat {
     let watched = (0..MAX_WATCHED + 1).map(|n| Watched { name: name(&format!("live/{n}")), viewers: 3 }).collect();
     let load = Load { cpu_permille: 512, streams: 2, viewers: 1_500, egress_bps: 40_000_000_000, egress_capacity_bps: 50_000_000_000 };

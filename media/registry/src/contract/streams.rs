@@ -196,6 +196,18 @@ async fn streams_are_listed_by_name(registry: &impl Registry, a: &Life) {
     assert_eq!(registry.release_all(a).await.unwrap(), 3);
 }
 
+pub(super) async fn epochs_grow_even_past_oblivion(registry: &impl Registry) {
+    let a = register(registry, "a").await;
+    let mut last = 0;
+    for _ in 0..5 {
+        let claim = registry.claim(&a, &name("live/brief"), &offer(1), None).await.unwrap();
+        assert!(claim.epoch > last, "{} after {last}", claim.epoch);
+        last = claim.epoch;
+        let gone = async || registry.stream(&name("live/brief")).await.unwrap().is_none().then_some(());
+        until("end of the lease", gone).await;
+    }
+}
+
 /// Claims until it is granted, which must be after a lease at the longest.
 async fn claimed(registry: &impl Registry, by: &Life, stream: &str, offer: &StreamOffer) -> Claim {
     until("takeover", async || match registry.claim(by, &name(stream), offer, None).await {

@@ -1,0 +1,216 @@
+//! A database that is away, refuses, is slow, is cut off, or has lost its primary: each within its time, each in words.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use headwater_api::error::Chain;
+use headwater_api::secret::Secret;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio_rustls::TlsAcceptor;
+
+use super::proxy::Proxy;
+use super::scripted::ReplicaSet;
+use super::{MongoDb, scratch, uri};
+use crate::{Registry as _, RegistryError, contract};
+
+/// Time-out of the calls here.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+async fn open(uri: &str) -> MongoDb {
+    MongoDb::open_patient(&Secret::new(uri), contract::TIMING, PATIENCE).await.unwrap()
+}
+
+/// The registry through a proxy.
+async fn through_proxy(name: &str) -> Option<(MongoDb, Proxy)> {
+    let uri = scratch(&uri()?, name);
+    let (scheme, rest) = uri.reveal().split_once("://").unwrap();
+    let (user, rest) = rest.rsplit_once('@').map_or((String::new(), rest), |(user, rest)| (format!("{user}@"), rest));
+    let (server, rest) = rest.split_once('/').unwrap();
+    let proxy = Proxy::start(server.to_owned(), None).await;
+    let registry = open(&direct(&format!("{scheme}://{user}{}/{rest}", proxy.address))).await;
+    registry.probe().await.unwrap();
+    Some((registry, proxy))
+}
+
+/// The proxy stands for one server, whatever that says of others.
+fn direct(uri: &str) -> String {
+    if uri.contains("directConnection=") { uri.to_owned() } else { format!("{uri}&directConnection=true") }
+}
+
+fn sentence(error: &RegistryError) -> String {
+    Chain(error).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absent_database_is_named_within_the_time_out() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let registry = open(&format!("mongodb://{address}/")).await;
+    let began = Instant::now();
+    let error = registry.probe().await.unwrap_err();
+    assert!(began.elapsed() < PATIENCE + Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(matches!(error, RegistryError::Unreachable { .. }) && error.is_retryable(), "{error:?}");
+    let start = format!("could not write a probe: the database {address} is not to be reached");
+    assert!(sentence(&error).starts_with(&start) && sentence(&error).contains("Connection refused"), "{}", sentence(&error));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_takes_connections_and_never_answers_is_given_up() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let registry = open(&format!("mongodb://{}/?directConnection=true", listener.local_addr().unwrap())).await;
+    let began = Instant::now();
+    let error = registry.probe().await.unwrap_err();
+    assert!(began.elapsed() < PATIENCE + Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(matches!(error, RegistryError::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_settled_and_not_shown() {
+    let Some(uri) = uri() else { return };
+    let Some((scheme, (user, rest))) = uri.split_once("://").and_then(|(s, r)| Some((s, r.split_once('@')?))) else {
+        return super::skipped("the test database asks for no password");
+    };
+    let user = user.split_once(':').map_or(user, |(user, _)| user);
+    let registry = open(&format!("{scheme}://{user}:wrong-hunter2@{rest}")).await;
+    let error = registry.probe().await.unwrap_err();
+    assert!(matches!(error, RegistryError::Refused { .. }) && !error.is_retryable(), "{error:?}");
+    assert!(sentence(&error).to_lowercase().contains("auth"), "{}", sentence(&error));
+    assert!(!format!("{error:?} {}", sentence(&error)).contains("hunter2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_trusted_only_with_its_issuer_and_for_its_name() {
+    let Some(uri) = uri() else { return };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let uri = scratch(&uri, "tls");
+    let server = uri.reveal().rsplit_once('@').map_or(uri.reveal(), |(_, rest)| rest).split_once('/').unwrap().0;
+    let (ours, theirs) = (issuer(), issuer());
+    let folder = std::env::temp_dir().join(format!("headwater-registry-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("ca.pem");
+    std::fs::write(&file, ours.pem()).unwrap();
+    for (name, issuer, host, trusted) in [
+        ("right", &ours, "localhost", true),
+        ("another issuer", &theirs, "localhost", false),
+        ("another name", &ours, "registry.example", false),
+    ] {
+        let proxy = Proxy::start(server.to_owned(), Some(acceptor(issuer, host))).await;
+        let place = format!("localhost:{}", proxy.address.port());
+        let uri = direct(&uri.reveal().replace(server, &place)) + "&tls=true&tlsCAFile=" + file.to_str().unwrap();
+        let outcome = open(&uri).await.probe().await;
+        assert_eq!(outcome.is_ok(), trusted, "{name}: {outcome:?}");
+        if let Err(error) = outcome {
+            assert!(matches!(error, RegistryError::Refused { .. }) && !error.is_retryable(), "{name}: {error:?}");
+            assert!(sentence(&error).contains("certificate"), "{name}: {}", sentence(&error));
+        }
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_database_is_waited_for_and_a_stuck_one_is_not() {
+    let Some((registry, proxy)) = through_proxy("slow").await else { return };
+    proxy.faults.delay_ms.store(500, Ordering::SeqCst);
+    let life = contract::register(&registry, "slow").await;
+    registry.heartbeat(&life, &Default::default()).await.unwrap();
+
+    proxy.faults.stalled.store(true, Ordering::SeqCst);
+    let began = Instant::now();
+    let error = registry.heartbeat(&life, &Default::default()).await.unwrap_err();
+    assert!(began.elapsed() < PATIENCE + Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(matches!(error, RegistryError::Unreachable { .. }) && error.is_retryable(), "{error:?}");
+    assert!(sentence(&error).starts_with("could not renew the lease of node slow: "), "{}", sentence(&error));
+
+    proxy.faults.stalled.store(false, Ordering::SeqCst);
+    proxy.faults.delay_ms.store(0, Ordering::SeqCst);
+    proxy.cut();
+    contract::until("recovery", async || registry.heartbeat(&life, &Default::default()).await.ok()).await;
+    registry.0.database.drop().await.unwrap();
+}
+
+/// The answer to a write is lost: the caller is told that it may repeat, and repeating does no harm.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_whose_answer_was_cut_off_can_be_repeated() {
+    let Some((registry, proxy)) = through_proxy("cut").await else { return };
+    let life = contract::register(&registry, "a").await;
+    let other = contract::register(&registry, "b").await;
+    for round in 0..10 {
+        let name = contract::name(&format!("live/{round}"));
+        // Late enough that the database has the question, early enough that nobody has the answer.
+        proxy.faults.delay_ms.store(300, Ordering::SeqCst);
+        let (registry_, life_, name_) = (registry.clone(), life.clone(), name.clone());
+        let claim = tokio::spawn(async move { registry_.claim(&life_, &name_, &contract::offer(1), None).await });
+        tokio::time::sleep(Duration::from_millis(30 * round)).await;
+        proxy.faults.refusing.store(true, Ordering::SeqCst);
+        proxy.cut();
+        let outcome = claim.await.unwrap();
+        proxy.faults.delay_ms.store(0, Ordering::SeqCst);
+        proxy.faults.refusing.store(false, Ordering::SeqCst);
+        if let Err(error) = &outcome {
+            assert!(error.is_retryable(), "{error:?}");
+        }
+        let again = contract::until("recovery", async || {
+            registry.claim(&life, &name, &contract::offer(1), None).await.ok()
+        });
+        let again = again.await;
+        assert_eq!(registry.stream(&name).await.unwrap().unwrap().claim, again);
+        let error = registry.claim(&other, &name, &contract::offer(2), None).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Taken { .. }), "{error:?}");
+    }
+    registry.0.database.drop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_go_on_at_the_new_primary() {
+    let set = ReplicaSet::start().await;
+    let registry = open(&set.uri).await;
+    assert_eq!(registry.probe().await.unwrap(), 1, "not the first member");
+    set.elect(1);
+    assert_eq!(registry.probe().await.unwrap(), 2, "not the second member");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_primary_a_write_is_retryable_and_succeeds_once_there_is_one() {
+    let set = ReplicaSet::start().await;
+    let registry = open(&set.uri).await;
+    registry.probe().await.unwrap();
+    set.elect(-1);
+    let began = Instant::now();
+    let error = registry.probe().await.unwrap_err();
+    assert!(began.elapsed() < PATIENCE + Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(matches!(error, RegistryError::Unreachable { .. }) && error.is_retryable(), "{error:?}");
+    set.elect(0);
+    let began = Instant::now();
+    contract::until("recovery", async || registry.probe().await.ok()).await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_as_it_is_and_may_pass() {
+    let set = ReplicaSet::start().await;
+    let registry = open(&set.uri).await;
+    for (code, retryable) in [(14_031, true), (13, false), (64, true)] {
+        set.fail_with(code);
+        let error = registry.probe().await.unwrap_err();
+        assert!(matches!(error, RegistryError::Refused { .. }), "{code}: {error:?}");
+        assert_eq!(error.is_retryable(), retryable, "{code}: {error:?}");
+    }
+    set.fail_with(0);
+    registry.probe().await.unwrap();
+}
+
+fn issuer() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn acceptor(issuer: &CertifiedIssuer<'static, KeyPair>, host: &str) -> TlsAcceptor {
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, issuer).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key);
+    TlsAcceptor::from(Arc::new(config.unwrap()))
+}

@@ -1,0 +1,144 @@
+//! A replica set of two as a script: enough of the wire protocol for a probe, and elections on demand.
+//!
+//! OP_MSG and OP_QUERY of <https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/>. It stores nothing: it stands in
+//! for the states of a replica set, which the test database has not, and for no other behaviour.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use mongodb::bson::{self, Bson, DateTime, Document, doc, oid::ObjectId};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// Dropping it ends both members.
+pub(super) struct ReplicaSet {
+    pub(super) uri: String,
+    state: Arc<State>,
+    _members: JoinSet<()>,
+}
+
+struct State {
+    hosts: Vec<String>,
+    /// Index of the primary; -1: the majority is lost.
+    primary: AtomicI32,
+    /// Counts elections.
+    term: AtomicI32,
+    /// Writes fail with this code; 0: they succeed.
+    failing: AtomicI32,
+}
+
+impl ReplicaSet {
+    pub(super) async fn start() -> Self {
+        let listeners =
+            [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+        let hosts: Vec<String> = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
+        let uri = format!("mongodb://{}/?replicaSet=rs", hosts.join(","));
+        let (primary, term, failing) = (AtomicI32::new(0), AtomicI32::new(1), AtomicI32::new(0));
+        let state = Arc::new(State { hosts, primary, term, failing });
+        let mut members = JoinSet::new();
+        for (index, listener) in listeners.into_iter().enumerate() {
+            let state = state.clone();
+            members.spawn(async move {
+                let mut connections = JoinSet::new();
+                while let Ok((socket, _)) = listener.accept().await {
+                    let state = state.clone();
+                    connections.spawn(async move { answer_all(socket, index as i32, &state).await });
+                }
+            });
+        }
+        Self { uri, state, _members: members }
+    }
+
+    /// Makes another member the primary, or none.
+    pub(super) fn elect(&self, primary: i32) {
+        self.state.term.fetch_add(1, Ordering::SeqCst);
+        self.state.primary.store(primary, Ordering::SeqCst);
+    }
+
+    /// Makes every write fail with a code.
+    pub(super) fn fail_with(&self, code: i32) {
+        self.state.failing.store(code, Ordering::SeqCst);
+    }
+}
+
+async fn answer_all(mut socket: TcpStream, member: i32, state: &State) -> io::Result<()> {
+    loop {
+        let length = socket.read_i32_le().await?;
+        let request = socket.read_i32_le().await?;
+        let _response_to = socket.read_i32_le().await?;
+        let opcode = socket.read_i32_le().await?;
+        let mut body = vec![0; usize::try_from(length - 16).unwrap()];
+        socket.read_exact(&mut body).await?;
+        let document = if opcode == OP_MSG {
+            &body[5..]
+        } else {
+            let name = body[4..].iter().position(|b| *b == 0).unwrap();
+            &body[4 + name + 1 + 8..]
+        };
+        let command = Document::from_reader(document).unwrap();
+        let answer = bson::serialize_to_vec(&answer(&command, member, state)).unwrap();
+        let (opcode, head) = if opcode == OP_MSG {
+            (OP_MSG, vec![0; 5])
+        } else {
+            let mut head = vec![0; 20];
+            head[0] = 8;
+            head[16] = 1;
+            (OP_REPLY, head)
+        };
+        let mut reply = Vec::new();
+        for n in [(16 + head.len() + answer.len()) as i32, 0, request, opcode] {
+            reply.extend_from_slice(&n.to_le_bytes());
+        }
+        reply.extend_from_slice(&head);
+        reply.extend_from_slice(&answer);
+        socket.write_all(&reply).await?;
+    }
+}
+
+fn answer(command: &Document, member: i32, state: &State) -> Document {
+    let name = command.keys().next().map_or("", String::as_str);
+    let is_primary = state.primary.load(Ordering::SeqCst) == member;
+    if matches!(name, "hello" | "isMaster" | "ismaster") {
+        return hello(member, is_primary, state);
+    }
+    let failing = state.failing.load(Ordering::SeqCst);
+    match name {
+        "endSessions" => doc! { "ok": 1 },
+        // A server labels what the driver may repeat, once.
+        _ if !is_primary => {
+            let mut answer = failure(10_107, "not primary");
+            answer.insert("errorLabels", vec!["RetryableWriteError"]);
+            answer
+        }
+        "createIndexes" => doc! { "ok": 1, "numIndexesBefore": 1, "numIndexesAfter": 2 },
+        "find" => doc! { "ok": 1, "cursor": { "id": 0_i64, "ns": "headwater.meta", "firstBatch": [{ "_id": "schema" }] } },
+        "findAndModify" if failing != 0 => failure(failing, "scripted"),
+        "findAndModify" => doc! { "ok": 1, "value": { "_id": "probe", "at": DateTime::from_millis(1 + i64::from(member)) } },
+        other => failure(59, &format!("the script does not know {other}")),
+    }
+}
+
+fn hello(member: i32, is_primary: bool, state: &State) -> Document {
+    let hosts: Vec<Bson> = state.hosts.iter().map(|h| Bson::from(h.as_str())).collect();
+    let mut hello = doc! {
+        "ok": 1, "helloOk": true, "setName": "rs", "setVersion": 1, "hosts": hosts,
+        "me": &state.hosts[member as usize], "ismaster": is_primary, "isWritablePrimary": is_primary, "secondary": !is_primary,
+        "minWireVersion": 0, "maxWireVersion": 21, "maxBsonObjectSize": 16_777_216, "maxMessageSizeBytes": 48_000_000,
+        "maxWriteBatchSize": 100_000, "logicalSessionTimeoutMinutes": 30,
+    };
+    if is_primary {
+        let mut election = [0; 12];
+        election[8..].copy_from_slice(&state.term.load(Ordering::SeqCst).to_be_bytes());
+        hello.insert("electionId", ObjectId::from_bytes(election));
+    }
+    hello
+}
+
+fn failure(code: i32, message: &str) -> Document {
+    doc! { "ok": 0, "code": code, "codeName": "Scripted", "errmsg": message }
+}
+
+const OP_REPLY: i32 = 1;
+const OP_MSG: i32 = 2013;
