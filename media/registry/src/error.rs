@@ -92,7 +92,9 @@ pub enum RegistryError {
         source: Cause,
     },
     /// The node has a later life than the one that speaks.
-    #[error("node {id} has registered again with epoch {registered}, after this life with epoch {this}: is the same id used twice?")]
+    #[error(
+        "node {id} has registered again with epoch {registered}, after this life with epoch {this}: is the same id used twice?"
+    )]
     Superseded {
         /// The node.
         id: String,

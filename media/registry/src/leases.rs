@@ -149,8 +149,7 @@ impl Leases {
                 }
             }
         };
-        let stream =
-            Stream { owner: Some(owner.clone()), epoch, offer: offer.clone(), claimed_ms, renewed_ms: now_ms };
+        let stream = Stream { owner: Some(owner.clone()), epoch, offer: offer.clone(), claimed_ms, renewed_ms: now_ms };
         self.streams.insert(name.clone(), stream);
         Ok(Claim { name: name.clone(), owner: owner.clone(), epoch })
     }
@@ -200,7 +199,8 @@ impl Leases {
 
     fn live(&self, now_ms: u64, name: &StreamName, stream: &Stream) -> Option<StreamRecord> {
         let owner = stream.owner.clone()?;
-        let lease_left_ms = (stream.renewed_ms + millis(self.timing.lease)).checked_sub(now_ms).filter(|left| *left > 0)?;
+        let lease_left_ms =
+            (stream.renewed_ms + millis(self.timing.lease)).checked_sub(now_ms).filter(|left| *left > 0)?;
         Some(StreamRecord {
             claim: Claim { name: name.clone(), owner, epoch: stream.epoch },
             offer: stream.offer.clone(),

@@ -87,7 +87,11 @@ pub trait Registry: Send + Sync {
 
     /// Renews the leases of all streams that an owner holds, in one operation; with each heartbeat. Gives the names that are no
     /// longer its own: claim them again, resuming, or end them.
-    fn renew(&self, owner: &Life, held: &[Claim]) -> impl Future<Output = Result<Vec<StreamName>, RegistryError>> + Send;
+    fn renew(
+        &self,
+        owner: &Life,
+        held: &[Claim],
+    ) -> impl Future<Output = Result<Vec<StreamName>, RegistryError>> + Send;
 
     /// Lets go of a stream, so that anybody may have it at once. False if the claim was no longer good.
     fn release(&self, claim: &Claim) -> impl Future<Output = Result<bool, RegistryError>> + Send;

@@ -44,7 +44,8 @@ impl Store {
             RegistryKind::Embedded => Ok(Self::Embedded(Embedded::open_with(data_dir, timing)?)),
             RegistryKind::MongoDb => {
                 let file = config.uri_file.as_deref().ok_or_else(|| RegistryError::Setting {
-                    reason: "registry.kind is \"mongodb\", and registry.uri_file does not say how to reach it".to_owned(),
+                    reason: "registry.kind is \"mongodb\", and registry.uri_file does not say how to reach it"
+                        .to_owned(),
                     source: None,
                 })?;
                 Ok(Self::MongoDb(MongoDb::open(&read_uri(file)?, timing).await?))

@@ -107,9 +107,8 @@ async fn only_the_life_itself_leaves(registry: &impl Registry) {
 
 async fn a_silent_node_dies_and_a_heartbeat_revives_it(registry: &impl Registry) {
     let life = register(registry, "a").await;
-    let dead = until("death of a silent node", async || {
-        registry.node("a").await.unwrap().filter(|record| !record.alive)
-    });
+    let dead =
+        until("death of a silent node", async || registry.node("a").await.unwrap().filter(|record| !record.alive));
     let dead = dead.await;
     assert!(u128::from(dead.silent_ms) >= TIMING.lease.as_millis(), "died before its lease ended: {dead:?}");
     registry.heartbeat(&life, &Heartbeat::default()).await.unwrap();
@@ -128,6 +127,12 @@ pub(super) async fn a_dead_node_is_forgotten(registry: &impl Registry) {
 
 fn busy() -> Heartbeat {
     let watched = (0..MAX_WATCHED + 1).map(|n| Watched { name: name(&format!("live/{n}")), viewers: 3 }).collect();
-    let load = Load { cpu_permille: 512, streams: 2, viewers: 1_500, egress_bps: 40_000_000_000, egress_capacity_bps: 50_000_000_000 };
+    let load = Load {
+        cpu_permille: 512,
+        streams: 2,
+        viewers: 1_500,
+        egress_bps: 40_000_000_000,
+        egress_capacity_bps: 50_000_000_000,
+    };
     Heartbeat { load, draining: true, ready: true, watched }
 }

@@ -48,7 +48,10 @@ async fn a_second_claimant_is_refused_while_the_first_renews(registry: &impl Reg
     while tokio::time::Instant::now() < deadline {
         assert_eq!(registry.renew(a, std::slice::from_ref(&claim)).await.unwrap(), []);
         let error = registry.claim(b, &name("live/s"), &offer(2), None).await.unwrap_err();
-        assert!(matches!(&error, RegistryError::Taken { name: n, owner } if n.as_str() == "live/s" && owner == "a"), "{error:?}");
+        assert!(
+            matches!(&error, RegistryError::Taken { name: n, owner } if n.as_str() == "live/s" && owner == "a"),
+            "{error:?}"
+        );
         assert!(!error.is_retryable());
         refusals += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -123,7 +126,8 @@ async fn of_two_followers_of_a_dead_owner_one_wins<R: Registry + Clone + 'static
     let dead = register(registry, "dead").await;
     let stream = name("live/orphan");
     let first = registry.claim(&dead, &stream, &offer(9), None).await.unwrap();
-    let claims = until("takeover", async || Some(race(registry, [a, b], &stream).await).filter(|c| !c.is_empty())).await;
+    let claims =
+        until("takeover", async || Some(race(registry, [a, b], &stream).await).filter(|c| !c.is_empty())).await;
     assert_eq!(claims.len(), 1, "{claims:?}");
     assert!(claims[0].epoch > first.epoch);
     assert!(registry.release(&claims[0]).await.unwrap());
@@ -182,7 +186,7 @@ async fn all_streams_of_a_life_are_let_go_at_once(registry: &impl Registry, a: &
     assert_eq!(registry.release_all(a).await.unwrap(), 5);
     assert_eq!(registry.release_all(a).await.unwrap(), 0);
     let left: Vec<Claim> = registry.streams().await.unwrap().into_iter().map(|s| s.claim).collect();
-    assert_eq!(left, [other.clone()]);
+    assert_eq!(left, [other]);
     registry.claim(b, &name("live/all0"), &offer(2), None).await.unwrap();
     assert_eq!(registry.release_all(b).await.unwrap(), 2);
 }
@@ -219,7 +223,11 @@ async fn claimed(registry: &impl Registry, by: &Life, stream: &str, offer: &Stre
 }
 
 /// Lets both claim at the same time, and gives the claims that were granted.
-async fn race<R: Registry + Clone + 'static>(registry: &R, both: [&Life; 2], stream: &headwater_api::StreamName) -> Vec<Claim> {
+async fn race<R: Registry + Clone + 'static>(
+    registry: &R,
+    both: [&Life; 2],
+    stream: &headwater_api::StreamName,
+) -> Vec<Claim> {
     let mut tasks = tokio::task::JoinSet::new();
     for life in both {
         let (registry, life, stream) = (registry.clone(), life.clone(), stream.clone());

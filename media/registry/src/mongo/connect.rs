@@ -12,7 +12,8 @@ use crate::RegistryError;
 /// Opens a client; it connects when first used. Gives the registry's database, and the servers' names for messages.
 pub(super) async fn open(uri: &Secret, patience: Duration) -> Result<(Database, String), RegistryError> {
     // Both TLS libraries are in the tree, so that none is chosen by itself; whoever was first has decided.
-    let parsed = tokio::time::timeout(patience, Box::pin(ClientOptions::parse(uri.reveal().trim()).into_future())).await;
+    let parsed =
+        tokio::time::timeout(patience, Box::pin(ClientOptions::parse(uri.reveal().trim()).into_future())).await;
     let mut options = match parsed {
         Ok(Ok(options)) => options,
         Ok(Err(e)) => return Err(failure::bad_uri(uri, e)),

@@ -18,7 +18,10 @@ use super::{MongoDb, failure, schema};
 use crate::RegistryError;
 
 /// All documents of a collection, sorted by id.
-pub(super) async fn all<T: DeserializeOwned>(registry: &MongoDb, name: &'static str) -> std::result::Result<Vec<T>, RegistryError> {
+pub(super) async fn all<T: DeserializeOwned>(
+    registry: &MongoDb,
+    name: &'static str,
+) -> std::result::Result<Vec<T>, RegistryError> {
     find(registry, name, format!("list the {name}"), vec![doc! { "$sort": { "_id": 1 } }]).await
 }
 
@@ -168,7 +171,11 @@ pub(super) async fn consume_token(
     Ok(token.is_some_and(|token| time_ms(&token, "used_at") < time_ms(&token, "expire_at")))
 }
 
-pub(super) async fn remove(registry: &MongoDb, name: &'static str, id: &str) -> std::result::Result<bool, RegistryError> {
+pub(super) async fn remove(
+    registry: &MongoDb,
+    name: &'static str,
+    id: &str,
+) -> std::result::Result<bool, RegistryError> {
     let attempted = format!("remove {id} of the {name}");
     let collection = registry.collection(name, &attempted).await?;
     let deleted = registry.attempt(&attempted, collection.delete_one(doc! { "_id": id }).into_future()).await?;
@@ -198,7 +205,8 @@ pub(super) async fn update_or_insert(
     let id = filter.get("_id").cloned().unwrap_or(Bson::Null);
     empty.insert("_id", id.clone());
     for _ in 0..INSERTIONS {
-        let call = collection.find_one_and_update(filter.clone(), update.clone()).return_document(ReturnDocument::After);
+        let call =
+            collection.find_one_and_update(filter.clone(), update.clone()).return_document(ReturnDocument::After);
         if let Some(written) = registry.attempt(attempted, call.into_future()).await? {
             return Ok(Some(written));
         }

@@ -25,7 +25,8 @@ pub(super) fn failed(attempted: &str, servers: &str, error: Error) -> RegistryEr
             RegistryError::Unreachable { attempted, servers, source: error.into() }
         }
         _ => {
-            let passing = error.contains_label("RetryableWriteError") || code(&error).is_some_and(|c| PASSING.contains(&c));
+            let passing =
+                error.contains_label("RetryableWriteError") || code(&error).is_some_and(|c| PASSING.contains(&c));
             RegistryError::Refused { attempted, servers, retryable: passing, source: error.into() }
         }
     }
@@ -66,7 +67,9 @@ pub(super) fn is_duplicate(error: &RegistryError) -> bool {
 pub(super) fn is_duplicate_key(error: &Error) -> bool {
     match &*error.kind {
         // FerretDB passes on PostgreSQL's words for an upsert by findAndModify that collides.
-        ErrorKind::Command(e) => e.code == DUPLICATE_KEY || (e.code == INTERNAL && e.message.starts_with("duplicate key value")),
+        ErrorKind::Command(e) => {
+            e.code == DUPLICATE_KEY || (e.code == INTERNAL && e.message.starts_with("duplicate key value"))
+        }
         _ => code(error) == Some(DUPLICATE_KEY),
     }
 }

@@ -25,10 +25,13 @@ pub(super) async fn register(
             filter.insert("boot_epoch", doc! { "$lte": long(this.0) });
             long(this.0).into()
         }
-        None => doc! { "$max": [{ "$toLong": "$$NOW" }, { "$add": [{ "$ifNull": ["$boot_epoch", 0_i64] }, 1_i64] }] }.into(),
+        None => {
+            doc! { "$max": [{ "$toLong": "$$NOW" }, { "$add": [{ "$ifNull": ["$boot_epoch", 0_i64] }, 1_i64] }] }.into()
+        }
     };
     let same = doc! { "$eq": [{ "$ifNull": ["$boot_epoch", -1_i64] }, resumes.map_or(-2, |this| long(this.0))] };
-    let kept = |field: &str, new: Bson| doc! { "$cond": [&same, { "$ifNull": [format!("${field}"), new.clone()] }, new] };
+    let kept =
+        |field: &str, new: Bson| doc! { "$cond": [&same, { "$ifNull": [format!("${field}"), new.clone()] }, new] };
     let set = doc! { "$set": {
         "boot_epoch": epoch,
         "document": { "$literal": document },

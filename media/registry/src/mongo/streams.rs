@@ -97,10 +97,8 @@ pub(super) async fn renew(registry: &MongoDb, owner: &Life, held: &[Claim]) -> R
         return Ok(Vec::new());
     }
     let found = registry.attempt(&attempted, collect(streams.aggregate([doc! { "$match": filter }]))).await?;
-    let kept: HashSet<(&str, u64)> = found
-        .iter()
-        .filter_map(|d| Some((d.get_str("_id").ok()?, d.get_i64("epoch").ok()? as u64)))
-        .collect();
+    let kept: HashSet<(&str, u64)> =
+        found.iter().filter_map(|d| Some((d.get_str("_id").ok()?, d.get_i64("epoch").ok()? as u64))).collect();
     Ok(held.iter().filter(|c| !kept.contains(&(c.name.as_str(), c.epoch))).map(|c| c.name.clone()).collect())
 }
 
@@ -117,7 +115,8 @@ pub(super) async fn release(registry: &MongoDb, claim: &Claim) -> Result<bool, R
 pub(super) async fn release_all(registry: &MongoDb, owner: &Life) -> Result<u64, RegistryError> {
     let attempted = format!("let go of the streams of node {}", owner.node);
     let streams = registry.collection(schema::STREAMS, &attempted).await?;
-    let updated = registry.attempt(&attempted, streams.update_many(of_life(owner), vec![let_go()]).into_future()).await?;
+    let updated =
+        registry.attempt(&attempted, streams.update_many(of_life(owner), vec![let_go()]).into_future()).await?;
     Ok(updated.matched_count)
 }
 

@@ -13,13 +13,19 @@ use super::{MongoDb, schema};
 use crate::{Registry as _, Timing, contract};
 
 /// The database for tests, or none, which is then said.
-#[expect(clippy::disallowed_methods, clippy::print_stderr, reason = "tests are told by the environment, and skip aloud")]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "tests are told by the environment, and skip aloud"
+)]
 fn uri() -> Option<String> {
     let uri = std::env::var("HEADWATER_TEST_MONGODB_URI").ok().filter(|uri| !uri.is_empty());
     if uri.is_none() {
         let ci = std::env::var("CI").unwrap_or_default();
         assert!(ci.is_empty(), "HEADWATER_TEST_MONGODB_URI is not set, and in CI nothing is skipped");
-        eprintln!("SKIPPED: no HEADWATER_TEST_MONGODB_URI (run `tests/mongo/database run cargo test -p headwater-registry`)");
+        eprintln!(
+            "SKIPPED: no HEADWATER_TEST_MONGODB_URI (run `tests/mongo/database run cargo test -p headwater-registry`)"
+        );
     }
     uri
 }
@@ -68,7 +74,13 @@ async fn nothing_that_opens_or_fails_shows_the_password() {
     let good = "mongodb://user:hunter2@127.0.0.1:9/";
     let registry = MongoDb::open(&Secret::new(good), Timing::default()).await.unwrap();
     assert_eq!(format!("{registry:?}"), "MongoDb(127.0.0.1:9/headwater)");
-    for bad in ["mongodb://user:hunter2@/", "hunter2", "http://user:hunter2@h/", "mongodb://user:hun/ter2@h:1/", "mongodb://user:hunter2@h:99999/"] {
+    for bad in [
+        "mongodb://user:hunter2@/",
+        "hunter2",
+        "http://user:hunter2@h/",
+        "mongodb://user:hun/ter2@h:1/",
+        "mongodb://user:hunter2@h:99999/",
+    ] {
         let error = MongoDb::open(&Secret::new(bad), Timing::default()).await.unwrap_err();
         let shown = format!("{error:?} {}", headwater_api::error::Chain(&error));
         assert!(matches!(error, crate::RegistryError::Setting { .. }), "{bad}: {shown}");

@@ -53,7 +53,11 @@ async fn an_absent_database_is_named_within_the_time_out() {
     assert!(began.elapsed() < PATIENCE + Duration::from_secs(1), "{:?}", began.elapsed());
     assert!(matches!(error, RegistryError::Unreachable { .. }) && error.is_retryable(), "{error:?}");
     let start = format!("could not write a probe: the database {address} is not to be reached");
-    assert!(sentence(&error).starts_with(&start) && sentence(&error).contains("Connection refused"), "{}", sentence(&error));
+    assert!(
+        sentence(&error).starts_with(&start) && sentence(&error).contains("Connection refused"),
+        "{}",
+        sentence(&error)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,9 +155,8 @@ async fn a_claim_whose_answer_was_cut_off_can_be_repeated() {
         if let Err(error) = &outcome {
             assert!(error.is_retryable(), "{error:?}");
         }
-        let again = contract::until("recovery", async || {
-            registry.claim(&life, &name, &contract::offer(1), None).await.ok()
-        });
+        let again =
+            contract::until("recovery", async || registry.claim(&life, &name, &contract::offer(1), None).await.ok());
         let again = again.await;
         assert_eq!(registry.stream(&name).await.unwrap().unwrap().claim, again);
         let error = registry.claim(&other, &name, &contract::offer(2), None).await.unwrap_err();

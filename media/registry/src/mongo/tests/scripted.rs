@@ -113,9 +113,13 @@ fn answer(command: &Document, member: i32, state: &State) -> Document {
             answer
         }
         "createIndexes" => doc! { "ok": 1, "numIndexesBefore": 1, "numIndexesAfter": 2 },
-        "find" => doc! { "ok": 1, "cursor": { "id": 0_i64, "ns": "headwater.meta", "firstBatch": [{ "_id": "schema" }] } },
+        "find" => {
+            doc! { "ok": 1, "cursor": { "id": 0_i64, "ns": "headwater.meta", "firstBatch": [{ "_id": "schema" }] } }
+        }
         "findAndModify" if failing != 0 => failure(failing, "scripted"),
-        "findAndModify" => doc! { "ok": 1, "value": { "_id": "probe", "at": DateTime::from_millis(1 + i64::from(member)) } },
+        "findAndModify" => {
+            doc! { "ok": 1, "value": { "_id": "probe", "at": DateTime::from_millis(1 + i64::from(member)) } }
+        }
         other => failure(59, &format!("the script does not know {other}")),
     }
 }

@@ -1,0 +1,175 @@
+//! What a registry costs: many simulated daemons and engines against one database, in real time.
+//!
+//! `cargo bench -p headwater-tests --bench registry -- DIR [NODES] [STREAMS] [SECONDS]`, where DIR is a folder in which
+//! `tests/mongo/database start DIR` has started one. Every node renews its lease and the leases of its streams each five seconds,
+//! spread evenly, as a thousand daemons would that began at random. Prints operations per second, how late they were, and
+//! the CPU-seconds of the database.
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, reason = "a tool for people")]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use headwater_api::StreamName;
+use headwater_api::config::Role;
+use headwater_api::node::{Heartbeat, Life, Load, NodeDocument};
+use headwater_api::secret::Secret;
+use headwater_api::stream::{Claim, StreamOffer};
+use headwater_registry::{MongoDb, Registry as _, RegistryError, Timing};
+use tokio::task::JoinSet;
+
+/// Daemons that share one client: the database sees the operations of all, over fewer connections.
+const PER_CLIENT: usize = 100;
+
+#[tokio::main]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let Some(folder) = arguments.first().map(Path::new) else {
+        println!("skipped: name the folder of a running database (tests/mongo/database start DIR)");
+        return;
+    };
+    let number = |index: usize, default: usize| arguments.get(index).map_or(default, |a| a.parse().expect("a number"));
+    let (nodes, streams, seconds) = (number(1, 1_000), number(2, 5), number(3, 30));
+    let uri = Secret::new(std::fs::read_to_string(folder.join("uri")).expect("a database runs in that folder").trim());
+
+    let mut clients = Vec::new();
+    for _ in 0..nodes.div_ceil(PER_CLIENT) {
+        clients.push(MongoDb::open(&uri, Timing::default()).await.expect("a connection string"));
+    }
+    clients[0].probe().await.expect("the database answers");
+    let began = Instant::now();
+    let mut starting = JoinSet::new();
+    for (index, client) in clients.iter().enumerate() {
+        let client = client.clone();
+        let range = index * PER_CLIENT..nodes.min((index + 1) * PER_CLIENT);
+        starting.spawn(async move {
+            let mut started = Vec::new();
+            for n in range {
+                started.push(start(&client, n, streams).await.expect("registration"));
+            }
+            (client, started)
+        });
+    }
+    let started = starting.join_all().await;
+    let calls = nodes * (1 + streams);
+    println!("start: {calls} registrations and claims in {:.1} s", began.elapsed().as_secs_f64());
+
+    let (cpu, own) = (cpu_seconds(folder), own_cpu_seconds());
+    let began = Instant::now();
+    let end = began + Duration::from_secs(seconds as u64);
+    let mut beating = JoinSet::new();
+    for (client, started) in started {
+        for (n, (life, claims)) in started.into_iter().enumerate() {
+            let client = client.clone();
+            let first = began + Timing::default().heartbeat * (n as u32) / (PER_CLIENT as u32);
+            beating.spawn(async move { beat(&client, &life, &claims, first, end).await });
+        }
+    }
+    let mut millis: Vec<f64> = Vec::new();
+    let mut failed = 0;
+    for (took, failures) in beating.join_all().await {
+        millis.extend(took);
+        failed += failures;
+    }
+    let elapsed = began.elapsed().as_secs_f64();
+    let (cpu, own) = (cpu_seconds(folder) - cpu, own_cpu_seconds() - own);
+    millis.sort_by(f64::total_cmp);
+    let at =
+        |part: f64| millis.get((millis.len() as f64 * part) as usize).or(millis.last()).copied().unwrap_or(f64::NAN);
+    println!("{nodes} nodes, {streams} streams each, heartbeat every {:?}", Timing::default().heartbeat);
+    println!(
+        "operations: {} in {elapsed:.1} s = {:.0}/s, {failed} failed",
+        millis.len(),
+        millis.len() as f64 / elapsed
+    );
+    println!("latency from the moment due: p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms", at(0.5), at(0.99), at(1.0));
+    println!(
+        "database: {cpu:.1} CPU-s = {:.2} cores, {:.0} us an operation; the {nodes} daemons: {own:.1} CPU-s",
+        cpu / elapsed,
+        cpu * 1e6 / millis.len() as f64
+    );
+    clear(&clients[0]).await;
+}
+
+async fn start(client: &MongoDb, n: usize, streams: usize) -> Result<(Life, Vec<Claim>), RegistryError> {
+    let node = NodeDocument {
+        id: format!("i-{n:017x}"),
+        role: Role::Origin,
+        addresses: vec![[192, 0, 2, 1].into()],
+        relay: vec![([10, 0, 0, 1], 5000).into()],
+        url: Some("https://192.0.2.1:5443".to_owned()),
+        group: "eu".to_owned(),
+        zone: "eu-central-1a".to_owned(),
+        instance_type: "c7g.large".to_owned(),
+        image: "ami-0123456789abcdef0".to_owned(),
+        version: "0.1.0".to_owned(),
+    };
+    let life = client.register(&node, None).await?;
+    let mut claims = Vec::new();
+    for s in 0..streams {
+        let name = StreamName::new("live", &format!("{n}-{s}")).expect("a legal name");
+        let offer = StreamOffer { relay: node.relay.clone(), protocol: "rtmp".to_owned(), started_at_ms: 0 };
+        claims.push(client.claim(&life, &name, &offer, None).await?);
+    }
+    Ok((life, claims))
+}
+
+/// Heartbeats until `end`; gives how long each call took from the moment it was due, and how many failed.
+async fn beat(client: &MongoDb, life: &Life, claims: &[Claim], first: Instant, end: Instant) -> (Vec<f64>, usize) {
+    let (mut took, mut failed) = (Vec::new(), 0);
+    let load = Load {
+        cpu_permille: 500,
+        streams: claims.len() as u32,
+        viewers: 100,
+        egress_bps: 1_000_000_000,
+        ..Load::default()
+    };
+    let heartbeat = Heartbeat { load, ready: true, ..Heartbeat::default() };
+    let mut due = first;
+    while due < end {
+        tokio::time::sleep_until(due.into()).await;
+        failed += usize::from(client.heartbeat(life, &heartbeat).await.is_err());
+        took.push(due.elapsed().as_secs_f64() * 1e3);
+        if !claims.is_empty() {
+            failed += usize::from(!client.renew(life, claims).await.is_ok_and(|lost| lost.is_empty()));
+            took.push(due.elapsed().as_secs_f64() * 1e3);
+        }
+        due += Timing::default().heartbeat;
+    }
+    (took, failed)
+}
+
+/// Leaves no node and no live stream behind.
+async fn clear(client: &MongoDb) {
+    for node in client.nodes().await.expect("a list") {
+        client.release_all(&node.life()).await.expect("release");
+        client.leave(&node.life()).await.expect("leave");
+    }
+}
+
+/// User and system time of the database's processes and of those they have waited for.
+fn cpu_seconds(folder: &Path) -> f64 {
+    let pids: Vec<String> = ["postgres", "ferretdb", "mongod"]
+        .iter()
+        .filter_map(|name| std::fs::read_to_string(folder.join(format!("{name}.pid"))).ok())
+        .map(|pid| pid.trim().to_owned())
+        .collect();
+    let mut ticks = 0.0;
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Some((pid, rest)) = stat.split_once(' ') else { continue };
+        let fields: Vec<&str> = rest.rsplit_once(')').map_or(rest, |(_, r)| r).split_whitespace().collect();
+        let ours = pids.iter().any(|p| p == pid);
+        if ours || fields.get(1).is_some_and(|parent| pids.iter().any(|p| p == parent)) {
+            // utime, stime; of the parents also what their ended children took.
+            let times = if ours { 11..15 } else { 11..13 };
+            ticks += fields.get(times).map_or(0.0, |t| t.iter().filter_map(|t| t.parse::<f64>().ok()).sum());
+        }
+    }
+    ticks / 100.0
+}
+
+fn own_cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, r)| r).split_whitespace().collect();
+    fields.get(11..13).map_or(0.0, |t| t.iter().filter_map(|t| t.parse::<f64>().ok()).sum::<f64>() / 100.0)
+}
