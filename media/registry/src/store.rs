@@ -110,3 +110,31 @@ delegate! {
     consume_token(digest: &str, stream: &StreamName, grants: Grant) -> bool;
     probe() -> u64;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    async fn refusal(uri_file: Option<PathBuf>) -> String {
+        let config = config::Registry { kind: RegistryKind::MongoDb, uri_file };
+        let error = Store::open(&config, Path::new("/nonexistent")).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Setting { .. }) && !error.is_retryable(), "{error:?}");
+        headwater_api::error::Chain(&error).to_string()
+    }
+
+    #[tokio::test]
+    async fn mongodb_without_a_readable_connection_string_is_a_setting_to_change() {
+        assert!(refusal(None).await.contains("registry.uri_file"));
+        assert!(
+            refusal(Some("/nonexistent/uri".into()))
+                .await
+                .contains("/nonexistent/uri holds no connection string: No such file")
+        );
+        let empty = std::env::temp_dir().join(format!("headwater-registry-uri-{}", std::process::id()));
+        std::fs::write(&empty, "\n").unwrap();
+        assert!(refusal(Some(empty.clone())).await.ends_with("holds no connection string"));
+        std::fs::remove_file(&empty).unwrap();
+    }
+}
