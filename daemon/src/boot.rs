@@ -80,20 +80,22 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
         return Err(BootError::NoSharedRegistry(plan::word(node.role)));
     }
     data_dir::prepare(&node.data_dir)?;
-    register::enter(&plan).await?;
-    let engine = Engine::prepare(program.unwrap_or_else(engine::default_program), &plan.engine)?;
+    let life = register::enter(&plan).await?;
+    let mut settings = plan.engine.clone();
+    settings.node.boot_epoch = Some(life.epoch.0);
+    let engine = Engine::prepare(program.unwrap_or_else(engine::default_program), &settings)?;
 
     let (orders, told) = watch::channel(Order::Serve);
     let (news, mut latest) = watch::channel(None);
-    let life = engine.run(told, |happened| drop(news.send_replace(Some(happened))));
+    let service = engine.run(told, |happened| drop(news.send_replace(Some(happened))));
     let group = Group::of(&plan).await;
     let (phase, phases) = watch::channel(State::Starting);
     let accompany = group.accompany(phases);
     let unwanted = notice::until_unwanted(imds.as_mut());
-    tokio::pin!(life, unwanted, accompany);
+    tokio::pin!(service, unwanted, accompany);
     let ended = loop {
         tokio::select! {
-            ended = &mut life => break ended,
+            ended = &mut service => break ended,
             () = signals.next() => {
                 let order = *orders.borrow();
                 orders.send_replace(escalate(order, &manager));
@@ -116,7 +118,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
         }
     };
     manager.stopping("leaving the registry");
-    if let Err(e) = register::leave(&plan).await {
+    if let Err(e) = register::leave(&plan, &life).await {
         log::warn!(err:% = Chain(&e); "could not leave the registry");
     }
     if *phase.borrow() == State::Draining {
