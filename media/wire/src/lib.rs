@@ -7,6 +7,7 @@ pub mod cmaf;
 pub mod codec;
 pub mod frame;
 pub mod hls;
+pub mod relay;
 pub mod rtmp;
 pub mod rtp;
 pub mod segment;

@@ -1,0 +1,311 @@
+//! The handshake: both ends prove that they know the cluster secret, and agree on a version and on keys.
+//!
+//! | message | bytes |
+//! | --- | --- |
+//! | client hello | `HWRL`, lowest version, highest version, 2 x 0, nonce (32) |
+//! | server hello | `HWRL`, version (0: none in common), 3 x 0, nonce (32), HMAC-SHA256 (32) |
+//! | client proof | HMAC-SHA256 (32) |
+//!
+//! Each HMAC is over the role of its sender and both hellos, so over both nonces: neither a recorded nor a reflected one is
+//! ever good. Keys come from the secret and the same bytes by HKDF (RFC 5869). The nonces must be random and never used
+//! again. There is no forward secrecy: who learns the secret can read what was recorded before.
+
+use std::fmt;
+
+use ring::{aead, hkdf, hmac};
+
+use super::record::Channel;
+
+/// Of each nonce.
+pub const NONCE_BYTES: usize = 32;
+/// What the dialling end sends first.
+pub const CLIENT_HELLO_BYTES: usize = HEAD_BYTES + NONCE_BYTES;
+/// What the answering end sends.
+pub const SERVER_HELLO_BYTES: usize = HEAD_BYTES + NONCE_BYTES + PROOF_BYTES;
+/// What the dialling end sends last.
+pub const PROOF_BYTES: usize = 32;
+/// A shorter secret could be guessed by whoever can reach the port.
+pub const MIN_SECRET_BYTES: usize = 16;
+
+const HEAD_BYTES: usize = 8;
+const MAGIC: &[u8; 4] = b"HWRL";
+/// The only version there is.
+const VERSION: u8 = 1;
+
+/// What all nodes of a cluster know and nobody else. Cannot be printed.
+#[derive(Clone)]
+pub struct ClusterSecret {
+    proofs: hmac::Key,
+    keys: hkdf::Prk,
+}
+
+/// Why a text is no cluster secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the cluster secret has {bytes} bytes; at least {MIN_SECRET_BYTES} are needed")]
+pub struct SecretError {
+    /// Length seen.
+    pub bytes: usize,
+}
+
+/// Why a handshake came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HelloError {
+    /// Something else than a relay is at the other end.
+    #[error("the peer does not speak the relay protocol")]
+    NotRelay,
+    /// The versions do not meet.
+    #[error("no version in common: the peer speaks {lowest} to {highest}")]
+    Version {
+        /// The peer's lowest; 0 if it did not say.
+        lowest: u8,
+        /// The peer's highest; 0 if it did not say.
+        highest: u8,
+    },
+    /// The peer does not know the cluster secret.
+    #[error("the peer does not know the cluster secret")]
+    WrongSecret,
+}
+
+impl ClusterSecret {
+    /// From the bytes that all nodes share.
+    ///
+    /// # Errors
+    /// If there are too few of them.
+    pub fn new(secret: &[u8]) -> Result<Self, SecretError> {
+        if secret.len() < MIN_SECRET_BYTES {
+            return Err(SecretError { bytes: secret.len() });
+        }
+        let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, b"headwater relay 1").extract(secret);
+        let mut proofs = [0; 32];
+        expand(&prk, &[b"proofs"], &mut proofs);
+        Ok(Self { proofs: hmac::Key::new(hmac::HMAC_SHA256, &proofs), keys: prk })
+    }
+
+    fn proof(&self, role: &[u8], client: &[u8], server: &[u8]) -> hmac::Tag {
+        let mut context = hmac::Context::with_key(&self.proofs);
+        [role, client, server].iter().for_each(|part| context.update(part));
+        context.sign()
+    }
+
+    /// Compares in constant time.
+    fn is_proof(&self, role: &[u8], client: &[u8], server: &[u8], proof: &[u8]) -> bool {
+        hmac::verify(&self.proofs, &[role, client, server].concat(), proof).is_ok()
+    }
+
+    fn channel(&self, client: &[u8], server: &[u8], dialled: bool) -> Channel {
+        let key = |from: &[u8]| {
+            let mut bytes = [0; 16 + aead::NONCE_LEN];
+            expand(&self.keys, &[b"records", from, client, server], &mut bytes);
+            bytes
+        };
+        let (ours, theirs) = if dialled { (CLIENT, SERVER) } else { (SERVER, CLIENT) };
+        Channel::new(&key(ours), &key(theirs))
+    }
+}
+
+impl fmt::Debug for ClusterSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClusterSecret(…)")
+    }
+}
+
+/// The dialling end, between its hello and the answer.
+#[derive(Debug)]
+pub struct Dial {
+    secret: ClusterSecret,
+    hello: [u8; CLIENT_HELLO_BYTES],
+}
+
+impl Dial {
+    /// Begins, with the hello to send. `nonce` must be random.
+    pub fn new(secret: &ClusterSecret, nonce: [u8; NONCE_BYTES]) -> (Self, [u8; CLIENT_HELLO_BYTES]) {
+        let mut hello = [0; CLIENT_HELLO_BYTES];
+        hello[..4].copy_from_slice(MAGIC);
+        hello[4..6].copy_from_slice(&[VERSION, VERSION]);
+        hello[HEAD_BYTES..].copy_from_slice(&nonce);
+        (Self { secret: secret.clone(), hello }, hello)
+    }
+
+    /// Takes the answer; gives the proof to send, and the channel that is good from then on.
+    ///
+    /// # Errors
+    /// See [`HelloError`]; the peer then gets no proof.
+    pub fn on_hello(self, server: &[u8; SERVER_HELLO_BYTES]) -> Result<([u8; PROOF_BYTES], Channel), HelloError> {
+        let (said, proof) = server.split_at(HEAD_BYTES + NONCE_BYTES);
+        if !said.starts_with(MAGIC) {
+            return Err(HelloError::NotRelay);
+        }
+        if !self.secret.is_proof(SERVER, &self.hello, said, proof) {
+            return Err(HelloError::WrongSecret);
+        }
+        if said[4] != VERSION {
+            return Err(HelloError::Version { lowest: said[4], highest: said[4] });
+        }
+        let mut ours = [0; PROOF_BYTES];
+        ours.copy_from_slice(self.secret.proof(CLIENT, &self.hello, said).as_ref());
+        Ok((ours, self.secret.channel(&self.hello, said, true)))
+    }
+}
+
+/// The answering end, between its hello and the proof.
+#[derive(Debug)]
+pub struct Answer {
+    secret: ClusterSecret,
+    client: [u8; CLIENT_HELLO_BYTES],
+    server: [u8; HEAD_BYTES + NONCE_BYTES],
+    peer_versions: (u8, u8),
+}
+
+impl Answer {
+    /// Takes a hello; gives the one to send back, which must be sent even if [`Answer::on_proof`] can only refuse. `nonce`
+    /// must be random.
+    ///
+    /// # Errors
+    /// If it is no hello.
+    pub fn new(
+        secret: &ClusterSecret,
+        nonce: [u8; NONCE_BYTES],
+        client: &[u8; CLIENT_HELLO_BYTES],
+    ) -> Result<(Self, [u8; SERVER_HELLO_BYTES]), HelloError> {
+        if !client.starts_with(MAGIC) {
+            return Err(HelloError::NotRelay);
+        }
+        let peer_versions = (client[4], client[5]);
+        let meets = (peer_versions.0..=peer_versions.1).contains(&VERSION);
+        let mut server = [0; HEAD_BYTES + NONCE_BYTES];
+        server[..4].copy_from_slice(MAGIC);
+        server[4] = if meets { VERSION } else { 0 };
+        server[HEAD_BYTES..].copy_from_slice(&nonce);
+        let mut hello = [0; SERVER_HELLO_BYTES];
+        hello[..server.len()].copy_from_slice(&server);
+        hello[server.len()..].copy_from_slice(secret.proof(SERVER, client, &server).as_ref());
+        Ok((Self { secret: secret.clone(), client: *client, server, peer_versions }, hello))
+    }
+
+    /// Takes the proof; gives the channel.
+    ///
+    /// # Errors
+    /// If the peer does not know the secret, or the versions do not meet.
+    pub fn on_proof(self, proof: &[u8; PROOF_BYTES]) -> Result<Channel, HelloError> {
+        if self.server[4] != VERSION {
+            let (lowest, highest) = self.peer_versions;
+            return Err(HelloError::Version { lowest, highest });
+        }
+        if !self.secret.is_proof(CLIENT, &self.client, &self.server, proof) {
+            return Err(HelloError::WrongSecret);
+        }
+        Ok(self.secret.channel(&self.client, &self.server, false))
+    }
+}
+
+fn expand(prk: &hkdf::Prk, info: &[&[u8]], out: &mut [u8]) {
+    struct Length(usize);
+    impl hkdf::KeyType for Length {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+    prk.expand(info, Length(out.len()))
+        .and_then(|okm| okm.fill(out))
+        .expect("at most 32 bytes, far below the limit of 255 hashes");
+}
+
+const CLIENT: &[u8] = b"client";
+const SERVER: &[u8] = b"server";
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+
+    fn secret(text: &str) -> ClusterSecret {
+        ClusterSecret::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn two_ends_that_know_the_secret_get_channels_that_fit() {
+        let secret = secret("a secret of the cluster");
+        let (dial, hello) = Dial::new(&secret, [1; 32]);
+        let (answer, hello) = Answer::new(&secret, [2; 32], &hello).unwrap();
+        let (proof, mut edge) = dial.on_hello(&hello).unwrap();
+        let mut origin = answer.on_proof(&proof).unwrap();
+        for (from, to) in [(&mut edge.seal, &mut origin.open), (&mut origin.seal, &mut edge.open)] {
+            let mut wire = BytesMut::new();
+            from.record(&mut wire, |out| out.extend_from_slice(b"hello"));
+            to.buffer().extend_from_slice(&wire);
+            assert_eq!(&to.next().unwrap().unwrap()[..], b"hello");
+        }
+    }
+
+    #[test]
+    fn whoever_does_not_know_the_secret_is_found_out_on_either_side() {
+        let (right, wrong) = (secret("a secret of the cluster"), secret("another secret, as long"));
+        let (dial, hello) = Dial::new(&right, [1; 32]);
+        let (_, from_stranger) = Answer::new(&wrong, [2; 32], &hello).unwrap();
+        assert_eq!(dial.on_hello(&from_stranger).unwrap_err(), HelloError::WrongSecret);
+        let (answer, _) = Answer::new(&right, [2; 32], &hello).unwrap();
+        assert_eq!(answer.on_proof(&[0; 32]).unwrap_err(), HelloError::WrongSecret);
+    }
+
+    #[test]
+    fn a_recorded_handshake_is_worth_nothing_against_a_new_nonce() {
+        let secret = secret("a secret of the cluster");
+        let (dial, hello) = Dial::new(&secret, [1; 32]);
+        let (answer, server) = Answer::new(&secret, [2; 32], &hello).unwrap();
+        let (proof, _) = dial.on_hello(&server).unwrap();
+        assert!(answer.on_proof(&proof).is_ok());
+        let (again, _) = Answer::new(&secret, [3; 32], &hello).unwrap();
+        assert_eq!(again.on_proof(&proof).unwrap_err(), HelloError::WrongSecret);
+        let (later, _) = Dial::new(&secret, [4; 32]);
+        assert_eq!(later.on_hello(&server).unwrap_err(), HelloError::WrongSecret);
+    }
+
+    #[test]
+    fn a_proof_cannot_be_reflected() {
+        let secret = secret("a secret of the cluster");
+        let (_, hello) = Dial::new(&secret, [1; 32]);
+        let (answer, server) = Answer::new(&secret, [2; 32], &hello).unwrap();
+        let reflected = server[SERVER_HELLO_BYTES - PROOF_BYTES..].try_into().unwrap();
+        assert_eq!(answer.on_proof(&reflected).unwrap_err(), HelloError::WrongSecret);
+    }
+
+    #[test]
+    fn any_flipped_bit_of_the_hellos_is_noticed() {
+        let secret = secret("a secret of the cluster");
+        for byte in 0..CLIENT_HELLO_BYTES {
+            let (dial, mut hello) = Dial::new(&secret, [1; 32]);
+            hello[byte] ^= 1;
+            let refused = match Answer::new(&secret, [2; 32], &hello) {
+                Ok((_, server)) => dial.on_hello(&server).is_err(),
+                Err(_) => true,
+            };
+            assert!(refused, "byte {byte}");
+        }
+        for byte in 0..SERVER_HELLO_BYTES {
+            let (dial, hello) = Dial::new(&secret, [1; 32]);
+            let (_, mut server) = Answer::new(&secret, [2; 32], &hello).unwrap();
+            server[byte] ^= 1;
+            assert!(dial.on_hello(&server).is_err(), "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn versions_that_do_not_meet_are_told_apart_from_a_wrong_secret() {
+        let secret = secret("a secret of the cluster");
+        let (_, mut hello) = Dial::new(&secret, [1; 32]);
+        hello[4..6].copy_from_slice(&[2, 3]);
+        let (answer, server) = Answer::new(&secret, [2; 32], &hello).unwrap();
+        assert_eq!(server[4], 0);
+        assert_eq!(answer.on_proof(&[0; 32]).unwrap_err(), HelloError::Version { lowest: 2, highest: 3 });
+        // An edge of that later version: it is told with a proof that it can trust.
+        let later = Dial { secret, hello };
+        assert_eq!(later.on_hello(&server).unwrap_err(), HelloError::Version { lowest: 0, highest: 0 });
+    }
+
+    #[test]
+    fn a_secret_is_long_enough_and_never_printed() {
+        assert_eq!(ClusterSecret::new(b"short").unwrap_err(), SecretError { bytes: 5 });
+        assert_eq!(format!("{:?}", secret("a secret of the cluster")), "ClusterSecret(…)");
+    }
+}

@@ -1,0 +1,111 @@
+//! Every message survives the way there; no bytes at all make the reader panic.
+
+use bytes::{Bytes, BytesMut};
+
+use super::{EndReason, Media, Message, MessageError, Messages, Refusal};
+use crate::segment::Segment;
+use crate::{AudioTrack, Codec, MediaKind, MediaTime, Track, VideoTrack};
+
+fn one_of_each() -> Vec<Message> {
+    let video = Track {
+        codec: Codec::H264,
+        config: Bytes::from_static(&[1, 66, 0, 31, 255]),
+        codec_string: Some("avc1.42001f".to_owned()),
+        video: Some(VideoTrack { width: 1_280, height: 720, reorder_frames: Some(0) }),
+        audio: None,
+    };
+    let audio = Track {
+        codec: Codec::Aac,
+        config: Bytes::from_static(&[0x11, 0x90]),
+        codec_string: None,
+        video: None,
+        audio: Some(AudioTrack { sample_rate_hz: 48_000, channels: 2, samples_per_frame: 1_024 }),
+    };
+    vec![
+        Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned() },
+        Message::Accepted { life: 1_764_000_000_123, protocol: "rtmp".to_owned() },
+        Message::Refused(Refusal::NotFound),
+        Message::Refused(Refusal::Full),
+        Message::Refused(Refusal::Draining),
+        Message::Track { track: video, b_frames: true },
+        Message::Track { track: audio, b_frames: false },
+        Message::Frame(Media {
+            kind: MediaKind::Video,
+            key: true,
+            dts: MediaTime::from_ms(-5),
+            pts: MediaTime::from_ms(40),
+            segment: Segment { number: 7, start: MediaTime::from_ms(-5) },
+            after_gap: true,
+            payload: Bytes::from_static(b"picture"),
+        }),
+        Message::Notice { code: "b_frames".to_owned(), message: "Turn them off.".to_owned() },
+        Message::KeyFrame,
+        Message::Ping(1),
+        Message::Pong(u64::MAX),
+        Message::End(EndReason::Stream),
+        Message::End(EndReason::Draining),
+        Message::End(EndReason::Idle),
+    ]
+}
+
+fn read_all(bytes: &[u8]) -> Result<Vec<Message>, MessageError> {
+    let mut messages = Messages::new(Bytes::copy_from_slice(bytes));
+    let mut all = Vec::new();
+    while let Some(message) = messages.next()? {
+        all.push(message);
+    }
+    Ok(all)
+}
+
+fn written() -> BytesMut {
+    let mut out = BytesMut::new();
+    one_of_each().iter().for_each(|m| m.write(&mut out));
+    out
+}
+
+#[test]
+fn every_message_comes_out_as_it_went_in() {
+    assert_eq!(read_all(&written()), Ok(one_of_each()));
+}
+
+#[test]
+fn the_bytes_of_version_1_stay_what_they_are() {
+    let mut out = BytesMut::new();
+    Message::Subscribe { app: "live".to_owned(), stream_id: "a".to_owned() }.write(&mut out);
+    Message::Ping(258).write(&mut out);
+    assert_eq!(&out[..], b"\x01\0\0\0\x09\0\x04live\0\x01a\x03\0\0\0\x08\0\0\0\0\0\0\x01\x02");
+    assert_eq!(crc32fast::hash(&written()), 3_603_502_856, "of one message of each kind");
+}
+
+#[test]
+fn no_prefix_and_no_flipped_bit_makes_the_reader_panic() {
+    let bytes = written();
+    for len in 0..bytes.len() {
+        let _ = read_all(&bytes[..len]);
+    }
+    for byte in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut changed = bytes.to_vec();
+            changed[byte] ^= 1 << bit;
+            let _ = read_all(&changed);
+        }
+    }
+}
+
+#[test]
+fn a_kind_that_is_not_known_is_left_out() {
+    let mut out = BytesMut::new();
+    out.extend_from_slice(&[200, 0, 0, 0, 2, 9, 9]);
+    Message::KeyFrame.write(&mut out);
+    assert_eq!(read_all(&out), Ok(vec![Message::KeyFrame]));
+}
+
+#[test]
+fn fields_beyond_their_limits_are_refused() {
+    let mut name = vec![1, 0, 0, 0, 70, 0, 65];
+    name.extend_from_slice(&[b'a'; 68]);
+    assert_eq!(read_all(&name), Err(MessageError::TooLong { len: 65, limit: 64 }));
+    assert_eq!(read_all(&[2, 0, 0, 0, 1, 0]), Err(MessageError::Surplus(1)));
+    assert_eq!(read_all(&[2, 255, 255, 255, 255]), Err(MessageError::Short));
+    assert_eq!(read_all(&[17, 0, 0, 0, 1, 77]), Err(MessageError::Unknown { what: "refusal", code: 77 }));
+}

@@ -1,0 +1,46 @@
+//! Reads fields from a message; whatever is missing or wrong is an error.
+
+use bytes::{Buf as _, Bytes};
+
+use super::message::MessageError;
+
+/// What is left of one message.
+pub(super) struct Reader(pub(super) Bytes);
+
+impl Reader {
+    pub(super) fn u8(&mut self) -> Result<u8, MessageError> {
+        self.0.try_get_u8().map_err(|_| MessageError::Short)
+    }
+
+    pub(super) fn u16(&mut self) -> Result<u16, MessageError> {
+        self.0.try_get_u16().map_err(|_| MessageError::Short)
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, MessageError> {
+        self.0.try_get_u32().map_err(|_| MessageError::Short)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, MessageError> {
+        self.0.try_get_u64().map_err(|_| MessageError::Short)
+    }
+
+    pub(super) fn i64(&mut self) -> Result<i64, MessageError> {
+        self.0.try_get_i64().map_err(|_| MessageError::Short)
+    }
+
+    pub(super) fn bytes(&mut self, len: usize) -> Result<Bytes, MessageError> {
+        if self.0.len() < len {
+            return Err(MessageError::Short);
+        }
+        Ok(self.0.split_to(len))
+    }
+
+    /// A text of at most `limit` bytes behind its length of 2 bytes.
+    pub(super) fn text(&mut self, limit: usize) -> Result<String, MessageError> {
+        let len = usize::from(self.u16()?);
+        if len > limit {
+            return Err(MessageError::TooLong { len, limit });
+        }
+        String::from_utf8(self.bytes(len)?.into()).map_err(|_| MessageError::NotText)
+    }
+}

@@ -1,0 +1,229 @@
+//! Sealed records: AES-128-GCM, numbered, so that none can be read, changed, left out, repeated or reordered.
+//!
+//! | bytes | what |
+//! | --- | --- |
+//! | 4 | length of the rest, big endian |
+//! | n | messages, encrypted |
+//! | 16 | tag; the length is authenticated with it |
+//!
+//! The nonce is the direction's base XOR the record's number (as in RFC 8446 §5.3).
+
+use std::fmt;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use ring::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+
+/// What a record may hold, its tag included. An origin's frames are bounded by their own protocols below this.
+pub const MAX_RECORD_BYTES: usize = (16 << 20) + 4_096;
+
+const HEAD_BYTES: usize = 4;
+const TAG_BYTES: usize = 16;
+/// Read at least so much at once.
+const READ_BYTES: usize = 16 << 10;
+
+/// Why a byte stream cannot be followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Longer than allowed, or too short to be one.
+    #[error("a record of {bytes} bytes; {TAG_BYTES} to {MAX_RECORD_BYTES} are allowed")]
+    Length {
+        /// Length seen.
+        bytes: usize,
+    },
+    /// It was not sealed by the peer, or not as the next one.
+    #[error("record {number} is not authentic")]
+    Forged {
+        /// Counted from 0 on this connection.
+        number: u64,
+    },
+}
+
+/// Both directions of one connection.
+#[derive(Debug)]
+pub struct Channel {
+    /// What this end sends.
+    pub seal: Sealer,
+    /// What it receives.
+    pub open: Opener,
+}
+
+impl Channel {
+    pub(super) fn new(ours: &[u8; 16 + NONCE_LEN], theirs: &[u8; 16 + NONCE_LEN]) -> Self {
+        Self {
+            seal: Sealer(Numbered::new(ours)),
+            open: Opener { keys: Numbered::new(theirs), buffer: BytesMut::new() },
+        }
+    }
+}
+
+struct Numbered {
+    key: LessSafeKey,
+    base: [u8; NONCE_LEN],
+    number: u64,
+}
+
+impl Numbered {
+    fn new(material: &[u8; 16 + NONCE_LEN]) -> Self {
+        let (key, iv) = material.split_at(16);
+        let key = UnboundKey::new(&AES_128_GCM, key).expect("16 bytes are a key of AES-128");
+        let mut base = [0; NONCE_LEN];
+        base.copy_from_slice(iv);
+        Self { key: LessSafeKey::new(key), base, number: 0 }
+    }
+
+    /// A number is used once; at a record a nanosecond they last 584 years.
+    fn nonce(&mut self) -> Nonce {
+        let mut nonce = self.base;
+        for (byte, of_number) in nonce[NONCE_LEN - 8..].iter_mut().zip(self.number.to_be_bytes()) {
+            *byte ^= of_number;
+        }
+        self.number = self.number.wrapping_add(1);
+        Nonce::assume_unique_for_key(nonce)
+    }
+}
+
+/// Seals what is sent.
+pub struct Sealer(Numbered);
+
+impl Sealer {
+    /// Appends a record to `out`; `write` appends its content, at most [`MAX_RECORD_BYTES`] less 16.
+    pub fn record(&mut self, out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
+        let begin = out.len();
+        out.extend_from_slice(&[0; HEAD_BYTES]);
+        write(out);
+        let head = ((out.len() - begin - HEAD_BYTES + TAG_BYTES) as u32).to_be_bytes();
+        out[begin..begin + HEAD_BYTES].copy_from_slice(&head);
+        let nonce = self.0.nonce();
+        let tag = self
+            .0
+            .key
+            .seal_in_place_separate_tag(nonce, Aad::from(head), &mut out[begin + HEAD_BYTES..])
+            .expect("a record is far below the limit of AES-GCM, 64 GiB");
+        out.extend_from_slice(tag.as_ref());
+    }
+}
+
+/// Opens what is received.
+pub struct Opener {
+    keys: Numbered,
+    buffer: BytesMut,
+}
+
+impl Opener {
+    /// Where received bytes are appended. Has room for what is missing of the record that has begun.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        let missing = self.missing().unwrap_or(0);
+        if self.buffer.capacity() - self.buffer.len() < missing.clamp(1, READ_BYTES) {
+            self.buffer.reserve(missing.max(READ_BYTES));
+        }
+        &mut self.buffer
+    }
+
+    /// Bytes that the record that has begun still needs, bounded by its limit.
+    fn missing(&self) -> Option<usize> {
+        let head = self.buffer.first_chunk::<HEAD_BYTES>()?;
+        let whole = HEAD_BYTES + (u32::from_be_bytes(*head) as usize).min(MAX_RECORD_BYTES);
+        Some(whole.saturating_sub(self.buffer.len()))
+    }
+
+    /// The content of the next record, or `None` if more bytes are needed.
+    ///
+    /// # Errors
+    /// The connection is worth nothing after one.
+    pub fn next(&mut self) -> Result<Option<Bytes>, RecordError> {
+        let Some(head) = self.buffer.first_chunk::<HEAD_BYTES>().copied() else { return Ok(None) };
+        let bytes = u32::from_be_bytes(head) as usize;
+        if !(TAG_BYTES..=MAX_RECORD_BYTES).contains(&bytes) {
+            return Err(RecordError::Length { bytes });
+        }
+        if self.buffer.len() < HEAD_BYTES + bytes {
+            return Ok(None);
+        }
+        self.buffer.advance(HEAD_BYTES);
+        let mut record = self.buffer.split_to(bytes);
+        let number = self.keys.number;
+        let nonce = self.keys.nonce();
+        let opened = self.keys.key.open_in_place(nonce, Aad::from(head), &mut record);
+        let plain = opened.map_err(|_| RecordError::Forged { number })?.len();
+        record.truncate(plain);
+        Ok(Some(record.freeze()))
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer").field("number", &self.0.number).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opener").field("number", &self.keys.number).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Sealer, Opener) {
+        let ends = [Channel::new(&[1; 28], &[2; 28]), Channel::new(&[2; 28], &[1; 28])];
+        let [a, b] = ends;
+        (a.seal, b.open)
+    }
+
+    #[test]
+    fn records_come_out_as_they_went_in_however_they_are_cut() {
+        let (mut seal, mut open) = pair();
+        let mut wire = BytesMut::new();
+        for n in 0..3_u8 {
+            seal.record(&mut wire, |out| out.extend_from_slice(&vec![n; 1_000 * usize::from(n)]));
+        }
+        let mut got = Vec::new();
+        for byte in wire {
+            open.buffer().extend_from_slice(&[byte]);
+            got.extend(open.next().unwrap().map(|r| (r.len(), r.first().copied())));
+        }
+        assert_eq!(got, [(0, None), (1_000, Some(1)), (2_000, Some(2))]);
+    }
+
+    #[test]
+    fn a_record_that_is_changed_repeated_or_out_of_order_is_refused() {
+        let mut records = Vec::new();
+        let (mut seal, _) = pair();
+        for n in 0..2_u8 {
+            let mut wire = BytesMut::new();
+            seal.record(&mut wire, |out| out.extend_from_slice(&[n; 10]));
+            records.push(wire);
+        }
+        let check = |bytes: &[&[u8]]| {
+            let (_, mut open) = pair();
+            bytes.iter().for_each(|b| open.buffer().extend_from_slice(b));
+            loop {
+                match open.next() {
+                    Ok(Some(_)) => {}
+                    end => return end,
+                }
+            }
+        };
+        assert_eq!(check(&[&records[0], &records[1]]), Ok(None));
+        assert_eq!(check(&[&records[0], &records[0]]), Err(RecordError::Forged { number: 1 }));
+        assert_eq!(check(&[&records[1]]), Err(RecordError::Forged { number: 0 }));
+        for byte in 4..records[0].len() {
+            let mut changed = records[0].to_vec();
+            changed[byte] ^= 0x10;
+            assert_eq!(check(&[&changed]), Err(RecordError::Forged { number: 0 }), "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_refused_before_anything_is_kept_for_it() {
+        let (_, mut open) = pair();
+        open.buffer().extend_from_slice(&u32::MAX.to_be_bytes());
+        assert!(open.buffer().capacity() <= HEAD_BYTES + 2 * MAX_RECORD_BYTES);
+        assert_eq!(open.next(), Err(RecordError::Length { bytes: u32::MAX as usize }));
+        let (_, mut open) = pair();
+        open.buffer().extend_from_slice(&[0, 0, 0, 3]);
+        assert_eq!(open.next(), Err(RecordError::Length { bytes: 3 }));
+    }
+}
