@@ -197,17 +197,23 @@ impl Default for Webrtc {
     }
 }
 
-/// Links between nodes. This version reads and checks the section, but opens no relay.
+/// Links between nodes; opened only if there is a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Relay {
     /// TCP address, inside the VPC only.
     pub listen: SocketAddr,
+    /// File with the secret that all nodes of the cluster share, at least 16 bytes. Without it a node is alone.
+    pub secret_file: Option<PathBuf>,
+    /// Relays to ask for streams that are not here, instead of the registry. For a few nodes without a database.
+    pub origins: Vec<SocketAddr>,
+    /// Edges and streams at most: one connection per stream and edge; one more is closed at once.
+    pub max_connections: NonZeroUsize,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Self { listen: any(5000) }
+        Self { listen: any(5000), secret_file: None, origins: Vec::new(), max_connections: nzu(4_000) }
     }
 }
 

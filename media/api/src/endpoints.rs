@@ -22,6 +22,9 @@ pub struct Endpoints {
     pub rtmp: SocketAddr,
     /// RTMPS, if a certificate is configured.
     pub rtmps: Option<SocketAddr>,
+    /// Relay, if there is a cluster secret.
+    #[serde(default)]
+    pub relay: Option<SocketAddr>,
     /// WebRTC UDP ports, one per worker.
     pub webrtc: Vec<u16>,
     /// `/livez`, `/readyz`, `/metrics`.

@@ -3,12 +3,13 @@
 //! The only file that knows every room. It must hold no behaviour of its own.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_api::Config;
 use headwater_api::endpoints::{self, Endpoints};
 use headwater_api::error::Chain;
-use headwater_registry::{Registry as _, RegistryError, Store};
+use headwater_registry::{Registry as _, RegistryError, Store, Timing};
 use headwater_wire::MediaTime;
 use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
@@ -16,8 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apps::Apps;
 use crate::gateway::hls::Hls;
+use crate::cluster::{Cluster, Fixed, Identity};
+use crate::gateway::relay::{self, Locate, SecretFileError};
 use crate::gateway::{rtmp, webrtc};
-use crate::hub::{Hub, Limits};
+use crate::hub::{Hub, Limits, Owners};
 use crate::listen::ListenError;
 use crate::{http, tls, transcode};
 
@@ -41,6 +44,9 @@ pub enum StartError {
     /// A WebRTC port is taken.
     #[error("could not open the WebRTC ports")]
     Webrtc(#[source] std::io::Error),
+    /// The cluster secret cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
     /// The registry cannot be used.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -57,6 +63,7 @@ pub struct Engine {
     rtmp: rtmp::Server,
     webrtc: webrtc::Gateway,
     registry: Store,
+    relay: Option<Joined>,
     drain: CancellationToken,
 }
 
@@ -76,7 +83,8 @@ impl Engine {
         let webrtc = webrtc::Gateway::bind(&config.webrtc, &config.node.addresses).map_err(StartError::Webrtc)?;
         let health = http::Server::bind_plain("health", config.health.listen, http::MAX_HEALTH_CONNECTIONS)?;
         let hub = Hub::with_transcoder(limits(&config), Some(Box::new(transcode::Audio)));
-        Ok(Self { config, hub, apps, http, health, rtmp, webrtc, registry, drain: CancellationToken::new() })
+        let relay = join(&config, &hub, &registry)?;
+        Ok(Self { config, hub, apps, http, health, rtmp, webrtc, registry, relay, drain: CancellationToken::new() })
     }
 
     /// Cancel it to begin the drain.
@@ -91,6 +99,7 @@ impl Engine {
             https: self.http.tls_local_addr(),
             rtmp: self.rtmp.local_addr(),
             rtmps: self.rtmp.tls_local_addr(),
+            relay: self.relay.as_ref().map(|joined| joined.server.local_addr()),
             webrtc: self.webrtc.ports(),
             health: self.health.local_addr(),
         }
@@ -100,7 +109,7 @@ impl Engine {
     pub async fn run(self) {
         let endpoints = self.endpoints();
         // The registry stays open, and so locked, as long as the engine serves.
-        let Self { config, hub, apps, http, health, rtmp, webrtc, registry: _registry, drain } = self;
+        let Self { config, hub, apps, http, health, rtmp, webrtc, registry: _registry, relay, drain } = self;
         let mut tasks: JoinSet<()> = JoinSet::new();
         let deadline = Duration::from_millis(u64::from(config.node.drain_ms.get()));
         let mut metrics = Registry::default();
@@ -111,9 +120,18 @@ impl Engine {
         webrtc.whep().metrics().register(ours);
         http.metrics().register(ours);
         let pulses: Vec<(&'static str, http::Pulse)> = vec![("webrtc", Box::new(webrtc.pulse()))];
+        if let Some(joined) = &relay {
+            joined.puller.metrics().register(ours);
+        }
         let answers = http::Health { endpoints: endpoints.clone(), drain: drain.clone(), pulses, metrics };
         // Health answers to the very end, so that a drain can be watched; the process ends it.
         let watched = tokio::spawn(health.run(answers.router(), CancellationToken::new(), deadline));
+        if let Some(Joined { server, puller, cluster }) = relay {
+            tasks.spawn(server.run(hub.clone(), puller, drain.clone()));
+            if let Some(cluster) = cluster {
+                tasks.spawn(cluster.run(drain.clone()));
+            }
+        }
         tasks.spawn(rtmp.run(hub.clone(), apps.clone(), drain.clone()));
         let router = http::router(http::State::new(http::Parts {
             hub,
@@ -150,10 +168,36 @@ impl Engine {
     }
 }
 
+/// What a node has that is not alone.
+#[derive(Debug)]
+struct Joined {
+    server: relay::Server,
+    puller: relay::Relay,
+    cluster: Option<Cluster<Store>>,
+}
+
+/// Joins the cluster that the configuration names, if it names one.
+fn join(config: &Config, hub: &Hub, registry: &Store) -> Result<Option<Joined>, StartError> {
+    let Some(file) = &config.relay.secret_file else { return Ok(None) };
+    let secret = relay::read_secret(file)?;
+    let server = relay::Server::bind(&config.relay)?;
+    let asks_registry = config.relay.origins.is_empty() && matches!(registry, Store::MongoDb(_));
+    let identity = Identity::of(&config.node, server.local_addr());
+    let cluster = asks_registry.then(|| Cluster::new(registry.clone(), identity, Timing::default()));
+    let locate: Arc<dyn Locate> = match &cluster {
+        Some(cluster) => Arc::new(cluster.clone()),
+        None => Arc::new(Fixed::new(config.relay.origins.clone())),
+    };
+    let puller = relay::Relay::new(secret, locate, relay::Timing::default());
+    hub.join(Box::new(puller.clone()), cluster.clone().map(|cluster| Box::new(cluster) as Box<dyn Owners>));
+    Ok(Some(Joined { server, puller, cluster }))
+}
+
 fn limits(config: &Config) -> Limits {
     Limits {
         streams: config.node.max_streams.get(),
         segment: MediaTime::from_ms(i64::from(config.hls.segment_ms.get())),
+        history_segments: usize::try_from(config.hls.window.get()).unwrap_or(usize::MAX).saturating_add(2),
         ..Limits::default()
     }
 }

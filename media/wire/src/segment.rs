@@ -11,11 +11,22 @@ use crate::{Frame, MediaKind, MediaTime, Track};
 /// The segment a frame belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// Counted from 0 since the stream's beginning.
+    /// Counted up from that of the stream's first segment, see [`first_number`].
     pub number: u64,
     /// Decoding time of its first frame: who has not seen a frame of that time has not seen the whole segment.
     pub start: MediaTime,
 }
+
+/// Number of the first segment of a stream that began at this Unix time in milliseconds: seconds since 2025.
+///
+/// Segments last longer than a second, so the numbers of a later life of the same stream are greater than all before it,
+/// on whatever node it lives, and a playlist that goes on with the later life never counts backwards.
+pub const fn first_number(life: u64) -> u64 {
+    life.saturating_sub(YEAR_2025_MS) / 1_000
+}
+
+/// 2025-01-01T00:00:00Z.
+const YEAR_2025_MS: u64 = 1_735_689_600_000;
 
 /// Numbers the segments of one stream.
 #[derive(Debug, Clone)]
@@ -32,7 +43,12 @@ pub struct Clock {
 impl Clock {
     /// `target`: segments are at least this long (their last frame interval apart), but end at key frames only.
     pub fn new(target: MediaTime) -> Self {
-        Self { target, start: None, number: 0, has_video: false, configuration: None }
+        Self::starting_at(0, target)
+    }
+
+    /// The same with another number for the first segment.
+    pub fn starting_at(number: u64, target: MediaTime) -> Self {
+        Self { target, start: None, number, has_video: false, configuration: None }
     }
 
     /// The segment that `frame` belongs to.

@@ -1,5 +1,6 @@
 //! Protocols: bytes to frames (`publish`), frames to bytes (`play`). One folder per protocol; none names another.
 
 pub mod hls;
+pub mod relay;
 pub mod rtmp;
 pub mod webrtc;

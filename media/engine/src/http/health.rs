@@ -103,6 +103,7 @@ mod tests {
         let drain = CancellationToken::new();
         drain.cancel();
         let endpoints = Endpoints {
+            relay: None,
             pid: 1,
             http: nowhere,
             https: None,

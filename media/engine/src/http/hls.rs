@@ -48,8 +48,18 @@ async fn beside(
         let name = stream_name(&state, &app, stem)?;
         // A stream may be called `a_adaptive`; if it is not there, the multivariant playlist of `a` is meant.
         let (name, form) = match stem.strip_suffix("_adaptive") {
-            Some(id) if state.hub.stream(&name).is_none() => (stream_name(&state, &app, id)?, Form::Multivariant),
-            _ => (name, Form::Beside),
+            Some(id) => {
+                let plain = stream_name(&state, &app, id)?;
+                // Asked in this order, the common case costs no look-up elsewhere.
+                if state.hub.stream(&name).is_none()
+                    && (state.hub.find(&plain).await.is_some() || state.hub.find(&name).await.is_none())
+                {
+                    (plain, Form::Multivariant)
+                } else {
+                    (name, Form::Beside)
+                }
+            }
+            None => (name, Form::Beside),
         };
         playlist(&state, &name, form, query.as_deref(), viewer).await
     };

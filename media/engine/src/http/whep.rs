@@ -37,7 +37,7 @@ async fn answer(state: &State, app: &str, id: &str, request: Request) -> Result<
     }
     let Small(body) = <Small as axum::extract::FromRequest<()>>::from_request(request, &()).await?;
     let sdp = std::str::from_utf8(&body).map_err(|_| Problem::new(Code::BadSdp, "The offer is not text."))?;
-    let stream = state.hub.stream(&name).ok_or_else(|| Problem::stream_not_found(&name))?;
+    let stream = state.hub.find(&name).await.ok_or_else(|| Problem::stream_not_found(&name))?;
     let answer = state.whep.offer(&state.hub, &stream, sdp).await?;
     let location = format!("/{app}/whep/{id}/{}", answer.session);
     let location = HeaderValue::try_from(location).map_err(|_| Problem::new(Code::Internal, "This should not be."))?;

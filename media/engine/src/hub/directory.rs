@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use headwater_api::StreamName;
 use headwater_wire::{Codec, MediaTime};
 
+use super::elsewhere::{Elsewhere, Owners};
 use super::rendition::{TranscodeError, Transcoder};
 use super::stream::{Producer, Stream};
 
@@ -21,12 +22,14 @@ pub struct Limits {
     pub depth_bytes: usize,
     /// Target duration of a segment.
     pub segment: MediaTime,
+    /// Finished segments kept for nodes that join a stream late, within the two depths above.
+    pub history_segments: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         // 2,000 frames hold a key group of 20 s at 60 pictures and 43 sounds a second; 32 MiB hold 12 s at 20 Mbit/s.
-        Self { streams: 1_000, depth_frames: 2_000, depth_bytes: 32 << 20, segment: MediaTime::from_ms(2_000) }
+        Self { streams: 1_000, depth_frames: 2_000, depth_bytes: 32 << 20, segment: MediaTime::from_ms(2_000), history_segments: 8 }
     }
 }
 
@@ -36,6 +39,14 @@ pub enum PublishError {
     /// Somebody else publishes under this name.
     #[error("stream {0} is already live")]
     AlreadyLive(StreamName),
+    /// Somebody else publishes under this name on another node.
+    #[error("stream {name} is already live on node {node}")]
+    LiveElsewhere {
+        /// The stream.
+        name: StreamName,
+        /// The node's id.
+        node: String,
+    },
     /// The node is full.
     #[error("this node already carries {limit} streams")]
     Full {
@@ -52,7 +63,12 @@ pub struct Hub(Arc<Inner>);
 struct Inner {
     limits: Limits,
     next_epoch: AtomicU64,
+    /// Published here.
     streams: Mutex<HashMap<StreamName, Arc<Stream>>>,
+    /// Published elsewhere. Apart, so that a publisher can come here while viewers here still watch from there.
+    relayed: Mutex<HashMap<StreamName, Arc<Stream>>>,
+    elsewhere: OnceLock<Box<dyn Elsewhere>>,
+    owners: OnceLock<Box<dyn Owners>>,
     transcoder: Option<Box<dyn Transcoder>>,
     /// Live renditions, by the epoch of their source.
     renditions: Mutex<HashMap<(u64, Codec), Arc<Stream>>>,
@@ -70,9 +86,27 @@ impl Hub {
             limits,
             next_epoch: AtomicU64::new(1),
             streams: Mutex::default(),
+            relayed: Mutex::default(),
+            elsewhere: OnceLock::new(),
+            owners: OnceLock::new(),
             transcoder,
             renditions: Mutex::default(),
         }))
+    }
+
+    /// Joins a cluster. Once, before anybody publishes or watches; a second time changes nothing.
+    pub fn join(&self, elsewhere: Box<dyn Elsewhere>, owners: Option<Box<dyn Owners>>) {
+        // Only the first counts, and what was given later is dropped.
+        let _ = self.0.elsewhere.set(elsewhere);
+        if let Some(owners) = owners {
+            let _ = self.0.owners.set(owners);
+        }
+    }
+
+    /// Finished segments that a stream with viewers keeps, so that nodes which join it late can serve what others list.
+    /// 0 on a node that is alone.
+    pub fn history_segments(&self) -> usize {
+        if self.0.elsewhere.get().is_some() { self.0.limits.history_segments } else { 0 }
     }
 
     /// The rendition of `source` in `codec`: the one there is, or a new one. It lives until the source ends or nobody
@@ -92,7 +126,7 @@ impl Hub {
         let limits = self.0.limits;
         let epoch = self.0.next_epoch.fetch_add(1, Ordering::Relaxed);
         let depth = (limits.depth_frames, limits.depth_bytes);
-        let stream = Arc::new(Stream::new(source.name().clone(), epoch, "transcode", depth));
+        let stream = Arc::new(Stream::new(source.name().clone(), epoch, "transcode", depth, None));
         let producer = Producer::new(
             Arc::clone(&stream),
             limits.segment,
@@ -108,8 +142,39 @@ impl Hub {
     /// # Errors
     /// If the name is taken or the hub is full.
     pub fn publish(&self, name: &StreamName, protocol: &'static str) -> Result<Producer, PublishError> {
+        self.insert(&self.0.streams, name, protocol, None)
+    }
+
+    /// Begins a stream whose name no other node of the cluster may have. Waits for the cluster's answer, seconds at most.
+    ///
+    /// # Errors
+    /// If the name is taken here or elsewhere, or the hub is full.
+    pub async fn publish_owned(&self, name: &StreamName, protocol: &'static str) -> Result<Producer, PublishError> {
+        let mut producer = self.publish(name, protocol)?;
+        if let Some(owners) = self.0.owners.get() {
+            let claim = owners.claim(producer.stream()).await?;
+            producer.hold(claim);
+        }
+        Ok(producer)
+    }
+
+    /// Begins a stream that is published on another node; `life` is when it began there.
+    ///
+    /// # Errors
+    /// If it is relayed already, or the hub is full.
+    pub fn publish_relayed(&self, name: &StreamName, life: u64) -> Result<Producer, PublishError> {
+        self.insert(&self.0.relayed, name, "relay", Some(life))
+    }
+
+    fn insert(
+        &self,
+        table: &Table,
+        name: &StreamName,
+        protocol: &'static str,
+        life: Option<u64>,
+    ) -> Result<Producer, PublishError> {
         let limits = self.0.limits;
-        let mut streams = self.0.lock();
+        let mut streams = lock(table);
         if streams.contains_key(name) {
             return Err(PublishError::AlreadyLive(name.clone()));
         }
@@ -118,30 +183,51 @@ impl Hub {
         }
         let epoch = self.0.next_epoch.fetch_add(1, Ordering::Relaxed);
         let depth = (limits.depth_frames, limits.depth_bytes);
-        let stream = Arc::new(Stream::new(name.clone(), epoch, protocol, depth));
+        let stream = Arc::new(Stream::new(name.clone(), epoch, protocol, depth, life));
         streams.insert(name.clone(), Arc::clone(&stream));
         drop(streams);
         let registration = Registration { hub: Arc::downgrade(&self.0), name: name.clone(), epoch };
         Ok(Producer::new(stream, limits.segment, registration))
     }
 
-    /// The live stream of this name.
+    /// The live stream of this name that is here: published here, else relayed.
     pub fn stream(&self, name: &StreamName) -> Option<Arc<Stream>> {
-        self.0.lock().get(name).cloned()
+        self.published(name).or_else(|| lock(&self.0.relayed).get(name).cloned())
     }
 
-    /// All live streams, sorted by name.
+    /// The live stream of this name that is published here.
+    pub fn published(&self, name: &StreamName) -> Option<Arc<Stream>> {
+        lock(&self.0.streams).get(name).cloned()
+    }
+
+    /// The live stream of this name, fetched from another node if it is not here. Waits seconds at most.
+    pub async fn find(&self, name: &StreamName) -> Option<Arc<Stream>> {
+        match (self.stream(name), self.0.elsewhere.get()) {
+            (Some(here), _) => Some(here),
+            (None, Some(elsewhere)) => elsewhere.fetch(self, name).await,
+            (None, None) => None,
+        }
+    }
+
+    /// True if a stream that is not here may be elsewhere.
+    pub fn is_in_cluster(&self) -> bool {
+        self.0.elsewhere.get().is_some()
+    }
+
+    /// All live streams that are here, sorted by name.
     pub fn streams(&self) -> Vec<Arc<Stream>> {
-        let mut all: Vec<_> = self.0.lock().values().cloned().collect();
+        let mut all = lock(&self.0.relayed).clone();
+        all.extend(lock(&self.0.streams).clone());
+        let mut all: Vec<_> = all.into_values().collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
     }
 }
 
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, Arc<Stream>>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+type Table = Mutex<HashMap<StreamName, Arc<Stream>>>;
+
+fn lock(table: &Table) -> MutexGuard<'_, HashMap<StreamName, Arc<Stream>>> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Takes a stream off the table when its producer goes.
@@ -155,9 +241,11 @@ pub(super) struct Registration {
 impl Registration {
     pub(super) fn remove(&self) {
         let Some(hub) = self.hub.upgrade() else { return };
-        let mut streams = hub.lock();
-        if streams.get(&self.name).is_some_and(|s| s.epoch() == self.epoch) {
-            streams.remove(&self.name);
+        for table in [&hub.streams, &hub.relayed] {
+            let mut streams = lock(table);
+            if streams.get(&self.name).is_some_and(|s| s.epoch() == self.epoch) {
+                streams.remove(&self.name);
+            }
         }
     }
 }

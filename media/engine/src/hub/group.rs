@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use headwater_wire::segment::Segment;
-use headwater_wire::{Frame, MediaKind};
+use headwater_wire::{Frame, MediaKind, MediaTime};
 
 /// A frame with the number of the segment it belongs to.
 #[derive(Debug, Clone)]
@@ -19,6 +19,20 @@ pub struct Item {
     pub frame: Frame,
     /// Its segment (`wire::segment::Clock`), the same on every node.
     pub segment: Segment,
+    /// Which life of the stream: Unix time of its beginning in milliseconds, where it is published.
+    pub life: u64,
+    /// What was added to the times of the frame, so that they go on where an earlier life ended. Zero where it is published.
+    pub shift: MediaTime,
+    /// True if frames are missing before it that no reader of this node got.
+    pub after_gap: bool,
+}
+
+impl Item {
+    /// The frame on the timeline of its life, the same on every node.
+    pub fn in_its_life(&self) -> Frame {
+        let frame = self.frame.clone();
+        Frame { dts: frame.dts - self.shift, pts: frame.pts - self.shift, ..frame }
+    }
 }
 
 /// Frames a reader did not get because it was too slow, or because the key group had outgrown its limit.
@@ -39,6 +53,10 @@ pub(super) struct Group {
     payload_bytes: usize,
     depth_frames: usize,
     depth_bytes: usize,
+    /// Finished segments that are kept although nobody reads them; 0: only the key group.
+    history: usize,
+    /// Numbers of the first frames of the newest segments, oldest first.
+    segments: VecDeque<(u64, u64)>,
 }
 
 impl Group {
@@ -52,7 +70,27 @@ impl Group {
             payload_bytes: 0,
             depth_frames,
             depth_bytes,
+            history: 0,
+            segments: VecDeque::new(),
         }
+    }
+
+    /// From now on keeps so many finished segments too.
+    pub(super) fn keep(&mut self, segments: usize) {
+        self.history = self.history.max(segments);
+    }
+
+    /// Where a reader starts that wants the history: the oldest whole segment that is kept, else as [`Group::start`].
+    pub(super) fn history_start(&self) -> u64 {
+        let kept = self.segments.iter().map(|&(first, _)| first).find(|&first| first >= self.front);
+        kept.unwrap_or(u64::MAX).min(self.start())
+    }
+
+    /// True if the frame a reader wants is so much older than the newest, and there is a key frame to go on at.
+    pub(super) fn is_behind(&self, number: u64, limit: MediaTime) -> bool {
+        let wanted = number.checked_sub(self.front).and_then(|i| self.items.get(usize::try_from(i).ok()?));
+        let (Some(wanted), Some(newest)) = (wanted, self.items.back()) else { return false };
+        newest.frame.dts - wanted.frame.dts > limit && self.start() > number
     }
 
     /// Number the next frame will get.
@@ -70,11 +108,19 @@ impl Group {
         let video = item.frame.kind() == MediaKind::Video;
         self.has_video |= video;
         if item.frame.key && (video || !self.has_video) {
-            self.last_key = Some(self.end());
+            let number = self.end();
+            self.last_key = Some(number);
+            if self.segments.back().is_none_or(|&(_, segment)| segment != item.segment.number) {
+                self.segments.push_back((number, item.segment.number));
+                while self.segments.len() > self.history + 1 {
+                    self.segments.pop_front();
+                }
+            }
         }
         self.payload_bytes += item.frame.payload.len();
         self.items.push_back(item);
-        let wanted = slowest.unwrap_or(u64::MAX).min(self.last_key.unwrap_or(u64::MAX));
+        let history = self.segments.front().filter(|_| self.history > 0).map_or(u64::MAX, |&(first, _)| first);
+        let wanted = slowest.unwrap_or(u64::MAX).min(self.last_key.unwrap_or(u64::MAX)).min(history);
         while self.front < wanted && self.items.len() > 1 {
             self.pop();
         }
@@ -111,7 +157,7 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use headwater_wire::{Codec, MediaTime, Track, VideoTrack};
+    use headwater_wire::{Codec, Track, VideoTrack};
 
     use super::*;
 
@@ -127,6 +173,9 @@ mod tests {
         Item {
             frame: Frame { track, dts: t, pts: t, key, payload: vec![0; bytes].into() },
             segment: Segment { number: 0, start: t },
+            life: 0,
+            shift: t,
+            after_gap: false,
         }
     }
 
@@ -139,6 +188,21 @@ mod tests {
         assert_eq!((group.front, group.start(), group.end()), (1, 2, 3));
         group.push(item(false, 1), Some(3));
         assert_eq!((group.front, group.payload_bytes), (2, 2));
+    }
+
+    #[test]
+    fn finished_segments_are_kept_once_somebody_wants_the_history() {
+        let mut group = Group::new(100, 1 << 20);
+        group.keep(2);
+        for n in 0..5 {
+            let mut first = item(true, 1);
+            first.segment.number = n;
+            group.push(first, None);
+            let mut second = item(false, 1);
+            second.segment.number = n;
+            group.push(second, None);
+        }
+        assert_eq!((group.front, group.history_start(), group.start(), group.end()), (4, 4, 8, 10));
     }
 
     #[test]

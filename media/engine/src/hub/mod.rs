@@ -7,12 +7,15 @@
 mod directory;
 mod group;
 mod per_stream;
+mod elsewhere;
 mod rendition;
+mod splice;
 mod stream;
 #[cfg(test)]
 mod stream_test;
 
 pub use directory::{Hub, Limits, PublishError};
+pub use elsewhere::{Claiming, Elsewhere, Fetching, Owners};
 pub use group::{Item, Lost};
 pub use per_stream::PerStream;
 pub use rendition::{TranscodeError, Transcoder};

@@ -8,11 +8,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use headwater_api::StreamName;
 use headwater_api::status::{AudioStatus, Notice, StreamStatus, VideoStatus, ViewerCounts};
-use headwater_wire::segment::Clock;
+use headwater_wire::segment::{Clock, Segment, first_number};
 use headwater_wire::{Frame, MediaKind, MediaTime, Track};
 use tokio::sync::{Notify, watch};
 
 use super::group::{Group, Item, Lost};
+use super::splice::Splice;
 
 /// The tracks a stream has right now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +39,7 @@ pub struct Stream {
     tracks: watch::Sender<Tracks>,
     ended: watch::Sender<bool>,
     key_frame_wanted: AtomicBool,
+    revoked: AtomicBool,
     received_bytes: AtomicU64,
     bitrate: Mutex<Bitrate>,
     viewers: [AtomicU64; 3],
@@ -85,18 +87,26 @@ impl Drop for ViewerGuard {
 }
 
 impl Stream {
-    pub(super) fn new(name: StreamName, epoch: u64, protocol: &'static str, depth: (usize, usize)) -> Self {
+    /// `life`: when it began, if it was published elsewhere.
+    pub(super) fn new(
+        name: StreamName,
+        epoch: u64,
+        protocol: &'static str,
+        depth: (usize, usize),
+        life: Option<u64>,
+    ) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             name,
             epoch,
             protocol,
-            started_at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            started_at_ms: life.unwrap_or_else(|| u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
             shared: Mutex::new(Shared { group: Group::new(depth.0, depth.1), ended: false, cursors: Vec::new() }),
             news: Notify::new(),
             tracks: watch::Sender::new(Tracks::default()),
             ended: watch::Sender::new(false),
             key_frame_wanted: AtomicBool::new(false),
+            revoked: AtomicBool::new(false),
             received_bytes: AtomicU64::new(0),
             bitrate: Mutex::new(Bitrate::default()),
             viewers: Default::default(),
@@ -140,6 +150,28 @@ impl Stream {
         lock(&self.shared).cursors.iter().any(Option::is_some)
     }
 
+    /// Keeps so many finished segments from now on, for readers of [`Stream::consumer_of_history`].
+    pub fn keep_history(&self, segments: usize) {
+        lock(&self.shared).group.keep(segments);
+    }
+
+    /// How it comes in: "rtmp", "relay" and so on.
+    pub fn protocol(&self) -> &'static str {
+        self.protocol
+    }
+
+    /// Takes the stream away from its producer: readers see the end, and the producer [is told](Producer::is_revoked).
+    pub fn revoke(&self) {
+        self.revoked.store(true, Ordering::Relaxed);
+        self.end();
+    }
+
+    fn end(&self) {
+        lock(&self.shared).ended = true;
+        self.ended.send_replace(true);
+        self.news.notify_waiters();
+    }
+
     /// Asks the producer for a key frame. Asking twice before one comes is asking once.
     pub fn request_key_frame(&self) {
         self.key_frame_wanted.store(true, Ordering::Relaxed);
@@ -152,6 +184,11 @@ impl Stream {
             log::warn!(stream = self.name.as_str(), code; "{message}");
             notices.push(Notice { code: code.to_owned(), message: message.to_owned() });
         }
+    }
+
+    /// How many notices there are.
+    pub fn notice_count(&self) -> usize {
+        lock(&self.notices).len()
     }
 
     /// Counts a viewer until the guard is dropped.
@@ -167,8 +204,17 @@ impl Stream {
 
     /// A reader that starts at the last key frame.
     pub fn consumer(self: &Arc<Self>) -> Consumer {
+        self.consumer_at(Group::start)
+    }
+
+    /// A reader that starts at the oldest segment that is kept whole.
+    pub fn consumer_of_history(self: &Arc<Self>) -> Consumer {
+        self.consumer_at(Group::history_start)
+    }
+
+    fn consumer_at(self: &Arc<Self>, start: impl FnOnce(&Group) -> u64) -> Consumer {
         let mut shared = lock(&self.shared);
-        let start = shared.group.start();
+        let start = start(&shared.group);
         let place = shared.cursors.iter().position(Option::is_none).unwrap_or_else(|| {
             shared.cursors.push(None);
             shared.cursors.len() - 1
@@ -215,16 +261,42 @@ impl Stream {
 }
 
 /// The writing end of a stream. Dropping it ends the stream for every [`Consumer`].
-#[derive(Debug)]
 pub struct Producer {
     stream: Arc<Stream>,
     clock: Clock,
+    splice: Splice,
+    claim: Option<Box<dyn Send + Sync>>,
     on_drop: super::directory::Registration,
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer").field("stream", &self.stream.name).finish_non_exhaustive()
+    }
 }
 
 impl Producer {
     pub(super) fn new(stream: Arc<Stream>, segment: MediaTime, on_drop: super::directory::Registration) -> Self {
-        Self { stream, clock: Clock::new(segment), on_drop }
+        let clock = Clock::starting_at(first_number(stream.started_at_ms), segment);
+        let splice = Splice::new(stream.started_at_ms);
+        Self { stream, clock, splice, claim: None, on_drop }
+    }
+
+    /// Drops `claim` when the stream ends.
+    pub(super) fn hold(&mut self, claim: Box<dyn Send + Sync>) {
+        self.claim = Some(claim);
+    }
+
+    /// True once the stream was given to another node; frames reach nobody any more.
+    pub fn is_revoked(&self) -> bool {
+        self.stream.revoked.load(Ordering::Relaxed)
+    }
+
+    /// What follows by [`Producer::send_from`] is of another life of the stream: its times are moved so that readers can
+    /// simply go on. `first` and `newest`: decoding times of the frames that are there already, which are played by
+    /// now.
+    pub fn begin_life(&mut self, life: u64, first: MediaTime, newest: MediaTime) {
+        self.splice.begin(life, first, newest);
     }
 
     /// The stream it feeds.
@@ -239,14 +311,32 @@ impl Producer {
 
     /// Adds a frame. Never waits.
     pub fn send(&mut self, frame: Frame) {
+        let segment = self.clock.on_frame(&frame);
+        self.push(frame, segment, false);
+    }
+
+    /// Adds a frame of the life that [began last](Producer::begin_life), numbered where it was published. Never waits.
+    pub fn send_from(&mut self, mut frame: Frame, segment: Segment, after_gap: bool) {
+        frame.dts = frame.dts + self.splice.shift;
+        frame.pts = frame.pts + self.splice.shift;
+        self.push(frame, segment, after_gap);
+    }
+
+    /// The tracks are known to come with pictures out of order.
+    pub fn announce_reordered(&self, track: &Arc<Track>) {
+        self.set_track(track, true);
+    }
+
+    fn push(&mut self, frame: Frame, segment: Segment, after_gap: bool) {
         let reordered = frame.kind() == MediaKind::Video && frame.pts != frame.dts;
         self.set_track(&frame.track, reordered);
         self.stream.received_bytes.fetch_add(frame.payload.len() as u64, Ordering::Relaxed);
         lock(&self.stream.bitrate).add(frame.dts, frame.payload.len());
-        let segment = self.clock.on_frame(&frame);
+        self.splice.on_frame(frame.dts);
+        let Splice { life, shift, .. } = self.splice;
         let mut shared = lock(&self.stream.shared);
         let slowest = shared.cursors.iter().flatten().copied().min();
-        shared.group.push(Item { frame, segment }, slowest);
+        shared.group.push(Item { frame, segment, life, shift, after_gap }, slowest);
         drop(shared);
         self.stream.news.notify_waiters();
     }
@@ -297,9 +387,7 @@ impl Producer {
 impl Drop for Producer {
     fn drop(&mut self) {
         self.on_drop.remove();
-        lock(&self.stream.shared).ended = true;
-        self.stream.ended.send_replace(true);
-        self.stream.news.notify_waiters();
+        self.stream.end();
     }
 }
 
@@ -385,6 +473,18 @@ impl Consumer {
                     self.wait_key = true;
                 }
             }
+        }
+    }
+
+    /// Goes on at the last key frame if what it would read next is so much older than the newest frame.
+    pub fn skip_if_behind(&mut self, limit: MediaTime) {
+        let mut shared = lock(&self.stream.shared);
+        let Shared { group, cursors, .. } = &mut *shared;
+        let Some(cursor) = cursors[self.place].as_mut() else { return };
+        if group.is_behind(*cursor, limit) {
+            self.lost += group.start() - *cursor;
+            *cursor = group.start();
+            self.wait_key = true;
         }
     }
 

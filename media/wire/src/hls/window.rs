@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::Reload;
 use crate::MediaTime;
+use crate::segment::first_number;
 use crate::cmaf::{Init, Output, Part};
 
 /// What a window is made with.
@@ -81,7 +82,8 @@ pub struct Window {
     pub(super) settings: Settings,
     finished: VecDeque<Arc<Segment>>,
     pub(super) open: Option<Segment>,
-    /// Discontinuities in segments that are no longer kept.
+    /// Discontinuities in segments that are no longer kept, counted up from [`first_number`] so that they grow from life to
+    /// life.
     past_discontinuities: u64,
     pub(super) ended: bool,
 }
@@ -89,7 +91,19 @@ pub struct Window {
 impl Window {
     /// An empty window.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, finished: VecDeque::new(), open: None, past_discontinuities: 0, ended: false }
+        let past_discontinuities = first_number(settings.started_at_ms);
+        Self { settings, finished: VecDeque::new(), open: None, past_discontinuities, ended: false }
+    }
+
+    /// Which life of the stream its segments are of: the Unix time of its beginning, in milliseconds.
+    pub fn life(&self) -> u64 {
+        self.settings.started_at_ms
+    }
+
+    /// The stream goes on from another node: forgets the segments of the life before. Numbers of segments and of
+    /// discontinuities go on at those that every other node gives to this life.
+    pub fn begin_life(&mut self, life: u64) {
+        *self = Self::new(Settings { started_at_ms: life, ..self.settings });
     }
 
     /// Takes what the packager made. True if viewers can see a difference.

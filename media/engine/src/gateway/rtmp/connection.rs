@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -29,7 +30,7 @@ use super::metrics::Metrics;
 use super::play::{Fanouts, Player};
 use super::publish::Publisher;
 use crate::apps::Apps;
-use crate::hub::{Hub, PublishError};
+use crate::hub::{Hub, Producer, PublishError, Stream};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -59,6 +60,8 @@ pub(super) enum Closed {
     UnknownApp,
     #[error("this node drains")]
     Drained,
+    #[error("another node owns the stream")]
+    Revoked,
     #[error(transparent)]
     NotRtmp(#[from] NotRtmp),
     #[error("the chunk stream cannot be followed")]
@@ -89,8 +92,23 @@ pub(super) struct Connection {
 #[derive(Debug)]
 enum Role {
     Idle,
+    /// The rest of the cluster is being asked.
+    Asking(Asking),
     Publishing(Box<Publisher>),
     Playing(Player),
+}
+
+/// What is asked, with the stream id for the log.
+enum Asking {
+    Publish(String, Pin<Box<dyn Future<Output = Result<Producer, PublishError>> + Send>>),
+    Play(String, Pin<Box<dyn Future<Output = Option<Arc<Stream>>> + Send>>),
+}
+
+impl fmt::Debug for Asking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Publish(id, _) | Self::Play(id, _)) = self;
+        f.debug_tuple("Asking").field(id).finish()
+    }
 }
 
 /// What a connection was good for.
@@ -148,6 +166,7 @@ impl Connection {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         loop {
+            self.poll_asking(cx);
             let mut link = self.link.lock();
             link.push(self.session.take_replies());
             link.write(cx);
@@ -179,7 +198,7 @@ impl Connection {
             let mut link = self.link.lock();
             let read = ready!(link.poll_read(cx, &mut buffer));
             let conversing = match &self.role {
-                Role::Idle => true,
+                Role::Idle | Role::Asking(_) => true,
                 Role::Publishing(publisher) => publisher.frames() == 0,
                 Role::Playing(_) => false,
             };
@@ -237,6 +256,10 @@ impl Connection {
             Event::Media(message) => {
                 if let Role::Publishing(publisher) = &mut self.role {
                     publisher.on_media(&message);
+                    if publisher.is_revoked() {
+                        self.session.close("This stream is published on another node now.");
+                        self.close(Closed::Revoked);
+                    }
                 }
             }
             Event::Metadata(metadata) => {
@@ -261,13 +284,40 @@ impl Connection {
     }
 
     fn on_publish(&mut self, stream_id: &str) {
-        let refused = |code, why: &dyn std::error::Error| (code, why.to_string());
-        let result = StreamName::new(&self.app, stream_id).map_err(|e| refused(code::BAD_NAME, &e)).and_then(|name| {
-            self.shared.hub.publish(&name, "rtmp").map_err(|e| match e {
-                PublishError::AlreadyLive(_) => refused(code::BAD_NAME, &e),
-                PublishError::Full { .. } => refused(code::DENIED, &e),
-            })
-        });
+        match StreamName::new(&self.app, stream_id) {
+            Ok(name) => {
+                let hub = self.shared.hub.clone();
+                let publishing = Box::pin(async move { hub.publish_owned(&name, "rtmp").await });
+                self.role = Role::Asking(Asking::Publish(stream_id.to_owned(), publishing));
+            }
+            Err(e) => self.on_published(stream_id, Err((code::BAD_NAME, e.to_string()))),
+        }
+    }
+
+    /// Looks if what was asked for is there. Most of it is at once.
+    fn poll_asking(&mut self, cx: &mut Context<'_>) {
+        let Role::Asking(asking) = &mut self.role else { return };
+        match asking {
+            Asking::Publish(stream_id, publishing) => {
+                let Poll::Ready(result) = publishing.as_mut().poll(cx) else { return };
+                let stream_id = std::mem::take(stream_id);
+                self.role = Role::Idle;
+                let result = result.map_err(|e| match e {
+                    PublishError::AlreadyLive(_) | PublishError::LiveElsewhere { .. } => (code::BAD_NAME, e.to_string()),
+                    PublishError::Full { .. } => (code::DENIED, e.to_string()),
+                });
+                self.on_published(&stream_id, result);
+            }
+            Asking::Play(stream_id, finding) => {
+                let Poll::Ready(found) = finding.as_mut().poll(cx) else { return };
+                let stream_id = std::mem::take(stream_id);
+                self.role = Role::Idle;
+                self.on_found(&stream_id, found);
+            }
+        }
+    }
+
+    fn on_published(&mut self, stream_id: &str, result: Result<Producer, (&'static str, String)>) {
         match result {
             Ok(producer) => {
                 self.session.accept();
@@ -288,8 +338,18 @@ impl Connection {
     }
 
     fn on_play(&mut self, stream_id: &str) {
-        let stream = StreamName::new(&self.app, stream_id).ok().and_then(|name| self.shared.hub.stream(&name));
-        let Some(stream) = stream else {
+        match StreamName::new(&self.app, stream_id) {
+            Ok(name) => {
+                let hub = self.shared.hub.clone();
+                let finding = Box::pin(async move { hub.find(&name).await });
+                self.role = Role::Asking(Asking::Play(stream_id.to_owned(), finding));
+            }
+            Err(_) => self.on_found(stream_id, None),
+        }
+    }
+
+    fn on_found(&mut self, stream_id: &str, found: Option<Arc<Stream>>) {
+        let Some(stream) = found else {
             let name = printable(stream_id);
             log::info!(app = self.app.as_str(), stream_id = name.as_str(), peer:% = self.peer; "play refused, no such stream");
             self.shared.metrics.play_refused.inc();
@@ -310,7 +370,7 @@ impl Connection {
                 Served { stream: publisher.name().to_owned(), role: "publisher", frames: publisher.frames() }
             }
             Role::Playing(player) => Served { stream: player.name().to_owned(), role: "player", frames: 0 },
-            Role::Idle => return,
+            Role::Idle | Role::Asking(_) => return,
         };
     }
 
@@ -331,7 +391,7 @@ impl Connection {
         match (&self.role, blocked) {
             (_, Some(since)) => since + WRITE,
             (Role::Publishing(_), None) => self.heard + PUBLISHER_SILENCE,
-            (Role::Idle, None) => self.heard + IDLE,
+            (Role::Idle | Role::Asking(_), None) => self.heard + IDLE,
             // A player that blocks from now on is found within twice the time.
             (Role::Playing(_), None) => Instant::now() + WRITE,
         }

@@ -29,6 +29,11 @@ impl Publisher {
         self.producer.stream().name().as_str()
     }
 
+    /// True once the stream was given to another node.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.producer.is_revoked()
+    }
+
     /// Frames so far.
     pub(super) fn frames(&self) -> u64 {
         self.frames

@@ -1,0 +1,176 @@
+//! The streams this node owns, or believes to own.
+//!
+//! ```text
+//!   publish --> granted --------------> renewed with each beat --(lost)--> claimed again --(taken)--> revoked
+//!          |--> taken: refused                                              ^
+//!          '--> registry away: let in, without a claim until it is back ----+
+//! ```
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use headwater_api::StreamName;
+use headwater_api::error::Chain;
+use headwater_api::stream::{Claim, StreamOffer};
+use headwater_registry::{Registry, RegistryError};
+
+use super::member::Cluster;
+use crate::hub::{Claiming, Owners, PublishError, Stream};
+
+/// What is held, by name. A stream that has ended is let go of at once.
+#[derive(Debug, Default)]
+pub(super) struct Claims(Mutex<HashMap<StreamName, Held>>);
+
+#[derive(Debug, Clone)]
+struct Held {
+    stream: Weak<Stream>,
+    epoch_here: u64,
+    /// Unset as long as the registry has not granted it.
+    claim: Option<Claim>,
+}
+
+impl Claims {
+    /// True if the stream is published here.
+    pub(super) fn holds(&self, name: &StreamName) -> bool {
+        self.lock().contains_key(name)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, Held>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a claim, unless the stream has ended since. False then.
+    fn grant(&self, name: &StreamName, epoch_here: u64, claim: &Claim) -> bool {
+        match self.lock().get_mut(name).filter(|held| held.epoch_here == epoch_here) {
+            Some(held) => {
+                held.claim = Some(claim.clone());
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// Lets go of a stream when it ends.
+#[derive(Debug)]
+struct Guard<R: Registry + std::fmt::Debug + 'static> {
+    cluster: Cluster<R>,
+    name: StreamName,
+    epoch_here: u64,
+}
+
+impl<R: Registry + std::fmt::Debug + 'static> Drop for Guard<R> {
+    fn drop(&mut self) {
+        let mut held = self.cluster.0.claims.lock();
+        if held.get(&self.name).is_none_or(|h| h.epoch_here != self.epoch_here) {
+            return;
+        }
+        let claim = held.remove(&self.name).and_then(|h| h.claim);
+        drop(held);
+        self.cluster.0.lookups.forget(&self.name);
+        if let (Some(claim), Ok(runtime)) = (claim, tokio::runtime::Handle::try_current()) {
+            let cluster = self.cluster.clone();
+            runtime.spawn(async move { cluster.release(&claim).await });
+        }
+    }
+}
+
+impl<R: Registry + std::fmt::Debug + 'static> Owners for Cluster<R> {
+    fn claim(&self, stream: &Arc<Stream>) -> Claiming {
+        let cluster = self.clone();
+        let (name, epoch_here) = (stream.name().clone(), stream.epoch());
+        let held = Held { stream: Arc::downgrade(stream), epoch_here, claim: None };
+        let stream = Arc::clone(stream);
+        Box::pin(async move {
+            cluster.0.claims.lock().insert(name.clone(), held);
+            // Dropped on every way out but success; then it is the producer's.
+            let guard = Guard { cluster: cluster.clone(), name: name.clone(), epoch_here };
+            match cluster.claim_in_time(&stream, None).await {
+                Ok(claim) => {
+                    cluster.0.claims.grant(&name, epoch_here, &claim);
+                }
+                Err(RegistryError::Taken { owner, .. }) => {
+                    return Err(PublishError::LiveElsewhere { name, node: owner });
+                }
+                Err(e) => {
+                    // Better a stream that may turn out to be another node's than none.
+                    log::warn!(stream = name.as_str(), err:% = Chain(&e); "stream accepted without a claim");
+                    if let Some(node) = cluster.0.lookups.known_owner(&name, &cluster.0.identity.life) {
+                        return Err(PublishError::LiveElsewhere { name, node });
+                    }
+                }
+            }
+            Ok(Box::new(guard) as Box<dyn Send + Sync>)
+        })
+    }
+}
+
+impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
+    async fn claim_in_time(&self, stream: &Stream, resumes: Option<u64>) -> Result<Claim, RegistryError> {
+        let inner = &self.0;
+        let offer = StreamOffer {
+            relay: inner.identity.relay.clone(),
+            protocol: stream.protocol().to_owned(),
+            started_at_ms: stream.started_at_ms(),
+        };
+        let claiming = inner.registry.claim(&inner.identity.life, stream.name(), &offer, resumes);
+        match tokio::time::timeout(CLAIM, claiming).await {
+            Ok(result) => result,
+            Err(_) => Err(RegistryError::Unreachable {
+                attempted: format!("claim stream {}", stream.name()),
+                servers: "of the registry".to_owned(),
+                source: format!("no answer within {} ms", CLAIM.as_millis()).into(),
+            }),
+        }
+    }
+
+    async fn release(&self, claim: &Claim) {
+        if let Err(e) = self.0.registry.release(claim).await {
+            log::warn!(stream = claim.name.as_str(), err:% = Chain(&e); "could not let go of a stream, its lease will end");
+        }
+    }
+
+    pub(super) async fn release_all(&self) {
+        let claims: Vec<Claim> = self.0.claims.lock().values().filter_map(|held| held.claim.clone()).collect();
+        for claim in &claims {
+            self.release(claim).await;
+        }
+    }
+
+    /// One beat: renews what is held, and claims what is not.
+    pub(super) async fn renew_all(&self) -> Result<(), RegistryError> {
+        let held: Vec<(StreamName, Held)> =
+            self.0.claims.lock().iter().map(|(name, held)| (name.clone(), held.clone())).collect();
+        let claims: Vec<Claim> = held.iter().filter_map(|(_, held)| held.claim.clone()).collect();
+        let lost = if claims.is_empty() {
+            Vec::new()
+        } else {
+            self.0.registry.renew(&self.0.identity.life, &claims).await?
+        };
+        for (name, held) in held {
+            let resumes = held.claim.as_ref().map(|claim| claim.epoch);
+            if held.claim.is_some() && !lost.contains(&name) {
+                continue;
+            }
+            let Some(stream) = held.stream.upgrade().filter(|stream| !stream.is_ended()) else { continue };
+            match self.claim_in_time(&stream, resumes).await {
+                Ok(claim) => {
+                    if !self.0.claims.grant(&name, held.epoch_here, &claim) {
+                        // It ended while it was being claimed.
+                        self.release(&claim).await;
+                    }
+                }
+                Err(RegistryError::Taken { owner, .. }) => {
+                    log::warn!(stream = name.as_str(), node = owner.as_str(); "stream belongs to another node now, ending it here");
+                    stream.revoke();
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A publisher does not wait longer for the registry.
+const CLAIM: Duration = Duration::from_secs(2);

@@ -1,0 +1,27 @@
+//! A few nodes that know each other's addresses and need no registry.
+
+use std::net::SocketAddr;
+
+use headwater_api::StreamName;
+
+use crate::gateway::relay::{Locate, Located, Locating};
+
+/// Asks the same relays for every stream, in order.
+#[derive(Debug)]
+pub struct Fixed(Vec<SocketAddr>);
+
+impl Fixed {
+    /// These relays.
+    pub fn new(relays: Vec<SocketAddr>) -> Self {
+        Self(relays)
+    }
+}
+
+impl Locate for Fixed {
+    fn locate<'a>(&'a self, _: &'a StreamName) -> Locating<'a> {
+        let located = (!self.0.is_empty()).then(|| Located { relays: self.0.clone(), through: false });
+        Box::pin(async move { located })
+    }
+
+    fn doubt(&self, _: &StreamName) {}
+}

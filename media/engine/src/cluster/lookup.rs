@@ -1,0 +1,123 @@
+//! Where streams live: the registry's answer, and what it said last when it is away.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use headwater_api::StreamName;
+use headwater_api::error::Chain;
+use headwater_api::node::Life;
+use headwater_api::stream::StreamRecord;
+use headwater_registry::Registry;
+use tokio::time::Instant;
+
+use super::member::Cluster;
+use crate::gateway::relay::{Locate, Located, Locating};
+
+/// Answers of the registry, by stream.
+#[derive(Debug, Default)]
+pub(super) struct Lookups(Mutex<HashMap<StreamName, Answer>>);
+
+#[derive(Debug, Clone)]
+struct Answer {
+    record: Option<StreamRecord>,
+    at: Instant,
+    doubted: bool,
+}
+
+impl Lookups {
+    fn fresh(&self, name: &StreamName) -> Option<Answer> {
+        self.lock().get(name).filter(|a| !a.doubted && a.at.elapsed() < FRESH).cloned()
+    }
+
+    /// The last answer that named an owner.
+    fn stale(&self, name: &StreamName) -> Option<StreamRecord> {
+        self.lock().get(name).filter(|a| a.at.elapsed() < STALE).and_then(|a| a.record.clone())
+    }
+
+    fn put(&self, name: &StreamName, record: Option<StreamRecord>) {
+        let mut answers = self.lock();
+        if answers.len() >= MAX_ANSWERS && !answers.contains_key(name) {
+            answers.retain(|_, a| a.record.is_some() && a.at.elapsed() < STALE);
+            if answers.len() >= MAX_ANSWERS {
+                answers.clear();
+            }
+        }
+        answers.insert(name.clone(), Answer { record, at: Instant::now(), doubted: false });
+    }
+
+    pub(super) fn forget(&self, name: &StreamName) {
+        self.lock().remove(name);
+    }
+
+    /// The other node that held the stream so lately that its lease may last.
+    pub(super) fn known_owner(&self, name: &StreamName, us: &Life) -> Option<String> {
+        let answers = self.lock();
+        let answer = answers.get(name).filter(|a| !a.doubted && a.at.elapsed() < LEASE)?;
+        let owner = &answer.record.as_ref()?.claim.owner;
+        (owner.node != us.node).then(|| owner.node.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, Answer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<R: Registry + std::fmt::Debug + 'static> Locate for Cluster<R> {
+    fn locate<'a>(&'a self, name: &'a StreamName) -> Locating<'a> {
+        Box::pin(self.find(name))
+    }
+
+    fn doubt(&self, name: &StreamName) {
+        if let Some(answer) = self.0.lookups.lock().get_mut(name) {
+            answer.doubted = true;
+        }
+    }
+}
+
+impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
+    async fn find(&self, name: &StreamName) -> Option<Located> {
+        let inner = &self.0;
+        // A stream may be here although the registry knows nothing of it yet.
+        if inner.claims.holds(name) {
+            return Some(Located { relays: inner.identity.relay.clone(), through: false });
+        }
+        let record = match inner.lookups.fresh(name) {
+            Some(answer) => answer.record,
+            None => self.ask(name).await,
+        }?;
+        if record.claim.owner.node == inner.identity.life.node {
+            // It was ours, in this life or an earlier one, and is not here any more.
+            return None;
+        }
+        if let Some(relays) = self.tier(name, &record.claim.owner.node).await {
+            return Some(Located { relays, through: true });
+        }
+        Some(Located { relays: record.offer.relay, through: false })
+    }
+
+    async fn ask(&self, name: &StreamName) -> Option<StreamRecord> {
+        match tokio::time::timeout(ASK, self.0.registry.stream(name)).await {
+            Ok(Ok(record)) => {
+                self.0.lookups.put(name, record.clone());
+                record
+            }
+            Ok(Err(e)) => {
+                log::debug!(stream = name.as_str(), err:% = Chain(&e); "registry does not say where a stream is");
+                self.0.lookups.stale(name)
+            }
+            Err(_) => self.0.lookups.stale(name),
+        }
+    }
+}
+
+/// An answer is used again for so long without asking.
+const FRESH: Duration = Duration::from_secs(1);
+/// While the registry is away, an answer is good for so long.
+const STALE: Duration = Duration::from_secs(60 * 60);
+/// Of a stream in the registry.
+const LEASE: Duration = Duration::from_secs(15);
+/// A viewer does not wait longer for the registry.
+const ASK: Duration = Duration::from_secs(1);
+/// Names from the network end up here, so there is a limit.
+const MAX_ANSWERS: usize = 10_000;

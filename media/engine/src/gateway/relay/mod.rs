@@ -1,0 +1,28 @@
+//! Streams between nodes: a node with viewers pulls a stream from the node that holds it, once, and goes on with the same
+//! viewers when that node dies.
+//!
+//! ```text
+//!   edge                                                     origin
+//!   hub asks -> publish: locate, pull  --link (sealed)-->    server: accepts, finds the stream
+//!            <- frames into its own hub <-----------------   play: last key group, then each frame
+//! ```
+//!
+//! RULE: knows `hub`, `wire::relay` and the [`Locate`] seam, and no other gateway; where streams live is not its business.
+
+mod intake;
+mod link;
+mod locate;
+mod metrics;
+mod play;
+mod publish;
+mod secret;
+mod server;
+#[cfg(test)]
+mod relay_test;
+mod upstreams;
+
+pub use locate::{Locate, Located, Locating};
+pub use metrics::Metrics;
+pub use publish::{Relay, Timing};
+pub use secret::{SecretFileError, read_secret};
+pub use server::Server;
