@@ -14,3 +14,4 @@ mod obs;
 mod probe;
 mod rtmp;
 mod whep;
+mod relay;

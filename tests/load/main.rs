@@ -27,7 +27,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use cases::fanout::{self, Protocol};
-use cases::{Setup, all, curve, in_turns, ingest, join};
+use cases::{Setup, Subject, all, curve, in_turns, ingest, join};
 use report::{Report, print, progress};
 
 /// Measures headwater-engine under load, beside a floor and nginx-rtmp, in turns.
@@ -84,6 +84,11 @@ enum Command {
     /// LL-HLS viewers that block on the playlist and fetch parts.
     Llhls {
         #[arg(long, default_value_t = 50, value_parser = count())]
+        viewers: u64,
+    },
+    /// Viewers of a stream that a node relays from another one, beside viewers of a stream of its own.
+    Edge {
+        #[arg(long, default_value_t = 100, value_parser = count())]
         viewers: u64,
     },
     /// RTMP publishers without viewers.
@@ -157,6 +162,15 @@ async fn run(arguments: Arguments) -> Result<()> {
         Command::Whep { viewers } => fan(&setup, Protocol::Whep, viewers, &mut report).await,
         Command::Hls { viewers } => fan(&setup, Protocol::Hls, viewers, &mut report).await,
         Command::Llhls { viewers } => fan(&setup, Protocol::Llhls, viewers, &mut report).await,
+        Command::Edge { viewers } => {
+            let subjects = [Subject::Server(server::Kind::Engine), Subject::Server(server::Kind::Edge)];
+            for protocol in [Protocol::Rtmp, Protocol::Whep] {
+                in_turns(setup.rounds, &subjects, &mut report, async |subject, round| {
+                    fanout::run(&setup, protocol, subject, viewers as usize, round).await
+                })
+                .await;
+            }
+        }
         Command::Ingest { publishers } => {
             in_turns(setup.rounds, &setup.subjects(true, false), &mut report, async |subject, round| {
                 ingest::run(&setup, subject, publishers as usize, round).await

@@ -256,6 +256,7 @@ pub fn read_endpoints(data_dir: &Path) -> anyhow::Result<Endpoints> {
         .into_iter()
         .chain(endpoints.https.as_mut())
         .chain(endpoints.rtmps.as_mut())
+        .chain(endpoints.relay.as_mut())
     {
         if address.ip().is_unspecified() {
             address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));

@@ -70,7 +70,7 @@ pub(crate) async fn run(setup: &Setup, protocol: Protocol, subject: Subject, cou
 async fn on_server(setup: &Setup, protocol: Protocol, server: &Server, count: usize, round: u32) -> Result<Case> {
     let app = app(server.kind, protocol);
     let source = Arc::clone(&setup.source);
-    let mut publishers = Publishers::start(server.rtmp, app, vec![KEY.to_owned()], source).await?;
+    let mut publishers = Publishers::start(server.publish, app, vec![KEY.to_owned()], source).await?;
     if matches!(protocol, Protocol::Hls | Protocol::Llhls) {
         wait_for_segments(server, app, protocol).await?;
     }

@@ -12,13 +12,29 @@ use super::{Folder, Killed, Kind, LOG, Server};
 use crate::process::Processes;
 
 pub(super) async fn start(engine: &Path) -> Result<Server> {
+    Ok(start_with(engine, Kind::Engine, "").await?.0)
+}
+
+/// An engine that has nothing itself, and one that it relays from.
+pub(super) async fn start_edge(engine: &Path) -> Result<Server> {
+    let secrets = Folder::new(&std::env::temp_dir())?;
+    let secret = secrets.0.join("secret");
+    std::fs::write(&secret, "the secret of a cluster under load")?;
+    let relay = format!("[relay]\nlisten = \"127.0.0.1:0\"\nsecret_file = {:?}\n", secret.display().to_string());
+    let (origin, at) = start_with(engine, Kind::Engine, &relay).await?;
+    let address = at.relay.context("the origin opened no relay")?;
+    let (edge, _) = start_with(engine, Kind::Edge, &format!("{relay}origins = [\"{address}\"]\n")).await?;
+    Ok(Server { publish: origin.rtmp, _origin: Some(Box::new(origin)), ..edge })
+}
+
+async fn start_with(engine: &Path, kind: Kind, more: &str) -> Result<(Server, Endpoints)> {
     let folder = Folder::new(&std::env::temp_dir())?;
     let config = folder.0.join("engine.toml");
     let data = folder.0.join("data");
     std::fs::create_dir_all(&data)?;
     let text = format!(
         "[node]\ndata_dir = {:?}\naddresses = [\"127.0.0.1\"]\n[http]\nlisten = \"127.0.0.1:0\"\n\
-         [rtmp]\nlisten = \"127.0.0.1:0\"\n[webrtc]\nport = 0\n[health]\nlisten = \"127.0.0.1:0\"\n",
+         [rtmp]\nlisten = \"127.0.0.1:0\"\n[webrtc]\nport = 0\n[health]\nlisten = \"127.0.0.1:0\"\n{more}",
         data.display().to_string()
     );
     std::fs::write(&config, text)?;
@@ -33,14 +49,17 @@ pub(super) async fn start(engine: &Path) -> Result<Server> {
         .with_context(|| format!("could not start {} (build it, or name it with --engine)", engine.display()))?;
     let mut child = Killed(child);
     let endpoints = wait(&mut child, &data, &folder).await?;
-    Ok(Server {
-        kind: Kind::Engine,
+    let server = Server {
+        kind,
         processes: Processes::tree(child.0.id() as i32),
+        publish: endpoints.rtmp,
         rtmp: endpoints.rtmp,
         http: endpoints.http,
+        _origin: None,
         _child: Some(child),
         _folder: Some(folder),
-    })
+    };
+    Ok((server, endpoints))
 }
 
 /// Waits for the file in which the engine says where it listens.

@@ -19,6 +19,8 @@ use crate::process::Processes;
 pub(crate) enum Kind {
     /// `headwater-engine`.
     Engine,
+    /// `headwater-engine` that relays from another one; only the relaying one is counted.
+    Edge,
     /// Debian's nginx with its RTMP module, one worker.
     Nginx,
 }
@@ -28,6 +30,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Engine => "headwater",
+            Self::Edge => "edge",
             Self::Nginx => "nginx-rtmp",
         }
     }
@@ -38,8 +41,12 @@ impl Kind {
 pub(crate) struct Server {
     pub(crate) kind: Kind,
     pub(crate) processes: Processes,
+    /// Where publishers go.
+    pub(crate) publish: SocketAddr,
     pub(crate) rtmp: SocketAddr,
     pub(crate) http: SocketAddr,
+    /// What an edge relays from.
+    _origin: Option<Box<Server>>,
     /// Held for their `Drop`: first the process ends, then its folder goes.
     _child: Option<Killed>,
     _folder: Option<Folder>,
@@ -67,9 +74,11 @@ impl Server {
     pub(crate) async fn start(kind: Kind, engine: &Path, attach: Attach) -> Result<Self> {
         match (kind, attach) {
             (Kind::Engine, Attach { pid: Some(pid), rtmp: Some(rtmp), http: Some(http) }) => {
-                Ok(Self { kind, processes: Processes::tree(pid), rtmp, http, _child: None, _folder: None })
+                let processes = Processes::tree(pid);
+                Ok(Self { kind, processes, publish: rtmp, rtmp, http, _origin: None, _child: None, _folder: None })
             }
             (Kind::Engine, _) => engine::start(engine).await,
+            (Kind::Edge, _) => engine::start_edge(engine).await,
             (Kind::Nginx, _) => nginx::start().await,
         }
     }
@@ -77,7 +86,7 @@ impl Server {
     /// Path of the playlist of `app/key`.
     pub(crate) fn playlist(&self, app: &str, key: &str) -> String {
         match self.kind {
-            Kind::Engine => format!("/{app}/streams/{key}.m3u8"),
+            Kind::Engine | Kind::Edge => format!("/{app}/streams/{key}.m3u8"),
             Kind::Nginx => format!("/{key}.m3u8"),
         }
     }

@@ -150,6 +150,11 @@ impl Window {
         self.ended
     }
 
+    /// True until the first segment begins.
+    pub fn is_empty(&self) -> bool {
+        self.finished.is_empty() && self.open.is_none()
+    }
+
     /// True once there is a whole segment: players that do not know parts need one.
     pub fn is_playable(&self) -> bool {
         !self.finished.is_empty()

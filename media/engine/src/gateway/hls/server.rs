@@ -103,6 +103,10 @@ impl Hls {
                 Ordering::Equal => {}
                 _ => return Found::Never,
             }
+            if window.is_empty() && !window.is_ended() {
+                // Packaging has only just begun here: what other nodes list comes with the history of the stream.
+                return Found::Soon;
+            }
             match resource {
                 Resource::Init { id } => window.init(id).map_or(Found::Never, |bytes| Found::Here(vec![bytes])),
                 Resource::Segment { number } => window.segment(number).map_or(Found::Never, Found::Here),

@@ -1,0 +1,149 @@
+//! Streams between nodes: published to one, played from another with ffmpeg and over HLS.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use headwater_tests::engine::{Engine, Options};
+use headwater_tests::process::Process;
+use headwater_tests::publish::{self, Source};
+use headwater_tests::temp::Folder;
+use headwater_tests::wait;
+use nix::sys::signal::Signal;
+
+/// A node that asks `origins` for what it does not have.
+fn node(secrets: &Folder, origins: &[SocketAddr]) -> Engine {
+    let secret = secrets.path().join("cluster-secret");
+    std::fs::write(&secret, "the secret of this test's cluster\n").unwrap();
+    Engine::start(Options::with(|c| {
+        c.relay.listen = "127.0.0.1:0".parse().unwrap();
+        c.relay.secret_file = Some(secret);
+        c.relay.origins = origins.to_vec();
+    }))
+    .unwrap()
+}
+
+fn relay(engine: &Engine) -> SocketAddr {
+    engine.endpoints().relay.unwrap()
+}
+
+fn wait_published(engine: &Engine) {
+    wait::until("the stream to have pictures and sound", || {
+        let answer = engine.get("/rest/v2/streams/live/demo").ok()?;
+        let text = answer.text();
+        (answer.status == 200 && text.contains("H264") && text.contains("AAC")).then_some(())
+    })
+    .unwrap();
+}
+
+fn playlist(engine: &Engine) -> Option<String> {
+    let answer = engine.get("/live/streams/demo/playlist.m3u8").ok()?;
+    (answer.status == 200).then(|| answer.text())
+}
+
+/// ffmpeg as a player: a line on standard output for every frame.
+fn player(engine: &Engine) -> Option<Process> {
+    let mut command = publish::ffmpeg_command()?;
+    command.args(["-i", &engine.rtmp_url("live/demo"), "-c", "copy", "-f", "framecrc", "-flush_packets", "1", "-"]);
+    Some(Process::start(&mut command).unwrap())
+}
+
+fn frames(player: &Process) -> usize {
+    player.lines().iter().filter(|line| line.starts_with("0,") || line.starts_with("1,")).count()
+}
+
+#[test]
+fn any_node_answers_for_any_stream_with_the_same_bytes() {
+    let secrets = Folder::new().unwrap();
+    let origin = node(&secrets, &[]);
+    let edges = [node(&secrets, &[relay(&origin)]), node(&secrets, &[relay(&origin)])];
+    let Some(_publisher) = publish::ffmpeg(&Source::default(), &origin.rtmp_url("live/demo")).unwrap() else { return };
+    wait_published(&origin);
+
+    // A player that is balanced anew with each request: nothing that one node lists is unknown to another.
+    let nodes = [&edges[0], &origin, &edges[1]];
+    let begun = Instant::now();
+    let (mut requests, mut asked) = (0_usize, std::collections::BTreeSet::new());
+    while begun.elapsed() < Duration::from_secs(20) {
+        let at = nodes[requests % 3];
+        requests += 1;
+        let answer = at.get("/live/streams/demo/playlist.m3u8").unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let text = answer.text();
+        let uris = text.lines().filter(|l| l.ends_with(".m4s")).map(str::to_owned);
+        let parts = text.lines().filter(|l| l.starts_with("#EXT-X-PART:")).filter_map(|l| l.split('"').nth(1));
+        for uri in uris.chain(parts.map(str::to_owned)) {
+            if !asked.insert(uri.clone()) {
+                continue;
+            }
+            let path = format!("/live/streams/demo/{uri}");
+            let bodies: Vec<_> = nodes.iter().map(|n| n.get(&path).unwrap()).collect();
+            for (n, answer) in bodies.iter().enumerate() {
+                assert_eq!(answer.status, 200, "{uri} on node {n} after {requests} requests: {}", answer.text());
+                assert!(answer.body == bodies[0].body, "{uri} differs on node {n}");
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(asked.len() > 60, "{} segments and parts", asked.len());
+
+    // Whole windows are the same text, whoever made them.
+    wait::until("the same playlist everywhere", || {
+        let all: Vec<_> = nodes.iter().map(|n| playlist(n)).collect();
+        (all[0].is_some() && all.iter().all(|p| *p == all[0])).then_some(())
+    })
+    .unwrap();
+    for engine in nodes {
+        assert_eq!(engine.panics(), Vec::<String>::new());
+        assert!(!engine.process().lines().iter().any(|l| l.contains("secret of this test")), "a secret in the log");
+    }
+}
+
+#[test]
+fn a_player_of_an_edge_plays_on_when_the_origin_is_killed_and_the_publisher_comes_back_elsewhere() {
+    let secrets = Folder::new().unwrap();
+    let origins = [node(&secrets, &[]), node(&secrets, &[])];
+    let edge = node(&secrets, &[relay(&origins[0]), relay(&origins[1])]);
+    let url = |n: usize| origins[n].rtmp_url("live/demo");
+    let Some(first) = publish::ffmpeg(&Source::default(), &url(0)).unwrap() else { return };
+    wait_published(&origins[0]);
+    let Some(player) = player(&edge) else { return };
+    wait::until("pictures from the edge", || (frames(&player) > 50).then_some(())).unwrap();
+    wait::until("a playlist from the edge", || playlist(&edge)).unwrap();
+
+    origins[0].process().signal(Signal::SIGKILL);
+    drop(first);
+    let killed = Instant::now();
+    let _second = publish::ffmpeg(&Source::default(), &url(1)).unwrap();
+    let before = frames(&player);
+    let target = before + 200;
+    let (mut last, mut changed, mut gap) = (before, Instant::now(), Duration::ZERO);
+    wait::until("pictures after the loss of the origin", || {
+        let now = frames(&player);
+        if now > last {
+            gap = gap.max(changed.elapsed());
+            (last, changed) = (now, Instant::now());
+        }
+        (now > target).then_some(())
+    })
+    .unwrap();
+    println!("longest gap of the RTMP player: {gap:?}, {:?} after the kill it plays", killed.elapsed());
+    assert!(gap < Duration::from_secs(3), "a gap of {gap:?}");
+    assert!(player.is_running());
+    let text = wait::until("a playlist of the life after", || {
+        playlist(&edge).filter(|text| origins[1].get("/live/streams/demo/playlist.m3u8").is_ok_and(|a| {
+            a.text().lines().find(|l| l.contains("EXT-X-MAP")) == text.lines().find(|l| l.contains("EXT-X-MAP"))
+        }))
+    })
+    .unwrap();
+    assert!(text.contains("#EXT-X-DISCONTINUITY-SEQUENCE:"), "{text}");
+    assert_eq!(edge.panics(), Vec::<String>::new());
+}
+
+#[test]
+fn a_stream_that_no_node_has_is_not_found_as_ever() {
+    let secrets = Folder::new().unwrap();
+    let origin = node(&secrets, &[]);
+    let edge = node(&secrets, &[relay(&origin)]);
+    let answer = edge.get("/live/streams/nobody.m3u8").unwrap();
+    assert_eq!((answer.status, answer.text().contains("stream_not_found")), (404, true), "{}", answer.text());
+}
