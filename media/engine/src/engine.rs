@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::apps::Apps;
-use crate::gateway::hls::Hls;
 use crate::cluster::{Cluster, Fixed, Identity};
+use crate::gateway::hls::Hls;
 use crate::gateway::relay::{self, Locate, SecretFileError};
 use crate::gateway::{rtmp, webrtc};
 use crate::hub::{Hub, Limits, Owners};

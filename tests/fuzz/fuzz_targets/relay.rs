@@ -7,11 +7,11 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let mut messages = Messages::new(Bytes::copy_from_slice(data));
-    while let Ok(Some(message)) = messages.next() {
+    while let Ok(Some(message)) = messages.message() {
         // What was read can be written, and reads the same.
         let mut out = bytes::BytesMut::new();
         message.write(&mut out);
-        assert_eq!(Messages::new(out.freeze()).next(), Ok(Some(message)));
+        assert_eq!(Messages::new(out.freeze()).message(), Ok(Some(message)));
     }
     let secret = ClusterSecret::new(b"a secret of the cluster").unwrap();
     let (dial, hello) = Dial::new(&secret, [1; 32]);
@@ -29,5 +29,5 @@ fuzz_target!(|data: &[u8]| {
     let (proof, _) = dial.on_hello(&server).unwrap();
     let mut open = answer.on_proof(&proof).unwrap().open;
     open.buffer().extend_from_slice(data);
-    while let Ok(Some(_)) = open.next() {}
+    while let Ok(Some(_)) = open.record() {}
 });

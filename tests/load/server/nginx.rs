@@ -56,8 +56,16 @@ pub(super) async fn start() -> Result<Server> {
         }
         if TcpStream::connect(rtmp).is_ok() && TcpStream::connect(http).is_ok() {
             let processes = Processes::tree(child.0.id() as i32);
-            return Ok(Server { kind: Kind::Nginx, processes, publish: rtmp, rtmp, http, _origin: None,
-        _child: Some(child), _folder: Some(folder) });
+            return Ok(Server {
+                kind: Kind::Nginx,
+                processes,
+                publish: rtmp,
+                rtmp,
+                http,
+                _origin: None,
+                _child: Some(child),
+                _folder: Some(folder),
+            });
         }
         tokio::time::sleep(POLL).await;
     }

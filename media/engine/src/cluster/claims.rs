@@ -143,11 +143,8 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
         let held: Vec<(StreamName, Held)> =
             self.0.claims.lock().iter().map(|(name, held)| (name.clone(), held.clone())).collect();
         let claims: Vec<Claim> = held.iter().filter_map(|(_, held)| held.claim.clone()).collect();
-        let lost = if claims.is_empty() {
-            Vec::new()
-        } else {
-            self.0.registry.renew(&self.0.identity.life, &claims).await?
-        };
+        let lost =
+            if claims.is_empty() { Vec::new() } else { self.0.registry.renew(&self.0.identity.life, &claims).await? };
         for (name, held) in held {
             let resumes = held.claim.as_ref().map(|claim| claim.epoch);
             if held.claim.is_some() && !lost.contains(&name) {

@@ -129,7 +129,10 @@ async fn a_stream_published_here_is_located_here() {
     let registry = Embedded::open_with(&folder.0, timing()).unwrap();
     let (one, cluster) = member(&registry, "a");
     let producer = one.publish_owned(&name(), "rtmp").await.unwrap();
-    assert_eq!(cluster.locate(&name()).await.unwrap().relays, ["10.0.0.1:5000".parse::<std::net::SocketAddr>().unwrap()]);
+    assert_eq!(
+        cluster.locate(&name()).await.unwrap().relays,
+        ["10.0.0.1:5000".parse::<std::net::SocketAddr>().unwrap()]
+    );
     let stream = Arc::clone(producer.stream());
     drop(producer);
     stream.ended().await;

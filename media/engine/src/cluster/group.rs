@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn an_edge_that_is_dead_or_drains_fetches_nothing_for_others() {
-        let mut nodes = vec![node("o1", Role::Origin, "west"), node("e1", Role::Edge, "east"), node("e2", Role::Edge, "east")];
+        let mut nodes =
+            vec![node("o1", Role::Origin, "west"), node("e1", Role::Edge, "east"), node("e2", Role::Edge, "east")];
         nodes[2].alive = false;
         assert!((0..20).all(|n| via(&nodes, "e1", "o1", &name(n)).is_none()));
         nodes[2].alive = true;

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use headwater_api::error::Chain;
 use headwater_api::config;
+use headwater_api::error::Chain;
 use headwater_api::node::{BootEpoch, Life};
 use headwater_registry::{Registry, Timing};
 use tokio_util::sync::CancellationToken;

@@ -29,7 +29,13 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         // 2,000 frames hold a key group of 20 s at 60 pictures and 43 sounds a second; 32 MiB hold 12 s at 20 Mbit/s.
-        Self { streams: 1_000, depth_frames: 2_000, depth_bytes: 32 << 20, segment: MediaTime::from_ms(2_000), history_segments: 8 }
+        Self {
+            streams: 1_000,
+            depth_frames: 2_000,
+            depth_bytes: 32 << 20,
+            segment: MediaTime::from_ms(2_000),
+            history_segments: 8,
+        }
     }
 }
 

@@ -5,9 +5,9 @@
 //! viewer starts at once. The hub must not know any protocol.
 
 mod directory;
+mod elsewhere;
 mod group;
 mod per_stream;
-mod elsewhere;
 mod rendition;
 mod splice;
 mod stream;

@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use super::Reload;
 use crate::MediaTime;
-use crate::segment::first_number;
 use crate::cmaf::{Init, Output, Part};
+use crate::segment::first_number;
 
 /// What a window is made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,12 +242,16 @@ impl Window {
         all.map(|s| &s.init).find(|i| i.id == id).map(|i| i.bytes.clone())
     }
 
-    /// A finished segment, as the bytes of its parts.
-    pub fn segment(&self, number: u64) -> Option<Vec<Bytes>> {
-        Some(self.finished_segment(number)?.parts.iter().map(|p| p.bytes.clone()).collect())
+    /// A finished segment, as the bytes of its parts. One that a node a moment ahead may list already is [`Found::Soon`].
+    pub fn segment(&self, number: u64) -> Found<Vec<Bytes>> {
+        match self.finished_segment(number) {
+            Some(segment) => Found::Here(segment.parts.iter().map(|p| p.bytes.clone()).collect()),
+            None if !self.ended && self.open_number() == Some(number) => Found::Soon,
+            None => Found::Never,
+        }
     }
 
-    /// A part. The one that the playlist hints at is [`Found::Soon`].
+    /// A part. The one that the playlist hints at is [`Found::Soon`], and those that a node a moment ahead may list already.
     pub fn part(&self, number: u64, part: u32) -> Found<Bytes> {
         let index = part as usize;
         if let Some(segment) = self.finished_segment(number) {
@@ -259,10 +263,11 @@ impl Window {
         match &self.open {
             Some(open) if open.number == number => match open.parts.get(index) {
                 Some(p) => Found::Here(p.bytes.clone()),
-                None if index == open.parts.len() => Found::Soon,
+                None if index <= open.parts.len() + PARTS_AHEAD => Found::Soon,
                 None => Found::Never,
             },
-            None if self.open_number() == Some(number) && index == 0 => Found::Soon,
+            Some(open) if open.number + 1 == number && index < PARTS_AHEAD => Found::Soon,
+            None if self.open_number() == Some(number) && index <= PARTS_AHEAD => Found::Soon,
             _ => Found::Never,
         }
     }
@@ -284,5 +289,7 @@ impl Window {
 const KEPT_PER_LISTED: usize = 2;
 /// Of one stream: 13 segments of 2 s at 80 Mbit/s.
 const MAX_KEPT_BYTES: usize = 256 << 20;
+/// Nodes that have the same stream are milliseconds apart, less than a part.
+const PARTS_AHEAD: usize = 1;
 /// RFC 8216bis §6.2.5.2: more than two segments ahead is an error.
 const MAX_ADVANCE_SEGMENTS: u64 = 2;

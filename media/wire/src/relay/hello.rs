@@ -234,7 +234,7 @@ mod tests {
             let mut wire = BytesMut::new();
             from.record(&mut wire, |out| out.extend_from_slice(b"hello"));
             to.buffer().extend_from_slice(&wire);
-            assert_eq!(&to.next().unwrap().unwrap()[..], b"hello");
+            assert_eq!(&to.record().unwrap().unwrap()[..], b"hello");
         }
     }
 

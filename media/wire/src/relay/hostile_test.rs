@@ -52,7 +52,7 @@ fn one_of_each() -> Vec<Message> {
 fn read_all(bytes: &[u8]) -> Result<Vec<Message>, MessageError> {
     let mut messages = Messages::new(Bytes::copy_from_slice(bytes));
     let mut all = Vec::new();
-    while let Some(message) = messages.next()? {
+    while let Some(message) = messages.message()? {
         all.push(message);
     }
     Ok(all)

@@ -213,7 +213,7 @@ impl Messages {
     ///
     /// # Errors
     /// The connection is worth nothing after one.
-    pub fn next(&mut self) -> Result<Option<Message>, MessageError> {
+    pub fn message(&mut self) -> Result<Option<Message>, MessageError> {
         while !self.0.is_empty() {
             let mut head = Reader(self.0.split_to(self.0.len().min(5)));
             let (kind, len) = (head.u8()?, head.u32()? as usize);

@@ -17,10 +17,10 @@
 //! caller, nothing here waits.
 
 mod hello;
-mod message;
-mod reader;
 #[cfg(test)]
 mod hostile_test;
+mod message;
+mod reader;
 mod record;
 mod track;
 

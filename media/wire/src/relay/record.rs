@@ -130,7 +130,7 @@ impl Opener {
     ///
     /// # Errors
     /// The connection is worth nothing after one.
-    pub fn next(&mut self) -> Result<Option<Bytes>, RecordError> {
+    pub fn record(&mut self) -> Result<Option<Bytes>, RecordError> {
         let Some(head) = self.buffer.first_chunk::<HEAD_BYTES>().copied() else { return Ok(None) };
         let bytes = u32::from_be_bytes(head) as usize;
         if !(TAG_BYTES..=MAX_RECORD_BYTES).contains(&bytes) {
@@ -182,7 +182,7 @@ mod tests {
         let mut got = Vec::new();
         for byte in wire {
             open.buffer().extend_from_slice(&[byte]);
-            got.extend(open.next().unwrap().map(|r| (r.len(), r.first().copied())));
+            got.extend(open.record().unwrap().map(|r| (r.len(), r.first().copied())));
         }
         assert_eq!(got, [(0, None), (1_000, Some(1)), (2_000, Some(2))]);
     }
@@ -200,7 +200,7 @@ mod tests {
             let (_, mut open) = pair();
             bytes.iter().for_each(|b| open.buffer().extend_from_slice(b));
             loop {
-                match open.next() {
+                match open.record() {
                     Ok(Some(_)) => {}
                     end => return end,
                 }
@@ -221,9 +221,9 @@ mod tests {
         let (_, mut open) = pair();
         open.buffer().extend_from_slice(&u32::MAX.to_be_bytes());
         assert!(open.buffer().capacity() <= HEAD_BYTES + 2 * MAX_RECORD_BYTES);
-        assert_eq!(open.next(), Err(RecordError::Length { bytes: u32::MAX as usize }));
+        assert_eq!(open.record(), Err(RecordError::Length { bytes: u32::MAX as usize }));
         let (_, mut open) = pair();
         open.buffer().extend_from_slice(&[0, 0, 0, 3]);
-        assert_eq!(open.next(), Err(RecordError::Length { bytes: 3 }));
+        assert_eq!(open.record(), Err(RecordError::Length { bytes: 3 }));
     }
 }

@@ -48,20 +48,11 @@ pub(super) fn read(body: &mut Reader) -> Result<(Track, bool), MessageError> {
     }
     // A copy: the configuration outlives the record by hours.
     let config = bytes::Bytes::copy_from_slice(&body.bytes(len)?);
-    let video = VideoTrack {
-        width: facts[0],
-        height: facts[1],
-        reorder_frames: (flags & 4 != 0).then_some(facts[2]),
-    };
+    let video = VideoTrack { width: facts[0], height: facts[1], reorder_frames: (flags & 4 != 0).then_some(facts[2]) };
     let audio = AudioTrack { sample_rate_hz: facts[0], channels: facts[1], samples_per_frame: facts[2] };
     let is_video = codec.kind() == MediaKind::Video;
-    let track = Track {
-        codec,
-        config,
-        codec_string,
-        video: is_video.then_some(video),
-        audio: (!is_video).then_some(audio),
-    };
+    let track =
+        Track { codec, config, codec_string, video: is_video.then_some(video), audio: (!is_video).then_some(audio) };
     Ok((track, flags & 1 != 0))
 }
 

@@ -1,7 +1,7 @@
 //! Answers requests: finds or starts the feed of a stream, and waits for what is promised.
 
-use std::collections::HashMap;
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -109,7 +109,7 @@ impl Hls {
             }
             match resource {
                 Resource::Init { id } => window.init(id).map_or(Found::Never, |bytes| Found::Here(vec![bytes])),
-                Resource::Segment { number } => window.segment(number).map_or(Found::Never, Found::Here),
+                Resource::Segment { number } => window.segment(number),
                 Resource::Part { number, part } => match window.part(number, part) {
                     Found::Here(bytes) => Found::Here(vec![bytes]),
                     Found::Soon => Found::Soon,

@@ -109,18 +109,18 @@ impl Intake {
                 self.on_live()?;
                 return Ok(Step::Live);
             }
-            Message::Notice { code, message } => {
-                match (&self.producer, &mut self.gathered) {
-                    (Some(producer), _) => producer.stream().notice(&code, &message),
-                    (None, Some(gathered)) if gathered.notices.len() < MAX_NOTICES => {
-                        gathered.notices.push((code, message));
-                    }
-                    (None, _) => {}
+            Message::Notice { code, message } => match (&self.producer, &mut self.gathered) {
+                (Some(producer), _) => producer.stream().notice(&code, &message),
+                (None, Some(gathered)) if gathered.notices.len() < MAX_NOTICES => {
+                    gathered.notices.push((code, message));
                 }
-            }
+                (None, _) => {}
+            },
             Message::End(why) => return Ok(Step::End(why)),
             Message::Pong(_) => {}
-            Message::Subscribe { .. } | Message::KeyFrame | Message::Ping(_) => return Err(LinkError::OutOfPlace.into()),
+            Message::Subscribe { .. } | Message::KeyFrame | Message::Ping(_) => {
+                return Err(LinkError::OutOfPlace.into());
+            }
         }
         Ok(Step::Go)
     }

@@ -107,12 +107,12 @@ impl Incoming {
     pub(super) async fn next(&mut self) -> Result<Message, LinkError> {
         loop {
             if let Some(messages) = &mut self.messages {
-                match messages.next()? {
+                match messages.message()? {
                     Some(message) => return Ok(message),
                     None => self.messages = None,
                 }
             }
-            if let Some(record) = self.open.next()? {
+            if let Some(record) = self.open.record()? {
                 self.messages = Some(Messages::new(record));
             } else if self.socket.read_buf(self.open.buffer()).await? == 0 {
                 return Err(LinkError::Closed);

@@ -15,10 +15,10 @@ mod locate;
 mod metrics;
 mod play;
 mod publish;
-mod secret;
-mod server;
 #[cfg(test)]
 mod relay_test;
+mod secret;
+mod server;
 mod upstreams;
 
 pub use locate::{Locate, Located, Locating};

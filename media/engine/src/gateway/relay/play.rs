@@ -166,8 +166,7 @@ impl Play {
     }
 
     fn has_news(&self) -> bool {
-        self.stream.notice_count() != self.said.notices
-            || self.stream.tracks().borrow().b_frames != self.said.b_frames
+        self.stream.notice_count() != self.said.notices || self.stream.tracks().borrow().b_frames != self.said.b_frames
     }
 
     fn write_news(&mut self, out: &mut BytesMut) {

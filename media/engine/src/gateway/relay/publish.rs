@@ -135,7 +135,12 @@ impl Inner {
         let (sender, receiver) = watch::channel(State::Looking);
         pulls.insert(name.clone(), receiver.clone());
         drop(pulls);
-        let pull = Pull { inner: Arc::clone(self), intake: Intake::new(hub.clone(), name.clone()), name: name.clone(), state: sender };
+        let pull = Pull {
+            inner: Arc::clone(self),
+            intake: Intake::new(hub.clone(), name.clone()),
+            name: name.clone(),
+            state: sender,
+        };
         tokio::spawn(pull.run());
         receiver
     }

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::link::{Link, LinkError};
 use super::metrics::Metrics;
-use super::play::{Play, Place};
+use super::play::{Place, Play};
 use super::publish::Relay;
 use super::upstreams::{MAX_HOPS, Upstreams};
 use crate::hub::{Hub, Stream};
@@ -125,7 +125,9 @@ impl Visits {
             self.find(&app, &stream_id, reach).await.ok_or(Refusal::NotFound)
         };
         match found {
-            Ok((stream, hops)) => Ok(Some(Play::new(stream, Place { hops, history, peer }, self.hub.history_segments()))),
+            Ok((stream, hops)) => {
+                Ok(Some(Play::new(stream, Place { hops, history, peer }, self.hub.history_segments())))
+            }
             Err(why) => {
                 log::info!(peer:%, app = app.escape_default().to_string().as_str(), reason:? = why; "relay refused");
                 link.outgoing.say(&Message::Refused(why), HANDSHAKE).await?;

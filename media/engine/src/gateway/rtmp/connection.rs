@@ -303,7 +303,9 @@ impl Connection {
                 let stream_id = std::mem::take(stream_id);
                 self.role = Role::Idle;
                 let result = result.map_err(|e| match e {
-                    PublishError::AlreadyLive(_) | PublishError::LiveElsewhere { .. } => (code::BAD_NAME, e.to_string()),
+                    PublishError::AlreadyLive(_) | PublishError::LiveElsewhere { .. } => {
+                        (code::BAD_NAME, e.to_string())
+                    }
                     PublishError::Full { .. } => (code::DENIED, e.to_string()),
                 });
                 self.on_published(&stream_id, result);
