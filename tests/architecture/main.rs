@@ -26,6 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("transcode", &["hub"]),
     ("record", &["hub"]),
     ("gateway", &["hub"]),
+    ("cluster", &["gateway", "hub"]),
     ("http", &["gateway", "record", "hub"]),
 ];
 
