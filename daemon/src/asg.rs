@@ -88,7 +88,7 @@ impl Group {
                     return Ok(None);
                 }
                 // An engine that does not answer now says nothing about its publishers.
-                let busy = engine::fetch_streams(health).await.map_or(done.protected, |streams| streams > 0);
+                let busy = engine::fetch_counts(health).await.map_or(done.protected, |(streams, _)| streams > 0);
                 if busy != done.protected {
                     member.protect(busy).await?;
                     done.protected = busy;

@@ -13,7 +13,7 @@ use crate::imds::ImdsError;
 use crate::lifecycle::{ServiceManager, Signals};
 use crate::plan::{self, PlanError};
 use crate::settings::{Settings, SettingsError};
-use crate::{data_dir, decide, notice, register};
+use crate::{data_dir, decide, heartbeat, join, notice, register};
 
 /// Why the node is not up.
 #[derive(Debug, thiserror::Error)]
@@ -27,9 +27,6 @@ pub(crate) enum BootError {
     /// Instance metadata must be there and is not.
     #[error(transparent)]
     Metadata(#[from] ImdsError),
-    /// A node of a cluster, with nothing that nodes could share.
-    #[error("role is {0:?}, but this version keeps its registry in a file, which nodes cannot share")]
-    NoSharedRegistry(&'static str),
     /// Facts and settings make no node.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -49,9 +46,7 @@ impl BootError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Signals(_) | Self::Metadata(_) | Self::Registry(RegistryError::Locked { .. }) => exit::UNAVAILABLE,
-            Self::Settings(_) | Self::Plan(_) | Self::NoSharedRegistry(_) | Self::DataDir(_) | Self::Registry(_) => {
-                exit::CONFIG
-            }
+            Self::Settings(_) | Self::Plan(_) | Self::DataDir(_) | Self::Registry(_) => exit::CONFIG,
             Self::Engine(e) => e.exit_code(),
         }
     }
@@ -63,7 +58,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     let mut signals = Signals::watch().map_err(BootError::Signals)?;
     let mut manager = ServiceManager::find();
     let settings = Settings::read(config.as_deref())?;
-    let (plan, mut imds) = tokio::select! {
+    let (facts, plan, mut imds) = tokio::select! {
         decided = decide::until_wanted(&settings, &manager) => decided?,
         () = signals.next() => {
             log::info!("headwaterd ended before it had a plan");
@@ -76,29 +71,44 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
         node = node.id.as_str();
         "headwaterd starting"
     );
-    if plan.cluster.is_some() {
-        return Err(BootError::NoSharedRegistry(plan::word(node.role)));
-    }
     data_dir::prepare(&node.data_dir)?;
-    let life = register::enter(&plan).await?;
-    let mut settings = plan.engine.clone();
-    settings.node.boot_epoch = Some(life.epoch.0);
-    let engine = Engine::prepare(program.unwrap_or_else(engine::default_program), &settings)?;
+    let mut config = plan.engine.clone();
+    let entering = async {
+        if let Some(cluster) = &plan.cluster {
+            join::until_joined(cluster, &mut config, &manager).await;
+        }
+        let node = register::document(&plan, &config, facts.instance.as_ref());
+        register::enter(node, &config, &manager).await
+    };
+    let registered = tokio::select! {
+        registered = entering => registered?,
+        () = signals.next() => {
+            log::info!("headwaterd ended before it was registered");
+            return Ok(());
+        }
+    };
+    config.node.boot_epoch = Some(registered.life.epoch.0);
+    let engine = Engine::prepare(program.unwrap_or_else(engine::default_program), &config)?;
 
     let (orders, told) = watch::channel(Order::Serve);
     let (news, mut latest) = watch::channel(None);
     let service = engine.run(told, |happened| drop(news.send_replace(Some(happened))));
     let group = Group::of(&plan).await;
     let (phase, phases) = watch::channel(State::Starting);
+    let superseded = heartbeat::until_superseded(&registered, phases.clone(), orders.subscribe());
     let accompany = group.accompany(phases);
     let unwanted = notice::until_unwanted(imds.as_mut());
-    tokio::pin!(service, unwanted, accompany);
+    tokio::pin!(service, unwanted, accompany, superseded);
     let ended = loop {
         tokio::select! {
             ended = &mut service => break ended,
             () = signals.next() => {
                 let order = *orders.borrow();
                 orders.send_replace(escalate(order, &manager));
+            }
+            why = &mut superseded, if *orders.borrow() == Order::Serve => {
+                log::error!(err = why.as_str(); "another life of this node has taken over, draining");
+                orders.send_replace(Order::Drain);
             }
             why = &mut unwanted, if *orders.borrow() == Order::Serve => {
                 log::info!(err = why.as_str(); "draining");
@@ -118,8 +128,10 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
         }
     };
     manager.stopping("leaving the registry");
-    if let Err(e) = register::leave(&plan, &life).await {
-        log::warn!(err:% = Chain(&e); "could not leave the registry");
+    match tokio::time::timeout(heartbeat::FAREWELL, register::leave(&registered, &config)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => log::warn!(err:% = Chain(&e); "could not leave the registry"),
+        Err(_) => log::warn!("the registry did not hear that this node leaves; its lease will end"),
     }
     if *phase.borrow() == State::Draining {
         group.leave().await;

@@ -39,12 +39,12 @@ pub(crate) async fn find_registry(facts: &Facts, plan: &Plan) -> Option<Result<S
 pub(crate) async fn until_wanted(
     settings: &Settings,
     manager: &ServiceManager,
-) -> Result<(Plan, Option<Imds>), BootError> {
+) -> Result<(Facts, Plan, Option<Imds>), BootError> {
     let mut said = String::new();
     loop {
         let (facts, imds) = fetch_facts(settings).await?;
         let why = match plan::plan(&facts, settings) {
-            Ok(plan) if plan.wanted => return Ok((plan, imds)),
+            Ok(plan) if plan.wanted => return Ok((facts, plan, imds)),
             Ok(_) => "Auto Scaling keeps this instance warm".to_owned(),
             Err(e) if settled(&e) => return Err(e.into()),
             Err(e) => Chain(&e).to_string(),

@@ -10,8 +10,10 @@ mod data_dir;
 mod decide;
 mod engine;
 mod facts;
+mod heartbeat;
 mod http;
 mod imds;
+mod join;
 mod lifecycle;
 // One file for both programs: neither may depend on the other, and what they share otherwise (api) does no I/O.
 #[path = "../../media/engine/src/logging.rs"]

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use headwater_api::Config;
-use headwater_api::config::Role;
+use headwater_api::config::{RegistryKind, Role};
 use serde::Serialize;
 
 use crate::facts::{Facts, GROUP_TAG, Instance, Tags};
@@ -52,6 +52,8 @@ pub(crate) struct Cluster {
     pub node_group: String,
     /// Where its registry is.
     pub registry: RegistryPlace,
+    /// Where its secrets are.
+    pub region: String,
 }
 
 /// How the registry of a cluster is found.
@@ -153,7 +155,9 @@ pub(crate) fn plan(facts: &Facts, settings: &Settings) -> Result<Plan, PlanError
         }
         (written, _) => written.to_vec(),
     };
-    let cluster = if role == Role::Standalone { None } else { Some(cluster(role, instance)?) };
+    // Who names the registry in the file needs no tags and no secrets of AWS to find it.
+    let told = engine.registry.kind == RegistryKind::MongoDb && engine.relay.secret_file.is_some();
+    let cluster = if role == Role::Standalone || told { None } else { Some(cluster(role, instance)?) };
     (engine.node.role, engine.node.id) = (role, id);
     Ok(Plan {
         role_from,
@@ -208,12 +212,14 @@ fn hint(tags: &Tags) -> String {
 
 fn cluster(role: Role, instance: Option<&Instance>) -> Result<Cluster, PlanError> {
     let role = word(role);
-    let tags = &instance.ok_or(PlanError::Alone { role })?.tags;
+    let instance = instance.ok_or(PlanError::Alone { role })?;
+    let tags = &instance.tags;
     let tag = |key: &str| tags.get(key).filter(|value| !value.is_empty());
     Ok(Cluster {
         name: tag(CLUSTER_TAG).ok_or(PlanError::NoCluster { role })?.to_owned(),
         node_group: tag(NODE_GROUP_TAG).unwrap_or_default().to_owned(),
         registry: tag(REGISTRY_TAG).map_or(RegistryPlace::Discover, |place| RegistryPlace::Tag(place.to_owned())),
+        region: instance.region.clone(),
     })
 }
 

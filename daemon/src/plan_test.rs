@@ -55,6 +55,8 @@ fn an_origin_or_edge_on_a_machine_of_its_own_is_refused() {
         assert_eq!(planned("a", &format!("node.role = '{role}'")).unwrap_err(), PlanError::Alone { role });
     }
     assert_eq!(planned("a", "node.role = 'standalone'").unwrap().role_from, Source::File);
+    let told = "node.role = 'edge'\n[registry]\nkind = 'mongodb'\nuri_file = '/u'\n[relay]\nsecret_file = '/s'";
+    assert_eq!(planned("a", told).unwrap().cluster, None, "the file says all that a cluster needs");
 }
 
 #[test]

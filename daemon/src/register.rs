@@ -1,42 +1,94 @@
 //! Enters this node in the registry before its engine starts, and removes it when it has ended.
 //!
 //! One process at a time may have the embedded registry open, and while the node serves that is the engine. So the
-//! daemon opens it for a moment before the first start and after the last end.
+//! daemon opens it for a moment before the first start and after the last end. A shared registry stays open, and
+//! `heartbeat.rs` renews the entry.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use headwater_api::Config;
+use headwater_api::config::RegistryKind;
+use headwater_api::error::Chain;
 use headwater_api::node::{Life, NodeDocument};
 use headwater_registry::{Registry as _, RegistryError, Store};
 
+use crate::facts::Instance;
+use crate::lifecycle::ServiceManager;
 use crate::plan::Plan;
 
-/// Enters the node, in place of an earlier life of it.
-pub(crate) async fn enter(plan: &Plan) -> Result<Life, RegistryError> {
-    let node = NodeDocument {
-        id: plan.engine.node.id.clone(),
-        role: plan.engine.node.role,
+/// The node as it was entered.
+#[derive(Debug, Clone)]
+pub(crate) struct Registered {
+    /// What it said of itself.
+    pub node: NodeDocument,
+    /// Which of its lives this is.
+    pub life: Life,
+    /// The registry, if others may have it open too.
+    pub shared: Option<Store>,
+}
+
+/// What the node says of itself. `config` is the engine's, complete.
+pub(crate) fn document(plan: &Plan, config: &Config, instance: Option<&Instance>) -> NodeDocument {
+    let text = |of: fn(&Instance) -> &String| instance.map(of).cloned().unwrap_or_default();
+    let port = config.relay.listen.port();
+    let relays = config.relay.secret_file.is_some() && port != 0;
+    let relay = plan.addresses.iter().rev().map(|ip| SocketAddr::new(*ip, port)).filter(|_| relays).collect();
+    NodeDocument {
+        id: config.node.id.clone(),
+        role: config.node.role,
         addresses: plan.addresses.clone(),
-        relay: Vec::new(),
+        // Private addresses come last in the plan, and first here: what nodes say to each other stays inside.
+        relay,
         url: None,
-        group: String::new(),
-        zone: String::new(),
-        instance_type: String::new(),
-        image: String::new(),
+        group: plan.cluster.as_ref().map(|cluster| cluster.node_group.clone()).unwrap_or_default(),
+        zone: text(|i| &i.zone),
+        instance_type: text(|i| &i.instance_type),
+        image: text(|i| &i.image),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    open(plan).await?.register(&node, None).await
+    }
+}
+
+/// Enters the node, in place of an earlier life of it. A shared registry that is away is waited for, out of service.
+pub(crate) async fn enter(
+    node: NodeDocument,
+    config: &Config,
+    manager: &ServiceManager,
+) -> Result<Registered, RegistryError> {
+    let embedded = config.registry.kind == RegistryKind::Embedded;
+    let store = open(config).await?;
+    let mut said = String::new();
+    loop {
+        match store.register(&node, None).await {
+            Ok(life) => return Ok(Registered { node, life, shared: (!embedded).then_some(store) }),
+            Err(e) if !embedded && e.is_retryable() => {
+                let why = Chain(&e).to_string();
+                if why != said {
+                    log::warn!(err = why.as_str(); "out of service");
+                    manager.status(&format!("out of service: {why}"));
+                    said = why;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// Removes the node. That it was not there, or that a later life of it is, is fine.
-pub(crate) async fn leave(plan: &Plan, life: &Life) -> Result<(), RegistryError> {
-    open(plan).await?.leave(life).await.map(drop)
+pub(crate) async fn leave(registered: &Registered, config: &Config) -> Result<(), RegistryError> {
+    let store = match &registered.shared {
+        Some(store) => store.clone(),
+        None => open(config).await?,
+    };
+    store.leave(&registered.life).await.map(drop)
 }
 
 /// Opens the registry; for a moment it may still be held by an engine whose daemon was killed.
-async fn open(plan: &Plan) -> Result<Store, RegistryError> {
+async fn open(config: &Config) -> Result<Store, RegistryError> {
     let patient_until = tokio::time::Instant::now() + LOCK_PATIENCE;
     loop {
-        match Store::open(&plan.engine.registry, &plan.engine.node.data_dir).await {
+        match Store::open(&config.registry, &config.node.data_dir).await {
             Err(RegistryError::Locked { .. }) if tokio::time::Instant::now() < patient_until => {
                 tokio::time::sleep(LOCK_PAUSE).await;
             }
@@ -48,6 +100,8 @@ async fn open(plan: &Plan) -> Result<Store, RegistryError> {
 /// A killed engine lets go of its files within milliseconds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// Between two attempts at a registry that is away.
+const PAUSE: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
@@ -62,20 +116,24 @@ mod tests {
         crate::plan::plan(&Facts::default(), &settings).unwrap()
     }
 
+    async fn entered(plan: &Plan) -> Result<Registered, RegistryError> {
+        enter(document(plan, &plan.engine, None), &plan.engine, &ServiceManager::find()).await
+    }
+
     async fn ids(plan: &Plan) -> Vec<String> {
-        open(plan).await.unwrap().nodes().await.unwrap().into_iter().map(|record| record.node.id).collect()
+        open(&plan.engine).await.unwrap().nodes().await.unwrap().into_iter().map(|record| record.node.id).collect()
     }
 
     #[tokio::test]
     async fn a_node_is_entered_once_and_removed_by_its_own_life_alone() {
         let plan = plan_in("enter");
-        let first = enter(&plan).await.unwrap();
-        let second = enter(&plan).await.unwrap();
-        assert!(second.epoch > first.epoch);
-        leave(&plan, &first).await.unwrap();
+        let first = entered(&plan).await.unwrap();
+        let second = entered(&plan).await.unwrap();
+        assert!(second.life.epoch > first.life.epoch);
+        leave(&first, &plan.engine).await.unwrap();
         assert_eq!(ids(&plan).await, ["a"]);
-        leave(&plan, &second).await.unwrap();
-        leave(&plan, &second).await.unwrap();
+        leave(&second, &plan.engine).await.unwrap();
+        leave(&second, &plan.engine).await.unwrap();
         assert!(ids(&plan).await.is_empty());
         std::fs::remove_dir_all(&plan.engine.node.data_dir).unwrap();
     }
@@ -83,8 +141,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_registry_that_stays_locked_is_an_error() {
         let plan = plan_in("locked");
-        let _held = open(&plan).await.unwrap();
-        assert!(matches!(enter(&plan).await, Err(RegistryError::Locked { .. })));
+        let _held = open(&plan.engine).await.unwrap();
+        assert!(matches!(entered(&plan).await, Err(RegistryError::Locked { .. })));
         std::fs::remove_dir_all(&plan.engine.node.data_dir).unwrap();
     }
 }

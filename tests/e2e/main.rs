@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
 mod autoscaling;
+mod cluster;
 mod hls;
 mod hostile;
 mod life;
@@ -12,6 +13,6 @@ mod metadata;
 mod node;
 mod obs;
 mod probe;
+mod relay;
 mod rtmp;
 mod whep;
-mod relay;

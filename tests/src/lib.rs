@@ -10,6 +10,7 @@ pub mod decode;
 pub mod engine;
 pub mod http;
 pub mod metadata;
+pub mod mongo;
 pub mod moto;
 pub mod pion;
 pub mod process;

@@ -47,11 +47,14 @@ impl Probe {
     }
 }
 
-/// Streams that are live in the engine with this health listener; `None` if it does not say.
-pub(crate) async fn fetch_streams(health: SocketAddr) -> Option<usize> {
+/// Streams and viewers in the engine with this health listener; `None` if it does not say.
+pub(crate) async fn fetch_counts(health: SocketAddr) -> Option<(u32, u32)> {
     let answer = http::get(dial(health), "/metrics", PATIENCE).await.ok()?;
     let text = std::str::from_utf8(answer.body()).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("headwater_streams ")?.trim().parse().ok())
+    let value = |line: &str, name: &str| line.strip_prefix(name)?.rsplit(' ').next()?.trim().parse::<u32>().ok();
+    let streams = text.lines().find_map(|line| value(line, "headwater_streams "))?;
+    let viewers = text.lines().filter_map(|line| value(line, "headwater_viewers{")).sum();
+    Some((streams, viewers))
 }
 
 /// Where to reach a listener of this machine.

@@ -1,0 +1,106 @@
+//! What a node of a cluster must be told before it can register: where the registry is, and the secret of the relay.
+//!
+//! Both come from Secrets Manager with the instance's role, and go into files that the engine reads: a configuration may
+//! be shown to people. Asks again and again, since a registry node or a permission may come later than this node.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use headwater_api::Config;
+use headwater_api::config::RegistryKind;
+use headwater_api::error::Chain;
+
+use crate::aws::{Aws, AwsError, Secret};
+use crate::lifecycle::ServiceManager;
+use crate::plan::Cluster;
+use crate::shared_registry::{self, SharedRegistryError};
+
+/// Why the node cannot join yet.
+#[derive(Debug, thiserror::Error)]
+enum JoinError {
+    /// The registry cannot be found.
+    #[error(transparent)]
+    Registry(#[from] SharedRegistryError),
+    /// The relay's secret cannot be had.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// A secret cannot be handed to the engine.
+    #[error("could not write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+/// Completes `config` with what the cluster's nodes share; waits until it can be had. Out of service until then.
+pub(crate) async fn until_joined(cluster: &Cluster, config: &mut Config, manager: &ServiceManager) {
+    let aws = Aws::in_region(&cluster.region).await;
+    let mut said = String::new();
+    while let Err(e) = join(&aws, cluster, config).await {
+        let why = Chain(&e).to_string();
+        if why != said {
+            log::warn!(err = why.as_str(); "out of service");
+            manager.status(&format!("out of service: {why}"));
+            said = why;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn join(aws: &Aws, cluster: &Cluster, config: &mut Config) -> Result<(), JoinError> {
+    // What the operator wrote into the file wins.
+    if config.registry.uri_file.is_none() {
+        let found = shared_registry::find(aws, cluster).await?;
+        config.registry.uri_file = Some(write(&config.node.data_dir, "registry-uri", &found.uri)?);
+    }
+    config.registry.kind = RegistryKind::MongoDb;
+    if config.relay.secret_file.is_none() {
+        let secret = aws.fetch_secret(&format!("headwater/{}/relay", cluster.name)).await?;
+        config.relay.secret_file = Some(write(&config.node.data_dir, "relay-secret", &secret)?);
+    }
+    Ok(())
+}
+
+/// A file that only this user may read, from its first byte on.
+fn write(folder: &Path, name: &str, secret: &Secret) -> Result<PathBuf, JoinError> {
+    let path = folder.join(name);
+    let written = (|| {
+        // One left by an earlier life is replaced, rights included.
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        writeln!(file, "{}", secret.expose().trim())
+    })();
+    match written {
+        Ok(()) => Ok(path),
+        Err(source) => Err(JoinError::Write { path, source }),
+    }
+}
+
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_is_its_owners_alone_also_where_a_file_lay_open_before() {
+        let folder = std::env::temp_dir().join(format!("headwaterd-join-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("s"), "an earlier one").unwrap();
+        let path = write(&folder, "s", &Secret::new(" hunter2\n".to_owned())).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "hunter2\n");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
