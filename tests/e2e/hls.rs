@@ -91,7 +91,7 @@ fn wrong_questions_are_answered_with_a_sentence() {
     for (path, status, code) in [
         ("/live/streams/demo.m3u8?_HLS_msn=x", 400, "bad_request"),
         ("/live/streams/demo.m3u8?_HLS_part=1", 400, "bad_request"),
-        ("/live/streams/demo.m3u8?_HLS_msn=999999", 400, "bad_request"),
+        ("/live/streams/demo.m3u8?_HLS_msn=99999999999", 400, "bad_request"),
         ("/live/streams/nobody.m3u8", 404, "stream_not_found"),
         ("/nowhere/streams/demo.m3u8", 404, "app_not_found"),
         ("/live/streams/demo/1/1.m4s", 404, "segment_not_found"),
