@@ -109,8 +109,8 @@ fn the_messages_that_crash_other_rtmp_servers_cost_only_their_own_connection() {
             let socket = shaken(engine);
             let mut half_closed = socket.try_clone().unwrap();
             let _ = half_closed.write_all(&attack);
-            // What was not refused at once ends with the connection.
-            socket.shutdown(std::net::Shutdown::Write).unwrap();
+            // What was not refused at once ends with the connection; what was may have ended it already.
+            let _ = socket.shutdown(std::net::Shutdown::Write);
             assert!(is_cut(socket, &[]), "still open");
         }
         assert!(is_cut(connect(engine.rtmp()), b"GET / HTTP/1.1\r\n\r\n"));
