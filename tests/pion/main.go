@@ -27,6 +27,7 @@ type Options struct {
 	Attack      int
 	Forge       bool
 	DeleteAtEnd bool
+	Progress    time.Duration
 }
 
 // Report is what the program prints. Times are milliseconds since the POST was sent.
@@ -75,6 +76,7 @@ func main() {
 	flag.IntVar(&o.Attack, "attack", 0, "send n datagrams of each bad kind to the media port while watching")
 	flag.BoolVar(&o.Forge, "forge", false, "name another certificate in the offer than the one that is used")
 	flag.BoolVar(&o.DeleteAtEnd, "delete", true, "end the session with DELETE")
+	flag.DurationVar(&o.Progress, "progress", 0, "say so often how many pictures have come, and the longest pause between two packets of video")
 	flag.Parse()
 	report, err := watch(o)
 	if err != nil {

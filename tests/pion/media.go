@@ -31,6 +31,8 @@ type Recorder struct {
 	lastReport    *rtcp.SenderReport
 	goodbye       bool
 	err           error
+	newest        time.Time
+	longest       time.Duration
 }
 
 func newRecorder(track *webrtc.TrackRemote, folder string) *Recorder {
@@ -49,6 +51,11 @@ func newRecorder(track *webrtc.TrackRemote, folder string) *Recorder {
 func (r *Recorder) push(packet *rtp.Packet) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now := time.Now()
+	if !r.newest.IsZero() {
+		r.longest = max(r.longest, now.Sub(r.newest))
+	}
+	r.newest = now
 	if r.samples == nil {
 		r.frames++
 		if r.ogg != nil && r.err == nil {
@@ -67,6 +74,15 @@ func (r *Recorder) write() {
 			_, r.err = r.file.Write(sample.Data)
 		}
 	}
+}
+
+// progress gives the pictures so far, and the longest pause between two packets that touched the time since the last call.
+func (r *Recorder) progress() map[string]any {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pause := max(r.longest, time.Since(r.newest))
+	r.longest = 0
+	return map[string]any{"frames": r.frames, "pause_ms": float64(pause.Microseconds()) / 1000}
 }
 
 func (r *Recorder) finish(report *TrackReport) error {

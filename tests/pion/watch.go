@@ -205,6 +205,9 @@ func (v *Viewer) play() error {
 	if err := v.disturb(ctx); err != nil {
 		return err
 	}
+	if v.options.Progress > 0 {
+		go v.sayProgress(ctx)
+	}
 	select {
 	case <-v.closed:
 		v.report.ClosedByServer = true
@@ -214,6 +217,25 @@ func (v *Viewer) play() error {
 		}
 	}
 	return nil
+}
+
+// sayProgress says how the viewing goes until ctx ends or the session does.
+func (v *Viewer) sayProgress(ctx context.Context) {
+	tick := time.NewTicker(v.options.Progress)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			v.mu.Lock()
+			video := v.video
+			v.mu.Unlock()
+			say("progress", video.progress())
+		case <-v.closed:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // disturb asks for packets and key frames that are not needed, and attacks.

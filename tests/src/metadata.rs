@@ -26,6 +26,8 @@ pub struct State {
     pub target_lifecycle_state: Option<String>,
     /// `spot/instance-action`, if there is a notice.
     pub spot_action: Option<String>,
+    /// Its address in the private network.
+    pub local_ipv4: String,
     /// Its public address, if it has one.
     pub public_ipv4: Option<String>,
     /// How it behaves.
@@ -60,13 +62,21 @@ impl Fake {
     /// # Errors
     /// If no port can be had.
     pub fn start(tags: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        Self::on(TcpListener::bind("127.0.0.1:0")?, tags)
+    }
+
+    /// The same on a listener that is open already, such as one in another network namespace.
+    ///
+    /// # Errors
+    /// If the listener has no address.
+    pub fn on(listener: TcpListener, tags: &[(&str, &str)]) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         let state = Arc::new(Mutex::new(State {
             id: "i-0fake".to_owned(),
             tags: Some(tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()),
             target_lifecycle_state: None,
             spot_action: None,
+            local_ipv4: "127.0.0.1".to_owned(),
             public_ipv4: None,
             manner: Manner::Well,
             token: "token-1".to_owned(),
@@ -148,7 +158,7 @@ fn value(path: &str, state: &State) -> Option<String> {
             .to_string(),
         ),
         "meta-data/instance-id" => Some(state.id.clone()),
-        "meta-data/local-ipv4" => Some("127.0.0.1".to_owned()),
+        "meta-data/local-ipv4" => Some(state.local_ipv4.clone()),
         "meta-data/public-ipv4" => state.public_ipv4.clone(),
         "meta-data/tags/instance" => Some(state.tags.as_ref()?.keys().cloned().collect::<Vec<_>>().join("\n")),
         "meta-data/autoscaling/target-lifecycle-state" => state.target_lifecycle_state.clone(),

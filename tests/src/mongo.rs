@@ -73,5 +73,5 @@ fn call(what: &str, folder: &Path) -> anyhow::Result<std::process::Output> {
     Ok(Command::new(script).arg(what).arg(folder).output()?)
 }
 
-/// The script's word for "there is none, and none can be made here".
-const NONE: i32 = 75;
+/// The script's word for "there is none, and none can be made here": its exit code.
+pub const NONE: i32 = 75;

@@ -1,6 +1,6 @@
 //! moto's server: a stand-in for the AWS APIs that the daemon asks, filled by whoever tests.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
@@ -21,11 +21,19 @@ impl Moto {
     /// # Errors
     /// If it does not answer in time.
     pub fn start() -> anyhow::Result<Option<Self>> {
+        Self::start_at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same on another address of this machine. It ends with the calling thread.
+    ///
+    /// # Errors
+    /// If it does not answer in time.
+    pub fn start_at(ip: IpAddr) -> anyhow::Result<Option<Self>> {
         let Some(program) = tools::find("moto_server") else { return Ok(None) };
         // It wants a number; one that was free a moment ago will do.
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let port = address.port().to_string();
-        let process = Process::start(Command::new(program).args(["-H", "127.0.0.1", "-p", &port]))?;
+        let address = TcpListener::bind((ip, 0))?.local_addr()?;
+        let (host, port) = (ip.to_string(), address.port().to_string());
+        let process = Process::start_tied(Command::new(program).args(["-H", &host, "-p", &port]))?;
         wait::until("moto to answer", || http::get(address, "/moto-api/").ok()).context("moto_server")?;
         Ok(Some(Self { address, _process: process }))
     }

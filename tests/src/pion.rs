@@ -141,8 +141,11 @@ impl Viewer {
     }
 }
 
-/// Built by `./headwater test` into the target folder.
-fn program() -> anyhow::Result<Option<PathBuf>> {
+/// Where it is: built by `./headwater test` into the target folder. `None` if it is not (said aloud).
+///
+/// # Errors
+/// If our own programs are not built either.
+pub fn program() -> anyhow::Result<Option<PathBuf>> {
     let beside = engine::program("headwater-engine")?;
     let built = beside.parent().and_then(|p| p.parent()).context("a target folder")?.join("pion-whep");
     if built.is_file() {

@@ -2,8 +2,10 @@
 //!
 //! One thread per pipe collects lines, one reaps; all three tell the waiters through one condition variable.
 
-use std::io::{BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -47,6 +49,10 @@ impl Process {
     /// # Errors
     /// If it cannot be started.
     pub fn start(command: &mut Command) -> anyhow::Result<Self> {
+        Self::launch(command, None)
+    }
+
+    fn launch(command: &mut Command, log: Option<File>) -> anyhow::Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         let mut child = command
             .stdin(Stdio::null())
@@ -58,8 +64,9 @@ impl Process {
         let shared = Arc::new(Shared::default());
         shared.lock().open_pipes = 2;
         let (out, err) = (child.stdout.take().context("no stdout")?, child.stderr.take().context("no stderr")?);
-        collect(out, Arc::clone(&shared));
-        collect(err, Arc::clone(&shared));
+        let second = log.as_ref().map(File::try_clone).transpose()?;
+        collect(out, log, Arc::clone(&shared));
+        collect(err, second, Arc::clone(&shared));
         let reaper = Arc::clone(&shared);
         std::thread::spawn(move || {
             // Wait without reaping first: as long as the lock below is not taken, the pid stays ours to signal.
@@ -72,9 +79,44 @@ impl Process {
         Ok(Self { name, pid, shared })
     }
 
+    /// Starts `command` so that it is killed when the calling thread ends, also when that is by SIGKILL.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_tied(command: &Command) -> anyhow::Result<Self> {
+        let mut tied = Command::new("setpriv");
+        tied.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => tied.env(name, value),
+                None => tied.env_remove(name),
+            };
+        }
+        Self::start(&mut tied)
+    }
+
+    /// Starts `command`; its lines go into a file too, at its end if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be started, or the file cannot be written.
+    pub fn start_logged(command: &mut Command, file: &Path) -> anyhow::Result<Self> {
+        let file = File::options().create(true).append(true).open(file);
+        Self::launch(command, Some(file.context("could not write a log")?))
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.pid.as_raw().unsigned_abs()
+    }
+
+    /// How many lines so far.
+    pub fn line_count(&self) -> usize {
+        self.shared.lock().lines.len()
+    }
+
+    /// The lines from number `start` on.
+    pub fn lines_from(&self, start: usize) -> Vec<String> {
+        self.shared.lock().lines.iter().skip(start).cloned().collect()
     }
 
     /// All lines so far.
@@ -168,9 +210,13 @@ impl Shared {
     }
 }
 
-fn collect(pipe: impl Read + Send + 'static, shared: Arc<Shared>) {
+fn collect(pipe: impl Read + Send + 'static, mut log: Option<File>, shared: Arc<Shared>) {
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+            if let Some(log) = &mut log {
+                // A full disk costs the copy, not the test.
+                let _ = log.write_all(&[&line[..], b"\n"].concat());
+            }
             let mut state = shared.lock();
             if state.lines.len() < MAX_LINES {
                 state.lines.push(String::from_utf8_lossy(&line).trim_end().to_owned());

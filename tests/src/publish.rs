@@ -51,7 +51,7 @@ impl Default for Source {
 
 impl Source {
     /// ffmpeg's arguments from the inputs to the encoders.
-    fn arguments(&self) -> Vec<String> {
+    pub fn arguments(&self) -> Vec<String> {
         let mut out = Vec::new();
         let mut add = |text: &str| out.extend(text.split(' ').map(str::to_owned));
         if self.video {

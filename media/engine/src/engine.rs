@@ -183,7 +183,9 @@ fn join(config: &Config, hub: &Hub, registry: &Store) -> Result<Option<Joined>, 
     let server = relay::Server::bind(&config.relay)?;
     let asks_registry = config.relay.origins.is_empty() && matches!(registry, Store::MongoDb(_));
     let identity = Identity::of(&config.node, server.local_addr());
-    let cluster = asks_registry.then(|| Cluster::new(registry.clone(), identity, Timing::default()));
+    let owners = relay::Inquiry::new(secret.clone(), relay::Timing::default().dial);
+    let cluster =
+        asks_registry.then(|| Cluster::new(registry.clone(), identity, Box::new(owners), Timing::default()));
     let locate: Arc<dyn Locate> = match &cluster {
         Some(cluster) => Arc::new(cluster.clone()),
         None => Arc::new(Fixed::new(config.relay.origins.clone())),

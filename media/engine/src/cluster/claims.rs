@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   publish --> granted --------------> renewed with each beat --(lost)--> claimed again --(taken)--> revoked
-//!          |--> taken: refused                                              ^
+//!          |--> taken, and its owner has it: refused                       ^
+//!          |--> taken, and its owner is gone: let go in its name, granted   |
 //!          '--> registry away: let in, without a claim until it is back ----+
 //! ```
 
@@ -16,6 +17,7 @@ use headwater_api::stream::{Claim, StreamOffer};
 use headwater_registry::{Registry, RegistryError};
 
 use super::member::Cluster;
+use crate::gateway::relay::Holds;
 use crate::hub::{Claiming, Owners, PublishError, Stream};
 
 /// What is held, by name. A stream that has ended is let go of at once.
@@ -86,7 +88,13 @@ impl<R: Registry + std::fmt::Debug + 'static> Owners for Cluster<R> {
             cluster.0.claims.lock().insert(name.clone(), held);
             // Dropped on every way out but success; then it is the producer's.
             let guard = Guard { cluster: cluster.clone(), name: name.clone(), epoch_here };
-            match cluster.claim_in_time(&stream, None).await {
+            let claimed = match cluster.claim_in_time(&stream, None).await {
+                Err(RegistryError::Taken { .. }) if cluster.is_freed(&name).await => {
+                    cluster.claim_in_time(&stream, None).await
+                }
+                claimed => claimed,
+            };
+            match claimed {
                 Ok(claim) => {
                     cluster.0.claims.grant(&name, epoch_here, &claim);
                 }
@@ -96,8 +104,10 @@ impl<R: Registry + std::fmt::Debug + 'static> Owners for Cluster<R> {
                 Err(e) => {
                     // Better a stream that may turn out to be another node's than none.
                     log::warn!(stream = name.as_str(), err:% = Chain(&e); "stream accepted without a claim");
-                    if let Some(node) = cluster.0.lookups.known_owner(&name, &cluster.0.identity.life) {
-                        return Err(PublishError::LiveElsewhere { name, node });
+                    if let Some(known) = cluster.0.lookups.known_owner(&name, &cluster.0.identity.life)
+                        && cluster.0.owners.ask(&known.offer.relay, &name).await != Holds::No
+                    {
+                        return Err(PublishError::LiveElsewhere { name, node: known.claim.owner.node });
                     }
                 }
             }
@@ -123,6 +133,18 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
                 source: format!("no answer within {} ms", CLAIM.as_millis()).into(),
             }),
         }
+    }
+
+    /// True if the owner of the stream does not have it any more and, since it could not, we have let go of it in its name.
+    /// An owner that has it all the same finds out with its next beat, and ends it: there is one owner, whatever was believed.
+    async fn is_freed(&self, name: &StreamName) -> bool {
+        let Ok(Ok(Some(record))) = tokio::time::timeout(CLAIM, self.0.registry.stream(name)).await else { return false };
+        let claim = record.claim;
+        if claim.owner.node == self.0.identity.life.node || self.0.owners.ask(&record.offer.relay, name).await != Holds::No {
+            return false;
+        }
+        log::info!(stream = name.as_str(), node = claim.owner.node.as_str(); "its owner has it no more, taking it over");
+        matches!(tokio::time::timeout(CLAIM, self.0.registry.release(&claim)).await, Ok(Ok(true)))
     }
 
     async fn release(&self, claim: &Claim) {

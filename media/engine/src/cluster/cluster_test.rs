@@ -9,7 +9,7 @@ use headwater_api::node::{BootEpoch, Life};
 use headwater_registry::{Embedded, Registry as _, Timing};
 
 use super::{Cluster, Identity};
-use crate::gateway::relay::{Locate as _, Located};
+use crate::gateway::relay::{AskOwner, Asking, Holds, Locate as _, Located};
 use crate::hub::{Elsewhere, Fetching, Hub, Limits, PublishError};
 
 /// A folder that lives as long as a test.
@@ -38,14 +38,28 @@ impl Elsewhere for Nowhere {
     }
 }
 
+/// Says the same of every owner.
+#[derive(Debug)]
+struct Says(Holds);
+
+impl AskOwner for Says {
+    fn ask<'a>(&'a self, _: &'a [std::net::SocketAddr], _: &'a StreamName) -> Asking<'a> {
+        Box::pin(std::future::ready(self.0))
+    }
+}
+
 fn timing() -> Timing {
     Timing { heartbeat: Duration::from_millis(50), lease: Duration::from_millis(400), ..Timing::default() }
 }
 
 fn member(registry: &Embedded, id: &str) -> (Hub, Cluster<Embedded>) {
+    member_who_hears(registry, id, Holds::Yes)
+}
+
+fn member_who_hears(registry: &Embedded, id: &str, holds: Holds) -> (Hub, Cluster<Embedded>) {
     let life = Life { node: id.to_owned(), epoch: BootEpoch(1) };
     let relay = vec![format!("10.0.0.{}:5000", id.len()).parse().unwrap()];
-    let cluster = Cluster::new(registry.clone(), Identity { life, relay }, timing());
+    let cluster = Cluster::new(registry.clone(), Identity { life, relay }, Box::new(Says(holds)), timing());
     let hub = Hub::new(Limits::default());
     hub.join(Box::new(Nowhere), Some(Box::new(cluster.clone())));
     (hub, cluster)
@@ -137,4 +151,23 @@ async fn a_stream_published_here_is_located_here() {
     drop(producer);
     stream.ended().await;
     assert_eq!(cluster.locate(&name()).await, None);
+}
+
+#[tokio::test]
+async fn a_name_whose_owner_was_killed_is_free_at_once_and_only_then() {
+    let folder = Folder::new("killed");
+    let patient = Timing { lease: Duration::from_secs(600), ..timing() };
+    let registry = Embedded::open_with(&folder.0, patient).unwrap();
+    let (one, killed) = member(&registry, "a");
+    let first = one.publish_owned(&name(), "rtmp").await.unwrap();
+    for (id, holds) in [("bb", Holds::Yes), ("ccc", Holds::Unknown)] {
+        let refused = member_who_hears(&registry, id, holds).0.publish_owned(&name(), "rtmp").await.unwrap_err();
+        assert_eq!(refused, PublishError::LiveElsewhere { name: name(), node: "a".to_owned() }, "{holds:?}");
+    }
+    let (four, _) = member_who_hears(&registry, "dddd", Holds::No);
+    let second = four.publish_owned(&name(), "rtmp").await.unwrap();
+    assert_eq!(registry.stream(&name()).await.unwrap().unwrap().claim.owner.node, "dddd");
+    // Had the first one been alive after all, it would be fenced.
+    killed.renew_all().await.unwrap();
+    assert!(first.is_revoked() && !second.is_revoked());
 }

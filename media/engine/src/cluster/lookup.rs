@@ -50,12 +50,11 @@ impl Lookups {
         self.lock().remove(name);
     }
 
-    /// The other node that held the stream so lately that its lease may last.
-    pub(super) fn known_owner(&self, name: &StreamName, us: &Life) -> Option<String> {
+    /// What was said of another node that held the stream so lately that its lease may last.
+    pub(super) fn known_owner(&self, name: &StreamName, us: &Life) -> Option<StreamRecord> {
         let answers = self.lock();
         let answer = answers.get(name).filter(|a| !a.doubted && a.at.elapsed() < LEASE)?;
-        let owner = &answer.record.as_ref()?.claim.owner;
-        (owner.node != us.node).then(|| owner.node.clone())
+        answer.record.clone().filter(|record| record.claim.owner.node != us.node)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, Answer>> {

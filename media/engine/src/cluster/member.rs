@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::claims::Claims;
 use super::group::Groups;
 use super::lookup::Lookups;
+use crate::gateway::relay::AskOwner;
 
 /// Who this node is for the others.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub(super) struct Inner<R> {
     pub(super) claims: Claims,
     pub(super) lookups: Lookups,
     pub(super) groups: Groups,
+    /// Asks nodes that are said to own a stream.
+    pub(super) owners: Box<dyn AskOwner>,
     timing: Timing,
 }
 
@@ -44,14 +47,15 @@ impl<R> Clone for Cluster<R> {
 }
 
 impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
-    /// Holds nothing yet. `timing` is the registry's.
-    pub fn new(registry: R, identity: Identity, timing: Timing) -> Self {
+    /// Holds nothing yet. `owners` asks other nodes, `timing` is the registry's.
+    pub fn new(registry: R, identity: Identity, owners: Box<dyn AskOwner>, timing: Timing) -> Self {
         Self(Arc::new(Inner {
             registry,
             identity,
             claims: Claims::default(),
             lookups: Lookups::default(),
             groups: Groups::default(),
+            owners,
             timing,
         }))
     }

@@ -7,12 +7,13 @@
 //!            <- frames into its own hub <-----------------   play: last key group, then each frame
 //! ```
 //!
-//! RULE: knows `hub`, `wire::relay` and the [`Locate`] seam, and no other gateway; where streams live is not its business.
+//! RULE: knows `hub`, `wire::relay` and the [`Locate`] and [`AskOwner`] seams, and no other gateway; where streams live is not its business.
 
 mod intake;
 mod link;
 mod locate;
 mod metrics;
+mod owner;
 mod play;
 mod publish;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod upstreams;
 
 pub use locate::{Locate, Located, Locating};
 pub use metrics::Metrics;
+pub use owner::{AskOwner, Asking, Holds, Inquiry};
 pub use publish::{Relay, Timing};
 pub use secret::{SecretFileError, read_secret};
 pub use server::Server;

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::link::Link;
-use super::{Locate, Located, Locating, Relay, Server, Timing};
+use super::{AskOwner as _, Holds, Inquiry, Locate, Located, Locating, Relay, Server, Timing};
 use crate::hub::{Consumer, Hub, Item, Limits, Producer};
 
 #[derive(Debug, Default)]
@@ -526,4 +526,23 @@ impl Proxy {
     fn freeze(&self) {
         self.frozen.send_modify(|n| *n += 1);
     }
+}
+
+#[tokio::test]
+async fn an_owner_that_is_asked_says_what_it_has_and_silence_says_nothing() {
+    let owner = node();
+    let patience = Duration::from_millis(300);
+    let inquiry = Inquiry::new(secret(), patience);
+    assert_eq!(inquiry.ask(&[owner.address], &name()).await, Holds::No, "it does not know the stream");
+    let _camera = Camera::on(&owner, 25);
+    assert_eq!(inquiry.ask(&[owner.address], &name()).await, Holds::Yes);
+    let other = Inquiry::new(ClusterSecret::new(b"a secret of another cluster").unwrap(), patience);
+    assert_eq!(other.ask(&[owner.address], &name()).await, Holds::Unknown, "a node of another cluster");
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_at = silent.local_addr().unwrap();
+    assert_eq!(inquiry.ask(&[silent_at], &name()).await, Holds::Unknown, "it takes connections and hangs");
+    assert_eq!(inquiry.ask(&[silent_at, owner.address], &name()).await, Holds::Yes, "its other address");
+    drop(silent);
+    assert_eq!(inquiry.ask(&[silent_at], &name()).await, Holds::No, "nothing runs there");
+    assert_eq!(inquiry.ask(&[], &name()).await, Holds::Unknown);
 }

@@ -119,11 +119,8 @@ impl Visits {
         let Message::Subscribe { app, stream_id, history, reach } = link.incoming.next_within(HANDSHAKE).await? else {
             return Err(LinkError::OutOfPlace);
         };
-        let found = if self.drain.is_cancelled() {
-            Err(Refusal::Draining)
-        } else {
-            self.find(&app, &stream_id, reach).await.ok_or(Refusal::NotFound)
-        };
+        let found = self.find(&app, &stream_id, reach).await.ok_or(Refusal::NotFound);
+        let found = if self.drain.is_cancelled() { found.and(Err(Refusal::Draining)) } else { found };
         match found {
             Ok((stream, hops)) => {
                 Ok(Some(Play::new(stream, Place { hops, history, peer }, self.hub.history_segments())))

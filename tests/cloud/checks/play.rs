@@ -1,0 +1,33 @@
+//! A stream published anywhere plays everywhere, over every protocol.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use headwater_tests::wait;
+
+use super::Stage;
+use crate::viewers::{Hls, Kind, Rtmp, Whep};
+
+pub(super) fn everywhere(stage: &mut Stage<'_>) -> anyhow::Result<String> {
+    let (_publisher, _) = stage.publish("play")?;
+    let (mut slowest, mut played) = (Duration::ZERO, 0);
+    for node in &stage.scene.nodes {
+        let asked = Instant::now();
+        let whep = Whep::start(node.http(), "play", stage.scene.gateway())?;
+        let rtmp = Rtmp::start(&format!("rtmp://{}/live/play", node.rtmp()))?;
+        let hls = [Kind::Plain, Kind::LowLatency].map(|k| (k, Hls::start(&stage.scene.runtime, k, &[node.http()], "play", 1)));
+        let name = &node.name;
+        whep.wait_playing().with_context(|| format!("WebRTC from {name}"))?;
+        slowest = slowest.max(asked.elapsed());
+        wait::until(&format!("RTMP from {name}"), || rtmp.progress().ok().filter(|(frames, _)| *frames > 30))?;
+        wait::until(&format!("WebRTC from {name} to go on"), || whep.progress().ok().filter(|(n, _)| *n > 20))?;
+        for (kind, hls) in &hls {
+            wait::until(&format!("{kind:?} HLS from {name}"), || (hls.seen().media >= 2).then_some(()))
+                .with_context(|| format!("{:?}", hls.seen()))?;
+            let seen = hls.seen();
+            ensure!(seen.refused() == 0 && seen.broken == 0, "{kind:?} HLS from {name}: {seen:?}");
+        }
+        played += 4;
+    }
+    Ok(format!("{played} of {played} play; WebRTC shows within {} ms", slowest.as_millis()))
+}

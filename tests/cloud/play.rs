@@ -1,0 +1,144 @@
+//! For a person: says what there is to open and to try, and takes commands line by line until it is told to end.
+
+use std::io::BufRead as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use nix::sys::signal::Signal;
+use tokio::sync::watch;
+
+use crate::delay::Manner;
+use crate::node::Role;
+use crate::say;
+use crate::scene::Scene;
+
+/// Runs until the user ends it.
+pub(crate) fn run(mut scene: Scene, ending: &watch::Receiver<bool>) -> anyhow::Result<()> {
+    welcome(&scene);
+    let (send, lines) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if send.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    while !*ending.borrow() {
+        match lines.recv_timeout(LOOK) {
+            Ok(line) if line.trim() == "quit" => break,
+            Ok(line) if line.trim().is_empty() => {}
+            Ok(line) => match obey(&mut scene, &line) {
+                Ok(done) => say(&done),
+                Err(e) => say(&format!("{e:#}")),
+            },
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+            // No terminal: it still ends by a signal.
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => std::thread::park_timeout(LOOK),
+        }
+    }
+    say("==> taking everything down");
+    drop(scene);
+    Ok(())
+}
+
+fn welcome(scene: &Scene) {
+    let publish = scene.publish_url("live/demo");
+    let server = publish.trim_end_matches("/demo");
+    say("\n  The cluster is up.\n");
+    say(&format!("  Publish    OBS: server {server}, stream key demo"));
+    say(&format!("             ffmpeg -re -f lavfi -i testsrc2=size=1280x720:rate=30 -f lavfi -i sine=frequency=330 -pix_fmt yuv420p \\"));
+    say(&format!("               -c:v libx264 -preset veryfast -tune zerolatency -g 30 -c:a aac -f flv {publish}"));
+    say(&format!("  Player     {}", scene.page_url("/live/play.html?id=demo")));
+    say(&format!("  Dashboard  {}\n", scene.page_url("/")));
+    say("  The balancer gives each connection to the next node. The nodes themselves, from this machine:\n");
+    nodes(scene);
+    say(&format!("\n  Logs       {}/NODE/log\n", scene.folder().display()));
+    say(HELP);
+}
+
+fn nodes(scene: &Scene) {
+    say(&format!("    {:<10} {:<7} {}", "registry", "", scene.registry.host().address()));
+    for node in &scene.nodes {
+        let state = if node.is_ready() { "ready" } else { "not ready" };
+        say(&format!("    {:<10} {:<7} http://{:<21} {:<21} {state}", node.name, node.role.word(), node.http(), node.id()));
+    }
+}
+
+/// Does what a line says, and says what came of it.
+fn obey(scene: &mut Scene, line: &str) -> anyhow::Result<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let node = |scene: &Scene, name: &str| scene.find(name).with_context(|| format!("there is no node {name}"));
+    match words.as_slice() {
+        ["help"] => Ok(HELP.to_owned()),
+        ["nodes"] => {
+            nodes(scene);
+            Ok(format!("    {} edges and {} origins are healthy", scene.http.healthy(), scene.rtmp.healthy()))
+        }
+        ["kill", "database"] => scene.registry.kill().map(|()| "the database is dead; `start database` brings it back".to_owned()),
+        ["start", "database"] => scene.registry.restart().map(|()| "the database is back".to_owned()),
+        ["slow", "database", ms] => {
+            scene.registry.line().set(Manner::Late(Duration::from_millis(ms.parse().context("milliseconds")?)));
+            Ok(format!("the database answers {ms} ms later"))
+        }
+        ["kill", name] => {
+            let at = node(scene, name)?;
+            scene.nodes[at].kill();
+            Ok(format!("{name} is dead; `start {name}` launches another instance in its place"))
+        }
+        ["start", name] => {
+            let at = node(scene, name)?;
+            scene.relaunch(at)?;
+            Ok(format!("{name} is ready, as {}", scene.nodes[at].id()))
+        }
+        ["freeze", name] => {
+            let at = node(scene, name)?;
+            scene.nodes[at].signal(Signal::SIGSTOP);
+            Ok(format!("{name} stands still; `thaw {name}` lets it go on"))
+        }
+        ["thaw", name] => {
+            let at = node(scene, name)?;
+            scene.nodes[at].signal(Signal::SIGCONT);
+            Ok(format!("{name} goes on"))
+        }
+        ["drain", name] => {
+            let at = node(scene, name)?;
+            scene.groups.terminate(scene.nodes[at].id())?;
+            Ok(format!("Auto Scaling ends {name}: it drains; `start {name}` launches another instance in its place"))
+        }
+        ["scale-in", group @ ("origins" | "edges")] => {
+            let role = if *group == "origins" { Role::Origin } else { Role::Edge };
+            match scene.groups.scale_in(role.group()) {
+                Some(id) => Ok(format!("Auto Scaling ends {id}: it drains")),
+                None => Ok("every instance of the group is protected: nothing is ended".to_owned()),
+            }
+        }
+        ["cut", name, "database"] => {
+            let at = node(scene, name)?;
+            scene.nodes[at].host().cut(scene.registry.host().address())?;
+            Ok(format!("{name} and the database do not reach each other; `heal {name}` ends that"))
+        }
+        ["cut", name, other] => {
+            let (at, other_at) = (node(scene, name)?, node(scene, other)?);
+            scene.nodes[at].host().cut(scene.nodes[other_at].host().address())?;
+            Ok(format!("{name} and {other} do not reach each other; `heal {name}` ends that"))
+        }
+        ["lose", name, percent] => {
+            let at = node(scene, name)?;
+            scene.nodes[at].host().lose(percent.parse().context("percent")?)?;
+            Ok(format!("{percent} of 100 packets to and from {name} are lost; `heal {name}` ends that"))
+        }
+        ["heal", name] => {
+            let at = node(scene, name)?;
+            scene.nodes[at].host().heal()?;
+            Ok(format!("the network of {name} is whole"))
+        }
+        _ => bail!("not understood: {line}\n{HELP}"),
+    }
+}
+
+const HELP: &str = "  Type       nodes                      kill NODE | database        start NODE | database
+             drain NODE                 scale-in origins | edges    freeze NODE, thaw NODE
+             cut NODE OTHER | database  lose NODE PERCENT           heal NODE
+             slow database MS           help                        quit (or Ctrl-C)
+";
+const LOOK: Duration = Duration::from_millis(100);

@@ -1,0 +1,206 @@
+//! HLS and LL-HLS players that ask the next server with each request, as a balancer without stickiness makes them.
+//!
+//! Plain players poll the playlist; LL-HLS players block on the part that is announced (RFC 8216bis §6.2.5.2). Both fetch
+//! whatever is new, and count what is refused.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+
+#[path = "../../load/http.rs"]
+#[expect(dead_code, reason = "the load tool needs more of it")]
+mod http;
+
+/// How a player asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Segments, polled.
+    Plain,
+    /// Parts, as they come.
+    LowLatency,
+}
+
+/// What players saw, all together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// Answers by status.
+    pub(crate) answers: BTreeMap<u16, u64>,
+    /// The first refusal, in words.
+    pub(crate) refusal: Option<String>,
+    /// Requests without an answer.
+    pub(crate) broken: u64,
+    /// Segments or parts fetched.
+    pub(crate) media: u64,
+    /// The longest time a player had nothing new, since the mark.
+    pub(crate) pause: Duration,
+    /// A playlist has shown where one life of the stream ends and the next begins.
+    pub(crate) discontinuity: bool,
+}
+
+impl Seen {
+    /// Answers with this status.
+    pub(crate) fn status(&self, status: u16) -> u64 {
+        self.answers.get(&status).copied().unwrap_or(0)
+    }
+
+    /// Answers that were neither media nor a playlist.
+    pub(crate) fn refused(&self) -> u64 {
+        self.answers.iter().filter(|(status, _)| **status / 100 != 2).map(|(_, count)| count).sum()
+    }
+}
+
+/// Players of one stream. Dropped = they stop.
+#[derive(Debug)]
+pub(crate) struct Hls {
+    seen: Arc<Mutex<Seen>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Hls {
+    /// `count` players of `live/ID`, each of which asks `servers` in turns, beginning at different ones.
+    pub(crate) fn start(runtime: &Handle, kind: Kind, servers: &[SocketAddr], id: &str, count: u32) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let tasks = (0..count)
+            .map(|n| {
+                let mut clients: VecDeque<_> = servers.iter().map(|s| http::Client::new(*s)).collect();
+                clients.rotate_left(n as usize % servers.len().max(1));
+                let path = format!("/live/streams/{id}/playlist.m3u8");
+                let player =
+                    Player { kind, clients, path, seen: Arc::clone(&seen), known: VecDeque::new(), newest: Instant::now() };
+                // They do not all come within the same millisecond.
+                let delay = Duration::from_millis(u64::from(n) * 7);
+                runtime.spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    player.play().await;
+                })
+            })
+            .collect();
+        Self { seen, tasks }
+    }
+
+    /// What they saw so far.
+    pub(crate) fn seen(&self) -> Seen {
+        lock(&self.seen).clone()
+    }
+
+    /// Pauses are counted from now on.
+    pub(crate) fn mark(&self) {
+        lock(&self.seen).pause = Duration::ZERO;
+    }
+}
+
+impl Drop for Hls {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Player {
+    kind: Kind,
+    /// The front one is asked next.
+    clients: VecDeque<http::Client>,
+    path: String,
+    seen: Arc<Mutex<Seen>>,
+    /// Media that was fetched, newest last.
+    known: VecDeque<String>,
+    newest: Instant,
+}
+
+impl Player {
+    async fn play(mut self) {
+        let mut query = String::new();
+        loop {
+            let path = format!("{}{query}", self.path);
+            let Some(text) = self.fetch(&path).await else {
+                query.clear();
+                tokio::time::sleep(POLL).await;
+                continue;
+            };
+            let text = String::from_utf8_lossy(&text).into_owned();
+            if text.lines().any(|l| l == "#EXT-X-DISCONTINUITY") {
+                lock(&self.seen).discontinuity = true;
+            }
+            self.fetch_new(&text).await;
+            query = next(&text).filter(|_| self.kind == Kind::LowLatency).unwrap_or_default();
+            if query.is_empty() {
+                tokio::time::sleep(POLL).await;
+            }
+        }
+    }
+
+    async fn fetch_new(&mut self, playlist: &str) {
+        let folder = self.path.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+        let mut listed: Vec<String> = playlist
+            .lines()
+            .filter_map(|line| match self.kind {
+                Kind::LowLatency => line.strip_prefix("#EXT-X-PART:")?.split("URI=\"").nth(1)?.split('"').next(),
+                Kind::Plain => Some(line).filter(|l| !l.is_empty() && !l.starts_with('#')),
+            })
+            .map(|uri| if uri.starts_with('/') { uri.to_owned() } else { format!("{folder}/{uri}") })
+            .collect();
+        if self.known.is_empty() {
+            // A player begins near the live edge.
+            listed.drain(..listed.len().saturating_sub(2));
+        }
+        for uri in listed {
+            if self.known.contains(&uri) {
+                continue;
+            }
+            self.known.push_back(uri.clone());
+            if self.known.len() > KNOWN {
+                self.known.pop_front();
+            }
+            if self.fetch(&uri).await.is_some() {
+                let mut seen = lock(&self.seen);
+                seen.media += 1;
+                seen.pause = seen.pause.max(self.newest.elapsed());
+                self.newest = Instant::now();
+            }
+        }
+        let mut seen = lock(&self.seen);
+        seen.pause = seen.pause.max(self.newest.elapsed());
+    }
+
+    async fn fetch(&mut self, path: &str) -> Option<Vec<u8>> {
+        self.clients.rotate_left(1);
+        let client = self.clients.back_mut()?;
+        let answer = client.get(path, true).await;
+        let mut seen = lock(&self.seen);
+        match answer {
+            Ok(answer) => {
+                *seen.answers.entry(answer.status).or_default() += 1;
+                if answer.status / 100 == 2 {
+                    return Some(answer.body);
+                }
+                let text = String::from_utf8_lossy(&answer.body).trim().to_owned();
+                seen.refusal.get_or_insert(format!("{path}: {} {text}", answer.status));
+            }
+            Err(e) => {
+                seen.broken += 1;
+                seen.refusal.get_or_insert(format!("{path}: {e:#}"));
+            }
+        }
+        seen.pause = seen.pause.max(self.newest.elapsed());
+        None
+    }
+}
+
+/// The request that waits for the part which the playlist announces.
+fn next(playlist: &str) -> Option<String> {
+    let hint = playlist.lines().find(|l| l.starts_with("#EXT-X-PRELOAD-HINT:"))?;
+    let name = hint.split('"').nth(1)?.rsplit('/').next()?;
+    let (segment, part) = name.trim_end_matches(".m4s").split_once('.')?;
+    Some(format!("?_HLS_msn={segment}&_HLS_part={part}"))
+}
+
+const POLL: Duration = Duration::from_millis(500);
+/// More than any playlist lists.
+const KNOWN: usize = 200;
