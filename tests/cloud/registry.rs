@@ -11,7 +11,6 @@ use tokio::runtime::Handle;
 
 use crate::delay::Delay;
 use crate::host::Host;
-use crate::place::Place;
 use crate::scene::Missing;
 
 /// A running database. Dropped = gone, with its host.
@@ -24,12 +23,12 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Starts it.
+    /// Starts it on a host made `with_processes`.
     ///
     /// # Errors
     /// If there is no MongoDB here and none can be made.
-    pub(crate) fn start(place: &Place, runtime: &Handle) -> anyhow::Result<Self> {
-        let host = Arc::new(Host::with_processes(place, 10)?);
+    pub(crate) fn start(host: Host, runtime: &Handle) -> anyhow::Result<Self> {
+        let host = Arc::new(host);
         let folder = Folder::new()?;
         let uri = call(&host, "start", folder.path())?;
         let uri = uri.lines().last().context("a database without a connection string")?;

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::balancer::Balancer;
 use crate::groups::Groups;
+use crate::host::Host;
 use crate::node::{CLUSTER, Node, Plan, REGISTRY_SECRET, Role};
 use crate::place::Place;
 use crate::registry::Registry;
@@ -57,8 +58,10 @@ impl Scene {
         let rtmp = Balancer::start(runtime, free(wish.listen, wish.rtmp_port)?)?;
         let groups = Groups::start(TcpListener::bind((place.gateway(), 0))?)?;
         say("starting the database and the stand-in for AWS");
+        // Hosts belong to this thread.
+        let host = Host::with_processes(&place, 10)?;
         let (registry, moto) = std::thread::scope(|scope| {
-            let registry = scope.spawn(|| Registry::start(&place, runtime));
+            let registry = scope.spawn(|| Registry::start(host, runtime));
             let moto = Moto::start_at(place.gateway().into());
             (registry.join(), moto)
         });
