@@ -7,7 +7,7 @@ use headwater_tests::wait;
 
 use super::Stage;
 use super::watch::{below, rtmp_pauses, whep_pauses};
-use crate::viewers::{Hls, Kind};
+use crate::viewers::{Hls, Kind, Rtmp, Whep};
 
 /// The publisher comes back through the balancer, and the viewers of all edges go on.
 pub(super) fn origin(stage: &mut Stage<'_>) -> anyhow::Result<String> {
@@ -20,6 +20,9 @@ pub(super) fn origin(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     for hls in &hls {
         wait::until("HLS from the edges", || (hls.seen().media >= 2).then_some(()))?;
     }
+    // HLS as a stranger plays it.
+    let stranger = vec![("ffmpeg".to_owned(), Rtmp::start(&format!("http://{}/live/streams/origin.m3u8", servers[0]))?)];
+    wait::until("HLS in ffmpeg", || stranger[0].1.progress().ok().filter(|(n, _)| *n > 20))?;
     whep_pauses(&whep, 25)?;
     whep.iter_mut().for_each(|(_, viewer)| viewer.mark());
     rtmp.iter().for_each(|(_, player)| player.mark());
@@ -38,10 +41,11 @@ pub(super) fn origin(stage: &mut Stage<'_>) -> anyhow::Result<String> {
         let seen = hls.seen();
         ensure!(seen.status(404) == 0 && seen.broken == 0, "HLS: {seen:?}");
     }
+    rtmp_pauses(&stranger, 100).context("HLS in ffmpeg")?;
     ensure!(publisher.starts() >= 2, "the publisher never left");
     let low = hls[1].seen().pause;
     Ok(format!(
-        "publisher back after {:.2} s; pauses: {webrtc}; {rtmp}; LL-HLS {:.2} s, discontinuity, 0 x 404",
+        "publisher back after {:.2} s; pauses: {webrtc}; {rtmp}; LL-HLS {:.2} s, discontinuity sequence moved on, 0 x 404, ffmpeg plays on",
         back.as_secs_f64(),
         low.as_secs_f64()
     ))
@@ -62,7 +66,7 @@ pub(super) fn edge(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     stage.scene.nodes[*victim].kill();
     let killed = Instant::now();
     // A page whose node is gone asks the balancer again.
-    let again = crate::viewers::Whep::start(balancer, "edge", stage.scene.gateway())?;
+    let again = Whep::start(balancer, "edge", stage.scene.gateway())?;
     again.wait_playing().context("WebRTC again, through the balancer")?;
     let back = killed.elapsed();
     drop(lost);

@@ -37,7 +37,7 @@ pub(crate) struct Seen {
     pub(crate) media: u64,
     /// The longest time a player had nothing new, since the mark.
     pub(crate) pause: Duration,
-    /// A playlist has shown where one life of the stream ends and the next begins.
+    /// A playlist has shown that one life of the stream has ended and the next begun: its discontinuity sequence moved on.
     pub(crate) discontinuity: bool,
 }
 
@@ -69,8 +69,8 @@ impl Hls {
                 let mut clients: VecDeque<_> = servers.iter().map(|s| http::Client::new(*s)).collect();
                 clients.rotate_left(n as usize % servers.len().max(1));
                 let path = format!("/live/streams/{id}/playlist.m3u8");
-                let player =
-                    Player { kind, clients, path, seen: Arc::clone(&seen), known: VecDeque::new(), newest: Instant::now() };
+                let (seen, newest) = (Arc::clone(&seen), Instant::now());
+                let player = Player { kind, clients, path, seen, known: VecDeque::new(), sequence: None, newest };
                 // They do not all come within the same millisecond.
                 let delay = Duration::from_millis(u64::from(n) * 7);
                 runtime.spawn(async move {
@@ -111,6 +111,8 @@ struct Player {
     seen: Arc<Mutex<Seen>>,
     /// Media that was fetched, newest last.
     known: VecDeque<String>,
+    /// EXT-X-DISCONTINUITY-SEQUENCE of the last playlist.
+    sequence: Option<String>,
     newest: Instant,
 }
 
@@ -125,9 +127,11 @@ impl Player {
                 continue;
             };
             let text = String::from_utf8_lossy(&text).into_owned();
-            if text.lines().any(|l| l == "#EXT-X-DISCONTINUITY") {
+            let sequence = text.lines().find_map(|l| l.strip_prefix("#EXT-X-DISCONTINUITY-SEQUENCE:")).map(str::to_owned);
+            if self.sequence.is_some() && sequence != self.sequence {
                 lock(&self.seen).discontinuity = true;
             }
+            self.sequence = sequence;
             self.fetch_new(&text).await;
             query = next(&text).filter(|_| self.kind == Kind::LowLatency).unwrap_or_default();
             if query.is_empty() {
