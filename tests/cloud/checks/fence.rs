@@ -32,16 +32,17 @@ pub(super) fn two_claims(stage: &mut Stage<'_>) -> anyhow::Result<String> {
 
 /// An origin stands still until its lease is over, another takes the stream, and then it goes on.
 pub(super) fn frozen(stage: &mut Stage<'_>) -> anyhow::Result<String> {
-    let (publisher, first) = stage.publish("frozen")?;
+    let (_publisher, first) = stage.publish("frozen")?;
+    let origins = stage.scene.all(Role::Origin);
+    let other = origins.iter().copied().find(|at| *at != first).context("one origin only")?;
     let edges = stage.edges();
     let mut whep = stage.whep(&edges, "frozen")?;
     whep_pauses(&whep, 25)?;
     whep.iter_mut().for_each(|(_, viewer)| viewer.mark());
     stage.scene.nodes[first].signal(Signal::SIGSTOP);
     let stopped = Instant::now();
-    // Its publisher hears nothing from a node that stands still; the encoder's own time-out is not waited for.
-    drop(publisher);
-    let _publisher = Publisher::start(&stage.scene.publish_url("live/frozen"))?;
+    // Its publisher hears nothing from a node that stands still, and stays; another one comes.
+    let _second = Publisher::start(&format!("rtmp://{}/live/frozen", stage.scene.nodes[other].rtmp()))?;
     let second = stage.wait_owner("frozen", Some(first)).context("another owner")?;
     let taken = stopped.elapsed();
     let pauses = below("pauses", &whep_pauses(&whep, 50)?, LEASE + Duration::from_secs(6))?;

@@ -166,6 +166,11 @@ impl Stream {
         self.end();
     }
 
+    /// True if it was taken away from its producer: it may go on at another node.
+    pub fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Relaxed)
+    }
+
     fn end(&self) {
         lock(&self.shared).ended = true;
         self.ended.send_replace(true);
@@ -289,7 +294,7 @@ impl Producer {
 
     /// True once the stream was given to another node; frames reach nobody any more.
     pub fn is_revoked(&self) -> bool {
-        self.stream.revoked.load(Ordering::Relaxed)
+        self.stream.is_revoked()
     }
 
     /// What follows by [`Producer::send_from`] is of another life of the stream: its times are moved so that readers can

@@ -46,6 +46,7 @@ fn one_of_each() -> Vec<Message> {
         Message::End(EndReason::Stream),
         Message::End(EndReason::Draining),
         Message::End(EndReason::Idle),
+        Message::End(EndReason::Moved),
     ]
 }
 

@@ -107,6 +107,8 @@ pub enum EndReason {
     Draining,
     /// Nobody watches any more.
     Idle,
+    /// The stream is another node's now: look for it again.
+    Moved,
 }
 
 /// Why bytes are no message.
@@ -270,6 +272,7 @@ fn read(kind: u8, body: &mut Reader) -> Result<Option<Message>, MessageError> {
             1 => EndReason::Stream,
             2 => EndReason::Draining,
             3 => EndReason::Idle,
+            4 => EndReason::Moved,
             code => return Err(MessageError::Unknown { what: "reason", code }),
         }),
         _ => return Ok(None),

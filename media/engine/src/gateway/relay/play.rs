@@ -67,6 +67,7 @@ impl Play {
                 EndReason::Stream => "stream ended",
                 EndReason::Draining => "this node drains",
                 EndReason::Idle => "no viewers",
+                EndReason::Moved => "the stream is another node's now",
             }),
         };
         metrics.lost_frames.inc_by(self.lost_frames);
@@ -108,6 +109,7 @@ impl Play {
                         self.write_items(item, out);
                     }),
                     None if drain.is_cancelled() => break EndReason::Draining,
+                    None if self.stream.is_revoked() => break EndReason::Moved,
                     None => break EndReason::Stream,
                 },
                 _ = tick.tick() => {

@@ -339,6 +339,7 @@ impl Over {
         match self {
             Self::Lost(e) => Chain(e).to_string(),
             Self::Said(EndReason::Draining) => "the origin drains".to_owned(),
+            Self::Said(EndReason::Moved) => "the stream is another node's now".to_owned(),
             Self::Said(_) => "the origin ended it".to_owned(),
             Self::Refused(why) => format!("no node has it ({why:?})"),
             Self::Nowhere => "no node is known to have it".to_owned(),

@@ -296,6 +296,21 @@ async fn a_drained_origin_sends_its_edges_elsewhere() {
 }
 
 #[tokio::test]
+async fn viewers_of_a_stream_that_was_given_to_another_node_go_on_from_there() {
+    let (first, second, edge) = (node(), node(), node());
+    edge.map.put(&[first.address], false);
+    let mut camera = Camera::on(&first, 50);
+    camera.shoot(1);
+    let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
+    marks(&mut viewer, 1).await;
+    let mut again = Camera::on(&second, 50);
+    again.shoot(1);
+    edge.map.put(&[second.address], false);
+    camera.producer.stream().revoke();
+    assert_eq!(marks(&mut viewer, 1).await, [0]);
+}
+
+#[tokio::test]
 async fn without_a_source_for_too_long_viewers_see_the_end() {
     let (origin, edge) = (node(), node());
     edge.map.put(&[origin.address], false);
