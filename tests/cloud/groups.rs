@@ -287,7 +287,8 @@ impl Shared {
 
 fn hooks(group: &str) -> String {
     let hook = |name: &str, transition: &str| {
-        let (beat, all) = (HEARTBEAT_TIMEOUT.as_secs(), HEARTBEAT_TIMEOUT.as_secs() * u64::from(GLOBAL_TIMEOUT_HEARTBEATS));
+        let (beat, all) =
+            (HEARTBEAT_TIMEOUT.as_secs(), HEARTBEAT_TIMEOUT.as_secs() * u64::from(GLOBAL_TIMEOUT_HEARTBEATS));
         format!(
             "<member><LifecycleHookName>{name}</LifecycleHookName><AutoScalingGroupName>{group}</AutoScalingGroupName>\
              <LifecycleTransition>autoscaling:EC2_INSTANCE_{transition}</LifecycleTransition><DefaultResult>ABANDON</DefaultResult>\

@@ -95,9 +95,8 @@ impl Host {
     }
 
     fn walls(&self, rules: &str) -> anyhow::Result<()> {
-        let chain = |name: &str, hook: &str| {
-            format!("add chain inet walls {name} {{ type filter hook {hook} priority 0; }}; ")
-        };
+        let chain =
+            |name: &str, hook: &str| format!("add chain inet walls {name} {{ type filter hook {hook} priority 0; }}; ");
         let text = format!("add table inet walls; {}{}{rules}", chain("in", "input"), chain("out", "output"));
         enter(self.keeper.pid(), &["nft", &text])
     }

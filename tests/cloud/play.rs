@@ -46,7 +46,9 @@ fn welcome(scene: &Scene) {
     let server = publish.trim_end_matches("/demo");
     say("\n  The cluster is up.\n");
     say(&format!("  Publish    OBS: server {server}, stream key demo"));
-    say(&format!("             ffmpeg -re -f lavfi -i testsrc2=size=1280x720:rate=30 -f lavfi -i sine=frequency=330 -pix_fmt yuv420p \\"));
+    say(
+        "             ffmpeg -re -f lavfi -i testsrc2=size=1280x720:rate=30 -f lavfi -i sine=frequency=330 -pix_fmt yuv420p \\",
+    );
     say(&format!("               -c:v libx264 -preset veryfast -tune zerolatency -g 30 -c:a aac -f flv {publish}"));
     say(&format!("  Player     {}", scene.page_url("/live/play.html?id=demo")));
     say(&format!("  Dashboard  {}\n", scene.page_url("/")));
@@ -60,7 +62,13 @@ fn nodes(scene: &Scene) {
     say(&format!("    {:<10} {:<7} {}", "registry", "", scene.registry.host().address()));
     for node in &scene.nodes {
         let state = if node.is_ready() { "ready" } else { "not ready" };
-        say(&format!("    {:<10} {:<7} http://{:<21} {:<21} {state}", node.name, node.role.word(), node.http(), node.id()));
+        say(&format!(
+            "    {:<10} {:<7} http://{:<21} {:<21} {state}",
+            node.name,
+            node.role.word(),
+            node.http(),
+            node.id()
+        ));
     }
 }
 
@@ -74,7 +82,9 @@ fn obey(scene: &mut Scene, line: &str) -> anyhow::Result<String> {
             nodes(scene);
             Ok(format!("    {} edges and {} origins are healthy", scene.http.healthy(), scene.rtmp.healthy()))
         }
-        ["kill", "database"] => scene.registry.kill().map(|()| "the database is dead; `start database` brings it back".to_owned()),
+        ["kill", "database"] => {
+            scene.registry.kill().map(|()| "the database is dead; `start database` brings it back".to_owned())
+        }
         ["start", "database"] => scene.registry.restart().map(|()| "the database is back".to_owned()),
         ["slow", "database", ms] => {
             scene.registry.line().set(Manner::Late(Duration::from_millis(ms.parse().context("milliseconds")?)));

@@ -184,8 +184,7 @@ fn join(config: &Config, hub: &Hub, registry: &Store) -> Result<Option<Joined>, 
     let asks_registry = config.relay.origins.is_empty() && matches!(registry, Store::MongoDb(_));
     let identity = Identity::of(&config.node, server.local_addr());
     let owners = relay::Inquiry::new(secret.clone(), relay::Timing::default().dial);
-    let cluster =
-        asks_registry.then(|| Cluster::new(registry.clone(), identity, Box::new(owners), Timing::default()));
+    let cluster = asks_registry.then(|| Cluster::new(registry.clone(), identity, Box::new(owners), Timing::default()));
     let locate: Arc<dyn Locate> = match &cluster {
         Some(cluster) => Arc::new(cluster.clone()),
         None => Arc::new(Fixed::new(config.relay.origins.clone())),

@@ -91,7 +91,11 @@ pub(super) fn slow(stage: &mut Stage<'_>) -> anyhow::Result<String> {
         // Leases are longer than this; nobody may lose one for it.
         hold(Duration::from_secs(6), || Ok(()))?;
         let pauses = below("pauses", &whep_pauses(&whep, 1)?, UNNOTICED)?;
-        figures.push(format!("{what}: {pauses}, published in {:.1} s, joined in {:.1} s", accepted.as_secs_f64(), joined.as_secs_f64()));
+        figures.push(format!(
+            "{what}: {pauses}, published in {:.1} s, joined in {:.1} s",
+            accepted.as_secs_f64(),
+            joined.as_secs_f64()
+        ));
         stage.scene.registry.line().set(Manner::Late(Duration::ZERO));
         let edge = &stage.scene.nodes[edges[0]];
         wait::until("the new stream from an edge", || shown(edge, id))?;

@@ -21,7 +21,8 @@ pub(super) fn origin(stage: &mut Stage<'_>) -> anyhow::Result<String> {
         wait::until("HLS from the edges", || (hls.seen().media >= 2).then_some(()))?;
     }
     // HLS as a stranger plays it.
-    let stranger = vec![("ffmpeg".to_owned(), Rtmp::start(&format!("http://{}/live/streams/origin.m3u8", servers[0]))?)];
+    let stranger =
+        vec![("ffmpeg".to_owned(), Rtmp::start(&format!("http://{}/live/streams/origin.m3u8", servers[0]))?)];
     wait::until("HLS in ffmpeg", || stranger[0].1.progress().ok().filter(|(n, _)| *n > 20))?;
     whep_pauses(&whep, 25)?;
     whep.iter_mut().for_each(|(_, viewer)| viewer.mark());

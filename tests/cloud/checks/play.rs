@@ -15,7 +15,8 @@ pub(super) fn everywhere(stage: &mut Stage<'_>) -> anyhow::Result<String> {
         let asked = Instant::now();
         let whep = Whep::start(node.http(), "play", stage.scene.gateway())?;
         let rtmp = Rtmp::start(&format!("rtmp://{}/live/play", node.rtmp()))?;
-        let hls = [Kind::Plain, Kind::LowLatency].map(|k| (k, Hls::start(&stage.scene.runtime, k, &[node.http()], "play", 1)));
+        let hls = [Kind::Plain, Kind::LowLatency]
+            .map(|k| (k, Hls::start(&stage.scene.runtime, k, &[node.http()], "play", 1)));
         let name = &node.name;
         whep.wait_playing().with_context(|| format!("WebRTC from {name}"))?;
         slowest = slowest.max(asked.elapsed());

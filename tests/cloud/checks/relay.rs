@@ -33,7 +33,11 @@ pub(super) fn half_open(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     whep_pauses(&whep, 50)?;
     let back = mended.elapsed();
     let others = below("others' pauses", &whep_pauses(&whole, 1)?, Duration::from_secs(1))?;
-    Ok(format!("noticed after {:.1} s; 8 s later whole again: same viewers go on within {:.1} s; {others}", noticed.as_secs_f64(), back.as_secs_f64()))
+    Ok(format!(
+        "noticed after {:.1} s; 8 s later whole again: same viewers go on within {:.1} s; {others}",
+        noticed.as_secs_f64(),
+        back.as_secs_f64()
+    ))
 }
 
 /// Garbage, silence, half a handshake, and a node with a wrong secret.
@@ -59,7 +63,8 @@ pub(super) fn strangers(stage: &mut Stage<'_>) -> anyhow::Result<String> {
             silent.push(socket);
         }
     }
-    let counted = wait::until("the strangers to be counted", || strangers_counted(origin).ok().filter(|n| *n >= before + 100.0))?;
+    let counted =
+        wait::until("the strangers to be counted", || strangers_counted(origin).ok().filter(|n| *n >= before + 100.0))?;
     let pauses = below("pauses", &whep_pauses(&whep, 25)?, Duration::from_secs(1))?;
     Ok(format!("{} turned away, {pauses}", counted - before))
 }
@@ -90,7 +95,9 @@ pub(super) fn other_group(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     let (at_origin, at_far) = (links(owner)?, links(nodes[0])? + links(nodes[1])?);
     ensure!((at_origin, at_far) == (1.0, 1.0), "{at_origin} links from the origin, {at_far} between the edges");
     let same = wait::until("the same bytes from both", || {
-        let text = |at: usize| http::get(stage.scene.nodes[at].http(), "/live/streams/far/playlist.m3u8").ok().map(|a| a.text());
+        let text = |at: usize| {
+            http::get(stage.scene.nodes[at].http(), "/live/streams/far/playlist.m3u8").ok().map(|a| a.text())
+        };
         let both = (text(nodes[0])?, text(nodes[1])?);
         (both.0.contains("#EXT-X-PART") && both.0 == both.1).then_some(())
     });

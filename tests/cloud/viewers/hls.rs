@@ -127,7 +127,8 @@ impl Player {
                 continue;
             };
             let text = String::from_utf8_lossy(&text).into_owned();
-            let sequence = text.lines().find_map(|l| l.strip_prefix("#EXT-X-DISCONTINUITY-SEQUENCE:")).map(str::to_owned);
+            let sequence =
+                text.lines().find_map(|l| l.strip_prefix("#EXT-X-DISCONTINUITY-SEQUENCE:")).map(str::to_owned);
             if self.sequence.is_some() && sequence != self.sequence {
                 lock(&self.seen).discontinuity = true;
             }

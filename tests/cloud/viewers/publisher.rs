@@ -38,7 +38,12 @@ impl Publisher {
                 let Ok(process) = Process::start_tied(&command).map(Arc::new) else { return };
                 own.starts.fetch_add(1, Ordering::Relaxed);
                 *own.lock() = Some(Arc::clone(&process));
-                while !own.stop.load(Ordering::Relaxed) && process.exit(STEP).is_err() {}
+                loop {
+                    let ended = process.exit(STEP).is_ok();
+                    if ended || own.stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
                 drop(own.lock().take());
                 // One that is refused tries again, but not without end in a second.
                 std::thread::park_timeout(RETRY.saturating_sub(begun.elapsed()));

@@ -70,7 +70,7 @@ impl Whep {
         Ok((frames, Duration::from_secs_f64(pause / 1_000.0)))
     }
 
-    /// Sends its process a signal.
+    /// True until its session is over.
     pub(crate) fn is_running(&self) -> bool {
         self.process.is_running()
     }

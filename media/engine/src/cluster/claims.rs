@@ -138,9 +138,13 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
     /// True if the owner of the stream does not have it any more and, since it could not, we have let go of it in its name.
     /// An owner that has it all the same finds out with its next beat, and ends it: there is one owner, whatever was believed.
     async fn is_freed(&self, name: &StreamName) -> bool {
-        let Ok(Ok(Some(record))) = tokio::time::timeout(CLAIM, self.0.registry.stream(name)).await else { return false };
+        let Ok(Ok(Some(record))) = tokio::time::timeout(CLAIM, self.0.registry.stream(name)).await else {
+            return false;
+        };
         let claim = record.claim;
-        if claim.owner.node == self.0.identity.life.node || self.0.owners.ask(&record.offer.relay, name).await != Holds::No {
+        if claim.owner.node == self.0.identity.life.node
+            || self.0.owners.ask(&record.offer.relay, name).await != Holds::No
+        {
             return false;
         }
         log::info!(stream = name.as_str(), node = claim.owner.node.as_str(); "its owner has it no more, taking it over");
