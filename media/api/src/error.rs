@@ -16,6 +16,7 @@ impl fmt::Display for Chain<'_> {
 
 /// The body of every HTTP error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ErrorBody {
     /// Stable, for programs: `stream_not_found`, `b_frames`, …
     pub error: String,

@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod app;
+pub mod broadcast;
 pub mod config;
 pub mod endpoints;
 pub mod error;

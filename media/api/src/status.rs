@@ -6,8 +6,10 @@ use crate::StreamName;
 
 /// One live stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StreamStatus {
     /// `app/stream_id`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, examples("live/demo")))]
     pub name: StreamName,
     /// Unix time of the first byte, in milliseconds.
     pub started_at_ms: u64,
@@ -17,6 +19,9 @@ pub struct StreamStatus {
     pub video: Option<VideoStatus>,
     /// Audio, if there is any yet.
     pub audio: Option<AudioStatus>,
+    /// Time of the newest frame on the stream's timeline, in milliseconds: how much of it there is.
+    #[serde(default)]
+    pub media_ms: u64,
     /// Payload bytes received since the start.
     pub received_bytes: u64,
     /// Payload bits received in the last full second.
@@ -29,6 +34,7 @@ pub struct StreamStatus {
 
 /// The video of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VideoStatus {
     /// "H264", "H265", "AV1".
     pub codec: String,
@@ -44,6 +50,7 @@ pub struct VideoStatus {
 
 /// The audio of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AudioStatus {
     /// "AAC", "Opus".
     pub codec: String,
@@ -57,6 +64,7 @@ pub struct AudioStatus {
 
 /// Viewers by protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ViewerCounts {
     /// WHEP sessions.
     pub webrtc: u64,
@@ -68,6 +76,7 @@ pub struct ViewerCounts {
 
 /// Something the publisher should change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Notice {
     /// Stable, for programs: `b_frames`, `audio_codec`, …
     pub code: String,

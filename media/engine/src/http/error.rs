@@ -93,6 +93,11 @@ impl Problem {
         self.code
     }
 
+    /// The sentence for people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Nobody publishes `name`.
     pub fn stream_not_found(name: &headwater_api::StreamName) -> Self {
         Self::new(Code::StreamNotFound, format!("Nobody is publishing {name} right now."))

@@ -60,6 +60,7 @@ struct Bitrate {
     second: i64,
     running_bits: u64,
     last_bps: u64,
+    newest: MediaTime,
 }
 
 /// How a viewer watches.
@@ -233,6 +234,10 @@ impl Stream {
     pub fn status(&self) -> StreamStatus {
         let tracks = self.tracks.borrow().clone();
         let viewers = |k: ViewerKind| self.viewers[k as usize].load(Ordering::Relaxed);
+        let (bitrate_bps, newest) = {
+            let bitrate = lock(&self.bitrate);
+            (bitrate.last_bps, bitrate.newest)
+        };
         StreamStatus {
             name: self.name.clone(),
             started_at_ms: self.started_at_ms,
@@ -253,8 +258,9 @@ impl Stream {
                 sample_rate_hz: t.audio.map_or(0, |a| a.sample_rate_hz),
                 channels: t.audio.map_or(0, |a| a.channels),
             }),
+            media_ms: u64::try_from(newest.as_ms()).unwrap_or(0),
             received_bytes: self.received_bytes.load(Ordering::Relaxed),
-            bitrate_bps: lock(&self.bitrate).last_bps,
+            bitrate_bps,
             viewers: ViewerCounts {
                 webrtc: viewers(ViewerKind::Webrtc),
                 hls: viewers(ViewerKind::Hls),
@@ -405,6 +411,7 @@ impl Bitrate {
             self.running_bits = 0;
         }
         self.running_bits += 8 * bytes as u64;
+        self.newest = self.newest.max(dts);
     }
 }
 

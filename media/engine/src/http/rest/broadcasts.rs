@@ -1,0 +1,296 @@
+//! `/APP/rest/v2/broadcasts`: live streams in the shape of Ant Media's REST v2. Reads only.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State as Extract};
+use axum::response::{IntoResponse, Response};
+use headwater_api::broadcast::{AppStatistics, Broadcast, BroadcastStatistics, Count, Refusal};
+use headwater_api::status::{StreamStatus, ViewerCounts};
+use serde::Deserialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::super::{Code, Problem, State};
+use super::{known_app, live, name};
+
+/// Broadcasts in one answer at most, as there.
+const MAX_SIZE: usize = 250;
+/// Before this the speed says nothing.
+const SPEED_AFTER_MS: u64 = 1_000;
+
+pub(super) fn routes() -> OpenApiRouter<State> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(count))
+        .routes(routes!(count_found))
+        .routes(routes!(active))
+        .routes(routes!(total_statistics))
+        .routes(routes!(broadcast))
+        .routes(routes!(statistics))
+}
+
+/// A [`Problem`] with the fields that clients of this API read.
+pub(super) struct Refused(pub(super) Problem);
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Self(problem) = self;
+        let body = Refusal {
+            success: false,
+            error: problem.code().as_str().to_owned(),
+            message: problem.message().to_owned(),
+        };
+        (problem.code().status(), live(body)).into_response()
+    }
+}
+
+/// Which of them, and in which order.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// Only those whose stream id holds this, upper or lower case.
+    search: String,
+    /// Only those of this type; here all are `liveStream`.
+    type_by: Option<String>,
+    /// The order is by this; without it by name.
+    #[param(inline)]
+    sort_by: SortBy,
+    /// Which way; without it upwards.
+    #[param(inline)]
+    order_by: OrderBy,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum SortBy {
+    #[default]
+    Name,
+    Date,
+    Status,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum OrderBy {
+    #[default]
+    Asc,
+    Desc,
+}
+
+type Wishes = Result<Query<Wanted>, QueryRejection>;
+
+/// Live streams of an app on this node, a page of at most 250.
+#[utoipa::path(
+    get,
+    path = "/{app}/rest/v2/broadcasts/list/{offset}/{size}",
+    tag = "broadcasts",
+    params(
+        ("app" = String, Path, description = "App"),
+        ("offset" = u64, Path, description = "How many to leave out at the beginning"),
+        ("size" = u64, Path, description = "How many at most; more than 250 are 250"),
+        Wanted,
+    ),
+    responses(
+        (status = 200, body = Vec<Broadcast>),
+        (status = 400, description = "`bad_request`", body = Refusal),
+        (status = 404, description = "`app_not_found`", body = Refusal),
+    )
+)]
+async fn list(
+    Extract(state): Extract<State>,
+    Path((app, offset, size)): Path<(String, String, String)>,
+    wanted: Wishes,
+) -> Result<Response, Refused> {
+    let (offset, size) = (number("offset", &offset)?, number("size", &size)?.min(MAX_SIZE));
+    let Query(wanted) =
+        wanted.map_err(|e| Problem::new(Code::BadRequest, format!("The query is wrong: {}.", e.body_text())))?;
+    let found = found(&state, &app, &wanted)?;
+    let now_ms = now_ms();
+    Ok(live(found.iter().skip(offset).take(size).map(|s| shown(s, now_ms)).collect::<Vec<_>>()))
+}
+
+/// How many streams of an app are live on this node.
+#[utoipa::path(
+    get,
+    path = "/{app}/rest/v2/broadcasts/count",
+    tag = "broadcasts",
+    params(("app" = String, Path, description = "App")),
+    responses((status = 200, body = Count), (status = 404, description = "`app_not_found`", body = Refusal))
+)]
+async fn count(Extract(state): Extract<State>, Path(app): Path<String>) -> Result<Response, Refused> {
+    let found = found(&state, &app, &Wanted::default())?;
+    Ok(live(Count { number: found.len() as u64 }))
+}
+
+/// How many of them have a stream id that holds `search`.
+#[utoipa::path(
+    get,
+    path = "/{app}/rest/v2/broadcasts/count/{search}",
+    tag = "broadcasts",
+    params(("app" = String, Path, description = "App"), ("search" = String, Path, description = "Part of a stream id")),
+    responses((status = 200, body = Count), (status = 404, description = "`app_not_found`", body = Refusal))
+)]
+async fn count_found(
+    Extract(state): Extract<State>,
+    Path((app, search)): Path<(String, String)>,
+) -> Result<Response, Refused> {
+    let found = found(&state, &app, &Wanted { search, ..Wanted::default() })?;
+    Ok(live(Count { number: found.len() as u64 }))
+}
+
+/// The same as `count`: here only live streams are counted.
+#[utoipa::path(
+    get,
+    path = "/{app}/rest/v2/broadcasts/active-live-stream-count",
+    tag = "broadcasts",
+    params(("app" = String, Path, description = "App")),
+    responses((status = 200, body = Count), (status = 404, description = "`app_not_found`", body = Refusal))
+)]
+async fn active(state: Extract<State>, app: Path<String>) -> Result<Response, Refused> {
+    count(state, app).await
+}
+
+/// Who watches the streams of an app on this node.
+#[utoipa::path(
+    get,
+    path = "/{app}/rest/v2/broadcasts/total-broadcast-statistics",
+    tag = "broadcasts",
+    params(("app" = String, Path, description = "App")),
+    responses((status = 200, body = AppStatistics), (status = 404, description = "`app_not_found`", body = Refusal))
+)]
+async fn total_statistics(Extract(state): Extract<State>, Path(app): Path<String>) -> Result<Response, Refused> {
+    let found = found(&state, &app, &Wanted::default())?;
+    let mut total = AppStatistics { streams: found.len() as u64, ..AppStatistics::default() };
+    for stream in &found {
+        let viewers = watchers(stream.viewers);
+        total.viewers.rtmp += viewers.rtmp;
+        total.viewers.hls += viewers.hls;
+        total.viewers.webrtc += viewers.webrtc;
+    }
+    Ok(live(total))
+}
+
+/// One live stream.
+#[utoipa::path(
+    get,
+    path = "/{app}/rest/v2/broadcasts/{id}",
+    tag = "broadcasts",
+    params(("app" = String, Path, description = "App"), ("id" = String, Path, description = "Stream id")),
+    responses(
+        (status = 200, body = Broadcast),
+        (status = 400, description = "`bad_request`: this can be no stream's name", body = Refusal),
+        (status = 404, description = "`app_not_found`, `stream_not_found`", body = Refusal),
+    )
+)]
+async fn broadcast(
+    Extract(state): Extract<State>,
+    Path((app, id)): Path<(String, String)>,
+) -> Result<Response, Refused> {
+    Ok(live(shown(&one(&state, &app, &id)?, now_ms())))
+}
+
+/// Who watches one stream on this node.
+#[utoipa::path(
+    get,
+    path = "/{app}/rest/v2/broadcasts/{id}/broadcast-statistics",
+    tag = "broadcasts",
+    params(("app" = String, Path, description = "App"), ("id" = String, Path, description = "Stream id")),
+    responses(
+        (status = 200, body = BroadcastStatistics),
+        (status = 400, description = "`bad_request`: this can be no stream's name", body = Refusal),
+        (status = 404, description = "`app_not_found`, `stream_not_found`", body = Refusal),
+    )
+)]
+async fn statistics(
+    Extract(state): Extract<State>,
+    Path((app, id)): Path<(String, String)>,
+) -> Result<Response, Refused> {
+    Ok(live(watchers(one(&state, &app, &id)?.viewers)))
+}
+
+fn number(what: &str, text: &str) -> Result<usize, Problem> {
+    text.parse().map_err(|_| Problem::new(Code::BadRequest, format!("The {what} is no whole number: {text:.40}.")))
+}
+
+fn one(state: &State, app: &str, id: &str) -> Result<StreamStatus, Problem> {
+    known_app(state, app)?;
+    let name = name(app, id)?;
+    state.hub.stream(&name).map(|stream| stream.status()).ok_or_else(|| Problem::stream_not_found(&name))
+}
+
+/// The live streams of an app that are wanted, in order.
+fn found(state: &State, app: &str, wanted: &Wanted) -> Result<Vec<StreamStatus>, Problem> {
+    known_app(state, app)?;
+    if wanted.type_by.as_deref().is_some_and(|kind| kind != LIVE_STREAM) {
+        return Ok(Vec::new());
+    }
+    let part = wanted.search.to_ascii_lowercase();
+    let streams = state.hub.streams();
+    let ours = streams.iter().filter(|s| s.name().app() == app);
+    let holding = ours.filter(|s| s.name().stream_id().to_ascii_lowercase().contains(&part));
+    let mut found: Vec<_> = holding.map(|s| s.status()).collect();
+    match wanted.sort_by {
+        // They come by name, and all have the same status.
+        SortBy::Name | SortBy::Status => {}
+        SortBy::Date => found.sort_by_key(|s| s.started_at_ms),
+    }
+    if wanted.order_by == OrderBy::Desc {
+        found.reverse();
+    }
+    Ok(found)
+}
+
+fn shown(status: &StreamStatus, now_ms: u64) -> Broadcast {
+    let id = status.name.stream_id().to_owned();
+    let publish_type = match status.protocol.as_str() {
+        "rtmp" => Some("RTMP"),
+        "srt" => Some("SRT"),
+        "whip" => Some("WebRTC"),
+        _ => None,
+    };
+    let passed_ms = now_ms.saturating_sub(status.started_at_ms);
+    // Of a stream that is published elsewhere the beginning is by another clock.
+    let speed = publish_type.filter(|_| passed_ms >= SPEED_AFTER_MS);
+    let speed = speed.map(|_| (1_000.0 * status.media_ms as f64 / passed_ms as f64).round() / 1_000.0);
+    let pixels =
+        |pick: fn(&headwater_api::status::VideoStatus) -> u32| status.video.as_ref().map(pick).filter(|&p| p > 0);
+    Broadcast {
+        stream_id: id.clone(),
+        name: id,
+        status: "broadcasting".to_owned(),
+        kind: LIVE_STREAM.to_owned(),
+        publish_type: publish_type.map(str::to_owned),
+        zombi: true,
+        date: status.started_at_ms,
+        start_time: status.started_at_ms,
+        update_time: now_ms,
+        duration: status.media_ms,
+        speed,
+        received_bytes: status.received_bytes,
+        bitrate: status.bitrate_bps,
+        width: pixels(|v| v.width),
+        height: pixels(|v| v.height),
+        hls_viewer_count: status.viewers.hls,
+        webrtc_viewer_count: status.viewers.webrtc,
+        rtmp_viewer_count: status.viewers.rtmp,
+    }
+}
+
+fn watchers(viewers: ViewerCounts) -> BroadcastStatistics {
+    BroadcastStatistics { rtmp: viewers.rtmp, hls: viewers.hls, webrtc: viewers.webrtc }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+const LIVE_STREAM: &str = "liveStream";

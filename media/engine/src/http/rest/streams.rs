@@ -1,0 +1,40 @@
+//! `/rest/v2/streams`: what is live here, with everything this node knows about it.
+
+use axum::extract::{Path, State as Extract};
+use axum::response::Response;
+use headwater_api::error::ErrorBody;
+use headwater_api::status::StreamStatus;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::super::{Problem, State};
+use super::{known_app, live, name};
+
+pub(super) fn routes() -> OpenApiRouter<State> {
+    OpenApiRouter::new().routes(routes!(streams)).routes(routes!(stream))
+}
+
+/// All live streams of this node, sorted by name.
+#[utoipa::path(get, path = "/rest/v2/streams", tag = "streams", responses((status = 200, body = Vec<StreamStatus>)))]
+async fn streams(Extract(state): Extract<State>) -> Response {
+    live(state.hub.streams().iter().map(|s| s.status()).collect::<Vec<_>>())
+}
+
+/// One live stream.
+#[utoipa::path(
+    get,
+    path = "/rest/v2/streams/{app}/{id}",
+    tag = "streams",
+    params(("app" = String, Path, description = "App"), ("id" = String, Path, description = "Stream id")),
+    responses(
+        (status = 200, body = StreamStatus),
+        (status = 400, description = "`bad_request`: this can be no stream's name", body = ErrorBody),
+        (status = 404, description = "`app_not_found`, `stream_not_found`", body = ErrorBody),
+    )
+)]
+async fn stream(Extract(state): Extract<State>, Path((app, id)): Path<(String, String)>) -> Result<Response, Problem> {
+    let name = name(&app, &id)?;
+    known_app(&state, &app)?;
+    let stream = state.hub.stream(&name).ok_or_else(|| Problem::stream_not_found(&name))?;
+    Ok(live(stream.status()))
+}
