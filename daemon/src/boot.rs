@@ -7,13 +7,14 @@ use headwater_api::error::{Chain, exit};
 use headwater_registry::RegistryError;
 use tokio::sync::watch;
 
+use crate::administrator::AdministratorError;
 use crate::asg::{Group, State};
 use crate::engine::{self, Engine, EngineError, News, Order};
 use crate::imds::ImdsError;
 use crate::lifecycle::{ServiceManager, Signals};
 use crate::plan::{self, PlanError};
 use crate::settings::{Settings, SettingsError};
-use crate::{data_dir, decide, heartbeat, join, notice, register};
+use crate::{administrator, data_dir, decide, heartbeat, join, notice, register};
 
 /// Why the node is not up.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,9 @@ pub(crate) enum BootError {
     /// The registry cannot be used.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The administrator cannot be made.
+    #[error(transparent)]
+    Administrator(#[from] AdministratorError),
     /// The engine cannot be had.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -46,6 +50,7 @@ impl BootError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Signals(_) | Self::Metadata(_) | Self::Registry(RegistryError::Locked { .. }) => exit::UNAVAILABLE,
+            Self::Administrator(_) => exit::UNAVAILABLE,
             Self::Settings(_) | Self::Plan(_) | Self::DataDir(_) | Self::Registry(_) => exit::CONFIG,
             Self::Engine(e) => e.exit_code(),
         }
@@ -87,6 +92,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
             return Ok(());
         }
     };
+    administrator::at_first_boot(&config).await?;
     config.node.boot_epoch = Some(registered.life.epoch.0);
     let engine = Engine::prepare(program.unwrap_or_else(engine::default_program), &config)?;
 
@@ -98,7 +104,8 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     let superseded = heartbeat::until_superseded(&registered, phases.clone(), orders.subscribe());
     let accompany = group.accompany(phases);
     let unwanted = notice::until_unwanted(imds.as_mut());
-    tokio::pin!(service, unwanted, accompany, superseded);
+    let administrator = administrator::follow_secret(plan.cluster.as_ref(), registered.shared.as_ref());
+    tokio::pin!(service, unwanted, accompany, superseded, administrator);
     let ended = loop {
         tokio::select! {
             ended = &mut service => break ended,
@@ -124,6 +131,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
                 announce(news.as_ref(), &mut manager, started);
             }
             () = &mut accompany => {}
+            () = &mut administrator => {}
             () = manager.keep_alive() => {}
         }
     };

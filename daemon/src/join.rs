@@ -56,7 +56,7 @@ async fn join(aws: &Aws, cluster: &Cluster, config: &mut Config) -> Result<(), J
     // What the operator wrote into the file wins.
     if config.registry.uri_file.is_none() {
         let found = shared_registry::find(aws, cluster).await?;
-        config.registry.uri_file = Some(write(&config.node.data_dir, "registry-uri", &found.uri)?);
+        config.registry.uri_file = Some(write(&config.node.data_dir, REGISTRY_FILE, &found.uri)?);
     }
     config.registry.kind = RegistryKind::MongoDb;
     if config.relay.secret_file.is_none() {
@@ -66,24 +66,26 @@ async fn join(aws: &Aws, cluster: &Cluster, config: &mut Config) -> Result<(), J
     Ok(())
 }
 
-/// A file that only this user may read, from its first byte on.
 fn write(folder: &Path, name: &str, secret: &Secret) -> Result<PathBuf, JoinError> {
-    let path = folder.join(name);
-    let written = (|| {
-        // One left by an earlier life is replaced, rights included.
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        writeln!(file, "{}", secret.expose().trim())
-    })();
-    match written {
-        Ok(()) => Ok(path),
-        Err(source) => Err(JoinError::Write { path, source }),
-    }
+    write_private(folder, name, secret.expose().trim())
+        .map_err(|source| JoinError::Write { path: folder.join(name), source })
 }
 
+/// A file that only this user may read, from its first byte on.
+pub(crate) fn write_private(folder: &Path, name: &str, text: &str) -> std::io::Result<PathBuf> {
+    let path = folder.join(name);
+    // One left by an earlier life is replaced, rights included.
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    writeln!(file, "{text}")?;
+    Ok(path)
+}
+
+/// In the data folder: how to reach the registry, password included.
+pub(crate) const REGISTRY_FILE: &str = "registry-uri";
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_secs(3);
 

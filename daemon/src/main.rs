@@ -3,6 +3,7 @@
 //! RULE: may know api and registry; never the engine's code. Exit codes: `headwater_api::error::exit`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod administrator;
 mod asg;
 mod aws;
 mod boot;
@@ -20,14 +21,19 @@ mod lifecycle;
 #[expect(unreachable_pub, reason = "the engine offers it to its own program")]
 mod logging;
 mod notice;
+// One file for both programs, as above.
+#[path = "../../media/engine/src/password.rs"]
+#[expect(unreachable_pub, reason = "the engine offers it to its own program")]
+mod password;
 mod plan;
+mod reach;
 mod register;
 mod report;
 mod settings;
 mod shared_registry;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use boot::BootError;
@@ -53,6 +59,15 @@ enum Command {
         /// The engine's program [default: headwater-engine beside this program, or on PATH]
         #[arg(long, value_name = "PATH")]
         engine: Option<PathBuf>,
+    },
+    /// Says whether there is an administrator; with --reset makes a new password and prints it
+    Password {
+        /// Settings, as for `run`
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Makes a new password, which ends all sessions; in a cluster, takes the one from its secret
+        #[arg(long)]
+        reset: bool,
     },
     /// Prints what this machine is and what it would run as, and changes nothing
     Plan {
@@ -92,6 +107,11 @@ fn dispatch(command: Command) -> Result<(), (u8, String)> {
         .map_err(|e| (exit::UNAVAILABLE, format!("could not start: {e}")))?;
     match command {
         Command::Run { config, engine } => runtime.block_on(boot::run(config, engine)).map_err(stopped),
+        Command::Password { config, reset } => {
+            let text = runtime.block_on(password_command(config.as_deref(), reset))?;
+            let _ = writeln!(std::io::stdout(), "{text}");
+            Ok(())
+        }
         Command::Plan { config, json } => {
             let settings = Settings::read(config.as_deref()).map_err(|e| stopped(e.into()))?;
             let (facts, _) = runtime.block_on(decide::fetch_facts(&settings)).map_err(stopped)?;
@@ -108,4 +128,14 @@ fn dispatch(command: Command) -> Result<(), (u8, String)> {
             Ok(())
         }
     }
+}
+
+/// `headwaterd password`: what it prints.
+async fn password_command(file: Option<&Path>, reset: bool) -> Result<String, (u8, String)> {
+    let stopped = |e: BootError| (e.exit_code(), Chain(&e).to_string());
+    let settings = Settings::read(file).map_err(|e| stopped(e.into()))?;
+    let (facts, _) = decide::fetch_facts(&settings).await.map_err(stopped)?;
+    let plan = plan::plan(&facts, &settings).map_err(|e| stopped(e.into()))?;
+    let outcome = if reset { administrator::reset(&plan).await } else { administrator::look(&plan).await };
+    outcome.map(|outcome| outcome.text()).map_err(|e| stopped(e.into()))
 }

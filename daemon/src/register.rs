@@ -85,7 +85,7 @@ pub(crate) async fn leave(registered: &Registered, config: &Config) -> Result<()
 }
 
 /// Opens the registry; for a moment it may still be held by an engine whose daemon was killed.
-async fn open(config: &Config) -> Result<Store, RegistryError> {
+pub(crate) async fn open(config: &Config) -> Result<Store, RegistryError> {
     let patient_until = tokio::time::Instant::now() + LOCK_PATIENCE;
     loop {
         match Store::open(&config.registry, &config.node.data_dir).await {

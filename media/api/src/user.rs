@@ -29,3 +29,10 @@ pub enum Rights {
     /// Everything.
     Administer,
 }
+
+/// The user that every registry has who is made without being asked for: may do everything.
+pub const ADMINISTRATOR: &str = "admin";
+
+/// File inside `data_dir` in which a new administrator (a [`UserDocument`] as JSON) waits for the engine, which takes it into
+/// the registry that only the engine may open, and removes it.
+pub const HANDOVER_FILE: &str = "administrator.new";

@@ -50,6 +50,9 @@ pub enum StartError {
     /// The registry cannot be used.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// Sessions cannot be signed.
+    #[error(transparent)]
+    SessionKey(#[from] http::KeyError),
 }
 
 /// An engine whose listeners are open.
@@ -63,6 +66,7 @@ pub struct Engine {
     rtmp: rtmp::Server,
     webrtc: webrtc::Gateway,
     registry: Store,
+    accounts: http::Accounts,
     relay: Option<Joined>,
     drain: CancellationToken,
 }
@@ -84,7 +88,11 @@ impl Engine {
         let health = http::Server::bind_plain("health", config.health.listen, http::MAX_HEALTH_CONNECTIONS)?;
         let hub = Hub::with_transcoder(limits(&config), Some(Box::new(transcode::Audio)));
         let relay = join(&config, &hub, &registry)?;
-        Ok(Self { config, hub, apps, http, health, rtmp, webrtc, registry, relay, drain: CancellationToken::new() })
+        let key = http::SessionKey::load(config.relay.secret_file.as_deref(), data_dir)?;
+        let own_registry = matches!(registry, Store::Embedded(_));
+        let accounts = http::Accounts::new(registry.clone(), key, own_registry.then(|| data_dir.clone()));
+        let drain = CancellationToken::new();
+        Ok(Self { config, hub, apps, http, health, rtmp, webrtc, registry, accounts, relay, drain })
     }
 
     /// Cancel it to begin the drain.
@@ -109,7 +117,8 @@ impl Engine {
     pub async fn run(self) {
         let endpoints = self.endpoints();
         // The registry stays open, and so locked, as long as the engine serves.
-        let Self { config, hub, apps, http, health, rtmp, webrtc, registry: _registry, relay, drain } = self;
+        let Self { config, hub, apps, http, health, rtmp, webrtc, registry: _registry, accounts, relay, drain } =
+            self;
         let mut tasks: JoinSet<()> = JoinSet::new();
         let deadline = Duration::from_millis(u64::from(config.node.drain_ms.get()));
         let mut metrics = Registry::default();
@@ -136,6 +145,7 @@ impl Engine {
         let router = http::router(http::State::new(http::Parts {
             hub,
             apps,
+            accounts,
             whep: webrtc.whep(),
             hls: Hls::new(&config.hls),
             node_id: config.node.id.clone(),

@@ -13,5 +13,6 @@ pub mod http;
 pub mod hub;
 pub mod listen;
 pub mod logging;
+pub mod password;
 pub mod tls;
 pub mod transcode;

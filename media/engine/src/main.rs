@@ -62,7 +62,7 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         let engine = Engine::start(config).await.map_err(|e| {
             let code = match e {
                 StartError::Registry(RegistryError::Locked { .. }) | StartError::Listen(_) | StartError::Webrtc(_) => exit::UNAVAILABLE,
-                StartError::DataDir { .. } | StartError::Tls(_) | StartError::Secret(_) | StartError::Registry(_) => exit::CONFIG,
+                StartError::DataDir { .. } | StartError::Tls(_) | StartError::Secret(_) | StartError::SessionKey(_) | StartError::Registry(_) => exit::CONFIG,
             };
             (code, Chain(&e).to_string())
         })?;

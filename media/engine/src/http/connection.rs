@@ -34,6 +34,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// An extension of requests that came over TLS.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Encrypted;
+
 /// What all connections of one server share.
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
@@ -90,9 +94,9 @@ impl Connections {
         let this = self.clone();
         self.tasks.spawn(async move {
             match tls {
-                None => this.serve(stream, peer, permit).await,
+                None => this.serve(stream, peer, false, permit).await,
                 Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => this.serve(stream, peer, permit).await,
+                    Ok(Ok(stream)) => this.serve(stream, peer, true, permit).await,
                     Ok(Err(err)) => log::debug!(peer:%, err:%; "tls handshake failed"),
                     Err(_) => log::debug!(peer:%; "tls handshake took too long"),
                 },
@@ -100,7 +104,13 @@ impl Connections {
         });
     }
 
-    async fn serve<T: AsyncRead + AsyncWrite + Unpin>(self, stream: T, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+    async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        stream: T,
+        peer: SocketAddr,
+        encrypted: bool,
+        permit: OwnedSemaphorePermit,
+    ) {
         let _open = self.metrics.open();
         let phase = Phase::default();
         let router = self.router;
@@ -109,6 +119,9 @@ impl Connections {
             move |mut request: hyper::Request<Incoming>| {
                 phase.advance();
                 request.extensions_mut().insert(Peer(peer));
+                if encrypted {
+                    request.extensions_mut().insert(Encrypted);
+                }
                 let answer = router.clone().call(request);
                 let phase = phase.clone();
                 async move {

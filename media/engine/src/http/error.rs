@@ -36,6 +36,14 @@ codes! {
     BadRequest = "bad_request" => BAD_REQUEST,
     /// The SDP offer cannot be read.
     BadSdp = "bad_sdp" => BAD_REQUEST,
+    /// Only somebody who has logged in may do this.
+    Unauthorized = "unauthorized" => UNAUTHORIZED,
+    /// No such user, or another password.
+    WrongPassword = "wrong_password" => UNAUTHORIZED,
+    /// Logged in, but as somebody who may not do this.
+    Forbidden = "forbidden" => FORBIDDEN,
+    /// A page of another origin sends this.
+    CrossOrigin = "cross_origin" => FORBIDDEN,
     /// No such path.
     NotFound = "not_found" => NOT_FOUND,
     /// No such app.
@@ -60,12 +68,16 @@ codes! {
     BodyTooLarge = "body_too_large" => PAYLOAD_TOO_LARGE,
     /// The body has another type than this path wants.
     WrongContentType = "wrong_content_type" => UNSUPPORTED_MEDIA_TYPE,
+    /// Too many passwords were tried.
+    TooManyAttempts = "too_many_attempts" => TOO_MANY_REQUESTS,
     /// A bug here.
     Internal = "internal" => INTERNAL_SERVER_ERROR,
     /// As many viewers as this node may have.
     TooManyViewers = "too_many_viewers" => SERVICE_UNAVAILABLE,
     /// The stream is live, but what was asked for does not exist yet.
     NotYet = "not_yet" => SERVICE_UNAVAILABLE,
+    /// The registry does not answer.
+    RegistryAway = "registry_away" => SERVICE_UNAVAILABLE,
     /// This node is on its way out.
     Draining = "draining" => SERVICE_UNAVAILABLE,
 }
@@ -110,8 +122,19 @@ impl IntoResponse for Problem {
         let mut response = (self.code.status(), Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.code.status() == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        match self.code.status() {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+            }
+            StatusCode::UNAUTHORIZED => {
+                // RFC 9110 §15.5.2 wants one. Not Basic, which is taken too: browsers would ask for the password in a window
+                // of their own, and send it with the requests of other pages ever after.
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Headwater realm=\"Headwater\""));
+            }
+            _ => {}
         }
         response
     }

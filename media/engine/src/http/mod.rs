@@ -4,6 +4,7 @@
 //! known here; `hls` and `whep` only translate between it and HTTP.
 
 mod assets;
+mod auth;
 mod body;
 mod connection;
 mod error;
@@ -20,6 +21,7 @@ mod server;
 mod state;
 mod whep;
 
+pub use auth::{Accounts, KeyError, SessionKey};
 pub use body::Small;
 pub use connection::Peer;
 pub use error::{Code, Problem};

@@ -1,17 +1,22 @@
 //! Sorts requests to the rooms that answer them.
 
-use axum::Router;
+use axum::{Router, middleware};
 
 use super::error::{Code, Problem};
 use super::state::State;
-use super::{hls, pages, rest, whep};
+use super::{auth, hls, pages, rest, whep};
 
 /// All paths of the public web server.
 pub fn router(state: State) -> Router {
+    // Whatever is added here and changes something is the administrator's alone.
+    let rest = Router::new()
+        .merge(rest::routes())
+        .merge(auth::routes())
+        .route_layer(middleware::from_fn_with_state(state.clone(), auth::guard));
     Router::new()
         .merge(hls::routes())
         .merge(whep::routes())
-        .merge(rest::routes())
+        .merge(rest)
         .merge(pages::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use headwater_api::endpoints::Endpoints;
 
+use super::Accounts;
 use crate::apps::Apps;
 use crate::gateway::hls::Hls;
 use crate::gateway::webrtc::Whep;
@@ -21,6 +22,8 @@ pub struct Parts {
     pub hub: Hub,
     /// Which apps exist.
     pub apps: Apps,
+    /// Who may change something.
+    pub accounts: Accounts,
     /// This node's name.
     pub node_id: String,
     /// Where it listens.

@@ -1,0 +1,120 @@
+//! `/rest/v2/session`: log in, log out, who am I.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::State as Extract;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::Router;
+use headwater_api::secret::Secret;
+use headwater_api::user::{ADMINISTRATOR, Rights};
+use serde::{Deserialize, Serialize};
+
+use super::session::LIFETIME_S;
+use super::visitor::{Visitor, address};
+use crate::http::connection::Encrypted;
+use crate::http::rest::live;
+use crate::http::{Code, Problem, Small, State};
+
+/// Where it lies.
+pub(super) const PATH: &str = "/rest/v2/session";
+/// Name of the cookie.
+pub(super) const COOKIE: &str = "headwater_session";
+
+/// Log in, log out, who am I.
+pub(in crate::http) fn routes() -> Router<State> {
+    Router::new().route(PATH, get(who).post(log_in).delete(log_out))
+}
+
+/// What is asked of somebody who logs in.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub(in crate::http) struct Credentials {
+    /// User name; `admin` if it is left out.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The password.
+    #[schema(value_type = String)]
+    pub password: Secret,
+}
+
+/// Who the server takes you for.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(in crate::http) struct SessionStatus {
+    /// User name; absent for nobody in particular.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// True if you may do everything.
+    pub administrator: bool,
+    /// Unix time, in milliseconds, at which the session ends; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at_ms: Option<u64>,
+}
+
+/// Says who the server takes you for.
+#[utoipa::path(get, path = "/rest/v2/session", responses((status = 200, body = SessionStatus)))]
+pub(in crate::http) async fn who(visitor: Visitor) -> Response {
+    live(SessionStatus {
+        name: visitor.name().map(str::to_owned),
+        administrator: visitor.administers(),
+        expires_at_ms: visitor.expires_s.map(|s| s * 1_000),
+    })
+}
+
+/// Logs in: the answer sets a cookie that is good on every node of the cluster.
+#[utoipa::path(post, path = "/rest/v2/session", request_body = Credentials,
+    responses((status = 200, body = SessionStatus), (status = 401), (status = 429)))]
+pub(in crate::http) async fn log_in(
+    Extract(state): Extract<State>,
+    parts: Parts,
+    Small(body): Small,
+) -> Result<Response, Problem> {
+    let json = parts.headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/json"));
+    if !json {
+        // A form of another origin could send anything else without asking.
+        return Err(Problem::fixed(Code::WrongContentType, "Log in with a body of application/json."));
+    }
+    let Ok(Credentials { name, password }) = serde_json::from_slice(&body) else {
+        // The cause is not told: it could quote the password.
+        return Err(Problem::fixed(Code::BadRequest, "The body is not {\"name\": …, \"password\": …}."));
+    };
+    let name = name.as_deref().unwrap_or(ADMINISTRATOR);
+    let from = address(&parts);
+    let user = state.accounts.by_password(from, name, password).await?;
+    let (value, expires_s) = state.accounts.begin_session(&user, now_s());
+    log::info!(user = user.name.as_str(), peer:% = from; "logged in");
+    let mut response = live(SessionStatus {
+        name: Some(user.name.clone()),
+        administrator: user.rights == Rights::Administer,
+        expires_at_ms: Some(expires_s * 1_000),
+    });
+    set_cookie(&mut response, &value, LIFETIME_S, encrypted(&parts));
+    Ok(response)
+}
+
+/// Logs out: the answer removes the cookie.
+#[utoipa::path(delete, path = "/rest/v2/session", responses((status = 204)))]
+pub(in crate::http) async fn log_out(parts: Parts) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    set_cookie(&mut response, "", 0, encrypted(&parts));
+    response
+}
+
+fn set_cookie(response: &mut Response, value: &str, seconds: u64, encrypted: bool) {
+    let secure = if encrypted { "; Secure" } else { "" };
+    let text = format!("{COOKIE}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        response.headers_mut().insert(header::SET_COOKIE, value);
+    }
+}
+
+/// True if the browser's end of the connection is encrypted. A lie about it harms the liar alone.
+fn encrypted(parts: &Parts) -> bool {
+    let by_balancer = |headers: &HeaderMap| headers.get("x-forwarded-proto").is_some_and(|v| v == "https");
+    parts.extensions.get::<Encrypted>().is_some() || by_balancer(&parts.headers)
+}
+
+pub(super) fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

@@ -1,0 +1,101 @@
+//! A session as its cookie holds it: who, until when, and under which password, signed.
+//!
+//! `NAME.EXPIRES.PASSWORD.SIGNATURE`, where NAME and SIGNATURE are base64url without padding, EXPIRES is Unix time in seconds
+//! and PASSWORD names the hash that was good at the login, so that a new password ends all sessions. Nothing is kept here.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use headwater_api::secret::Secret;
+use ring::digest;
+
+use super::key::SessionKey;
+
+/// What a cookie says, once its signature and its time were found good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Session {
+    /// Name of the user.
+    pub user: String,
+    /// Unix time, in seconds.
+    pub expires_s: u64,
+    /// [`fingerprint`] of the password's hash.
+    pub password: String,
+}
+
+impl Session {
+    /// The cookie's value.
+    pub(super) fn seal(&self, key: &SessionKey) -> String {
+        let text = format!("{}.{}.{}", BASE64.encode(&self.user), self.expires_s, self.password);
+        let tag = key.sign(text.as_bytes());
+        format!("{text}.{}", BASE64.encode(tag.as_ref()))
+    }
+
+    /// The session in a cookie's value, if we made it and it is not over.
+    pub(super) fn open(value: &str, key: &SessionKey, now_s: u64) -> Option<Self> {
+        if value.len() > MAX_BYTES {
+            return None;
+        }
+        let (text, tag) = value.rsplit_once('.')?;
+        if !key.verify(text.as_bytes(), &BASE64.decode(tag).ok()?) {
+            return None;
+        }
+        let mut fields = text.split('.');
+        let user = String::from_utf8(BASE64.decode(fields.next()?).ok()?).ok()?;
+        let expires_s = fields.next()?.parse().ok().filter(|expires_s| now_s < *expires_s)?;
+        let password = fields.next()?.to_owned();
+        fields.next().is_none().then_some(Self { user, expires_s, password })
+    }
+}
+
+/// Names a hash without showing it.
+pub(super) fn fingerprint(password_hash: &Secret) -> String {
+    let digest = digest::digest(&digest::SHA256, password_hash.reveal().as_bytes());
+    BASE64.encode(&digest.as_ref()[..12])
+}
+
+/// Seconds from a login to its end.
+pub(super) const LIFETIME_S: u64 = 12 * 60 * 60;
+/// Of a cookie at most; ours have about 100.
+const MAX_BYTES: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> Session {
+        Session {
+            user: "ad.min ü".to_owned(),
+            expires_s: 1_000,
+            password: fingerprint(&Secret::new("$argon2id$x")),
+        }
+    }
+
+    #[test]
+    fn a_session_is_good_until_its_second_on_every_node_with_the_key() {
+        let key = SessionKey::of(b"what all nodes share");
+        let value = session().seal(&key);
+        assert!(value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)), "{value}");
+        let other_node = SessionKey::of(b"what all nodes share");
+        assert_eq!(Session::open(&value, &other_node, 999), Some(session()));
+        assert_eq!(Session::open(&value, &key, 1_000), None);
+        assert_eq!(Session::open(&value, &SessionKey::of(b"what another cluster has"), 0), None);
+    }
+
+    #[test]
+    fn no_changed_prefix_or_byte_of_a_session_is_taken() {
+        let key = SessionKey::of(b"what all nodes share");
+        let value = session().seal(&key);
+        for end in 0..value.len() {
+            assert_eq!(Session::open(&value[..end], &key, 0), None, "{end}");
+        }
+        for at in 0..value.len() {
+            let mut bytes = value.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(bytes).unwrap();
+            // The last letter of base64 has bits that mean nothing.
+            assert!(Session::open(&changed, &key, 0).is_none() || at == value.len() - 1, "{changed}");
+        }
+        for garbage in ["", ".", "...", "a.b.c.d", &".".repeat(600)] {
+            assert_eq!(Session::open(garbage, &key, 0), None);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! How many passwords may be tried: by one address, and by all together.
+//!
+//! Buckets that fill again with time. An attempt takes from both; a right password gives back. Addresses from which a right one
+//! came lately do not wait for the others, so that nobody can keep the administrator out from elsewhere.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+/// All attempts of one node.
+#[derive(Debug)]
+pub(super) struct Throttle {
+    all: Bucket,
+    addresses: HashMap<IpAddr, Bucket>,
+    trusted: Vec<(IpAddr, Instant)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    left: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn refilled(self, now: Instant, size: f64, every: Duration) -> Self {
+        let more = now.saturating_duration_since(self.at).as_secs_f64() / every.as_secs_f64();
+        Self { left: (self.left + more).min(size), at: now }
+    }
+}
+
+impl Throttle {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { all: Bucket { left: ALL, at: now }, addresses: HashMap::new(), trusted: Vec::new() }
+    }
+
+    /// Counts an attempt; or says how long to wait for the next.
+    pub(super) fn attempt(&mut self, now: Instant, address: IpAddr) -> Result<(), Duration> {
+        let address = network(address);
+        self.all = self.all.refilled(now, ALL, ALL_EVERY);
+        let trusted = self.trusted.iter().any(|(a, at)| *a == address && now.saturating_duration_since(*at) < TRUST);
+        if self.all.left < 1.0 && !trusted {
+            return Err(ALL_EVERY.mul_f64(1.0 - self.all.left));
+        }
+        if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&address) {
+            self.addresses.retain(|_, b| b.refilled(now, ONE, ONE_EVERY).left < ONE);
+            if self.addresses.len() >= MAX_ADDRESSES {
+                // So many at once are one attacker: the limit for all is what holds.
+                self.addresses.clear();
+            }
+        }
+        let one = self.addresses.entry(address).or_insert(Bucket { left: ONE, at: now });
+        *one = one.refilled(now, ONE, ONE_EVERY);
+        if one.left < 1.0 {
+            return Err(ONE_EVERY.mul_f64(1.0 - one.left));
+        }
+        one.left -= 1.0;
+        self.all.left = (self.all.left - 1.0).max(0.0);
+        Ok(())
+    }
+
+    /// The attempt was right: it does not count.
+    pub(super) fn was_right(&mut self, now: Instant, address: IpAddr) {
+        let address = network(address);
+        self.addresses.remove(&address);
+        self.all.left = (self.all.left + 1.0).min(ALL);
+        self.trusted.retain(|(a, at)| *a != address && now.saturating_duration_since(*at) < TRUST);
+        if self.trusted.len() >= MAX_TRUSTED {
+            self.trusted.remove(0);
+        }
+        self.trusted.push((address, now));
+    }
+}
+
+/// Who has one IPv6 address has 2^64 of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// Attempts of one address at once, and how long until one more.
+const ONE: f64 = 8.0;
+const ONE_EVERY: Duration = Duration::from_secs(30);
+/// The same for all addresses together: 43,200 a day at most, against 2^100 passwords.
+const ALL: f64 = 100.0;
+const ALL_EVERY: Duration = Duration::from_secs(2);
+/// How long a right password makes an address independent of the others.
+const TRUST: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_TRUSTED: usize = 64;
+const MAX_ADDRESSES: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(n: u32) -> IpAddr {
+        std::net::Ipv4Addr::from(n).into()
+    }
+
+    fn passed(throttle: &mut Throttle, now: Instant, attempts: u32, address: impl Fn(u32) -> IpAddr) -> u32 {
+        (0..attempts).map(|n| u32::from(throttle.attempt(now, address(n)).is_ok())).sum()
+    }
+
+    #[test]
+    fn one_address_has_eight_attempts_and_then_one_in_thirty_seconds() {
+        let start = Instant::now();
+        let mut throttle = Throttle::new(start);
+        assert_eq!(passed(&mut throttle, start, 20, |_| ip(1)), 8);
+        assert_eq!(throttle.attempt(start, ip(1)), Err(Duration::from_secs(30)));
+        assert_eq!(passed(&mut throttle, start, 1, |_| ip(2)), 1, "others are not harmed");
+        assert_eq!(passed(&mut throttle, start + Duration::from_secs(60), 20, |_| ip(1)), 2);
+    }
+
+    #[test]
+    fn all_addresses_together_have_a_hundred_and_an_ipv6_network_is_one() {
+        let start = Instant::now();
+        let mut throttle = Throttle::new(start);
+        assert_eq!(passed(&mut throttle, start, 20, |n| Ipv6Addr::new(1, 2, 3, 4, 5, 6, 7, n as u16).into()), 8);
+        assert_eq!(passed(&mut throttle, start, 500, ip), 92);
+        assert_eq!(passed(&mut throttle, start + Duration::from_secs(10), 500, |n| ip(1_000 + n)), 5);
+    }
+
+    #[test]
+    fn who_knew_the_password_is_not_kept_out_by_others() {
+        let start = Instant::now();
+        let mut throttle = Throttle::new(start);
+        throttle.attempt(start, ip(1)).unwrap();
+        throttle.was_right(start, ip(1));
+        assert_eq!(passed(&mut throttle, start, 500, |n| ip(100 + n)), 100);
+        assert_eq!(passed(&mut throttle, start, 20, |_| ip(1)), 8, "but is not free to guess either");
+    }
+
+    #[test]
+    fn any_number_of_addresses_takes_bounded_memory() {
+        let start = Instant::now();
+        let mut throttle = Throttle::new(start);
+        for n in 0..50_000 {
+            let _ = throttle.attempt(start + ALL_EVERY * n, ip(n));
+        }
+        assert!(throttle.addresses.len() <= MAX_ADDRESSES);
+    }
+}

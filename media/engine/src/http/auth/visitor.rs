@@ -1,0 +1,201 @@
+//! Who sends a request, and the guard: what changes something is the administrator's, and comes from our own pages or from
+//! no page at all.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request, State as Extract};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use headwater_api::secret::Secret;
+use headwater_api::user::{Rights, UserDocument};
+
+use super::accounts::Denied;
+use crate::http::{Code, Peer, Problem, State};
+
+/// Who sends a request; nobody in particular, usually.
+#[derive(Debug, Clone, Default)]
+pub(in crate::http) struct Visitor {
+    user: Option<Arc<UserDocument>>,
+    /// End of the session, in Unix seconds; `None` without one.
+    pub(super) expires_s: Option<u64>,
+    /// True if a cookie says who it is: a browser sends it along, whoever made the request.
+    by_cookie: bool,
+}
+
+impl Visitor {
+    /// True if this is somebody who may do everything.
+    pub(in crate::http) fn administers(&self) -> bool {
+        self.user.as_ref().is_some_and(|user| user.rights == Rights::Administer)
+    }
+
+    /// Its name, if it is somebody.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.user.as_ref().map(|user| user.name.as_str())
+    }
+}
+
+impl FromRequestParts<State> for Visitor {
+    type Rejection = Problem;
+
+    /// A wrong password is refused; a session that is over is nobody's.
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
+        if let Some((name, password)) = basic(&parts.headers) {
+            let user = state.accounts.by_password(address(parts), &name, password).await?;
+            return Ok(Self { user: Some(user), expires_s: None, by_cookie: false });
+        }
+        let Some(cookie) = cookie(&parts.headers) else { return Ok(Self::default()) };
+        let session = state.accounts.by_session(cookie, super::login::now_s()).await;
+        Ok(session.map_or_else(Self::default, |(user, expires_s)| Self {
+            user: Some(user),
+            expires_s: Some(expires_s),
+            by_cookie: true,
+        }))
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Wrong => Self::fixed(Code::WrongPassword, "The name or the password is wrong."),
+            Denied::TooMany => Self::fixed(Code::TooManyAttempts, "Too many passwords were tried; wait a minute."),
+            Denied::Away => Self::fixed(Code::RegistryAway, "The registry does not answer, so nobody can log in here now."),
+        }
+    }
+}
+
+/// In front of all routes of the REST API: what changes something is refused to all but the administrator.
+pub(in crate::http) async fn guard(Extract(state): Extract<State>, request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    let (mut parts, body) = request.into_parts();
+    match admit(&state, &mut parts).await {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn admit(state: &State, parts: &mut Parts) -> Result<(), Problem> {
+    if parts.uri.path() == super::login::PATH {
+        return own_page(&parts.headers, false);
+    }
+    let visitor = Visitor::from_request_parts(parts, state).await?;
+    if visitor.user.is_none() {
+        return Err(Problem::fixed(Code::Unauthorized, "Only the administrator may do this: log in first."));
+    }
+    own_page(&parts.headers, visitor.by_cookie)?;
+    if !visitor.administers() {
+        return Err(Problem::fixed(Code::Forbidden, "Only an administrator may do this."));
+    }
+    Ok(())
+}
+
+/// Refuses what the page of another origin sends. With `must_say`, the browser has to say whose page it is.
+fn own_page(headers: &HeaderMap, must_say: bool) -> Result<(), Problem> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let own = match text(header::ORIGIN) {
+        None => !must_say,
+        Some(origin) => {
+            let authority = origin.split_once("://").map(|(_, authority)| authority);
+            authority.is_some_and(|a| text(header::HOST).is_some_and(|host| host.eq_ignore_ascii_case(a)))
+        }
+    };
+    if own {
+        Ok(())
+    } else {
+        Err(Problem::fixed(Code::CrossOrigin, "This request does not come from a page of this server."))
+    }
+}
+
+/// Name and password of HTTP Basic (RFC 7617).
+fn basic(headers: &HeaderMap) -> Option<(String, Secret)> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, text) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    // What cannot be read is a wrong password.
+    let text = STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+    let (name, password) = text.split_once(':').unwrap_or_default();
+    Some((name.to_owned(), Secret::new(password)))
+}
+
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let all = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    all.flat_map(|value| value.split(';')).find_map(|pair| pair.trim().strip_prefix(super::login::COOKIE)?.strip_prefix('='))
+}
+
+/// Who tries a password. A load balancer of ours speaks from inside the network, and adds whom it speaks for as the last of
+/// `X-Forwarded-For`; from elsewhere that line is worth nothing.
+pub(super) fn address(parts: &Parts) -> IpAddr {
+    let peer = parts.extensions.get::<Peer>().map_or(Ipv6Addr::UNSPECIFIED.into(), |peer| peer.0.ip().to_canonical());
+    let inside = match peer {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_loopback(),
+    };
+    let forwarded = parts.headers.get_all("x-forwarded-for").iter().next_back();
+    let last = forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
+    last.filter(|_| inside).unwrap_or(peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn parts(peer: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        parts.extensions.insert(Peer(SocketAddr::new(peer.parse().unwrap(), 1)));
+        parts
+    }
+
+    #[test]
+    fn only_a_balancer_inside_is_believed_for_whom_it_speaks() {
+        let check = |peer: &str, forwarded: &str, expected: &str| {
+            let address = address(&parts(peer, &[("x-forwarded-for", forwarded)]));
+            assert_eq!(address, expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded}");
+        };
+        check("10.0.0.5", "9.9.9.9, 198.51.100.7", "198.51.100.7");
+        check("::ffff:10.0.0.5", "2001:db8::1", "2001:db8::1");
+        check("203.0.113.9", "198.51.100.7", "203.0.113.9");
+        check("10.0.0.5", "nonsense", "10.0.0.5");
+    }
+
+    #[test]
+    fn a_page_of_another_origin_is_refused_and_a_program_without_origin_is_not() {
+        let check = |headers: &[(&str, &str)], must_say: bool, expected: bool| {
+            let passed = own_page(&parts("::1", headers).headers, must_say).is_ok();
+            assert_eq!(passed, expected, "{headers:?}");
+        };
+        check(&[("host", "a:5080"), ("origin", "http://A:5080")], true, true);
+        check(&[("host", "a:5080"), ("origin", "http://a")], true, false);
+        check(&[("host", "a"), ("origin", "https://evil.example")], false, false);
+        check(&[("host", "a"), ("origin", "null")], false, false);
+        check(&[("origin", "http://a")], false, false);
+        check(&[("host", "a")], false, true);
+        check(&[("host", "a")], true, false);
+    }
+
+    #[test]
+    fn credentials_are_read_from_basic_and_cookies_and_nothing_else() {
+        let read = |value: &str| basic(&parts("::1", &[("authorization", value)]).headers);
+        let (name, password) = read("basic YWRtaW46YTpi").unwrap();
+        assert_eq!((name.as_str(), password.reveal()), ("admin", "a:b"));
+        for garbage in ["Basic !!!", "Basic ", "Basic YQ=="] {
+            assert_eq!(read(garbage).unwrap().1.reveal(), "", "{garbage}");
+        }
+        assert!(read("Bearer YWRtaW46YTpi").is_none() && read("Basic").is_none());
+        let parts = parts("::1", &[("cookie", "a=b; headwater_session2=x"), ("cookie", "headwater_session=abc")]);
+        assert_eq!(cookie(&parts.headers), Some("abc"));
+    }
+}
