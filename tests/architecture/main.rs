@@ -27,7 +27,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("record", &["hub"]),
     ("gateway", &["hub"]),
     ("cluster", &["gateway", "hub"]),
-    ("http", &["gateway", "record", "hub"]),
+    ("http", &["cluster", "gateway", "record", "hub"]),
 ];
 
 /// What only these folders may name.

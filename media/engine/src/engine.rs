@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::apps::Apps;
-use crate::cluster::{Cluster, Fixed, Identity};
+use crate::cluster::{Cluster, Fixed, Identity, View};
 use crate::gateway::hls::Hls;
 use crate::gateway::relay::{self, Locate, SecretFileError};
 use crate::gateway::{rtmp, webrtc};
@@ -117,7 +117,7 @@ impl Engine {
     pub async fn run(self) {
         let endpoints = self.endpoints();
         // The registry stays open, and so locked, as long as the engine serves.
-        let Self { config, hub, apps, http, health, rtmp, webrtc, registry: _registry, accounts, relay, drain } =
+        let Self { config, hub, apps, http, health, rtmp, webrtc, registry, accounts, relay, drain } =
             self;
         let mut tasks: JoinSet<()> = JoinSet::new();
         let deadline = Duration::from_millis(u64::from(config.node.drain_ms.get()));
@@ -146,6 +146,7 @@ impl Engine {
             hub,
             apps,
             accounts,
+            view: View::new(registry.clone()),
             whep: webrtc.whep(),
             hls: Hls::new(&config.hls),
             node_id: config.node.id.clone(),

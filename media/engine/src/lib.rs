@@ -1,7 +1,7 @@
 //! The media engine: everything that waits.
 //!
 //! Publishers come in through `gateway`, cross the `hub` as frames, and leave through `gateway` again. Arrows allowed:
-//! `engine -> every room`, `http -> gateway, hub`, `cluster -> gateway (where streams live), hub, registry`,
+//! `engine -> every room`, `http -> cluster, gateway, hub`, `cluster -> gateway (where streams live), hub, registry`,
 //! `gateway, transcode -> hub`, all of those -> `wire, api, registry`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

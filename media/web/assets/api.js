@@ -46,6 +46,31 @@ export const streams = (options) => json("/rest/v2/streams", options);
 export const stream = (app, id, options) =>
   json(`/rest/v2/streams/${encodeURIComponent(app)}/${encodeURIComponent(id)}`, options);
 
+/** Nodes of the cluster, and how many seconds ago the registry said so. */
+export async function nodes(options) {
+  const response = await request("/rest/v2/cluster/nodes/0/500", options);
+  return { nodes: await response.json(), ageS: Number(response.headers.get("age") ?? 0) };
+}
+
+export const clusterStreams = (options) => json("/rest/v2/cluster/streams/0/500", options);
+
+/** Removes a dead node from the list; only the administrator may. */
+export const deleteNode = (id) => request(`/rest/v2/cluster/node/${encodeURIComponent(id)}`, { method: "DELETE" });
+
+/** Who the server takes us for. */
+export const session = (options) => json("/rest/v2/session", options);
+
+export const logIn = (name, password) =>
+  json("/rest/v2/session", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ name, password }),
+    // Passwords are looked at slowly on purpose, and one after the other.
+    patienceMs: 15_000,
+  });
+
+export const logOut = () => request("/rest/v2/session", { method: "DELETE" });
+
 export const node = (options) => json("/rest/v2/node", options);
 
 /** Resolves after `ms`, or rejects as soon as `signal` aborts. */

@@ -1,15 +1,17 @@
-// The dashboard: what is live, kept up to date, and how to publish.
+// The dashboard: what is live and on which nodes, kept up to date, and how to publish.
 
 import * as api from "./api.js";
 import { element } from "./element.js";
 import { age, bitrate, count } from "./format.js";
+import { drawNodes, nodesFailed } from "./nodes.js";
 import { publishSection } from "./publish.js";
+import { whoAmI } from "./session.js";
 
 const POLL_MS = 2000;
 const $ = (name) => document.getElementById(name);
 const cards = new Map();
 
-function draw(streams) {
+function draw(streams, several) {
   const seen = new Set(streams.map((s) => s.name));
   for (const [name, card] of cards) {
     if (seen.has(name)) continue;
@@ -19,17 +21,21 @@ function draw(streams) {
   for (const [index, stream] of streams.entries()) {
     const card = cards.get(stream.name) ?? newCard(stream);
     cards.set(stream.name, card);
-    card.update(stream);
+    card.update(stream, several);
     // Touch the list only where it changes, so that focus and selection stay.
     if ($("streams").children[index] !== card.root) $("streams").insertBefore(card.root, $("streams").children[index] ?? null);
   }
   $("empty").hidden = streams.length > 0;
-  const viewers = streams.reduce((sum, s) => sum + total(s.viewers), 0);
+  const viewers = streams.reduce((sum, s) => sum + s.viewers, 0);
   const sum = streams.length ? `${count(streams.length, "stream")}, ${count(viewers, "viewer")}` : "";
   if ($("sum").textContent !== sum) $("sum").textContent = sum;
 }
 
-const total = (viewers) => viewers.webrtc + viewers.hls + viewers.rtmp;
+/** What the cluster knows of each stream, with what this node knows if it carries it (`here`). */
+function joined(streams, local) {
+  const here = new Map(local.map((status) => [status.name, status]));
+  return streams.map((stream) => ({ ...stream, here: here.get(stream.name) }));
+}
 
 function newCard(stream) {
   const [app, id] = stream.name.split("/");
@@ -42,11 +48,13 @@ function newCard(stream) {
   const [audio, audioCell] = cell("Sound");
   const [rate, rateCell] = cell("Bitrate");
   const [viewers, viewersCell] = cell("Viewers");
+  const [origin, originCell] = cell("Origin");
+  const [where, whereCell] = cell("Viewers by node");
   const since = element("span", { className: "age", title: "Live for" });
   const notices = element("div", {});
   const root = element("li", { className: "stream" },
     element("h3", {}, element("i", {}), element("a", { href: watch, title: stream.name }, element("span", { className: "app" }, `${app}/`), id), since),
-    element("dl", {}, videoCell, audioCell, rateCell, viewersCell),
+    element("dl", {}, videoCell, audioCell, rateCell, viewersCell, originCell, whereCell),
     notices,
     element("div", { className: "links" },
       element("a", { className: "button first", href: watch }, "Watch"),
@@ -55,17 +63,22 @@ function newCard(stream) {
   root.dataset.stream = stream.name;
   return {
     root,
-    update(now) {
-      const { video: v, audio: a, viewers: n } = now;
+    update(now, several) {
+      const { here } = now;
+      const { video: v, audio: a, viewers: n } = here ?? {};
+      for (const part of [videoCell, audioCell, rateCell]) part.hidden = !here;
       video.textContent = v ? `${v.codec}${v.height ? ` ${v.width}×${v.height}` : ""}` : "none";
       video.title = v?.codec_string ?? "";
       audio.textContent = a ? `${a.codec}${a.sample_rate_hz ? ` ${a.sample_rate_hz / 1000} kHz` : ""}` : "none";
       audio.title = a?.codec_string ?? "";
-      rate.textContent = bitrate(now.bitrate_bps);
-      viewers.textContent = String(total(n));
-      viewers.title = `WebRTC ${n.webrtc}, HLS ${n.hls}, RTMP ${n.rtmp}`;
-      since.textContent = age(Date.now() - now.started_at_ms);
-      const wanted = now.notices.map((notice) => notice.message);
+      rate.textContent = bitrate(here?.bitrate_bps);
+      viewers.textContent = String(now.viewers);
+      viewers.title = n ? `Here: WebRTC ${n.webrtc}, HLS ${n.hls}, RTMP ${n.rtmp}` : "";
+      for (const part of [originCell, whereCell]) part.hidden = !several;
+      origin.textContent = now.origin;
+      where.textContent = now.viewersByNode.map((at) => `${at.node}: ${at.viewers}`).join(", ") || "–";
+      since.textContent = age(now.ageMs);
+      const wanted = (here?.notices ?? []).map((notice) => notice.message);
       if (wanted.join("\n") !== [...notices.children].map((p) => p.textContent).join("\n")) {
         notices.replaceChildren(...wanted.map((text) => element("p", { className: "notice" }, text)));
       }
@@ -79,6 +92,19 @@ function health(ok, text) {
   if ($("health-text").textContent !== text) $("health-text").textContent = text;
 }
 
+/** The nodes; what is wrong with them does not keep the streams from being shown. */
+async function look() {
+  try {
+    const { nodes, ageS } = await api.nodes();
+    drawNodes(nodes, ageS);
+    return nodes.length > 1;
+  } catch (e) {
+    if (!(e instanceof api.Refused) || e.code === "unreachable") throw e;
+    nodesFailed(e.message);
+    return false;
+  }
+}
+
 async function follow() {
   let node;
   for (let attempt = 0; ; ) {
@@ -88,10 +114,12 @@ async function follow() {
         publishSection($("publish"), node);
         $("version").textContent = `Headwater ${node.version}, node ${node.id}`;
       }
-      draw(await api.streams());
+      await whoAmI();
+      const [streams, local, several] = await Promise.all([api.clusterStreams(), api.streams(), look()]);
+      draw(joined(streams, local), several);
       health(true, "Connected");
       attempt = 0;
-      await api.pause(POLL_MS);
+      await pauseOr(refreshed, POLL_MS);
     } catch (e) {
       if (!(e instanceof api.Refused)) console.error(e);
       health(false, "The server does not answer. Trying again…");
@@ -101,6 +129,16 @@ async function follow() {
     }
     while (document.hidden) await new Promise((shown) => document.addEventListener("visibilitychange", shown, { once: true }));
   }
+}
+
+/** Fired by whoever has changed something: the next look is at once. */
+const refreshed = "headwater:changed";
+
+function pauseOr(event, ms) {
+  const early = new AbortController();
+  const stop = () => early.abort();
+  document.addEventListener(event, stop, { once: true });
+  return api.pause(ms, early.signal).catch(() => {}).finally(() => document.removeEventListener(event, stop));
 }
 
 follow();

@@ -16,6 +16,8 @@ mod fixed;
 mod group;
 mod lookup;
 mod member;
+mod view;
 
 pub use fixed::Fixed;
 pub use member::{Cluster, Identity};
+pub use view::{Removal, Seen, View};

@@ -54,6 +54,10 @@ codes! {
     SegmentNotFound = "segment_not_found" => NOT_FOUND,
     /// The WHEP session is over, or never was.
     SessionNotFound = "session_not_found" => NOT_FOUND,
+    /// No such node.
+    NodeNotFound = "node_not_found" => NOT_FOUND,
+    /// The node lives, and so cannot be removed.
+    NodeAlive = "node_alive" => CONFLICT,
     /// The path exists, the method does not.
     MethodNotAllowed = "method_not_allowed" => METHOD_NOT_ALLOWED,
     /// The stream has B-frames, which WebRTC cannot carry.

@@ -4,9 +4,11 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use headwater_api::endpoints::Endpoints;
+use headwater_registry::Store;
 
 use super::Accounts;
 use crate::apps::Apps;
+use crate::cluster::View;
 use crate::gateway::hls::Hls;
 use crate::gateway::webrtc::Whep;
 use crate::hub::Hub;
@@ -24,6 +26,8 @@ pub struct Parts {
     pub apps: Apps,
     /// Who may change something.
     pub accounts: Accounts,
+    /// The other nodes.
+    pub view: View<Store>,
     /// This node's name.
     pub node_id: String,
     /// Where it listens.

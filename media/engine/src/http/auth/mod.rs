@@ -18,4 +18,4 @@ mod visitor;
 pub use accounts::Accounts;
 pub use key::{KeyError, SessionKey};
 pub(super) use login::routes;
-pub(super) use visitor::guard;
+pub(super) use visitor::{Visitor, guard};

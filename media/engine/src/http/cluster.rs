@@ -1,0 +1,393 @@
+//! REST: the cluster's nodes and streams. Nodes in the shape of Ant Media's v2 (`ClusterNode`, `SimpleStat`, `Result`), with what
+//! Headwater knows beside it.
+//!
+//! Addresses are the administrator's alone. What is shown may be older than now, when the registry is away: the header `Age` says by
+//! how many seconds (RFC 9111 §5.1).
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::{Path, State as Extract};
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use axum::routing::{delete, get};
+use axum::Router;
+use headwater_api::config::Role;
+use headwater_api::error::Chain;
+use headwater_api::node::NodeRecord;
+use headwater_api::status::StreamStatus;
+use headwater_api::stream::StreamRecord;
+use serde::Serialize;
+
+use super::auth::Visitor;
+use super::rest::live;
+use super::{Code, Problem, State};
+use crate::cluster::{Removal, Seen};
+
+/// Nodes, their number, one that is to go, and streams.
+pub(super) fn routes() -> Router<State> {
+    Router::new()
+        .route("/rest/v2/cluster/nodes/{offset}/{size}", get(nodes))
+        .route("/rest/v2/cluster/node-count", get(node_count))
+        .route("/rest/v2/cluster/node/{id}", delete(delete_node))
+        .route("/rest/v2/cluster/streams/{offset}/{size}", get(streams))
+}
+
+/// A node of the cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ClusterNode {
+    /// Unique in the cluster: the instance id on EC2.
+    pub id: String,
+    /// Its first address; empty for all but the administrator.
+    pub ip: String,
+    /// `alive`, or `dead` once it was not heard of for 15 seconds.
+    pub status: &'static str,
+    /// When it was last heard of: Unix time, in milliseconds.
+    pub last_update_time: u64,
+    /// Busy part of all cores together, such as `12%`.
+    pub cpu: String,
+    /// Always empty: not reported.
+    pub memory: String,
+    /// Always false: no node is above the others.
+    pub master: bool,
+    /// True while it is alive.
+    pub in_the_cluster: bool,
+    /// `origin`, `edge`, `standalone`.
+    #[schema(value_type = String)]
+    pub role: Role,
+    /// The value of the `headwater:node-group` tag.
+    pub group: String,
+    /// Availability zone; empty outside a cloud.
+    pub zone: String,
+    /// Machine type; empty outside a cloud.
+    pub instance_type: String,
+    /// Machine image; empty outside a cloud.
+    pub image: String,
+    /// Version of the software.
+    pub version: String,
+    /// True if it takes no new work because it will end.
+    pub draining: bool,
+    /// True if its own readiness checks hold.
+    pub ready: bool,
+    /// True for the node that answers.
+    pub answering: bool,
+    /// Milliseconds since it registered.
+    pub age_ms: u64,
+    /// Milliseconds since it was last heard of.
+    pub silent_ms: u64,
+    /// Busy part of all cores together, in thousandths.
+    pub cpu_permille: u32,
+    /// Streams published there.
+    pub streams: u32,
+    /// Viewers there.
+    pub viewers: u32,
+    /// Bits sent in the last full second.
+    pub egress_bps: u64,
+    /// Bits a second it can send; 0 if unknown.
+    pub egress_capacity_bps: u64,
+    /// All its addresses, public ones first; absent for all but the administrator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Vec<String>>,
+    /// Base URL of its web server; absent for all but the administrator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+/// A number.
+#[derive(Debug, Clone, Copy, Serialize, utoipa::ToSchema)]
+pub(super) struct SimpleStat {
+    /// The number.
+    pub number: usize,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Outcome {
+    /// True; what did not happen is an error with another status.
+    pub success: bool,
+    /// One sentence.
+    pub message: String,
+    /// What was changed.
+    pub data_id: String,
+    /// 0.
+    pub error_id: i32,
+}
+
+/// A live stream of the cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ClusterStream {
+    /// `app/stream_id`.
+    pub name: String,
+    /// Id of the node it is published to.
+    pub origin: String,
+    /// How it is published: `rtmp`, `srt`, `whip`.
+    pub protocol: String,
+    /// Milliseconds since it began.
+    pub age_ms: u64,
+    /// Viewers on all nodes.
+    pub viewers: u64,
+    /// The same by node, most first; a node without a viewer is left out.
+    pub viewers_by_node: Vec<NodeViewers>,
+}
+
+/// Viewers of one stream on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub(super) struct NodeViewers {
+    /// The node's id.
+    pub node: String,
+    /// How many, all protocols.
+    pub viewers: u64,
+}
+
+/// Lists the nodes of the cluster, sorted by id.
+#[utoipa::path(get, path = "/rest/v2/cluster/nodes/{offset}/{size}",
+    params(("offset" = u32, Path, description = "Nodes to leave out"), ("size" = u32, Path, description = "Nodes at most, up to 500")),
+    responses((status = 200, body = [ClusterNode]), (status = 503)))]
+pub(super) async fn nodes(
+    Extract(state): Extract<State>,
+    Path(page): Path<(String, String)>,
+    visitor: Visitor,
+) -> Result<Response, Problem> {
+    let (offset, size) = range(&page)?;
+    let seen = state.view.look().await;
+    let now_ms = now_ms();
+    let all = seen.cluster.as_ref().ok_or_else(away)?;
+    let nodes = all.nodes.iter().skip(offset).take(size);
+    let body: Vec<_> =
+        nodes.map(|node| shown(node, now_ms, visitor.administers(), &state.node_id)).collect();
+    Ok(aged(live(body), &seen))
+}
+
+/// Counts the nodes of the cluster.
+#[utoipa::path(get, path = "/rest/v2/cluster/node-count", responses((status = 200, body = SimpleStat), (status = 503)))]
+pub(super) async fn node_count(Extract(state): Extract<State>) -> Result<Response, Problem> {
+    let seen = state.view.look().await;
+    let number = seen.cluster.as_ref().ok_or_else(away)?.nodes.len();
+    Ok(aged(live(SimpleStat { number }), &seen))
+}
+
+/// Removes a dead node from the list. One that lives is refused: it would be back with its next heartbeat. Only for the
+/// administrator.
+#[utoipa::path(delete, path = "/rest/v2/cluster/node/{id}", params(("id" = String, Path, description = "The node")),
+    responses((status = 200, body = Outcome), (status = 401), (status = 403), (status = 404), (status = 409), (status = 503)))]
+pub(super) async fn delete_node(Extract(state): Extract<State>, Path(id): Path<String>) -> Result<Response, Problem> {
+    match state.view.remove(&id).await {
+        Ok(Removal::Removed) => {
+            log::info!(node = id.as_str(); "dead node removed by the administrator");
+            let message = "The node has been removed.".to_owned();
+            Ok(live(Outcome { success: true, message, data_id: id, error_id: 0 }))
+        }
+        Ok(Removal::Alive) => Err(Problem::fixed(
+            Code::NodeAlive,
+            "This node is alive and would be back within seconds; drain it or end its instance instead.",
+        )),
+        Ok(Removal::Unknown) => Err(Problem::fixed(Code::NodeNotFound, "There is no node of this id.")),
+        Err(e) => {
+            log::warn!(node = id.as_str(), err:% = Chain(&e); "node could not be removed");
+            Err(away())
+        }
+    }
+}
+
+/// Lists the live streams of the cluster, sorted by name: where each is published, and who watches it where.
+#[utoipa::path(get, path = "/rest/v2/cluster/streams/{offset}/{size}",
+    params(("offset" = u32, Path, description = "Streams to leave out"), ("size" = u32, Path, description = "Streams at most, up to 500")),
+    responses((status = 200, body = [ClusterStream])))]
+pub(super) async fn streams(
+    Extract(state): Extract<State>,
+    Path(page): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let (offset, size) = range(&page)?;
+    let seen = state.view.look().await;
+    let here: Vec<_> = state.hub.streams().iter().map(|stream| stream.status()).collect();
+    let (nodes, claimed) = seen.cluster.as_ref().map_or((&[][..], &[][..]), |c| (&c.nodes[..], &c.streams[..]));
+    let all = joined(&state.node_id, &here, claimed, nodes, now_ms());
+    Ok(aged(live(all.into_iter().skip(offset).take(size).collect::<Vec<_>>()), &seen))
+}
+
+/// The streams of the cluster: those that nodes have claimed, and those that are published here and not claimed (yet).
+fn joined(
+    us: &str,
+    here: &[StreamStatus],
+    claimed: &[StreamRecord],
+    nodes: &[NodeRecord],
+    now_ms: u64,
+) -> Vec<ClusterStream> {
+    let mut viewers: BTreeMap<&str, Vec<NodeViewers>> = BTreeMap::new();
+    // What this node counts itself is fresher than what it said to the registry.
+    let elsewhere = nodes.iter().filter(|n| n.alive && n.node.id != us);
+    let watched =
+        elsewhere.flat_map(|n| n.heartbeat.watched.iter().map(|w| (w.name.as_str(), n.node.id.as_str(), w.viewers.into())));
+    let counted = here.iter().map(|s| (s.name.as_str(), us, s.viewers.webrtc + s.viewers.hls + s.viewers.rtmp));
+    for (name, node, count) in watched.chain(counted) {
+        if count > 0 {
+            viewers.entry(name).or_default().push(NodeViewers { node: node.to_owned(), viewers: count });
+        }
+    }
+    let mut all: BTreeMap<&str, ClusterStream> = BTreeMap::new();
+    let mut add = |name, origin: &str, protocol: &str, age_ms| {
+        let stream = ClusterStream {
+            name: str::to_owned(name),
+            origin: origin.to_owned(),
+            protocol: protocol.to_owned(),
+            age_ms,
+            viewers: 0,
+            viewers_by_node: Vec::new(),
+        };
+        all.entry(name).or_insert(stream);
+    };
+    for record in claimed {
+        add(record.claim.name.as_str(), &record.claim.owner.node, &record.offer.protocol, record.age_ms);
+    }
+    // A stream that is only relayed here is the claim's, and the claim will come.
+    for status in here.iter().filter(|status| status.protocol != RELAYED) {
+        add(status.name.as_str(), us, &status.protocol, now_ms.saturating_sub(status.started_at_ms));
+    }
+    let mut all: Vec<_> = all.into_values().collect();
+    for stream in &mut all {
+        stream.viewers_by_node = viewers.remove(stream.name.as_str()).unwrap_or_default();
+        stream.viewers_by_node.sort_by(|a, b| b.viewers.cmp(&a.viewers).then_with(|| a.node.cmp(&b.node)));
+        stream.viewers = stream.viewers_by_node.iter().map(|n| n.viewers).sum();
+    }
+    all
+}
+
+fn shown(record: &NodeRecord, now_ms: u64, to_administrator: bool, us: &str) -> ClusterNode {
+    let NodeRecord { node, heartbeat, .. } = record;
+    let addresses: Vec<String> = node.addresses.iter().map(ToString::to_string).collect();
+    ClusterNode {
+        id: node.id.clone(),
+        ip: addresses.first().filter(|_| to_administrator).cloned().unwrap_or_default(),
+        status: if record.alive { "alive" } else { "dead" },
+        last_update_time: now_ms.saturating_sub(record.silent_ms),
+        cpu: format!("{}%", heartbeat.load.cpu_permille.div_ceil(10)),
+        memory: String::new(),
+        master: false,
+        in_the_cluster: record.alive,
+        role: node.role,
+        group: node.group.clone(),
+        zone: node.zone.clone(),
+        instance_type: node.instance_type.clone(),
+        image: node.image.clone(),
+        version: node.version.clone(),
+        draining: heartbeat.draining,
+        ready: heartbeat.ready,
+        answering: node.id == us,
+        age_ms: record.age_ms,
+        silent_ms: record.silent_ms,
+        cpu_permille: heartbeat.load.cpu_permille,
+        streams: heartbeat.load.streams,
+        viewers: heartbeat.load.viewers,
+        egress_bps: heartbeat.load.egress_bps,
+        egress_capacity_bps: heartbeat.load.egress_capacity_bps,
+        addresses: to_administrator.then_some(addresses),
+        url: node.url.clone().filter(|_| to_administrator),
+    }
+}
+
+/// Offset and size as the path has them; a size above the limit is the limit.
+fn range((offset, size): &(String, String)) -> Result<(usize, usize), Problem> {
+    let number = |text: &str| text.parse::<u32>().ok().and_then(|n| usize::try_from(n).ok());
+    match (number(offset), number(size)) {
+        (Some(offset), Some(size)) => Ok((offset, size.min(MAX_SIZE))),
+        _ => Err(Problem::fixed(Code::BadRequest, "Offset and size are numbers from 0 on.")),
+    }
+}
+
+fn away() -> Problem {
+    Problem::fixed(Code::RegistryAway, "The registry does not answer.")
+}
+
+fn aged(mut response: Response, seen: &Seen) -> Response {
+    response.headers_mut().insert(header::AGE, HeaderValue::from(seen.age.as_secs()));
+    response
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Entries in an answer at most.
+const MAX_SIZE: usize = 500;
+/// What a stream's status calls its protocol if another node sends it.
+const RELAYED: &str = "relay";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(id: &str, viewers: u32) -> NodeRecord {
+        serde_json::from_value(json!({
+            "id": id, "role": "edge", "addresses": ["203.0.113.7", "10.0.0.7"], "url": "http://203.0.113.7:5080", "version": "1",
+            "zone": "eu-central-1a", "boot_epoch": 1, "age_ms": 60_000, "silent_ms": 1_000, "alive": true,
+            "load": {"cpu_permille": 123, "viewers": viewers}, "ready": true,
+            "watched": [{"name": "live/a", "viewers": viewers}],
+        }))
+        .unwrap()
+    }
+
+    fn status(name: &str, protocol: &str, rtmp: u64) -> StreamStatus {
+        serde_json::from_value(json!({
+            "name": name, "started_at_ms": 1_000, "protocol": protocol, "video": null, "audio": null, "received_bytes": 0,
+            "bitrate_bps": 0, "viewers": {"webrtc": 0, "hls": 0, "rtmp": rtmp}, "notices": [],
+        }))
+        .unwrap()
+    }
+
+    fn claimed(name: &str, owner: &str) -> StreamRecord {
+        serde_json::from_value(json!({
+            "name": name, "owner": {"node": owner, "epoch": 1}, "epoch": 1, "relay": [], "protocol": "rtmp", "started_at_ms": 0,
+            "age_ms": 5_000, "lease_left_ms": 9_000,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_the_administrator_sees_an_address() {
+        let record = node("i-1", 3);
+        let stranger = serde_json::to_string(&shown(&record, 10_000, false, "i-2")).unwrap();
+        assert!(!stranger.contains("203.0.113") && !stranger.contains("10.0.0"), "{stranger}");
+        let administrator = serde_json::to_value(shown(&record, 10_000, true, "i-1")).unwrap();
+        let expected = json!({
+            "id": "i-1", "ip": "203.0.113.7", "status": "alive", "lastUpdateTime": 9_000, "cpu": "13%", "memory": "",
+            "master": false, "inTheCluster": true,
+        });
+        for (key, value) in expected.as_object().unwrap() {
+            assert_eq!(&administrator[key], value, "{key}");
+        }
+        assert_eq!(administrator["addresses"], json!(["203.0.113.7", "10.0.0.7"]));
+        assert_eq!(administrator["answering"], true);
+    }
+
+    #[test]
+    fn streams_have_one_origin_and_the_viewers_of_every_node() {
+        let mut dead = node("i-dead", 100);
+        dead.alive = false;
+        // This node said 7 to the registry, and counts 2 now.
+        let nodes = [node("i-1", 7), node("i-2", 5), dead];
+        let here = [status("live/a", RELAYED, 2), status("live/b", "rtmp", 0), status("live/c", RELAYED, 1)];
+        let all = joined("i-1", &here, &[claimed("live/a", "i-9")], &nodes, 4_000);
+        let names: Vec<_> = all.iter().map(|s| (s.name.as_str(), s.origin.as_str(), s.viewers, s.age_ms)).collect();
+        assert_eq!(names, [("live/a", "i-9", 7, 5_000), ("live/b", "i-1", 0, 3_000)]);
+        let by_node: Vec<_> = all[0].viewers_by_node.iter().map(|n| (n.node.as_str(), n.viewers)).collect();
+        assert_eq!(by_node, [("i-2", 5), ("i-1", 2)]);
+    }
+
+    #[test]
+    fn offset_and_size_are_bounded_numbers() {
+        let check = |offset: &str, size: &str, expected: Option<(usize, usize)>| {
+            assert_eq!(range(&(offset.to_owned(), size.to_owned())).ok(), expected, "{offset}/{size}");
+        };
+        check("0", "50", Some((0, 50)));
+        check("4294967295", "4294967295", Some((4_294_967_295, 500)));
+        for (offset, size) in [("-1", "1"), ("0", "x"), ("", ""), ("0", "4294967296"), ("1.5", "1")] {
+            check(offset, size, None);
+        }
+    }
+}
