@@ -23,7 +23,7 @@ use child::Child;
 pub(crate) use life::Order;
 use life::{Action, Event, Life};
 use probe::Probe;
-pub(crate) use probe::fetch_counts;
+pub(crate) use probe::{dial, fetch_counts};
 
 /// Why there is no engine any more, although nobody ended it.
 #[derive(Debug, thiserror::Error)]

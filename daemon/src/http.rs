@@ -26,8 +26,8 @@ pub(crate) enum FetchError {
     Slow(SocketAddr, Duration),
 }
 
-/// Bytes in a body at most.
-const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Bytes in a body at most: 500 streams with their viewers fit.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// `GET path`, all of it within `patience`.
 pub(crate) async fn get(address: SocketAddr, path: &str, patience: Duration) -> Result<Response<Bytes>, FetchError> {

@@ -9,6 +9,7 @@ mod aws;
 mod boot;
 mod data_dir;
 mod decide;
+mod doctor;
 mod engine;
 mod facts;
 mod heartbeat;
@@ -16,6 +17,7 @@ mod http;
 mod imds;
 mod join;
 mod lifecycle;
+mod listing;
 // One file for both programs: neither may depend on the other, and what they share otherwise (api) does no I/O.
 #[path = "../../media/engine/src/logging.rs"]
 #[expect(unreachable_pub, reason = "the engine offers it to its own program")]
@@ -38,6 +40,7 @@ use std::process::ExitCode;
 
 use boot::BootError;
 use clap::{Parser, Subcommand};
+use headwater_api::StreamName;
 use headwater_api::error::{Chain, exit};
 use settings::Settings;
 
@@ -60,6 +63,22 @@ enum Command {
         #[arg(long, value_name = "PATH")]
         engine: Option<PathBuf>,
     },
+    /// Checks everything that goes wrong, and says what to do about it; ends with 69 if a check failed
+    Doctor {
+        /// Settings, as for `run`
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Also looks whether somebody publishes this stream
+        #[arg(long, value_name = "APP/ID", value_parser = StreamName::parse)]
+        stream: Option<StreamName>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lists the nodes of the cluster
+    Nodes(Listing),
+    /// Lists the live streams of the cluster
+    Streams(Listing),
     /// Says whether there is an administrator; with --reset makes a new password and prints it
     Password {
         /// Settings, as for `run`
@@ -78,6 +97,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, clap::Args)]
+struct Listing {
+    /// Settings, as for `run`
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// As JSON, with everything that is known
+    #[arg(long)]
+    json: bool,
 }
 
 fn main() -> ExitCode {
@@ -108,8 +137,32 @@ fn dispatch(command: Command) -> Result<(), (u8, String)> {
     match command {
         Command::Run { config, engine } => runtime.block_on(boot::run(config, engine)).map_err(stopped),
         Command::Password { config, reset } => {
-            let text = runtime.block_on(password_command(config.as_deref(), reset))?;
-            let _ = writeln!(std::io::stdout(), "{text}");
+            let plan = runtime.block_on(planned(config.as_deref()))?;
+            let outcome = runtime.block_on(async {
+                if reset { administrator::reset(&plan).await } else { administrator::look(&plan).await }
+            });
+            print(&outcome.map_err(|e| stopped(e.into()))?.text());
+            Ok(())
+        }
+        Command::Doctor { config, stream, json } => {
+            let settings = Settings::read(config.as_deref()).map_err(|e| stopped(e.into()))?;
+            let findings = runtime.block_on(doctor::examine(&settings, stream.as_ref()));
+            print(&if json { to_json(&findings)? } else { doctor::text(&findings) });
+            match doctor::is_well(&findings) {
+                true => Ok(()),
+                false => Err((exit::UNAVAILABLE, "a check failed".to_owned())),
+            }
+        }
+        Command::Nodes(Listing { config, json }) => {
+            let plan = runtime.block_on(planned(config.as_deref()))?;
+            let nodes = runtime.block_on(listing::nodes(&plan)).map_err(|e| (exit::UNAVAILABLE, e))?;
+            print(&if json { to_json(&nodes)? } else { listing::nodes_table(&nodes) });
+            Ok(())
+        }
+        Command::Streams(Listing { config, json }) => {
+            let plan = runtime.block_on(planned(config.as_deref()))?;
+            let streams = runtime.block_on(listing::streams(&plan)).map_err(|e| (exit::UNAVAILABLE, e))?;
+            print(&if json { to_json(&streams)? } else { listing::streams_table(&streams) });
             Ok(())
         }
         Command::Plan { config, json } => {
@@ -123,19 +176,25 @@ fn dispatch(command: Command) -> Result<(), (u8, String)> {
             } else {
                 report::text(&facts, &plan, registry.as_ref())
             };
-            // Whoever reads it may have had enough (`| head`).
-            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+            print(&text);
             Ok(())
         }
     }
 }
 
-/// `headwaterd password`: what it prints.
-async fn password_command(file: Option<&Path>, reset: bool) -> Result<String, (u8, String)> {
+/// The plan of this machine, for commands that run beside a node.
+async fn planned(file: Option<&Path>) -> Result<plan::Plan, (u8, String)> {
     let stopped = |e: BootError| (e.exit_code(), Chain(&e).to_string());
     let settings = Settings::read(file).map_err(|e| stopped(e.into()))?;
     let (facts, _) = decide::fetch_facts(&settings).await.map_err(stopped)?;
-    let plan = plan::plan(&facts, &settings).map_err(|e| stopped(e.into()))?;
-    let outcome = if reset { administrator::reset(&plan).await } else { administrator::look(&plan).await };
-    outcome.map(|outcome| outcome.text()).map_err(|e| stopped(e.into()))
+    plan::plan(&facts, &settings).map_err(|e| stopped(e.into()))
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<String, (u8, String)> {
+    serde_json::to_string_pretty(value).map_err(|e| (exit::SOFTWARE, format!("could not print it: {e}")))
+}
+
+/// To standard output. Whoever reads it may have had enough (`| head`).
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
 }

@@ -58,7 +58,7 @@ pub(crate) async fn fetch_counts(health: SocketAddr) -> Option<(u32, u32)> {
 }
 
 /// Where to reach a listener of this machine.
-fn dial(mut listener: SocketAddr) -> SocketAddr {
+pub(crate) fn dial(mut listener: SocketAddr) -> SocketAddr {
     if listener.ip().is_unspecified() {
         listener.set_ip(if listener.is_ipv4() {
             IpAddr::V4(Ipv4Addr::LOCALHOST)

@@ -62,6 +62,17 @@ pub struct AudioStatus {
     pub channels: u32,
 }
 
+/// What came of greeting another node's relay: `/relays` on the health listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayStatus {
+    /// Its id, or where its address comes from.
+    pub node: String,
+    /// Where it was greeted.
+    pub address: std::net::SocketAddr,
+    /// What is wrong; `None` if it answered and both know the secret.
+    pub err: Option<String>,
+}
+
 /// Viewers by protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -133,8 +133,15 @@ impl Engine {
             joined.puller.metrics().register(ours);
         }
         let answers = http::Health { endpoints: endpoints.clone(), drain: drain.clone(), pulses, metrics };
+        let view = View::new(registry.clone());
+        let greets = http::Relays {
+            node_id: config.node.id.clone(),
+            view: view.clone(),
+            relay: relay.as_ref().map(|joined| joined.puller.clone()),
+            fixed: config.relay.origins.clone(),
+        };
         // Health answers to the very end, so that a drain can be watched; the process ends it.
-        let watched = tokio::spawn(health.run(answers.router(), CancellationToken::new(), deadline));
+        let watched = tokio::spawn(health.run(answers.router().merge(greets.router()), CancellationToken::new(), deadline));
         if let Some(Joined { server, puller, cluster }) = relay {
             tasks.spawn(server.run(hub.clone(), puller, drain.clone()));
             if let Some(cluster) = cluster {
@@ -146,7 +153,7 @@ impl Engine {
             hub,
             apps,
             accounts,
-            view: View::new(registry.clone()),
+            view,
             whep: webrtc.whep(),
             hls: Hls::new(&config.hls),
             node_id: config.node.id.clone(),

@@ -99,6 +99,15 @@ impl Relay {
         &self.0.metrics
     }
 
+    /// Connects to another node's relay and lets both prove that they know the secret; says what is wrong if that fails.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub async fn greet(&self, address: SocketAddr) -> Result<(), String> {
+        let greeted = Link::dial(address, &self.0.secret, self.0.timing.dial).await;
+        greeted.map(drop).map_err(|e| Chain(&e).to_string())
+    }
+
     pub(super) fn secret(&self) -> &ClusterSecret {
         &self.0.secret
     }

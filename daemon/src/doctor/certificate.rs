@@ -1,0 +1,96 @@
+//! Can the certificate be used, and for how long?
+
+use std::path::Path;
+
+use headwater_api::config::Tls;
+use headwater_api::error::Chain;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::Finding;
+
+const CHECK: &str = "certificate";
+/// Days left from which on to warn: a renewal that did not happen has been due for two weeks then.
+const WARN_DAYS: i64 = 14;
+
+/// Reads both files, sees that they fit, and counts the days. `now_s` is Unix time.
+pub(super) fn check(tls: &Tls, now_s: u64) -> Finding {
+    let (certificate, key) = match (&tls.certificate_file, &tls.key_file) {
+        (None, None) => return Finding::skip(CHECK, "none in [tls]: no HTTPS and no RTMPS from this node"),
+        (Some(certificate), Some(key)) => (certificate, key),
+        _ => return Finding::fail(CHECK, "[tls] names only one of certificate_file and key_file", "name both or neither"),
+    };
+    let leaf = match read(certificate, key) {
+        Ok(leaf) => leaf,
+        Err((what, todo)) => return Finding::fail(CHECK, what, todo),
+    };
+    let valid = match x509_parser::parse_x509_certificate(&leaf) {
+        Ok((_, parsed)) => parsed.validity().clone(),
+        Err(e) => return Finding::fail(CHECK, format!("{} cannot be read: {e}", certificate.display()), "get a new one"),
+    };
+    let now_s = i64::try_from(now_s).unwrap_or(i64::MAX);
+    let days = (valid.not_after.timestamp() - now_s).div_euclid(24 * 60 * 60);
+    let renew = "renew it and restart the node";
+    if now_s < valid.not_before.timestamp() {
+        Finding::fail(CHECK, format!("it is valid only from {}", valid.not_before), "look at the clock, or wait")
+    } else if now_s > valid.not_after.timestamp() {
+        Finding::fail(CHECK, format!("it expired on {}", valid.not_after), renew)
+    } else if days < WARN_DAYS {
+        Finding::warn(CHECK, format!("it expires in {days} days"), renew)
+    } else {
+        Finding::ok(CHECK, format!("fits its key, valid for {days} more days"))
+    }
+}
+
+/// The leaf; or what is wrong with the pair, and what to do.
+fn read(certificate: &Path, key: &Path) -> Result<CertificateDer<'static>, (String, &'static str)> {
+    let cannot = |path: &Path, e: &dyn std::fmt::Display| format!("{} cannot be used: {e}", path.display());
+    let file = "the file must be PEM, and readable by the node's user";
+    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect)
+        .map_err(|e| (cannot(certificate, &Chain(&e)), file))?;
+    let leaf = chain.first().cloned().ok_or_else(|| (cannot(certificate, &"it holds no certificate"), file))?;
+    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| (cannot(key, &Chain(&e)), file))?;
+    CertifiedKey::from_der(chain, key_der, &rustls::crypto::ring::default_provider())
+        .map_err(|e| (format!("certificate and key do not fit: {e}"), "name the key that the certificate was made for"))?;
+    Ok(leaf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Mark;
+    use super::*;
+
+    const DAY_S: u64 = 24 * 60 * 60;
+    /// 2027-01-01.
+    const NEW_YEAR_S: u64 = 1_798_761_600;
+
+    #[test]
+    fn a_certificate_fails_when_it_is_over_or_not_of_its_key_and_warns_before() {
+        let folder = std::env::temp_dir().join(format!("headwaterd-doctor-certificate-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let pair = |name: &str| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let mut wanted = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+            wanted.not_before = rcgen::date_time_ymd(2026, 1, 1);
+            wanted.not_after = rcgen::date_time_ymd(2027, 1, 1);
+            let (cert, secret) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
+            std::fs::write(&cert, wanted.self_signed(&key).unwrap().pem()).unwrap();
+            std::fs::write(&secret, key.serialize_pem()).unwrap();
+            Tls { certificate_file: Some(cert), key_file: Some(secret) }
+        };
+        let (tls, other) = (pair("a"), pair("b"));
+        let mark = |tls: &Tls, now_s| check(tls, now_s).mark;
+        assert_eq!(check(&tls, NEW_YEAR_S - 100 * DAY_S), Finding::ok("certificate", "fits its key, valid for 100 more days"));
+        assert_eq!(mark(&tls, NEW_YEAR_S - 3 * DAY_S), Mark::Warn);
+        assert_eq!(mark(&tls, NEW_YEAR_S + 1), Mark::Fail);
+        assert_eq!(mark(&tls, NEW_YEAR_S - 400 * DAY_S), Mark::Fail);
+        let mixed = Tls { key_file: other.key_file.clone(), ..tls.clone() };
+        assert!(check(&mixed, NEW_YEAR_S - 100 * DAY_S).what.contains("do not fit"));
+        assert_eq!(mark(&Tls { key_file: None, ..tls.clone() }, 0), Mark::Fail);
+        assert_eq!(mark(&Tls { certificate_file: Some("/nonexistent".into()), ..tls }, 0), Mark::Fail);
+        assert_eq!(mark(&Tls::default(), 0), Mark::Skip);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,64 @@
+//! Is the clock right?
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::Finding;
+
+const CHECK: &str = "clock";
+
+/// Compares this machine's clock with the registry's, if that one is another's.
+pub(super) fn check(registry_ms: Option<u64>) -> Finding {
+    judge(now_ms(), registry_ms)
+}
+
+fn judge(now_ms: u64, registry_ms: Option<u64>) -> Finding {
+    let todo = "let chrony or systemd-timesyncd run; on EC2 the time server is 169.254.169.123";
+    if now_ms < BUILT_MS {
+        return Finding::fail(CHECK, "it shows a time before this program was written", todo);
+    }
+    let Some(registry_ms) = registry_ms else {
+        return Finding::ok(CHECK, "plausible; there is no other clock to compare it with");
+    };
+    let off_ms = now_ms.abs_diff(registry_ms);
+    let what = format!("{}.{:03} s from the registry's", off_ms / 1_000, off_ms % 1_000);
+    match off_ms {
+        0..WARN_MS => Finding::ok(CHECK, what),
+        WARN_MS..FAIL_MS => Finding::warn(CHECK, what, todo),
+        _ => Finding::fail(CHECK, what, todo),
+    }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Unix time, in seconds.
+pub(super) fn now_s() -> u64 {
+    now_ms() / 1_000
+}
+
+/// 2026-01-01.
+const BUILT_MS: u64 = 1_767_225_600_000;
+/// Differences that are seen in logs, and those that break certificates and tokens.
+const WARN_MS: u64 = 1_000;
+const FAIL_MS: u64 = 30_000;
+
+#[cfg(test)]
+mod tests {
+    use super::super::Mark;
+    use super::*;
+
+    #[test]
+    fn a_clock_is_judged_by_its_distance_in_both_directions() {
+        let now = 1_800_000_000_000;
+        let check = |registry: Option<u64>, expected: Mark| assert_eq!(judge(now, registry).mark, expected, "{registry:?}");
+        check(None, Mark::Ok);
+        check(Some(now + 999), Mark::Ok);
+        check(Some(now - 1_000), Mark::Warn);
+        check(Some(now + 3_600_000), Mark::Fail);
+        check(Some(now - 3_600_000), Mark::Fail);
+        assert_eq!(judge(0, None).mark, Mark::Fail);
+        assert_eq!(judge(now, Some(now - 1_234)).what, "1.234 s from the registry's");
+    }
+}

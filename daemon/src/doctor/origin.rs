@@ -1,0 +1,73 @@
+//! Can this node fetch streams from the others: connection and mutual proof of the cluster's secret?
+//!
+//! The running engine tries, since it has the secret and speaks the protocol.
+
+use headwater_api::Config;
+use headwater_api::endpoints::Endpoints;
+use headwater_api::error::Chain;
+use headwater_api::status::RelayStatus;
+
+use super::{Finding, PATIENCE};
+use crate::engine::dial;
+use crate::http;
+
+const CHECK: &str = "relay";
+
+/// Lets the engine greet the relay of each node.
+pub(super) async fn check(config: &Config, engine: Option<&Endpoints>) -> Finding {
+    let Some(engine) = engine else {
+        return Finding::skip(CHECK, "no engine runs that could try");
+    };
+    if engine.relay.is_none() && config.relay.secret_file.is_none() {
+        return Finding::skip(CHECK, "a node without a cluster");
+    }
+    match http::get(dial(engine.health), "/relays", PATIENCE).await {
+        Ok(answer) => match serde_json::from_slice(answer.body()) {
+            Ok(relays) => judge(relays),
+            Err(_) => Finding::fail(CHECK, format!("the engine answers {}", answer.status()), "read the node's log"),
+        },
+        Err(e) => Finding::fail(CHECK, Chain(&e).to_string(), "read the node's log"),
+    }
+}
+
+fn judge(relays: Vec<RelayStatus>) -> Finding {
+    let bad: Vec<_> =
+        relays.iter().filter_map(|r| Some(format!("{} ({}): {}", r.node, r.address, r.err.as_ref()?))).collect();
+    if relays.is_empty() {
+        return Finding::warn(CHECK, "no other node has a relay", "start an origin; until then there is nothing to fetch");
+    }
+    if bad.is_empty() {
+        return Finding::ok(CHECK, format!("{} of {} other nodes answer and know the secret", relays.len(), relays.len()));
+    }
+    let todo = if bad.iter().any(|text| text.contains("secret")) {
+        "give all nodes the same secret (headwater/CLUSTER/relay), and restart those that have another"
+    } else {
+        "let port 5000 in from the cluster's own security group"
+    };
+    Finding::fail(CHECK, bad.join("; "), todo)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Mark;
+    use super::*;
+
+    fn relay(err: Option<&str>) -> RelayStatus {
+        RelayStatus {
+            node: "i-1".to_owned(),
+            address: "10.0.0.1:5000".parse().unwrap(),
+            err: err.map(str::to_owned),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_origin_that_is_closed_or_has_another_secret_fails_with_its_remedy() {
+        assert_eq!(judge(vec![relay(None)]).mark, Mark::Ok);
+        assert_eq!(judge(Vec::new()).mark, Mark::Warn);
+        let closed = judge(vec![relay(None), relay(Some("Connection refused"))]);
+        assert_eq!(closed.mark, Mark::Fail);
+        assert!(closed.what.contains("10.0.0.1:5000") && closed.todo.contains("port 5000"));
+        assert!(judge(vec![relay(Some("the peer does not know the cluster secret"))]).todo.contains("same secret"));
+        assert_eq!(check(&Config::default(), None).await.mark, Mark::Skip);
+    }
+}

@@ -1,0 +1,112 @@
+//! Does the engine answer on every port it should?
+
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+
+use headwater_api::Config;
+use headwater_api::endpoints::Endpoints;
+use tokio::net::TcpStream;
+
+use super::{Finding, PATIENCE};
+use crate::engine::dial;
+use crate::http;
+
+const CHECK: &str = "ports";
+
+/// Knocks at each listener; readiness is asked of the engine itself.
+pub(super) async fn check(config: &Config, engine: Option<&Endpoints>) -> Finding {
+    let Some(engine) = engine else {
+        return Finding::fail(CHECK, "no engine runs", "start the node: systemctl start headwaterd, or headwaterd run");
+    };
+    let tcp = [
+        ("http", Some(engine.http)),
+        ("https", engine.https),
+        ("rtmp", Some(engine.rtmp)),
+        ("rtmps", engine.rtmps),
+        ("relay", engine.relay),
+        ("health", Some(engine.health)),
+    ];
+    let mut silent = Vec::new();
+    let mut answering = Vec::new();
+    for (name, address) in tcp.into_iter().filter_map(|(name, address)| Some((name, address?))) {
+        let named = format!("{name} {}", address.port());
+        match tokio::time::timeout(PATIENCE, TcpStream::connect(dial(address))).await {
+            Ok(Ok(_)) => answering.push(named),
+            Ok(Err(_)) | Err(_) => silent.push(named),
+        }
+    }
+    for port in &engine.webrtc {
+        let named = format!("webrtc {port}/udp");
+        if is_taken(*port) { answering.push(named) } else { silent.push(named) }
+    }
+    if !silent.is_empty() {
+        let todo = "read the node's log (journalctl -u headwaterd); an engine that was killed is started again within seconds";
+        return Finding::fail(CHECK, format!("nobody answers on {}", silent.join(", ")), todo);
+    }
+    match http::get(dial(engine.health), "/readyz", PATIENCE).await {
+        Ok(answer) if !answer.status().is_success() => {
+            let why = String::from_utf8_lossy(answer.body()).trim().to_owned();
+            Finding::warn(CHECK, format!("all answer, but the node is not ready: {why}"), "wait, or read the node's log")
+        }
+        _ if config.tls.certificate_file.is_some() && engine.https.is_none() => {
+            Finding::warn(CHECK, "no HTTPS, although [tls] names a certificate", "restart the node: it was started without")
+        }
+        _ => Finding::ok(CHECK, answering.join(", ")),
+    }
+}
+
+/// A port that cannot be had is somebody's. UDP gives no other answer to a knock.
+fn is_taken(port: u16) -> bool {
+    UdpSocket::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+        .is_err_and(|e| e.kind() == std::io::ErrorKind::AddrInUse)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::super::Mark;
+    use super::*;
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    #[tokio::test]
+    async fn a_port_without_answer_is_named_and_a_node_that_is_not_ready_warns() {
+        let (open, address) = listener();
+        let (ready, health) = listener();
+        let udp = UdpSocket::bind("[::]:0").unwrap();
+        // Knocks and questions come one after the other: the second connection is the question.
+        std::thread::spawn(move || {
+            for status in ["200 OK", "503 Service Unavailable"] {
+                let _knock = ready.accept().unwrap();
+                let (mut question, _) = ready.accept().unwrap();
+                let _ = question.read(&mut [0; 1024]).unwrap();
+                write!(question, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").unwrap();
+            }
+        });
+        let mut engine = Endpoints {
+            pid: 1,
+            http: address,
+            https: None,
+            rtmp: address,
+            rtmps: None,
+            relay: None,
+            webrtc: vec![udp.local_addr().unwrap().port()],
+            health,
+        };
+        let config = Config::default();
+        assert_eq!(check(&config, Some(&engine)).await.mark, Mark::Ok);
+        assert_eq!(check(&config, Some(&engine)).await.mark, Mark::Warn);
+        drop(open);
+        let found = check(&config, Some(&engine)).await;
+        assert_eq!(found.mark, Mark::Fail);
+        assert!(found.what.contains(&format!("http {}", address.port())), "{}", found.what);
+        engine.webrtc = vec![1];
+        assert!(check(&config, Some(&engine)).await.what.contains("webrtc 1/udp") || nix::unistd::geteuid().is_root() );
+        assert_eq!(check(&config, None).await.mark, Mark::Fail);
+    }
+}
