@@ -3,6 +3,7 @@
 //! `cargo build --workspace && cargo test -p headwater-tests --test e2e`
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
 
+mod administrator;
 mod autoscaling;
 mod cluster;
 mod hls;

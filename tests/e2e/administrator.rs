@@ -1,0 +1,284 @@
+//! The administrator: made at the first boot or by the cluster's secret, logs in by password or session, and alone may change
+//! something. And the commands that look at a node and its cluster from a terminal.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use headwater_tests::daemon::Daemon;
+use headwater_tests::engine::{Options, program, wait_status};
+use headwater_tests::http::{self, Answer};
+use headwater_tests::metadata::Fake;
+use headwater_tests::mongo::Database;
+use headwater_tests::moto::Moto;
+use headwater_tests::publish::{self, Source};
+use headwater_tests::temp::Folder;
+use headwater_tests::wait::{self, PATIENCE};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+const NODES: &str = "/rest/v2/cluster/nodes/0/50";
+const SESSION: &str = "/rest/v2/session";
+
+/// `headwaterd COMMAND --config` of this node, beside it.
+fn command(daemon: &Daemon, environment: &[(&'static str, String)], arguments: &[&str]) -> Output {
+    let file = daemon.data_dir().parent().unwrap().join("node.toml");
+    Command::new(program("headwaterd").unwrap())
+        .args(arguments)
+        .arg("--config")
+        .arg(file)
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .envs(environment.iter().cloned())
+        .output()
+        .unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The word behind `key` in a line.
+fn field(line: &str, key: &str) -> String {
+    line.split(&format!("{key}=")).nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned()
+}
+
+fn basic(password: &str) -> String {
+    use base64::Engine as _;
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("admin:{password}")))
+}
+
+fn log_in(http: SocketAddr, password: &str) -> Answer {
+    let body = json!({ "name": "admin", "password": password }).to_string();
+    http::request(http, "POST", SESSION, &[("content-type", "application/json")], body.as_bytes()).unwrap()
+}
+
+/// The cookie's pair of a login that worked.
+fn cookie(answer: &Answer) -> String {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let set = answer.header("set-cookie").unwrap();
+    assert!(set.contains("; HttpOnly; SameSite=Strict") && !set.contains("Secure"), "{set}");
+    set.split(';').next().unwrap().to_owned()
+}
+
+fn administers(http: SocketAddr, cookie: &str) -> bool {
+    let answer = http::request(http, "GET", SESSION, &[("cookie", cookie)], b"").unwrap();
+    answer.json::<Value>().unwrap()["administrator"] == true
+}
+
+/// Code of the answer to the removal of a node.
+fn remove(http: SocketAddr, id: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    let answer = http::request(http, "DELETE", &format!("/rest/v2/cluster/node/{id}"), headers, b"").unwrap();
+    let body: Value = answer.json().unwrap();
+    (answer.status, body["error"].as_str().unwrap_or_default().to_owned())
+}
+
+fn files_hold(folder: &Path, needle: &str) -> bool {
+    std::fs::read_dir(folder).unwrap().any(|entry| {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap_or_default();
+        bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
+    })
+}
+
+#[test]
+fn the_first_boot_shows_a_password_once_which_opens_the_node_and_nothing_else_does() {
+    let folder = Folder::new().unwrap();
+    let first = Daemon::start_in(Options::default(), folder.path()).unwrap();
+    let line = first.process().line("administrator made").unwrap();
+    let (user, password) = (field(&line, "user"), field(&line, "password"));
+    assert_eq!((user.as_str(), password.len()), ("admin", 23));
+    first.process().line("node ready").unwrap();
+    let at = first.endpoints(None).unwrap().http;
+    assert!(!files_hold(first.data_dir(), &password), "the password is kept in the clear");
+
+    // By password, as curl sends it.
+    assert_eq!(remove(at, "x", &[]), (401, "unauthorized".to_owned()));
+    assert_eq!(remove(at, "x", &[("authorization", &basic("wrong"))]), (401, "wrong_password".to_owned()));
+    assert_eq!(remove(at, "x", &[("authorization", &basic(&password))]), (404, "node_not_found".to_owned()));
+    // Whatever changes something is refused before it is looked at, also under addresses that do not take it.
+    for method in ["POST", "PUT", "DELETE"] {
+        let answer = http::request(at, method, "/rest/v2/streams/live/a", &[], b"{}").unwrap();
+        assert!(matches!(answer.status, 401 | 405), "{method}: {}", answer.status);
+    }
+
+    // By session, as the page does.
+    assert_eq!(log_in(at, "wrong").status, 401);
+    let form = http::request(at, "POST", SESSION, &[("content-type", "text/plain")], b"{\"password\": \"x\"}").unwrap();
+    assert_eq!(form.status, 415);
+    let cookie = cookie(&log_in(at, &password));
+    assert!(administers(at, &cookie) && !administers(at, "headwater_session=x.1.y.z"));
+    let own = format!("http://{at}");
+    assert_eq!(remove(at, "x", &[("cookie", &cookie)]), (403, "cross_origin".to_owned()));
+    let foreign = [("cookie", cookie.as_str()), ("origin", "http://evil.example")];
+    assert_eq!(remove(at, "x", &foreign), (403, "cross_origin".to_owned()));
+    assert_eq!(remove(at, "x", &[("cookie", &cookie), ("origin", &own)]), (404, "node_not_found".to_owned()));
+    let out = http::request(at, "DELETE", SESSION, &[("cookie", &cookie), ("origin", &own)], b"").unwrap();
+    assert!(out.status == 204 && out.header("set-cookie").unwrap().contains("Max-Age=0"));
+
+    // The second boot shows nothing, and sessions go on.
+    first.process().signal(Signal::SIGTERM);
+    assert_eq!(first.process().exit(PATIENCE).unwrap().code(), Some(0));
+    let second = Daemon::start_in(Options::default(), folder.path()).unwrap();
+    second.process().line("node ready").unwrap();
+    let at = second.endpoints(None).unwrap().http;
+    assert!(!second.process().lines().iter().any(|l| l.contains("password")));
+    assert!(administers(at, &cookie));
+
+    // A new one, beside the running node, ends them.
+    let new = text(&command(&second, &[], &["password", "--reset"]));
+    let new = new.lines().find_map(|l| l.strip_prefix("password: ")).unwrap().to_owned();
+    assert!(new != password && !administers(at, &cookie));
+    assert_eq!(log_in(at, &password).status, 401);
+    assert_eq!(log_in(at, &new).status, 200);
+    assert!(!second.process().lines().iter().any(|l| l.contains(&new) || l.contains(&password)));
+    assert!(!files_hold(second.data_dir(), &new));
+
+    // Guessing ends, and knowing does not.
+    let guesses: Vec<u16> = (0..12).map(|n| log_in(at, &format!("guess {n}")).status).collect();
+    assert_eq!(guesses.last(), Some(&429), "{guesses:?}");
+    assert_eq!(guesses[..7], [401; 7]);
+    assert_eq!(remove(at, "x", &[("authorization", &basic(&new))]).0, 404, "shown a moment ago, so not a guess");
+}
+
+#[test]
+fn behind_tls_the_cookie_never_travels_in_the_clear() {
+    let daemon = Daemon::start(Options::default()).unwrap();
+    let password = field(&daemon.process().line("administrator made").unwrap(), "password");
+    daemon.process().line("node ready").unwrap();
+    let at = daemon.endpoints(None).unwrap().http;
+    let body = json!({ "password": password }).to_string();
+    let headers = [("content-type", "application/json"), ("x-forwarded-proto", "https")];
+    let answer = http::request(at, "POST", SESSION, &headers, body.as_bytes()).unwrap();
+    assert!(answer.header("set-cookie").unwrap().ends_with("; Secure"), "{:?}", answer.headers);
+}
+
+#[test]
+fn the_doctor_finds_a_running_node_well_and_a_stopped_one_ill() {
+    let daemon = Daemon::start(Options::default()).unwrap();
+    daemon.process().line("node ready").unwrap();
+    let at = daemon.endpoints(None).unwrap();
+    let output = command(&daemon, &[], &["doctor", "--json"]);
+    let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{findings:?}");
+    let mark = |findings: &[Value], check: &str| {
+        findings.iter().find(|f| f["check"] == check).unwrap()["mark"].as_str().unwrap().to_owned()
+    };
+    for (check, expected) in [
+        ("metadata", "skip"),
+        ("tags", "skip"),
+        ("role", "ok"),
+        ("registry", "ok"),
+        ("ports", "ok"),
+        ("clock", "ok"),
+        ("s3", "skip"),
+        ("certificate", "skip"),
+        ("stream", "skip"),
+        ("relay", "skip"),
+    ] {
+        assert_eq!(mark(&findings, check), expected, "{check}: {findings:?}");
+    }
+
+    let stream = |name: &str| command(&daemon, &[], &["doctor", "--stream", name]);
+    let missing = stream("live/a");
+    assert_eq!(missing.status.code(), Some(69));
+    assert!(text(&missing).contains("nobody publishes live/a"), "{}", text(&missing));
+    let Some(_publisher) = publish::ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else { return };
+    wait_status(at.http, "live/a", "pictures", |s| s.video.is_some()).unwrap();
+    let found = stream("live/a");
+    assert!(text(&found).contains("live/a is live over rtmp"), "{}", text(&found));
+
+    let streams = text(&command(&daemon, &[], &["streams"]));
+    assert!(streams.starts_with("STREAM") && streams.contains("live/a"), "{streams}");
+    let json: Value = serde_json::from_slice(&command(&daemon, &[], &["streams", "--json"]).stdout).unwrap();
+    assert_eq!(json[0]["name"], "live/a");
+    assert!(text(&command(&daemon, &[], &["nodes"])).starts_with("NODE"));
+
+    daemon.process().signal(Signal::SIGTERM);
+    daemon.process().exit(PATIENCE).unwrap();
+    let output = command(&daemon, &[], &["doctor", "--json"]);
+    let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), mark(&findings, "ports").as_str()), (Some(69), "fail"), "{findings:?}");
+}
+
+#[test]
+fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed() {
+    let Some(database) = Database::start().unwrap() else { return };
+    let Some(moto) = Moto::start().unwrap() else { return };
+    moto.secret("demo/registry", database.uri()).unwrap();
+    moto.secret("headwater/demo/relay", "the relay secret of this test").unwrap();
+    moto.secret("headwater/demo/administrator", r#"{"password": "the cluster's own password"}"#).unwrap();
+    let node = |id: &str, role: &str| {
+        let tags = [("headwater:role", role), ("headwater:cluster", "demo"), ("headwater:registry", "secret:demo/registry")];
+        let metadata = Fake::start(&tags).unwrap();
+        metadata.change(|s| s.id = id.to_owned());
+        let mut options = Options::with(|c| {
+            c.metadata.endpoint = metadata.address();
+            c.relay.listen = "127.0.0.1:0".parse().unwrap();
+        });
+        options.environment = moto.environment();
+        (Daemon::start(options).unwrap(), metadata)
+    };
+    let (origin, _a) = node("i-0origin", "origin");
+    let (edge, _b) = node("i-0edge", "edge");
+    for daemon in [&origin, &edge] {
+        daemon.process().line("node ready").unwrap();
+    }
+    origin.process().line("administrator's password taken from the cluster's secret").unwrap();
+    let (at, other) = (origin.endpoints(None).unwrap().http, edge.endpoints(None).unwrap().http);
+    let cookie = wait::until("a login", || {
+        let answer = log_in(at, "the cluster's own password");
+        (answer.status == 200).then(|| cookie(&answer))
+    })
+    .unwrap();
+    // The other node may have written the same password again, with a hash of its own.
+    wait::until("the session on the other node", || administers(other, &cookie).then_some(())).unwrap();
+
+    let nodes = |at: SocketAddr, cookie: &str| -> Vec<Value> {
+        http::request(at, "GET", NODES, &[("cookie", cookie)], b"").unwrap().json().unwrap()
+    };
+    let both = wait::until("both nodes", || Some(nodes(at, "")).filter(|all| all.len() == 2)).unwrap();
+    let text_of_both = serde_json::to_string(&both).unwrap();
+    assert!(!text_of_both.contains("127.0.0.1") && both.iter().all(|n| n["ip"] == "" && n["status"] == "alive"));
+    assert!(nodes(other, &cookie).iter().all(|n| n["addresses"][0] == "127.0.0.1" && n["ip"] == "127.0.0.1"));
+    assert_eq!(http::get(at, "/rest/v2/cluster/node-count").unwrap().json::<Value>().unwrap(), json!({ "number": 2 }));
+    let bounded: Vec<Value> = http::get(at, "/rest/v2/cluster/nodes/1/1").unwrap().json().unwrap();
+    assert_eq!((bounded.len(), bounded[0]["id"].as_str()), (1, Some("i-0origin")));
+    assert_eq!(http::get(at, "/rest/v2/cluster/nodes/x/1").unwrap().status, 400);
+
+    // From a terminal, on any node.
+    let environment = moto.environment();
+    let table = text(&command(&edge, &environment, &["nodes"]));
+    assert!(table.contains("i-0origin") && table.contains("i-0edge") && table.lines().count() == 3, "{table}");
+    let output = command(&edge, &environment, &["doctor", "--json"]);
+    let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{findings:?}");
+    for check in ["metadata", "tags", "role", "registry", "ports", "clock", "relay"] {
+        assert!(findings.iter().any(|f| f["check"] == check && f["mark"] == "ok"), "{check}: {findings:?}");
+    }
+
+    // A living node is not removed, a dead one is, and comes back by itself if it lives again.
+    let own = format!("http://{at}");
+    let allowed = [("cookie", cookie.as_str()), ("origin", own.as_str())];
+    assert_eq!(remove(at, "i-0edge", &allowed), (409, "node_alive".to_owned()));
+    edge.process().signal(Signal::SIGKILL);
+    wait::until("the death of the node", || {
+        nodes(at, "").iter().any(|n| n["id"] == "i-0edge" && n["status"] == "dead").then_some(())
+    })
+    .unwrap();
+    assert_eq!(remove(at, "i-0edge", &[]).0, 401);
+    assert_eq!(remove(at, "i-0edge", &allowed), (200, String::new()));
+    assert_eq!(nodes(at, "").len(), 1);
+
+    // The database goes away: what it said last is shown at once, with its age, and sessions go on.
+    database.kill().unwrap();
+    wait::until("the age of the answer", || {
+        let answer = http::get(at, NODES).unwrap();
+        assert_eq!(answer.status, 200);
+        (answer.header("age").unwrap().parse::<u64>().unwrap() >= 2).then_some(())
+    })
+    .unwrap();
+    assert!(administers(at, &cookie));
+    assert_eq!(remove(at, "i-0origin", &allowed), (503, "registry_away".to_owned()));
+    for daemon in [&origin, &edge] {
+        assert!(!daemon.process().lines().iter().any(|l| l.contains("the cluster's own password")));
+    }
+}
