@@ -1,11 +1,13 @@
 //! H.264 over RTP, packetization-mode 1 (RFC 6184): single NAL units, STAP-A, FU-A.
 //!
-//! A big NAL unit is cut into pieces of equal size (only the last may be shorter), so that a whole picture leaves in one
-//! segmented send. Small ones that follow each other (SPS, PPS, SEI) share one STAP-A. Before every IDR picture the
+//! A big NAL unit is cut into pieces of equal size, the last one padded to it (RFC 3550 §5.1), and so are those of a picture's
+//! other slices if they are nearly as long: the whole picture leaves in one segmented send, with room for one shorter packet
+//! of sound behind it. Small NAL units that follow each other (SPS, PPS, SEI) share one STAP-A. Before every IDR picture the
 //! parameter sets are put in, unless the publisher sends them in band. Access unit delimiters and filler are left out.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::packets::Cut;
 use super::{PAYLOAD_BUDGET_BYTES, PacketisedFrame};
 use crate::Frame;
 use crate::codec::h264::{DecoderConfig, nal_units};
@@ -25,7 +27,7 @@ impl H264Packetiser {
     /// The payloads of one picture; `None` if it holds nothing to send.
     pub fn packetise(&mut self, frame: &Frame) -> Option<PacketisedFrame> {
         let in_band = frame.key && nal_units(&frame.payload).any(|nal| nal_type(&nal) == SPS);
-        let mut out = Writer::new(frame.payload.len());
+        let mut out = Writer::new(frame);
         if frame.key && !in_band {
             self.learn(&frame.track.config);
             self.parameter_sets.iter().for_each(|nal| out.push(nal));
@@ -36,10 +38,10 @@ impl H264Packetiser {
             }
         }
         out.flush_small();
-        if out.ends.is_empty() {
+        if out.cuts.is_empty() {
             return None;
         }
-        Some(PacketisedFrame::new(frame.pts, Self::CLOCK_HZ, frame.key, true, out.buffer.freeze(), out.ends))
+        Some(PacketisedFrame::new(frame.pts, Self::CLOCK_HZ, frame.key, true, out.buffer.freeze(), out.cuts))
     }
 
     fn learn(&mut self, record: &Bytes) {
@@ -57,18 +59,22 @@ impl H264Packetiser {
 
 struct Writer {
     buffer: BytesMut,
-    ends: Vec<u32>,
+    cuts: Vec<Cut>,
+    /// Bytes of a fragment of the picture's longest pieces.
+    longest: usize,
     /// Small NAL units that wait to share a packet.
     small: Vec<Bytes>,
     small_bytes: usize,
 }
 
 impl Writer {
-    fn new(payload_bytes: usize) -> Self {
-        let packets = payload_bytes / PAYLOAD_BUDGET_BYTES + 2;
+    fn new(frame: &Frame) -> Self {
+        let packets = frame.payload.len() / PAYLOAD_BUDGET_BYTES + 2;
+        let big = nal_units(&frame.payload).filter(|nal| nal.len() > PAYLOAD_BUDGET_BYTES);
         Self {
-            buffer: BytesMut::with_capacity(payload_bytes + 2 * packets + 64),
-            ends: Vec::with_capacity(packets),
+            buffer: BytesMut::with_capacity(frame.payload.len() + 4 * packets + 64),
+            cuts: Vec::with_capacity(packets),
+            longest: big.map(|nal| piece_bytes(nal.len() - 1)).max().unwrap_or(0),
             small: Vec::new(),
             small_bytes: 1,
         }
@@ -109,14 +115,14 @@ impl Writer {
         }
         self.small.clear();
         self.small_bytes = 1;
-        self.end_packet();
+        self.end_packet(0);
     }
 
     /// RFC 6184 §5.8, in pieces of equal size.
     fn fragment(&mut self, nal: &Bytes) {
         let body = &nal[1..];
-        let count = body.len().div_ceil(PAYLOAD_BUDGET_BYTES - 2);
-        let size = body.len().div_ceil(count);
+        let size = piece_bytes(body.len());
+        let padded = if self.longest.saturating_sub(size) <= MAX_PADDING_BYTES { self.longest.max(size) } else { size };
         let last = body.len().div_ceil(size) - 1;
         for (i, piece) in body.chunks(size).enumerate() {
             let start = u8::from(i == 0) << 7;
@@ -124,13 +130,25 @@ impl Writer {
             self.buffer.put_u8((nal[0] & 0xe0) | FU_A);
             self.buffer.put_u8(start | end | nal_type(nal));
             self.buffer.extend_from_slice(piece);
-            self.end_packet();
+            self.end_packet(padded - piece.len());
         }
     }
 
-    fn end_packet(&mut self) {
-        self.ends.push(self.buffer.len() as u32);
+    /// Pads the packet by so much; not at all if one byte cannot say how much that is.
+    fn end_packet(&mut self, padding_bytes: usize) {
+        let padding = u8::try_from(padding_bytes).unwrap_or(0);
+        if padding > 0 {
+            self.buffer.put_bytes(0, usize::from(padding) - 1);
+            self.buffer.put_u8(padding);
+        }
+        self.cuts.push(Cut { end: self.buffer.len() as u32, padding });
     }
+}
+
+/// Bytes of each fragment but the last of a NAL unit whose body has so many: as few fragments as there can be, of equal size.
+fn piece_bytes(body_bytes: usize) -> usize {
+    let count = body_bytes.div_ceil(PAYLOAD_BUDGET_BYTES - 2).max(1);
+    body_bytes.div_ceil(count)
 }
 
 fn nal_type(nal: &[u8]) -> u8 {
@@ -144,6 +162,8 @@ const END_OF_STREAM: u8 = 11;
 const FILLER: u8 = 12;
 const STAP_A: u8 = 24;
 const FU_A: u8 = 28;
+/// What a packet of one slice may waste to be as long as those of another.
+const MAX_PADDING_BYTES: usize = 64;
 
 #[cfg(test)]
 #[path = "h264_test.rs"]

@@ -45,6 +45,9 @@ fn depacketise(frame: &PacketisedFrame) -> Vec<Vec<u8>> {
     for i in 0..frame.len() {
         let payload = frame.payload(i).unwrap();
         assert!(payload.len() <= PAYLOAD_BUDGET_BYTES);
+        let padding = frame.padding(i);
+        assert!(padding == 0 || payload.last() == Some(&padding));
+        let payload = &payload[..payload.len() - usize::from(padding)];
         match payload[0] & 31 {
             STAP_A => {
                 let mut rest = &payload[1..];
@@ -78,15 +81,36 @@ fn every_nal_unit_comes_out_as_it_went_in() {
     }
 }
 
+fn sizes(nals: &[Bytes]) -> Vec<usize> {
+    let out = H264Packetiser::default().packetise(&frame(nals, false)).unwrap();
+    assert_eq!(depacketise(&out).len(), nals.len());
+    (0..out.len()).map(|i| out.payload(i).unwrap().len()).collect()
+}
+
 #[test]
-fn pieces_of_a_picture_have_one_size_but_for_a_shorter_last() {
+fn pieces_of_a_picture_have_one_size() {
     for len in (1_171..40_000).step_by(97) {
-        let out = H264Packetiser::default().packetise(&frame(&[nal(1, len)], false)).unwrap();
-        let sizes: Vec<usize> = (0..out.len()).map(|i| out.payload(i).unwrap().len()).collect();
-        let (last, others) = sizes.split_last().unwrap();
-        assert!(others.iter().all(|s| *s == others[0]) && *last <= others[0], "{sizes:?}");
-        assert!(*last > 2, "an empty last piece: {sizes:?}");
+        let sizes = sizes(&[nal(1, len)]);
+        assert!(sizes.iter().all(|s| *s == sizes[0]), "{sizes:?}");
+        let waste = sizes.iter().sum::<usize>() - 2 * sizes.len() - (len - 1);
+        assert!(waste < sizes.len(), "{waste} bytes of padding in {} packets", sizes.len());
     }
+}
+
+#[test]
+fn pieces_of_slices_of_nearly_one_length_have_one_size_and_others_are_not_blown_up() {
+    let alike = sizes(&[nal(1, 3_300), nal(1, 3_360), nal(1, 3_250)]);
+    assert!(alike.len() == 9 && alike.iter().all(|s| *s == alike[0]), "{alike:?}");
+    let unlike = sizes(&[nal(1, 2_300), nal(1, 2_400)]);
+    assert!(unlike[0] == unlike[1] && unlike[1] > unlike[2] + MAX_PADDING_BYTES, "{unlike:?}");
+}
+
+#[test]
+fn padding_that_a_byte_cannot_count_is_left_out() {
+    // 300 pieces whose last is 299 bytes short of the others.
+    let len = 1 + 300 * 1_168 - 299;
+    let sizes = sizes(&[nal(1, len)]);
+    assert!(sizes.len() == 300 && sizes[299] == sizes[0] - 299, "{} {}", sizes[0], sizes[sizes.len() - 1]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! | byte | field |
 //! | --- | --- |
-//! | 0 | version 2, no padding, no extension, no CSRC = 0x80 |
+//! | 0 | version 2, padding bit 0x20, no extension, no CSRC = 0x80 or 0xa0 |
 //! | 1 | marker bit, 7 bits payload type |
 //! | 2-3 | sequence number |
 //! | 4-7 | timestamp |
@@ -14,6 +14,8 @@ pub const HEADER_BYTES: usize = 12;
 /// What changes from packet to packet and from viewer to viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
+    /// The payload ends in padding, whose last byte says how long it is.
+    pub padded: bool,
     /// Last packet of a picture.
     pub marker: bool,
     /// 0 to 127.
@@ -30,7 +32,7 @@ impl Header {
     /// The header as it goes on the wire.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
-        out[0] = 0x80;
+        out[0] = 0x80 | (u8::from(self.padded) << 5);
         out[1] = (u8::from(self.marker) << 7) | (self.payload_type & 0x7f);
         out[2..4].copy_from_slice(&self.sequence_number.to_be_bytes());
         out[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
@@ -38,14 +40,15 @@ impl Header {
         out
     }
 
-    /// Reads the fixed part of a header and gives what follows it; `None` if it is cut short, has another version, or
-    /// carries extensions or contributing sources.
+    /// Reads the fixed part of a header and gives what follows it, padding included; `None` if it is cut short, has another
+    /// version, or carries extensions or contributing sources.
     pub fn parse(packet: &[u8]) -> Option<(Self, &[u8])> {
         let (head, payload) = packet.split_first_chunk::<HEADER_BYTES>()?;
-        if head[0] != 0x80 {
+        if head[0] & !0x20 != 0x80 {
             return None;
         }
         let header = Self {
+            padded: head[0] & 0x20 != 0,
             marker: head[1] & 0x80 != 0,
             payload_type: head[1] & 0x7f,
             sequence_number: u16::from_be_bytes([head[2], head[3]]),
@@ -62,10 +65,16 @@ mod tests {
 
     #[test]
     fn a_header_reads_back_as_it_was_written() {
-        let header =
-            Header { marker: true, payload_type: 96, sequence_number: 65_535, timestamp: 7, ssrc: 0xdead_beef };
+        let header = Header {
+            padded: true,
+            marker: true,
+            payload_type: 96,
+            sequence_number: 65_535,
+            timestamp: 7,
+            ssrc: 0xdead_beef,
+        };
         let mut packet = header.encode().to_vec();
-        assert_eq!(packet[..4], [0x80, 0xe0, 0xff, 0xff]);
+        assert_eq!(packet[..4], [0xa0, 0xe0, 0xff, 0xff]);
         packet.push(9);
         assert_eq!(Header::parse(&packet), Some((header, &[9][..])));
         for end in 0..HEADER_BYTES {

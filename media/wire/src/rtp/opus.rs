@@ -1,6 +1,7 @@
 //! Opus over RTP: one packet is one payload (RFC 7587 §4.2). The clock is 48 kHz whatever the sound (§4.1).
 
 use super::PacketisedFrame;
+use super::packets::Cut;
 use crate::Frame;
 
 /// Turns Opus packets into RTP payloads.
@@ -17,6 +18,7 @@ impl OpusPacketiser {
         if len == 0 || len > super::PAYLOAD_BUDGET_BYTES {
             return None;
         }
-        Some(PacketisedFrame::new(frame.pts, Self::CLOCK_HZ, true, false, frame.payload.clone(), vec![len as u32]))
+        let whole = Cut { end: len as u32, padding: 0 };
+        Some(PacketisedFrame::new(frame.pts, Self::CLOCK_HZ, true, false, frame.payload.clone(), vec![whole]))
     }
 }

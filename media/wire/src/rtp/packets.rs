@@ -18,8 +18,16 @@ pub struct PacketisedFrame {
     /// True if the last packet bears the marker bit.
     pub marker: bool,
     buffer: Bytes,
-    /// Where each payload ends in `buffer`.
-    ends: Box<[u32]>,
+    cuts: Box<[Cut]>,
+}
+
+/// Where a payload ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// In the buffer, padding included.
+    pub(super) end: u32,
+    /// Bytes of padding; the last of them says how many (RFC 3550 §5.1). 0: none.
+    pub(super) padding: u8,
 }
 
 /// A packet within a ring: which frame, and which packet of it.
@@ -32,20 +40,20 @@ pub struct Place {
 }
 
 impl PacketisedFrame {
-    /// `ends`: where each payload ends in `buffer`; must not decrease and not pass its end.
-    pub(super) fn new(time: MediaTime, clock_hz: u32, key: bool, marker: bool, buffer: Bytes, ends: Vec<u32>) -> Self {
-        debug_assert!(ends.is_sorted() && ends.last().is_none_or(|&e| e as usize <= buffer.len()));
-        Self { first: 0, time, timestamp: time.to_rtp(clock_hz), key, marker, buffer, ends: ends.into() }
+    /// `cuts`: where each payload ends in `buffer`; must not decrease and not pass its end.
+    pub(super) fn new(time: MediaTime, clock_hz: u32, key: bool, marker: bool, buffer: Bytes, cuts: Vec<Cut>) -> Self {
+        debug_assert!(cuts.is_sorted_by_key(|c| c.end) && cuts.last().is_none_or(|c| c.end as usize <= buffer.len()));
+        Self { first: 0, time, timestamp: time.to_rtp(clock_hz), key, marker, buffer, cuts: cuts.into() }
     }
 
     /// Number of packets.
     pub fn len(&self) -> u32 {
-        self.ends.len() as u32
+        self.cuts.len() as u32
     }
 
     /// True if there is none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.cuts.is_empty()
     }
 
     /// Bytes of all payloads together.
@@ -53,12 +61,17 @@ impl PacketisedFrame {
         self.buffer.len()
     }
 
-    /// The payload of packet `i`, or `None` beyond the last.
+    /// The payload of packet `i`, padding included, or `None` beyond the last.
     pub fn payload(&self, i: u32) -> Option<&[u8]> {
         let i = usize::try_from(i).ok()?;
-        let end = *self.ends.get(i)? as usize;
-        let begin = i.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
+        let end = self.cuts.get(i)?.end as usize;
+        let begin = i.checked_sub(1).map_or(0, |before| self.cuts[before].end as usize);
         self.buffer.get(begin..end)
+    }
+
+    /// Bytes at the end of the payload of packet `i` that are padding.
+    pub fn padding(&self, i: u32) -> u8 {
+        usize::try_from(i).ok().and_then(|i| self.cuts.get(i)).map_or(0, |cut| cut.padding)
     }
 
     /// True if packet `i` bears the marker bit.

@@ -109,11 +109,13 @@ impl Ring {
 mod tests {
     use bytes::Bytes;
 
+    use super::super::packets::Cut;
     use super::*;
 
     fn frame(ms: i64, key: bool, packets: u32) -> PacketisedFrame {
         let bytes = Bytes::from(vec![0; packets as usize]);
-        PacketisedFrame::new(MediaTime::from_ms(ms), 90_000, key, true, bytes, (1..=packets).collect())
+        let cuts = (1..=packets).map(|end| Cut { end, padding: 0 }).collect();
+        PacketisedFrame::new(MediaTime::from_ms(ms), 90_000, key, true, bytes, cuts)
     }
 
     #[test]

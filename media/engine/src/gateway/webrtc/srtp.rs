@@ -144,7 +144,14 @@ mod tests {
         let mut srtp = Srtp::new(profile, &keying, crypto).unwrap();
         for out_of in 65_530..65_545_u64 {
             let sequence_number = out_of as u16;
-            let header = Header { marker: true, payload_type: 96, sequence_number, timestamp: 1, ssrc: 0x1234_5678 };
+            let header = Header {
+                padded: false,
+                marker: true,
+                payload_type: 96,
+                sequence_number,
+                timestamp: 1,
+                ssrc: 0x1234_5678,
+            };
             let payload = vec![out_of as u8; 1_000];
             let mut out = vec![0; srtp.sealed_bytes(payload.len())];
             srtp.seal(&header, (out_of >> 16) as u32, &payload, &mut out).unwrap();

@@ -112,7 +112,9 @@ impl Track {
             }
             _ => frame.timestamp,
         };
+        let padding = frame.padding(place.packet);
         let header = Header {
+            padded: padding > 0,
             marker: frame.is_marked(place.packet),
             payload_type: self.payload_type,
             sequence_number: out as u16,
@@ -125,6 +127,6 @@ impl Track {
             room.fill(0);
         }
         self.packets = self.packets.wrapping_add(1);
-        self.payload_bytes = self.payload_bytes.wrapping_add(payload.len() as u32);
+        self.payload_bytes = self.payload_bytes.wrapping_add(payload.len() as u32 - u32::from(padding));
     }
 }
