@@ -47,6 +47,8 @@ async fn answer(state: &State, app: &str, id: &str, request: Request) -> Result<
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/sdp"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::LOCATION, location);
+    // A viewer that watches has nothing more to ask for; an idle connection would cost more memory than its session.
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     Ok(response)
 }
 

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use headwater_wire::webrtc::{BindingRequest, Credentials, Fingerprint, SenderReport, StunError, goodbye};
 use rtc_crypto::RTCCrypto;
 
@@ -176,7 +177,7 @@ impl Session {
     }
 
     /// What a viewer says, decrypted; `None` if it cannot be.
-    pub(super) fn open_rtcp(&mut self, packet: &[u8]) -> Option<bytes::BytesMut> {
+    pub(super) fn open_rtcp(&mut self, packet: &[u8]) -> Option<BytesMut> {
         self.srtp.as_mut()?.open_rtcp(packet).ok()
     }
 
@@ -225,6 +226,8 @@ impl Session {
         let fraction = (u64::from(wall.subsec_nanos()) << 32) / 1_000_000_000;
         let ntp = (wall.as_secs().wrapping_add(NTP_TO_UNIX_S) << 32) | fraction;
         let media = anchor.time_at(now);
+        // One datagram for both tracks (RFC 3550 §6.1).
+        let mut compound = BytesMut::new();
         for track in tracks.iter().filter(|t| t.packets > 0) {
             let Some((offset, clock_hz)) = clock_of(track.feed) else { continue };
             let report = SenderReport {
@@ -234,9 +237,13 @@ impl Session {
                 packets: track.packets,
                 payload_bytes: track.payload_bytes,
             };
-            if let Ok(sealed) = way.srtp.seal_rtcp(&report.encode(CNAME)) {
-                way.socket.send(way.path, &sealed);
-            }
+            compound.extend_from_slice(&report.encode(CNAME));
+        }
+        if compound.is_empty() {
+            return;
+        }
+        if let Ok(sealed) = way.srtp.seal_rtcp(&compound) {
+            way.socket.send(way.path, &sealed);
         }
     }
 

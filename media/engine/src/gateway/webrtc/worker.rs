@@ -2,7 +2,7 @@
 //!
 //! Waits for a datagram, a command or news of a feed; then everything that is due is gathered and sent at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -31,6 +31,11 @@ const SLICE_EVERY: Duration = Duration::from_millis(5);
 const TICK_EVERY: Duration = Duration::from_millis(100);
 /// Batches of datagrams received before other work gets its turn.
 const MAX_BATCHES: usize = 8;
+/// So many viewers of one worker, and sound waits for their next picture, to leave with it as one message: below, there is
+/// nothing to save that matters.
+const RIDERS_AT_LEAST: usize = 16;
+/// How long it waits at most: as long as one packet of it lasts.
+const SOUND_WAITS: Duration = Duration::from_millis(20);
 /// Time between key frames a viewer may ask for.
 const KEY_FRAME_EVERY: Duration = Duration::from_millis(500);
 
@@ -47,6 +52,9 @@ pub(super) struct Worker {
     feeds: HashMap<u64, Watched>,
     /// Sessions with more to send than one burst.
     behind: Vec<usize>,
+    /// Feeds of sound that wait for pictures, and until when; the earliest first. One whose [`Watched::waits_until`] is
+    /// another moment has been sent meanwhile.
+    waiting: VecDeque<(Instant, u64)>,
 }
 
 /// What all workers share.
@@ -66,6 +74,10 @@ struct Watched {
     view: View,
     /// Sessions that get it.
     viewers: Vec<usize>,
+    /// How many of them get pictures, too.
+    riders: usize,
+    /// There is sound to send, with the next picture or at this moment.
+    waits_until: Option<Instant>,
 }
 
 impl Worker {
@@ -82,6 +94,7 @@ impl Worker {
             by_id: HashMap::new(),
             feeds: HashMap::new(),
             behind: Vec::new(),
+            waiting: VecDeque::new(),
         }
     }
 
@@ -91,7 +104,8 @@ impl Worker {
         let mut next_tick = Instant::now() + TICK_EVERY;
         let mut next_slice = Instant::now();
         loop {
-            let until = if self.behind.is_empty() { next_tick } else { next_tick.min(next_slice) };
+            let mut until = if self.behind.is_empty() { next_tick } else { next_tick.min(next_slice) };
+            until = self.waiting.front().map_or(until, |(at, _)| until.min(*at));
             let readable = self.socket.wait(until.saturating_duration_since(Instant::now()));
             let inbox = self.mailbox.take();
             for command in inbox.commands {
@@ -110,10 +124,11 @@ impl Worker {
             if readable {
                 self.receive();
             }
-            for feed in inbox.news {
-                self.on_news(feed);
-            }
             let now = Instant::now();
+            for feed in inbox.news {
+                self.on_news(now, feed);
+            }
+            self.end_waits(now);
             self.pulse.beat(now);
             if now >= next_slice && !self.behind.is_empty() {
                 self.send_slices();
@@ -167,8 +182,9 @@ impl Worker {
                 self.by_address.remove(address);
             }
         }
+        let rides = session.tracks.len() > 1;
         for track in &session.tracks {
-            self.unwatch(track.feed, slot);
+            self.unwatch(track.feed, slot, rides);
         }
         self.behind.retain(|&s| s != slot);
         self.free.push(slot);
@@ -276,19 +292,30 @@ impl Worker {
             elapsed_ms = session.opened.elapsed().as_millis() as u64;
             "webrtc viewer opened"
         );
+        let rides = session.feeds.len() > 1;
         for (feed, payload_type) in std::mem::take(&mut session.feeds) {
             let mailbox = &self.mailbox;
             let watched = self.feeds.entry(feed.id).or_insert_with(|| {
                 let (listener, ring, view) = feed.listen(mailbox);
-                Watched { feed: Arc::clone(&feed), listener, ring, view, viewers: Vec::new() }
+                Watched {
+                    feed: Arc::clone(&feed),
+                    listener,
+                    ring,
+                    view,
+                    viewers: Vec::new(),
+                    riders: 0,
+                    waits_until: None,
+                }
             });
             watched.viewers.push(slot);
+            watched.riders += usize::from(rides);
             if feed.kind == MediaKind::Video && !watched.ring.has_start() {
                 feed.stream.request_key_frame();
             }
             session.tracks.push(Track::new(&feed, &watched.ring, payload_type, rand::random()));
         }
-        self.send_new(slot);
+        let packets = self.send_new(slot);
+        self.shared.metrics.packets.inc_by(packets);
         self.socket.flush();
         let ended = |s: &Session| s.tracks.first().and_then(|t| self.feeds.get(&t.feed)).and_then(|w| w.view.ended);
         if self.sessions[slot].as_deref().and_then(ended).is_some() {
@@ -296,9 +323,10 @@ impl Worker {
         }
     }
 
-    fn unwatch(&mut self, feed: u64, slot: usize) {
+    fn unwatch(&mut self, feed: u64, slot: usize, rides: bool) {
         if let Some(watched) = self.feeds.get_mut(&feed) {
             watched.viewers.retain(|&s| s != slot);
+            watched.riders -= usize::from(rides);
             if watched.viewers.is_empty() {
                 watched.feed.unlisten(&watched.listener);
                 self.feeds.remove(&feed);
@@ -355,10 +383,56 @@ impl Worker {
         }
     }
 
-    fn on_news(&mut self, feed: u64) {
+    fn on_news(&mut self, now: Instant, feed: u64) {
         let Some(watched) = self.feeds.get_mut(&feed) else { return };
         watched.listener.looked();
         watched.view = watched.feed.catch_up(&mut watched.ring);
+        let ended = watched.view.ended;
+        if watched.feed.kind == MediaKind::Video {
+            self.send_pictures(feed);
+        } else if watched.riders < RIDERS_AT_LEAST || ended.is_some() {
+            self.send_feed(feed);
+        } else if watched.waits_until.is_none() {
+            watched.waits_until = Some(now + SOUND_WAITS);
+            self.waiting.push_back((now + SOUND_WAITS, feed));
+        }
+        if let Some(end) = ended {
+            self.on_feed_end(feed, end);
+        }
+    }
+
+    /// Sends what is new of a feed of pictures to all its viewers, and what they have not got yet of their sound.
+    fn send_pictures(&mut self, feed: u64) {
+        let Some(watched) = self.feeds.get_mut(&feed) else { return };
+        let viewers = std::mem::take(&mut watched.viewers);
+        let packets = viewers.iter().map(|&slot| self.send_new(slot)).sum();
+        self.shared.metrics.packets.inc_by(packets);
+        let sound = viewers.iter().find_map(|&slot| self.sessions[slot].as_deref()?.tracks.get(1));
+        if let Some(sound) = sound.and_then(|track| self.feeds.get_mut(&track.feed)) {
+            // Those who only listen, or see other pictures, wait on.
+            if sound.riders == sound.viewers.len() && sound.riders <= viewers.len() {
+                sound.waits_until = None;
+            }
+        }
+        if let Some(watched) = self.feeds.get_mut(&feed) {
+            watched.viewers = viewers;
+        }
+    }
+
+    /// Sends the sound that no picture came for.
+    fn end_waits(&mut self, now: Instant) {
+        while let Some((_, feed)) = self.waiting.pop_front_if(|(at, _)| *at <= now) {
+            let due = self.feeds.get(&feed).and_then(|w| w.waits_until).is_some_and(|at| at <= now);
+            if due {
+                self.send_feed(feed);
+            }
+        }
+    }
+
+    /// Sends what is new of one feed to all its viewers.
+    fn send_feed(&mut self, feed: u64) {
+        let Some(watched) = self.feeds.get_mut(&feed) else { return };
+        watched.waits_until = None;
         let mut packets = 0;
         for &slot in &watched.viewers {
             let Some(session) = self.sessions[slot].as_deref_mut() else { continue };
@@ -373,9 +447,6 @@ impl Worker {
             }
         }
         self.shared.metrics.packets.inc_by(packets);
-        if let Some(end) = watched.view.ended {
-            self.on_feed_end(feed, end);
-        }
     }
 
     /// A viewer whose pictures end, or whose stream does, is told so; one that only loses its sound watches on.
@@ -393,24 +464,27 @@ impl Worker {
                 self.end(slot, reason);
             } else {
                 session.tracks.retain(|t| t.feed != feed);
-                self.unwatch(feed, slot);
+                self.unwatch(feed, slot, true);
             }
         }
     }
 
     /// The next slice for those who have more to get.
     fn send_slices(&mut self) {
+        let mut packets = 0;
         for slot in std::mem::take(&mut self.behind) {
             if let Some(session) = self.sessions[slot].as_mut() {
                 session.behind = false;
-                self.send_new(slot);
+                packets += self.send_new(slot);
             }
         }
+        self.shared.metrics.packets.inc_by(packets);
     }
 
-    fn send_new(&mut self, slot: usize) {
-        let Some(session) = self.sessions[slot].as_deref_mut() else { return };
-        let Some((tracks, mut way)) = session.split(&mut self.socket) else { return };
+    /// Sends a viewer what is new of all its tracks, one burst at most: pictures, then sound. The number of packets.
+    fn send_new(&mut self, slot: usize) -> u64 {
+        let Some(session) = self.sessions[slot].as_deref_mut() else { return 0 };
+        let Some((tracks, mut way)) = session.split(&mut self.socket) else { return 0 };
         let mut budget = BURST_PACKETS;
         let mut more = false;
         for track in tracks.iter_mut() {
@@ -418,11 +492,11 @@ impl Worker {
                 more |= track.send_new(&watched.ring, &mut way, &mut budget);
             }
         }
-        self.shared.metrics.packets.inc_by(u64::from(BURST_PACKETS - budget));
         if more && !session.behind {
             session.behind = true;
             self.behind.push(slot);
         }
+        u64::from(BURST_PACKETS - budget)
     }
 
     fn on_tick(&mut self, now: Instant) {
