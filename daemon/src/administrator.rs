@@ -109,7 +109,9 @@ impl Outcome {
         match self {
             Self::Known(true) => format!("There is an administrator, {ADMINISTRATOR}; --reset makes a new password."),
             Self::Known(false) => "There is no administrator yet; the first boot or --reset makes one.".to_owned(),
-            Self::Busy => "The node runs and has its registry for itself; --reset makes a new password all the same.".to_owned(),
+            Self::Busy => {
+                "The node runs and has its registry for itself; --reset makes a new password all the same.".to_owned()
+            }
             Self::Made(password) => format!("user:     {ADMINISTRATOR}\npassword: {}", password.reveal()),
             Self::FromSecret(name) => format!("The password of {ADMINISTRATOR} is now what secret {name} says."),
         }
@@ -193,7 +195,8 @@ async fn make() -> Result<(Secret, UserDocument), AdministratorError> {
 }
 
 async fn user_of(password: Secret) -> Result<UserDocument, AdministratorError> {
-    let hash = hashing(move || password::hash(&password)).await?.map_err(|e| AdministratorError::Hash(e.to_string()))?;
+    let hash =
+        hashing(move || password::hash(&password)).await?.map_err(|e| AdministratorError::Hash(e.to_string()))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(UserDocument {
         name: ADMINISTRATOR.to_owned(),

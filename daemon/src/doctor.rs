@@ -22,7 +22,7 @@ use headwater_api::endpoints::{self, Endpoints};
 use headwater_api::error::Chain;
 use serde::Serialize;
 
-use crate::plan::{self, Plan};
+use crate::plan;
 use crate::settings::Settings;
 use crate::{decide, reach};
 
@@ -142,7 +142,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The plan of a machine without metadata, from the text of a file.
 #[cfg(test)]
-fn plan_of(text: &str) -> Plan {
+fn plan_of(text: &str) -> plan::Plan {
     plan::plan(&crate::facts::Facts::default(), &Settings::parse(text).unwrap()).unwrap()
 }
 
@@ -157,7 +157,12 @@ mod tests {
         findings.push(Finding::fail("registry", "away", "start it"));
         assert!(!is_well(&findings));
         let text = text(&findings);
-        for line in ["ok    role         edge", "FAIL  registry     away", "do: start it", "3 checks: 1 failed, 1 with a warning"] {
+        for line in [
+            "ok    role         edge",
+            "FAIL  registry     away",
+            "do: start it",
+            "3 checks: 1 failed, 1 with a warning",
+        ] {
             assert!(text.contains(line), "{text}");
         }
     }

@@ -70,7 +70,9 @@ pub(crate) struct Viewers {
 /// One sentence, if nobody can be asked.
 pub(crate) async fn nodes(plan: &Plan) -> Result<Vec<Node>, String> {
     match source(plan).await? {
-        Source::Registry(store) => Ok(store.nodes().await.map_err(|e| Chain(&e).to_string())?.iter().map(node).collect()),
+        Source::Registry(store) => {
+            Ok(store.nodes().await.map_err(|e| Chain(&e).to_string())?.iter().map(node).collect())
+        }
         Source::Engine(engine) => ask(&engine, "/rest/v2/cluster/nodes/0/500").await,
     }
 }
@@ -92,7 +94,7 @@ pub(crate) async fn streams(plan: &Plan) -> Result<Vec<Stream>, String> {
 
 enum Source {
     Registry(Store),
-    Engine(Endpoints),
+    Engine(Box<Endpoints>),
 }
 
 async fn source(plan: &Plan) -> Result<Source, String> {
@@ -101,7 +103,9 @@ async fn source(plan: &Plan) -> Result<Source, String> {
         Err(e) if e.is_locked() => {
             let path = plan.engine.node.data_dir.join(endpoints::FILE_NAME);
             let text = std::fs::read(&path).map_err(|_| format!("{}, and does not serve yet", Chain(&e)))?;
-            serde_json::from_slice(&text).map(Source::Engine).map_err(|e| format!("{}: {e}", path.display()))
+            serde_json::from_slice(&text)
+                .map(|engine| Source::Engine(Box::new(engine)))
+                .map_err(|e| format!("{}: {e}", path.display()))
         }
         Err(e) => Err(Chain(&e).to_string()),
     }
@@ -278,7 +282,12 @@ mod tests {
             "started_at_ms": 0, "age_ms": 5_000, "lease_left_ms": 9_000,
         }))
         .unwrap();
-        let mut nodes = vec![record("i-1", "edge", 2), record("i-2", "edge", 7), record("i-3", "edge", 1), record("i-4", "edge", 90)];
+        let mut nodes = vec![
+            record("i-1", "edge", 2),
+            record("i-2", "edge", 7),
+            record("i-3", "edge", 1),
+            record("i-4", "edge", 90),
+        ];
         nodes[3].alive = false;
         let text = streams_table(&joined(&[stream], &nodes));
         assert_eq!(text.lines().nth(1).unwrap(), "live/a  i-9     rtmp  5s    10  i-2 7, i-1 2, 1 more");

@@ -181,7 +181,9 @@ fn the_doctor_finds_a_running_node_well_and_a_stopped_one_ill() {
     let missing = stream("live/a");
     assert_eq!(missing.status.code(), Some(69));
     assert!(text(&missing).contains("nobody publishes live/a"), "{}", text(&missing));
-    let Some(_publisher) = publish::ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else { return };
+    let Some(_publisher) = publish::ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else {
+        return;
+    };
     wait_status(at.http, "live/a", "pictures", |s| s.video.is_some()).unwrap();
     let found = stream("live/a");
     assert!(text(&found).contains("live/a is live over rtmp"), "{}", text(&found));
@@ -207,7 +209,8 @@ fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed()
     moto.secret("headwater/demo/relay", "the relay secret of this test").unwrap();
     moto.secret("headwater/demo/administrator", r#"{"password": "the cluster's own password"}"#).unwrap();
     let node = |id: &str, role: &str| {
-        let tags = [("headwater:role", role), ("headwater:cluster", "demo"), ("headwater:registry", "secret:demo/registry")];
+        let tags =
+            [("headwater:role", role), ("headwater:cluster", "demo"), ("headwater:registry", "secret:demo/registry")];
         let metadata = Fake::start(&tags).unwrap();
         metadata.change(|s| s.id = id.to_owned());
         let mut options = Options::with(|c| {

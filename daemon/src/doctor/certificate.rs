@@ -19,7 +19,13 @@ pub(super) fn check(tls: &Tls, now_s: u64) -> Finding {
     let (certificate, key) = match (&tls.certificate_file, &tls.key_file) {
         (None, None) => return Finding::skip(CHECK, "none in [tls]: no HTTPS and no RTMPS from this node"),
         (Some(certificate), Some(key)) => (certificate, key),
-        _ => return Finding::fail(CHECK, "[tls] names only one of certificate_file and key_file", "name both or neither"),
+        _ => {
+            return Finding::fail(
+                CHECK,
+                "[tls] names only one of certificate_file and key_file",
+                "name both or neither",
+            );
+        }
     };
     let leaf = match read(certificate, key) {
         Ok(leaf) => leaf,
@@ -27,7 +33,9 @@ pub(super) fn check(tls: &Tls, now_s: u64) -> Finding {
     };
     let valid = match x509_parser::parse_x509_certificate(&leaf) {
         Ok((_, parsed)) => parsed.validity().clone(),
-        Err(e) => return Finding::fail(CHECK, format!("{} cannot be read: {e}", certificate.display()), "get a new one"),
+        Err(e) => {
+            return Finding::fail(CHECK, format!("{} cannot be read: {e}", certificate.display()), "get a new one");
+        }
     };
     let now_s = i64::try_from(now_s).unwrap_or(i64::MAX);
     let days = (valid.not_after.timestamp() - now_s).div_euclid(24 * 60 * 60);
@@ -52,8 +60,9 @@ fn read(certificate: &Path, key: &Path) -> Result<CertificateDer<'static>, (Stri
         .map_err(|e| (cannot(certificate, &Chain(&e)), file))?;
     let leaf = chain.first().cloned().ok_or_else(|| (cannot(certificate, &"it holds no certificate"), file))?;
     let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| (cannot(key, &Chain(&e)), file))?;
-    CertifiedKey::from_der(chain, key_der, &rustls::crypto::ring::default_provider())
-        .map_err(|e| (format!("certificate and key do not fit: {e}"), "name the key that the certificate was made for"))?;
+    CertifiedKey::from_der(chain, key_der, &rustls::crypto::ring::default_provider()).map_err(|e| {
+        (format!("certificate and key do not fit: {e}"), "name the key that the certificate was made for")
+    })?;
     Ok(leaf)
 }
 
@@ -82,7 +91,10 @@ mod tests {
         };
         let (tls, other) = (pair("a"), pair("b"));
         let mark = |tls: &Tls, now_s| check(tls, now_s).mark;
-        assert_eq!(check(&tls, NEW_YEAR_S - 100 * DAY_S), Finding::ok("certificate", "fits its key, valid for 100 more days"));
+        assert_eq!(
+            check(&tls, NEW_YEAR_S - 100 * DAY_S),
+            Finding::ok("certificate", "fits its key, valid for 100 more days")
+        );
         assert_eq!(mark(&tls, NEW_YEAR_S - 3 * DAY_S), Mark::Warn);
         assert_eq!(mark(&tls, NEW_YEAR_S + 1), Mark::Fail);
         assert_eq!(mark(&tls, NEW_YEAR_S - 400 * DAY_S), Mark::Fail);

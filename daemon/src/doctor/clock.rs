@@ -52,7 +52,8 @@ mod tests {
     #[test]
     fn a_clock_is_judged_by_its_distance_in_both_directions() {
         let now = 1_800_000_000_000;
-        let check = |registry: Option<u64>, expected: Mark| assert_eq!(judge(now, registry).mark, expected, "{registry:?}");
+        let check =
+            |registry: Option<u64>, expected: Mark| assert_eq!(judge(now, registry).mark, expected, "{registry:?}");
         check(None, Mark::Ok);
         check(Some(now + 999), Mark::Ok);
         check(Some(now - 1_000), Mark::Warn);

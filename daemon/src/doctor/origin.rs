@@ -34,10 +34,17 @@ fn judge(relays: Vec<RelayStatus>) -> Finding {
     let bad: Vec<_> =
         relays.iter().filter_map(|r| Some(format!("{} ({}): {}", r.node, r.address, r.err.as_ref()?))).collect();
     if relays.is_empty() {
-        return Finding::warn(CHECK, "no other node has a relay", "start an origin; until then there is nothing to fetch");
+        return Finding::warn(
+            CHECK,
+            "no other node has a relay",
+            "start an origin; until then there is nothing to fetch",
+        );
     }
     if bad.is_empty() {
-        return Finding::ok(CHECK, format!("{} of {} other nodes answer and know the secret", relays.len(), relays.len()));
+        return Finding::ok(
+            CHECK,
+            format!("{} of {} other nodes answer and know the secret", relays.len(), relays.len()),
+        );
     }
     let todo = if bad.iter().any(|text| text.contains("secret")) {
         "give all nodes the same secret (headwater/CLUSTER/relay), and restart those that have another"
@@ -53,11 +60,7 @@ mod tests {
     use super::*;
 
     fn relay(err: Option<&str>) -> RelayStatus {
-        RelayStatus {
-            node: "i-1".to_owned(),
-            address: "10.0.0.1:5000".parse().unwrap(),
-            err: err.map(str::to_owned),
-        }
+        RelayStatus { node: "i-1".to_owned(), address: "10.0.0.1:5000".parse().unwrap(), err: err.map(str::to_owned) }
     }
 
     #[tokio::test]

@@ -39,17 +39,24 @@ pub(super) async fn check(config: &Config, engine: Option<&Endpoints>) -> Findin
         if is_taken(*port) { answering.push(named) } else { silent.push(named) }
     }
     if !silent.is_empty() {
-        let todo = "read the node's log (journalctl -u headwaterd); an engine that was killed is started again within seconds";
+        let todo =
+            "read the node's log (journalctl -u headwaterd); an engine that was killed is started again within seconds";
         return Finding::fail(CHECK, format!("nobody answers on {}", silent.join(", ")), todo);
     }
     match http::get(dial(engine.health), "/readyz", PATIENCE).await {
         Ok(answer) if !answer.status().is_success() => {
             let why = String::from_utf8_lossy(answer.body()).trim().to_owned();
-            Finding::warn(CHECK, format!("all answer, but the node is not ready: {why}"), "wait, or read the node's log")
+            Finding::warn(
+                CHECK,
+                format!("all answer, but the node is not ready: {why}"),
+                "wait, or read the node's log",
+            )
         }
-        _ if config.tls.certificate_file.is_some() && engine.https.is_none() => {
-            Finding::warn(CHECK, "no HTTPS, although [tls] names a certificate", "restart the node: it was started without")
-        }
+        _ if config.tls.certificate_file.is_some() && engine.https.is_none() => Finding::warn(
+            CHECK,
+            "no HTTPS, although [tls] names a certificate",
+            "restart the node: it was started without",
+        ),
         _ => Finding::ok(CHECK, answering.join(", ")),
     }
 }
@@ -106,7 +113,7 @@ mod tests {
         assert_eq!(found.mark, Mark::Fail);
         assert!(found.what.contains(&format!("http {}", address.port())), "{}", found.what);
         engine.webrtc = vec![1];
-        assert!(check(&config, Some(&engine)).await.what.contains("webrtc 1/udp") || nix::unistd::geteuid().is_root() );
+        assert!(check(&config, Some(&engine)).await.what.contains("webrtc 1/udp") || nix::unistd::geteuid().is_root());
         assert_eq!(check(&config, None).await.mark, Mark::Fail);
     }
 }

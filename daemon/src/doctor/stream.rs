@@ -33,13 +33,16 @@ pub(super) async fn check(name: Option<&StreamName>, engine: Option<&Endpoints>,
             Ok(None) => live.extend(store.streams().await.unwrap_or_default().into_iter().map(|r| r.claim.name)),
             Err(e) => return Finding::fail(CHECK, Chain(&e).to_string(), "repair the registry first"),
         },
-        None if engine.is_none() => return Finding::fail(CHECK, "nobody can be asked: no engine runs", "start the node"),
+        None if engine.is_none() => {
+            return Finding::fail(CHECK, "nobody can be asked: no engine runs", "start the node");
+        }
         None => {}
     }
     live.sort_unstable();
     live.dedup();
     let others: Vec<_> = live.iter().take(5).map(StreamName::as_str).collect();
-    let others = if others.is_empty() { "nothing is live".to_owned() } else { format!("live now: {}", others.join(", ")) };
+    let others =
+        if others.is_empty() { "nothing is live".to_owned() } else { format!("live now: {}", others.join(", ")) };
     let todo = "compare the publisher's server and stream key (docs/publish.md); names count capitals";
     Finding::fail(CHECK, format!("nobody publishes {name}; {others}"), todo)
 }

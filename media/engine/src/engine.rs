@@ -117,8 +117,7 @@ impl Engine {
     pub async fn run(self) {
         let endpoints = self.endpoints();
         // The registry stays open, and so locked, as long as the engine serves.
-        let Self { config, hub, apps, http, health, rtmp, webrtc, registry, accounts, relay, drain } =
-            self;
+        let Self { config, hub, apps, http, health, rtmp, webrtc, registry, accounts, relay, drain } = self;
         let mut tasks: JoinSet<()> = JoinSet::new();
         let deadline = Duration::from_millis(u64::from(config.node.drain_ms.get()));
         let mut metrics = Registry::default();
@@ -141,7 +140,8 @@ impl Engine {
             fixed: config.relay.origins.clone(),
         };
         // Health answers to the very end, so that a drain can be watched; the process ends it.
-        let watched = tokio::spawn(health.run(answers.router().merge(greets.router()), CancellationToken::new(), deadline));
+        let watched =
+            tokio::spawn(health.run(answers.router().merge(greets.router()), CancellationToken::new(), deadline));
         if let Some(Joined { server, puller, cluster }) = relay {
             tasks.spawn(server.run(hub.clone(), puller, drain.clone()));
             if let Some(cluster) = cluster {

@@ -10,9 +10,8 @@ use headwater_api::secret::Secret;
 
 /// A new password of 100 random bits, in groups that can be read aloud and typed: `k7mwp-x3rtd-h9vbn-q4fzs`.
 pub fn generate() -> Secret {
-    let groups: [String; 4] = std::array::from_fn(|_| {
-        (0..5).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect()
-    });
+    let groups: [String; 4] =
+        std::array::from_fn(|_| (0..5).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect());
     Secret::new(groups.join("-"))
 }
 

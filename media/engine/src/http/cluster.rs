@@ -10,14 +10,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::extract::{Path, State as Extract};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use axum::routing::{delete, get};
-use axum::Router;
 use headwater_api::config::Role;
 use headwater_api::error::Chain;
 use headwater_api::node::NodeRecord;
 use headwater_api::status::StreamStatus;
 use headwater_api::stream::StreamRecord;
 use serde::Serialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::auth::Visitor;
 use super::rest::live;
@@ -25,12 +25,12 @@ use super::{Code, Problem, State};
 use crate::cluster::{Removal, Seen};
 
 /// Nodes, their number, one that is to go, and streams.
-pub(super) fn routes() -> Router<State> {
-    Router::new()
-        .route("/rest/v2/cluster/nodes/{offset}/{size}", get(nodes))
-        .route("/rest/v2/cluster/node-count", get(node_count))
-        .route("/rest/v2/cluster/node/{id}", delete(delete_node))
-        .route("/rest/v2/cluster/streams/{offset}/{size}", get(streams))
+pub(super) fn routes() -> OpenApiRouter<State> {
+    OpenApiRouter::new()
+        .routes(routes!(nodes))
+        .routes(routes!(node_count))
+        .routes(routes!(delete_node))
+        .routes(routes!(streams))
 }
 
 /// A node of the cluster.
@@ -143,7 +143,7 @@ pub(super) struct NodeViewers {
 }
 
 /// Lists the nodes of the cluster, sorted by id.
-#[utoipa::path(get, path = "/rest/v2/cluster/nodes/{offset}/{size}",
+#[utoipa::path(get, tag = "cluster", path = "/rest/v2/cluster/nodes/{offset}/{size}",
     params(("offset" = u32, Path, description = "Nodes to leave out"), ("size" = u32, Path, description = "Nodes at most, up to 500")),
     responses((status = 200, body = [ClusterNode]), (status = 503)))]
 pub(super) async fn nodes(
@@ -156,13 +156,12 @@ pub(super) async fn nodes(
     let now_ms = now_ms();
     let all = seen.cluster.as_ref().ok_or_else(away)?;
     let nodes = all.nodes.iter().skip(offset).take(size);
-    let body: Vec<_> =
-        nodes.map(|node| shown(node, now_ms, visitor.administers(), &state.node_id)).collect();
+    let body: Vec<_> = nodes.map(|node| shown(node, now_ms, visitor.administers(), &state.node_id)).collect();
     Ok(aged(live(body), &seen))
 }
 
 /// Counts the nodes of the cluster.
-#[utoipa::path(get, path = "/rest/v2/cluster/node-count", responses((status = 200, body = SimpleStat), (status = 503)))]
+#[utoipa::path(get, tag = "cluster", path = "/rest/v2/cluster/node-count", responses((status = 200, body = SimpleStat), (status = 503)))]
 pub(super) async fn node_count(Extract(state): Extract<State>) -> Result<Response, Problem> {
     let seen = state.view.look().await;
     let number = seen.cluster.as_ref().ok_or_else(away)?.nodes.len();
@@ -171,7 +170,7 @@ pub(super) async fn node_count(Extract(state): Extract<State>) -> Result<Respons
 
 /// Removes a dead node from the list. One that lives is refused: it would be back with its next heartbeat. Only for the
 /// administrator.
-#[utoipa::path(delete, path = "/rest/v2/cluster/node/{id}", params(("id" = String, Path, description = "The node")),
+#[utoipa::path(delete, tag = "cluster", path = "/rest/v2/cluster/node/{id}", params(("id" = String, Path, description = "The node")),
     responses((status = 200, body = Outcome), (status = 401), (status = 403), (status = 404), (status = 409), (status = 503)))]
 pub(super) async fn delete_node(Extract(state): Extract<State>, Path(id): Path<String>) -> Result<Response, Problem> {
     match state.view.remove(&id).await {
@@ -193,7 +192,7 @@ pub(super) async fn delete_node(Extract(state): Extract<State>, Path(id): Path<S
 }
 
 /// Lists the live streams of the cluster, sorted by name: where each is published, and who watches it where.
-#[utoipa::path(get, path = "/rest/v2/cluster/streams/{offset}/{size}",
+#[utoipa::path(get, tag = "cluster", path = "/rest/v2/cluster/streams/{offset}/{size}",
     params(("offset" = u32, Path, description = "Streams to leave out"), ("size" = u32, Path, description = "Streams at most, up to 500")),
     responses((status = 200, body = [ClusterStream])))]
 pub(super) async fn streams(
@@ -219,8 +218,8 @@ fn joined(
     let mut viewers: BTreeMap<&str, Vec<NodeViewers>> = BTreeMap::new();
     // What this node counts itself is fresher than what it said to the registry.
     let elsewhere = nodes.iter().filter(|n| n.alive && n.node.id != us);
-    let watched =
-        elsewhere.flat_map(|n| n.heartbeat.watched.iter().map(|w| (w.name.as_str(), n.node.id.as_str(), w.viewers.into())));
+    let watched = elsewhere
+        .flat_map(|n| n.heartbeat.watched.iter().map(|w| (w.name.as_str(), n.node.id.as_str(), w.viewers.into())));
     let counted = here.iter().map(|s| (s.name.as_str(), us, s.viewers.webrtc + s.viewers.hls + s.viewers.rtmp));
     for (name, node, count) in watched.chain(counted) {
         if count > 0 {

@@ -16,8 +16,8 @@ use headwater_api::StreamName;
 use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::State;
 use super::error::{Code, Problem};
+use super::{State, auth, cluster};
 
 /// Every resource, and the document.
 pub(super) fn routes() -> Router<State> {
@@ -26,7 +26,12 @@ pub(super) fn routes() -> Router<State> {
 }
 
 fn resources() -> OpenApiRouter<State> {
-    OpenApiRouter::new().merge(streams::routes()).merge(node::routes()).merge(broadcasts::routes())
+    OpenApiRouter::new()
+        .merge(streams::routes())
+        .merge(node::routes())
+        .merge(broadcasts::routes())
+        .merge(auth::routes())
+        .merge(cluster::routes())
 }
 
 /// JSON that no cache may keep.

@@ -4,16 +4,13 @@ use axum::{Router, middleware};
 
 use super::error::{Code, Problem};
 use super::state::State;
-use super::{auth, cluster, hls, pages, rest, whep};
+use super::{auth, hls, pages, rest, whep};
 
 /// All paths of the public web server.
 pub fn router(state: State) -> Router {
     // Whatever is added here and changes something is the administrator's alone.
-    let rest = Router::new()
-        .merge(rest::routes())
-        .merge(auth::routes())
-        .merge(cluster::routes())
-        .route_layer(middleware::from_fn_with_state(state.clone(), auth::guard));
+    let rest =
+        Router::new().merge(rest::routes()).route_layer(middleware::from_fn_with_state(state.clone(), auth::guard));
     Router::new()
         .merge(hls::routes())
         .merge(whep::routes())

@@ -43,7 +43,7 @@ impl SessionKey {
     }
 
     /// From a secret of at least 16 bytes (HKDF-SHA256, RFC 5869).
-    pub(super) fn of(secret: &[u8]) -> Self {
+    pub(in crate::http) fn of(secret: &[u8]) -> Self {
         let pseudo_random = hkdf::Salt::new(hkdf::HKDF_SHA256, b"headwater session 1").extract(secret);
         let mut key = [0; 32];
         pseudo_random

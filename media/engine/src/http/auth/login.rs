@@ -6,11 +6,11 @@ use axum::extract::State as Extract;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::Router;
 use headwater_api::secret::Secret;
 use headwater_api::user::{ADMINISTRATOR, Rights};
 use serde::{Deserialize, Serialize};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::session::LIFETIME_S;
 use super::visitor::{Visitor, address};
@@ -24,8 +24,8 @@ pub(super) const PATH: &str = "/rest/v2/session";
 pub(super) const COOKIE: &str = "headwater_session";
 
 /// Log in, log out, who am I.
-pub(in crate::http) fn routes() -> Router<State> {
-    Router::new().route(PATH, get(who).post(log_in).delete(log_out))
+pub(in crate::http) fn routes() -> OpenApiRouter<State> {
+    OpenApiRouter::new().routes(routes!(who, log_in, log_out))
 }
 
 /// What is asked of somebody who logs in.
@@ -53,7 +53,7 @@ pub(in crate::http) struct SessionStatus {
 }
 
 /// Says who the server takes you for.
-#[utoipa::path(get, path = "/rest/v2/session", responses((status = 200, body = SessionStatus)))]
+#[utoipa::path(get, tag = "administrator", path = "/rest/v2/session", responses((status = 200, body = SessionStatus)))]
 pub(in crate::http) async fn who(visitor: Visitor) -> Response {
     live(SessionStatus {
         name: visitor.name().map(str::to_owned),
@@ -63,7 +63,7 @@ pub(in crate::http) async fn who(visitor: Visitor) -> Response {
 }
 
 /// Logs in: the answer sets a cookie that is good on every node of the cluster.
-#[utoipa::path(post, path = "/rest/v2/session", request_body = Credentials,
+#[utoipa::path(post, tag = "administrator", path = "/rest/v2/session", request_body = Credentials,
     responses((status = 200, body = SessionStatus), (status = 401), (status = 429)))]
 pub(in crate::http) async fn log_in(
     Extract(state): Extract<State>,
@@ -94,7 +94,7 @@ pub(in crate::http) async fn log_in(
 }
 
 /// Logs out: the answer removes the cookie.
-#[utoipa::path(delete, path = "/rest/v2/session", responses((status = 204)))]
+#[utoipa::path(delete, tag = "administrator", path = "/rest/v2/session", responses((status = 204)))]
 pub(in crate::http) async fn log_out(parts: Parts) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     set_cookie(&mut response, "", 0, encrypted(&parts));

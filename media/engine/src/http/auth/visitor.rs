@@ -63,7 +63,9 @@ impl From<Denied> for Problem {
         match denied {
             Denied::Wrong => Self::fixed(Code::WrongPassword, "The name or the password is wrong."),
             Denied::TooMany => Self::fixed(Code::TooManyAttempts, "Too many passwords were tried; wait a minute."),
-            Denied::Away => Self::fixed(Code::RegistryAway, "The registry does not answer, so nobody can log in here now."),
+            Denied::Away => {
+                Self::fixed(Code::RegistryAway, "The registry does not answer, so nobody can log in here now.")
+            }
         }
     }
 }
@@ -127,7 +129,8 @@ fn basic(headers: &HeaderMap) -> Option<(String, Secret)> {
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
     let all = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    all.flat_map(|value| value.split(';')).find_map(|pair| pair.trim().strip_prefix(super::login::COOKIE)?.strip_prefix('='))
+    all.flat_map(|value| value.split(';'))
+        .find_map(|pair| pair.trim().strip_prefix(super::login::COOKIE)?.strip_prefix('='))
 }
 
 /// Who tries a password. A load balancer of ours speaks from inside the network, and adds whom it speaks for as the last of

@@ -14,14 +14,16 @@ use super::super::State;
 #[openapi(
     info(
         title = "Headwater",
-        description = "Reads of one node. Paths that begin with an app have the shape of Ant Media's REST v2.",
+        description = "What a node tells, and what its administrator may change. Paths that begin with an app have the shape of Ant Media's REST v2.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
         contact()
     ),
     tags(
         (name = "streams", description = "What is live here, with everything the node knows about it"),
         (name = "broadcasts", description = "The same in the shape of Ant Media's REST v2, as far as every field is true"),
-        (name = "node", description = "What this node is")
+        (name = "node", description = "What this node is"),
+        (name = "cluster", description = "Nodes and streams of the cluster; addresses for the administrator alone"),
+        (name = "administrator", description = "Log in, log out, who am I")
     )
 )]
 struct Head;
