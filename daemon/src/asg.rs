@@ -81,6 +81,10 @@ impl Group {
             State::Starting => Ok(None),
             State::Serving(health) => {
                 if !done.launched {
+                    // The engine serves, but what the registry says of the node counts too.
+                    if !engine::fetch_status(health).await.is_some_and(|status| status.ready) {
+                        return Ok(Some(LOOK));
+                    }
                     pass(member, Transition::Launching).await?;
                     done.launched = true;
                 }
@@ -88,7 +92,7 @@ impl Group {
                     return Ok(None);
                 }
                 // An engine that does not answer now says nothing about its publishers.
-                let busy = engine::fetch_counts(health).await.map_or(done.protected, |(streams, _)| streams > 0);
+                let busy = engine::fetch_status(health).await.map_or(done.protected, |status| status.load.streams > 0);
                 if busy != done.protected {
                     member.protect(busy).await?;
                     done.protected = busy;

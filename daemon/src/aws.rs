@@ -99,6 +99,19 @@ impl Aws {
         Ok(found)
     }
 
+    /// What an instance of this type can send to the internet for as long as it likes, in bits a second; 0 if EC2 does not
+    /// say.
+    pub(crate) async fn fetch_egress_bps(&self, instance_type: &str) -> Result<u64, AwsError> {
+        let client = aws_sdk_ec2::Client::new(&self.0);
+        let answer = client.describe_instance_types().instance_types(instance_type.into()).send().await;
+        let answer = answer.map_err(|e| error("ec2:DescribeInstanceTypes", instance_type, e))?;
+        let Some(found) = answer.instance_types().first() else { return Ok(0) };
+        let cards = found.network_info().map(|network| network.network_cards()).unwrap_or_default();
+        let gbps = cards.first().and_then(|card| card.baseline_bandwidth_in_gbps()).unwrap_or_default();
+        let cores = found.v_cpu_info().and_then(|cores| cores.default_v_cpus()).unwrap_or_default();
+        Ok(internet_bps(gbps, cores))
+    }
+
     /// A secret's text, by name or ARN.
     pub(crate) async fn fetch_secret(&self, id: &str) -> Result<Secret, AwsError> {
         let action = "secretsmanager:GetSecretValue";
@@ -195,6 +208,14 @@ impl GroupMember {
     }
 }
 
+/// Towards an internet gateway an instance with 32 vCPUs or more has half of its bandwidth, a smaller one 5 Gbit/s at most
+/// (EC2 user guide, "instance network bandwidth").
+fn internet_bps(baseline_gbps: f64, cores: i32) -> u64 {
+    let gbps = if cores >= 32 { baseline_gbps / 2.0 } else { baseline_gbps.min(5.0) };
+    // Saturates, and nothing is negative here.
+    (gbps * 1e9) as u64
+}
+
 /// Auto Scaling's words for "this hook does not hold this instance".
 fn holds_nothing(error: &impl ProvideErrorMetadata) -> bool {
     error.code() == Some("ValidationError") && error.message().is_some_and(|m| m.contains("No active Lifecycle Action"))
@@ -209,3 +230,15 @@ const ATTEMPT_PATIENCE: Duration = Duration::from_secs(5);
 /// For one question with all its attempts.
 const PATIENCE: Duration = Duration::from_secs(12);
 const ATTEMPTS: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn viewers_get_what_the_internet_gateway_lets_through() {
+        for (gbps, cores, expected) in [(0.75, 2, 750_000_000), (12.5, 16, 5_000_000_000), (50.0, 64, 25_000_000_000)] {
+            assert_eq!(internet_bps(gbps, cores), expected);
+        }
+    }
+}

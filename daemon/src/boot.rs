@@ -4,17 +4,19 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use headwater_api::error::{Chain, exit};
+use headwater_api::standing::Standing;
 use headwater_registry::RegistryError;
 use tokio::sync::watch;
 
 use crate::administrator::AdministratorError;
 use crate::asg::{Group, State};
 use crate::engine::{self, Engine, EngineError, News, Order};
+use crate::heartbeat::Ears;
 use crate::imds::ImdsError;
 use crate::lifecycle::{ServiceManager, Signals};
 use crate::plan::{self, PlanError};
 use crate::settings::{Settings, SettingsError};
-use crate::{administrator, data_dir, decide, heartbeat, join, notice, register};
+use crate::{administrator, capacity, data_dir, decide, heartbeat, join, notice, register};
 
 /// Why the node is not up.
 #[derive(Debug, thiserror::Error)]
@@ -79,11 +81,20 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     data_dir::prepare(&node.data_dir)?;
     let mut config = plan.engine.clone();
     let entering = async {
-        if let Some(cluster) = &plan.cluster {
-            join::until_joined(cluster, &mut config, &manager).await;
+        loop {
+            if let Some(cluster) = &plan.cluster {
+                join::until_joined(cluster, &mut config, &manager).await;
+            }
+            let node = register::document(&plan, &config, facts.instance.as_ref());
+            match register::enter(node, &config, &manager).await {
+                // A password or a certificate that came from AWS can be put right there: ask for it anew.
+                Err(e @ RegistryError::Refused { .. }) if plan.cluster.is_some() => {
+                    join::wait_refused(&e, &manager).await;
+                    config = plan.engine.clone();
+                }
+                entered => break entered,
+            }
         }
-        let node = register::document(&plan, &config, facts.instance.as_ref());
-        register::enter(node, &config, &manager).await
     };
     let registered = tokio::select! {
         registered = entering => registered?,
@@ -98,14 +109,20 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
 
     let (orders, told) = watch::channel(Order::Serve);
     let (news, mut latest) = watch::channel(None);
-    let service = engine.run(told, |happened| drop(news.send_replace(Some(happened))));
+    let (standing, stands) = watch::channel(Standing::default());
+    let service = engine.run(told, stands, |happened| drop(news.send_replace(Some(happened))));
     let group = Group::of(&plan).await;
     let (phase, phases) = watch::channel(State::Starting);
-    let superseded = heartbeat::until_superseded(&registered, phases.clone(), orders.subscribe());
+    let (engine_at, engines) = watch::channel(None);
+    let (capacity, capacity_bps) = watch::channel(0);
+    let ears = Ears { engines, orders: orders.subscribe(), standing, capacity_bps };
+    let superseded = heartbeat::until_superseded(&registered, ears);
     let accompany = group.accompany(phases);
     let unwanted = notice::until_unwanted(imds.as_mut());
     let administrator = administrator::follow_secret(plan.cluster.as_ref(), registered.shared.as_ref());
-    tokio::pin!(service, unwanted, accompany, superseded, administrator);
+    let measured = capacity::until_known(&plan, facts.instance.as_ref(), capacity);
+    tokio::pin!(service, unwanted, accompany, superseded, administrator, measured);
+    let mut replaced = false;
     let ended = loop {
         tokio::select! {
             ended = &mut service => break ended,
@@ -113,9 +130,13 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
                 let order = *orders.borrow();
                 orders.send_replace(escalate(order, &manager));
             }
-            why = &mut superseded, if *orders.borrow() == Order::Serve => {
-                log::error!(err = why.as_str(); "another life of this node has taken over, draining");
-                orders.send_replace(Order::Drain);
+            // Also while it drains: others must hear that it does.
+            why = &mut superseded, if !replaced => {
+                replaced = true;
+                if *orders.borrow() == Order::Serve {
+                    log::error!(err = why.as_str(); "another life of this node has taken over, draining");
+                    orders.send_replace(Order::Drain);
+                }
             }
             why = &mut unwanted, if *orders.borrow() == Order::Serve => {
                 log::info!(err = why.as_str(); "draining");
@@ -125,6 +146,10 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
             }
             Ok(()) = latest.changed() => {
                 let news = latest.borrow_and_update();
+                engine_at.send_replace(match news.as_ref() {
+                    Some(News::Serving(at)) => Some(at.clone()),
+                    _ => None,
+                });
                 if let (Some(News::Serving(at)), Order::Serve) = (news.as_ref(), *orders.borrow()) {
                     phase.send_replace(State::Serving(at.health));
                 }
@@ -132,6 +157,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
             }
             () = &mut accompany => {}
             () = &mut administrator => {}
+            () = &mut measured => {}
             () = manager.keep_alive() => {}
         }
     };

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use headwater_api::Config;
 use headwater_api::endpoints::{self, Endpoints};
 use headwater_api::error::{Chain, exit};
+use headwater_api::standing::Standing;
 use tokio::sync::watch;
 
 use backoff::Backoff;
@@ -23,7 +24,7 @@ use child::Child;
 pub(crate) use life::Order;
 use life::{Action, Event, Life};
 use probe::Probe;
-pub(crate) use probe::{dial, fetch_counts};
+pub(crate) use probe::{dial, fetch_status};
 
 /// Why there is no engine any more, although nobody ended it.
 #[derive(Debug, thiserror::Error)]
@@ -110,11 +111,12 @@ impl Engine {
     pub(crate) async fn run(
         &self,
         mut orders: watch::Receiver<Order>,
+        standing: watch::Receiver<Standing>,
         mut news: impl FnMut(News),
     ) -> Result<(), EngineError> {
         let mut backoff = Backoff::default();
         while *orders.borrow_and_update() == Order::Serve {
-            let ending = self.live(&mut orders, &mut news).await?;
+            let ending = self.live(&mut orders, &standing, &mut news).await?;
             // A file that nobody listens behind would be a lie; the engine removes it only if it ends in order.
             let _ = std::fs::remove_file(self.data_dir.join(endpoints::FILE_NAME));
             if *orders.borrow() != Order::Serve {
@@ -144,9 +146,10 @@ impl Engine {
     async fn live(
         &self,
         orders: &mut watch::Receiver<Order>,
+        standing: &watch::Receiver<Standing>,
         news: &mut impl FnMut(News),
     ) -> Result<Ending, EngineError> {
-        let mut child = match Child::start(&self.program, &self.config_file) {
+        let mut child = match Child::start(&self.program, &self.config_file, standing.clone()) {
             Ok(child) => child,
             Err(source) if settled(&source) => {
                 return Err(EngineError::Program { path: self.program.clone(), source });

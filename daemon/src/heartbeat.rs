@@ -3,109 +3,148 @@
 //! A registry that is away costs nothing but the entry: the node serves on, and enters itself again, as the same life, when
 //! the registry is back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use headwater_api::endpoints::Endpoints;
 use headwater_api::error::Chain;
-use headwater_api::node::{Heartbeat, Load};
+use headwater_api::node::{Heartbeat, NodeDocument};
+use headwater_api::standing::Standing;
+use headwater_api::status::EngineStatus;
 use headwater_registry::{Registry as _, RegistryError, Store, Timing};
 use tokio::sync::watch;
 
-use crate::asg::State;
 use crate::engine::{self, Order};
-use crate::register::Registered;
+use crate::register::{self, Registered};
+use crate::standing::{self, Outlook};
+
+/// What the daemon tells others meanwhile, and hears from them.
+#[derive(Debug)]
+pub(crate) struct Ears {
+    /// Where the engine listens while it serves.
+    pub engines: watch::Receiver<Option<Endpoints>>,
+    /// What it is ordered to do.
+    pub orders: watch::Receiver<Order>,
+    /// How the node stands, for the engine.
+    pub standing: watch::Sender<Standing>,
+    /// What the machine can send, in bits a second, once that is known.
+    pub capacity_bps: watch::Receiver<u64>,
+}
 
 /// Renews the entry until a later life of this node has registered; says so then. Never ends on a node with a registry of
 /// its own.
-pub(crate) async fn until_superseded(
-    registered: &Registered,
-    states: watch::Receiver<State>,
-    orders: watch::Receiver<Order>,
-) -> String {
-    let Some(store) = &registered.shared else { return std::future::pending().await };
+pub(crate) async fn until_superseded(registered: &Registered, mut ears: Ears) -> String {
+    let mut outlook = Outlook::default();
+    // It has just been entered, or there would be no engine.
+    outlook.on_renewed();
+    let Some(store) = &registered.shared else { return alone(outlook, ears).await };
     let mut away = false;
-    let mut processor = Processor::default();
+    let mut node = registered.node.clone();
+    let mut said = node.clone();
     loop {
-        let (state, draining) = (*states.borrow(), *orders.borrow() != Order::Serve);
-        let beat = beat_of(state, draining, processor.busy_permille(&read_stat())).await;
-        match renew(store, registered, &beat).await {
-            Ok(()) => {
+        let draining = *ears.orders.borrow() != Order::Serve;
+        let engine = ears.engines.borrow_and_update().clone();
+        if let Some(engine) = &engine {
+            // With port 0 in the file only the engine knows.
+            register::complete(&mut node, engine);
+        }
+        let status = status_of(engine.as_ref()).await;
+        let wants_help = draining || status.as_ref().is_some_and(|status| status.full);
+        let beat = beat_of(status, draining);
+        let renewing = tokio::time::timeout(PATIENCE, renew(store, registered, &node, &mut said, &beat));
+        let trouble = match renewing.await {
+            Ok(Ok(())) => None,
+            Ok(Err(e @ RegistryError::Superseded { .. })) => return Chain(&e).to_string(),
+            Ok(Err(e)) => Some(Chain(&e).to_string()),
+            Err(_) => Some(format!("the registry does not answer within {} s", PATIENCE.as_secs())),
+        };
+        match trouble {
+            None => {
+                outlook.on_renewed();
                 if std::mem::take(&mut away) {
                     log::info!("registry is back");
                 }
-            }
-            Err(e @ RegistryError::Superseded { .. }) => return Chain(&e).to_string(),
-            Err(e) => {
-                if !std::mem::replace(&mut away, true) {
-                    log::warn!(err:% = Chain(&e); "registry is away, the node serves on");
+                if outlook.wants_clock(unix_ms(), Instant::now()) {
+                    // That it did not answer this one says nothing about clocks.
+                    if let Ok(Ok(theirs_ms)) = tokio::time::timeout(PATIENCE, store.probe()).await {
+                        outlook.on_clock(unix_ms(), theirs_ms);
+                    }
                 }
+                let nodes = if wants_help { store.nodes().await.unwrap_or_default() } else { Vec::new() };
+                outlook.on_elsewhere(standing::elsewhere(&nodes, &node.id));
+            }
+            Some(why) => {
+                if !std::mem::replace(&mut away, true) {
+                    log::warn!(err = why.as_str(); "registry is away, the node serves on");
+                }
+                outlook.on_refused(why);
             }
         }
-        tokio::time::sleep(Timing::default().heartbeat).await;
+        outlook.on_capacity(*ears.capacity_bps.borrow());
+        ears.standing.send_replace(outlook.standing());
+        // A new engine, or an order to end, is told at once.
+        tokio::select! {
+            () = tokio::time::sleep(Timing::default().heartbeat) => {}
+            Ok(()) = ears.engines.changed() => {}
+            Ok(()) = ears.orders.changed() => {}
+        }
     }
 }
 
-async fn renew(store: &Store, registered: &Registered, beat: &Heartbeat) -> Result<(), RegistryError> {
+/// A node with a registry of its own is in it: it has opened the file.
+async fn alone(mut outlook: Outlook, mut ears: Ears) -> String {
+    loop {
+        outlook.on_capacity(*ears.capacity_bps.borrow_and_update());
+        ears.standing.send_replace(outlook.standing());
+        if ears.capacity_bps.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn renew(
+    store: &Store,
+    registered: &Registered,
+    node: &NodeDocument,
+    said: &mut NodeDocument,
+    beat: &Heartbeat,
+) -> Result<(), RegistryError> {
+    if *said != *node {
+        store.register(node, Some(registered.life.epoch)).await?;
+        said.clone_from(node);
+    }
     match store.heartbeat(&registered.life, beat).await {
         Err(RegistryError::NotRegistered { .. }) => {
-            store.register(&registered.node, Some(registered.life.epoch)).await?;
+            store.register(node, Some(registered.life.epoch)).await?;
             store.heartbeat(&registered.life, beat).await
         }
         result => result,
     }
 }
 
-async fn beat_of(state: State, draining: bool, cpu_permille: u32) -> Heartbeat {
-    let counted = match state {
-        State::Serving(health) => engine::fetch_counts(health).await,
-        State::Starting | State::Draining => None,
-    };
-    let (streams, viewers) = counted.unwrap_or_default();
-    Heartbeat {
-        load: Load { cpu_permille, streams, viewers, ..Load::default() },
-        draining,
-        ready: counted.is_some() && !draining,
-        watched: Vec::new(),
+/// What the engine says of itself.
+async fn status_of(engine: Option<&Endpoints>) -> Option<EngineStatus> {
+    engine::fetch_status(engine?.health).await
+}
+
+/// An engine that does not answer carries nothing that anybody should count on.
+fn beat_of(status: Option<EngineStatus>, draining: bool) -> Heartbeat {
+    match status {
+        Some(status) => Heartbeat {
+            load: status.load,
+            draining: draining || status.draining,
+            ready: status.ready && !draining,
+            watched: status.watched,
+        },
+        None => Heartbeat { draining, ..Heartbeat::default() },
     }
 }
 
-/// How busy the cores were between two looks.
-#[derive(Debug, Default)]
-struct Processor {
-    busy: u64,
-    all: u64,
-}
-
-impl Processor {
-    /// In thousandths of all cores, since the last call. `stat` is the text of `/proc/stat` (proc(5)).
-    fn busy_permille(&mut self, stat: &str) -> u32 {
-        let line = stat.lines().next().unwrap_or_default();
-        let ticks: Vec<u64> = line.split_whitespace().skip(1).take(8).filter_map(|t| t.parse().ok()).collect();
-        let all: u64 = ticks.iter().sum();
-        // Idle, and waiting for a disk.
-        let busy = all - ticks.iter().skip(3).take(2).sum::<u64>();
-        let (busy_then, all_then) = (std::mem::replace(&mut self.busy, busy), std::mem::replace(&mut self.all, all));
-        let since = all.saturating_sub(all_then).max(1);
-        u32::try_from((busy.saturating_sub(busy_then) * 1_000 / since).min(1_000)).unwrap_or(1_000)
-    }
-}
-
-fn read_stat() -> String {
-    std::fs::read_to_string("/proc/stat").unwrap_or_default()
-}
-
+/// For one renewal. With the interval this makes eight seconds from a registry that falls silent to `/readyz`.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Leaving must not wait longer for a registry that is away.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(3);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn busy_is_counted_between_two_looks() {
-        let mut processor = Processor::default();
-        processor.busy_permille("cpu  100 0 100 700 100 0 0 0 0 0\ncpu0 1\n");
-        assert_eq!(processor.busy_permille("cpu  150 0 100 850 100 0 0 0 0 0\n"), 250);
-        assert_eq!(processor.busy_permille(""), 0);
-        assert_eq!(processor.busy_permille("cpu x"), 0);
-    }
-}

@@ -12,6 +12,7 @@ use std::time::Duration;
 use headwater_api::Config;
 use headwater_api::config::RegistryKind;
 use headwater_api::error::Chain;
+use headwater_registry::RegistryError;
 
 use crate::aws::{Aws, AwsError, Secret};
 use crate::lifecycle::ServiceManager;
@@ -52,6 +53,14 @@ pub(crate) async fn until_joined(cluster: &Cluster, config: &mut Config, manager
     }
 }
 
+/// Says that the registry refuses this node, and waits a moment.
+pub(crate) async fn wait_refused(refusal: &RegistryError, manager: &ServiceManager) {
+    let why = Chain(refusal).to_string();
+    log::warn!(err = why.as_str(); "out of service");
+    manager.status(&format!("out of service: {why}"));
+    tokio::time::sleep(REFUSED_PAUSE).await;
+}
+
 async fn join(aws: &Aws, cluster: &Cluster, config: &mut Config) -> Result<(), JoinError> {
     // What the operator wrote into the file wins.
     if config.registry.uri_file.is_none() {
@@ -86,6 +95,8 @@ pub(crate) fn write_private(folder: &Path, name: &str, text: &str) -> std::io::R
 
 /// In the data folder: how to reach the registry, password included.
 pub(crate) const REGISTRY_FILE: &str = "registry-uri";
+/// After a refusal, which only a person ends.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_secs(3);
 

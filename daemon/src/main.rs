@@ -7,6 +7,7 @@ mod administrator;
 mod asg;
 mod aws;
 mod boot;
+mod capacity;
 mod data_dir;
 mod decide;
 mod doctor;
@@ -33,6 +34,7 @@ mod register;
 mod report;
 mod settings;
 mod shared_registry;
+mod standing;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

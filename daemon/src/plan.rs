@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use headwater_api::Config;
 use headwater_api::config::{RegistryKind, Role};
@@ -137,6 +138,8 @@ pub(crate) const CLUSTER_TAG: &str = "headwater:cluster";
 const REGISTRY_TAG: &str = "headwater:registry";
 /// Nodes that are near each other: a region, usually.
 const NODE_GROUP_TAG: &str = "headwater:node-group";
+/// Busier than this an instance takes no newcomers: nobody else uses it.
+const CPU_PERCENT: NonZeroU32 = NonZeroU32::new(90).expect("a literal above zero");
 /// Bytes in a node's name at most.
 const MAX_ID_BYTES: usize = 64;
 
@@ -155,6 +158,9 @@ pub(crate) fn plan(facts: &Facts, settings: &Settings) -> Result<Plan, PlanError
         }
         (written, _) => written.to_vec(),
     };
+    if instance.is_some() && !settings.says("limits", "cpu_percent") {
+        engine.limits.cpu_percent = CPU_PERCENT;
+    }
     // Who names the registry in the file needs no tags and no secrets of AWS to find it.
     let told = engine.registry.kind == RegistryKind::MongoDb && engine.relay.secret_file.is_some();
     let cluster = if role == Role::Standalone || told { None } else { Some(cluster(role, instance)?) };

@@ -4,11 +4,12 @@
 //! daemon opens it for a moment before the first start and after the last end. A shared registry stays open, and
 //! `heartbeat.rs` renews the entry.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use headwater_api::Config;
 use headwater_api::config::RegistryKind;
+use headwater_api::endpoints::Endpoints;
 use headwater_api::error::Chain;
 use headwater_api::node::{Life, NodeDocument};
 use headwater_registry::{Registry as _, RegistryError, Store};
@@ -31,22 +32,43 @@ pub(crate) struct Registered {
 /// What the node says of itself. `config` is the engine's, complete.
 pub(crate) fn document(plan: &Plan, config: &Config, instance: Option<&Instance>) -> NodeDocument {
     let text = |of: fn(&Instance) -> &String| instance.map(of).cloned().unwrap_or_default();
-    let port = config.relay.listen.port();
-    let relays = config.relay.secret_file.is_some() && port != 0;
-    let relay = plan.addresses.iter().rev().map(|ip| SocketAddr::new(*ip, port)).filter(|_| relays).collect();
+    let relays = config.relay.secret_file.is_some();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     NodeDocument {
         id: config.node.id.clone(),
         role: config.node.role,
         addresses: plan.addresses.clone(),
-        // Private addresses come last in the plan, and first here: what nodes say to each other stays inside.
-        relay,
-        url: None,
+        relay: if relays { relay(&plan.addresses, config.relay.listen.port()) } else { Vec::new() },
+        url: config.node.url.clone().or_else(|| url(&plan.addresses, config.http.listen.port())),
         group: plan.cluster.as_ref().map(|cluster| cluster.node_group.clone()).unwrap_or_default(),
         zone: text(|i| &i.zone),
         instance_type: text(|i| &i.instance_type),
         image: text(|i| &i.image),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
     }
+}
+
+/// Adds what only a running engine knows: the ports that were left open in the file.
+pub(crate) fn complete(node: &mut NodeDocument, engine: &Endpoints) {
+    if node.url.is_none() {
+        node.url = url(&node.addresses, engine.http.port());
+    }
+    if let (true, Some(at)) = (node.relay.is_empty(), engine.relay) {
+        node.relay = relay(&node.addresses, at.port());
+    }
+}
+
+/// Where viewers and other nodes' hints find the web server, if nobody said it: its first address, without TLS, since no
+/// certificate is for an address.
+fn url(addresses: &[IpAddr], port: u16) -> Option<String> {
+    let first = addresses.first().filter(|_| port != 0)?;
+    Some(format!("http://{}", SocketAddr::new(*first, port)))
+}
+
+/// Private addresses come last in a plan, and first here: what nodes say to each other stays inside.
+fn relay(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+    if port == 0 { Vec::new() } else { addresses.iter().rev().map(|ip| SocketAddr::new(*ip, port)).collect() }
 }
 
 /// Enters the node, in place of an earlier life of it. A shared registry that is away is waited for, out of service.
@@ -136,6 +158,36 @@ mod tests {
         leave(&second, &plan.engine).await.unwrap();
         assert!(ids(&plan).await.is_empty());
         std::fs::remove_dir_all(&plan.engine.node.data_dir).unwrap();
+    }
+
+    #[test]
+    fn what_a_node_says_of_itself_is_complete_once_its_engine_has_ports() {
+        let settings = "node.addresses = ['203.0.113.7', '2001:db8::7', '10.0.1.12']\nnode.id = 'a'\n\
+                        [http]\nlisten = '[::]:0'\n[relay]\nlisten = '[::]:0'\nsecret_file = '/x'\n";
+        let check = |text: &str, url: &str, relay: &str| {
+            let plan = crate::plan::plan(&Facts::default(), &Settings::parse(text).unwrap()).unwrap();
+            let mut node = document(&plan, &plan.engine, None);
+            assert!(node.started_at_ms > 1_700_000_000_000);
+            complete(
+                &mut node,
+                &Endpoints {
+                    pid: 1,
+                    http: "[::]:81".parse().unwrap(),
+                    https: None,
+                    rtmp: "[::]:82".parse().unwrap(),
+                    rtmps: None,
+                    relay: Some("[::]:83".parse().unwrap()),
+                    webrtc: Vec::new(),
+                    health: "[::1]:84".parse().unwrap(),
+                },
+            );
+            assert_eq!((node.url.as_deref(), node.relay[0].to_string().as_str()), (Some(url), relay), "{text}");
+            assert_eq!(node.relay.len(), 3);
+        };
+        check(settings, "http://203.0.113.7:81", "10.0.1.12:83");
+        check(&settings.replace(":0'", ":90'"), "http://203.0.113.7:90", "10.0.1.12:90");
+        check(&settings.replace("'203.0.113.7', ", ""), "http://[2001:db8::7]:81", "10.0.1.12:83");
+        check(&format!("node.url = 'https://m.example'\n{settings}"), "https://m.example", "10.0.1.12:83");
     }
 
     #[tokio::test(start_paused = true)]

@@ -102,6 +102,7 @@ async fn start(client: &MongoDb, n: usize, streams: usize) -> Result<(Life, Vec<
         instance_type: "c7g.large".to_owned(),
         image: "ami-0123456789abcdef0".to_owned(),
         version: "0.1.0".to_owned(),
+        started_at_ms: 1_700_000_000_000,
     };
     let life = client.register(&node, None).await?;
     let mut claims = Vec::new();

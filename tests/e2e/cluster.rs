@@ -47,6 +47,16 @@ impl Node {
         wait_status(http, name, "pictures", |s| s.video.is_some()).unwrap();
     }
 
+    /// Waits, ten seconds at most, until `/readyz` answers so.
+    fn wait_ready(&self, status: u16, part: &str) {
+        let health = self.daemon.endpoints(None).unwrap().health;
+        wait::until_within(std::time::Duration::from_secs(10), part, || {
+            let answer = http::get(health, "/readyz").ok()?;
+            (answer.status == status && answer.text().contains(part)).then_some(())
+        })
+        .unwrap();
+    }
+
     fn playlist(&self) -> u16 {
         http::get(self.daemon.endpoints(None).unwrap().http, "/live/streams/demo.m3u8").unwrap().status
     }
@@ -99,6 +109,9 @@ fn nodes_find_each_other_serve_any_stream_and_outlive_their_database() {
     for node in [&origin, &edge, &other] {
         node.daemon.process().line("registry is away").unwrap();
     }
+    for node in [&origin, &edge, &other] {
+        node.wait_ready(503, "the registry does not hear from this node");
+    }
     wait_frames(&player, 50, "pictures while the registry is away");
     let late = play(&edge.rtmp("live/demo")).unwrap();
     wait_frames(&late, 25, "pictures for who comes while the registry is away");
@@ -109,6 +122,7 @@ fn nodes_find_each_other_serve_any_stream_and_outlive_their_database() {
     database.restart().unwrap();
     for node in [&origin, &edge, &other] {
         node.daemon.process().line("registry is back").unwrap();
+        node.wait_ready(200, "\"lease\":\"ok\"");
     }
     let found = wait::until("the new stream from the edge", || {
         play(&edge.rtmp("live/new")).filter(|p| {

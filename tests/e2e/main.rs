@@ -6,6 +6,7 @@
 mod administrator;
 mod autoscaling;
 mod cluster;
+mod handover;
 mod hls;
 mod hostile;
 mod life;
@@ -14,6 +15,8 @@ mod metadata;
 mod node;
 mod obs;
 mod probe;
+mod readiness;
+mod registry_faults;
 mod relay;
 mod rtmp;
 mod whep;

@@ -28,6 +28,7 @@ type Options struct {
 	Forge       bool
 	DeleteAtEnd bool
 	Progress    time.Duration
+	Crowd       int
 }
 
 // Report is what the program prints. Times are milliseconds since the POST was sent.
@@ -77,8 +78,15 @@ func main() {
 	flag.BoolVar(&o.Forge, "forge", false, "name another certificate in the offer than the one that is used")
 	flag.BoolVar(&o.DeleteAtEnd, "delete", true, "end the session with DELETE")
 	flag.DurationVar(&o.Progress, "progress", 0, "say so often how many pictures have come, and the longest pause between two packets of video")
+	flag.IntVar(&o.Crowd, "crowd", 0, "play with n peers that move to another node when theirs says so")
 	flag.Parse()
-	report, err := watch(o)
+	var report any
+	var err error
+	if o.Crowd > 0 {
+		report, err = crowd(o, o.Crowd)
+	} else {
+		report, err = watch(o)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "pion-whep:", err)
 		os.Exit(1)

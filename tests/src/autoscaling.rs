@@ -149,6 +149,10 @@ impl Shared {
         let value =
             |key: &str| form.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default();
         let action = value("Action");
+        if action == "DescribeInstanceTypes" {
+            // Another service's, at the same address only here.
+            return error(400, "InvalidAction", "the fake is no EC2");
+        }
         let hook = value("LifecycleHookName");
         let mut state = self.lock();
         state.actions.push(action.to_owned());

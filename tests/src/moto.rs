@@ -70,15 +70,29 @@ impl Moto {
     /// If it is refused.
     pub fn secret(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let body = serde_json::json!({ "Name": name, "SecretString": text, "ClientRequestToken": "0".repeat(32) });
+        self.secrets("CreateSecret", &body)
+    }
+
+    fn secrets(&self, action: &str, body: &serde_json::Value) -> anyhow::Result<()> {
+        let target = format!("secretsmanager.{action}");
         let scope = "AWS4-HMAC-SHA256 Credential=testing/20260101/eu-central-1/secretsmanager/aws4_request, SignedHeaders=host, Signature=0";
         let headers = [
             ("authorization", scope),
             ("content-type", "application/x-amz-json-1.1"),
-            ("x-amz-target", "secretsmanager.CreateSecret"),
+            ("x-amz-target", target.as_str()),
         ];
         let answer = http::request(self.address, "POST", "/", &headers, body.to_string().as_bytes())?;
-        ensure!(answer.status == 200, "CreateSecret: {} {}", answer.status, answer.text());
+        ensure!(answer.status == 200, "{action}: {} {}", answer.status, answer.text());
         Ok(())
+    }
+
+    /// Replaces the text of a secret.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub fn put_secret(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let body = serde_json::json!({ "SecretId": name, "SecretString": text, "ClientRequestToken": "1".repeat(32) });
+        self.secrets("PutSecretValue", &body)
     }
 
     /// Runs an instance with these tags, and gives its id and private address.

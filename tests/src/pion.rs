@@ -70,6 +70,21 @@ pub struct Report {
     pub connection_state: String,
 }
 
+/// What a crowd says that was to move from its node to another one.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Move {
+    /// How many there were.
+    pub peers: u64,
+    /// How many still had pictures at the end.
+    pub playing: u64,
+    /// How many moved.
+    pub moved: u64,
+    /// How many had no picture, or never began.
+    pub lost: u64,
+    /// The longest time between two packets of pictures, milliseconds.
+    pub max_gap_ms: f64,
+}
+
 /// A running viewer. Dropped = killed.
 #[derive(Debug)]
 pub struct Viewer {
@@ -117,6 +132,18 @@ impl Viewer {
     /// # Errors
     /// If it fails, or says nothing.
     pub fn report(&self) -> anyhow::Result<Report> {
+        self.end()
+    }
+
+    /// The same for a crowd (`-crowd`).
+    ///
+    /// # Errors
+    /// If it fails, or says nothing.
+    pub fn moved(&self) -> anyhow::Result<Move> {
+        self.end()
+    }
+
+    fn end<T: serde::de::DeserializeOwned>(&self) -> anyhow::Result<T> {
         let line = self.process.line("\"event\":\"end\"")?;
         let exit = self.process.exit(Duration::from_secs(10))?;
         anyhow::ensure!(exit.success(), "pion-whep: {exit}");

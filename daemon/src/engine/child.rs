@@ -6,10 +6,12 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use headwater_api::standing::{EVERY_SECS, Standing};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::AsyncReadExt as _;
-use tokio::process::{ChildStdout, Command};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{ChildStdin, ChildStdout, Command};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// A running engine. Dropped = killed.
@@ -19,6 +21,8 @@ pub(crate) struct Child {
     pid: Pid,
     said: Said,
     reader: JoinHandle<()>,
+    /// Ends with the process.
+    teller: JoinHandle<()>,
 }
 
 /// The end of what the engine has written to its standard output.
@@ -29,13 +33,15 @@ impl Child {
     /// Starts `program --config config`. Its log goes where the daemon's goes.
     ///
     /// Must be called on the main thread: the kernel ends the engine when the thread that started it ends.
-    pub(crate) fn start(program: &Path, config: &Path) -> io::Result<Self> {
+    /// What `standing` holds is told to it now and again.
+    pub(crate) fn start(program: &Path, config: &Path, standing: watch::Receiver<Standing>) -> io::Result<Self> {
         let mut command = Command::new(program);
         // A group of its own: Ctrl-C on the terminal reaches the daemon alone, which then drains the engine.
         command
             .arg("--config")
             .arg(config)
-            .stdin(Stdio::null())
+            .arg("--standing")
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
@@ -52,12 +58,13 @@ impl Child {
         }
         let mut process = command.spawn()?;
         let pid = process.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        let (Some(pid), Some(stdout)) = (pid, process.stdout.take()) else {
-            return Err(io::Error::other("the new process has neither id nor output"));
+        let (Some(pid), Some(stdin), Some(stdout)) = (pid, process.stdin.take(), process.stdout.take()) else {
+            return Err(io::Error::other("the new process has no id, no input or no output"));
         };
         let said = Said::default();
         let reader = tokio::spawn(said.clone().read(stdout));
-        Ok(Self { process, pid, said, reader })
+        let teller = tokio::spawn(tell(stdin, standing));
+        Ok(Self { process, pid, said, reader, teller })
     }
 
     /// Its process id.
@@ -86,11 +93,23 @@ impl Child {
 
     /// The last line it wrote to its standard output: why it stopped. To be called once it has ended.
     pub(crate) async fn last_line(self) -> Option<String> {
+        self.teller.abort();
         // A grandchild may hold the pipe open: what is there by then will do.
         let _ = tokio::time::timeout(LAST_WORDS, self.reader).await;
         let bytes = self.said.0.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&bytes);
         text.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned)
+    }
+}
+
+/// Tells a process how the node stands, when that changes and every now and then, for as long as it listens.
+async fn tell(mut to: ChildStdin, mut standing: watch::Receiver<Standing>) {
+    loop {
+        let line = serde_json::to_vec(&*standing.borrow_and_update()).unwrap_or_default();
+        if to.write_all(&[&line[..], b"\n"].concat()).await.is_err() {
+            return;
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(EVERY_SECS), standing.changed()).await;
     }
 }
 

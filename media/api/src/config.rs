@@ -36,6 +36,8 @@ pub struct Config {
     pub registry: Registry,
     /// Where the daemon finds out what this machine is.
     pub metadata: Metadata,
+    /// When the node is full.
+    pub limits: Limits,
 }
 
 impl Config {
@@ -99,6 +101,9 @@ pub struct Node {
     pub data_dir: PathBuf,
     /// Addresses viewers can reach, public ones first; used in ICE candidates. Empty: the addresses of the interfaces.
     pub addresses: Vec<std::net::IpAddr>,
+    /// Base URL of its web server, as viewers and other nodes' hints have it (`https://media-1.example.com:5443`). Without
+    /// it: its first address and the port of HTTP.
+    pub url: Option<String>,
     /// Live streams at most; a publisher beyond that is refused.
     pub max_streams: NonZeroUsize,
     /// How long a drain may take, in milliseconds, before what is left is cut.
@@ -113,6 +118,7 @@ impl Default for Node {
             boot_epoch: None,
             data_dir: PathBuf::from("/var/lib/headwater"),
             addresses: Vec::new(),
+            url: None,
             max_streams: nzu(1_000),
             drain_ms: nz(10_000),
         }
@@ -263,6 +269,36 @@ pub struct Metadata {
 impl Default for Metadata {
     fn default() -> Self {
         Self { endpoint: SocketAddr::from(([169, 254, 169, 254], 80)), required: false }
+    }
+}
+
+/// When the node is full: from then on newcomers are sent elsewhere, and who is here stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Viewers at most, all protocols together.
+    pub max_viewers: NonZeroUsize,
+    /// Megabits a second that it can send to viewers. Without it: what EC2 promises for the instance's type, else the
+    /// speed of its network interface; if that is not known either, what is sent limits nothing.
+    pub egress_mbps: Option<NonZeroU32>,
+    /// Full when so much of that is used, in percent. 100 or more: never.
+    pub egress_percent: NonZeroU32,
+    /// Full when all cores together were so busy over the last five seconds, in percent. 100 or more: never. If the file does
+    /// not say it, the daemon writes 90 on EC2, where the machine is ours alone.
+    pub cpu_percent: NonZeroU32,
+    /// Megabytes that must be free in `data_dir`; with less the node is not ready. 0: none.
+    pub min_free_mb: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_viewers: nzu(20_000),
+            egress_mbps: None,
+            egress_percent: nz(90),
+            cpu_percent: nz(100),
+            min_free_mb: 100,
+        }
     }
 }
 

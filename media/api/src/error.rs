@@ -22,6 +22,9 @@ pub struct ErrorBody {
     pub error: String,
     /// One sentence, for people.
     pub message: String,
+    /// The same thing on another node, that may have room where this one has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<String>,
 }
 
 /// Process exit codes (sysexits.h), the same for both programs.

@@ -12,6 +12,7 @@ pub mod name;
 pub mod node;
 pub mod recording;
 pub mod secret;
+pub mod standing;
 pub mod status;
 pub mod stream;
 pub mod token;

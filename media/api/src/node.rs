@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::StreamName;
 use crate::config::Role;
+use crate::status::ViewerCounts;
 
 /// One node, as it registers itself. What changes while it lives is in [`Heartbeat`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,9 @@ pub struct NodeDocument {
     pub image: String,
     /// Version of the software.
     pub version: String,
+    /// Unix time of its start by its own clock, in milliseconds; 0 if unknown.
+    #[serde(default)]
+    pub started_at_ms: u64,
 }
 
 /// Orders the lives of one node: a later life has a greater epoch, even after its document was removed.
@@ -89,6 +93,8 @@ pub struct Load {
     pub streams: u32,
     /// Viewers here, all protocols.
     pub viewers: u32,
+    /// The same by protocol.
+    pub viewers_by: ViewerCounts,
     /// Bits sent in the last full second.
     pub egress_bps: u64,
     /// Bits a second it can send; 0 if unknown.

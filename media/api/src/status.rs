@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::StreamName;
+use crate::node::{Load, Watched};
 
 /// One live stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,9 +74,26 @@ pub struct RelayStatus {
     pub err: Option<String>,
 }
 
+/// How an engine is and what it carries: `/status` on its health listener, for the daemon beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineStatus {
+    /// What `/readyz` says.
+    pub ready: bool,
+    /// True once it has been told to end.
+    pub draining: bool,
+    /// True if newcomers are sent elsewhere.
+    #[serde(default)]
+    pub full: bool,
+    /// How busy it is.
+    pub load: Load,
+    /// Who watches what here, most watched first.
+    pub watched: Vec<Watched>,
+}
+
 /// Viewers by protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
 pub struct ViewerCounts {
     /// WHEP sessions.
     pub webrtc: u64,

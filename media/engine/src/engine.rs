@@ -3,26 +3,32 @@
 //! The only file that knows every room. It must hold no behaviour of its own.
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_api::Config;
 use headwater_api::endpoints::{self, Endpoints};
 use headwater_api::error::Chain;
+use headwater_api::node::{BootEpoch, Life};
 use headwater_registry::{Registry as _, RegistryError, Store, Timing};
 use headwater_wire::MediaTime;
 use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Admission;
 use crate::apps::Apps;
 use crate::cluster::{Cluster, Fixed, Identity, View};
+use crate::farewell::Farewell;
 use crate::gateway::hls::Hls;
 use crate::gateway::relay::{self, Locate, SecretFileError};
 use crate::gateway::{rtmp, webrtc};
 use crate::hub::{Hub, Limits, Owners};
 use crate::listen::ListenError;
-use crate::{http, tls, transcode};
+use crate::load::Meter;
+use crate::standing::Told;
+use crate::{cluster, http, tls, transcode};
 
 /// Why the engine did not start.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +74,7 @@ pub struct Engine {
     registry: Store,
     accounts: http::Accounts,
     relay: Option<Joined>,
+    told: Told,
     drain: CancellationToken,
 }
 
@@ -91,8 +98,13 @@ impl Engine {
         let key = http::SessionKey::load(config.relay.secret_file.as_deref(), data_dir)?;
         let own_registry = matches!(registry, Store::Embedded(_));
         let accounts = http::Accounts::new(registry.clone(), key, own_registry.then(|| data_dir.clone()));
-        let drain = CancellationToken::new();
-        Ok(Self { config, hub, apps, http, health, rtmp, webrtc, registry, accounts, relay, drain })
+        let (told, drain) = (Told::by_nobody(), CancellationToken::new());
+        Ok(Self { config, hub, apps, http, health, rtmp, webrtc, registry, accounts, relay, told, drain })
+    }
+
+    /// Somebody says how the node stands: `/readyz` repeats it.
+    pub fn told(&mut self, told: Told) {
+        self.told = told;
     }
 
     /// Cancel it to begin the drain.
@@ -116,8 +128,7 @@ impl Engine {
     /// Serves until drained, `node.drain_ms` at the longest after the drain began.
     pub async fn run(self) {
         let endpoints = self.endpoints();
-        // The registry stays open, and so locked, as long as the engine serves.
-        let Self { config, hub, apps, http, health, rtmp, webrtc, registry, accounts, relay, drain } = self;
+        let Self { config, hub, apps, http, health, rtmp, webrtc, registry, accounts, relay, told, drain } = self;
         let mut tasks: JoinSet<()> = JoinSet::new();
         let deadline = Duration::from_millis(u64::from(config.node.drain_ms.get()));
         let mut metrics = Registry::default();
@@ -127,11 +138,25 @@ impl Engine {
         rtmp.metrics().register(ours);
         webrtc.whep().metrics().register(ours);
         http.metrics().register(ours);
-        let pulses: Vec<(&'static str, http::Pulse)> = vec![("webrtc", Box::new(webrtc.pulse()))];
+        let pulses: Vec<(&'static str, http::Pulse)> =
+            vec![("webrtc", Box::new(webrtc.pulse())), ("loopback", Box::new(rtmp.pulse()))];
         if let Some(joined) = &relay {
             joined.puller.metrics().register(ours);
         }
-        let answers = http::Health { endpoints: endpoints.clone(), drain: drain.clone(), pulses, metrics };
+        let meter = Meter::new(&config);
+        let door = Admission::new(&config.limits, &meter, &hub, &told, &drain);
+        let farewell = Farewell { drain: drain.clone(), ..Farewell::default() };
+        let answers = http::Health {
+            endpoints: endpoints.clone(),
+            drain: drain.clone(),
+            pulses,
+            metrics,
+            hub: hub.clone(),
+            meter: meter.clone(),
+            door: door.clone(),
+            told: told.clone(),
+            disk: (config.node.data_dir.clone(), config.limits.min_free_mb),
+        };
         let view = View::new(registry.clone());
         let greets = http::Relays {
             node_id: config.node.id.clone(),
@@ -140,15 +165,25 @@ impl Engine {
             fixed: config.relay.origins.clone(),
         };
         // Health answers to the very end, so that a drain can be watched; the process ends it.
-        let watched =
-            tokio::spawn(health.run(answers.router().merge(greets.router()), CancellationToken::new(), deadline));
+        let watched = CancellationToken::new();
+        let mut watching: JoinSet<()> = JoinSet::new();
+        watching.spawn(health.run(answers.router().merge(greets.router()), watched.clone(), deadline));
+        watching.spawn(meter.clone().run(told, watched));
+        if let Some(epoch) = config.node.boot_epoch.filter(|_| matches!(registry, Store::Embedded(_))) {
+            let life = Life { node: config.node.id.clone(), epoch: BootEpoch(epoch) };
+            watching.spawn(cluster::stay_registered(registry, life, hub.clone(), meter, drain.clone()));
+        }
+        let mut others: Option<Arc<dyn http::Others>> = None;
         if let Some(Joined { server, puller, cluster }) = relay {
-            tasks.spawn(server.run(hub.clone(), puller, drain.clone()));
+            tasks.spawn(server.run(hub.clone(), puller, farewell.feeding.clone()));
             if let Some(cluster) = cluster {
-                tasks.spawn(cluster.run(drain.clone()));
+                others = Some(Arc::new(cluster.clone()));
+                tasks.spawn(cluster.run(farewell.feeding.clone()));
             }
         }
-        tasks.spawn(rtmp.run(hub.clone(), apps.clone(), drain.clone()));
+        tasks.spawn(rtmp.run(hub.clone(), apps.clone(), door.clone(), farewell.feeding.clone()));
+        let (closing, ending) = (farewell.closing.clone(), farewell.run(hub.clone(), deadline));
+        tasks.spawn(ending);
         let router = http::router(http::State::new(http::Parts {
             hub,
             apps,
@@ -158,9 +193,11 @@ impl Engine {
             hls: Hls::new(&config.hls),
             node_id: config.node.id.clone(),
             endpoints: endpoints.clone(),
+            door,
+            others,
         }));
-        tasks.spawn(http.run(router, drain.clone(), deadline));
-        let webrtc = webrtc.run(drain.clone());
+        tasks.spawn(http.run(router, closing.clone(), deadline));
+        let webrtc = webrtc.run(closing);
         tasks.spawn(async move {
             if let Err(e) = webrtc.await {
                 log::error!(err:% = Chain(&e); "could not start the WebRTC workers");
@@ -179,10 +216,17 @@ impl Engine {
         if tokio::time::timeout(deadline, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
             log::warn!(tasks = tasks.len(); "drain took too long, cutting what is left");
         }
-        watched.abort();
+        watching.shutdown().await;
         // The file must not outlive the engine; that it is gone already is fine.
         let _ = std::fs::remove_file(config.node.data_dir.join(endpoints::FILE_NAME));
         log::info!("engine ended");
+    }
+}
+
+impl<R: headwater_registry::Registry + std::fmt::Debug + 'static> http::Others for Cluster<R> {
+    fn is_leaving(&self, node: &str) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        let node = node.to_owned();
+        Box::pin(async move { Self::is_leaving(self, &node).await })
     }
 }
 

@@ -5,14 +5,18 @@
 //! `gateway, transcode -> hub`, all of those -> `wire, api, registry`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod admission;
 pub mod apps;
 pub mod cluster;
 pub mod engine;
+pub mod farewell;
 pub mod gateway;
 pub mod http;
 pub mod hub;
 pub mod listen;
+pub mod load;
 pub mod logging;
 pub mod password;
+pub mod standing;
 pub mod tls;
 pub mod transcode;

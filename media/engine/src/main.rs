@@ -11,6 +11,7 @@ use clap::Parser;
 use headwater_api::Config;
 use headwater_api::error::{Chain, exit};
 use headwater_engine::engine::{Engine, StartError};
+use headwater_engine::standing::Told;
 use headwater_registry::RegistryError;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -21,6 +22,9 @@ struct Arguments {
     /// Configuration file; docs/headwater.example.toml lists every key.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Read from standard input how the node stands; headwaterd says so
+    #[arg(long)]
+    standing: bool,
 }
 
 fn main() -> ExitCode {
@@ -59,13 +63,19 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         let unavailable = |e: std::io::Error| (exit::UNAVAILABLE, format!("could not watch signals: {e}"));
         let mut terminate = signal(SignalKind::terminate()).map_err(unavailable)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(unavailable)?;
-        let engine = Engine::start(config).await.map_err(|e| {
+        let mut engine = Engine::start(config).await.map_err(|e| {
             let code = match e {
                 StartError::Registry(RegistryError::Locked { .. }) | StartError::Listen(_) | StartError::Webrtc(_) => exit::UNAVAILABLE,
                 StartError::DataDir { .. } | StartError::Tls(_) | StartError::Secret(_) | StartError::SessionKey(_) | StartError::Registry(_) => exit::CONFIG,
             };
             (code, Chain(&e).to_string())
         })?;
+        if arguments.standing {
+            let told = Told::by_a_daemon();
+            engine.told(told.clone());
+            // A thread of its own, which nobody waits for: reading standard input cannot be broken off.
+            std::thread::spawn(move || told.listen(std::io::stdin()));
+        }
         let drain = engine.drain_handle();
         let mut serving = tokio::spawn(engine.run());
         for attempt in 0.. {

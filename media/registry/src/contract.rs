@@ -65,6 +65,7 @@ pub(crate) fn node(id: &str) -> NodeDocument {
         instance_type: "c7g.large".to_owned(),
         image: "ami-1".to_owned(),
         version: "1.2.3".to_owned(),
+        started_at_ms: 1_700_000_000_000,
     }
 }
 

@@ -28,7 +28,7 @@ export async function request(url, { patienceMs = 5000, signal, ...options } = {
 }
 
 /** AbortSignal.any, also for browsers that lack it. */
-function either(first, second) {
+export function either(first, second) {
   if (!first) return second;
   if (AbortSignal.any) return AbortSignal.any([first, second]);
   const both = new AbortController();

@@ -28,10 +28,20 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
         via(&nodes, &self.0.identity.life.node, owner, name)
     }
 
+    /// True if the node takes its leave, is silent or is not listed any more; false if nothing is known.
+    pub async fn is_leaving(&self, node: &str) -> bool {
+        let Some(nodes) = self.nodes_within(LEAVING).await else { return false };
+        !nodes.iter().any(|n| n.node.id == node && n.alive && !n.heartbeat.draining)
+    }
+
     async fn nodes(&self) -> Option<Arc<Vec<NodeRecord>>> {
+        self.nodes_within(FRESH).await
+    }
+
+    async fn nodes_within(&self, fresh: Duration) -> Option<Arc<Vec<NodeRecord>>> {
         let known = self.0.groups.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((at, nodes)) = &known
-            && at.elapsed() < FRESH
+            && at.elapsed() < fresh
         {
             return Some(Arc::clone(nodes));
         }
@@ -67,6 +77,8 @@ fn via(nodes: &[NodeRecord], us: &str, owner: &str, name: &StreamName) -> Option
 }
 
 const FRESH: Duration = Duration::from_secs(5);
+/// Pages must hear in time that their node takes its leave.
+const LEAVING: Duration = Duration::from_secs(2);
 const ASK: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -88,6 +100,7 @@ mod tests {
                 instance_type: String::new(),
                 image: String::new(),
                 version: String::new(),
+                started_at_ms: 0,
             },
             boot_epoch: BootEpoch(1),
             heartbeat: Heartbeat::default(),

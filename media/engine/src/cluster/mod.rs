@@ -9,6 +9,7 @@
 //! The registry may be away at any time: publishers are let in and registered later, lookups go on from what is known. RULE:
 //! knows the hub, the registry and the relay's question, and no protocol.
 
+mod alone;
 mod claims;
 #[cfg(test)]
 mod cluster_test;
@@ -18,6 +19,7 @@ mod lookup;
 mod member;
 mod view;
 
+pub use alone::stay_registered;
 pub use fixed::Fixed;
 pub use member::{Cluster, Identity};
 pub use view::{Removal, Seen, View};

@@ -7,6 +7,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use headwater_api::error::ErrorBody;
 
+use crate::admission::Refusal;
+
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $name:ident = $code:literal => $status:ident,)*) => {
         /// Every error of the HTTP side: its stable code and its status.
@@ -82,6 +84,8 @@ codes! {
     NotYet = "not_yet" => SERVICE_UNAVAILABLE,
     /// The registry does not answer.
     RegistryAway = "registry_away" => SERVICE_UNAVAILABLE,
+    /// The node has no room for newcomers.
+    Full = "full" => SERVICE_UNAVAILABLE,
     /// This node is on its way out.
     Draining = "draining" => SERVICE_UNAVAILABLE,
 }
@@ -91,17 +95,23 @@ codes! {
 pub struct Problem {
     code: Code,
     message: Cow<'static, str>,
+    elsewhere: Option<String>,
 }
 
 impl Problem {
     /// `message` is one sentence for people; it must hold nothing secret.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), elsewhere: None }
     }
 
     /// One that can be a constant.
     pub const fn fixed(code: Code, message: &'static str) -> Self {
-        Self { code, message: Cow::Borrowed(message) }
+        Self { code, message: Cow::Borrowed(message), elsewhere: None }
+    }
+
+    /// Where the same thing may be had instead.
+    pub fn elsewhere(self, url: Option<String>) -> Self {
+        Self { elsewhere: url, ..self }
     }
 
     /// What programs look at.
@@ -120,9 +130,25 @@ impl Problem {
     }
 }
 
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::Draining => Code::Draining,
+            Refusal::Viewers { .. } => Code::TooManyViewers,
+            Refusal::Egress | Refusal::Processors => Code::Full,
+        };
+        Self::new(code, refusal.to_string())
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = ErrorBody { error: self.code.as_str().to_owned(), message: self.message.into_owned() };
+        let link = self.elsewhere.as_ref().and_then(|url| format!("<{url}>; rel=\"alternate\"").try_into().ok());
+        let body = ErrorBody {
+            error: self.code.as_str().to_owned(),
+            message: self.message.into_owned(),
+            elsewhere: self.elsewhere,
+        };
         let mut response = (self.code.status(), Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -139,6 +165,9 @@ impl IntoResponse for Problem {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Headwater realm=\"Headwater\""));
             }
             _ => {}
+        }
+        if let Some(link) = link {
+            headers.insert(header::LINK, link);
         }
         response
     }

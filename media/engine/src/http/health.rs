@@ -1,9 +1,10 @@
-//! `/livez`, `/readyz` and `/metrics`, on a listener of their own that viewers cannot reach.
+//! `/livez`, `/readyz`, `/status` and `/metrics`, on a listener of their own that viewers cannot reach.
 //!
 //! Ready means: not draining, and every room has just given a proof of life. Alive means only that this process still
 //! runs tasks: whoever restarts engines looks at that one.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -11,6 +12,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use headwater_api::endpoints::Endpoints;
+use headwater_api::status::EngineStatus;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +20,10 @@ use tokio_util::sync::CancellationToken;
 use super::error::{Code, Problem};
 use super::probe;
 use super::rest::live;
+use crate::admission::Admission;
+use crate::hub::Hub;
+use crate::load::{Meter, watched};
+use crate::standing::Told;
 
 /// Connections to the health listener at most.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -35,6 +41,16 @@ pub struct Health {
     pub pulses: Vec<(&'static str, Pulse)>,
     /// All metrics.
     pub metrics: Registry,
+    /// What is carried.
+    pub hub: Hub,
+    /// How busy the machine is.
+    pub meter: Meter,
+    /// Who is let in.
+    pub door: Admission,
+    /// What the daemon says.
+    pub told: Told,
+    /// Where the node keeps its files, and the megabytes that must be free there.
+    pub disk: (PathBuf, u32),
 }
 
 /// The body of `/readyz`.
@@ -52,8 +68,9 @@ impl Health {
         Router::new()
             .route("/livez", get(async || "alive\n"))
             .route("/readyz", get(readyz))
+            .route("/status", get(status))
             .route("/metrics", get(metrics))
-            .fallback(async || Problem::new(Code::NotFound, "There are /livez, /readyz and /metrics."))
+            .fallback(async || Problem::new(Code::NotFound, "There are /livez, /readyz, /status and /metrics."))
             .with_state(Arc::new(self))
     }
 
@@ -61,12 +78,15 @@ impl Health {
         let (http, rtmp) = tokio::join!(probe::http(self.endpoints.http), probe::rtmp(self.endpoints.rtmp));
         let drain = if self.drain.is_cancelled() { Err("draining".to_owned()) } else { Ok(()) };
         let pulses = self.pulses.iter().map(|(name, pulse)| (*name, pulse()));
-        let results: Vec<_> = [("drain", drain), ("http", http), ("rtmp", rtmp)].into_iter().chain(pulses).collect();
+        let disk = free_space(&self.disk.0, self.disk.1);
+        let own = [("drain", drain), ("http", http), ("rtmp", rtmp), ("disk", disk)].into_iter().chain(pulses);
+        let all: BTreeMap<String, Result<(), String>> =
+            own.map(|(name, result)| (name.to_owned(), result)).chain(self.told.checks()).collect();
         Readiness {
-            ready: results.iter().all(|(_, result)| result.is_ok()),
-            checks: results
+            ready: all.values().all(Result::is_ok),
+            checks: all
                 .into_iter()
-                .map(|(name, result)| (name.to_owned(), result.err().unwrap_or_else(|| "ok".to_owned())))
+                .map(|(name, result)| (name, result.err().unwrap_or_else(|| "ok".to_owned())))
                 .collect(),
         }
     }
@@ -78,10 +98,31 @@ impl std::fmt::Debug for Health {
     }
 }
 
+/// Recordings and the registry need room; a full disk is found out before they fail.
+fn free_space(folder: &Path, wanted_mb: u32) -> Result<(), String> {
+    let found =
+        nix::sys::statvfs::statvfs(folder).map_err(|e| format!("{} cannot be looked at: {e}", folder.display()))?;
+    let free_mb = u64::from(found.blocks_available()) * u64::from(found.fragment_size()) / 1_000_000;
+    if free_mb >= u64::from(wanted_mb) {
+        return Ok(());
+    }
+    Err(format!("{free_mb} MB are free in {}; {wanted_mb} are wanted", folder.display()))
+}
+
 async fn readyz(health: axum::extract::State<Arc<Health>>) -> Response {
     let readiness = health.readiness().await;
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, live(readiness)).into_response()
+}
+
+async fn status(health: axum::extract::State<Arc<Health>>) -> Response {
+    live(EngineStatus {
+        ready: health.readiness().await.ready,
+        draining: health.drain.is_cancelled(),
+        full: health.door.room().is_err(),
+        load: health.meter.load(&health.hub),
+        watched: watched(&health.hub),
+    })
 }
 
 async fn metrics(health: axum::extract::State<Arc<Health>>) -> Response {
@@ -95,28 +136,54 @@ async fn metrics(health: axum::extract::State<Arc<Health>>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use headwater_api::standing::Standing;
+
     use super::*;
+
+    fn health(disk_mb: u32, pulse: Pulse, told: &Told, drain: &CancellationToken) -> Health {
+        let nowhere = "127.0.0.1:1".parse().unwrap();
+        let (config, hub) = (headwater_api::Config::default(), Hub::new(crate::hub::Limits::default()));
+        let meter = Meter::new(&config);
+        Health {
+            door: Admission::new(&config.limits, &meter, &hub, told, drain),
+            endpoints: Endpoints {
+                relay: None,
+                pid: 1,
+                http: nowhere,
+                https: None,
+                rtmp: nowhere,
+                rtmps: None,
+                webrtc: Vec::new(),
+                health: nowhere,
+            },
+            drain: drain.clone(),
+            pulses: vec![("hub", pulse)],
+            metrics: Registry::default(),
+            hub,
+            meter,
+            told: told.clone(),
+            disk: (std::env::temp_dir(), disk_mb),
+        }
+    }
 
     #[tokio::test]
     async fn not_ready_says_why() {
-        let nowhere = "127.0.0.1:1".parse().unwrap();
         let drain = CancellationToken::new();
         drain.cancel();
-        let endpoints = Endpoints {
-            relay: None,
-            pid: 1,
-            http: nowhere,
-            https: None,
-            rtmp: nowhere,
-            rtmps: None,
-            webrtc: Vec::new(),
-            health: nowhere,
-        };
-        let pulses: Vec<(&'static str, Pulse)> = vec![("hub", Box::new(|| Ok(())))];
-        let readiness = Health { endpoints, drain, pulses, metrics: Registry::default() }.readiness().await;
+        let told = Told::by_a_daemon();
+        let checks = [("lease".to_owned(), Some("ended".to_owned())), ("registered".to_owned(), None)];
+        told.hear(Standing { checks: checks.into(), ..Standing::default() });
+        let readiness = health(u32::MAX, Box::new(|| Ok(())), &told, &drain).readiness().await;
         assert!(!readiness.ready);
-        assert_eq!(readiness.checks["drain"], "draining");
-        assert_eq!(readiness.checks["hub"], "ok");
+        for (check, expected) in [("drain", "draining"), ("hub", "ok"), ("lease", "ended"), ("registered", "ok")] {
+            assert_eq!(readiness.checks[check], expected, "{check}");
+        }
         assert!(readiness.checks["rtmp"].starts_with("does not answer: "), "{}", readiness.checks["rtmp"]);
+        assert!(readiness.checks["disk"].ends_with("4294967295 are wanted"), "{}", readiness.checks["disk"]);
+        let told = Told::by_nobody();
+        let readiness =
+            health(0, Box::new(|| Err("gone".to_owned())), &told, &CancellationToken::new()).readiness().await;
+        assert_eq!((readiness.checks["disk"].as_str(), readiness.checks["drain"].as_str()), ("ok", "ok"));
+        assert_eq!((readiness.checks["hub"].as_str(), readiness.checks.contains_key("daemon")), ("gone", false));
     }
 }

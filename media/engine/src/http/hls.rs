@@ -107,6 +107,13 @@ async fn playlist(
 ) -> Result<Response, Problem> {
     let reload = Reload::parse(query.unwrap_or_default())
         .map_err(|e| Problem::new(Code::BadRequest, format!("The query is wrong: {e}.")))?;
+    if !state.hls.knows(name, viewer) {
+        let elsewhere = || {
+            let base = state.door.elsewhere()?;
+            Some(format!("{}/{}/streams/{}.m3u8", base.trim_end_matches('/'), name.app(), name.stream_id()))
+        };
+        state.door.room().map_err(|refusal| Problem::from(refusal).elsewhere(elsewhere()))?;
+    }
     let text = state.hls.playlist(&state.hub, name, form, reload, viewer).await?;
     // A second in a cache spares the origin a crowd; what blocks has a new address for every part.
     Ok(answer("application/vnd.apple.mpegurl", "public, max-age=1", Body::from(text)))

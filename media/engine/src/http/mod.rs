@@ -33,4 +33,4 @@ pub use process_metrics::{Carried, Process};
 pub use relays::Relays;
 pub use router::router;
 pub use server::Server;
-pub use state::{Parts, State};
+pub use state::{Others, Parts, State};

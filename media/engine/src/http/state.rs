@@ -1,12 +1,14 @@
 //! What the HTTP handlers work with.
 
 use std::ops::Deref;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use headwater_api::endpoints::Endpoints;
 use headwater_registry::Store;
 
 use super::Accounts;
+use crate::admission::Admission;
 use crate::apps::Apps;
 use crate::cluster::View;
 use crate::gateway::hls::Hls;
@@ -36,6 +38,16 @@ pub struct Parts {
     pub whep: Whep,
     /// HLS and LL-HLS.
     pub hls: Hls,
+    /// Who is let in.
+    pub door: Admission,
+    /// The other nodes, in a cluster.
+    pub others: Option<Arc<dyn Others>>,
+}
+
+/// What is known of the other nodes of the cluster.
+pub trait Others: std::fmt::Debug + Send + Sync {
+    /// True if the node of this id takes its leave or is gone, as far as is known. Ends within a second.
+    fn is_leaving(&self, node: &str) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
 }
 
 impl State {

@@ -3,17 +3,20 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `POST /APP/whep/ID`, `application/sdp` | 201, the answer, `Location` of the session |
+//! | `GET /APP/whep/ID/SESSION` | 200, [`SessionStatus`]: whether the viewer should move to another node |
 //! | `DELETE /APP/whep/ID/SESSION` | 200: the session is over |
 //! | `OPTIONS` on both | 204 with the CORS headers |
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Request};
+use axum::extract::{Path, Query, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, post};
+use axum::routing::{get, post};
 use headwater_api::StreamName;
+use serde::{Deserialize, Serialize};
 
+use super::rest::live;
 use super::{Code, Problem, Small, State};
 use crate::gateway::webrtc::{OfferError, SessionId};
 
@@ -21,7 +24,7 @@ use crate::gateway::webrtc::{OfferError, SessionId};
 pub(crate) fn routes() -> Router<State> {
     Router::new()
         .route("/{app}/whep/{id}", post(offer).options(preflight))
-        .route("/{app}/whep/{id}/{session}", delete(end).options(preflight))
+        .route("/{app}/whep/{id}/{session}", get(session).delete(end).options(preflight))
 }
 
 type Handled = axum::extract::State<State>;
@@ -37,9 +40,12 @@ async fn answer(state: &State, app: &str, id: &str, request: Request) -> Result<
     }
     let Small(body) = <Small as axum::extract::FromRequest<()>>::from_request(request, &()).await?;
     let sdp = std::str::from_utf8(&body).map_err(|_| Problem::new(Code::BadSdp, "The offer is not text."))?;
+    state.door.viewer().map_err(|refusal| Problem::from(refusal).elsewhere(elsewhere(state, &name)))?;
     let stream = state.hub.find(&name).await.ok_or_else(|| Problem::stream_not_found(&name))?;
     let answer = state.whep.offer(&state.hub, &stream, sdp).await?;
-    let location = format!("/{app}/whep/{id}/{}", answer.session);
+    // Behind a balancer any node may be asked about the session.
+    let node = if state.others.is_some() { format!("?node={}", state.node_id) } else { String::new() };
+    let location = format!("/{app}/whep/{id}/{}{node}", answer.session);
     let location = HeaderValue::try_from(location).map_err(|_| Problem::new(Code::Internal, "This should not be."))?;
     let mut response = Response::new(Body::from(answer.sdp));
     *response.status_mut() = StatusCode::CREATED;
@@ -52,14 +58,53 @@ async fn answer(state: &State, app: &str, id: &str, request: Request) -> Result<
     Ok(response)
 }
 
+/// How a session stands. A page asks every few seconds, and opens its next session before it leaves this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct SessionStatus {
+    /// False: open the next session at the same address, or at `elsewhere`; this one ends soon.
+    pub stay: bool,
+    /// Another node's address for the stream, if one with room is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Whose {
+    /// The node that has the session.
+    node: Option<String>,
+}
+
+async fn session(
+    state: Handled,
+    Path((app, id, session)): Path<(String, String, String)>,
+    Query(whose): Query<Whose>,
+) -> Response {
+    let status = async {
+        let name = stream_name(&state, &app, &id)?;
+        let session = SessionId::parse(&session).ok_or(NO_SESSION)?;
+        let stay = match (&state.others, whose.node.filter(|node| *node != state.node_id)) {
+            (Some(others), Some(node)) => !others.is_leaving(&node).await,
+            _ if !state.whep.knows(&name, &session) => return Err(NO_SESSION),
+            _ => !state.door.is_draining(),
+        };
+        let elsewhere = if stay { None } else { elsewhere(&state, &name) };
+        Ok(live(SessionStatus { stay, elsewhere }))
+    };
+    for_everybody(status.await)
+}
+
+/// The stream's address on a node that has room.
+fn elsewhere(state: &State, name: &StreamName) -> Option<String> {
+    let base = state.door.elsewhere()?;
+    Some(format!("{}/{}/whep/{}", base.trim_end_matches('/'), name.app(), name.stream_id()))
+}
+
+const NO_SESSION: Problem = Problem::fixed(Code::SessionNotFound, "There is no such session, or it is over.");
+
 async fn end(state: Handled, Path((app, id, session)): Path<(String, String, String)>) -> Response {
     let ended = stream_name(&state, &app, &id).and_then(|name| {
         let known = SessionId::parse(&session).is_some_and(|session| state.whep.delete(&name, &session));
-        if known {
-            Ok(StatusCode::OK.into_response())
-        } else {
-            Err(Problem::new(Code::SessionNotFound, "There is no such session, or it is over."))
-        }
+        if known { Ok(StatusCode::OK.into_response()) } else { Err(NO_SESSION) }
     });
     for_everybody(ended)
 }
@@ -86,9 +131,9 @@ fn for_everybody(answer: Result<Response, Problem>) -> Response {
     let mut response = answer.unwrap_or_else(IntoResponse::into_response);
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, DELETE, OPTIONS"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE, OPTIONS"));
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("Content-Type, Authorization"));
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Location"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Location, Link"));
     response
 }
 

@@ -9,7 +9,7 @@ use headwater_wire::{Codec, MediaTime};
 
 use super::elsewhere::{Elsewhere, Owners};
 use super::rendition::{TranscodeError, Transcoder};
-use super::stream::{Producer, Stream};
+use super::stream::{Producer, RELAY, Stream};
 
 /// How much the hub holds.
 #[derive(Debug, Clone, Copy)]
@@ -169,7 +169,7 @@ impl Hub {
     /// # Errors
     /// If it is relayed already, or the hub is full.
     pub fn publish_relayed(&self, name: &StreamName, life: u64) -> Result<Producer, PublishError> {
-        self.insert(&self.0.relayed, name, "relay", Some(life))
+        self.insert(&self.0.relayed, name, RELAY, Some(life))
     }
 
     fn insert(

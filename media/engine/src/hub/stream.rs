@@ -46,6 +46,9 @@ pub struct Stream {
     notices: Mutex<Vec<Notice>>,
 }
 
+/// [`Stream::protocol`] of what is published elsewhere.
+pub(super) const RELAY: &str = "relay";
+
 #[derive(Debug)]
 struct Shared {
     group: Group,
@@ -161,6 +164,21 @@ impl Stream {
         self.protocol
     }
 
+    /// True if it is published on another node.
+    pub fn is_relayed(&self) -> bool {
+        self.protocol == RELAY
+    }
+
+    /// Who watches now.
+    pub fn viewers(&self) -> ViewerCounts {
+        let viewers = |k: ViewerKind| self.viewers[k as usize].load(Ordering::Relaxed);
+        ViewerCounts {
+            webrtc: viewers(ViewerKind::Webrtc),
+            hls: viewers(ViewerKind::Hls),
+            rtmp: viewers(ViewerKind::Rtmp),
+        }
+    }
+
     /// Takes the stream away from its producer: readers see the end, and the producer [is told](Producer::is_revoked).
     pub fn revoke(&self) {
         self.revoked.store(true, Ordering::Relaxed);
@@ -233,7 +251,6 @@ impl Stream {
     /// What it looks like from outside.
     pub fn status(&self) -> StreamStatus {
         let tracks = self.tracks.borrow().clone();
-        let viewers = |k: ViewerKind| self.viewers[k as usize].load(Ordering::Relaxed);
         let (bitrate_bps, newest) = {
             let bitrate = lock(&self.bitrate);
             (bitrate.last_bps, bitrate.newest)
@@ -261,11 +278,7 @@ impl Stream {
             media_ms: u64::try_from(newest.as_ms()).unwrap_or(0),
             received_bytes: self.received_bytes.load(Ordering::Relaxed),
             bitrate_bps,
-            viewers: ViewerCounts {
-                webrtc: viewers(ViewerKind::Webrtc),
-                hls: viewers(ViewerKind::Hls),
-                rtmp: viewers(ViewerKind::Rtmp),
-            },
+            viewers: self.viewers(),
             notices: lock(&self.notices).clone(),
         }
     }

@@ -1,6 +1,7 @@
 //! Nodes: a lease, and lives that follow each other.
 
 use headwater_api::node::{BootEpoch, Heartbeat, Life, Load, MAX_WATCHED, NodeDocument, Watched};
+use headwater_api::status::ViewerCounts;
 
 use super::{TIMING, name, node, register, until};
 use crate::{Registry, RegistryError};
@@ -135,6 +136,7 @@ fn busy() -> Heartbeat {
         cpu_permille: 512,
         streams: 2,
         viewers: 1_500,
+        viewers_by: ViewerCounts { webrtc: 1_000, hls: 400, rtmp: 100 },
         egress_bps: 40_000_000_000,
         egress_capacity_bps: 50_000_000_000,
     };

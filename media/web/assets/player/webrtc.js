@@ -1,6 +1,7 @@
 // Plays over WebRTC with WHEP (draft-ietf-wish-whep): one POST, then media. The server is ICE-lite, so the offer is
 // sent at once, without candidates.
 
+import * as api from "../api.js";
 import { Refused, pause, request } from "../api.js";
 import { Outcome, outcomeOf } from "./outcome.js";
 import { Watch } from "./watch.js";
@@ -11,6 +12,8 @@ export const label = "WebRTC";
 const CONNECT_MS = 3500;
 /** From the connection to the first picture: the server begins with the last key frame. */
 const FIRST_FRAME_MS = 6000;
+/** Between two questions whether to stay. A node that ends waits for its pages much longer. */
+const ASK_MS = 2500;
 
 /** Plays until `signal` aborts or an Outcome is thrown. Calls `on.playing()` once and `on.latency(seconds)` often. */
 export async function play({ video, app, id, token, signal, on }) {
@@ -19,15 +22,59 @@ export async function play({ video, app, id, token, signal, on }) {
   if (codecs && !codecs.some((c) => c.mimeType.toLowerCase() === "video/h264")) {
     throw new Outcome("unplayable", "This browser has no H.264 for WebRTC.", { remember: true });
   }
-  const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
-  const session = new Session();
-  const leave = () => session.leave();
+  const address = new URL(`/${encodeURIComponent(app)}/whep/${encodeURIComponent(id)}`, location.href);
+  let viewing = await open(address, token, signal, (media) => (video.srcObject = media));
+  const leave = () => viewing.leave();
   window.addEventListener("pagehide", leave);
   try {
-    const media = new MediaStream();
+    for (;;) {
+      const stop = new AbortController();
+      const both = api.either(signal, stop.signal);
+      const watching = watch(viewing.pc, video, both, on);
+      const next = successor(viewing, address, token, both);
+      watching.catch(() => {});
+      try {
+        const moved = await Promise.race([watching, next]);
+        // The new picture is there: the change costs a frame or two.
+        video.srcObject = moved.media;
+        viewing.leave();
+        viewing = moved;
+      } catch (e) {
+        next.then((late) => late.leave()).catch(() => {});
+        throw e;
+      } finally {
+        stop.abort();
+      }
+    }
+  } finally {
+    window.removeEventListener("pagehide", leave);
+    viewing.leave();
+    video.srcObject = null;
+  }
+}
+
+/** One viewing: a peer connection, what it brings, and the server's side of it. */
+class Viewing {
+  constructor() {
+    this.pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+    this.session = new Session();
+    this.media = new MediaStream();
+  }
+
+  leave() {
+    this.session.leave();
+    this.pc.close();
+  }
+}
+
+/** Begins a viewing; `show` gets its media as soon as there is any. */
+async function open(address, token, signal, show = () => {}) {
+  const viewing = new Viewing();
+  const { pc, session, media } = viewing;
+  try {
     pc.ontrack = ({ track }) => {
       media.addTrack(track);
-      if (video.srcObject !== media) video.srcObject = media;
+      show(media);
     };
     pc.addTransceiver("video", { direction: "recvonly" });
     pc.addTransceiver("audio", { direction: "recvonly" });
@@ -35,22 +82,63 @@ export async function play({ video, app, id, token, signal, on }) {
     // Chromium decodes Opus in mono unless it says itself that it wants stereo.
     offer.sdp = offer.sdp.replace(/^(a=fmtp:\d+ .*useinbandfec=1)$/gm, "$1;stereo=1");
     await pc.setLocalDescription(offer);
-    const answer = await session.open(app, id, token, offer.sdp, signal);
+    const answer = await session.open(address, token, offer.sdp, signal);
     await pc.setRemoteDescription({ type: "answer", sdp: answer });
     await connected(pc, signal);
-    await watch(pc, video, signal, on);
-  } finally {
-    window.removeEventListener("pagehide", leave);
-    session.leave();
-    pc.close();
-    video.srcObject = null;
+    return viewing;
+  } catch (e) {
+    viewing.leave();
+    throw e;
+  }
+}
+
+/** Asks the server now and then whether this viewing should move to another node. Returns the next one, already with a
+ * picture, while this one still plays. */
+async function successor(viewing, address, token, signal) {
+  for (;;) {
+    await pause(ASK_MS * (0.8 + 0.4 * Math.random()), signal);
+    const status = await viewing.session.status(signal).catch(() => null);
+    signal.throwIfAborted();
+    if (!status || status.stay) continue;
+    // The same address leads elsewhere behind a balancer; where there is none, the server names another node.
+    const places = [address];
+    if (status.elsewhere) places.push(new URL(status.elsewhere));
+    for (const place of places.filter((p) => p.protocol === location.protocol || location.protocol === "http:")) {
+      try {
+        const next = await open(place, token, signal);
+        await picture(next, signal);
+        return next;
+      } catch {
+        signal.throwIfAborted();
+      }
+    }
+  }
+}
+
+/** Returns once a viewing has a picture, or sound where that is all. */
+async function picture(viewing, signal) {
+  const limit = performance.now() + FIRST_FRAME_MS;
+  for (;;) {
+    const stats = await viewing.pc.getStats();
+    const video = inbound(stats, "video");
+    if (video?.framesDecoded || video?.framesReceived || (!video && inbound(stats, "audio")?.bytesReceived)) return;
+    if (performance.now() > limit) {
+      viewing.leave();
+      throw new Outcome("unplayable", "No picture came over WebRTC.");
+    }
+    try {
+      await pause(20, signal);
+    } catch (e) {
+      viewing.leave();
+      throw e;
+    }
   }
 }
 
 /** The server's side of one viewing. */
 class Session {
-  async open(app, id, token, sdp, signal) {
-    const url = new URL(`/${encodeURIComponent(app)}/whep/${encodeURIComponent(id)}`, location.href);
+  async open(address, token, sdp, signal) {
+    const url = new URL(address);
     const headers = { "content-type": "application/sdp" };
     if (token) {
       url.searchParams.set("token", token);
@@ -65,6 +153,11 @@ class Session {
     } catch (e) {
       throw e instanceof Refused ? outcomeOf(e) : e;
     }
+  }
+
+  /** Whether to stay: `{ stay, elsewhere }`. */
+  async status(signal) {
+    return (await request(this.url, { headers: this.headers.authorization ? { authorization: this.headers.authorization } : {}, signal })).json();
   }
 
   /** Tells the server, also from a page that is going away. */

@@ -92,6 +92,8 @@ pub struct Session {
     state: State,
     /// Bit n is set while message stream n + 1 exists.
     streams: u32,
+    /// True if the client understands a request to reconnect.
+    reconnects: bool,
     replies: Replies,
     received: u32,
     acknowledged: u32,
@@ -118,6 +120,7 @@ impl Default for Session {
         Self {
             state: State::New,
             streams: 0,
+            reconnects: false,
             replies: Replies::default(),
             received: 0,
             acknowledged: 0,
@@ -185,7 +188,7 @@ impl Session {
         if enhanced {
             let codecs = FOUR_CCS.iter().map(|&name| name.into()).collect();
             properties.push(("fourCcList".to_owned(), Value::StrictArray(codecs)));
-            properties.push(("capsEx".to_owned(), CAPS_EX_MOD_EX.into()));
+            properties.push(("capsEx".to_owned(), CAPS_EX.into()));
         }
         let mut info = status_object("status", "NetConnection.Connect.Success", "Connection succeeded.");
         if let Value::Object(fields) = &mut info {
@@ -241,6 +244,16 @@ impl Session {
             );
             self.replies.stream_eof(stream);
         }
+    }
+
+    /// Asks the client to connect again while it is served on, if it knows how; false if it does not (Enhanced RTMP v2,
+    /// "Reconnect Request").
+    pub fn ask_to_reconnect(&mut self, description: &str) -> bool {
+        let asks = self.reconnects && !matches!(self.state, State::New | State::Connecting { .. });
+        if asks {
+            self.replies.status(0, "status", "NetConnection.Connect.ReconnectRequest", description);
+        }
+        asks
     }
 
     /// Says farewell, whatever the client does; close the connection once this is sent.
@@ -301,6 +314,8 @@ impl Session {
         };
         let app = without_query(app).trim_matches('/').to_owned();
         let enhanced = object.is_some_and(|o| o.get("fourCcList").is_some() || o.get("capsEx").is_some());
+        let caps = object.and_then(|o| o.get("capsEx")).and_then(Value::as_number).unwrap_or_default();
+        self.reconnects = caps as u32 & CAPS_EX_RECONNECT != 0;
         self.state = State::Connecting { transaction, enhanced };
         Ok(Some(Event::Connect { app }))
     }
@@ -386,8 +401,9 @@ const WINDOW_BYTES: u32 = 2_500_000;
 const MIN_WINDOW_BYTES: u32 = 64 << 10;
 /// What Enhanced RTMP's `fourCcList` names here.
 const FOUR_CCS: [&str; 5] = ["avc1", "hvc1", "av01", "mp4a", "Opus"];
-/// Enhanced RTMP v2 `capsEx`: we step over ModEx parts; no reconnect request, no multitrack.
-const CAPS_EX_MOD_EX: f64 = 4.0;
+/// Enhanced RTMP v2 `capsEx`: reconnect requests, and we step over ModEx parts; no multitrack.
+const CAPS_EX: f64 = 5.0;
+const CAPS_EX_RECONNECT: u32 = 1;
 
 #[cfg(test)]
 #[path = "session_test.rs"]

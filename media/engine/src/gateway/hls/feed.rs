@@ -53,6 +53,11 @@ impl Feed {
         }
     }
 
+    /// True for a player that was here lately.
+    pub(super) fn knows(&self, viewer: u64) -> bool {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).viewers.knows(viewer)
+    }
+
     /// True if nothing was asked for in a long time.
     pub(super) fn is_idle(&self) -> bool {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).last.elapsed() >= IDLE

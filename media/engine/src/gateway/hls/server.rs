@@ -48,6 +48,12 @@ impl Hls {
         &self.0.metrics
     }
 
+    /// True for a player that has asked for a playlist of the stream lately.
+    pub fn knows(&self, name: &StreamName, viewer: u64) -> bool {
+        let feed = self.0.lock().get(name).cloned();
+        feed.is_some_and(|feed| feed.knows(viewer))
+    }
+
     /// A playlist of the stream. Waits for the first whole segment, and for what `reload` wants. `viewer` tells
     /// players apart for the estimate of their number.
     ///

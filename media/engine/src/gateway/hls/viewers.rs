@@ -17,6 +17,11 @@ impl Viewers {
         }
     }
 
+    /// True if `who` has asked lately.
+    pub(super) fn knows(&self, who: u64) -> bool {
+        self.0.contains_key(&who)
+    }
+
     /// How many have asked lately; forgets the others.
     pub(super) fn count(&mut self, now: Instant) -> u64 {
         self.0.retain(|_, seen| now.duration_since(*seen) < RECENT);

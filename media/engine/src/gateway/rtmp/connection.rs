@@ -26,9 +26,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::link::{Io, Link};
+use super::loopback::Loopback;
 use super::metrics::Metrics;
 use super::play::{Fanouts, Player};
 use super::publish::Publisher;
+use crate::admission::Admission;
 use crate::apps::Apps;
 use crate::hub::{Hub, Producer, PublishError, Stream};
 
@@ -39,6 +41,8 @@ pub(super) struct Shared {
     pub(super) apps: Apps,
     pub(super) fanouts: Fanouts,
     pub(super) metrics: Metrics,
+    pub(super) loopback: Arc<Loopback>,
+    pub(super) admission: Admission,
 }
 
 /// Why a connection was closed.
@@ -86,6 +90,8 @@ pub(super) struct Connection {
     role: Role,
     /// The last role, for the log.
     served: Served,
+    /// When a client that was asked to reconnect is closed.
+    leave_by: Option<Instant>,
     closing: Option<(Closed, Instant)>,
 }
 
@@ -135,6 +141,7 @@ impl Connection {
             app: String::new(),
             role: Role::Idle,
             served: Served::default(),
+            leave_by: None,
             closing: None,
         }
     }
@@ -155,8 +162,12 @@ impl Connection {
                 },
                 () = &mut drained, if !draining => {
                     draining = true;
-                    self.session.close("This node is going down; connect again.");
-                    self.close(Closed::Drained);
+                    if self.session.ask_to_reconnect(GOING_DOWN) {
+                        self.leave_by = Some(Instant::now() + RECONNECT);
+                    } else {
+                        self.session.close(GOING_DOWN);
+                        self.close(Closed::Drained);
+                    }
                     timer.as_mut().reset(self.deadline());
                 }
             }
@@ -267,7 +278,7 @@ impl Connection {
                     publisher.on_metadata(&metadata);
                 }
             }
-            Event::Connect { app } if self.shared.apps.contains(&app) => {
+            Event::Connect { app } if self.shared.apps.contains(&app) || self.shared.loopback.takes(&app) => {
                 self.app = app;
                 self.session.accept_connect();
             }
@@ -286,7 +297,11 @@ impl Connection {
     fn on_publish(&mut self, stream_id: &str) {
         match StreamName::new(&self.app, stream_id) {
             Ok(name) => {
-                let hub = self.shared.hub.clone();
+                if let Err(refusal) = self.shared.admission.publisher() {
+                    self.on_published(stream_id, Err((code::DENIED, refusal.to_string())));
+                    return;
+                }
+                let hub = self.hub().clone();
                 let publishing = Box::pin(async move { hub.publish_owned(&name, "rtmp").await });
                 self.role = Role::Asking(Asking::Publish(stream_id.to_owned(), publishing));
             }
@@ -324,7 +339,7 @@ impl Connection {
             Ok(producer) => {
                 self.session.accept();
                 let publisher = Box::new(Publisher::new(producer));
-                log::info!(stream = publisher.name(), peer:% = self.peer, protocol = "rtmp"; "publish accepted");
+                log::log!(self.level(), stream = publisher.name(), peer:% = self.peer, protocol = "rtmp"; "publish accepted");
                 self.role = Role::Publishing(publisher);
             }
             Err((code, why)) => {
@@ -342,7 +357,13 @@ impl Connection {
     fn on_play(&mut self, stream_id: &str) {
         match StreamName::new(&self.app, stream_id) {
             Ok(name) => {
-                let hub = self.shared.hub.clone();
+                if let Err(refusal) = self.shared.admission.viewer() {
+                    log::info!(stream = name.as_str(), peer:% = self.peer, err:% = refusal; "play refused");
+                    self.shared.metrics.play_refused.inc();
+                    self.session.refuse(code::PLAY_FAILED, &refusal.to_string());
+                    return;
+                }
+                let hub = self.hub().clone();
                 let finding = Box::pin(async move { hub.find(&name).await });
                 self.role = Role::Asking(Asking::Play(stream_id.to_owned(), finding));
             }
@@ -362,8 +383,18 @@ impl Connection {
         // The replies must come before the first packet.
         self.link.lock().push(self.session.take_replies());
         let player = Player::start(&self.shared.fanouts, stream, &self.link);
-        log::info!(stream = player.name(), peer:% = self.peer, protocol = "rtmp"; "play accepted");
+        log::log!(self.level(), stream = player.name(), peer:% = self.peer, protocol = "rtmp"; "play accepted");
         self.role = Role::Playing(player);
+    }
+
+    /// Where its streams are.
+    fn hub(&self) -> &Hub {
+        if self.app == self.shared.loopback.app { &self.shared.loopback.hub } else { &self.shared.hub }
+    }
+
+    /// How loud it is in the log.
+    fn level(&self) -> log::Level {
+        if self.app == self.shared.loopback.app { log::Level::Debug } else { log::Level::Info }
     }
 
     fn leave_role(&mut self) {
@@ -389,6 +420,9 @@ impl Connection {
         if self.handshake.is_some() {
             return self.opened + HANDSHAKE;
         }
+        if let Some(leave_by) = self.leave_by {
+            return leave_by;
+        }
         let blocked = self.link.lock().blocked_since();
         match (&self.role, blocked) {
             (_, Some(since)) => since + WRITE,
@@ -400,6 +434,12 @@ impl Connection {
     }
 
     fn on_time(&mut self, now: Instant) -> Option<Closed> {
+        if self.leave_by.is_some_and(|by| now >= by) {
+            self.leave_by = None;
+            self.session.close(GOING_DOWN);
+            self.close(Closed::Drained);
+            return None;
+        }
         if now < self.deadline()
             || (matches!(self.role, Role::Playing(_)) && self.link.lock().blocked_since().is_none())
         {
@@ -426,7 +466,7 @@ impl Connection {
         metrics.lost_packets.inc_by(lost_packets);
         let Served { stream, role, frames } = &self.served;
         // Health checks and port scans say little or nothing; many of them come every minute.
-        let level = if self.handshake.is_some() { log::Level::Debug } else { log::Level::Info };
+        let level = if self.handshake.is_some() { log::Level::Debug } else { self.level() };
         let elapsed_ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         log::log!(
             level,
@@ -461,5 +501,8 @@ const PUBLISHER_SILENCE: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(30);
 /// A peer whose socket takes nothing for so long is gone.
 const WRITE: Duration = Duration::from_secs(10);
+/// For a client that was asked to reconnect, to do so.
+const RECONNECT: Duration = Duration::from_secs(3);
+const GOING_DOWN: &str = "This node is going down; connect again.";
 /// What a farewell may take.
 const FAREWELL: Duration = Duration::from_secs(2);

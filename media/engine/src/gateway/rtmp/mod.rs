@@ -14,6 +14,7 @@ mod client_test;
 mod connection;
 mod fanout;
 mod link;
+mod loopback;
 mod metrics;
 mod play;
 mod publish;

@@ -14,8 +14,10 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::{Connection, Shared};
 use super::link::Io;
+use super::loopback::Loopback;
 use super::metrics::Metrics;
 use super::play::Fanouts;
+use crate::admission::Admission;
 use crate::apps::Apps;
 use crate::hub::Hub;
 use crate::listen::{ListenError, listen};
@@ -27,6 +29,7 @@ pub struct Server {
     tls: Option<((TcpListener, SocketAddr), Arc<rustls::ServerConfig>)>,
     max_connections: usize,
     metrics: Metrics,
+    loopback: Arc<Loopback>,
 }
 
 impl Server {
@@ -40,7 +43,13 @@ impl Server {
             Some(tls) => Some((listen("rtmps", config.tls_listen)?, tls)),
             None => None,
         };
-        Ok(Self { plain, tls, max_connections: config.max_connections.get(), metrics: Metrics::default() })
+        Ok(Self {
+            plain,
+            tls,
+            max_connections: config.max_connections.get(),
+            metrics: Metrics::default(),
+            loopback: Arc::new(Loopback::new()),
+        })
     }
 
     /// Where RTMP listens.
@@ -58,10 +67,16 @@ impl Server {
         self.metrics.clone()
     }
 
+    /// Says whether something that this server published to itself has been played from it since the start.
+    pub fn pulse(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+        let outcome = self.loopback.outcome.subscribe();
+        move || outcome.borrow().clone()
+    }
+
     /// Serves until `drain` is cancelled: then nobody is let in, everybody is told, and it returns once all are gone.
-    pub async fn run(self, hub: Hub, apps: Apps, drain: CancellationToken) {
-        let Self { plain, tls, max_connections, metrics } = self;
-        let shared = Arc::new(Shared { hub, apps, fanouts: Fanouts::default(), metrics });
+    pub async fn run(self, hub: Hub, apps: Apps, admission: Admission, drain: CancellationToken) {
+        let Self { plain, tls, max_connections, metrics, loopback } = self;
+        let shared = Arc::new(Shared { hub, apps, fanouts: Fanouts::default(), metrics, loopback, admission });
         let door = Door {
             shared,
             places: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
@@ -69,7 +84,13 @@ impl Server {
             drain,
         };
         let (tls_listener, acceptor) = tls.map(|((listener, _), config)| (listener, TlsAcceptor::from(config))).unzip();
-        tokio::join!(door.accept(Some(plain.0), None), door.accept(tls_listener, acceptor));
+        let proof = async {
+            tokio::select! {
+                () = door.shared.loopback.prove(plain.1) => {}
+                () = door.drain.cancelled() => {}
+            }
+        };
+        tokio::join!(door.accept(Some(plain.0), None), door.accept(tls_listener, acceptor), proof);
         door.tasks.close();
         door.tasks.wait().await;
     }

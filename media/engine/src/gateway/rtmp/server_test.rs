@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use super::client_test::Client;
+use crate::admission::Admission;
 use crate::apps::Apps;
 use crate::hub::{Hub, Limits};
 
@@ -21,6 +22,8 @@ struct Running {
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
     hub: Hub,
+    /// The node takes nobody in any more.
+    leaving: CancellationToken,
     drain: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -31,8 +34,13 @@ fn serve(max_connections: usize, tls: Option<Arc<rustls::ServerConfig>>) -> Runn
     let server = Server::bind(&config, tls).unwrap();
     let (address, tls_address) = (server.local_addr(), server.tls_local_addr());
     let (hub, drain) = (Hub::new(Limits::default()), CancellationToken::new());
-    let task = tokio::spawn(server.run(hub.clone(), Apps::new(["live".to_owned()]), drain.clone()));
-    Running { address, tls_address, hub, drain, task }
+    let leaving = CancellationToken::new();
+    let config = headwater_api::Config::default();
+    let meter = crate::load::Meter::new(&config);
+    let nobody = crate::standing::Told::by_nobody();
+    let door = Admission::new(&config.limits, &meter, &hub, &nobody, &leaving);
+    let task = tokio::spawn(server.run(hub.clone(), Apps::new(["live".to_owned()]), door, drain.clone()));
+    Running { address, tls_address, hub, leaving, drain, task }
 }
 
 impl Running {
@@ -265,6 +273,42 @@ async fn a_drain_tells_publishers_and_players_and_ends() {
     player.until_code("NetStream.Play.UnpublishNotify").await;
     player.until_code("NetConnection.Connect.Closed").await;
     assert!(publisher.is_closed().await && player.is_closed().await);
+    server.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_takes_its_leave_refuses_newcomers_in_a_sentence_and_keeps_who_is_there() {
+    let server = serve(9, None);
+    let mut publisher = server.publisher("demo").await;
+    publisher.picture(0, true, 1, 10).await;
+    let mut player = server.player("demo").await;
+    player.marks(1).await;
+    server.leaving.cancel();
+    let mut late = Client::connected(server.socket().await).await;
+    late.ask("play", "demo").await;
+    late.until_code("NetStream.Play.Failed").await;
+    late.ask("publish", "other").await;
+    late.until_code("NetStream.Publish.Denied").await;
+    publisher.picture(40, true, 2, 10).await;
+    assert_eq!(player.marks(1).await, [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_that_can_reconnect_is_asked_to_and_closed_later() {
+    let server = serve(9, None);
+    let mut publisher = Client::shake(server.socket().await).await;
+    let object = Value::Object(vec![("app".to_owned(), "live".into()), ("capsEx".to_owned(), 1.0.into())]);
+    publisher.command(0, &["connect".into(), 1.0.into(), object]).await;
+    publisher.until_code("NetConnection.Connect.Success").await;
+    publisher.command(0, &["createStream".into(), 2.0.into(), Value::Null]).await;
+    publisher.ask("publish", "demo").await;
+    publisher.until_code("NetStream.Publish.Start").await;
+    server.drain.cancel();
+    let start = tokio::time::Instant::now();
+    publisher.until_code("NetConnection.Connect.ReconnectRequest").await;
+    publisher.until_code("NetConnection.Connect.Closed").await;
+    assert!(publisher.is_closed().await);
+    assert!(start.elapsed() >= std::time::Duration::from_secs(3), "{:?}", start.elapsed());
     server.task.await.unwrap();
 }
 

@@ -242,6 +242,11 @@ impl Whep {
         Ok(Answer { sdp, session: id })
     }
 
+    /// True for a session of this stream that is not over.
+    pub fn knows(&self, stream: &StreamName, id: &SessionId) -> bool {
+        self.0.directory.find(id).is_some_and(|(of, _)| of == *stream)
+    }
+
     /// Ends a session of this stream. False if there is none.
     pub fn delete(&self, stream: &StreamName, id: &SessionId) -> bool {
         match self.0.directory.find(id) {

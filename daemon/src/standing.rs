@@ -1,0 +1,196 @@
+//! How the node stands with its registry, as a value: what happened goes in, what `/readyz` repeats comes out. Waits for
+//! nothing and has no clock.
+
+use std::time::{Duration, Instant};
+
+use headwater_api::node::NodeRecord;
+use headwater_api::standing::{CLOCK, LEASE, REGISTERED, Standing};
+
+/// What is known of the outside.
+#[derive(Debug, Default)]
+pub(crate) struct Outlook {
+    renewed: bool,
+    why_not: Option<String>,
+    clock: Clock,
+    capacity_bps: u64,
+    elsewhere: Option<String>,
+}
+
+impl Outlook {
+    /// The entry is there and the lease runs.
+    pub(crate) fn on_renewed(&mut self) {
+        (self.renewed, self.why_not) = (true, None);
+    }
+
+    /// The lease could not be renewed, for this reason.
+    pub(crate) fn on_refused(&mut self, why: String) {
+        self.why_not = Some(why);
+    }
+
+    /// The registry's clock showed `theirs_ms` when this machine's showed `ours_ms`: Unix time.
+    pub(crate) fn on_clock(&mut self, ours_ms: u64, theirs_ms: u64) {
+        self.clock.off_ms = i64::try_from(ours_ms).unwrap_or(i64::MAX) - i64::try_from(theirs_ms).unwrap_or(i64::MAX);
+    }
+
+    /// True if the registry should be asked for its time: it never was, not for a minute, or this machine's clock has
+    /// jumped since the last call.
+    pub(crate) fn wants_clock(&mut self, ours_ms: u64, now: Instant) -> bool {
+        self.clock.is_due(ours_ms, now)
+    }
+
+    /// What the machine can send, as its provider says.
+    pub(crate) fn on_capacity(&mut self, bps: u64) {
+        self.capacity_bps = bps;
+    }
+
+    /// Another node that has room, or none.
+    pub(crate) fn on_elsewhere(&mut self, url: Option<String>) {
+        self.elsewhere = url;
+    }
+
+    /// For the engine.
+    pub(crate) fn standing(&self) -> Standing {
+        let registered = (!self.renewed).then(|| "this node is not in the registry yet".to_owned());
+        let lease = self.why_not.as_ref().map(|why| format!("the registry does not hear from this node: {why}"));
+        let off_secs = self.clock.off_ms.unsigned_abs() / 1_000;
+        let clock = (off_secs > MAX_OFF.as_secs()).then(|| {
+            let word = if self.clock.off_ms > 0 { "ahead of" } else { "behind" };
+            format!("the clock of this machine is {off_secs} s {word} the registry's")
+        });
+        let checks = [(REGISTERED, registered), (LEASE, lease), (CLOCK, clock)];
+        Standing {
+            checks: checks.into_iter().map(|(name, wrong)| (name.to_owned(), wrong)).collect(),
+            egress_capacity_bps: self.capacity_bps,
+            elsewhere: self.elsewhere.clone(),
+        }
+    }
+}
+
+/// This machine's clock against the registry's.
+#[derive(Debug, Default)]
+struct Clock {
+    /// Ours less theirs.
+    off_ms: i64,
+    /// Our clock and a clock that never jumps, at the last call; and when the registry was asked last.
+    before: Option<(u64, Instant)>,
+    asked: Option<Instant>,
+}
+
+impl Clock {
+    fn is_due(&mut self, ours_ms: u64, now: Instant) -> bool {
+        let jumped = self.before.replace((ours_ms, now)).is_some_and(|(then_ms, then)| {
+            let passed_ms = u64::try_from((now - then).as_millis()).unwrap_or(u64::MAX);
+            ours_ms.abs_diff(then_ms.saturating_add(passed_ms)) > JUMP_MS
+        });
+        let due = jumped || self.asked.is_none_or(|at| now - at >= ASK_CLOCK);
+        if due {
+            self.asked = Some(now);
+        }
+        due
+    }
+}
+
+/// The URL of a node that viewers can go to in place of `us`: alive, ready, not draining, no origin, and the least busy.
+pub(crate) fn elsewhere(nodes: &[NodeRecord], us: &str) -> Option<String> {
+    use headwater_api::config::Role;
+    let fit = |n: &&NodeRecord| {
+        n.node.id != us && n.alive && n.heartbeat.ready && !n.heartbeat.draining && n.node.role == Role::Edge
+    };
+    let busy = |n: &&NodeRecord| {
+        let load = &n.heartbeat.load;
+        let egress_permille = load.egress_bps.saturating_mul(1_000) / load.egress_capacity_bps.max(1);
+        (if load.egress_capacity_bps == 0 { 0 } else { egress_permille }).max(u64::from(load.cpu_permille))
+    };
+    nodes.iter().filter(fit).min_by_key(busy)?.node.url.clone()
+}
+
+/// Segments and tokens carry times that nodes compare; half of what HLS allows between two nodes (10 s).
+const MAX_OFF: Duration = Duration::from_secs(5);
+const ASK_CLOCK: Duration = Duration::from_secs(60);
+const JUMP_MS: u64 = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use headwater_api::config::Role;
+    use headwater_api::node::{BootEpoch, Heartbeat, NodeDocument};
+
+    use super::*;
+
+    fn wrong(outlook: &Outlook) -> Vec<String> {
+        outlook.standing().checks.into_iter().filter_map(|(name, wrong)| Some(format!("{name}: {}", wrong?))).collect()
+    }
+
+    #[test]
+    fn every_fault_of_the_outside_is_told_and_taken_back() {
+        let mut outlook = Outlook::default();
+        assert_eq!(wrong(&outlook), ["registered: this node is not in the registry yet"]);
+        outlook.on_renewed();
+        assert!(wrong(&outlook).is_empty());
+        outlook.on_refused("no servers".to_owned());
+        assert_eq!(wrong(&outlook), ["lease: the registry does not hear from this node: no servers"]);
+        outlook.on_renewed();
+        let hour_ms = 3_600_000;
+        for (ours, theirs, expected) in [
+            (2 * hour_ms, hour_ms, Some("clock: the clock of this machine is 3600 s ahead of the registry's")),
+            (hour_ms, 2 * hour_ms, Some("clock: the clock of this machine is 3600 s behind the registry's")),
+            (hour_ms, hour_ms + 5_999, None),
+        ] {
+            outlook.on_clock(ours, theirs);
+            assert_eq!(wrong(&outlook).first().map(String::as_str), expected, "{ours} {theirs}");
+        }
+    }
+
+    #[test]
+    fn the_registry_is_asked_for_its_time_at_first_once_a_minute_and_when_our_clock_jumps() {
+        let (mut outlook, start) = (Outlook::default(), Instant::now());
+        let mut ask = |ms: u64, secs: u64| outlook.wants_clock(ms, start + Duration::from_secs(secs));
+        assert!(ask(1_000_000, 0));
+        assert!(!ask(1_005_000, 5) && !ask(1_010_500, 10), "half a second is no jump");
+        assert!(ask(4_615_000, 15), "an hour ahead");
+        assert!(ask(1_020_000, 20), "and back");
+        assert!(!ask(1_079_000, 79));
+        assert!(ask(1_080_000, 80));
+    }
+
+    #[test]
+    fn the_least_busy_edge_that_is_well_takes_the_viewers() {
+        let node = |id: &str, change: fn(&mut NodeRecord)| {
+            let mut record = NodeRecord {
+                node: NodeDocument {
+                    id: id.to_owned(),
+                    role: Role::Edge,
+                    addresses: Vec::new(),
+                    relay: Vec::new(),
+                    url: Some(format!("http://{id}")),
+                    group: String::new(),
+                    zone: String::new(),
+                    instance_type: String::new(),
+                    image: String::new(),
+                    version: String::new(),
+                    started_at_ms: 0,
+                },
+                boot_epoch: BootEpoch(1),
+                heartbeat: Heartbeat { ready: true, ..Heartbeat::default() },
+                age_ms: 0,
+                silent_ms: 0,
+                alive: true,
+            };
+            record.heartbeat.load.cpu_permille = 500;
+            record.heartbeat.load.egress_capacity_bps = 1_000;
+            change(&mut record);
+            record
+        };
+        let nodes = [
+            node("us", |n| n.heartbeat.load.cpu_permille = 0),
+            node("dead", |n| (n.alive, n.heartbeat.load.cpu_permille) = (false, 0)),
+            node("draining", |n| (n.heartbeat.draining, n.heartbeat.load.cpu_permille) = (true, 0)),
+            node("unwell", |n| (n.heartbeat.ready, n.heartbeat.load.cpu_permille) = (false, 0)),
+            node("origin", |n| (n.node.role, n.heartbeat.load.cpu_permille) = (Role::Origin, 0)),
+            node("sends", |n| (n.heartbeat.load.egress_bps, n.heartbeat.load.cpu_permille) = (900, 0)),
+            node("busy", |_| {}),
+            node("calm", |n| n.heartbeat.load.cpu_permille = 400),
+        ];
+        assert_eq!(elsewhere(&nodes, "us").as_deref(), Some("http://calm"));
+        assert_eq!(elsewhere(&nodes[..5], "us"), None);
+    }
+}

@@ -1,0 +1,106 @@
+//! What the daemon says of this node, read from standard input (`api::standing`), for whoever asks whether it is ready.
+//!
+//! An engine that nobody looks after knows nothing of the outside, and needs not.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use headwater_api::standing::{EVERY_SECS, Standing};
+use tokio::time::Instant;
+
+/// What was said last; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Told(Arc<Mutex<Option<Heard>>>);
+
+#[derive(Debug)]
+struct Heard {
+    /// `None` until the first line.
+    standing: Option<Standing>,
+    at: Instant,
+}
+
+impl Told {
+    /// Nobody will say anything.
+    pub fn by_nobody() -> Self {
+        Self::default()
+    }
+
+    /// A daemon will say how the node stands, from now on.
+    pub fn by_a_daemon() -> Self {
+        Self(Arc::new(Mutex::new(Some(Heard { standing: None, at: Instant::now() }))))
+    }
+
+    /// Takes what is said, to the end. Blocks its thread.
+    pub fn listen(&self, input: impl Read) {
+        let mut input = BufReader::new(input);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match (&mut input).take(MAX_LINE_BYTES).read_until(b'\n', &mut line) {
+                Ok(1..) => {}
+                _ => return,
+            }
+            match serde_json::from_slice(&line) {
+                Ok(standing) => self.hear(standing),
+                Err(err) => log::warn!(err:%; "the daemon says what cannot be understood"),
+            }
+        }
+    }
+
+    /// Takes one standing.
+    pub fn hear(&self, standing: Standing) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Heard { standing: Some(standing), at: Instant::now() });
+    }
+
+    /// What the daemon said last.
+    pub fn last(&self) -> Option<Standing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|heard| heard.standing.clone())
+    }
+
+    /// Per check, what is wrong. Empty without a daemon.
+    pub fn checks(&self) -> BTreeMap<String, Result<(), String>> {
+        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(heard) = heard.as_ref() else { return BTreeMap::new() };
+        let silent = heard.at.elapsed();
+        let daemon = match (&heard.standing, silent > PATIENCE) {
+            (None, _) => Err("has said nothing yet".to_owned()),
+            (Some(_), true) => Err(format!("has said nothing for {} s", silent.as_secs())),
+            (Some(_), false) => Ok(()),
+        };
+        let said = heard.standing.iter().flat_map(|standing| &standing.checks);
+        let said = said.map(|(name, wrong)| (name.clone(), wrong.clone().map_or(Ok(()), Err)));
+        said.chain([("daemon".to_owned(), daemon)]).collect()
+    }
+}
+
+const MAX_LINE_BYTES: u64 = 64 << 10;
+/// Without a word for so long, what was said last is not true any more.
+const PATIENCE: Duration = Duration::from_secs(4 * EVERY_SECS);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_daemon_says_counts_until_it_is_silent() {
+        assert!(Told::by_nobody().checks().is_empty());
+        let told = Told::by_a_daemon();
+        assert_eq!(told.checks()["daemon"], Err("has said nothing yet".to_owned()));
+        let text = b"{\"checks\":{\"lease\":\"ended\",\"clock\":null}}\nnonsense\n";
+        told.listen(&text[..]);
+        let checks = told.checks();
+        assert_eq!(
+            (&checks["daemon"], &checks["clock"], &checks["lease"]),
+            (&Ok(()), &Ok(()), &Err("ended".to_owned()))
+        );
+        tokio::time::advance(PATIENCE).await;
+        assert_eq!(told.checks()["daemon"], Ok(()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(told.checks()["daemon"], Err("has said nothing for 9 s".to_owned()));
+        told.hear(Standing::default());
+        assert_eq!(told.checks()["daemon"], Ok(()));
+    }
+}
