@@ -69,6 +69,11 @@ impl Balancer {
         self.shared.lock().push(Arc::new(Target { address, health, healthy: AtomicBool::new(false) }));
     }
 
+    /// No longer a target; connections to it go on.
+    pub(crate) fn remove(&self, address: SocketAddr) {
+        self.shared.lock().retain(|target| target.address != address);
+    }
+
     /// How many targets are healthy now.
     pub(crate) fn healthy(&self) -> usize {
         self.shared.lock().iter().filter(|t| t.healthy.load(Ordering::Relaxed)).count()

@@ -52,6 +52,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) last: u8,
     /// Other tags than role, cluster, registry and group.
     pub(crate) tags: &'a [(&'a str, &'a str)],
+    /// More tables for its configuration file.
+    pub(crate) settings: String,
     /// Where its AWS is.
     pub(crate) environment: Vec<(&'static str, String)>,
     /// Its files go below.
@@ -64,11 +66,11 @@ pub(crate) struct Node {
     pub(crate) role: Role,
     host: Host,
     metadata: std::sync::Arc<Fake>,
+    settings: String,
     environment: Vec<(&'static str, String)>,
     folder: PathBuf,
     id: String,
     daemon: Option<Process>,
-    lives: u32,
 }
 
 impl Node {
@@ -91,11 +93,11 @@ impl Node {
             role: plan.role,
             host,
             metadata: std::sync::Arc::new(metadata),
+            settings: plan.settings,
             environment: plan.environment,
             folder: plan.folder,
             id: String::new(),
             daemon: None,
-            lives: 0,
         })
     }
 
@@ -104,10 +106,10 @@ impl Node {
         self.kill();
         self.metadata.change(|s| id.clone_into(&mut s.id));
         id.clone_into(&mut self.id);
-        self.lives += 1;
         let data = self.folder.join(id);
         let config = format!(
-            "[node]\ndata_dir = {data:?}\n[health]\nlisten = \"0.0.0.0:{HEALTH}\"\n[metadata]\nrequired = true\n"
+            "[node]\ndata_dir = {data:?}\n[health]\nlisten = \"0.0.0.0:{HEALTH}\"\n[metadata]\nrequired = true\n{}",
+            self.settings
         );
         // What an earlier life left says where an engine was that is gone.
         let _ = std::fs::remove_file(data.join(endpoints::FILE_NAME));

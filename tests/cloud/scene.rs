@@ -85,10 +85,23 @@ impl Scene {
 
     /// One more node, started, as the balancer's last target; `last` is the last byte of its address.
     pub(crate) fn add(&mut self, role: Role, name: &str, last: u8, tags: &[(&str, &str)]) -> anyhow::Result<usize> {
+        self.add_with(role, name, last, tags, "")
+    }
+
+    /// The same, with more settings in its file.
+    pub(crate) fn add_with(
+        &mut self,
+        role: Role,
+        name: &str,
+        last: u8,
+        tags: &[(&str, &str)],
+        settings: &str,
+    ) -> anyhow::Result<usize> {
         let mut environment = self.moto.environment();
         environment.push(("AWS_ENDPOINT_URL_AUTO_SCALING", format!("http://{}", self.groups.address())));
         let folder = self.folder.path().join(name);
-        let plan = Plan { name: name.to_owned(), role, last, tags, environment, folder };
+        let (name, settings) = (name.to_owned(), settings.to_owned());
+        let plan = Plan { name, role, last, tags, settings, environment, folder };
         let node = Node::new(&self.place, plan)?;
         match role {
             Role::Origin => self.rtmp.add(node.rtmp(), node.health()),
@@ -98,6 +111,14 @@ impl Scene {
         let index = self.nodes.len() - 1;
         self.launch(index)?;
         Ok(index)
+    }
+
+    /// Kills the last node that was added, and its host goes with it.
+    pub(crate) fn remove_last(&mut self) {
+        let Some(node) = self.nodes.pop() else { return };
+        self.groups.forget(node.id());
+        self.rtmp.remove(node.rtmp());
+        self.http.remove(node.http());
     }
 
     /// The group launches a new instance in the place of this node.

@@ -174,6 +174,7 @@ impl Engine {
             watching.spawn(cluster::stay_registered(registry, life, hub.clone(), meter, drain.clone()));
         }
         let mut others: Option<Arc<dyn http::Others>> = None;
+        let settling = relay.as_ref().and_then(|joined| joined.cluster.clone());
         if let Some(Joined { server, puller, cluster }) = relay {
             tasks.spawn(server.run(hub.clone(), puller, farewell.feeding.clone()));
             if let Some(cluster) = cluster {
@@ -215,6 +216,10 @@ impl Engine {
         drain.cancelled().await;
         if tokio::time::timeout(deadline, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
             log::warn!(tasks = tasks.len(); "drain took too long, cutting what is left");
+        }
+        tasks.shutdown().await;
+        if let Some(cluster) = settling {
+            cluster.settle().await;
         }
         watching.shutdown().await;
         // The file must not outlive the engine; that it is gone already is fine.

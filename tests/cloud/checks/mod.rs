@@ -46,6 +46,7 @@ type Check = fn(&mut Stage<'_>) -> anyhow::Result<String>;
 
 /// Name, the smallest extent it belongs to, and what it does.
 const CHECKS: &[(&str, Extent, Check)] = &[
+    ("a node starts", Extent::Short, play::start),
     ("every node plays over every protocol", Extent::Short, play::everywhere),
     ("one owner of two claims", Extent::Short, fence::two_claims),
     ("origin killed", Extent::Short, death::origin),
@@ -58,6 +59,7 @@ const CHECKS: &[(&str, Extent, Check)] = &[
     ("origin cut off from the database", Extent::Full, fence::split),
     ("half-open relay", Extent::Full, relay::half_open),
     ("strangers at the relay", Extent::Short, relay::strangers),
+    ("wrong cluster secret", Extent::Full, relay::wrong_secret),
     ("another node group", Extent::Full, relay::other_group),
     ("crowd, round-robin per request", Extent::Full, crowd::round_robin),
 ];
@@ -106,8 +108,10 @@ fn unharmed(scene: &Scene) -> anyhow::Result<()> {
     for node in &scene.nodes {
         let log = std::fs::read_to_string(node.log())?;
         for forbidden in ["panicked at", "the relay secret", "test-only@"] {
-            if let Some(line) = log.lines().find(|l| l.contains(forbidden)) {
-                anyhow::bail!("in the log of {}: {line}", node.name);
+            let lines: Vec<_> = log.lines().collect();
+            if let Some(at) = lines.iter().position(|l| l.contains(forbidden)) {
+                let around = lines[at.saturating_sub(6)..(at + 3).min(lines.len())].join("\n      ");
+                anyhow::bail!("in the log of {}:\n      {around}", node.name);
             }
         }
     }

@@ -40,7 +40,7 @@ pub(super) fn half_open(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     ))
 }
 
-/// Garbage, silence, half a handshake, and a node with a wrong secret.
+/// Garbage and silence.
 pub(super) fn strangers(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     let (_publisher, owner) = stage.publish("strangers")?;
     let edges = stage.edges();
@@ -69,6 +69,32 @@ pub(super) fn strangers(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     Ok(format!("{} turned away, {pauses}", counted - before))
 }
 
+/// A node that believes in another secret, with everything else right.
+pub(super) fn wrong_secret(stage: &mut Stage<'_>) -> anyhow::Result<String> {
+    let (_publisher, owner) = stage.publish("secret")?;
+    let edges = stage.edges();
+    let mut whep = stage.whep(&edges, "secret")?;
+    whep_pauses(&whep, 25)?;
+    whep.iter_mut().for_each(|(_, viewer)| viewer.mark());
+    let before = strangers_counted(&stage.scene.nodes[owner])?;
+    let file = stage.scene.folder().join("wrong-secret");
+    std::fs::write(&file, "another secret than that of the others\n")?;
+    let settings = format!("[relay]\nsecret_file = {file:?}\n");
+    let at = stage.scene.add_with(Role::Edge, "stranger", 41, &[], &settings)?;
+    let result = (|| {
+        let node = &stage.scene.nodes[at];
+        node.wait_ready()?;
+        let answer = http::get(node.http(), "/live/streams/secret/playlist.m3u8")?;
+        ensure!(answer.status == 404, "the stream plays without the secret: {}", answer.status);
+        let counted = strangers_counted(&stage.scene.nodes[owner])? - before;
+        ensure!(counted >= 1.0, "the origin has not noticed");
+        let pauses = below("others' pauses", &whep_pauses(&whep, 25)?, Duration::from_secs(1))?;
+        Ok(format!("404 there, turned away {counted} times, {pauses}"))
+    })();
+    stage.scene.remove_last();
+    result
+}
+
 fn strangers_counted(node: &Node) -> anyhow::Result<f64> {
     node.metric("headwater_relay_strangers_total")
 }
@@ -78,11 +104,7 @@ pub(super) fn other_group(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     let far = [("headwater:node-group", "far")];
     let mut nodes = Vec::new();
     for n in 1..=2_u8 {
-        let name = format!("far-{n}");
-        nodes.push(match stage.scene.find(&name) {
-            Some(at) => at,
-            None => stage.scene.add(Role::Edge, &name, 30 + n, &far)?,
-        });
+        nodes.push(stage.scene.add(Role::Edge, &format!("far-{n}"), 30 + n, &far)?);
     }
     for at in &nodes {
         stage.scene.nodes[*at].wait_ready()?;
@@ -102,5 +124,7 @@ pub(super) fn other_group(stage: &mut Stage<'_>) -> anyhow::Result<String> {
         (both.0.contains("#EXT-X-PART") && both.0 == both.1).then_some(())
     });
     same?;
+    // They leave the others alone from here on.
+    nodes.iter().for_each(|_| stage.scene.remove_last());
     Ok("1 link between the groups, 1 within, same playlist on both edges".to_owned())
 }

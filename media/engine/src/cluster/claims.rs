@@ -73,7 +73,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Drop for Guard<R> {
         self.cluster.0.lookups.forget(&self.name);
         if let (Some(claim), Ok(runtime)) = (claim, tokio::runtime::Handle::try_current()) {
             let cluster = self.cluster.clone();
-            runtime.spawn(async move { cluster.release(&claim).await });
+            self.cluster.0.releases.spawn_on(async move { cluster.release(&claim).await }, &runtime);
         }
     }
 }
@@ -158,7 +158,8 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
     }
 
     pub(super) async fn release_all(&self) {
-        let claims: Vec<Claim> = self.0.claims.lock().values().filter_map(|held| held.claim.clone()).collect();
+        // Taken: whoever is cut later has nothing left to let go of.
+        let claims: Vec<Claim> = self.0.claims.lock().values_mut().filter_map(|held| held.claim.take()).collect();
         for claim in &claims {
             self.release(claim).await;
         }

@@ -171,3 +171,31 @@ async fn a_name_whose_owner_was_killed_is_free_at_once_and_only_then() {
     killed.renew_all().await.unwrap();
     assert!(first.is_revoked() && !second.is_revoked());
 }
+
+#[tokio::test]
+async fn a_stream_that_has_ended_is_let_go_of_before_the_engine_ends() {
+    let folder = Folder::new("settled");
+    let registry = Embedded::open_with(&folder.0, timing()).unwrap();
+    let (one, cluster) = member(&registry, "a");
+    drop(one.publish_owned(&name(), "rtmp").await.unwrap());
+    cluster.settle().await;
+    assert_eq!(registry.stream(&name()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_node_that_drains_lets_go_of_what_is_still_published() {
+    let folder = Folder::new("drained");
+    let registry = Embedded::open_with(&folder.0, timing()).unwrap();
+    let (one, cluster) = member(&registry, "a");
+    let still = one.publish_owned(&name(), "rtmp").await.unwrap();
+    let drain = tokio_util::sync::CancellationToken::new();
+    drain.cancel();
+    cluster.clone().run(drain).await;
+    assert_eq!(registry.stream(&name()).await.unwrap(), None);
+    // It has nothing left to let go of, and cannot take the name from who has it next.
+    let (two, _) = member(&registry, "bb");
+    let _next = two.publish_owned(&name(), "rtmp").await.unwrap();
+    drop(still);
+    cluster.settle().await;
+    assert_eq!(registry.stream(&name()).await.unwrap().unwrap().claim.owner.node, "bb");
+}

@@ -9,6 +9,7 @@ use headwater_api::error::Chain;
 use headwater_api::node::{BootEpoch, Life};
 use headwater_registry::{Registry, Timing};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::claims::Claims;
 use super::group::Groups;
@@ -37,6 +38,8 @@ pub(super) struct Inner<R> {
     pub(super) groups: Groups,
     /// Asks nodes that are said to own a stream.
     pub(super) owners: Box<dyn AskOwner>,
+    /// Streams being let go of.
+    pub(super) releases: TaskTracker,
     timing: Timing,
 }
 
@@ -56,8 +59,16 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
             lookups: Lookups::default(),
             groups: Groups::default(),
             owners,
+            releases: TaskTracker::new(),
             timing,
         }))
+    }
+
+    /// Waits until what has ended here is let go of, a moment at most. The engine must not end before: it would take the
+    /// connections to the registry away from under the last words.
+    pub async fn settle(&self) {
+        self.0.releases.close();
+        let _ = tokio::time::timeout(FAREWELL, self.0.releases.wait()).await;
     }
 
     /// Renews leases until `drain` is cancelled, then lets go of what is still held.
