@@ -86,7 +86,8 @@ enum Command {
         #[arg(long, default_value_t = 50, value_parser = count())]
         viewers: u64,
     },
-    /// Viewers of a stream that a node relays from another one, beside viewers of a stream of its own.
+    /// Viewers of a stream that a node relays from another one, beside viewers of a stream of its own; and the first
+    /// viewer of many streams.
     Edge {
         #[arg(long, default_value_t = 100, value_parser = count())]
         viewers: u64,
@@ -167,6 +168,10 @@ async fn run(arguments: Arguments) -> Result<()> {
             for protocol in [Protocol::Rtmp, Protocol::Whep] {
                 in_turns(setup.rounds, &subjects, &mut report, async |subject, round| {
                     fanout::run(&setup, protocol, subject, viewers as usize, round).await
+                })
+                .await;
+                in_turns(setup.rounds, &subjects, &mut report, async |subject, round| {
+                    join::cold(&setup, protocol, subject, all::JOINS, round).await
                 })
                 .await;
             }

@@ -10,7 +10,7 @@ use super::{SETTLE, Setup, Subject};
 use crate::report::Case;
 use crate::rtmp::player;
 use crate::rtmp::publisher::Publishers;
-use crate::server::Server;
+use crate::server::{Kind, Server};
 use crate::tally::Tally;
 use crate::viewers::Viewers;
 use crate::whep::Identity;
@@ -61,8 +61,55 @@ pub(crate) async fn run(setup: &Setup, protocol: Protocol, subject: Subject, cou
         // Not in step with the pictures or the key frames.
         tokio::time::sleep(Duration::from_millis(137)).await;
     }
-    Ok(Case {
-        case: if protocol == Protocol::Whep { "join-whep" } else { "join-rtmp" },
+    let name = if protocol == Protocol::Whep { "join-whep" } else { "join-rtmp" };
+    Ok(joins(name, kind, round, count, &tally))
+}
+
+/// Joins `count` streams that nobody has watched before, once each: on an edge, each must first be fetched from its origin.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn cold(
+    setup: &Setup,
+    protocol: Protocol,
+    subject: Subject,
+    count: usize,
+    round: u32,
+) -> Result<Case> {
+    let Subject::Server(kind) = subject else { bail!("joining has no floor") };
+    let server = Server::start(kind, &setup.engine, setup.attach).await?;
+    let keys: Vec<_> = (0..count).map(|n| format!("{KEY}{n}")).collect();
+    let _publishers = Publishers::start(server.publish, "live", keys.clone(), Arc::clone(&setup.source)).await?;
+    tokio::time::sleep(SETTLE).await;
+    let identity = Arc::new(Identity::new()?);
+    let tally = Arc::new(Tally::default());
+    for (n, key) in keys.iter().enumerate() {
+        if protocol == Protocol::Whep {
+            let viewer = Viewer {
+                server: server.http,
+                path: format!("/live/whep/{key}"),
+                reads_marks: false,
+                identity: Arc::clone(&identity),
+                tally: Arc::clone(&tally),
+            };
+            viewer.join().await.with_context(|| server.log())?.leave().await?;
+        } else {
+            let mut one = Viewers::counted_by(Arc::clone(&tally));
+            let (rtmp, key, shared) = (server.rtmp, key.clone(), Arc::clone(&tally));
+            one.add(async move { player::play(rtmp, "live", &key, shared).await });
+            one.wait_joined(n + 1, JOIN_WITHIN).await?;
+        }
+        // Not in step with the pictures or the key frames.
+        tokio::time::sleep(Duration::from_millis(137)).await;
+    }
+    let name = if protocol == Protocol::Whep { "cold-whep" } else { "cold-rtmp" };
+    Ok(joins(name, kind, round, count, &tally))
+}
+
+/// A case of which only the joins count.
+fn joins(case: &'static str, kind: Kind, round: u32, count: usize, tally: &Tally) -> Case {
+    Case {
+        case,
         server: kind.name(),
         round,
         count,
@@ -77,5 +124,5 @@ pub(crate) async fn run(setup: &Setup, protocol: Protocol, subject: Subject, cou
         rss_kb: None,
         latency_ms: None,
         join_ms: tally.joins(),
-    })
+    }
 }
