@@ -107,8 +107,9 @@ impl Node {
         self.metadata.change(|s| id.clone_into(&mut s.id));
         id.clone_into(&mut self.id);
         let data = self.folder.join(id);
+        // All nodes share this machine's processors: how busy those are says nothing of one of them.
         let config = format!(
-            "[node]\ndata_dir = {data:?}\n[health]\nlisten = \"0.0.0.0:{HEALTH}\"\n[metadata]\nrequired = true\n{}",
+            "[limits]\ncpu_percent = 100\n[node]\ndata_dir = {data:?}\n[health]\nlisten = \"0.0.0.0:{HEALTH}\"\n[metadata]\nrequired = true\n{}",
             self.settings
         );
         // What an earlier life left says where an engine was that is gone.

@@ -51,7 +51,11 @@ fn welcome(scene: &Scene) {
     );
     say(&format!("               -c:v libx264 -preset veryfast -tune zerolatency -g 30 -c:a aac -f flv {publish}"));
     say(&format!("  Player     {}", scene.page_url("/live/play.html?id=demo")));
-    say(&format!("  Dashboard  {}\n", scene.page_url("/")));
+    say(&format!(
+        "  Dashboard  {}  (to see addresses and delete nodes: admin, {})\n",
+        scene.page_url("/"),
+        scene.password
+    ));
     say("  The balancer gives each connection to the next node. The nodes themselves, from this machine:\n");
     nodes(scene);
     say(&format!("\n  Logs       {}/NODE/log\n", scene.folder().display()));

@@ -38,6 +38,8 @@ pub(crate) struct Scene {
     pub(crate) groups: Groups,
     pub(crate) registry: Registry,
     pub(crate) runtime: Handle,
+    /// Of the administrator.
+    pub(crate) password: String,
     moto: Moto,
     place: Place,
     folder: Folder,
@@ -69,9 +71,21 @@ impl Scene {
         let moto = moto?.ok_or(Missing)?;
         moto.secret(REGISTRY_SECRET.0, registry.uri())?;
         moto.secret(&format!("headwater/{CLUSTER}/relay"), "the relay secret of the test cloud")?;
-        let nodes = Vec::new();
-        let mut scene =
-            Self { nodes, http, rtmp, groups, registry, runtime: runtime.clone(), moto, place, folder, instances: 0 };
+        let password = format!("{:016x}", rand::random::<u64>());
+        moto.secret(&format!("headwater/{CLUSTER}/administrator"), &password)?;
+        let mut scene = Self {
+            nodes: Vec::new(),
+            http,
+            rtmp,
+            groups,
+            registry,
+            runtime: runtime.clone(),
+            password,
+            moto,
+            place,
+            folder,
+            instances: 0,
+        };
         say("starting the nodes");
         for n in 1..=wish.origins {
             scene.add(Role::Origin, &format!("origin-{n}"), 10 + n, &[])?;

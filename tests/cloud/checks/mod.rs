@@ -107,7 +107,7 @@ fn print(name: &str, took: Duration, result: &anyhow::Result<String>) {
 fn unharmed(scene: &Scene) -> anyhow::Result<()> {
     for node in &scene.nodes {
         let log = std::fs::read_to_string(node.log())?;
-        for forbidden in ["panicked at", "the relay secret", "test-only@"] {
+        for forbidden in ["panicked at", "the relay secret", "test-only@", scene.password.as_str()] {
             let lines: Vec<_> = log.lines().collect();
             if let Some(at) = lines.iter().position(|l| l.contains(forbidden)) {
                 let around = lines[at.saturating_sub(6)..(at + 3).min(lines.len())].join("\n      ");
