@@ -38,6 +38,7 @@ impl Node {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the figure that was measured")]
 fn fifty_webrtc_viewers_of_an_edge_that_is_scaled_in_move_and_none_is_lost() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(moto) = Moto::start().unwrap() else { return };

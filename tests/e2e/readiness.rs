@@ -32,6 +32,7 @@ fn readiness(health: SocketAddr) -> Option<Readiness> {
 }
 
 /// Waits until exactly this check is wrong, or none.
+#[expect(clippy::print_stdout, reason = "the figure that was measured")]
 fn wait_wrong(health: SocketAddr, check: Option<&str>, sentence: &str) {
     let begun = Instant::now();
     let what = format!("{} to be wrong", check.unwrap_or("nothing"));

@@ -25,6 +25,16 @@ pub const fn first_number(life: u64) -> u64 {
     life.saturating_sub(YEAR_2025_MS) / 1_000
 }
 
+/// Number of the discontinuities before a stream that began at this Unix time in milliseconds (EXT-X-DISCONTINUITY-SEQUENCE):
+/// every four seconds one more, and again from 0 after 18 hours.
+///
+/// A later life of the same stream has another media clock and most often a greater number, on whatever node it lives; it need
+/// not have (RFC 8216 §4.3.3.3 would have it grow for ever): hls.js walks an array of this length with each playlist, which
+/// from a million on takes longer than a part lasts. A player that sees it fall takes the stream up anew.
+pub const fn first_discontinuity(life: u64) -> u64 {
+    (life.saturating_sub(YEAR_2025_MS) / 4_000) % (1 << 14)
+}
+
 /// 2025-01-01T00:00:00Z.
 const YEAR_2025_MS: u64 = 1_735_689_600_000;
 

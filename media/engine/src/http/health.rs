@@ -102,7 +102,7 @@ impl std::fmt::Debug for Health {
 fn free_space(folder: &Path, wanted_mb: u32) -> Result<(), String> {
     let found =
         nix::sys::statvfs::statvfs(folder).map_err(|e| format!("{} cannot be looked at: {e}", folder.display()))?;
-    let free_mb = u64::from(found.blocks_available()) * u64::from(found.fragment_size()) / 1_000_000;
+    let free_mb = found.blocks_available() * found.fragment_size() / 1_000_000;
     if free_mb >= u64::from(wanted_mb) {
         return Ok(());
     }

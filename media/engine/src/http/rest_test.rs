@@ -48,6 +48,7 @@ impl Node {
         let folder = std::env::temp_dir().join(format!("headwater-rest-{:016x}", rand::random::<u64>()));
         std::fs::create_dir(&folder).unwrap();
         let registry = Store::Embedded(Embedded::open(&folder).unwrap());
+        let (meter, stays) = (Meter::new(&config), CancellationToken::new());
         let state = State::new(Parts {
             hub: hub.clone(),
             apps: Apps::new(["live".to_owned(), "LiveApp".to_owned()]),
@@ -66,6 +67,8 @@ impl Node {
             },
             whep: webrtc.whep(),
             hls: Hls::new(&config.hls),
+            door: Admission::new(&config.limits, &meter, &hub, &Told::by_nobody(), &stays),
+            others: None,
         });
         Self { hub, state, folder }
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::Reload;
 use crate::MediaTime;
 use crate::cmaf::{Init, Output, Part};
-use crate::segment::first_number;
+use crate::segment::first_discontinuity;
 
 /// What a window is made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,8 +82,7 @@ pub struct Window {
     pub(super) settings: Settings,
     finished: VecDeque<Arc<Segment>>,
     pub(super) open: Option<Segment>,
-    /// Discontinuities in segments that are no longer kept, counted up from [`first_number`] so that they grow from life to
-    /// life.
+    /// Discontinuities in segments that are no longer kept, counted up from [`first_discontinuity`].
     past_discontinuities: u64,
     pub(super) ended: bool,
 }
@@ -91,7 +90,7 @@ pub struct Window {
 impl Window {
     /// An empty window.
     pub fn new(settings: Settings) -> Self {
-        let past_discontinuities = first_number(settings.started_at_ms);
+        let past_discontinuities = first_discontinuity(settings.started_at_ms);
         Self { settings, finished: VecDeque::new(), open: None, past_discontinuities, ended: false }
     }
 
