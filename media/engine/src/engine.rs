@@ -146,6 +146,8 @@ impl Engine {
         let meter = Meter::new(&config);
         let door = Admission::new(&config.limits, &meter, &hub, &told, &drain);
         let farewell = Farewell { drain: drain.clone(), ..Farewell::default() };
+        let mut watching: JoinSet<()> = JoinSet::new();
+        watching.spawn(rtmp.prove());
         let answers = http::Health {
             endpoints: endpoints.clone(),
             drain: drain.clone(),
@@ -166,7 +168,6 @@ impl Engine {
         };
         // Health answers to the very end, so that a drain can be watched; the process ends it.
         let watched = CancellationToken::new();
-        let mut watching: JoinSet<()> = JoinSet::new();
         watching.spawn(health.run(answers.router().merge(greets.router()), watched.clone(), deadline));
         watching.spawn(meter.clone().run(told, watched));
         if let Some(epoch) = config.node.boot_epoch.filter(|_| matches!(registry, Store::Embedded(_))) {

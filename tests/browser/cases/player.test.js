@@ -193,3 +193,40 @@ test("an address that names nothing says what is wrong", async () => {
   await waitState(page, "wrong");
   await shot(page, "player-wrong");
 });
+
+test("a page that is told to move has its next picture before it leaves the old session", async (t) => {
+  await publish("moving");
+  page = await browser.open("/live/play.html?id=moving");
+  await waitState(page, "live", "webrtc");
+  await waitFrames(page, 25);
+  await page.evaluate(() => {
+    const video = document.querySelector("video");
+    window.seen.longestMs = 0;
+    let last = performance.now();
+    const each = () => {
+      const now = performance.now();
+      window.seen.longestMs = Math.max(window.seen.longestMs, now - last);
+      last = now;
+      video.requestVideoFrameCallback(each);
+    };
+    video.requestVideoFrameCallback(each);
+  });
+  // What a node says that is about to end; the next session may be on any node, so this one will do.
+  let told = false;
+  await page.route(/\/whep\/moving\/[0-9a-f]{32}/, (route) => {
+    if (told || route.request().method() !== "GET") return route.continue();
+    told = true;
+    return route.fulfill({ json: { stay: false } });
+  });
+  const asked = (method) => page.requested.filter((line) => line.startsWith(`${method} `) && line.includes("/whep/moving"));
+  await until("the old session to be left", () => asked("DELETE").length === 1);
+  assert.equal(asked("POST").length, 2);
+  await page.evaluate(() => (window.seen.frames = 0));
+  await waitFrames(page, 50);
+  const longest = await page.evaluate(() => window.seen.longestMs);
+  t.diagnostic(`longest time between two pictures while moving: ${Math.round(longest)} ms`);
+  assert.ok(longest < 1000, `${longest} ms`);
+  assert.equal(await page.evaluate(() => document.body.dataset.state), "live");
+  await until("the one viewer", async () => (await node.status("moving")).viewers.webrtc === 1);
+  assert.deepEqual(page.problems, []);
+});

@@ -14,16 +14,20 @@ use headwater_registry::{Embedded, Store};
 use headwater_wire::{Codec, Frame, MediaTime, Track, VideoTrack};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use utoipa::openapi::OpenApi;
 
 use super::super::{Accounts, Parts, SessionKey, State, router};
 use super::{openapi, resources};
+use crate::admission::Admission;
 use crate::apps::Apps;
 use crate::cluster::View;
 use crate::gateway::hls::Hls;
 use crate::gateway::webrtc;
 use crate::hub::{Hub, Limits, Producer, ViewerKind};
+use crate::load::Meter;
+use crate::standing::Told;
 
 /// A node of two apps, with what it carries.
 struct Node {

@@ -67,6 +67,12 @@ impl Server {
         self.metrics.clone()
     }
 
+    /// Publishes something to this server, once it runs, and plays it, until that has worked once.
+    pub fn prove(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (loopback, address) = (Arc::clone(&self.loopback), self.plain.1);
+        async move { loopback.prove(address).await }
+    }
+
     /// Says whether something that this server published to itself has been played from it since the start.
     pub fn pulse(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
         let outcome = self.loopback.outcome.subscribe();
@@ -84,13 +90,7 @@ impl Server {
             drain,
         };
         let (tls_listener, acceptor) = tls.map(|((listener, _), config)| (listener, TlsAcceptor::from(config))).unzip();
-        let proof = async {
-            tokio::select! {
-                () = door.shared.loopback.prove(plain.1) => {}
-                () = door.drain.cancelled() => {}
-            }
-        };
-        tokio::join!(door.accept(Some(plain.0), None), door.accept(tls_listener, acceptor), proof);
+        tokio::join!(door.accept(Some(plain.0), None), door.accept(tls_listener, acceptor));
         door.tasks.close();
         door.tasks.wait().await;
     }
