@@ -1,6 +1,8 @@
 //! The few questions this daemon asks of AWS itself, with the role of its instance: tags, who runs the registry, secrets.
 //!
-//! RULE: the only file that names the AWS SDK. Every question is bounded in time; the SDK does the retrying.
+//! RULE: the only file that names the AWS SDK, with its folder. Every question is bounded in time; the SDK does the retrying.
+
+mod metric;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +14,8 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_autoscaling::error::ProvideErrorMetadata;
 use aws_sdk_ec2::types::Filter;
+
+pub(crate) use metric::Percent;
 
 use crate::facts::GROUP_TAG;
 use crate::facts::TAG_PREFIX;

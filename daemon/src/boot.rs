@@ -16,7 +16,7 @@ use crate::imds::ImdsError;
 use crate::lifecycle::{ServiceManager, Signals};
 use crate::plan::{self, PlanError};
 use crate::settings::{Settings, SettingsError};
-use crate::{administrator, capacity, data_dir, decide, heartbeat, join, notice, register};
+use crate::{administrator, capacity, data_dir, decide, heartbeat, join, notice, register, scaling};
 
 /// Why the node is not up.
 #[derive(Debug, thiserror::Error)]
@@ -117,11 +117,12 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     let (capacity, capacity_bps) = watch::channel(0);
     let ears = Ears { engines, orders: orders.subscribe(), standing, capacity_bps };
     let superseded = heartbeat::until_superseded(&registered, ears);
+    let scaling = scaling::publish(&plan, phases.clone());
     let accompany = group.accompany(phases);
     let unwanted = notice::until_unwanted(imds.as_mut());
     let administrator = administrator::follow_secret(plan.cluster.as_ref(), registered.shared.as_ref());
     let measured = capacity::until_known(&plan, facts.instance.as_ref(), capacity);
-    tokio::pin!(service, unwanted, accompany, superseded, administrator, measured);
+    tokio::pin!(service, unwanted, accompany, superseded, administrator, measured, scaling);
     let mut replaced = false;
     let ended = loop {
         tokio::select! {
@@ -158,6 +159,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
             () = &mut accompany => {}
             () = &mut administrator => {}
             () = &mut measured => {}
+            () = &mut scaling => {}
             () = manager.keep_alive() => {}
         }
     };

@@ -32,6 +32,7 @@ mod plan;
 mod reach;
 mod register;
 mod report;
+mod scaling;
 mod settings;
 mod shared_registry;
 mod standing;

@@ -116,7 +116,7 @@ fn connection(hosts: &[String], secret: &Secret, replica_set: Option<&str>) -> O
 }
 
 /// Percent-encoding of everything but RFC 3986 §2.3's unreserved characters.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -1,12 +1,12 @@
 //! What may be wrong with the registry of a cluster when a node boots, and with the node's place in it: out of service, with
-//! a sentence that says why, until it is put right.
+//! a sentence that says why, until it is put right. And what a node of a cluster tells CloudWatch.
 
 use headwater_tests::daemon::Daemon;
 use headwater_tests::engine::Options;
 use headwater_tests::metadata::Fake;
 use headwater_tests::mongo::Database;
 use headwater_tests::moto::Moto;
-use headwater_tests::wait::PATIENCE;
+use headwater_tests::wait::{self, PATIENCE};
 use nix::sys::signal::Signal;
 
 const TAGS: [(&str, &str); 3] =
@@ -18,6 +18,7 @@ fn start(id: &str, moto: &Moto) -> (Daemon, Fake) {
     let mut options = Options::with(|c| {
         c.metadata.endpoint = metadata.address();
         c.relay.listen = "127.0.0.1:0".parse().unwrap();
+        c.limits.egress_mbps = 100_000.try_into().ok();
     });
     options.environment = moto.environment();
     (Daemon::start(options).unwrap(), metadata)
@@ -78,4 +79,31 @@ fn of_two_instances_with_one_id_the_later_stays() {
     assert!(line.contains("is the same id used twice?"), "{line}");
     assert_eq!(first.process().exit(PATIENCE).unwrap().code(), Some(0));
     assert!(second.process().is_running());
+}
+
+#[test]
+fn the_egress_headroom_of_a_node_reaches_cloudwatch_by_cluster_and_role() {
+    let Some(database) = Database::start().unwrap() else { return };
+    let Some(moto) = aws(database.uri()) else { return };
+    let (node, _metadata) = start("i-0metric", &moto);
+    node.process().line("node ready").unwrap();
+    let query = [
+        ("Namespace", "Headwater"),
+        ("MetricName", "EgressHeadroom"),
+        ("Dimensions.member.1.Name", "Cluster"),
+        ("Dimensions.member.1.Value", "demo"),
+        ("Dimensions.member.2.Name", "Role"),
+        ("Dimensions.member.2.Value", "edge"),
+        ("StartTime", "2020-01-01T00:00:00Z"),
+        ("EndTime", "2099-01-01T00:00:00Z"),
+        ("Period", "86400"),
+        ("Statistics.member.1", "Average"),
+    ];
+    let percent: f64 = wait::until("a value in CloudWatch", || {
+        let xml = moto.cloudwatch("GetMetricStatistics", &query).ok()?;
+        let (_, rest) = xml.split_once("<Average>")?;
+        rest.split_once('<')?.0.parse().ok()
+    })
+    .unwrap();
+    assert!((90.0..=100.0).contains(&percent), "{percent}");
 }

@@ -64,6 +64,22 @@ impl Moto {
         Ok(answer.text())
     }
 
+    /// Calls a CloudWatch action of the query protocol, and gives the answer's XML.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub fn cloudwatch(&self, action: &str, parameters: &[(&str, &str)]) -> anyhow::Result<String> {
+        let mut body = format!("Action={action}&Version=2010-08-01");
+        for (name, value) in parameters {
+            body.push_str(&format!("&{name}={}", value.replace(':', "%3A")));
+        }
+        let scope = "AWS4-HMAC-SHA256 Credential=testing/20260101/eu-central-1/monitoring/aws4_request, SignedHeaders=host, Signature=0";
+        let headers = [("authorization", scope), ("content-type", "application/x-www-form-urlencoded")];
+        let answer = http::request(self.address, "POST", "/", &headers, body.as_bytes())?;
+        ensure!(answer.status == 200, "{action}: {} {}", answer.status, answer.text());
+        Ok(answer.text())
+    }
+
     /// Stores a secret in Secrets Manager.
     ///
     /// # Errors
