@@ -157,18 +157,21 @@ async fn take_secret(
     if known.as_ref() == Some(&password) {
         return Ok(());
     }
-    match store.user(ADMINISTRATOR).await? {
-        Some(user) => {
-            let (shown, hash) = (password.clone(), user.password_hash);
-            if hashing(move || password::verify(&shown, &hash)).await? {
-                *known = Some(password);
-                return Ok(());
-            }
-            store.put_user(&user_of(password.clone()).await?).await?;
-        }
+    let mut there = store.user(ADMINISTRATOR).await?;
+    if there.is_none() {
         // Of nodes that boot together one is first; a second hash of the same password would end the sessions of the first.
-        // Who is refused looks again soon.
-        None => store.create_user(&user_of(password.clone()).await?).await?,
+        match store.create_user(&user_of(password.clone()).await?).await {
+            Err(RegistryError::Exists { .. }) => there = store.user(ADMINISTRATOR).await?,
+            made => made?,
+        }
+    }
+    if let Some(user) = there {
+        let (shown, hash) = (password.clone(), user.password_hash);
+        if hashing(move || password::verify(&shown, &hash)).await? {
+            *known = Some(password);
+            return Ok(());
+        }
+        store.put_user(&user_of(password.clone()).await?).await?;
     }
     log::info!(user = ADMINISTRATOR; "administrator's password taken from the cluster's secret");
     *known = Some(password);

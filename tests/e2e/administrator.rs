@@ -225,7 +225,13 @@ fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed()
     for daemon in [&origin, &edge] {
         daemon.process().line("node ready").unwrap();
     }
-    origin.process().line("administrator's password taken from the cluster's secret").unwrap();
+    // One of them writes it, the other finds it there.
+    wait::until("the administrator", || {
+        let says =
+            |d: &&Daemon| d.process().lines().iter().any(|l| l.contains("password taken from the cluster's secret"));
+        [&origin, &edge].iter().any(says).then_some(())
+    })
+    .unwrap();
     let (at, other) = (origin.endpoints(None).unwrap().http, edge.endpoints(None).unwrap().http);
     let cookie = wait::until("a login", || {
         let answer = log_in(at, "the cluster's own password");

@@ -182,10 +182,12 @@ impl Intake {
             announce(producer, track, self.b_frames);
         }
         notices.iter().for_each(|(code, message)| producer.stream().notice(code, message));
-        if std::mem::take(&mut self.begins)
+        // Without a frame yet, the first one that comes begins it.
+        if self.begins
             && let (Some((_, first)), Some(newest)) = (frames.first(), frames.iter().map(|(_, m)| m.dts).max())
         {
             producer.begin_life(life, first.dts, newest);
+            self.begins = false;
         }
         let seen = self.newest;
         let first = frames.first().map(|(_, m)| m);

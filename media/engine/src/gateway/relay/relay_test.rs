@@ -262,6 +262,24 @@ async fn when_the_origin_dies_the_stream_goes_on_from_another_one_for_the_same_v
 }
 
 #[tokio::test]
+async fn a_life_that_has_no_picture_yet_begins_with_its_first() {
+    let (first, second, edge) = (node(), node(), node());
+    edge.map.put(&[first.address], false);
+    let mut camera = Camera::on(&first, 50);
+    camera.shoot(1);
+    let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
+    marks(&mut viewer, 1).await;
+    first.task.abort();
+    first.drain.cancel();
+    let mut again = Camera::on(&second, 50);
+    edge.map.put(&[second.address], false);
+    until("reconnected", || edge.relay.metrics().resumed.get() == 1).await;
+    again.shoot(1);
+    let item = tokio::time::timeout(PATIENCE, viewer.next()).await.unwrap().expect("goes on");
+    assert_eq!(item.life, again.producer.stream().started_at_ms());
+}
+
+#[tokio::test]
 async fn an_origin_that_hangs_is_left_and_what_was_seen_is_not_seen_twice() {
     let (origin, edge) = (node(), node());
     let proxy = Proxy::before(origin.address).await;
