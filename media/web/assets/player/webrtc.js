@@ -23,10 +23,14 @@ export async function play({ video, app, id, token, signal, on }) {
     throw new Outcome("unplayable", "This browser has no H.264 for WebRTC.", { remember: true });
   }
   const address = new URL(`/${encodeURIComponent(app)}/whep/${encodeURIComponent(id)}`, location.href);
-  let viewing = await open(address, token, signal, (media) => (video.srcObject = media));
-  const leave = () => viewing.leave();
+  let viewing;
+  const leave = () => viewing?.leave();
   window.addEventListener("pagehide", leave);
   try {
+    viewing = await open(address, token, signal, (media) => {
+      // Once for both tracks: the same again would begin the element anew.
+      if (video.srcObject !== media) video.srcObject = media;
+    });
     for (;;) {
       const stop = new AbortController();
       const both = api.either(signal, stop.signal);
@@ -48,7 +52,8 @@ export async function play({ video, app, id, token, signal, on }) {
     }
   } finally {
     window.removeEventListener("pagehide", leave);
-    viewing.leave();
+    leave();
+    // Also when nothing was opened: what is left here keeps HLS from showing anything.
     video.srcObject = null;
   }
 }
