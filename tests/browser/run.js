@@ -5,7 +5,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-import { BROWSERS, engine } from "./lib/programs.js";
+import { BROWSERS, daemon, engine } from "./lib/programs.js";
 
 const here = dirname(fileURLToPath(import.meta.url));
 
@@ -16,7 +16,7 @@ function missing(what) {
   process.exit(ci ? 1 : 0);
 }
 
-if (!existsSync(engine())) missing(`${engine()} is not built`);
+for (const path of [engine(), daemon()]) if (!existsSync(path)) missing(`${path} is not built`);
 for (const path of [...Object.values(BROWSERS), "/usr/bin/ffmpeg", "/usr/sbin/nft"]) if (!existsSync(path)) missing(`${path} is missing`);
 const root = process.getuid() === 0;
 const namespace = ["unshare", ...(root ? [] : ["--user", "--map-root-user"]), "--net", "--"];

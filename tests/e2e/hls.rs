@@ -1,8 +1,11 @@
 //! HLS and LL-HLS: every address of every playlist, and strangers that play them.
 
+use std::process::Command;
+
 use headwater_tests::engine::{Engine, Options};
 use headwater_tests::process::Process;
 use headwater_tests::publish::{self, Source};
+use headwater_tests::{tools, wait};
 
 use crate::probe;
 
@@ -82,6 +85,68 @@ fn a_blocking_reload_gives_the_part_that_was_asked_for() {
     let reloaded = engine.get(&format!("{}?_HLS_msn={next}&_HLS_part=0", PLAYLISTS[0])).unwrap();
     assert_eq!(reloaded.status, 200);
     assert!(reloaded.text().contains(&format!("/{next}.0.m4s")), "no part 0 of {next}: {}", reloaded.text());
+}
+
+/// The addresses of one tag, in order.
+fn addresses(text: &str, tag: &str) -> Vec<String> {
+    text.lines().filter(|l| l.starts_with(tag)).flat_map(references).collect()
+}
+
+#[test]
+fn the_hinted_part_is_answered_when_it_is_whole_with_the_bytes_that_are_listed_later() {
+    let Some((engine, _publisher)) = live() else { return };
+    for path in PLAYLISTS {
+        let mut early = 0;
+        for _ in 0..5 {
+            let before = engine.get(path).unwrap().text();
+            let [hint] = &addresses(&before, "#EXT-X-PRELOAD-HINT:")[..] else { panic!("not one hint: {before}") };
+            assert!(!addresses(&before, "#EXT-X-PART:").contains(hint), "{hint} is there already: {before}");
+            let hinted = engine.get(&resolve(path, hint)).unwrap();
+            assert_eq!(hinted.status, 200, "{hint}: {}", hinted.text());
+            assert!(hinted.body.len() > 100 && hinted.body[4..8] == *b"moof", "{hint} is no part");
+            let after = engine.get(path).unwrap().text();
+            assert!(addresses(&after, "#EXT-X-PART:").contains(hint), "{hint} was answered before it was whole: {after}");
+            let again = engine.get(&resolve(path, hint)).unwrap();
+            assert_eq!((again.status, again.body == hinted.body), (200, true), "{hint} has other bytes later");
+            early += usize::from(before != after);
+        }
+        assert_eq!(early, 5, "{path}: the answers did not wait for anything");
+    }
+}
+
+#[test]
+fn gstreamer_plays_both_addresses_with_pictures_and_sound() {
+    let Some(launch) = tools::find("gst-launch-1.0") else { return };
+    let Some((engine, _publisher)) = live() else { return };
+    for (path, demuxer) in PLAYLISTS.into_iter().flat_map(|path| [(path, "hlsdemux"), (path, "hlsdemux2")]) {
+        if !tools::gst_element(demuxer) {
+            tools::missing(&format!("GStreamer's {demuxer} is not installed"));
+            continue;
+        }
+        // The newer one fetches by itself, and only beside elements that know of streams.
+        let source = match demuxer {
+            "hlsdemux" => format!("souphttpsrc location={} ! hlsdemux ! decodebin name=d", engine.http_url(path)),
+            _ => format!("uridecodebin3 name=d uri={}", engine.http_url(path)),
+        };
+        let pipeline = format!(
+            "{source} d. ! video/x-raw ! queue ! fakesink name=pictures silent=false sync=false \
+             d. ! audio/x-raw ! queue ! fakesink name=sound silent=false sync=false"
+        );
+        let player = Process::start(Command::new(&launch).arg("-v").args(pipeline.split_whitespace())).unwrap();
+        let mut seen = [0; 2];
+        wait::until(&format!("{demuxer} to decode three seconds of {path}"), || {
+            let lines = player.lines();
+            let count = |sink: &str| lines.iter().filter(|l| l.contains(sink) && l.contains("= chain")).count();
+            seen = [count("GstFakeSink:pictures"), count("GstFakeSink:sound")];
+            (seen[0] >= 75 && seen[1] >= 100).then_some(())
+        })
+        .unwrap_or_else(|e| panic!("{e:#}: {seen:?}: {:?}", player.lines().iter().rev().take(10).collect::<Vec<_>>()));
+        if demuxer == "hlsdemux2" {
+            player.line("GstHLSDemux2:").unwrap();
+        }
+        let errors: Vec<_> = player.lines().into_iter().filter(|l| l.starts_with("ERROR")).collect();
+        assert_eq!(errors, [""; 0], "{demuxer} on {path}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use headwater_tests::wait::{self, PATIENCE};
 const MAX_GROWTH_KIB: u64 = 64 << 10;
 
 /// Runs `attack` beside a publisher and a player, and checks that both went on and the engine is unharmed.
-fn beside_a_running_stream(attack: impl FnOnce(&Engine)) {
+pub(crate) fn beside_a_running_stream(attack: impl FnOnce(&Engine)) {
     let engine = Engine::start(Options::with(|c| c.rtmp.max_connections = 200.try_into().unwrap())).unwrap();
     let url = engine.rtmp_url("live/demo");
     let Some(publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };

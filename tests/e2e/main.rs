@@ -6,6 +6,7 @@
 mod administrator;
 mod autoscaling;
 mod cluster;
+mod enhanced;
 mod handover;
 mod hls;
 mod hostile;
@@ -19,4 +20,5 @@ mod readiness;
 mod registry_faults;
 mod relay;
 mod rtmp;
+mod slow;
 mod whep;

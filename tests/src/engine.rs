@@ -1,5 +1,6 @@
 //! Starts the built `headwater-engine` alone, with a data folder of its own and free ports, and watches it.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ pub struct Options {
     pub log: &'static str,
     /// Environment on top of the test's own.
     pub environment: Vec<(&'static str, String)>,
+    /// Command line that runs the engine, before its own: `unshare --net …`; empty for none.
+    pub inside: Vec<String>,
 }
 
 impl Default for Options {
@@ -46,7 +49,7 @@ impl Default for Options {
         config.webrtc.port = 0;
         // No metadata service, said at once.
         config.metadata.endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        Self { config, log: "info", environment: Vec::new() }
+        Self { config, log: "info", environment: Vec::new(), inside: Vec::new() }
     }
 }
 
@@ -271,9 +274,9 @@ fn launch(mut options: Options) -> anyhow::Result<(Process, Folder, PathBuf)> {
         options.config.node.data_dir = folder.path().join("data");
     }
     let file = folder.write("engine.toml", toml::to_string(&options.config)?)?;
-    let process = Process::start(
-        Command::new(program("headwater-engine")?).arg("--config").arg(file).env("HEADWATER_LOG", options.log),
-    )?;
+    let words = options.inside.iter().map(OsString::from).chain([program("headwater-engine")?.into_os_string()]);
+    let words: Vec<_> = words.chain(["--config".into(), file.into_os_string()]).collect();
+    let process = Process::start(Command::new(&words[0]).args(&words[1..]).env("HEADWATER_LOG", options.log))?;
     Ok((process, folder, options.config.node.data_dir))
 }
 

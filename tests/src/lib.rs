@@ -15,6 +15,7 @@ pub mod moto;
 pub mod pion;
 pub mod process;
 pub mod publish;
+pub mod rtmp;
 pub mod temp;
 pub mod tools;
 pub mod wait;

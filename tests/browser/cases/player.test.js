@@ -13,7 +13,7 @@ const publishers = [];
 
 before(async () => {
   net = await place();
-  node = await new Node().start();
+  node = await new Node({ supervised: true }).start();
   browser = await openChromium(net);
 });
 
@@ -131,21 +131,22 @@ test("a page that waits begins when the stream does, and comes back when it does
 });
 
 for (const transport of ["webrtc", "hls"]) {
-  test(`a killed and restarted engine: the page comes back over ${transport} without a click`, async (t) => {
+  test(`a killed engine: the daemon starts another, the page comes back over ${transport} without a click`, async (t) => {
     await publish("demo", { again: true });
     page = await browser.open(`/live/play.html?id=demo&playOrder=${transport}`);
     await waitState(page, "live", transport);
     await waitFrames(page, 25);
-    await node.kill();
-    const killed = Date.now();
+    const [killed, pid] = [Date.now(), await node.killEngine()];
     await page.waitForSelector('body:not([data-state="live"])', { state: "attached", timeout: 20_000 });
     const noticed = Date.now() - killed;
     await shot(page, `player-reconnecting-${transport}`);
-    await node.start();
+    await node.ready(pid);
     const back = Date.now();
     await waitState(page, "live", transport);
     await waitFrames(page, 25);
-    t.diagnostic(`loss noticed after ${noticed} ms, playing again ${Date.now() - back} ms after the engine was ready`);
+    const sum = `loss noticed after ${noticed} ms, another engine ready after ${back - killed} ms`;
+    t.diagnostic(`${sum}, a second of pictures ${Date.now() - killed} ms after the kill`);
+    assert.match(node.log, /engine ended by itself/);
   });
 }
 

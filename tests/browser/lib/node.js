@@ -1,13 +1,13 @@
-// A running engine, and ffmpeg as its publisher.
+// A running node, and ffmpeg as its publisher.
 
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 
 import { SERVER } from "./place.js";
-import { engine } from "./programs.js";
+import { daemon, engine } from "./programs.js";
 
 /** How long a state may take on a busy machine. */
 export const PATIENCE_MS = 30_000;
@@ -25,26 +25,55 @@ export async function until(what, ask, patienceMs = PATIENCE_MS) {
 
 const gone = (child) => new Promise((resolve) => (child.exitCode !== null || child.signalCode !== null ? resolve() : child.once("exit", resolve)));
 
-/** An engine on the default ports of this namespace. */
+function alive(pid) {
+  try {
+    process.kill(pid, 0);
+    return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
+  } catch {
+    return false;
+  }
+}
+
+/** A node on the default ports of this namespace: an engine alone, or with `supervised` under its daemon. */
 export class Node {
-  constructor() {
+  constructor({ supervised = false } = {}) {
+    this.supervised = supervised;
     this.folder = mkdtempSync(join(tmpdir(), "headwater-browser-"));
-    this.config = join(this.folder, "engine.toml");
-    writeFileSync(this.config, `[node]\nid = "browser-test"\ndata_dir = "${this.folder}/data"\naddresses = ["${SERVER}"]\n`);
+    this.config = join(this.folder, "node.toml");
+    const node = `[node]\nid = "browser-test"\ndata_dir = "${this.folder}/data"\naddresses = ["${SERVER}"]\n`;
+    writeFileSync(this.config, `${node}[metadata]\nendpoint = "127.0.0.1:1"\n`);
   }
 
   async start() {
     this.log = "";
-    this.child = spawn(engine(), ["--config", this.config], { stdio: ["ignore", "pipe", "pipe"] });
+    const [program, ...args] = this.supervised ? [daemon(), "run", "--engine", engine()] : [engine()];
+    this.child = spawn(program, [...args, "--config", this.config], { stdio: ["ignore", "pipe", "pipe"] });
     for (const pipe of [this.child.stdout, this.child.stderr]) pipe.on("data", (text) => (this.log += text));
-    await until("the engine", () => fetch("http://127.0.0.1:5090/readyz").then((r) => r.ok, () => false));
+    await this.ready();
     return this;
   }
 
-  /** SIGKILL. */
-  async kill() {
-    this.child.kill("SIGKILL");
-    await gone(this.child);
+  /** Process id of the engine that serves, or null. */
+  enginePid() {
+    try {
+      return JSON.parse(readFileSync(join(this.folder, "data/engine.json"))).pid;
+    } catch {
+      return null;
+    }
+  }
+
+  /** Waits until an engine serves, and another than `not`. */
+  ready(not) {
+    const serves = () => fetch("http://127.0.0.1:5090/readyz").then((r) => r.ok, () => false);
+    return until("the engine", async () => (await serves()) && this.enginePid() !== (not ?? null));
+  }
+
+  /** SIGKILL for the engine; returns its process id. Under a daemon another one follows by itself. */
+  async killEngine() {
+    const pid = this.enginePid();
+    process.kill(pid, "SIGKILL");
+    if (!this.supervised) await gone(this.child);
+    return pid;
   }
 
   async status(id) {
@@ -53,7 +82,11 @@ export class Node {
   }
 
   async close() {
-    await this.kill();
+    // A killed daemon takes its engine along; no engine may outlive the case if it ever does not.
+    const pid = this.enginePid();
+    this.child.kill("SIGKILL");
+    await gone(this.child);
+    if (this.supervised && pid) await until("the end of the engine", () => !alive(pid));
     rmSync(this.folder, { recursive: true, force: true });
   }
 }

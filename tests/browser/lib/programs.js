@@ -5,8 +5,11 @@ import { join } from "node:path";
 
 export const BROWSERS = { chromium: "/usr/bin/chromium", firefox: "/usr/bin/firefox-esr" };
 
-/** The engine as the Rust tests use it. */
-export function engine() {
+/** A program of ours as the Rust tests use it. */
+function built(name) {
   const target = process.env.CARGO_TARGET_DIR ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "headwater/target");
-  return join(target, "debug/headwater-engine");
+  return join(target, "debug", name);
 }
+
+export const engine = () => built("headwater-engine");
+export const daemon = () => built("headwaterd");

@@ -1,0 +1,199 @@
+//! Enhanced RTMP end to end: H.265, AV1 and Opus under their FourCCs, published by a script with pictures that ffmpeg encoded, and
+//! watched over RTMP and HLS. (ffmpeg 5 and GStreamer 1.22 of Debian 12 cannot publish it themselves.)
+
+use std::collections::{HashMap, HashSet};
+use std::process::Command;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use headwater_tests::decode;
+use headwater_tests::engine::{Engine, Options};
+use headwater_tests::process::Process;
+use headwater_tests::publish::ffmpeg_command;
+use headwater_tests::rtmp::Peer;
+use headwater_tests::temp::Folder;
+use headwater_tests::wait::PATIENCE;
+
+use crate::probe;
+
+/// Two seconds, a key frame a second, as MP4.
+const PICTURES: &str = "-f lavfi -i testsrc2=size=320x180:rate=25:duration=2 -pix_fmt yuv420p";
+const TONE: &str = "-f lavfi -i sine=frequency=440:sample_rate=48000:duration=2";
+const LENGTH_MS: u32 = 2_000;
+
+const H265: &str = "-c:v libx265 -preset ultrafast -x265-params log-level=none:bframes=0:keyint=25:min-keyint=25:scenecut=0";
+const AV1: &str = "-c:v libaom-av1 -usage realtime -cpu-used 8 -lag-in-frames 0 -g 25 -keyint_min 25";
+
+/// A body with its kind and its time.
+#[derive(Debug, Clone)]
+struct Message {
+    audio: bool,
+    ms: u32,
+    body: Bytes,
+}
+
+/// What a publisher sends, and what must be seen.
+struct Recording {
+    /// Sequence headers, pictures before sound.
+    headers: Vec<Message>,
+    messages: Vec<Message>,
+    /// MD5 of every picture, decoded from the file itself.
+    pictures: Vec<String>,
+}
+
+/// Encodes with ffmpeg's `options`, and wraps each packet of its file as Enhanced RTMP v2 has it. `None` without ffmpeg.
+fn record(options: &str, four_cc: &str, sound: bool) -> Option<Recording> {
+    let folder = Folder::new().unwrap();
+    let file = folder.path().join("recording.mp4");
+    let mut command = ffmpeg_command()?;
+    let tone = if sound { format!("{TONE} -c:a libopus -ac 2") } else { String::new() };
+    // Inputs come first.
+    let (input, output) = PICTURES.split_at(PICTURES.find(" -pix_fmt").unwrap());
+    let (tone_input, tone_output) = tone.split_at(tone.find(" -c:a").unwrap_or(0));
+    for part in [input, tone_input, output, options, tone_output] {
+        command.args(part.split_whitespace());
+    }
+    let encoder = Process::start(command.arg("-y").arg(&file)).unwrap();
+    assert!(encoder.exit(2 * PATIENCE).unwrap().success(), "{:?}", encoder.lines());
+    let bytes = Bytes::from(std::fs::read(&file).unwrap());
+    let tag = |first: u8, body: &[u8]| Bytes::from([&[first][..], four_cc.as_bytes(), body].concat());
+    let config = boxed(&bytes, if four_cc == "hvc1" { b"hvcC" } else { b"av1C" });
+    let mut headers = vec![Message { audio: false, ms: 0, body: tag(0x90, &config) }];
+    if sound {
+        // RFC 7845 §5.1: one stream of two channels, 312 samples to be skipped, 48 kHz.
+        let head = [&b"OpusHead"[..], &[1, 2, 0x38, 1, 0x80, 0xbb, 0, 0, 0, 0, 0]].concat();
+        headers.push(Message { audio: true, ms: 0, body: [&b"\x90Opus"[..], &head].concat().into() });
+    }
+    let mut command = Command::new("ffprobe");
+    command.args(["-v", "error", "-show_entries", "packet=stream_index,dts_time,size,pos,flags", "-of", "csv=p=0"]);
+    let packets = command.arg(&file).output().unwrap();
+    let mut messages: Vec<Message> = String::from_utf8(packets.stdout)
+        .unwrap()
+        .lines()
+        .filter_map(|line| {
+            let [stream, seconds, size, position, flags] = *line.split(',').take(5).collect::<Vec<_>>() else {
+                return None;
+            };
+            let (size, position): (usize, usize) = (size.parse().unwrap(), position.parse().unwrap());
+            let data = bytes.slice(position..position + size);
+            let (audio, key) = (stream == "1", flags.starts_with('K'));
+            let body = match (audio, four_cc) {
+                (true, _) => [&b"\x91Opus"[..], &data].concat().into(),
+                // CodedFramesX for H.265, which has no other composition time than 0 here; AV1 has none at all.
+                (false, "hvc1") => tag(if key { 0x93 } else { 0xa3 }, &data),
+                (false, _) => tag(if key { 0x91 } else { 0xa1 }, &data),
+            };
+            let ms = (seconds.parse::<f64>().unwrap().max(0.0) * 1_000.0).round() as u32;
+            Some(Message { audio, ms, body })
+        })
+        .collect();
+    messages.sort_by_key(|m| m.ms);
+    Some(Recording { headers, messages, pictures: decode::pictures(&file).unwrap() })
+}
+
+/// Content of the first box of this type.
+fn boxed(file: &Bytes, kind: &[u8; 4]) -> Bytes {
+    let at = file.windows(4).position(|w| w == kind).unwrap();
+    let size = u32::from_be_bytes(*file[at - 4..].first_chunk().unwrap()) as usize;
+    file.slice(at + 4..at - 4 + size)
+}
+
+/// Publishes a recording again and again, in real time, until dropped.
+struct Publishing {
+    stop: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Publishing {
+    fn start(engine: &Engine, id: &str, recording: &Recording) -> Self {
+        let mut peer = Peer::publisher(engine.rtmp(), id).unwrap();
+        let (headers, messages) = (recording.headers.clone(), recording.messages.clone());
+        let (stop, stopped) = sync_channel(0);
+        let thread = std::thread::spawn(move || {
+            let mut send = |ms: u32, m: &Message| match m.audio {
+                true => peer.send_audio(ms, m.body.clone()).unwrap(),
+                false => peer.send_video(ms, m.body.clone()).unwrap(),
+            };
+            headers.iter().for_each(|m| send(0, m));
+            let start = Instant::now();
+            for pass in 0.. {
+                for message in &messages {
+                    let ms = pass * LENGTH_MS + message.ms;
+                    let due = start + Duration::from_millis(u64::from(ms));
+                    let left = due.saturating_duration_since(Instant::now());
+                    if stopped.recv_timeout(left) != Err(RecvTimeoutError::Timeout) {
+                        return;
+                    }
+                    send(ms, message);
+                }
+            }
+        });
+        Self { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Publishing {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join)
+            && !std::thread::panicking()
+        {
+            panic!("the publisher was cut off");
+        }
+    }
+}
+
+/// Publishes, and checks what comes out: over RTMP the very bytes, over HLS the very pictures.
+fn check(options: &str, four_cc: &str, codec: (&str, &str), sound: bool) {
+    let Some(recording) = record(options, four_cc, sound) else { return };
+    let engine = Engine::start(Options::default()).unwrap();
+    let _publishing = Publishing::start(&engine, "demo", &recording);
+    let status = engine.wait_status("live/demo", "its tracks", |s| {
+        s.video.is_some() && s.audio.is_some() == sound && s.received_bytes > 0
+    });
+    let video = status.unwrap().video.unwrap();
+    assert_eq!((video.codec.as_str(), video.width, video.height), (codec.0, 320, 180));
+    assert!(video.codec_string.as_deref().is_some_and(|s| s.starts_with(four_cc)), "{:?}", video.codec_string);
+
+    let mut player = Peer::player(engine.rtmp(), "demo").unwrap();
+    assert_eq!(player.video().unwrap().1, recording.headers[0].body, "the sequence header");
+    let sent: Vec<&Bytes> = recording.messages.iter().filter(|m| !m.audio).map(|m| &m.body).collect();
+    let places: HashMap<&Bytes, usize> = sent.iter().enumerate().map(|(i, body)| (*body, i)).collect();
+    assert_eq!(places.len(), sent.len(), "two pictures are the same");
+    let first = player.video().unwrap().1;
+    let begin = *places.get(&first).expect("no picture that was sent");
+    assert_eq!(begin % 25, 0, "the player begins at a key frame");
+    for n in 1..60 {
+        assert_eq!(player.video().unwrap().1, sent[(begin + n) % sent.len()], "picture {n} after {begin}");
+    }
+
+    let url = engine.http_url("/live/streams/demo.m3u8");
+    let mut expected = vec![format!("{},video", codec.1)];
+    if sound {
+        expected.insert(0, "opus,audio".to_owned());
+    }
+    expected.sort();
+    assert_eq!(probe::codecs(&url).unwrap(), expected);
+    let mut command = ffmpeg_command().unwrap();
+    command.args(["-i", &url, "-an", "-frames:v", "60", "-fps_mode", "passthrough", "-f", "framemd5", "-"]);
+    let output = command.output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let seen: Vec<_> = text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.rsplit(',').next()).collect();
+    let known: HashSet<&str> = recording.pictures.iter().map(String::as_str).collect();
+    let strange = seen.iter().filter(|hash| !known.contains(hash.trim())).count();
+    assert_eq!((seen.len(), strange), (60, 0), "pictures over HLS, and those that nobody published");
+    assert_eq!(engine.panics(), [""; 0]);
+}
+
+#[test]
+fn h265_as_hvc1_with_opus_comes_out_over_rtmp_and_hls_as_it_went_in() {
+    check(H265, "hvc1", ("H265", "hevc"), true);
+}
+
+#[test]
+fn av1_as_av01_comes_out_over_rtmp_and_hls_as_it_went_in() {
+    check(AV1, "av01", ("AV1", "av1"), false);
+}

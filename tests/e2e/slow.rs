@@ -1,0 +1,173 @@
+//! Peers that read slowly or not at all, that fall silent, or that are gone without a word: the limits are the real ones.
+
+use std::process::Command;
+
+use bytes::Bytes;
+use headwater_tests::engine::{Engine, Options};
+use headwater_tests::process::Process;
+use headwater_tests::publish::{Source, ffmpeg_command};
+use headwater_tests::rtmp::Peer;
+use headwater_tests::tools;
+use headwater_tests::wait::{self, PATIENCE};
+use nix::sys::signal::Signal;
+
+use crate::hostile::beside_a_running_stream;
+
+/// Every so many pictures one is a key frame.
+const GROUP: u32 = 4;
+/// Enough of them fill the buffers of any socket.
+const LARGE: usize = 250_000;
+
+/// An H.264 publisher whose pictures hold nothing but their number.
+struct Numbered {
+    peer: Peer,
+    sent: u32,
+}
+
+impl Numbered {
+    fn start(engine: &Engine, id: &str) -> Self {
+        let mut peer = Peer::publisher(engine.rtmp(), id).unwrap();
+        let sps = [0x67, 66, 0, 31];
+        let record = [&[1, 66, 0, 31, 0xff, 0xe1, 0, 4][..], &sps, &[1, 0, 1, 0x68]].concat();
+        peer.send_video(0, [&[0x17, 0, 0, 0, 0][..], &record].concat().into()).unwrap();
+        Self { peer, sent: 0 }
+    }
+
+    /// Sends the next picture, about `bytes` long, and gives its number.
+    fn send(&mut self, bytes: usize) -> u32 {
+        let number = self.sent;
+        self.sent += 1;
+        let (tag, nal) = if number % GROUP == 0 { (0x17, 0x65) } else { (0x27, 0x41) };
+        let unit = [&[nal][..], &number.to_be_bytes(), &vec![0xaa; bytes]].concat();
+        let body = [&[tag, 1, 0, 0, 0][..], &(unit.len() as u32).to_be_bytes(), &unit].concat();
+        self.peer.send_video(number * 40, Bytes::from(body)).unwrap();
+        number
+    }
+}
+
+/// The number of the next picture; decoder configurations are passed over.
+fn next(player: &mut Peer) -> u32 {
+    loop {
+        let (_, body) = player.video().unwrap();
+        if body[1] == 1 {
+            return u32::from_be_bytes(*body[10..].first_chunk().unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_player_that_never_reads_is_closed_and_the_one_beside_it_gets_every_picture() {
+    let engine = Engine::start(Options::default()).unwrap();
+    let mut publisher = Numbered::start(&engine, "demo");
+    publisher.send(LARGE);
+    let stuck = Peer::narrow_player(engine.rtmp(), "demo").unwrap();
+    let mut viewer = Peer::player(engine.rtmp(), "demo").unwrap();
+    assert_eq!(next(&mut viewer), 0);
+    for _ in 0..80 {
+        let sent = publisher.send(LARGE);
+        assert_eq!(next(&mut viewer), sent, "20 MB in, the viewer beside it lost a picture");
+    }
+    wait::until("the stuck player to be given up", || {
+        let sent = publisher.send(10);
+        assert_eq!(next(&mut viewer), sent, "the viewer beside it lost a picture");
+        engine.process().lines().iter().any(|l| l.contains("the peer did not read for 10 s")).then_some(())
+    })
+    .unwrap();
+    engine.wait_status("live/demo", "one player left", |s| s.viewers.rtmp == 1).unwrap();
+    stuck.hung_up().unwrap();
+    assert_eq!(engine.panics(), [""; 0]);
+}
+
+#[test]
+fn a_slow_player_goes_on_at_key_frames_and_the_one_beside_it_gets_every_picture() {
+    let engine = Engine::start(Options::default()).unwrap();
+    let mut publisher = Numbered::start(&engine, "demo");
+    publisher.send(LARGE);
+    let mut slow = Peer::narrow_player(engine.rtmp(), "demo").unwrap();
+    let mut viewer = Peer::player(engine.rtmp(), "demo").unwrap();
+    assert_eq!((next(&mut slow), next(&mut viewer)), (0, 0));
+    let (mut last, mut gaps) = (0, 0);
+    // One picture read for eight that are sent, then all that is left.
+    for n in 1..=480 {
+        let sent = publisher.send(LARGE / 2);
+        assert_eq!(next(&mut viewer), sent, "the viewer beside it lost a picture");
+        if n % 8 == 0 {
+            gaps += follow(&mut slow, &mut last);
+        }
+    }
+    while last < 480 {
+        gaps += follow(&mut slow, &mut last);
+    }
+    assert!(gaps >= 1, "nothing was lost: the test sends too little");
+    assert_eq!(engine.status("live/demo").unwrap().unwrap().viewers.rtmp, 2, "a slow player may stay");
+}
+
+/// Reads one picture: the next one, or a later key frame. 1 if pictures are missing before it.
+fn follow(player: &mut Peer, last: &mut u32) -> u32 {
+    let number = next(player);
+    let gap = number != *last + 1;
+    assert!(!gap || (number > *last && number % GROUP == 0), "goes on at {number} after {last}: no key frame");
+    *last = number;
+    u32::from(gap)
+}
+
+#[test]
+fn a_silent_publisher_is_given_up_and_its_name_is_free_again() {
+    beside_a_running_stream(|engine| {
+        let mut publisher = Numbered::start(engine, "silent");
+        publisher.send(10);
+        let refusal = Peer::publisher(engine.rtmp(), "silent").unwrap_err();
+        assert!(format!("{refusal:#}").contains("NetStream.Publish.BadName"), "{refusal:#}");
+        engine.process().line("the publisher was silent for 10 s").unwrap();
+        engine.wait_gone("live/silent").unwrap();
+        publisher.peer.hung_up().unwrap();
+        Numbered::start(engine, "silent").send(10);
+        engine.wait_status("live/silent", "a new publisher", |s| s.video.is_some()).unwrap();
+    });
+}
+
+/// What runs a program as root of a network namespace of its own, where loopback is up.
+const NAMESPACE: &[&str] =
+    &["unshare", "--user", "--map-root-user", "--net", "--", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"];
+
+#[test]
+fn a_publisher_that_is_gone_without_a_word_is_given_up_and_its_name_is_free_again() {
+    let can = Command::new(NAMESPACE[0]).args(&NAMESPACE[1..]).arg("true").output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        return tools::missing("no network namespace can be made here");
+    }
+    let (Some(_), Some(_)) = (tools::find("ffmpeg"), tools::find("nft")) else { return };
+    let inside = NAMESPACE.iter().map(|s| (*s).to_owned()).collect();
+    let engine = Engine::start(Options { inside, ..Options::default() }).unwrap();
+    let pid = engine.process().pid().to_string();
+    let enter = || {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &pid, "--user", "--net", "--preserve-credentials", "--"]);
+        command
+    };
+    let nft = |rules: &str| assert!(enter().args(["nft", rules]).status().unwrap().success(), "nft {rules}");
+    let publish = || {
+        let ffmpeg = ffmpeg_command().unwrap();
+        let mut command = enter();
+        command.arg(ffmpeg.get_program()).args(ffmpeg.get_args()).args(Source::default().arguments());
+        command.args(["-f", "flv", &engine.rtmp_url("live/demo")]);
+        Process::start(&mut command).unwrap()
+    };
+    let first = publish();
+    engine.process().line("track announced").unwrap();
+    // The cable is cut, and the machine behind it is switched off.
+    let port = engine.rtmp().port();
+    nft(&format!(
+        "add table inet walls; add chain inet walls in {{ type filter hook input priority 0; }}; \
+         add rule inet walls in tcp dport {port} drop; add rule inet walls in tcp sport {port} drop"
+    ));
+    first.signal(Signal::SIGKILL);
+    first.exit(PATIENCE).unwrap();
+    let closed = engine.process().line("rtmp connection closed").unwrap();
+    assert!(closed.contains("the publisher was silent for 10 s"), "{closed}");
+    nft("delete table inet walls");
+    let before = engine.process().lines().len();
+    let _second = publish();
+    engine.process().nth_line(before, "publish accepted").unwrap();
+    assert_eq!(engine.panics(), [""; 0]);
+}
