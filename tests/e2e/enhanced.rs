@@ -23,7 +23,8 @@ const PICTURES: &str = "-f lavfi -i testsrc2=size=320x180:rate=25:duration=2 -pi
 const TONE: &str = "-f lavfi -i sine=frequency=440:sample_rate=48000:duration=2";
 const LENGTH_MS: u32 = 2_000;
 
-const H265: &str = "-c:v libx265 -preset ultrafast -x265-params log-level=none:bframes=0:keyint=25:min-keyint=25:scenecut=0";
+const H265: &str =
+    "-c:v libx265 -preset ultrafast -x265-params log-level=none:bframes=0:keyint=25:min-keyint=25:scenecut=0";
 const AV1: &str = "-c:v libaom-av1 -usage realtime -cpu-used 8 -lag-in-frames 0 -g 25 -keyint_min 25";
 
 /// A body with its kind and its time.

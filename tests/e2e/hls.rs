@@ -105,7 +105,10 @@ fn the_hinted_part_is_answered_when_it_is_whole_with_the_bytes_that_are_listed_l
             assert_eq!(hinted.status, 200, "{hint}: {}", hinted.text());
             assert!(hinted.body.len() > 100 && hinted.body[4..8] == *b"moof", "{hint} is no part");
             let after = engine.get(path).unwrap().text();
-            assert!(addresses(&after, "#EXT-X-PART:").contains(hint), "{hint} was answered before it was whole: {after}");
+            assert!(
+                addresses(&after, "#EXT-X-PART:").contains(hint),
+                "{hint} was answered before it was whole: {after}"
+            );
             let again = engine.get(&resolve(path, hint)).unwrap();
             assert_eq!((again.status, again.body == hinted.body), (200, true), "{hint} has other bytes later");
             early += usize::from(before != after);

@@ -37,7 +37,7 @@ impl Numbered {
     fn send(&mut self, bytes: usize) -> u32 {
         let number = self.sent;
         self.sent += 1;
-        let (tag, nal) = if number % GROUP == 0 { (0x17, 0x65) } else { (0x27, 0x41) };
+        let (tag, nal) = if number.is_multiple_of(GROUP) { (0x17, 0x65) } else { (0x27, 0x41) };
         let unit = [&[nal][..], &number.to_be_bytes(), &vec![0xaa; bytes]].concat();
         let body = [&[tag, 1, 0, 0, 0][..], &(unit.len() as u32).to_be_bytes(), &unit].concat();
         self.peer.send_video(number * 40, Bytes::from(body)).unwrap();
@@ -106,7 +106,7 @@ fn a_slow_player_goes_on_at_key_frames_and_the_one_beside_it_gets_every_picture(
 fn follow(player: &mut Peer, last: &mut u32) -> u32 {
     let number = next(player);
     let gap = number != *last + 1;
-    assert!(!gap || (number > *last && number % GROUP == 0), "goes on at {number} after {last}: no key frame");
+    assert!(!gap || (number > *last && number.is_multiple_of(GROUP)), "goes on at {number} after {last}: no key frame");
     *last = number;
     u32::from(gap)
 }
@@ -121,7 +121,8 @@ fn a_silent_publisher_is_given_up_and_its_name_is_free_again() {
         engine.process().line("the publisher was silent for 10 s").unwrap();
         engine.wait_gone("live/silent").unwrap();
         publisher.peer.hung_up().unwrap();
-        Numbered::start(engine, "silent").send(10);
+        let mut again = Numbered::start(engine, "silent");
+        again.send(10);
         engine.wait_status("live/silent", "a new publisher", |s| s.video.is_some()).unwrap();
     });
 }
@@ -154,7 +155,7 @@ fn a_publisher_that_is_gone_without_a_word_is_given_up_and_its_name_is_free_agai
         Process::start(&mut command).unwrap()
     };
     let first = publish();
-    engine.process().line("track announced").unwrap();
+    engine.process().line("track announced stream=live/demo").unwrap();
     // The cable is cut, and the machine behind it is switched off.
     let port = engine.rtmp().port();
     nft(&format!(

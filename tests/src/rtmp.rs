@@ -146,7 +146,9 @@ impl Peer {
                 match &event {
                     event_wanted if wanted(event_wanted) => return Ok(event),
                     ClientSessionEvent::ConnectionRequestRejected { description } => bail!("refused: {description}"),
-                    ClientSessionEvent::UnhandleableOnStatusCode { code } => bail!("refused: {code}"),
+                    ClientSessionEvent::UnhandleableOnStatusCode { code } if !NEWS.contains(&code.as_str()) => {
+                        bail!("refused: {code}");
+                    }
                     _ => {}
                 }
             }
@@ -168,3 +170,6 @@ impl Peer {
         Ok(())
     }
 }
+
+/// Codes of `onStatus` that `rml_rtmp` does not know and that refuse nothing.
+const NEWS: [&str; 2] = ["NetStream.Play.Reset", "NetStream.Data.Start"];
