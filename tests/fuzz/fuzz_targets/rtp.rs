@@ -20,7 +20,14 @@ fn payloads(frame: &PacketisedFrame) -> Vec<&[u8]> {
     assert!(all.iter().all(|p| !p.is_empty() && p.len() <= PAYLOAD_BUDGET_BYTES));
     assert_eq!(all.iter().map(|p| p.len()).sum::<usize>(), frame.payload_bytes());
     assert!(frame.payload(frame.len()).is_none());
-    all
+    let without_padding = |(i, payload)| {
+        let payload: &[u8] = payload;
+        let padding = frame.padding(i);
+        // RFC 3550 §5.1: its last byte says how many there are, and something is left.
+        assert!(padding == 0 || (payload.last() == Some(&padding) && payload.len() > usize::from(padding)));
+        &payload[..payload.len() - usize::from(padding)]
+    };
+    (0..).zip(all).map(without_padding).collect()
 }
 
 /// RFC 6184 §5.6 to §5.8, as a receiver reads it.
