@@ -70,7 +70,8 @@ pub(crate) async fn run(setup: &Setup, protocol: Protocol, subject: Subject, cou
 async fn on_server(setup: &Setup, protocol: Protocol, server: &Server, count: usize, round: u32) -> Result<Case> {
     let app = app(server.kind, protocol);
     let source = Arc::clone(&setup.source);
-    let mut publishers = Publishers::start(server.publish, app, vec![KEY.to_owned()], source).await?;
+    let marks_every = if protocol == Protocol::Whep { WHEP_MARKS_EVERY } else { 1 };
+    let mut publishers = Publishers::start(server.publish, app, vec![KEY.to_owned()], source, marks_every).await?;
     if matches!(protocol, Protocol::Hls | Protocol::Llhls) {
         wait_for_segments(server, app, protocol).await?;
     }
@@ -235,5 +236,7 @@ pub(crate) fn app(kind: Kind, protocol: Protocol) -> &'static str {
 pub(crate) const KEY: &str = "load";
 /// Viewers that read marks inside WHEP packets and HLS segments; RTMP players all do.
 const SAMPLES: usize = 5;
+/// A mark is a packet of its own there, which cameras and encoders do not send; gaps in sequence numbers tell of losses.
+const WHEP_MARKS_EVERY: u32 = 10;
 const JOIN_DISTANCE: Duration = Duration::from_millis(3);
 pub(crate) const JOIN_WITHIN: Duration = Duration::from_secs(30);

@@ -20,7 +20,7 @@ pub(crate) async fn run(setup: &Setup, subject: Subject, count: usize, round: u3
     let server = Server::start(kind, &setup.engine, setup.attach).await?;
     let rss_before = server.processes.rss_kb()?;
     let keys = (0..count).map(|n| format!("load-{n}")).collect();
-    let mut publishers = Publishers::start(server.publish, "live", keys, Arc::clone(&setup.source)).await?;
+    let mut publishers = Publishers::start(server.publish, "live", keys, Arc::clone(&setup.source), 1).await?;
     tokio::time::sleep(SETTLE).await;
     let window = watch(&server.processes, &Tally::default(), setup.window).await?;
     publishers.check()?;

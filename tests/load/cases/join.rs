@@ -26,7 +26,7 @@ pub(crate) async fn run(setup: &Setup, protocol: Protocol, subject: Subject, cou
     let Subject::Server(kind) = subject else { bail!("joining has no floor") };
     let server = Server::start(kind, &setup.engine, setup.attach).await?;
     let source = Arc::clone(&setup.source);
-    let _publishers = Publishers::start(server.publish, "live", vec![KEY.to_owned()], source).await?;
+    let _publishers = Publishers::start(server.publish, "live", vec![KEY.to_owned()], source, 1).await?;
     let identity = Arc::new(Identity::new()?);
     let whep = |tally: &Arc<Tally>| Viewer {
         server: server.http,
@@ -79,7 +79,7 @@ pub(crate) async fn cold(
     let Subject::Server(kind) = subject else { bail!("joining has no floor") };
     let server = Server::start(kind, &setup.engine, setup.attach).await?;
     let keys: Vec<_> = (0..count).map(|n| format!("{KEY}{n}")).collect();
-    let _publishers = Publishers::start(server.publish, "live", keys.clone(), Arc::clone(&setup.source)).await?;
+    let _publishers = Publishers::start(server.publish, "live", keys.clone(), Arc::clone(&setup.source), 1).await?;
     tokio::time::sleep(SETTLE).await;
     let identity = Arc::new(Identity::new()?);
     let tally = Arc::new(Tally::default());

@@ -1,4 +1,4 @@
-//! Publishes the source in real time, for ever, with a mark in every picture.
+//! Publishes the source in real time, for ever, with marks in its pictures.
 //!
 //! One task per publisher; one write per picture or AAC frame, as encoders do. The tasks run in a thread of their own
 //! so that viewers in the same process do not delay them.
@@ -26,11 +26,18 @@ pub(crate) struct Publishers {
 }
 
 impl Publishers {
-    /// Starts publishing `app/key` for each of `keys`; returns once the server has accepted all of them.
+    /// Starts publishing `app/key` for each of `keys`, one picture of `marks_every` with a mark; returns once the server has
+    /// accepted all of them.
     ///
     /// # Errors
     /// The server refused one.
-    pub(crate) async fn start(server: SocketAddr, app: &str, keys: Vec<String>, source: Arc<Source>) -> Result<Self> {
+    pub(crate) async fn start(
+        server: SocketAddr,
+        app: &str,
+        keys: Vec<String>,
+        source: Arc<Source>,
+        marks_every: u32,
+    ) -> Result<Self> {
         let stop = CancellationToken::new();
         let (fail, failed) = mpsc::channel(keys.len().max(1));
         let (accept, accepted) = oneshot::channel();
@@ -49,7 +56,7 @@ impl Publishers {
                     };
                     let (source, fail) = (Arc::clone(&source), fail.clone());
                     tasks.spawn(async move {
-                        if let Err(e) = send(session, &source).await {
+                        if let Err(e) = send(session, &source, marks_every).await {
                             let _ = fail.try_send(e.context(format!("publisher {key} ended")));
                         }
                     });
@@ -79,7 +86,7 @@ impl Drop for Publishers {
 }
 
 /// Sends pass after pass until it fails.
-async fn send(mut session: Session, source: &Source) -> Result<()> {
+async fn send(mut session: Session, source: &Source, marks_every: u32) -> Result<()> {
     let mut chunks = Chunks::default();
     for header in &source.headers {
         chunks.write(header, 0, None);
@@ -101,7 +108,7 @@ async fn send(mut session: Session, source: &Source) -> Result<()> {
                 }
             }
             chunks.out.clear();
-            let mark = item.video.then(|| Mark::now(picture));
+            let mark = (item.video && picture.is_multiple_of(marks_every)).then(|| Mark::now(picture));
             picture += u32::from(item.video);
             chunks.write(item, at_ms, mark);
             session.socket.write_all(&chunks.out).await.context("the server closed the connection")?;

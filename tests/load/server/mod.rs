@@ -56,13 +56,13 @@ pub(crate) struct Server {
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Attach {
     /// Measure this running engine instead of starting one: its process id (needs --rtmp and --http, too).
-    #[arg(long, requires_all = ["rtmp", "http"])]
+    #[arg(long, global = true, requires_all = ["rtmp", "http"])]
     pid: Option<i32>,
     /// RTMP address of the running engine.
-    #[arg(long, requires = "pid")]
+    #[arg(long, global = true, requires = "pid")]
     rtmp: Option<SocketAddr>,
     /// HTTP address of the running engine.
-    #[arg(long, requires = "pid")]
+    #[arg(long, global = true, requires = "pid")]
     http: Option<SocketAddr>,
 }
 
