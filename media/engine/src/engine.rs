@@ -25,6 +25,7 @@ use crate::gateway::hls::Hls;
 use crate::gateway::relay::{self, Locate, SecretFileError};
 use crate::gateway::{rtmp, webrtc};
 use crate::hub::{Hub, Limits, Owners};
+use crate::lanes::Lanes;
 use crate::listen::ListenError;
 use crate::load::Meter;
 use crate::standing::Told;
@@ -168,7 +169,7 @@ impl Engine {
         };
         // Health answers to the very end, so that a drain can be watched; the process ends it.
         let watched = CancellationToken::new();
-        watching.spawn(health.run(answers.router().merge(greets.router()), watched.clone(), deadline));
+        watching.spawn(health.run(answers.router().merge(greets.router()), Lanes::here(), watched.clone(), deadline));
         watching.spawn(meter.clone().run(told, watched));
         if let Some(epoch) = config.node.boot_epoch.filter(|_| matches!(registry, Store::Embedded(_))) {
             let life = Life { node: config.node.id.clone(), epoch: BootEpoch(epoch) };
@@ -183,7 +184,11 @@ impl Engine {
                 tasks.spawn(cluster.run(farewell.feeding.clone()));
             }
         }
-        tasks.spawn(rtmp.run(hub.clone(), apps.clone(), door.clone(), farewell.feeding.clone()));
+        let lanes = Lanes::start().unwrap_or_else(|err| {
+            log::warn!(err:%; "could not start a thread per processor; connections run where they are accepted");
+            Lanes::here()
+        });
+        tasks.spawn(rtmp.run(hub.clone(), apps.clone(), door.clone(), lanes.clone(), farewell.feeding.clone()));
         let (closing, ending) = (farewell.closing.clone(), farewell.run(hub.clone(), deadline));
         tasks.spawn(ending);
         let router = http::router(http::State::new(http::Parts {
@@ -198,7 +203,7 @@ impl Engine {
             door,
             others,
         }));
-        tasks.spawn(http.run(router, closing.clone(), deadline));
+        tasks.spawn(http.run(router, lanes, closing.clone(), deadline));
         let webrtc = webrtc.run(closing);
         tasks.spawn(async move {
             if let Err(e) = webrtc.await {

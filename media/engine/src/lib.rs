@@ -13,6 +13,7 @@ pub mod farewell;
 pub mod gateway;
 pub mod http;
 pub mod hub;
+pub mod lanes;
 pub mod listen;
 pub mod load;
 pub mod logging;

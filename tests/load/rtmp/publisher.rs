@@ -93,7 +93,7 @@ async fn send(mut session: Session, source: &Source, marks_every: u32) -> Result
     }
     session.socket.write_all(&chunks.out).await?;
     let start = Instant::now();
-    let mut picture = 0;
+    let mut picture = 0_u32;
     for pass in 0.. {
         for item in &source.items {
             let at_ms = pass * PASS_MS + item.at_ms;

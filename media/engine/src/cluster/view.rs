@@ -12,6 +12,8 @@ use headwater_api::node::NodeRecord;
 use headwater_api::stream::StreamRecord;
 use headwater_registry::{Registry, RegistryError};
 use tokio::sync::watch;
+
+use crate::lanes::spawn_shared;
 use tokio::time::Instant;
 
 /// Looks at the cluster; clones share what they have seen.
@@ -122,7 +124,7 @@ impl<R: Registry + std::fmt::Debug + 'static> View<R> {
             return;
         }
         let this = self.clone();
-        tokio::spawn(async move {
+        spawn_shared(async move {
             let asking = async { tokio::try_join!(this.0.registry.nodes(), this.0.registry.streams()) };
             let answer = tokio::time::timeout(ASK, asking).await.unwrap_or_else(|_| Err(late("list the cluster")));
             {

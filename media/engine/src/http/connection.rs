@@ -22,6 +22,7 @@ use tower::Service as _;
 
 use super::metrics::Metrics;
 use super::patience::{HEAD, Patient, Phase};
+use crate::lanes::Lanes;
 
 /// Bytes of a request head at most; longer ones get 431.
 const MAX_HEAD_BYTES: usize = 16 << 10;
@@ -45,17 +46,24 @@ pub(super) struct Connections {
     permits: Arc<Semaphore>,
     metrics: Metrics,
     tasks: TaskTracker,
+    lanes: Lanes,
     drain: CancellationToken,
     protocol: Arc<http1::Builder>,
 }
 
 impl Connections {
-    pub(super) fn new(router: Router, max_connections: usize, metrics: Metrics, drain: CancellationToken) -> Self {
+    pub(super) fn new(
+        router: Router,
+        max_connections: usize,
+        metrics: Metrics,
+        lanes: Lanes,
+        drain: CancellationToken,
+    ) -> Self {
         let mut protocol = http1::Builder::new();
         // The waits are bounded by `Patient`, which costs no timer per request.
         protocol.header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEADERS);
         let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        Self { router, permits, metrics, tasks: TaskTracker::new(), drain, protocol: Arc::new(protocol) }
+        Self { router, permits, metrics, tasks: TaskTracker::new(), lanes, drain, protocol: Arc::new(protocol) }
     }
 
     /// Accepts until drained.
@@ -92,7 +100,7 @@ impl Connections {
         // An answer must not wait for the acknowledgement of the one before it.
         let _ = stream.set_nodelay(true);
         let this = self.clone();
-        self.tasks.spawn(async move {
+        self.lanes.spawn(&self.tasks, stream, move |stream| async move {
             match tls {
                 None => this.serve(stream, peer, false, permit).await,
                 Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {

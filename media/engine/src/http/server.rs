@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::Connections;
 use super::metrics::Metrics;
+use crate::lanes::Lanes;
 use crate::listen::{ListenError, listen};
 
 /// Open listeners that do not serve yet; see [`Server::run`].
@@ -71,8 +72,8 @@ impl Server {
     }
 
     /// Serves until `drain` is cancelled, then lets running answers finish for `deadline` at most.
-    pub async fn run(self, router: Router, drain: CancellationToken, deadline: Duration) {
-        let connections = Connections::new(router, self.max_connections, self.metrics, drain);
+    pub async fn run(self, router: Router, lanes: Lanes, drain: CancellationToken, deadline: Duration) {
+        let connections = Connections::new(router, self.max_connections, self.metrics, lanes, drain);
         let tls = async {
             if let Some(tls) = self.tls {
                 connections.accept(tls.listener, Some(tls.acceptor)).await;

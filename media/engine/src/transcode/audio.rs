@@ -13,6 +13,7 @@ use super::aac::Decoder;
 use super::opus::{Encoder, RATE_HZ};
 use super::resample::Resampler;
 use crate::hub::{Producer, Stream, TranscodeError, Transcoder};
+use crate::lanes::spawn_shared;
 
 /// The transcoder of an engine: AAC-LC to Opus.
 #[derive(Debug, Default)]
@@ -32,7 +33,7 @@ impl Transcoder for Audio {
         })?;
         out.announce(&chain.opus);
         let mut consumer = source.consumer();
-        tokio::spawn(async move {
+        spawn_shared(async move {
             log::debug!(stream = consumer.stream().name().as_str(); "audio transcoder opened");
             let mut unwatched = std::pin::pin!(tokio::time::sleep(PATIENCE));
             loop {

@@ -16,6 +16,7 @@ use super::feed::Feed;
 use super::metrics::Metrics;
 use super::snapshot::{Form, Snapshot};
 use crate::hub::{Hub, Stream};
+use crate::lanes::spawn_shared;
 
 /// The HLS gateway; clones share it.
 #[derive(Debug, Clone)]
@@ -169,7 +170,7 @@ impl Hls {
         let feed = Arc::new(Feed::new(&stream, settings));
         feeds.insert(name.clone(), Arc::clone(&feed));
         drop(feeds);
-        tokio::spawn(self.clone().serve(stream, Arc::clone(&feed)));
+        spawn_shared(self.clone().serve(stream, Arc::clone(&feed)));
         Some(feed)
     }
 

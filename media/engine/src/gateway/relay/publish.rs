@@ -27,6 +27,7 @@ use super::locate::Locate;
 use super::metrics::Metrics;
 use super::upstreams::Upstreams;
 use crate::hub::{Elsewhere, Fetching, Hub, Stream};
+use crate::lanes::spawn_shared;
 
 /// How patient an edge is.
 #[derive(Debug, Clone, Copy)]
@@ -150,7 +151,7 @@ impl Inner {
             name: name.clone(),
             state: sender,
         };
-        tokio::spawn(pull.run());
+        spawn_shared(pull.run());
         receiver
     }
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::link::Link;
 use super::ring::{Packer, Packet, Ring};
 use crate::hub::{Consumer, Item, Next, Stream};
+use crate::lanes::spawn_shared;
 
 /// All players of one stream.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl Fanout {
         }
         packer.flush(&mut ring);
         let fanout = Arc::new(Self { ring: Mutex::new(ring), groups: Mutex::default() });
-        tokio::spawn(pack(Arc::downgrade(&fanout), consumer, packer));
+        spawn_shared(pack(Arc::downgrade(&fanout), consumer, packer));
         fanout
     }
 
@@ -65,7 +66,7 @@ impl Fanout {
                 let group = Arc::new(Group::default());
                 groups.push(Arc::clone(&group));
                 let from = self.ring().end();
-                tokio::spawn(tokio::task::unconstrained(write(Arc::downgrade(self), Arc::clone(&group), from)));
+                spawn_shared(tokio::task::unconstrained(write(Arc::downgrade(self), Arc::clone(&group), from)));
                 group
             }
         };

@@ -20,6 +20,7 @@ use super::play::Fanouts;
 use crate::admission::Admission;
 use crate::apps::Apps;
 use crate::hub::Hub;
+use crate::lanes::Lanes;
 use crate::listen::{ListenError, listen};
 
 /// The listeners, open but not served yet.
@@ -80,13 +81,14 @@ impl Server {
     }
 
     /// Serves until `drain` is cancelled: then nobody is let in, everybody is told, and it returns once all are gone.
-    pub async fn run(self, hub: Hub, apps: Apps, admission: Admission, drain: CancellationToken) {
+    pub async fn run(self, hub: Hub, apps: Apps, admission: Admission, lanes: Lanes, drain: CancellationToken) {
         let Self { plain, tls, max_connections, metrics, loopback } = self;
         let shared = Arc::new(Shared { hub, apps, fanouts: Fanouts::default(), metrics, loopback, admission });
         let door = Door {
             shared,
             places: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
             tasks: TaskTracker::new(),
+            lanes,
             drain,
         };
         let (tls_listener, acceptor) = tls.map(|((listener, _), config)| (listener, TlsAcceptor::from(config))).unzip();
@@ -100,6 +102,7 @@ struct Door {
     shared: Arc<Shared>,
     places: Arc<Semaphore>,
     tasks: TaskTracker,
+    lanes: Lanes,
     drain: CancellationToken,
 }
 
@@ -136,27 +139,20 @@ impl Door {
         let _ = socket.set_nodelay(true);
         let shared = Arc::clone(&self.shared);
         let drain = self.drain.clone();
-        match tls {
-            None => {
-                self.tasks.spawn(async move {
-                    Connection::new(shared, Io::Plain(socket), peer).run(drain).await;
-                    drop(place);
-                });
-            }
-            Some(acceptor) => {
-                let handshake = tokio::time::timeout(TLS_HANDSHAKE, acceptor.accept(socket));
-                self.tasks.spawn(async move {
-                    match handshake.await {
-                        Ok(Ok(stream)) => {
-                            Box::pin(Connection::new(shared, Io::Tls(Box::new(stream)), peer).run(drain)).await;
-                        }
-                        Ok(Err(e)) => log::debug!(peer:%, err:% = Chain(&e); "no tls handshake"),
-                        Err(_) => log::debug!(peer:%; "no tls handshake in time"),
+        let tls = tls.cloned();
+        self.lanes.spawn(&self.tasks, socket, move |socket| async move {
+            match tls {
+                None => Connection::new(shared, Io::Plain(socket), peer).run(drain).await,
+                Some(tls) => match tokio::time::timeout(TLS_HANDSHAKE, tls.accept(socket)).await {
+                    Ok(Ok(stream)) => {
+                        Box::pin(Connection::new(shared, Io::Tls(Box::new(stream)), peer).run(drain)).await;
                     }
-                    drop(place);
-                });
+                    Ok(Err(e)) => log::debug!(peer:%, err:% = Chain(&e); "no tls handshake"),
+                    Err(_) => log::debug!(peer:%; "no tls handshake in time"),
+                },
             }
-        }
+            drop(place);
+        });
     }
 }
 

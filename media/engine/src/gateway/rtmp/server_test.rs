@@ -18,6 +18,7 @@ use super::client_test::Client;
 use crate::admission::Admission;
 use crate::apps::Apps;
 use crate::hub::{Hub, Limits};
+use crate::lanes::Lanes;
 
 struct Running {
     address: SocketAddr,
@@ -40,7 +41,8 @@ fn serve(max_connections: usize, tls: Option<Arc<rustls::ServerConfig>>) -> Runn
     let meter = crate::load::Meter::new(&config);
     let nobody = crate::standing::Told::by_nobody();
     let door = Admission::new(&config.limits, &meter, &hub, &nobody, &leaving);
-    let task = tokio::spawn(server.run(hub.clone(), Apps::new(["live".to_owned()]), door, drain.clone()));
+    let task =
+        tokio::spawn(server.run(hub.clone(), Apps::new(["live".to_owned()]), door, Lanes::here(), drain.clone()));
     Running { address, tls_address, hub, leaving, drain, task }
 }
 

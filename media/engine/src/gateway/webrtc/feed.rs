@@ -11,6 +11,7 @@ use headwater_wire::{Codec, Frame, MediaKind, MediaTime};
 
 use super::mailbox::{Listener, Mailbox};
 use crate::hub::{Consumer, Stream};
+use crate::lanes::spawn_shared;
 
 /// Why a feed is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +96,7 @@ impl Feed {
             stream: Arc::clone(stream),
             shared: Mutex::new(Shared { ring, anchor: None, ended: None, listeners: Vec::new() }),
         });
-        tokio::spawn(read(Arc::downgrade(&feed), stream.consumer(), Packetiser::new(kind)));
+        spawn_shared(read(Arc::downgrade(&feed), stream.consumer(), Packetiser::new(kind)));
         feed
     }
 
