@@ -243,7 +243,7 @@ impl Connection {
         self.link.lock().push(reply);
         if let Progress::Done(rest) = progress {
             self.handshake = None;
-            log::info!(peer:% = self.peer; "rtmp handshake done");
+            log::debug!(peer:% = self.peer; "rtmp handshake done");
             self.on_chunks(&rest)?;
         }
         Ok(())
@@ -338,7 +338,7 @@ impl Connection {
         match result {
             Ok(producer) => {
                 self.session.accept();
-                let publisher = Box::new(Publisher::new(producer));
+                let publisher = Box::new(Publisher::new(producer, self.level()));
                 log::log!(self.level(), stream = publisher.name(), peer:% = self.peer, protocol = "rtmp"; "publish accepted");
                 self.role = Role::Publishing(publisher);
             }

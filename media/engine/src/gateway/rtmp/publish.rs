@@ -13,6 +13,8 @@ use crate::hub::Producer;
 #[derive(Debug)]
 pub(super) struct Publisher {
     producer: Producer,
+    /// Of what is news: that its tracks are known.
+    level: log::Level,
     ingest: Ingest,
     frames: u64,
     told_b_frames: bool,
@@ -20,8 +22,8 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(producer: Producer) -> Self {
-        Self { producer, ingest: Ingest::default(), frames: 0, told_b_frames: false, told_unusable: [false; 2] }
+    pub(super) fn new(producer: Producer, level: log::Level) -> Self {
+        Self { producer, level, ingest: Ingest::default(), frames: 0, told_b_frames: false, told_unusable: [false; 2] }
     }
 
     /// `app/stream_id`.
@@ -46,8 +48,8 @@ impl Publisher {
             Ok(Some(Media::Track(track))) => {
                 self.producer.announce(&track);
                 let about = track.video.unwrap_or_default();
-                log::info!(
-                    stream = self.name(), codec = track.codec.name(), profile = track.codec_string.as_deref(),
+                log::log!(
+                    self.level, stream = self.name(), codec = track.codec.name(), profile = track.codec_string.as_deref(),
                     width = about.width, height = about.height;
                     "track announced"
                 );
