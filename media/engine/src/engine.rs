@@ -191,7 +191,7 @@ impl Engine {
         tasks.spawn(rtmp.run(hub.clone(), apps.clone(), door.clone(), lanes.clone(), farewell.feeding.clone()));
         let (closing, ending) = (farewell.closing.clone(), farewell.run(hub.clone(), deadline));
         tasks.spawn(ending);
-        let router = http::router(http::State::new(http::Parts {
+        let site = http::Site::of(http::State::new(http::Parts {
             hub,
             apps,
             accounts,
@@ -203,7 +203,7 @@ impl Engine {
             door,
             others,
         }));
-        tasks.spawn(http.run(router, lanes, closing.clone(), deadline));
+        tasks.spawn(http.run(site, lanes, closing.clone(), deadline));
         let webrtc = webrtc.run(closing);
         tasks.spawn(async move {
             if let Err(e) = webrtc.await {

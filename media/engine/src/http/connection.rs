@@ -7,8 +7,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -18,10 +16,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::Service as _;
 
 use super::metrics::Metrics;
 use super::patience::{HEAD, Patient, Phase};
+use super::site::Site;
+use super::uncopied::Uncopied;
 use crate::lanes::Lanes;
 
 /// Bytes of a request head at most; longer ones get 431.
@@ -42,7 +41,7 @@ pub(super) struct Encrypted;
 /// What all connections of one server share.
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
-    router: Router,
+    site: Site,
     permits: Arc<Semaphore>,
     metrics: Metrics,
     tasks: TaskTracker,
@@ -53,7 +52,7 @@ pub(super) struct Connections {
 
 impl Connections {
     pub(super) fn new(
-        router: Router,
+        site: Site,
         max_connections: usize,
         metrics: Metrics,
         lanes: Lanes,
@@ -63,7 +62,7 @@ impl Connections {
         // The waits are bounded by `Patient`, which costs no timer per request.
         protocol.header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEADERS);
         let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        Self { router, permits, metrics, tasks: TaskTracker::new(), lanes, drain, protocol: Arc::new(protocol) }
+        Self { site, permits, metrics, tasks: TaskTracker::new(), lanes, drain, protocol: Arc::new(protocol) }
     }
 
     /// Accepts until drained.
@@ -102,7 +101,7 @@ impl Connections {
         let this = self.clone();
         self.lanes.spawn(&self.tasks, stream, move |stream| async move {
             match tls {
-                None => this.serve(stream, peer, false, permit).await,
+                None => this.serve(Uncopied::new(stream), peer, false, permit).await,
                 Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
                     Ok(Ok(stream)) => this.serve(stream, peer, true, permit).await,
                     Ok(Err(err)) => log::debug!(peer:%, err:%; "tls handshake failed"),
@@ -121,21 +120,17 @@ impl Connections {
     ) {
         let _open = self.metrics.open();
         let phase = Phase::default();
-        let router = self.router;
+        let site = self.site;
         let service = hyper::service::service_fn({
             let phase = phase.clone();
-            move |mut request: hyper::Request<Incoming>| {
+            move |request: hyper::Request<Incoming>| {
                 phase.advance();
-                request.extensions_mut().insert(Peer(peer));
-                if encrypted {
-                    request.extensions_mut().insert(Encrypted);
-                }
-                let answer = router.clone().call(request);
+                let answer = site.clone().answer(request, peer, encrypted);
                 let phase = phase.clone();
                 async move {
-                    let answer: Result<hyper::Response<Body>, Infallible> = answer.await;
+                    let answer = answer.await;
                     phase.advance();
-                    answer
+                    Ok::<_, Infallible>(answer)
                 }
             }
         });

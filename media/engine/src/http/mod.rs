@@ -20,7 +20,9 @@ mod relays;
 mod rest;
 mod router;
 mod server;
+mod site;
 mod state;
+mod uncopied;
 mod whep;
 
 pub use auth::{Accounts, KeyError, SessionKey};
@@ -31,6 +33,6 @@ pub use health::{Health, MAX_CONNECTIONS as MAX_HEALTH_CONNECTIONS, Pulse, Readi
 pub use metrics::Metrics;
 pub use process_metrics::{Carried, Process};
 pub use relays::Relays;
-pub use router::router;
 pub use server::Server;
+pub use site::Site;
 pub use state::{Others, Parts, State};

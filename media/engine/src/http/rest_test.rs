@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use utoipa::openapi::OpenApi;
 
-use super::super::{Accounts, Parts, SessionKey, State, router};
+use super::super::router::router;
+use super::super::{Accounts, Parts, SessionKey, State};
 use super::{openapi, resources};
 use crate::admission::Admission;
 use crate::apps::Apps;

@@ -7,7 +7,7 @@ use super::state::State;
 use super::{auth, hls, pages, rest, whep};
 
 /// All paths of the public web server.
-pub fn router(state: State) -> Router {
+pub(super) fn router(state: State) -> Router {
     // Whatever is added here and changes something is the administrator's alone.
     let rest =
         Router::new().merge(rest::routes()).route_layer(middleware::from_fn_with_state(state.clone(), auth::guard));

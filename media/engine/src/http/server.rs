@@ -1,10 +1,9 @@
-//! The public web server: an HTTP and, with a certificate, an HTTPS listener in front of one router.
+//! The public web server: an HTTP and, with a certificate, an HTTPS listener in front of one site.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use headwater_api::config;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -12,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::Connections;
 use super::metrics::Metrics;
+use super::site::Site;
 use crate::lanes::Lanes;
 use crate::listen::{ListenError, listen};
 
@@ -72,8 +72,8 @@ impl Server {
     }
 
     /// Serves until `drain` is cancelled, then lets running answers finish for `deadline` at most.
-    pub async fn run(self, router: Router, lanes: Lanes, drain: CancellationToken, deadline: Duration) {
-        let connections = Connections::new(router, self.max_connections, self.metrics, lanes, drain);
+    pub async fn run(self, site: impl Into<Site>, lanes: Lanes, drain: CancellationToken, deadline: Duration) {
+        let connections = Connections::new(site.into(), self.max_connections, self.metrics, lanes, drain);
         let tls = async {
             if let Some(tls) = self.tls {
                 connections.accept(tls.listener, Some(tls.acceptor)).await;

@@ -41,6 +41,8 @@ pub struct Segment {
     pub discontinuity: bool,
     /// Parts so far; all of them once it is finished.
     pub parts: Vec<Part>,
+    /// The bytes of all parts in one piece, if they were gathered.
+    whole: Option<Bytes>,
 }
 
 impl Segment {
@@ -114,7 +116,7 @@ impl Window {
                     self.forget(0);
                 }
                 let (number, start) = (segment.number, segment.start);
-                self.open = Some(Segment { number, start, init, discontinuity, parts: Vec::new() });
+                self.open = Some(Segment { number, start, init, discontinuity, parts: Vec::new(), whole: None });
                 false
             }
             Output::Part(part) => {
@@ -136,6 +138,19 @@ impl Window {
             }
             Output::Refused(_) | Output::TooLong => false,
         }
+    }
+
+    /// Puts the bytes of the newest finished segment where `gather` does, which gives those of its parts in one piece.
+    /// Nothing changes if it gives none, or if somebody has a copy of the window with this segment.
+    pub fn gather_newest(&mut self, gather: impl FnOnce(&[Bytes]) -> Option<Bytes>) {
+        let Some(segment) = self.finished.back_mut().and_then(Arc::get_mut) else { return };
+        let parts: Vec<Bytes> = segment.parts.iter().map(|p| p.bytes.clone()).collect();
+        let Some(whole) = gather(&parts).filter(|whole| whole.len() == segment.bytes()) else { return };
+        let mut rest = whole.clone();
+        for part in &mut segment.parts {
+            part.bytes = rest.split_to(part.bytes.len());
+        }
+        segment.whole = Some(whole);
     }
 
     /// The stream has ended: no more parts come.
@@ -241,10 +256,13 @@ impl Window {
         all.map(|s| &s.init).find(|i| i.id == id).map(|i| i.bytes.clone())
     }
 
-    /// A finished segment, as the bytes of its parts. One that a node a moment ahead may list already is [`Found::Soon`].
+    /// A finished segment, in one piece or as the bytes of its parts. One that a node a moment ahead may list already is [`Found::Soon`].
     pub fn segment(&self, number: u64) -> Found<Vec<Bytes>> {
         match self.finished_segment(number) {
-            Some(segment) => Found::Here(segment.parts.iter().map(|p| p.bytes.clone()).collect()),
+            Some(segment) => Found::Here(match &segment.whole {
+                Some(whole) => vec![whole.clone()],
+                None => segment.parts.iter().map(|p| p.bytes.clone()).collect(),
+            }),
             None if !self.ended && self.open_number() == Some(number) => Found::Soon,
             None => Found::Never,
         }

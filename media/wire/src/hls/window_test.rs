@@ -179,6 +179,25 @@ fn parts_and_segments_are_found_until_long_after_they_left_the_playlist() {
 }
 
 #[test]
+fn a_segment_that_is_gathered_is_one_piece_and_its_parts_lie_in_it() {
+    let (mut window, init) = (window(), init(&[0x11, 0x90]));
+    whole(&mut window, 0, &init, false);
+    window.gather_newest(|_| Some(Bytes::from_static(b"too short")));
+    window.gather_newest(|_| None);
+    assert!(matches!(window.segment(0), Found::Here(pieces) if pieces.len() == 2), "nothing was gathered");
+    window.gather_newest(|pieces| Some(pieces.concat().into()));
+    let Found::Here(pieces) = window.segment(0) else { panic!("gone") };
+    let [gathered] = &pieces[..] else { panic!("{} pieces", pieces.len()) };
+    let Found::Here(part) = window.part(0, 1) else { panic!("gone") };
+    assert_eq!((&gathered[..1_000], &gathered[1_000..]), (&[0; 1_000][..], &[1; 1_000][..]));
+    assert_eq!(part.as_ptr(), gathered[1_000..].as_ptr());
+    // Whoever reads a copy of the window goes on with what is there.
+    let copy = window.clone();
+    window.gather_newest(|_| panic!("it is shared"));
+    assert_eq!(copy.segment(0), window.segment(0));
+}
+
+#[test]
 fn a_long_segment_raises_the_target_duration_and_a_long_part_the_part_target() {
     let (mut window, init) = (window(), init(&[0x11, 0x90]));
     begin(&mut window, 0, &init, false);

@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use headwater_api::StreamName;
 use headwater_wire::cmaf::{Output, Packager};
 use headwater_wire::hls::{Settings, Window};
@@ -18,6 +19,7 @@ use super::metrics::Metrics;
 use super::snapshot::Snapshot;
 use super::viewers::Viewers;
 use crate::hub::{Consumer, Item, Next, Stream, ViewerKind};
+use crate::memory_file;
 
 /// What requests and the task of one stream share.
 #[derive(Debug)]
@@ -188,10 +190,19 @@ impl Reading {
                 ),
                 _ => {}
             }
+            let is_end = matches!(output, Output::End);
             changed |= self.window.apply(output);
+            if is_end {
+                self.window.gather_newest(in_a_file);
+            }
         }
         changed
     }
+}
+
+/// The same bytes where the kernel can send them from; without a file descriptor left they are copied for every viewer.
+fn in_a_file(pieces: &[Bytes]) -> Option<Bytes> {
+    memory_file::store(pieces).inspect_err(|err| log::debug!(err:%; "no memory file for a segment")).ok()
 }
 
 /// How often the task looks after viewers and idleness.
