@@ -1,20 +1,23 @@
 //! Lanes: threads that each run the connections given to them, and nothing else; no more of them than the load needs.
 //!
 //! What a connection has to do at a time takes microseconds. Waking an idle thread for it, on another processor, costs as much
-//! again; so connections go to the first lane until it is half busy, then to the next. What many connections share runs
-//! beside the lanes ([`spawn_shared`]), where threads help each other. Must not know what a connection is for.
+//! again; so connections go to the first lane until it is half busy, then to the next. What is made of a stream once runs on the
+//! lane of its publisher ([`Home`]) while that has room; what many connections share otherwise runs beside the lanes
+//! ([`spawn_shared`]), where threads help each other. Must not know what a connection is for.
 
 use std::cell::OnceCell;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+
+use crate::fill::Fill;
 
 /// Where connections run; clones share it. When the last is gone, what still runs on the lanes is dropped.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +26,7 @@ pub struct Lanes(Option<Arc<Inner>>);
 #[derive(Debug)]
 struct Inner {
     lanes: Vec<Lane>,
-    gauge: Mutex<Gauge>,
+    fill: Fill,
     _stop: DropGuard,
 }
 
@@ -32,16 +35,6 @@ struct Lane {
     runtime: Handle,
     /// Connections.
     open: Arc<AtomicUsize>,
-}
-
-/// What lanes have done lately.
-#[derive(Debug)]
-struct Gauge {
-    at: Instant,
-    /// How long each lane was busy until then, since it began.
-    busy: Vec<Duration>,
-    /// Which share of the time before that moment, in percent.
-    percent: Vec<u32>,
 }
 
 impl Lanes {
@@ -57,9 +50,11 @@ impl Lanes {
     pub fn start() -> io::Result<Self> {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let stop = CancellationToken::new();
-        let lanes = (0..count).map(|n| lane(n, stop.clone())).collect::<io::Result<Vec<_>>>()?;
-        let gauge = Gauge { at: Instant::now(), busy: vec![Duration::ZERO; count], percent: vec![0; count] };
-        Ok(Self(Some(Arc::new(Inner { lanes, gauge: Mutex::new(gauge), _stop: stop.drop_guard() }))))
+        let all = Arc::new(OnceLock::new());
+        let lanes = (0..count).map(|n| lane(n, &all, stop.clone())).collect::<io::Result<Vec<_>>>()?;
+        let inner = Arc::new(Inner { lanes, fill: Fill::new(count, MOST_AHEAD), _stop: stop.drop_guard() });
+        let _ = all.set(Arc::downgrade(&inner));
+        Ok(Self(Some(inner)))
     }
 
     /// Runs `connection` on a lane, counted by `tasks`. A socket that cannot be moved is closed.
@@ -90,33 +85,13 @@ impl Lanes {
 
 impl Inner {
     fn pick(&self) -> usize {
-        let mut gauge = self.gauge.lock().unwrap_or_else(PoisonError::into_inner);
-        if gauge.at.elapsed() >= LOOK_EVERY {
-            let busy = self.lanes.iter().map(|lane| lane.runtime.metrics().worker_total_busy_duration(0)).collect();
-            gauge.look(Instant::now(), busy);
-        }
-        let open: Vec<_> = self.lanes.iter().map(|lane| lane.open.load(Ordering::Relaxed)).collect();
-        choose(&gauge.percent, &open)
+        let open: Vec<_> = self.lanes.iter().map(|lane| Some(lane.open.load(Ordering::Relaxed))).collect();
+        self.fill.pick(&open, || self.busy()).unwrap_or(0)
     }
-}
 
-impl Gauge {
-    fn look(&mut self, now: Instant, busy: Vec<Duration>) {
-        let passed_us = now.saturating_duration_since(self.at).as_micros().max(1);
-        let percent = |(now, before): (&Duration, &Duration)| {
-            u32::try_from(100 * now.saturating_sub(*before).as_micros() / passed_us).unwrap_or(100).min(100)
-        };
-        self.percent = busy.iter().zip(&self.busy).map(percent).collect();
-        (self.busy, self.at) = (busy, now);
+    fn busy(&self) -> Vec<Duration> {
+        self.lanes.iter().map(|lane| lane.runtime.metrics().worker_total_busy_duration(0)).collect()
     }
-}
-
-/// The first lane that is less than half busy; where there is none, the least busy one. None gets far ahead of another: those
-/// who are quiet now may all wake at once.
-fn choose(percent: &[u32], open: &[usize]) -> usize {
-    let fewest = open.iter().min().copied().unwrap_or(0);
-    let has_room = |&n: &usize| percent[n] < BUSY_PERCENT && open[n] < fewest + MOST_AHEAD;
-    (0..open.len()).find(has_room).or_else(|| (0..open.len()).min_by_key(|&n| (percent[n], open[n]))).unwrap_or(0)
 }
 
 /// A connection that is counted.
@@ -135,31 +110,58 @@ impl Drop for Place {
     }
 }
 
+/// The lane of a publisher, if it has one.
+#[derive(Debug, Clone, Default)]
+pub struct Home(Option<(Weak<Inner>, usize)>);
+
+impl Home {
+    /// The lane that this is called on.
+    pub fn here() -> Self {
+        Self(HERE.with(|here| here.get().and_then(|here| Some((here.all.get()?.clone(), here.n)))))
+    }
+
+    /// Starts a task that works on what comes in there: on that lane, which is awake then, or beside the lanes if it is
+    /// half busy.
+    pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        let lane = self.0.as_ref().and_then(|(all, n)| Some((all.upgrade()?, *n)));
+        match lane {
+            Some((all, n)) if all.fill.has_room(n, || all.busy()) => all.lanes[n].runtime.spawn(task),
+            _ => spawn_shared(task),
+        }
+    }
+}
+
 /// Starts a task that many connections share: beside the lanes, whoever starts it.
 pub fn spawn_shared<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-    BESIDE.with(|beside| match beside.get() {
-        Some(beside) => beside.spawn(task),
+    HERE.with(|here| match here.get() {
+        Some(here) => here.beside.spawn(task),
         None => tokio::spawn(task),
     })
 }
 
-thread_local! {
-    /// On the threads of lanes: the runtime that is none.
-    static BESIDE: OnceCell<Handle> = const { OnceCell::new() };
+/// What the thread of a lane knows of itself.
+struct Here {
+    /// The runtime that is no lane.
+    beside: Handle,
+    all: Arc<OnceLock<Weak<Inner>>>,
+    n: usize,
 }
 
-fn lane(n: usize, stop: CancellationToken) -> io::Result<Lane> {
+thread_local! {
+    static HERE: OnceCell<Here> = const { OnceCell::new() };
+}
+
+fn lane(n: usize, all: &Arc<OnceLock<Weak<Inner>>>, stop: CancellationToken) -> io::Result<Lane> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let (lane, home) = (runtime.handle().clone(), Handle::current());
+    let (lane, here) = (runtime.handle().clone(), Here { beside: Handle::current(), all: Arc::clone(all), n });
     std::thread::Builder::new().name(format!("lane-{n}")).spawn(move || {
-        BESIDE.with(|beside| _ = beside.set(home));
+        HERE.with(|cell| _ = cell.set(here));
         runtime.block_on(stop.cancelled());
     })?;
     Ok(Lane { runtime: lane, open: Arc::default() })
 }
 
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-const BUSY_PERCENT: u32 = 50;
+/// See [`Fill`].
 const MOST_AHEAD: usize = 1_024;
 
 #[cfg(test)]
@@ -179,6 +181,9 @@ mod tests {
             let name = || std::thread::current().name().unwrap_or_default().to_owned();
             let shared = spawn_shared(async move { name() }).await.unwrap();
             assert!(!shared.starts_with("lane-"), "{shared}");
+            let (home, here) = (Home::here(), name());
+            let at_home = tokio::task::spawn_blocking(move || home.spawn(async move { name() })).await.unwrap();
+            assert_eq!(at_home.await.unwrap().starts_with("lane-"), here.starts_with("lane-"));
             socket.write_all(name().as_bytes()).await.unwrap();
         });
         let mut name = String::new();
@@ -186,25 +191,6 @@ mod tests {
         tasks.close();
         tokio::time::timeout(Duration::from_secs(10), tasks.wait()).await.expect("counted to its end");
         name
-    }
-
-    #[test]
-    fn the_first_lane_that_has_room_is_filled_and_none_gets_far_ahead() {
-        assert_eq!(choose(&[0, 0, 0], &[900, 0, 0]), 0);
-        assert_eq!(choose(&[60, 10, 0], &[10, 3, 0]), 1);
-        assert_eq!(choose(&[0, 0], &[1_030, 6]), 1);
-        assert_eq!(choose(&[90, 70, 80], &[1, 1, 1]), 1, "all busy: the least");
-        assert_eq!(choose(&[90, 20], &[0, 1_024]), 1, "all busy or ahead: the least busy");
-    }
-
-    #[test]
-    fn a_lane_is_as_busy_as_it_was_since_the_last_look() {
-        let (at, ms) = (Instant::now(), Duration::from_millis);
-        let mut gauge = Gauge { at, busy: vec![ms(1_000), ms(0)], percent: vec![0, 0] };
-        gauge.look(at + ms(200), vec![ms(1_050), ms(300)]);
-        assert_eq!(gauge.percent, [25, 100]);
-        gauge.look(at + ms(400), vec![ms(1_050), ms(300)]);
-        assert_eq!(gauge.percent, [0, 0]);
     }
 
     #[tokio::test]

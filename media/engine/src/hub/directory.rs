@@ -10,6 +10,7 @@ use headwater_wire::{Codec, MediaTime};
 use super::elsewhere::{Elsewhere, Owners};
 use super::rendition::{TranscodeError, Transcoder};
 use super::stream::{Producer, RELAY, Stream};
+use crate::lanes::Home;
 
 /// How much the hub holds.
 #[derive(Debug, Clone, Copy)]
@@ -132,7 +133,8 @@ impl Hub {
         let limits = self.0.limits;
         let epoch = self.0.next_epoch.fetch_add(1, Ordering::Relaxed);
         let depth = (limits.depth_frames, limits.depth_bytes);
-        let stream = Arc::new(Stream::new(source.name().clone(), epoch, "transcode", depth, None));
+        let stream =
+            Arc::new(Stream::new(source.name().clone(), source.home().clone(), epoch, "transcode", depth, None));
         let producer = Producer::new(
             Arc::clone(&stream),
             limits.segment,
@@ -189,7 +191,7 @@ impl Hub {
         }
         let epoch = self.0.next_epoch.fetch_add(1, Ordering::Relaxed);
         let depth = (limits.depth_frames, limits.depth_bytes);
-        let stream = Arc::new(Stream::new(name.clone(), epoch, protocol, depth, life));
+        let stream = Arc::new(Stream::new(name.clone(), Home::here(), epoch, protocol, depth, life));
         streams.insert(name.clone(), Arc::clone(&stream));
         drop(streams);
         let registration = Registration { hub: Arc::downgrade(&self.0), name: name.clone(), epoch };

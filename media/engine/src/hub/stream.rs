@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use super::group::{Group, Item, Lost};
 use super::splice::Splice;
+use crate::lanes::Home;
 
 /// The tracks a stream has right now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,12 +31,16 @@ pub struct Tracks {
 #[derive(Debug)]
 pub struct Stream {
     name: StreamName,
+    /// Where its producer runs.
+    home: Home,
     /// Tells two lives of the same name apart; counts up within a process.
     epoch: u64,
     protocol: &'static str,
     started_at_ms: u64,
     shared: Mutex<Shared>,
     news: Notify,
+    /// The same for those who read pictures or sound only, by [`MediaKind`].
+    news_of: [Notify; 2],
     tracks: watch::Sender<Tracks>,
     ended: watch::Sender<bool>,
     key_frame_wanted: AtomicBool,
@@ -94,6 +99,7 @@ impl Stream {
     /// `life`: when it began, if it was published elsewhere.
     pub(super) fn new(
         name: StreamName,
+        home: Home,
         epoch: u64,
         protocol: &'static str,
         depth: (usize, usize),
@@ -102,11 +108,13 @@ impl Stream {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             name,
+            home,
             epoch,
             protocol,
             started_at_ms: life.unwrap_or_else(|| u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
             shared: Mutex::new(Shared { group: Group::new(depth.0, depth.1), ended: false, cursors: Vec::new() }),
             news: Notify::new(),
+            news_of: Default::default(),
             tracks: watch::Sender::new(Tracks::default()),
             ended: watch::Sender::new(false),
             key_frame_wanted: AtomicBool::new(false),
@@ -121,6 +129,11 @@ impl Stream {
     /// `app/stream_id`.
     pub fn name(&self) -> &StreamName {
         &self.name
+    }
+
+    /// Where to work on what is published.
+    pub fn home(&self) -> &Home {
+        &self.home
     }
 
     /// Tells two lives of the same name apart; counts up within a process.
@@ -194,6 +207,12 @@ impl Stream {
         lock(&self.shared).ended = true;
         self.ended.send_replace(true);
         self.news.notify_waiters();
+        self.news_of.iter().for_each(Notify::notify_waiters);
+    }
+
+    /// What tells readers of `kind`, or of everything, that there is more.
+    fn news(&self, kind: Option<MediaKind>) -> &Notify {
+        kind.map_or(&self.news, |kind| &self.news_of[kind as usize])
     }
 
     /// Asks the producer for a key frame. Asking twice before one comes is asking once.
@@ -245,7 +264,7 @@ impl Stream {
         });
         shared.cursors[place] = Some(start);
         drop(shared);
-        Consumer { stream: Arc::clone(self), place, wait_key: true, lost: 0 }
+        Consumer { stream: Arc::clone(self), place, kind: None, wait_key: true, lost: 0 }
     }
 
     /// What it looks like from outside.
@@ -358,11 +377,13 @@ impl Producer {
         lock(&self.stream.bitrate).add(frame.dts, frame.payload.len());
         self.splice.on_frame(frame.dts);
         let Splice { life, shift, .. } = self.splice;
+        let kind = frame.kind();
         let mut shared = lock(&self.stream.shared);
         let slowest = shared.cursors.iter().flatten().copied().min();
         shared.group.push(Item { frame, segment, life, shift, after_gap }, slowest);
         drop(shared);
-        self.stream.news.notify_waiters();
+        self.stream.news(None).notify_waiters();
+        self.stream.news(Some(kind)).notify_waiters();
     }
 
     /// Returns once nobody has read the stream for `patience`. For producers that work only on demand.
@@ -433,6 +454,8 @@ impl Bitrate {
 pub struct Consumer {
     stream: Arc<Stream>,
     place: usize,
+    /// All that it gives; everything if not set.
+    kind: Option<MediaKind>,
     wait_key: bool,
     lost: u64,
 }
@@ -443,12 +466,19 @@ impl Consumer {
         &self.stream
     }
 
+    /// The same, but it gives, and wakes for, pictures or sound only.
+    #[must_use]
+    pub fn only(mut self, kind: MediaKind) -> Self {
+        self.kind = Some(kind);
+        self
+    }
+
     /// The next item a decoder can use, or `None` once the stream has ended and all was read. Cancel-safe.
     pub async fn next(&mut self) -> Option<Item> {
         let stream = Arc::clone(&self.stream);
         loop {
             // Ask to be told first, look second: what comes in between is not missed.
-            let news = stream.news.notified();
+            let news = stream.news(self.kind).notified();
             match self.try_next() {
                 Next::Item(item) => return Some(item),
                 Next::Ended => return None,
@@ -488,7 +518,9 @@ impl Consumer {
                         continue;
                     }
                     self.wait_key = false;
-                    return Next::Item(item.clone());
+                    if self.kind.is_none_or(|kind| item.frame.kind() == kind) {
+                        return Next::Item(item.clone());
+                    }
                 }
                 Ok(None) if shared.ended => return Next::Ended,
                 Ok(None) => return Next::Empty,

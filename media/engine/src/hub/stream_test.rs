@@ -1,10 +1,12 @@
 //! The hub's promises to producers and consumers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use headwater_api::StreamName;
-use headwater_wire::{Codec, Frame, MediaTime, Track, VideoTrack};
+use headwater_wire::{Codec, Frame, MediaKind, MediaTime, Track, VideoTrack};
 
 use super::{Hub, Limits, PublishError};
 
@@ -94,4 +96,38 @@ async fn a_waiting_consumer_wakes_for_a_frame_and_for_the_end() {
     tokio::task::yield_now().await;
     drop(producer);
     assert_eq!(reader.await.unwrap(), (true, true));
+}
+
+#[tokio::test]
+async fn a_reader_of_sound_neither_wakes_for_pictures_nor_gets_them_and_sees_the_end() {
+    let hub = Hub::new(Limits::default());
+    let mut producer = hub.publish(&name(), "test").unwrap();
+    let (pictures, sound) = (track(), Arc::new(Track { codec: Codec::Opus, video: None, ..(*track()).clone() }));
+    producer.send(frame(&pictures, 0, true));
+    let mut consumer = producer.stream().consumer().only(MediaKind::Audio);
+    let (waker, wakes) = counting_waker();
+    let mut reading = Box::pin(consumer.next());
+    let mut poll = || reading.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(poll().is_pending());
+    producer.send(frame(&pictures, 33, false));
+    assert_eq!(wakes.load(Ordering::Relaxed), 0);
+    producer.send(frame(&sound, 40, true));
+    assert_eq!(wakes.load(Ordering::Relaxed), 1);
+    let Poll::Ready(Some(item)) = poll() else { panic!("no sound") };
+    assert_eq!(item.frame.dts.as_ms(), 40);
+    drop(reading);
+    drop(producer);
+    assert!(consumer.next().await.is_none());
+    assert!(consumer.take_lost().is_none());
+}
+
+fn counting_waker() -> (Waker, Arc<AtomicUsize>) {
+    struct Count(Arc<AtomicUsize>);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let count = Arc::new(AtomicUsize::new(0));
+    (Arc::new(Count(Arc::clone(&count))).into(), count)
 }

@@ -13,7 +13,6 @@ use super::aac::Decoder;
 use super::opus::{Encoder, RATE_HZ};
 use super::resample::Resampler;
 use crate::hub::{Producer, Stream, TranscodeError, Transcoder};
-use crate::lanes::spawn_shared;
 
 /// The transcoder of an engine: AAC-LC to Opus.
 #[derive(Debug, Default)]
@@ -32,8 +31,8 @@ impl Transcoder for Audio {
             unsupported
         })?;
         out.announce(&chain.opus);
-        let mut consumer = source.consumer();
-        spawn_shared(async move {
+        let mut consumer = source.consumer().only(MediaKind::Audio);
+        source.home().spawn(async move {
             log::debug!(stream = consumer.stream().name().as_str(); "audio transcoder opened");
             let mut unwatched = std::pin::pin!(tokio::time::sleep(PATIENCE));
             loop {
@@ -46,9 +45,6 @@ impl Transcoder for Audio {
                     }
                 };
                 let Some(item) = item else { break };
-                if item.frame.kind() != MediaKind::Audio {
-                    continue;
-                }
                 match chain.push(&item.frame) {
                     Ok(frames) => frames.for_each(|frame| out.send(frame)),
                     Err(reason) => {

@@ -16,7 +16,6 @@ use super::feed::Feed;
 use super::metrics::Metrics;
 use super::snapshot::{Form, Snapshot};
 use crate::hub::{Hub, Stream};
-use crate::lanes::spawn_shared;
 
 /// The HLS gateway; clones share it.
 #[derive(Debug, Clone)]
@@ -170,7 +169,8 @@ impl Hls {
         let feed = Arc::new(Feed::new(&stream, settings));
         feeds.insert(name.clone(), Arc::clone(&feed));
         drop(feeds);
-        spawn_shared(self.clone().serve(stream, Arc::clone(&feed)));
+        let home = stream.home().clone();
+        home.spawn(self.clone().serve(stream, Arc::clone(&feed)));
         Some(feed)
     }
 

@@ -1,17 +1,20 @@
 //! One track of a stream as RTP packets, made once for all its viewers.
 //!
 //! A task reads the hub and packetises; workers look into the ring when told. Both hold the lock for a moment per frame.
+//!
+//! Where many viewers get pictures and sound, sound waits for the next picture: it leaves with it as one message, and
+//! no worker is woken for it alone.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use headwater_wire::rtp::{H264Packetiser, OpusPacketiser, PacketisedFrame, Ring};
 use headwater_wire::{Codec, Frame, MediaKind, MediaTime};
 
+use super::held::Held;
 use super::mailbox::{Listener, Mailbox};
-use crate::hub::{Consumer, Stream};
-use crate::lanes::spawn_shared;
+use crate::hub::{Consumer, Item, Stream};
 
 /// Why a feed is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,11 +63,17 @@ pub(super) struct Feed {
     /// Where it comes from: the stream, or a rendition of it.
     pub(super) stream: Arc<Stream>,
     shared: Mutex<Shared>,
+    /// Of pictures: the sound that may leave with them.
+    sound: Mutex<Weak<Feed>>,
+    /// Viewers of this track, and those among them who also get the other.
+    viewers: AtomicUsize,
+    riders: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct Shared {
     ring: Ring,
+    held: Held,
     anchor: Option<Anchor>,
     ended: Option<End>,
     /// One per worker with viewers.
@@ -94,9 +103,18 @@ impl Feed {
             timestamp_offset: rand::random(),
             clock_hz,
             stream: Arc::clone(stream),
-            shared: Mutex::new(Shared { ring, anchor: None, ended: None, listeners: Vec::new() }),
+            shared: Mutex::new(Shared {
+                ring,
+                held: Held::default(),
+                anchor: None,
+                ended: None,
+                listeners: Vec::new(),
+            }),
+            sound: Mutex::default(),
+            viewers: AtomicUsize::new(0),
+            riders: AtomicUsize::new(0),
         });
-        spawn_shared(read(Arc::downgrade(&feed), stream.consumer(), Packetiser::new(kind)));
+        stream.home().spawn(read(Arc::downgrade(&feed), stream.consumer().only(kind), Packetiser::new(kind)));
         feed
     }
 
@@ -125,23 +143,72 @@ impl Feed {
         shared.view()
     }
 
-    fn push(&self, frames: Vec<PacketisedFrame>, now: Instant) {
-        let Some(newest) = frames.last().map(|f| f.time) else { return };
+    /// These pictures have this sound.
+    pub(super) fn carry(&self, sound: &Arc<Self>) {
+        *self.sound.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(sound);
+    }
+
+    /// The sound that may leave with these pictures.
+    pub(super) fn sound(&self) -> Option<Arc<Self>> {
+        self.sound.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    /// A viewer has come; `rides` if it gets pictures and sound.
+    pub(super) fn join(&self, rides: bool) {
+        self.viewers.fetch_add(1, Ordering::Relaxed);
+        self.riders.fetch_add(usize::from(rides), Ordering::Relaxed);
+    }
+
+    /// A viewer has gone.
+    pub(super) fn leave(&self, rides: bool) {
+        self.viewers.fetch_sub(1, Ordering::Relaxed);
+        self.riders.fetch_sub(usize::from(rides), Ordering::Relaxed);
+    }
+
+    /// Makes frames packets and tells the workers.
+    ///
+    /// # Errors
+    /// With a frame that viewers cannot get.
+    fn take(&self, packetiser: &mut Packetiser, items: &[Item], now: Instant) -> Result<(), End> {
+        let holds = self.kind == MediaKind::Audio && self.riders.load(Ordering::Relaxed) >= RIDERS_AT_LEAST;
+        let sound = self.sound().filter(|sound| sound.release());
         let mut shared = self.lock();
-        match &mut shared.anchor {
-            Some(anchor) => anchor.follow(now, newest),
-            none => *none = Some(Anchor { at: now, time: newest }),
+        let end = shared.ring.end();
+        let usable = items.iter().position(|item| packetiser.check(&item.frame).is_err()).unwrap_or(items.len());
+        for Item { frame, .. } in &items[..usable] {
+            if holds {
+                let overdue = shared.held.hold(frame.clone());
+                shared.push(packetiser, &overdue);
+            } else {
+                shared.push_held();
+                shared.push(packetiser, std::slice::from_ref(frame));
+            }
         }
-        for frame in frames {
-            shared.ring.push(frame);
+        if let Some(newest) = items[..usable].last() {
+            shared.follow(now, newest.frame.pts);
         }
-        shared.listeners.iter().for_each(|l| l.tell());
+        if shared.ring.end() > end {
+            shared.tell();
+        }
+        drop(shared);
+        // Last, so that a worker finds the picture first, and the sound with it.
+        if let Some(sound) = sound {
+            sound.lock().tell();
+        }
+        items.get(usable).map_or(Ok(()), |item| packetiser.check(&item.frame))
+    }
+
+    /// Held sound goes into the ring. True if there are viewers who must be told: they get no pictures.
+    fn release(&self) -> bool {
+        let mut shared = self.lock();
+        shared.push_held() && self.viewers.load(Ordering::Relaxed) > self.riders.load(Ordering::Relaxed)
     }
 
     fn end(&self, end: End) {
         let mut shared = self.lock();
+        shared.push_held();
         shared.ended.get_or_insert(end);
-        shared.listeners.iter().for_each(|l| l.tell());
+        shared.tell();
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -154,33 +221,49 @@ impl Shared {
     fn view(&self) -> View {
         View { anchor: self.anchor, ended: self.ended }
     }
+
+    fn push(&mut self, packetiser: &mut Packetiser, frames: &[Frame]) {
+        for packets in frames.iter().filter_map(|frame| packetiser.packetise(frame)) {
+            self.ring.push(packets);
+        }
+    }
+
+    /// True if there was any.
+    fn push_held(&mut self) -> bool {
+        let held = self.held.take();
+        self.push(&mut Packetiser::Audio(OpusPacketiser), &held);
+        !held.is_empty()
+    }
+
+    fn follow(&mut self, now: Instant, newest: MediaTime) {
+        match &mut self.anchor {
+            Some(anchor) => anchor.follow(now, newest),
+            none => *none = Some(Anchor { at: now, time: newest }),
+        }
+    }
+
+    fn tell(&self) {
+        self.listeners.iter().for_each(|l| l.tell());
+    }
 }
 
 async fn read(feed: Weak<Feed>, mut consumer: Consumer, mut packetiser: Packetiser) {
     let mut batch = Vec::new();
     while consumer.next_batch(&mut batch).await {
         let Some(feed) = feed.upgrade() else { return };
-        let mut frames = Vec::with_capacity(batch.len());
-        let mut end = None;
-        for item in batch.drain(..) {
-            match packetiser.packetise(&item.frame) {
-                Ok(packets) => frames.extend(packets),
-                Err(reason) => {
-                    end = Some(reason);
-                    break;
-                }
-            }
-        }
-        feed.push(frames, Instant::now());
-        if let Some(reason) = end {
+        if let Err(reason) = feed.take(&mut packetiser, &batch, Instant::now()) {
             feed.end(reason);
             return;
         }
+        batch.clear();
     }
     if let Some(feed) = feed.upgrade() {
         feed.end(End::Stream);
     }
 }
+
+/// So many viewers with pictures and sound, and sound is held: below, there is nothing to save that matters.
+const RIDERS_AT_LEAST: usize = 16;
 
 enum Packetiser {
     Video(H264Packetiser),
@@ -195,15 +278,21 @@ impl Packetiser {
         }
     }
 
-    /// The packets of a frame; none for a frame of the other kind.
-    fn packetise(&mut self, frame: &Frame) -> Result<Option<PacketisedFrame>, End> {
-        match (self, frame.kind()) {
-            (Self::Video(_), MediaKind::Video) if frame.pts != frame.dts => Err(End::BFrames),
-            (Self::Video(_), MediaKind::Video) if frame.track.codec != Codec::H264 => Err(End::Codec),
-            (Self::Audio(_), MediaKind::Audio) if frame.track.codec != Codec::Opus => Err(End::Codec),
-            (Self::Video(packetiser), MediaKind::Video) => Ok(packetiser.packetise(frame)),
-            (Self::Audio(packetiser), MediaKind::Audio) => Ok(packetiser.packetise(frame)),
-            _ => Ok(None),
+    /// Whether viewers can get a frame.
+    fn check(&self, frame: &Frame) -> Result<(), End> {
+        match self {
+            Self::Video(_) if frame.pts != frame.dts => Err(End::BFrames),
+            Self::Video(_) if frame.track.codec != Codec::H264 => Err(End::Codec),
+            Self::Audio(_) if frame.track.codec != Codec::Opus => Err(End::Codec),
+            _ => Ok(()),
+        }
+    }
+
+    /// The packets of a frame that is fit for them.
+    fn packetise(&mut self, frame: &Frame) -> Option<PacketisedFrame> {
+        match self {
+            Self::Video(packetiser) => packetiser.packetise(frame),
+            Self::Audio(packetiser) => packetiser.packetise(frame),
         }
     }
 }

@@ -11,6 +11,7 @@
 mod addresses;
 mod dtls;
 mod feed;
+mod held;
 mod mailbox;
 mod metrics;
 mod play;

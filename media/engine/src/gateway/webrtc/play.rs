@@ -17,6 +17,7 @@ use super::mailbox::{Command, Mailbox};
 use super::metrics::Metrics;
 use super::pulse::Pulse;
 use super::session::{CNAME, NewSession};
+use crate::fill::Fill;
 use crate::hub::{Hub, PerStream, Stream, Tracks, ViewerKind};
 
 /// How long an offer waits for the first frame of a stream that was only just published.
@@ -121,23 +122,25 @@ pub(super) struct Directory {
     max: usize,
     sessions: Mutex<HashMap<SessionId, (StreamName, usize)>>,
     per_worker: Vec<AtomicUsize>,
+    fill: Fill,
 }
 
 impl Directory {
     pub(super) fn new(max: usize, workers: usize) -> Self {
         let per_worker = (0..workers).map(|_| AtomicUsize::new(0)).collect();
-        Self { max, sessions: Mutex::default(), per_worker }
+        Self { max, sessions: Mutex::default(), per_worker, fill: Fill::new(workers, MOST_AHEAD) }
     }
 
-    /// Finds the worker with the fewest sessions among those that are `usable`, and counts one more there; `None` if the
-    /// node is full.
-    fn add(&self, id: SessionId, stream: &StreamName, usable: impl Fn(usize) -> bool) -> Option<usize> {
+    /// Finds the worker for one more session and counts it there; `None` if the node is full or no worker is left.
+    fn add(&self, id: SessionId, stream: &StreamName, places: &[Place]) -> Option<usize> {
         let mut sessions = self.lock();
         if sessions.len() >= self.max {
             return None;
         }
-        let count = |n: &usize| self.per_worker[*n].load(Ordering::Relaxed);
-        let worker = (0..self.per_worker.len()).filter(|&n| usable(n)).min_by_key(count)?;
+        let open =
+            |(place, open): (&Place, &AtomicUsize)| (!place.pulse.has_ended()).then(|| open.load(Ordering::Relaxed));
+        let open: Vec<_> = places.iter().zip(&self.per_worker).map(open).collect();
+        let worker = self.fill.pick(&open, || places.iter().map(|place| place.pulse.busy()).collect())?;
         self.per_worker[worker].fetch_add(1, Ordering::Relaxed);
         sessions.insert(id, (stream.clone(), worker));
         Some(worker)
@@ -189,6 +192,9 @@ impl Whep {
         }
         let video = wants(Media::Video).then(|| self.video(stream, &tracks)).transpose()?.flatten();
         let audio = wants(Media::Audio).then(|| self.audio(hub, stream, &tracks)).flatten();
+        if let (Some((pictures, _)), Some(sound)) = (&video, &audio) {
+            pictures.carry(sound);
+        }
         self.open(stream, &offer, video, audio)
     }
 
@@ -215,7 +221,7 @@ impl Whep {
         let id = SessionId(rand::random());
         let directory = &self.0.directory;
         let full = || OfferError::TooManyViewers { limit: directory.max };
-        let worker = directory.add(id, stream.name(), |n| !self.0.places[n].pulse.has_ended()).ok_or_else(full)?;
+        let worker = directory.add(id, stream.name(), &self.0.places).ok_or_else(full)?;
         let place = &self.0.places[worker];
         let credentials = credentials();
         let answer = webrtc::Answer {
@@ -332,5 +338,7 @@ fn credentials() -> Credentials {
     Credentials { ufrag: STANDARD_NO_PAD.encode(ufrag), password: STANDARD_NO_PAD.encode(password) }
 }
 
+/// See [`Fill`]. So many viewers of 3 Mbit/s keep a slow core a fifth busy: until that shows, they may all have come.
+const MOST_AHEAD: usize = 256;
 /// `profile_idc` of the profile every decoder has (ITU-T H.264 §A.2.1).
 const BASELINE: u8 = 66;

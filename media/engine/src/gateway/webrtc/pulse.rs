@@ -1,4 +1,4 @@
-//! The proof of life of one worker: it says when it last came round, and whoever asks judges.
+//! The proof of life of one worker: it says when it last came round and how much it has worked, and whoever asks judges.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +16,8 @@ pub(super) struct Pulse {
     made: Instant,
     /// Milliseconds since `made`, or one of the two above.
     beat: AtomicU64,
+    /// Nanoseconds it was not waiting.
+    busy_ns: AtomicU64,
 }
 
 /// Held by the worker's thread: however that ends, its pulse says so.
@@ -24,7 +26,7 @@ pub(super) struct Heart(std::sync::Arc<Pulse>);
 
 impl Pulse {
     pub(super) fn new() -> Self {
-        Self { made: Instant::now(), beat: AtomicU64::new(WAITING) }
+        Self { made: Instant::now(), beat: AtomicU64::new(WAITING), busy_ns: AtomicU64::new(0) }
     }
 
     /// Begins to live.
@@ -36,6 +38,16 @@ impl Pulse {
     /// The worker has come round.
     pub(super) fn beat(&self, now: Instant) {
         self.beat.store(now.saturating_duration_since(self.made).as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// The worker has worked so long since it last waited.
+    pub(super) fn worked(&self, time: Duration) {
+        self.busy_ns.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// How long it has worked since it began.
+    pub(super) fn busy(&self) -> Duration {
+        Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed))
     }
 
     /// True once the thread is over: nobody reads its mailbox any more.

@@ -19,6 +19,8 @@ const SQUEEZED_TICKS: u32 = 90;
 pub(super) struct Track {
     pub(super) feed: u64,
     pub(super) ssrc: u32,
+    /// True if the viewer gets pictures and sound.
+    pub(super) rides: bool,
     payload_type: u8,
     timestamp_offset: u32,
     next: Place,
@@ -45,11 +47,12 @@ pub(super) struct Way<'a> {
 
 impl Track {
     /// Begins at the last key frame of the ring, or at the next one to come.
-    pub(super) fn new(feed: &Feed, ring: &Ring, payload_type: u8, start: u16) -> Self {
+    pub(super) fn new(feed: &Feed, ring: &Ring, payload_type: u8, start: u16, rides: bool) -> Self {
         let newest = ring.end().saturating_sub(1);
         Self {
             feed: feed.id,
             ssrc: feed.ssrc,
+            rides,
             payload_type,
             timestamp_offset: feed.timestamp_offset,
             next: Place { frame: ring.start(), packet: 0 },

@@ -2,7 +2,7 @@
 //!
 //! Waits for a datagram, a command or news of a feed; then everything that is due is gathered and sent at once.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -31,11 +31,6 @@ const SLICE_EVERY: Duration = Duration::from_millis(5);
 const TICK_EVERY: Duration = Duration::from_millis(100);
 /// Batches of datagrams received before other work gets its turn.
 const MAX_BATCHES: usize = 8;
-/// So many viewers of one worker, and sound waits for their next picture, to leave with it as one message: below, there is
-/// nothing to save that matters.
-const RIDERS_AT_LEAST: usize = 16;
-/// How long it waits at most: as long as one packet of it lasts.
-const SOUND_WAITS: Duration = Duration::from_millis(20);
 /// Time between key frames a viewer may ask for.
 const KEY_FRAME_EVERY: Duration = Duration::from_millis(500);
 
@@ -52,9 +47,6 @@ pub(super) struct Worker {
     feeds: HashMap<u64, Watched>,
     /// Sessions with more to send than one burst.
     behind: Vec<usize>,
-    /// Feeds of sound that wait for pictures, and until when; the earliest first. One whose [`Watched::waits_until`] is
-    /// another moment has been sent meanwhile.
-    waiting: VecDeque<(Instant, u64)>,
 }
 
 /// What all workers share.
@@ -74,10 +66,6 @@ struct Watched {
     view: View,
     /// Sessions that get it.
     viewers: Vec<usize>,
-    /// How many of them get pictures, too.
-    riders: usize,
-    /// There is sound to send, with the next picture or at this moment.
-    waits_until: Option<Instant>,
 }
 
 impl Worker {
@@ -94,7 +82,6 @@ impl Worker {
             by_id: HashMap::new(),
             feeds: HashMap::new(),
             behind: Vec::new(),
-            waiting: VecDeque::new(),
         }
     }
 
@@ -104,9 +91,9 @@ impl Worker {
         let mut next_tick = Instant::now() + TICK_EVERY;
         let mut next_slice = Instant::now();
         loop {
-            let mut until = if self.behind.is_empty() { next_tick } else { next_tick.min(next_slice) };
-            until = self.waiting.front().map_or(until, |(at, _)| until.min(*at));
+            let until = if self.behind.is_empty() { next_tick } else { next_tick.min(next_slice) };
             let readable = self.socket.wait(until.saturating_duration_since(Instant::now()));
+            let woke = Instant::now();
             let inbox = self.mailbox.take();
             for command in inbox.commands {
                 match command {
@@ -126,9 +113,8 @@ impl Worker {
             }
             let now = Instant::now();
             for feed in inbox.news {
-                self.on_news(now, feed);
+                self.on_news(feed);
             }
-            self.end_waits(now);
             self.pulse.beat(now);
             if now >= next_slice && !self.behind.is_empty() {
                 self.send_slices();
@@ -141,6 +127,7 @@ impl Worker {
             self.socket.flush();
             self.shared.metrics.unsent_packets.inc_by(std::mem::take(&mut self.socket.unsent));
             self.shared.metrics.bytes.inc_by(std::mem::take(&mut self.socket.sent_bytes));
+            self.pulse.worked(woke.elapsed());
         }
     }
 
@@ -182,9 +169,8 @@ impl Worker {
                 self.by_address.remove(address);
             }
         }
-        let rides = session.tracks.len() > 1;
         for track in &session.tracks {
-            self.unwatch(track.feed, slot, rides);
+            self.unwatch(track, slot);
         }
         self.behind.retain(|&s| s != slot);
         self.free.push(slot);
@@ -297,22 +283,14 @@ impl Worker {
             let mailbox = &self.mailbox;
             let watched = self.feeds.entry(feed.id).or_insert_with(|| {
                 let (listener, ring, view) = feed.listen(mailbox);
-                Watched {
-                    feed: Arc::clone(&feed),
-                    listener,
-                    ring,
-                    view,
-                    viewers: Vec::new(),
-                    riders: 0,
-                    waits_until: None,
-                }
+                Watched { feed: Arc::clone(&feed), listener, ring, view, viewers: Vec::new() }
             });
             watched.viewers.push(slot);
-            watched.riders += usize::from(rides);
+            feed.join(rides);
             if feed.kind == MediaKind::Video && !watched.ring.has_start() {
                 feed.stream.request_key_frame();
             }
-            session.tracks.push(Track::new(&feed, &watched.ring, payload_type, rand::random()));
+            session.tracks.push(Track::new(&feed, &watched.ring, payload_type, rand::random(), rides));
         }
         let packets = self.send_new(slot);
         self.shared.metrics.packets.inc_by(packets);
@@ -323,13 +301,13 @@ impl Worker {
         }
     }
 
-    fn unwatch(&mut self, feed: u64, slot: usize, rides: bool) {
-        if let Some(watched) = self.feeds.get_mut(&feed) {
+    fn unwatch(&mut self, track: &Track, slot: usize) {
+        if let Some(watched) = self.feeds.get_mut(&track.feed) {
             watched.viewers.retain(|&s| s != slot);
-            watched.riders -= usize::from(rides);
+            watched.feed.leave(track.rides);
             if watched.viewers.is_empty() {
                 watched.feed.unlisten(&watched.listener);
-                self.feeds.remove(&feed);
+                self.feeds.remove(&track.feed);
             }
         }
     }
@@ -383,18 +361,18 @@ impl Worker {
         }
     }
 
-    fn on_news(&mut self, now: Instant, feed: u64) {
+    fn on_news(&mut self, feed: u64) {
         let Some(watched) = self.feeds.get_mut(&feed) else { return };
-        watched.listener.looked();
-        watched.view = watched.feed.catch_up(&mut watched.ring);
+        watched.catch_up();
         let ended = watched.view.ended;
         if watched.feed.kind == MediaKind::Video {
+            let sound = watched.feed.sound();
+            if let Some(sound) = sound.and_then(|sound| self.feeds.get_mut(&sound.id)) {
+                sound.catch_up();
+            }
             self.send_pictures(feed);
-        } else if watched.riders < RIDERS_AT_LEAST || ended.is_some() {
+        } else {
             self.send_feed(feed);
-        } else if watched.waits_until.is_none() {
-            watched.waits_until = Some(now + SOUND_WAITS);
-            self.waiting.push_back((now + SOUND_WAITS, feed));
         }
         if let Some(end) = ended {
             self.on_feed_end(feed, end);
@@ -407,32 +385,14 @@ impl Worker {
         let viewers = std::mem::take(&mut watched.viewers);
         let packets = viewers.iter().map(|&slot| self.send_new(slot)).sum();
         self.shared.metrics.packets.inc_by(packets);
-        let sound = viewers.iter().find_map(|&slot| self.sessions[slot].as_deref()?.tracks.get(1));
-        if let Some(sound) = sound.and_then(|track| self.feeds.get_mut(&track.feed)) {
-            // Those who only listen, or see other pictures, wait on.
-            if sound.riders == sound.viewers.len() && sound.riders <= viewers.len() {
-                sound.waits_until = None;
-            }
-        }
         if let Some(watched) = self.feeds.get_mut(&feed) {
             watched.viewers = viewers;
         }
     }
 
-    /// Sends the sound that no picture came for.
-    fn end_waits(&mut self, now: Instant) {
-        while let Some((_, feed)) = self.waiting.pop_front_if(|(at, _)| *at <= now) {
-            let due = self.feeds.get(&feed).and_then(|w| w.waits_until).is_some_and(|at| at <= now);
-            if due {
-                self.send_feed(feed);
-            }
-        }
-    }
-
     /// Sends what is new of one feed to all its viewers.
     fn send_feed(&mut self, feed: u64) {
-        let Some(watched) = self.feeds.get_mut(&feed) else { return };
-        watched.waits_until = None;
+        let Some(watched) = self.feeds.get(&feed) else { return };
         let mut packets = 0;
         for &slot in &watched.viewers {
             let Some(session) = self.sessions[slot].as_deref_mut() else { continue };
@@ -463,8 +423,10 @@ impl Worker {
                 };
                 self.end(slot, reason);
             } else {
-                session.tracks.retain(|t| t.feed != feed);
-                self.unwatch(feed, slot, true);
+                let gone = session.tracks.iter().position(|t| t.feed == feed).map(|n| session.tracks.remove(n));
+                if let Some(track) = gone {
+                    self.unwatch(&track, slot);
+                }
             }
         }
     }
@@ -517,6 +479,13 @@ impl Worker {
                 }
             }
         }
+    }
+}
+
+impl Watched {
+    fn catch_up(&mut self) {
+        self.listener.looked();
+        self.view = self.feed.catch_up(&mut self.ring);
     }
 }
 
