@@ -9,8 +9,6 @@
 
 mod balancer;
 mod checks;
-mod delay;
-mod groups;
 mod host;
 mod node;
 mod place;

@@ -4,10 +4,10 @@ use std::io::BufRead as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use headwater_tests::delay::Manner;
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
-use crate::delay::Manner;
 use crate::node::Role;
 use crate::say;
 use crate::scene::Scene;

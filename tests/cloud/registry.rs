@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use headwater_tests::delay::Delay;
 use headwater_tests::temp::Folder;
 use headwater_tests::{mongo, tools};
 use tokio::runtime::Handle;
 
-use crate::delay::Delay;
 use crate::host::Host;
 use crate::scene::Missing;
 

@@ -4,12 +4,12 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use headwater_tests::autoscaling::Groups;
 use headwater_tests::moto::Moto;
 use headwater_tests::temp::Folder;
 use tokio::runtime::Handle;
 
 use crate::balancer::Balancer;
-use crate::groups::Groups;
 use crate::host::Host;
 use crate::node::{CLUSTER, Node, Plan, REGISTRY_SECRET, Role};
 use crate::place::Place;

@@ -1,6 +1,9 @@
 //! A node in an Auto Scaling group, from the launching hook to the terminating one, against a fake of the service.
 
-use headwater_tests::autoscaling::{self, Lifecycle};
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use headwater_tests::autoscaling::{Groups, Instance, Lifecycle};
 use headwater_tests::daemon::Daemon;
 use headwater_tests::engine::{Options, wait_status};
 use headwater_tests::http;
@@ -8,17 +11,28 @@ use headwater_tests::metadata::Fake;
 use headwater_tests::publish::{Source, ffmpeg};
 use headwater_tests::wait::PATIENCE;
 
+const ID: &str = "i-0fake";
+
+/// A group with one instance, and that instance's metadata.
 struct Group {
-    scaling: autoscaling::Fake,
-    metadata: Fake,
+    scaling: Groups,
+    metadata: Arc<Fake>,
 }
 
 impl Group {
     fn new() -> Self {
         let metadata =
             Fake::start(&[("headwater:role", "standalone"), ("aws:autoscaling:groupName", "nodes")]).unwrap();
-        metadata.change(|s| s.target_lifecycle_state = Some("InService".to_owned()));
-        Self { scaling: autoscaling::Fake::start().unwrap(), metadata }
+        metadata.change(|s| s.id = ID.to_owned());
+        let metadata = Arc::new(metadata);
+        let scaling = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let told = Arc::downgrade(&metadata);
+        scaling.launch(ID, "nodes", move |target| {
+            if let Some(metadata) = told.upgrade() {
+                metadata.change(|s| s.target_lifecycle_state = Some(target.to_owned()));
+            }
+        });
+        Self { scaling, metadata }
     }
 
     fn node(&self, change: impl FnOnce(&mut headwater_api::Config)) -> Daemon {
@@ -28,10 +42,21 @@ impl Group {
         Daemon::start(options).unwrap()
     }
 
-    /// What Auto Scaling does when it scales in.
+    fn wait(&self, what: &str, wanted: impl Fn(&Instance) -> bool) {
+        self.scaling.wait(ID, PATIENCE, what, |instance| wanted(instance).then_some(())).unwrap();
+    }
+
+    /// Waits until the terminating hook was passed, and not left to its time-out.
+    fn wait_terminated(&self) {
+        self.wait("the terminating hook to be passed", |i| i.lifecycle == Lifecycle::Terminated && i.completed);
+    }
+
+    fn lifecycle(&self) -> Lifecycle {
+        self.scaling.wait(ID, PATIENCE, "the instance", |instance| Some(instance.lifecycle)).unwrap()
+    }
+
     fn terminate(&self) {
-        self.scaling.change(|s| s.lifecycle = Lifecycle::TerminatingWait);
-        self.metadata.change(|s| s.target_lifecycle_state = Some("Terminated".to_owned()));
+        self.scaling.terminate(ID).unwrap();
     }
 }
 
@@ -39,7 +64,7 @@ impl Group {
 fn the_launching_hook_is_passed_once_the_node_is_ready() {
     let group = Group::new();
     let node = group.node(|_| {});
-    group.scaling.wait("the launching hook to be passed", |s| s.lifecycle == Lifecycle::InService).unwrap();
+    group.wait("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
     let at = node.endpoints(None).unwrap();
     assert_eq!(http::get(at.health, "/readyz").unwrap().status, 200);
 }
@@ -51,20 +76,17 @@ fn a_node_that_never_gets_ready_never_passes_the_launching_hook() {
     let group = Group::new();
     let node = group.node(|c| c.rtmp.listen = address);
     assert_eq!(node.process().exit(PATIENCE).unwrap().code(), Some(69));
-    let state = group.scaling.state();
-    assert_eq!((state.lifecycle, state.actions), (Lifecycle::PendingWait, Vec::<String>::new()));
+    assert_eq!((group.lifecycle(), group.scaling.actions()), (Lifecycle::PendingWait, Vec::<String>::new()));
 }
 
 #[test]
 fn the_terminating_hook_is_held_while_the_node_drains_and_passed_when_it_has() {
     let group = Group::new();
     let node = group.node(|_| {});
-    group.scaling.wait("the launching hook to be passed", |s| s.lifecycle == Lifecycle::InService).unwrap();
+    group.wait("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
     group.terminate();
-    let state =
-        group.scaling.wait("the terminating hook to be passed", |s| s.lifecycle == Lifecycle::Terminated).unwrap();
+    group.wait_terminated();
     assert!(!node.data_dir().join("engine.json").exists(), "passed while the engine still served");
-    assert!(state.actions.iter().any(|a| a == "CompleteLifecycleAction"));
     assert_eq!(node.process().exit(PATIENCE).unwrap().code(), Some(0));
 }
 
@@ -72,27 +94,27 @@ fn the_terminating_hook_is_held_while_the_node_drains_and_passed_when_it_has() {
 fn a_long_drain_is_covered_by_heartbeats() {
     let group = Group::new();
     let node = group.node(|c| c.node.drain_ms = 60_000.try_into().unwrap());
-    group.scaling.wait("the launching hook to be passed", |s| s.lifecycle == Lifecycle::InService).unwrap();
+    group.wait("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
     // An engine that stands still drains for as long as it may.
     let engine = nix::unistd::Pid::from_raw(node.endpoints(None).unwrap().pid.try_into().unwrap());
     nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGSTOP).unwrap();
     group.terminate();
-    let state = group.scaling.wait("two heartbeats", |s| s.heartbeats >= 2).unwrap();
-    assert_eq!(state.lifecycle, Lifecycle::TerminatingWait);
+    group.wait("two heartbeats", |i| i.heartbeats >= 2);
+    assert_eq!(group.lifecycle(), Lifecycle::TerminatingWait);
     nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGCONT).unwrap();
-    group.scaling.wait("the terminating hook to be passed", |s| s.lifecycle == Lifecycle::Terminated).unwrap();
+    group.wait_terminated();
 }
 
 #[test]
 fn a_service_that_refuses_is_asked_again_at_both_ends() {
     let group = Group::new();
-    group.scaling.change(|s| s.refusals = 4); // one more than the SDK tries by itself
+    group.scaling.refuse(4); // one more than the SDK tries by itself
     let node = group.node(|_| {});
     node.process().line("Auto Scaling refused, trying again").unwrap();
-    group.scaling.wait("the launching hook to be passed", |s| s.lifecycle == Lifecycle::InService).unwrap();
-    group.scaling.change(|s| s.refusals = 4);
+    group.wait("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
+    group.scaling.refuse(8); // also those who tell of the end, when the drain is over
     group.terminate();
-    group.scaling.wait("the terminating hook to be passed", |s| s.lifecycle == Lifecycle::Terminated).unwrap();
+    group.wait_terminated();
 }
 
 #[test]
@@ -100,10 +122,10 @@ fn a_node_is_protected_from_scale_in_while_somebody_publishes() {
     let group = Group::new();
     let node = group.node(|_| {});
     let at = node.endpoints(None).unwrap();
-    group.scaling.wait("the launching hook to be passed", |s| s.lifecycle == Lifecycle::InService).unwrap();
+    group.wait("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
     let Some(publisher) = ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else { return };
     wait_status(at.http, "live/a", "pictures", |s| s.video.is_some()).unwrap();
-    group.scaling.wait("protection", |s| s.protected).unwrap();
+    group.wait("protection", |i| i.protected);
     drop(publisher);
-    group.scaling.wait("the end of protection", |s| !s.protected).unwrap();
+    group.wait("the end of protection", |i| !i.protected);
 }

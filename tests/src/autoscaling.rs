@@ -1,21 +1,24 @@
-//! A fake of Auto Scaling for one instance: lifecycle hooks as AWS documents them, scale-in protection, and refusals.
-//!
-//! Speaks the query protocol (form-encoded POST, XML answers), one request per connection, served in turn.
+//! A fake of Auto Scaling for any number of instances, with their real life cycle: hooks hold an instance until they are
+//! completed or their time is over, heartbeats make that time begin anew up to a limit, and protected instances are not
+//! scaled in.
 //!
 //! ```text
-//! Pending:Wait --complete launching--> InService --terminate()--> Terminating:Wait --complete terminating--> Terminated
+//!   Pending:Wait --complete CONTINUE--> InService --terminate / scale in--> Terminating:Wait --complete, or time over--> Terminated
+//!        '-- ABANDON, or time over ------------------------------------------^
 //! ```
+//!
+//! What becomes of an instance is told to whoever launched it. The protocol is in `service.rs`.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+mod service;
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-use crate::wait::PATIENCE;
-
-/// Where the instance stands.
+/// Where an instance stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lifecycle {
     /// Held by the launching hook.
@@ -28,61 +31,74 @@ pub enum Lifecycle {
     Terminated,
 }
 
-/// What the fake knows.
-#[derive(Debug, Clone)]
-pub struct State {
-    /// Where the instance stands.
+/// Told the target state, as metadata shows it.
+type Tell = Box<dyn Fn(&str) + Send + Sync>;
+
+/// One instance of a group.
+pub struct Instance {
+    group: String,
+    /// Where it stands.
     pub lifecycle: Lifecycle,
-    /// Protected from scale-in.
+    /// Kept from scale-in.
     pub protected: bool,
-    /// Heartbeats that a hook has taken.
+    /// Heartbeats of the hook that holds it or held it last.
     pub heartbeats: u32,
-    /// Requests to refuse with 500 before the next good answer.
-    pub refusals: u32,
-    /// Actions asked for, refused ones too.
-    pub actions: Vec<String>,
+    /// The terminating hook was completed, and not left to its time-out.
+    pub completed: bool,
+    hook_began: Instant,
+    hook_ends: Instant,
+    launched: Instant,
+    tell: Tell,
 }
 
-/// A running fake, with hooks `launching` and `terminating`. Ends with the test process.
+/// The running fake. Ends with the process.
 #[derive(Debug)]
-pub struct Fake {
+pub struct Groups {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
     news: Condvar,
 }
 
-impl Fake {
-    /// Starts it on a free port, with the instance in `Pending:Wait`.
+#[derive(Debug, Default)]
+struct State {
+    instances: BTreeMap<String, Instance>,
+    /// Requests to refuse before the next good answer.
+    refusals: u32,
+    /// Actions asked for, refused ones too.
+    actions: Vec<String>,
+}
+
+impl Groups {
+    /// Answers on `listener`; no instances yet.
     ///
     /// # Errors
-    /// If no port can be had.
-    pub fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// If the listener has no address.
+    pub fn start(listener: TcpListener) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
-        let state = State {
-            lifecycle: Lifecycle::PendingWait,
-            protected: false,
-            heartbeats: 0,
-            refusals: 0,
-            actions: Vec::new(),
-        };
-        let shared = Arc::new(Shared { state: Mutex::new(state), news: Condvar::new() });
-        let server = Arc::clone(&shared);
+        let shared = Arc::new(Shared::default());
+        let (server, clock) = (Arc::clone(&shared), Arc::clone(&shared));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
+                let server = Arc::clone(&server);
                 // A client that went away is its own affair.
-                let _ = server.serve(stream);
+                std::thread::spawn(move || server.serve(stream).ok());
             }
         });
+        std::thread::spawn(move || clock.watch_hooks());
         Ok(Self { address, shared })
     }
 
-    /// Environment that makes the SDK of AWS ask this fake, with credentials that are good nowhere else.
+    /// Where it answers.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Environment that makes the SDK of AWS ask this fake and nobody else, with credentials that are good nowhere else.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ENDPOINT_URL", format!("http://{}", self.address)),
@@ -91,30 +107,136 @@ impl Fake {
         ]
     }
 
-    /// Changes its state.
-    pub fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.shared.lock());
+    /// A new instance, held by the launching hook. `tell` hears its target state, now and whenever it changes; it must not
+    /// call back.
+    pub fn launch(&self, id: &str, group: &str, tell: impl Fn(&str) + Send + Sync + 'static) {
+        tell("InService");
+        let now = Instant::now();
+        let instance = Instance {
+            group: group.to_owned(),
+            lifecycle: Lifecycle::PendingWait,
+            protected: false,
+            heartbeats: 0,
+            completed: false,
+            hook_began: now,
+            hook_ends: now + HEARTBEAT_TIMEOUT,
+            launched: now,
+            tell: Box::new(tell),
+        };
+        self.shared.lock().instances.insert(id.to_owned(), instance);
         self.shared.news.notify_all();
     }
 
-    /// What it knows now.
-    pub fn state(&self) -> State {
-        self.shared.lock().clone()
-    }
-
-    /// Waits until the state is as wanted. `what` completes "waiting for …".
+    /// `TerminateInstanceInAutoScalingGroup`: protection does not keep from it.
     ///
     /// # Errors
-    /// If that is not so within [`PATIENCE`].
-    pub fn wait(&self, what: &str, wanted: impl Fn(&State) -> bool) -> anyhow::Result<State> {
-        let deadline = Instant::now() + PATIENCE;
+    /// If there is no such instance.
+    pub fn terminate(&self, id: &str) -> anyhow::Result<()> {
+        self.shared.lock().instances.get_mut(id).with_context(|| format!("no instance {id}"))?.terminate();
+        self.shared.news.notify_all();
+        Ok(())
+    }
+
+    /// The desired size of a group goes down by one: ends its oldest instance that is not protected, if there is one, and
+    /// says which.
+    pub fn scale_in(&self, group: &str) -> Option<String> {
         let mut state = self.shared.lock();
-        while !wanted(&state) {
+        let (id, instance) = state
+            .instances
+            .iter_mut()
+            .filter(|(_, i)| i.group == group && i.lifecycle == Lifecycle::InService && !i.protected)
+            .min_by_key(|(_, i)| i.launched)?;
+        instance.terminate();
+        let id = id.clone();
+        drop(state);
+        self.shared.news.notify_all();
+        Some(id)
+    }
+
+    /// Forgets an instance that was ended outside Auto Scaling.
+    pub fn forget(&self, id: &str) {
+        self.shared.lock().instances.remove(id);
+    }
+
+    /// Refuses so many requests with 500 before the next good answer.
+    pub fn refuse(&self, requests: u32) {
+        self.shared.lock().refusals = requests;
+    }
+
+    /// Actions asked for so far, refused ones too.
+    pub fn actions(&self) -> Vec<String> {
+        self.shared.lock().actions.clone()
+    }
+
+    /// Waits until an instance is as wanted, and gives what `look` made of it. `what` completes "waiting for …".
+    ///
+    /// # Errors
+    /// If that is not so in time.
+    pub fn wait<T>(
+        &self,
+        id: &str,
+        patience: Duration,
+        what: &str,
+        look: impl Fn(&Instance) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let deadline = Instant::now() + patience;
+        let mut state = self.shared.lock();
+        loop {
+            let instance = state.instances.get(id).with_context(|| format!("no instance {id}"))?;
+            if let Some(found) = look(instance) {
+                return Ok(found);
+            }
             let left = deadline.saturating_duration_since(Instant::now());
-            ensure!(!left.is_zero(), "timed out waiting for {what}: {state:?}");
+            let asked = &state.actions[state.actions.len().saturating_sub(10)..];
+            ensure!(!left.is_zero(), "timed out waiting for {what}: {id} is {instance:?}; asked last: {asked:?}");
             state = self.shared.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        Ok(state.clone())
+    }
+}
+
+impl Instance {
+    fn terminate(&mut self) {
+        if matches!(self.lifecycle, Lifecycle::TerminatingWait | Lifecycle::Terminated) {
+            return;
+        }
+        let now = Instant::now();
+        self.lifecycle = Lifecycle::TerminatingWait;
+        (self.hook_began, self.hook_ends, self.heartbeats) = (now, now + HEARTBEAT_TIMEOUT, 0);
+        (self.tell)("Terminated");
+    }
+
+    /// The hook that holds it is over; `go_on` is CONTINUE.
+    fn over(&mut self, go_on: bool) {
+        match self.lifecycle {
+            Lifecycle::PendingWait if go_on => self.lifecycle = Lifecycle::InService,
+            Lifecycle::PendingWait => self.terminate(),
+            Lifecycle::TerminatingWait => self.lifecycle = Lifecycle::Terminated,
+            Lifecycle::InService | Lifecycle::Terminated => {}
+        }
+    }
+
+    fn beat(&mut self) {
+        self.heartbeats += 1;
+        let latest = self.hook_began + HEARTBEAT_TIMEOUT * GLOBAL_TIMEOUT_HEARTBEATS;
+        self.hook_ends = (Instant::now() + HEARTBEAT_TIMEOUT).min(latest);
+    }
+
+    fn is_held(&self) -> bool {
+        matches!(self.lifecycle, Lifecycle::PendingWait | Lifecycle::TerminatingWait)
+    }
+
+    fn is_held_by(&self, hook: &str) -> bool {
+        matches!(
+            (hook, self.lifecycle),
+            ("launching", Lifecycle::PendingWait) | ("terminating", Lifecycle::TerminatingWait)
+        )
+    }
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { lifecycle, protected, heartbeats, completed, .. } = self;
+        write!(f, "{lifecycle:?} (protected: {protected}, heartbeats: {heartbeats}, completed: {completed})")
     }
 }
 
@@ -123,89 +245,23 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn serve(&self, mut stream: TcpStream) -> anyhow::Result<()> {
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let mut request = Vec::new();
-        let mut byte = [0];
-        while !request.ends_with(b"\r\n\r\n") && request.len() < 16_384 {
-            stream.read_exact(&mut byte)?;
-            request.push(byte[0]);
-        }
-        let head = String::from_utf8_lossy(&request).to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).context("no length")?;
-        let mut body = vec![0; length.trim().parse()?];
-        stream.read_exact(&mut body)?;
-        let (status, xml) = self.answer(&String::from_utf8_lossy(&body));
-        self.news.notify_all();
-        write!(
-            stream,
-            "HTTP/1.1 {status} x\r\ncontent-type: text/xml\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{xml}",
-            xml.len()
-        )?;
-        Ok(())
-    }
-
-    fn answer(&self, form: &str) -> (u16, String) {
-        let value =
-            |key: &str| form.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default();
-        let action = value("Action");
-        if action == "DescribeInstanceTypes" {
-            // Another service's, at the same address only here.
-            return error(400, "InvalidAction", "the fake is no EC2");
-        }
-        let hook = value("LifecycleHookName");
-        let mut state = self.lock();
-        state.actions.push(action.to_owned());
-        if state.refusals > 0 {
-            state.refusals -= 1;
-            return error(500, "InternalFailure", "an error of the fake");
-        }
-        let held = matches!(
-            (hook, state.lifecycle),
-            ("launching", Lifecycle::PendingWait) | ("terminating", Lifecycle::TerminatingWait)
-        );
-        match action {
-            "DescribeLifecycleHooks" => {
-                let hook = |name: &str, transition: &str| {
-                    format!(
-                        "<member><LifecycleHookName>{name}</LifecycleHookName><LifecycleTransition>autoscaling:\
-                         EC2_INSTANCE_{transition}</LifecycleTransition></member>"
-                    )
-                };
-                let hooks = hook("launching", "LAUNCHING") + &hook("terminating", "TERMINATING");
-                ok(action, &format!("<LifecycleHooks>{hooks}</LifecycleHooks>"))
+    /// The hooks' default result is ABANDON.
+    fn watch_hooks(&self) {
+        loop {
+            std::thread::park_timeout(LOOK);
+            let now = Instant::now();
+            for instance in self.lock().instances.values_mut() {
+                if instance.is_held() && now >= instance.hook_ends {
+                    instance.over(false);
+                    self.news.notify_all();
+                }
             }
-            "CompleteLifecycleAction" | "RecordLifecycleActionHeartbeat" if !held => {
-                error(400, "ValidationError", "No active Lifecycle Action found with instance ID i-0fake")
-            }
-            "CompleteLifecycleAction" => {
-                state.lifecycle = if state.lifecycle == Lifecycle::PendingWait {
-                    Lifecycle::InService
-                } else {
-                    Lifecycle::Terminated
-                };
-                ok(action, "")
-            }
-            "RecordLifecycleActionHeartbeat" => {
-                state.heartbeats += 1;
-                ok(action, "")
-            }
-            "SetInstanceProtection" => {
-                state.protected = value("ProtectedFromScaleIn") == "true";
-                ok(action, "")
-            }
-            _ => error(400, "InvalidAction", "the fake does not know this action"),
         }
     }
 }
 
-fn ok(action: &str, result: &str) -> (u16, String) {
-    let name = "xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\"";
-    let meta = "<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata>";
-    (200, format!("<{action}Response {name}><{action}Result>{result}</{action}Result>{meta}</{action}Response>"))
-}
-
-fn error(status: u16, code: &str, message: &str) -> (u16, String) {
-    let error = format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>");
-    (status, format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"))
-}
+/// The shortest that Auto Scaling allows.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A hook holds an instance for so many heartbeat time-outs at the longest.
+const GLOBAL_TIMEOUT_HEARTBEATS: u32 = 100;
+const LOOK: Duration = Duration::from_millis(100);

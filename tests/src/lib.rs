@@ -7,6 +7,7 @@
 pub mod autoscaling;
 pub mod daemon;
 pub mod decode;
+pub mod delay;
 pub mod engine;
 pub mod http;
 pub mod metadata;

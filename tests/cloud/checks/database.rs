@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use headwater_tests::delay::Manner;
 use headwater_tests::wait;
 
 use super::watch::{below, hold, owns, rtmp_pauses, wait_shown, whep_pauses};
 use super::{Extent, Stage};
-use crate::delay::Manner;
 use crate::node::Node;
 use crate::viewers::Publisher;
 

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use headwater_tests::autoscaling::{Instance, Lifecycle};
 use headwater_tests::wait;
 
 use super::Stage;
 use super::watch::{below, whep_pauses};
-use crate::groups::Lifecycle;
 use crate::node::Role;
 use crate::viewers::{Hls, Kind};
 
@@ -72,7 +72,7 @@ pub(super) fn edge(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     Ok(format!("hook passed after {:.1} s; {pauses}; {pause}", took.as_secs_f64()))
 }
 
-fn gone(instance: &crate::groups::Instance) -> Option<bool> {
+fn gone(instance: &Instance) -> Option<bool> {
     (instance.lifecycle == Lifecycle::Terminated).then_some(instance.completed)
 }
 

@@ -11,6 +11,7 @@ mod watch;
 
 use std::time::{Duration, Instant};
 
+use headwater_tests::delay::Manner;
 use tokio::runtime::Handle;
 
 use crate::say;
@@ -119,7 +120,7 @@ fn unharmed(scene: &Scene) -> anyhow::Result<()> {
 }
 
 fn mend(scene: &mut Scene) -> anyhow::Result<()> {
-    scene.registry.line().set(crate::delay::Manner::Late(Duration::ZERO));
+    scene.registry.line().set(Manner::Late(Duration::ZERO));
     for at in 0..scene.nodes.len() {
         let node = &scene.nodes[at];
         node.host().heal()?;

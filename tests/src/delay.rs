@@ -1,4 +1,4 @@
-//! The line to the database: passes bytes on, late, or not at all while both ends believe in it.
+//! A line to a server: passes bytes on, late, or not at all while both ends believe in it.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 /// How the line behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Manner {
+pub enum Manner {
     /// Every answer comes so much later.
     Late(Duration),
     /// Connections stay open, and nothing comes through.
@@ -21,14 +21,17 @@ pub(crate) enum Manner {
 
 /// A line that passes bytes on. Dropped = it takes no more connections.
 #[derive(Debug)]
-pub(crate) struct Delay {
+pub struct Delay {
     manner: watch::Sender<Manner>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Delay {
-    /// Passes what comes to `listener` on to what `connect` opens; `connect` may block.
-    pub(crate) fn start(
+    /// Passes what comes to `listener` on to what `connect` opens; `connect` may block. Nothing is late at first.
+    ///
+    /// # Errors
+    /// If the listener is none.
+    pub fn start(
         runtime: &Handle,
         listener: TcpListener,
         connect: impl Fn() -> anyhow::Result<std::net::TcpStream> + Send + Sync + 'static,
@@ -53,7 +56,7 @@ impl Delay {
     }
 
     /// From now on it behaves so, on open connections too.
-    pub(crate) fn set(&self, manner: Manner) {
+    pub fn set(&self, manner: Manner) {
         self.manner.send_replace(manner);
     }
 }
