@@ -3,14 +3,13 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
+use headwater_tests::cluster::{self, Node};
 use headwater_tests::daemon::Daemon;
-use headwater_tests::engine::{Options, program, wait_status};
+use headwater_tests::engine::{Options, wait_status};
 use headwater_tests::http::{self, Answer};
-use headwater_tests::metadata::Fake;
 use headwater_tests::mongo::Database;
-use headwater_tests::moto::Moto;
 use headwater_tests::publish::{self, Source};
 use headwater_tests::temp::Folder;
 use headwater_tests::wait::{self, PATIENCE};
@@ -19,19 +18,6 @@ use serde_json::{Value, json};
 
 const NODES: &str = "/rest/v2/cluster/nodes/0/50";
 const SESSION: &str = "/rest/v2/session";
-
-/// `headwaterd COMMAND --config` of this node, beside it.
-fn command(daemon: &Daemon, environment: &[(&'static str, String)], arguments: &[&str]) -> Output {
-    let file = daemon.data_dir().parent().unwrap().join("node.toml");
-    Command::new(program("headwaterd").unwrap())
-        .args(arguments)
-        .arg("--config")
-        .arg(file)
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .envs(environment.iter().cloned())
-        .output()
-        .unwrap()
-}
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -124,7 +110,7 @@ fn the_first_boot_shows_a_password_once_which_opens_the_node_and_nothing_else_do
     assert!(administers(at, &cookie));
 
     // A new one, beside the running node, ends them.
-    let new = text(&command(&second, &[], &["password", "--reset"]));
+    let new = text(&second.run_beside(&["password", "--reset"], &[]).unwrap());
     let new = new.lines().find_map(|l| l.strip_prefix("password: ")).unwrap().to_owned();
     assert!(new != password && !administers(at, &cookie));
     assert_eq!(log_in(at, &password).status, 401);
@@ -156,7 +142,7 @@ fn the_doctor_finds_a_running_node_well_and_a_stopped_one_ill() {
     let daemon = Daemon::start(Options::default()).unwrap();
     daemon.process().line("node ready").unwrap();
     let at = daemon.endpoints(None).unwrap();
-    let output = command(&daemon, &[], &["doctor", "--json"]);
+    let output = daemon.run_beside(&["doctor", "--json"], &[]).unwrap();
     let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{findings:?}");
     let mark = |findings: &[Value], check: &str| {
@@ -177,7 +163,7 @@ fn the_doctor_finds_a_running_node_well_and_a_stopped_one_ill() {
         assert_eq!(mark(&findings, check), expected, "{check}: {findings:?}");
     }
 
-    let stream = |name: &str| command(&daemon, &[], &["doctor", "--stream", name]);
+    let stream = |name: &str| daemon.run_beside(&["doctor", "--stream", name], &[]).unwrap();
     let missing = stream("live/a");
     assert_eq!(missing.status.code(), Some(69));
     assert!(text(&missing).contains("nobody publishes live/a"), "{}", text(&missing));
@@ -188,15 +174,15 @@ fn the_doctor_finds_a_running_node_well_and_a_stopped_one_ill() {
     let found = stream("live/a");
     assert!(text(&found).contains("live/a is live over rtmp"), "{}", text(&found));
 
-    let streams = text(&command(&daemon, &[], &["streams"]));
+    let streams = text(&daemon.run_beside(&["streams"], &[]).unwrap());
     assert!(streams.starts_with("STREAM") && streams.contains("live/a"), "{streams}");
-    let json: Value = serde_json::from_slice(&command(&daemon, &[], &["streams", "--json"]).stdout).unwrap();
+    let json: Value = serde_json::from_slice(&daemon.run_beside(&["streams", "--json"], &[]).unwrap().stdout).unwrap();
     assert_eq!(json[0]["name"], "live/a");
-    assert!(text(&command(&daemon, &[], &["nodes"])).starts_with("NODE"));
+    assert!(text(&daemon.run_beside(&["nodes"], &[]).unwrap()).starts_with("NODE"));
 
     daemon.process().signal(Signal::SIGTERM);
     daemon.process().exit(PATIENCE).unwrap();
-    let output = command(&daemon, &[], &["doctor", "--json"]);
+    let output = daemon.run_beside(&["doctor", "--json"], &[]).unwrap();
     let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), mark(&findings, "ports").as_str()), (Some(69), "fail"), "{findings:?}");
 }
@@ -204,32 +190,16 @@ fn the_doctor_finds_a_running_node_well_and_a_stopped_one_ill() {
 #[test]
 fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed() {
     let Some(database) = Database::start().unwrap() else { return };
-    let Some(moto) = Moto::start().unwrap() else { return };
-    moto.secret("demo/registry", database.uri()).unwrap();
-    moto.secret("headwater/demo/relay", "the relay secret of this test").unwrap();
-    moto.secret("headwater/demo/administrator", r#"{"password": "the cluster's own password"}"#).unwrap();
-    let node = |id: &str, role: &str| {
-        let tags =
-            [("headwater:role", role), ("headwater:cluster", "demo"), ("headwater:registry", "secret:demo/registry")];
-        let metadata = Fake::start(&tags).unwrap();
-        metadata.change(|s| s.id = id.to_owned());
-        let mut options = Options::with(|c| {
-            c.metadata.endpoint = metadata.address();
-            c.relay.listen = "127.0.0.1:0".parse().unwrap();
-        });
-        options.environment = moto.environment();
-        (Daemon::start(options).unwrap(), metadata)
-    };
-    let (origin, _a) = node("i-0origin", "origin");
-    let (edge, _b) = node("i-0edge", "edge");
-    for daemon in [&origin, &edge] {
-        daemon.process().line("node ready").unwrap();
-    }
+    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
+    aws.secret("headwater/demo/administrator", r#"{"password": "the cluster's own password"}"#).unwrap();
+    let nodes = [("i-0origin", "origin"), ("i-0edge", "edge")].map(|(id, role)| Node::start(&aws, id, role).unwrap());
+    nodes.iter().for_each(|node| node.wait_ready().unwrap());
+    let [origin, edge] = nodes.each_ref().map(|node| &node.daemon);
     // One of them writes it, the other finds it there.
     wait::until("the administrator", || {
         let says =
-            |d: &&Daemon| d.process().lines().iter().any(|l| l.contains("password taken from the cluster's secret"));
-        [&origin, &edge].iter().any(says).then_some(())
+            |d: &Daemon| d.process().lines().iter().any(|l| l.contains("password taken from the cluster's secret"));
+        [origin, edge].into_iter().any(says).then_some(())
     })
     .unwrap();
     let (at, other) = (origin.endpoints(None).unwrap().http, edge.endpoints(None).unwrap().http);
@@ -241,23 +211,23 @@ fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed()
     // The other node may have written the same password again, with a hash of its own.
     wait::until("the session on the other node", || administers(other, &cookie).then_some(())).unwrap();
 
-    let nodes = |at: SocketAddr, cookie: &str| -> Vec<Value> {
+    let listed = |at: SocketAddr, cookie: &str| -> Vec<Value> {
         http::request(at, "GET", NODES, &[("cookie", cookie)], b"").unwrap().json().unwrap()
     };
-    let both = wait::until("both nodes", || Some(nodes(at, "")).filter(|all| all.len() == 2)).unwrap();
+    let both = wait::until("both nodes", || Some(listed(at, "")).filter(|all| all.len() == 2)).unwrap();
     let text_of_both = serde_json::to_string(&both).unwrap();
     assert!(!text_of_both.contains("127.0.0.1") && both.iter().all(|n| n["ip"] == "" && n["status"] == "alive"));
-    assert!(nodes(other, &cookie).iter().all(|n| n["addresses"][0] == "127.0.0.1" && n["ip"] == "127.0.0.1"));
+    assert!(listed(other, &cookie).iter().all(|n| n["addresses"][0] == "127.0.0.1" && n["ip"] == "127.0.0.1"));
     assert_eq!(http::get(at, "/rest/v2/cluster/node-count").unwrap().json::<Value>().unwrap(), json!({ "number": 2 }));
     let bounded: Vec<Value> = http::get(at, "/rest/v2/cluster/nodes/1/1").unwrap().json().unwrap();
     assert_eq!((bounded.len(), bounded[0]["id"].as_str()), (1, Some("i-0origin")));
     assert_eq!(http::get(at, "/rest/v2/cluster/nodes/x/1").unwrap().status, 400);
 
     // From a terminal, on any node.
-    let environment = moto.environment();
-    let table = text(&command(&edge, &environment, &["nodes"]));
+    let environment = aws.environment();
+    let table = text(&edge.run_beside(&["nodes"], &environment).unwrap());
     assert!(table.contains("i-0origin") && table.contains("i-0edge") && table.lines().count() == 3, "{table}");
-    let output = command(&edge, &environment, &["doctor", "--json"]);
+    let output = edge.run_beside(&["doctor", "--json"], &environment).unwrap();
     let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{findings:?}");
     for check in ["metadata", "tags", "role", "registry", "ports", "clock", "relay"] {
@@ -270,12 +240,12 @@ fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed()
     assert_eq!(remove(at, "i-0edge", &allowed), (409, "node_alive".to_owned()));
     edge.process().signal(Signal::SIGKILL);
     wait::until("the death of the node", || {
-        nodes(at, "").iter().any(|n| n["id"] == "i-0edge" && n["status"] == "dead").then_some(())
+        listed(at, "").iter().any(|n| n["id"] == "i-0edge" && n["status"] == "dead").then_some(())
     })
     .unwrap();
     assert_eq!(remove(at, "i-0edge", &[]).0, 401);
     assert_eq!(remove(at, "i-0edge", &allowed), (200, String::new()));
-    assert_eq!(nodes(at, "").len(), 1);
+    assert_eq!(listed(at, "").len(), 1);
 
     // The database goes away: what it said last is shown at once, with its age, and sessions go on.
     database.kill().unwrap();
@@ -287,7 +257,7 @@ fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed()
     .unwrap();
     assert!(administers(at, &cookie));
     assert_eq!(remove(at, "i-0origin", &allowed), (503, "registry_away".to_owned()));
-    for daemon in [&origin, &edge] {
+    for daemon in [origin, edge] {
         assert!(!daemon.process().lines().iter().any(|l| l.contains("the cluster's own password")));
     }
 }

@@ -1,59 +1,33 @@
 //! A node that ends while people watch, and one that is full: viewers go to another node and see nothing of it.
 
-use headwater_tests::daemon::Daemon;
+use headwater_tests::cluster::{self, Node};
 use headwater_tests::engine::{Engine, Options, wait_status};
 use headwater_tests::http;
-use headwater_tests::metadata::Fake;
 use headwater_tests::mongo::Database;
-use headwater_tests::moto::Moto;
 use headwater_tests::pion::Viewer;
 use headwater_tests::publish::{self, Source};
 use headwater_tests::wait::{self, PATIENCE};
-
-struct Node {
-    daemon: Daemon,
-    metadata: Fake,
-}
-
-impl Node {
-    fn start(id: &str, role: &str, moto: &Moto) -> Self {
-        let tags =
-            [("headwater:role", role), ("headwater:cluster", "demo"), ("headwater:registry", "secret:demo/registry")];
-        let metadata = Fake::start(&tags).unwrap();
-        metadata.change(|s| s.id = id.to_owned());
-        let mut options = Options::with(|c| {
-            c.metadata.endpoint = metadata.address();
-            c.relay.listen = "127.0.0.1:0".parse().unwrap();
-            c.node.drain_ms = 30_000.try_into().unwrap();
-        });
-        options.environment = moto.environment();
-        let daemon = Daemon::start(options).unwrap();
-        daemon.process().line("node ready").unwrap();
-        Self { daemon, metadata }
-    }
-
-    fn http(&self) -> std::net::SocketAddr {
-        self.daemon.endpoints(None).unwrap().http
-    }
-}
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the figure that was measured")]
 fn fifty_webrtc_viewers_of_an_edge_that_is_scaled_in_move_and_none_is_lost() {
     let Some(database) = Database::start().unwrap() else { return };
-    let Some(moto) = Moto::start().unwrap() else { return };
-    moto.secret("demo/registry", database.uri()).unwrap();
-    moto.secret("headwater/demo/relay", "the relay secret of this test").unwrap();
-    let origin = Node::start("i-0origin", "origin", &moto);
-    let (edge, other) = (Node::start("i-0edge", "edge", &moto), Node::start("i-0other", "edge", &moto));
-    let rtmp = origin.daemon.endpoints(None).unwrap().rtmp;
-    let source = Source::default();
-    let Some(_publisher) = publish::ffmpeg(&source, &format!("rtmp://{rtmp}/live/demo")).unwrap() else { return };
-    wait_status(origin.http(), "live/demo", "pictures", |s| s.video.is_some()).unwrap();
-    let url = format!("http://127.0.0.1:{}/live/whep/demo", edge.http().port());
+    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
+    let start = |id: &str, role: &str| {
+        let node = Node::start_with(&aws, id, role, |o| o.config.node.drain_ms = 30_000.try_into().unwrap()).unwrap();
+        node.wait_ready().unwrap();
+        node
+    };
+    let origin = start("i-0origin", "origin");
+    let (edge, other) = (start("i-0edge", "edge"), start("i-0other", "edge"));
+    let url = origin.rtmp_url("live/demo").unwrap();
+    let Some(_publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
+    origin.wait_live("live/demo").unwrap();
+    let at = edge.http().unwrap();
+    let url = format!("http://127.0.0.1:{}/live/whep/demo", at.port());
     let Some(crowd) = Viewer::start(&url, &["-crowd", "50", "-seconds", "60"]).unwrap() else { return };
     crowd.wait_playing().unwrap();
-    wait_status(edge.http(), "live/demo", "fifty viewers", |s| s.viewers.webrtc == 50).unwrap();
+    wait_status(at, "live/demo", "fifty viewers", |s| s.viewers.webrtc == 50).unwrap();
 
     edge.metadata.change(|s| s.target_lifecycle_state = Some("Terminated".to_owned()));
     let report = crowd.moved().unwrap();
@@ -62,7 +36,7 @@ fn fifty_webrtc_viewers_of_an_edge_that_is_scaled_in_move_and_none_is_lost() {
     assert!(report.max_gap_ms < 1_000.0, "{report:?}");
     edge.daemon.process().line("all viewers have moved").unwrap();
     assert_eq!(edge.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
-    assert_eq!(http::get(other.daemon.endpoints(None).unwrap().health, "/readyz").unwrap().status, 200);
+    assert_eq!(http::get(other.health().unwrap(), "/readyz").unwrap().status, 200);
 }
 
 #[test]

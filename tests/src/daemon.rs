@@ -1,7 +1,7 @@
 //! Starts the built `headwaterd run` with a configuration file: the whole node on this machine, with free ports.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use headwater_api::Config;
 use headwater_api::endpoints::Endpoints;
@@ -41,7 +41,7 @@ impl Daemon {
     pub fn start_in(mut options: Options, folder: &Path) -> anyhow::Result<Self> {
         let data_dir = folder.join("data");
         options.config.node.data_dir.clone_from(&data_dir);
-        let file = folder.join("node.toml");
+        let file = folder.join(FILE_NAME);
         std::fs::write(&file, text(&options.config)?)?;
         program("headwater-engine")?;
         let process = Process::start(
@@ -65,6 +65,27 @@ impl Daemon {
         wait::until("an engine that says where it listens", || {
             read_endpoints(&self.data_dir).ok().filter(|e| Some(e.pid) != not)
         })
+    }
+
+    /// Runs `headwaterd ARGUMENTS --config` with this node's file to its end, beside it.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub fn run_beside(&self, arguments: &[&str], environment: &[(&'static str, String)]) -> anyhow::Result<Output> {
+        let file = self.data_dir.with_file_name(FILE_NAME);
+        let mut command = Command::new(program("headwaterd")?);
+        command.args(arguments).arg("--config").arg(file).env("AWS_EC2_METADATA_DISABLED", "true");
+        Ok(command.envs(environment.iter().cloned()).output()?)
+    }
+
+    /// Sends a signal to the whole node, its engine first.
+    pub fn signal(&self, signal: Signal) {
+        let engine = read_endpoints(&self.data_dir).ok().and_then(|e| i32::try_from(e.pid).ok());
+        if let Some(engine) = engine.filter(|_| self.process.is_running()) {
+            // It may have ended by itself.
+            let _ = kill(Pid::from_raw(engine), signal);
+        }
+        self.process.signal(signal);
     }
 
     /// The process, for its log lines (the engine's are among them).
@@ -104,3 +125,6 @@ impl Drop for Daemon {
         }
     }
 }
+
+/// Its configuration, beside its data folder.
+const FILE_NAME: &str = "node.toml";
