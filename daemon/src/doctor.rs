@@ -92,11 +92,12 @@ pub(crate) async fn examine(settings: &Settings, stream: Option<&StreamName>) ->
         None => None,
     };
     let (registry, registry_clock) = registry::check(opened.as_ref()).await;
+    let clock = clock::check(registry_clock, &registry.what);
     findings.push(registry);
     let store = opened.and_then(Result::ok);
     let config = plan.as_ref().map_or(&settings.config, |plan| &plan.engine);
     findings.push(ports::check(config, engine.as_ref()).await);
-    findings.push(clock::check(registry_clock));
+    findings.push(clock);
     findings.push(storage::check());
     findings.push(certificate::check(&config.tls, clock::now_s()));
     findings.push(stream::check(stream, engine.as_ref(), store.as_ref()).await);

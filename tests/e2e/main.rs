@@ -5,6 +5,7 @@
 
 mod administrator;
 mod autoscaling;
+mod clock;
 mod cluster;
 mod enhanced;
 mod handover;

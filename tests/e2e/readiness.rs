@@ -33,7 +33,7 @@ fn readiness(health: SocketAddr) -> Option<Readiness> {
 
 /// Waits until exactly this check is wrong, or none.
 #[expect(clippy::print_stdout, reason = "the figure that was measured")]
-fn wait_wrong(health: SocketAddr, check: Option<&str>, sentence: &str) {
+pub(crate) fn wait_wrong(health: SocketAddr, check: Option<&str>, sentence: &str) {
     let begun = Instant::now();
     let what = format!("{} to be wrong", check.unwrap_or("nothing"));
     wait::until_within(SOON, &what, || {
@@ -71,7 +71,7 @@ fn each_fault_of_a_node_turns_readyz_within_ten_seconds_and_back() {
         assert!(Command::new("fallocate").args(["-l", &size]).arg(&hog).status().unwrap().success());
     };
     let free = || std::fs::remove_file(&hog).unwrap();
-    // Cluster faults (lease, clock) are in cluster.rs and in the daemon's own tests; listeners and workers in the engine's.
+    // Cluster faults (lease, clock) are in cluster.rs and clock.rs; listeners and workers in the engine's own tests.
     let faults: [(&str, &str, Act<'_>, Act<'_>); 2] = [
         ("disk", "MB are free in", Box::new(fill), Box::new(free)),
         (

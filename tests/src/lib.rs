@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod autoscaling;
+pub mod clock;
 pub mod cluster;
 pub mod daemon;
 pub mod decode;

@@ -6,15 +6,26 @@ use super::Finding;
 
 const CHECK: &str = "clock";
 
-/// Compares this machine's clock with the registry's, if that one is another's.
-pub(super) fn check(registry_ms: Option<u64>) -> Finding {
-    judge(now_ms(), registry_ms)
+/// Compares this machine's clock with the registry's, if that one is another's. `why_not` is what keeps from the registry: where
+/// its password is AWS's to give, AWS judges the clock first.
+pub(super) fn check(registry_ms: Option<u64>, why_not: &str) -> Finding {
+    judge(now_ms(), registry_ms, why_not)
 }
 
-fn judge(now_ms: u64, registry_ms: Option<u64>) -> Finding {
+/// True if this is AWS's word for a request that was signed by a wrong clock (more than five minutes off).
+pub(super) fn is_blamed(why: &str) -> bool {
+    ["Signature expired", "Signature not yet current", "RequestExpired", "RequestTimeTooSkewed"]
+        .iter()
+        .any(|word| why.contains(word))
+}
+
+fn judge(now_ms: u64, registry_ms: Option<u64>, why_not: &str) -> Finding {
     let todo = "let chrony or systemd-timesyncd run; on EC2 the time server is 169.254.169.123";
     if now_ms < BUILT_MS {
         return Finding::fail(CHECK, "it shows a time before this program was written", todo);
+    }
+    if is_blamed(why_not) {
+        return Finding::fail(CHECK, "AWS takes nothing that is signed by it: it is more than five minutes off", todo);
     }
     let Some(registry_ms) = registry_ms else {
         return Finding::ok(CHECK, "plausible; there is no other clock to compare it with");
@@ -53,13 +64,15 @@ mod tests {
     fn a_clock_is_judged_by_its_distance_in_both_directions() {
         let now = 1_800_000_000_000;
         let check =
-            |registry: Option<u64>, expected: Mark| assert_eq!(judge(now, registry).mark, expected, "{registry:?}");
+            |registry: Option<u64>, expected: Mark| assert_eq!(judge(now, registry, "").mark, expected, "{registry:?}");
         check(None, Mark::Ok);
         check(Some(now + 999), Mark::Ok);
         check(Some(now - 1_000), Mark::Warn);
         check(Some(now + 3_600_000), Mark::Fail);
         check(Some(now - 3_600_000), Mark::Fail);
-        assert_eq!(judge(0, None).mark, Mark::Fail);
-        assert_eq!(judge(now, Some(now - 1_234)).what, "1.234 s from the registry's");
+        assert_eq!(judge(0, None, "").mark, Mark::Fail);
+        assert_eq!(judge(now, Some(now - 1_234), "").what, "1.234 s from the registry's");
+        assert_eq!(judge(now, None, "service error: Signature expired: 2026").mark, Mark::Fail);
+        assert_eq!(judge(now, None, "service error: AccessDenied").mark, Mark::Ok);
     }
 }

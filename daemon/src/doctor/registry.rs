@@ -28,7 +28,9 @@ pub(super) async fn check(opened: Option<&Result<Store, ReachError>>) -> (Findin
 /// What the error's words point to.
 fn todo(why: &str) -> &'static str {
     let says = |words: &[&str]| words.iter().any(|word| why.contains(word));
-    if says(&["secretsmanager", "ec2:Describe"]) {
+    if super::clock::is_blamed(why) {
+        "put this machine's clock right"
+    } else if says(&["secretsmanager", "ec2:Describe"]) {
         "allow the action to the instance's role (docs/ec2.md), and see that the secret is there"
     } else if says(&["uthentication", "password"]) {
         "compare user and password in the secret with the database's"

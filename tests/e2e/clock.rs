@@ -1,0 +1,221 @@
+//! Nodes of a cluster whose wall clock is an hour off, in either direction: they say so and stay out of service, and since every
+//! lease is the database's to decide, they neither take nor lose what is not theirs.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use headwater_tests::autoscaling::{Groups, Lifecycle};
+use headwater_tests::clock::Clock;
+use headwater_tests::cluster::{self, Node};
+use headwater_tests::daemon::Daemon;
+use headwater_tests::engine::{Options, status};
+use headwater_tests::http;
+use headwater_tests::metadata::Fake;
+use headwater_tests::mongo::Database;
+use headwater_tests::moto::Moto;
+use headwater_tests::process::Process;
+use headwater_tests::publish::{self, Source};
+use headwater_tests::wait::{self, PATIENCE};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::readiness::wait_wrong;
+
+const HOUR_SECS: i64 = 3_600;
+/// Of a stream.
+const LEASE: Duration = Duration::from_secs(15);
+
+fn start(aws: &Moto, id: &str, clock: &Clock) -> Node {
+    let node = Node::start_with(aws, id, "origin", |o| o.environment.extend(clock.environment())).unwrap();
+    node.wait_ready().unwrap();
+    node
+}
+
+/// `headwaterd doctor` beside the node, by the node's clock, names the clock and nothing else.
+fn doctor_names_the_clock(node: &Node, aws: &Moto, clock: &Clock) {
+    let environment = [aws.environment(), clock.environment()].concat();
+    let output = node.daemon.run_beside(&["doctor", "--json"], &environment).unwrap();
+    let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let failed: Vec<_> = findings.iter().filter(|f| f["mark"] == "fail").collect();
+    assert_eq!((output.status.code(), failed.len()), (Some(69), 1), "{findings:?}");
+    let (what, todo) = (failed[0]["what"].as_str().unwrap(), failed[0]["todo"].as_str().unwrap());
+    assert!(failed[0]["check"] == "clock" && what.contains(" s from the registry's"), "{what}");
+    assert!(todo.contains("169.254.169.123"), "{todo}");
+}
+
+fn publish(node: &Node, name: &str) -> Option<Process> {
+    publish::ffmpeg(&Source::default(), &node.rtmp_url(name).unwrap()).unwrap()
+}
+
+/// True if the stream is published at this node, not only relayed.
+fn owns(node: &Node, name: &str) -> bool {
+    let found = status(node.http().unwrap(), name).unwrap();
+    found.is_some_and(|stream| stream.video.is_some() && stream.protocol == "rtmp")
+}
+
+/// The publisher, if the node takes it.
+fn taken(node: &Node, name: &str) -> Option<Process> {
+    let publisher = publish(node, name)?;
+    let answer = wait::until("an answer to the publisher", || {
+        if owns(node, name) { Some(true) } else { (!publisher.is_running()).then_some(false) }
+    });
+    answer.unwrap().then_some(publisher)
+}
+
+/// ffmpeg as a player: a line on standard output for every frame.
+fn play(node: &Node, name: &str) -> Process {
+    let mut command = publish::ffmpeg_command().unwrap();
+    let url = node.rtmp_url(name).unwrap();
+    command.args(["-i", &url, "-c", "copy", "-f", "framecrc", "-flush_packets", "1", "-"]);
+    Process::start(&mut command).unwrap()
+}
+
+fn wait_frames(player: &Process, more: usize, what: &str) {
+    let target = player.line_count() + more;
+    wait::until(what, || (player.line_count() >= target).then_some(())).unwrap();
+    assert!(player.is_running());
+}
+
+fn leave(node: Node) {
+    node.daemon.process().signal(Signal::SIGTERM);
+    assert_eq!(node.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    assert!(!node.daemon.process().lines().iter().any(|l| l.contains("panicked at")));
+}
+
+#[test]
+fn a_clock_that_jumps_an_hour_turns_readyz_within_ten_seconds_and_takes_no_stream_from_others() {
+    let Some(clock) = Clock::new().unwrap() else { return };
+    let Some(database) = Database::start().unwrap() else { return };
+    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
+    let well = Node::start(&aws, "i-0well", "origin").unwrap();
+    let wrong = start(&aws, "i-0wrong", &clock);
+    well.wait_ready().unwrap();
+    let (at, health) = (well.http().unwrap(), wrong.health().unwrap());
+    wait_wrong(health, None, "");
+    let Some(publisher) = publish(&well, "live/demo") else { return };
+    well.wait_live("live/demo").unwrap();
+    for (ahead_secs, sentence) in [(HOUR_SECS, "s ahead of the registry's"), (-HOUR_SECS, "s behind the registry's")] {
+        clock.set(ahead_secs).unwrap();
+        wait_wrong(health, Some("clock"), sentence);
+        doctor_names_the_clock(&wrong, &aws, &clock);
+        assert!(taken(&wrong, "live/demo").is_none(), "{ahead_secs}: a stream of another node was taken");
+        // Its own lease is good, and so is everybody's else: both are alive to both.
+        for at in [at, wrong.http().unwrap()] {
+            let nodes: Vec<Value> = http::get(at, "/rest/v2/cluster/nodes/0/50").unwrap().json().unwrap();
+            assert!(nodes.len() == 2 && nodes.iter().all(|n| n["status"] == "alive"), "{ahead_secs}: {nodes:?}");
+        }
+        clock.set(0).unwrap();
+        wait_wrong(health, None, "");
+    }
+    assert!(publisher.is_running() && owns(&well, "live/demo"));
+    assert_eq!(http::get(well.health().unwrap(), "/readyz").unwrap().status, 200);
+    leave(wrong);
+}
+
+#[test]
+fn a_node_that_boots_an_hour_off_is_held_back_by_its_launching_hook_until_the_clock_is_right() {
+    let Some(clock) = Clock::new().unwrap() else { return };
+    clock.set(HOUR_SECS).unwrap();
+    let Some(database) = Database::start().unwrap() else { return };
+    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
+    let groups = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let ahead = |options: &mut Options| options.environment.extend(clock.environment());
+    let node = Node::start_in_group(&aws, &groups, "i-0ahead", "edge", ahead).unwrap();
+    node.wait_ready().unwrap();
+    wait_wrong(node.health().unwrap(), Some("clock"), "s ahead of the registry's");
+    doctor_names_the_clock(&node, &aws, &clock);
+    assert_eq!(groups.actions(), Vec::<String>::new(), "a hook was asked for by a node that is not ready");
+    clock.set(0).unwrap();
+    groups
+        .wait("i-0ahead", PATIENCE, "the launching hook to be passed", |i| {
+            (i.lifecycle == Lifecycle::InService).then_some(())
+        })
+        .unwrap();
+    assert_eq!(http::get(node.health().unwrap(), "/readyz").unwrap().status, 200);
+    leave(node);
+}
+
+#[test]
+fn a_node_that_boots_an_hour_off_holds_its_streams_for_as_long_as_anybody_else() {
+    let (Some(ahead_clock), Some(behind_clock)) = (Clock::new().unwrap(), Clock::new().unwrap()) else { return };
+    ahead_clock.set(HOUR_SECS).unwrap();
+    behind_clock.set(-HOUR_SECS).unwrap();
+    let Some(database) = Database::start().unwrap() else { return };
+    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
+    let (ahead, behind) = (start(&aws, "i-0ahead", &ahead_clock), start(&aws, "i-0behind", &behind_clock));
+    let well = Node::start(&aws, "i-0well", "origin").unwrap();
+    well.wait_ready().unwrap();
+    wait_wrong(ahead.health().unwrap(), Some("clock"), "s ahead of the registry's");
+    wait_wrong(behind.health().unwrap(), Some("clock"), "s behind the registry's");
+
+    // Who publishes to them all the same keeps the name.
+    let Some(first) = publish(&ahead, "live/ahead") else { return };
+    let held = publish(&behind, "live/behind").unwrap();
+    ahead.wait_live("live/ahead").unwrap();
+    behind.wait_live("live/behind").unwrap();
+    for name in ["live/ahead", "live/behind"] {
+        assert!(taken(&well, name).is_none(), "{name} was taken from a node that holds it");
+    }
+    let player = play(&well, "live/ahead");
+    wait_frames(&player, 50, "pictures of the node that is ahead");
+
+    // It stands still: its lease ends by the database's clock, and not an hour later.
+    ahead.daemon.signal(Signal::SIGSTOP);
+    let stopped = Instant::now();
+    let _second = wait::until("the end of the lease", || taken(&well, "live/ahead")).unwrap();
+    assert!(stopped.elapsed() < LEASE + Duration::from_secs(8), "taken over after {:?}", stopped.elapsed());
+    wait_frames(&player, 50, "pictures in the same session, of a life that began an hour earlier");
+    ahead.daemon.signal(Signal::SIGCONT);
+    wait::until("the node that was ahead to let go", || (!owns(&ahead, "live/ahead")).then_some(())).unwrap();
+    first.exit(PATIENCE).unwrap();
+    assert!(owns(&well, "live/ahead") && held.is_running() && owns(&behind, "live/behind"));
+    leave(ahead);
+    leave(behind);
+}
+
+/// AWS to a machine whose clock is an hour behind. Ends with the test process.
+fn aws_that_refuses_the_clock() -> Vec<(&'static str, String)> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let message =
+        "Signature expired: 20260101T110000Z is now earlier than 20260101T115500Z (20260101T120000Z - 5 min.)";
+    let body = serde_json::json!({ "__type": "InvalidSignatureException", "message": message }).to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut request = BufReader::new(stream);
+            let (mut line, mut length) = (String::new(), 0);
+            while request.read_line(&mut line).is_ok_and(|n| n > 2) {
+                let value = line.to_ascii_lowercase().strip_prefix("content-length: ").map(|v| v.trim().parse());
+                length = value.map_or(length, Result::unwrap);
+                line.clear();
+            }
+            let _ = request.read_exact(&mut vec![0; length]);
+            let head =
+                "HTTP/1.1 400 x\r\ncontent-type: application/x-amz-json-1.1\r\nconnection: close\r\ncontent-length:";
+            let _ = write!(request.into_inner(), "{head} {}\r\n\r\n{body}", body.len());
+        }
+    });
+    vec![
+        ("AWS_ENDPOINT_URL", format!("http://{address}")),
+        ("AWS_ACCESS_KEY_ID", "testing".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "testing".to_owned()),
+    ]
+}
+
+#[test]
+fn a_clock_that_aws_refuses_is_named_by_the_log_and_by_the_doctor() {
+    let environment = aws_that_refuses_the_clock();
+    let tags = [("headwater:role", "edge"), ("headwater:cluster", "demo"), ("headwater:registry", "127.0.0.1:1")];
+    let metadata = Fake::start(&tags).unwrap();
+    let mut options = Options::with(|c| c.metadata.endpoint = metadata.address());
+    options.environment.clone_from(&environment);
+    let node = Daemon::start(options).unwrap();
+    let line = node.process().line("out of service").unwrap();
+    assert!(line.contains("Signature expired: 20260101T110000Z is now earlier than"), "{line}");
+    let output = node.run_beside(&["doctor", "--json"], &environment).unwrap();
+    let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let found = |check: &str| findings.iter().find(|f| f["check"] == check).unwrap();
+    assert_eq!((output.status.code(), found("clock")["mark"].as_str()), (Some(69), Some("fail")), "{findings:?}");
+    assert_eq!(found("registry")["todo"], "put this machine's clock right");
+}
