@@ -106,6 +106,21 @@ fn a_long_drain_is_covered_by_heartbeats() {
 }
 
 #[test]
+fn sigterm_while_auto_scaling_drains_a_node_ends_it_at_once_and_passes_the_hook() {
+    let group = Group::new();
+    let node = group.node(|c| c.node.drain_ms = 60_000.try_into().unwrap());
+    group.wait("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
+    let engine = nix::unistd::Pid::from_raw(node.endpoints(None).unwrap().pid.try_into().unwrap());
+    nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGSTOP).unwrap(); // nothing it could do about a drain
+    group.terminate();
+    group.wait("the drain", |i| i.heartbeats >= 1);
+    assert!(node.process().is_running());
+    node.process().signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(node.process().exit(PATIENCE).unwrap().code(), Some(0));
+    group.wait_terminated();
+}
+
+#[test]
 fn a_service_that_refuses_is_asked_again_at_both_ends() {
     let group = Group::new();
     group.scaling.refuse(4); // one more than the SDK tries by itself

@@ -10,6 +10,7 @@ use headwater_tests::wait::PATIENCE;
 use nix::sys::signal::Signal;
 use std::net::SocketAddr;
 use std::process::Command;
+use std::time::Duration;
 
 fn options(metadata: SocketAddr) -> Options {
     Options::with(|config| config.metadata.endpoint = metadata)
@@ -177,7 +178,7 @@ fn a_node_keeps_serving_when_metadata_goes_away_and_hears_it_again_when_it_retur
 
 #[test]
 fn version_one_silence_and_refusal_all_make_a_machine_on_its_own() {
-    for manner in [Manner::VersionOne, Manner::Silent, Manner::Status(404)] {
+    for manner in [Manner::VersionOne, Manner::Silent, Manner::Status(401), Manner::Status(404)] {
         let fake = Fake::start(&[("headwater:role", "king")]).unwrap();
         fake.change(|s| s.manner = manner);
         let report = plan(fake.address());
@@ -198,6 +199,35 @@ fn where_metadata_is_required_a_node_waits_for_it_and_comes_up() {
     assert!(!daemon.data_dir().exists());
     fake.change(|s| s.manner = Manner::Well);
     daemon.process().line("node ready").unwrap();
+}
+
+#[test]
+fn a_node_that_waits_for_metadata_ends_on_sigterm() {
+    let fake = Fake::start(&[STANDALONE]).unwrap();
+    fake.change(|s| s.manner = Manner::Silent);
+    let mut options = options(fake.address());
+    options.config.metadata.required = true;
+    options.log = "debug";
+    let daemon = Daemon::start(options).unwrap();
+    daemon.process().line("no metadata yet").unwrap();
+    daemon.process().signal(Signal::SIGTERM);
+    assert_eq!(daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    assert!(!daemon.data_dir().exists());
+}
+
+#[test]
+fn where_metadata_is_required_a_slow_service_is_waited_for() {
+    // Slower than a laptop waits for its first answer.
+    let fake = Fake::start(&[STANDALONE]).unwrap();
+    fake.change(|s| s.manner = Manner::Slow(Duration::from_millis(800)));
+    let mut options = options(fake.address());
+    options.config.metadata.required = true;
+    let daemon = Daemon::start(options).unwrap();
+    let line = daemon.process().line("headwaterd starting").unwrap();
+    assert!(line.contains("node=i-0fake") && line.contains("role=standalone"), "{line}");
+    daemon.process().line("node ready").unwrap();
+    fake.change(|s| s.target_lifecycle_state = Some("Terminated".to_owned()));
+    drained(&daemon, "Auto Scaling ends this instance");
 }
 
 #[test]

@@ -1,11 +1,22 @@
 //! What may be wrong with the registry of a cluster when a node boots, and with the node's place in it: out of service, with
 //! a sentence that says why, until it is put right. And what a node of a cluster tells CloudWatch.
 
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
 use headwater_tests::cluster::{self, Node};
+use headwater_tests::delay::{Delay, Manner};
+use headwater_tests::http;
 use headwater_tests::mongo::Database;
 use headwater_tests::moto::Moto;
 use headwater_tests::wait::{self, PATIENCE};
 use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::readiness::wait_wrong;
+
+/// Of a node.
+const LEASE: Duration = Duration::from_secs(15);
 
 fn edge(id: &str, aws: &Moto) -> Node {
     Node::start_with(aws, id, "edge", |o| o.config.limits.egress_mbps = 100_000.try_into().ok()).unwrap()
@@ -44,6 +55,35 @@ fn a_wrong_password_is_said_and_a_right_one_is_found_without_a_restart() {
     assert!(!line.contains("wrong@"), "a password in the log");
     cluster::move_registry(&aws, database.uri()).unwrap();
     node.wait_ready().unwrap();
+}
+
+#[test]
+fn a_database_that_answers_two_seconds_late_costs_neither_the_boot_nor_the_lease() {
+    let Some(database) = Database::start().unwrap() else { return };
+    let port = database.uri().split_once("127.0.0.1:").and_then(|(_, rest)| rest.split_once('/')).unwrap().0;
+    let server: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let far = database.uri().replace(&server.to_string(), &listener.local_addr().unwrap().to_string());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let line = Delay::start(runtime.handle(), listener, move || Ok(TcpStream::connect(server)?)).unwrap();
+    line.set(Manner::Late(Duration::from_secs(2)));
+    let (Some(near_aws), Some(far_aws)) = (cluster::aws(database.uri()).unwrap(), cluster::aws(&far).unwrap()) else {
+        return;
+    };
+    let (near, far) = (edge("i-0near", &near_aws), edge("i-0far", &far_aws));
+    near.wait_ready().unwrap();
+    far.wait_ready().unwrap();
+    wait_wrong(far.health().unwrap(), None, "");
+    // For longer than a lease lasts without being renewed.
+    let (http, health, begun) = (near.http().unwrap(), far.health().unwrap(), Instant::now());
+    wait::until("the time of a lease", || {
+        let nodes: Vec<Value> = http::get(http, "/rest/v2/cluster/nodes/0/50").unwrap().json().unwrap();
+        assert!(nodes.iter().any(|n| n["id"] == "i-0far" && n["status"] == "alive"), "{nodes:?}");
+        let readiness = http::get(health, "/readyz").unwrap();
+        assert_eq!(readiness.status, 200, "{}", readiness.text());
+        (begun.elapsed() > LEASE).then_some(())
+    })
+    .unwrap();
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub enum Manner {
     Well,
     /// Answers everything with this status.
     Status(u16),
+    /// As it should, but each answer takes so long.
+    Slow(Duration),
     /// Takes connections and answers none.
     Silent,
     /// Knows no tokens, and answers whoever asks without one.
@@ -87,11 +89,15 @@ impl Fake {
             for stream in listener.incoming().map_while(Result::ok) {
                 let Some(state) = shared.upgrade() else { return };
                 let now = lock(&state).clone();
-                if now.manner == Manner::Silent {
-                    silent.push(stream);
-                } else {
-                    // A client that went away is its own affair.
-                    let _ = serve(stream, &now);
+                match now.manner {
+                    Manner::Silent => silent.push(stream),
+                    manner => {
+                        if let Manner::Slow(pause) = manner {
+                            std::thread::park_timeout(pause);
+                        }
+                        // A client that went away is its own affair.
+                        let _ = serve(stream, &now);
+                    }
                 }
             }
         });
@@ -136,9 +142,9 @@ fn serve(mut stream: TcpStream, state: &State) -> std::io::Result<()> {
     let token = text.lines().find_map(|line| line.strip_prefix("x-aws-ec2-metadata-token: "));
     let (status, body) = match (state.manner, method, path) {
         (Manner::Status(status), ..) => (status, String::new()),
-        (Manner::Well, "PUT", "/latest/api/token") => (200, state.token.clone()),
+        (Manner::Well | Manner::Slow(_), "PUT", "/latest/api/token") => (200, state.token.clone()),
         (_, "PUT", _) => (405, String::new()),
-        (Manner::Well, ..) if token != Some(state.token.as_str()) => (401, String::new()),
+        (Manner::Well | Manner::Slow(_), ..) if token != Some(state.token.as_str()) => (401, String::new()),
         _ => value(path.trim_start_matches("/latest/"), state).map_or((404, String::new()), |body| (200, body)),
     };
     write!(
