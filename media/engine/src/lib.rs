@@ -20,6 +20,7 @@ pub mod load;
 pub mod logging;
 pub mod memory_file;
 pub mod password;
+pub mod processors;
 pub mod standing;
 pub mod tls;
 pub mod transcode;
