@@ -8,8 +8,10 @@
 mod connect;
 mod documents;
 mod failure;
+mod mongod;
 mod nodes;
 mod schema;
+mod set_config;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,9 @@ use mongodb::{Collection, Database};
 use tokio::sync::OnceCell;
 
 use crate::{Registry, RegistryError, Timing};
+
+pub use mongod::{Mongod, User, UserRights};
+pub use set_config::{Hello, MemberState, MemberStatus, SetConfig};
 
 /// A registry in MongoDB. Cheap to clone; the last clone dropped closes its connections.
 #[derive(Clone)]

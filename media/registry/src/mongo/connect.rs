@@ -34,6 +34,6 @@ pub(super) async fn open(uri: &Secret, patience: Duration) -> Result<(Database, 
 }
 
 /// The database, unless the connection string names another.
-const DATABASE: &str = "headwater";
+pub(super) const DATABASE: &str = "headwater";
 /// Connections of one process at most: heartbeats and joins are short.
 const POOL: u32 = 8;

@@ -44,6 +44,13 @@ pub(super) fn busy(attempted: &str, servers: &str) -> RegistryError {
     RegistryError::Unreachable { attempted: attempted.to_owned(), servers: servers.to_owned(), source: cause.into() }
 }
 
+/// An answer without what was asked for.
+pub(super) fn unreadable(attempted: &str, servers: &str) -> RegistryError {
+    let cause = io::Error::new(io::ErrorKind::InvalidData, "the answer does not hold what was asked for");
+    let (attempted, servers) = (attempted.to_owned(), servers.to_owned());
+    RegistryError::Refused { attempted, servers, retryable: false, source: cause.into() }
+}
+
 /// A connection string that is no good, or whose SRV name does not resolve.
 pub(super) fn bad_uri(uri: &Secret, error: Error) -> RegistryError {
     if matches!(*error.kind, ErrorKind::DnsResolve { .. } | ErrorKind::Io(_)) {
@@ -61,6 +68,25 @@ pub(super) fn bad_uri(uri: &Secret, error: Error) -> RegistryError {
 pub(super) fn is_duplicate(error: &RegistryError) -> bool {
     let RegistryError::Refused { source, .. } = error else { return false };
     source.downcast_ref::<Error>().is_some_and(is_duplicate_key)
+}
+
+/// True if the user or its password was refused.
+pub(super) fn is_login(error: &RegistryError) -> bool {
+    driver(error)
+        .is_some_and(|e| matches!(*e.kind, ErrorKind::Authentication { .. }) || code(e) == Some(AUTHENTICATION))
+}
+
+/// What a server refused with, if it did.
+pub(super) fn code_of(error: &RegistryError) -> Option<i32> {
+    driver(error).and_then(code)
+}
+
+/// The driver's own error inside.
+fn driver(error: &RegistryError) -> Option<&Error> {
+    let (RegistryError::Refused { source, .. } | RegistryError::Unreachable { source, .. }) = error else {
+        return None;
+    };
+    source.downcast_ref::<Error>()
 }
 
 /// [`is_duplicate`], of the driver's error.
@@ -84,6 +110,7 @@ fn code(error: &Error) -> Option<i32> {
 }
 
 const DUPLICATE_KEY: i32 = 11_000;
+const AUTHENTICATION: i32 = 18;
 const INTERNAL: i32 = 1;
 
 /// No primary, or not this one any more: NotWritablePrimary and its kin, shutdown, network errors between servers.

@@ -1,8 +1,10 @@
 //! The contract against a real database, and the database's faults: with a proxy in front of it, and as a script.
 
+mod commands;
 mod faults;
 mod proxy;
 mod scripted;
+mod wire;
 
 use std::time::{Duration, Instant};
 

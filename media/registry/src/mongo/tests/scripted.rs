@@ -1,16 +1,15 @@
 //! A replica set of two as a script: enough of the wire protocol for a probe, and elections on demand.
 //!
-//! OP_MSG and OP_QUERY of <https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/>. It stores nothing: it stands in
-//! for the states of a replica set, which the test database has not, and for no other behaviour.
+//! It stores nothing: it stands in for the states of a replica set, which the test database has not, and for no other behaviour.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use mongodb::bson::{self, Bson, DateTime, Document, doc, oid::ObjectId};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+
+use super::wire;
 
 /// Dropping it ends both members.
 pub(super) struct ReplicaSet {
@@ -40,13 +39,7 @@ impl ReplicaSet {
         let mut members = JoinSet::new();
         for (index, listener) in listeners.into_iter().enumerate() {
             let state = state.clone();
-            members.spawn(async move {
-                let mut connections = JoinSet::new();
-                while let Ok((socket, _)) = listener.accept().await {
-                    let state = state.clone();
-                    connections.spawn(async move { answer_all(socket, index as i32, &state).await });
-                }
-            });
+            members.spawn(wire::serve(listener, move |command| answer(command, index as i32, &state)));
         }
         Self { uri, state, _members: members }
     }
@@ -60,40 +53,6 @@ impl ReplicaSet {
     /// Makes every write fail with a code.
     pub(super) fn fail_with(&self, code: i32) {
         self.state.failing.store(code, Ordering::SeqCst);
-    }
-}
-
-async fn answer_all(mut socket: TcpStream, member: i32, state: &State) -> io::Result<()> {
-    loop {
-        let length = socket.read_i32_le().await?;
-        let request = socket.read_i32_le().await?;
-        let _response_to = socket.read_i32_le().await?;
-        let opcode = socket.read_i32_le().await?;
-        let mut body = vec![0; usize::try_from(length - 16).unwrap()];
-        socket.read_exact(&mut body).await?;
-        let document = if opcode == OP_MSG {
-            &body[5..]
-        } else {
-            let name = body[4..].iter().position(|b| *b == 0).unwrap();
-            &body[4 + name + 1 + 8..]
-        };
-        let command = Document::from_reader(document).unwrap();
-        let answer = bson::serialize_to_vec(&answer(&command, member, state)).unwrap();
-        let (opcode, head) = if opcode == OP_MSG {
-            (OP_MSG, vec![0; 5])
-        } else {
-            let mut head = vec![0; 20];
-            head[0] = 8;
-            head[16] = 1;
-            (OP_REPLY, head)
-        };
-        let mut reply = Vec::new();
-        for n in [(16 + head.len() + answer.len()) as i32, 0, request, opcode] {
-            reply.extend_from_slice(&n.to_le_bytes());
-        }
-        reply.extend_from_slice(&head);
-        reply.extend_from_slice(&answer);
-        socket.write_all(&reply).await?;
     }
 }
 
@@ -140,9 +99,6 @@ fn hello(member: i32, is_primary: bool, state: &State) -> Document {
     hello
 }
 
-fn failure(code: i32, message: &str) -> Document {
+pub(super) fn failure(code: i32, message: &str) -> Document {
     doc! { "ok": 0, "code": code, "codeName": "Scripted", "errmsg": message }
 }
-
-const OP_REPLY: i32 = 1;
-const OP_MSG: i32 = 2013;
