@@ -20,8 +20,10 @@ use crate::plan::Plan;
 pub(crate) enum State {
     /// Not ready yet.
     Starting,
-    /// Ready; the engine's health listener is here.
+    /// Its engine serves; the health listener is here.
     Serving(SocketAddr),
+    /// Ready for sure, without an engine.
+    Ready,
     /// Taking leave.
     Draining,
 }
@@ -37,7 +39,7 @@ pub(crate) struct Group {
 impl Group {
     /// As the plan has it.
     pub(crate) async fn of(plan: &Plan) -> Self {
-        let takes_publishers = plan.engine.node.role != Role::Edge;
+        let takes_publishers = matches!(plan.engine.node.role, Role::Origin | Role::Standalone);
         let member = match &plan.group {
             Some(group) => {
                 let aws = Aws::in_region(&group.region).await;
@@ -99,6 +101,13 @@ impl Group {
                     log::info!(protected = busy; "scale-in protection changed");
                 }
                 Ok(Some(LOOK))
+            }
+            State::Ready => {
+                if !done.launched {
+                    pass(member, Transition::Launching).await?;
+                    done.launched = true;
+                }
+                Ok(None)
             }
             State::Draining => {
                 for hook in member.fetch_hooks(Transition::Terminating).await? {

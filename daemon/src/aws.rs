@@ -13,7 +13,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_autoscaling::error::ProvideErrorMetadata;
-use aws_sdk_ec2::types::Filter;
+use aws_sdk_ec2::types::{Filter, Instance, InstanceStateName};
 
 pub(crate) use metric::Percent;
 
@@ -83,23 +83,24 @@ impl Aws {
         Ok(pairs.filter(|(key, _)| key == GROUP_TAG || key.starts_with(TAG_PREFIX)).collect())
     }
 
-    /// Private addresses of the running registry nodes of a cluster, sorted.
-    pub(crate) async fn find_registry(&self, cluster: &str) -> Result<Vec<IpAddr>, AwsError> {
+    /// The registry nodes of a cluster that have not ended, sorted by id.
+    pub(crate) async fn find_registry(&self, cluster: &str) -> Result<Vec<RegistryInstance>, AwsError> {
         let filter = |name: String, value: &str| Filter::builder().name(name).values(value).build();
+        let states = ["pending", "running", "stopping", "stopped"].map(str::to_owned).to_vec();
         let mut pages = aws_sdk_ec2::Client::new(&self.0)
             .describe_instances()
             .filters(filter(format!("tag:{CLUSTER_TAG}"), cluster))
             .filters(filter(format!("tag:{ROLE_TAG}"), "registry"))
-            .filters(filter("instance-state-name".to_owned(), "running"))
+            .filters(Filter::builder().name("instance-state-name").set_values(Some(states)).build())
             .into_paginator()
             .send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|e| error("ec2:DescribeInstances", cluster, e))?;
             let instances = page.reservations().iter().flat_map(|reservation| reservation.instances());
-            found.extend(instances.filter_map(|i| i.private_ip_address()?.parse::<IpAddr>().ok()));
+            found.extend(instances.filter_map(RegistryInstance::of));
         }
-        found.sort_unstable();
+        found.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         Ok(found)
     }
 
@@ -125,6 +126,28 @@ impl Aws {
             Some(text) => Ok(Secret(text.to_owned())),
             None => Err(error(action, id, std::io::Error::other("it holds bytes, not text"))),
         }
+    }
+}
+
+/// An instance that runs the registry of its cluster, or will, or has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RegistryInstance {
+    /// `i-…`.
+    pub id: String,
+    /// Where the others reach it.
+    pub address: IpAddr,
+    /// False before it has started and while it is stopped.
+    pub running: bool,
+}
+
+impl RegistryInstance {
+    fn of(instance: &Instance) -> Option<Self> {
+        let state = instance.state().and_then(|state| state.name());
+        Some(Self {
+            id: instance.instance_id()?.to_owned(),
+            address: instance.private_ip_address()?.parse().ok()?,
+            running: state == Some(&InstanceStateName::Running),
+        })
     }
 }
 

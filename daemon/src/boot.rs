@@ -14,9 +14,10 @@ use crate::engine::{self, Engine, EngineError, News, Order};
 use crate::heartbeat::Ears;
 use crate::imds::ImdsError;
 use crate::lifecycle::{ServiceManager, Signals};
+use crate::mongod::PrepareError;
 use crate::plan::{self, PlanError};
 use crate::settings::{Settings, SettingsError};
-use crate::{administrator, capacity, data_dir, decide, heartbeat, join, notice, register, scaling};
+use crate::{administrator, capacity, data_dir, decide, heartbeat, join, notice, register, registry_node, scaling};
 
 /// Why the node is not up.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,9 @@ pub(crate) enum BootError {
     /// The administrator cannot be made.
     #[error(transparent)]
     Administrator(#[from] AdministratorError),
+    /// The database of a registry node cannot be set up.
+    #[error(transparent)]
+    Mongod(#[from] PrepareError),
     /// The engine cannot be had.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -53,7 +57,7 @@ impl BootError {
         match self {
             Self::Signals(_) | Self::Metadata(_) | Self::Registry(RegistryError::Locked { .. }) => exit::UNAVAILABLE,
             Self::Administrator(_) => exit::UNAVAILABLE,
-            Self::Settings(_) | Self::Plan(_) | Self::DataDir(_) | Self::Registry(_) => exit::CONFIG,
+            Self::Settings(_) | Self::Plan(_) | Self::DataDir(_) | Self::Mongod(_) | Self::Registry(_) => exit::CONFIG,
             Self::Engine(e) => e.exit_code(),
         }
     }
@@ -79,6 +83,9 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
         "headwaterd starting"
     );
     data_dir::prepare(&node.data_dir)?;
+    if plan.mongod.is_some() {
+        return registry_node::run(&plan, &facts, imds.as_mut(), &mut signals, &mut manager, started).await;
+    }
     let mut config = plan.engine.clone();
     let entering = async {
         loop {
@@ -178,7 +185,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
 }
 
 /// One signal drains, the next ends at once.
-fn escalate(order: Order, manager: &ServiceManager) -> Order {
+pub(crate) fn escalate(order: Order, manager: &ServiceManager) -> Order {
     if order == Order::Serve {
         log::info!("draining; a second signal ends at once");
         manager.stopping("draining");

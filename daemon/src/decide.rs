@@ -60,7 +60,7 @@ pub(crate) async fn until_wanted(
 
 /// True for a mistake in the file: it is read once.
 fn settled(error: &PlanError) -> bool {
-    matches!(error, PlanError::Id(_) | PlanError::Alone { .. })
+    matches!(error, PlanError::Id(_) | PlanError::Alone { .. } | PlanError::RegistryAlone)
 }
 
 /// Between two looks at tags that are wrong.

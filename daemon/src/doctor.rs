@@ -6,6 +6,7 @@
 mod certificate;
 mod clock;
 mod metadata;
+mod mongod;
 mod origin;
 mod ports;
 mod registry;
@@ -91,11 +92,18 @@ pub(crate) async fn examine(settings: &Settings, stream: Option<&StreamName>) ->
         Some(plan) => Some(reach::open(plan).await),
         None => None,
     };
+    findings.push(mongod::check(plan.as_ref()).await);
     let (registry, registry_clock) = registry::check(opened.as_ref()).await;
     let clock = clock::check(registry_clock, &registry.what);
     findings.push(registry);
     let store = opened.and_then(Result::ok);
     let config = plan.as_ref().map_or(&settings.config, |plan| &plan.engine);
+    if plan.as_ref().is_some_and(|plan| plan.mongod.is_some()) {
+        findings.push(clock::check(registry_clock));
+        let of_engines = ["ports", "s3", "certificate", "stream", "relay"];
+        findings.extend(of_engines.map(|check| Finding::skip(check, "a registry node runs no engine")));
+        return findings;
+    }
     findings.push(ports::check(config, engine.as_ref()).await);
     findings.push(clock);
     findings.push(storage::check());

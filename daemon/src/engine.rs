@@ -1,30 +1,31 @@
 //! Starts the engine and looks after it: one process at a time, started again when it ends by itself, ended when told.
 //!
-//! Decisions are in `engine/life.rs` and `engine/backoff.rs`; here is what waits. The engine is a program like any other:
+//! Decisions are in `engine/life.rs` and `backoff.rs`; here is what waits. The engine is a program like any other:
 //! it gets a configuration file, says in a file where it listens, and answers health questions.
 
-mod backoff;
-mod child;
 mod life;
 mod probe;
+mod teller;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use headwater_api::Config;
 use headwater_api::endpoints::{self, Endpoints};
 use headwater_api::error::{Chain, exit};
 use headwater_api::standing::Standing;
+use tokio::process::Command;
 use tokio::sync::watch;
 
-use backoff::Backoff;
-use child::Child;
+use crate::backoff::Backoff;
+use crate::child::{self, Child};
 pub(crate) use life::Order;
 use life::{Action, Event, Life};
 use probe::Probe;
 pub(crate) use probe::{dial, fetch_status};
+use teller::Teller;
 
 /// Why there is no engine any more, although nobody ended it.
 #[derive(Debug, thiserror::Error)]
@@ -149,15 +150,18 @@ impl Engine {
         standing: &watch::Receiver<Standing>,
         news: &mut impl FnMut(News),
     ) -> Result<Ending, EngineError> {
-        let mut child = match Child::start(&self.program, &self.config_file, standing.clone()) {
+        let mut command = Command::new(&self.program);
+        command.arg("--config").arg(&self.config_file).arg("--standing").stdin(Stdio::piped());
+        let mut child = match Child::start(command, |_| {}) {
             Ok(child) => child,
-            Err(source) if settled(&source) => {
+            Err(source) if child::is_settled(&source) => {
                 return Err(EngineError::Program { path: self.program.clone(), source });
             }
             Err(e) => {
                 return Ok(Ending { code: None, why: format!("could not be started: {}", Chain(&e)), served: None });
             }
         };
+        let _teller = child.take_input().map(|input| Teller::start(input, standing.clone()));
         let probe = Probe::new(&self.data_dir, child.pid());
         let mut life = Life::new(Instant::now(), self.drain);
         let mut killed = None;
@@ -165,7 +169,7 @@ impl Engine {
             let deadline = life.deadline();
             let event = tokio::select! {
                 status = child.ended() => break status,
-                order = next(orders) => Event::Ordered(order),
+                order = next_order(orders) => Event::Ordered(order),
                 event = probe.next(life.serving()), if life.watched() => event,
                 () = sleep_until(deadline), if deadline.is_some() => Event::Overdue,
             };
@@ -195,23 +199,18 @@ impl Engine {
 }
 
 /// The next order. Never, if nobody is left to give one.
-async fn next(orders: &mut watch::Receiver<Order>) -> Order {
+pub(crate) async fn next_order(orders: &mut watch::Receiver<Order>) -> Order {
     if orders.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
     *orders.borrow_and_update()
 }
 
-async fn sleep_until(deadline: Option<Instant>) {
+/// At once without a deadline.
+pub(crate) async fn sleep_until(deadline: Option<Instant>) {
     if let Some(deadline) = deadline {
         tokio::time::sleep_until(deadline.into()).await;
     }
-}
-
-/// True if starting the program will fail again just the same.
-fn settled(error: &io::Error) -> bool {
-    use io::ErrorKind::{NotFound, PermissionDenied};
-    matches!(error.kind(), NotFound | PermissionDenied) || error.raw_os_error() == Some(nix::libc::ENOEXEC)
 }
 
 /// The engine beside this program, as both are installed together; else whatever PATH has.

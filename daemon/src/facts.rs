@@ -4,7 +4,7 @@
 //! Facts are only gathered here; what follows from them is for `plan.rs`.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use headwater_api::config::Metadata;
@@ -41,6 +41,8 @@ pub(crate) struct Instance {
     pub zone: String,
     /// Public addresses first, as others reach it.
     pub addresses: Vec<IpAddr>,
+    /// Its address inside the VPC, which is among them.
+    pub private_ipv4: Option<Ipv4Addr>,
     /// Those tags that concern us.
     pub tags: Tags,
     /// Where Auto Scaling wants it to go (`InService`, `Terminated`, `Warmed:Stopped`, …), if it belongs to a group.
@@ -109,12 +111,9 @@ pub(crate) async fn fetch(metadata: &Metadata) -> Result<(Facts, Option<Imds>), 
 pub(crate) async fn fetch_instance(imds: &mut Imds) -> Result<Instance, ImdsError> {
     let document = imds.get(IDENTITY).await?.unwrap_or_default();
     let identity: Identity = serde_json::from_str(&document).map_err(|_| ImdsError::value(IDENTITY, &document))?;
-    let mut addresses = Vec::new();
-    for path in ["meta-data/public-ipv4", "meta-data/local-ipv4"] {
-        if let Some(text) = imds.get(path).await?.filter(|text| !text.is_empty()) {
-            addresses.push(text.parse().map_err(|_| ImdsError::value(path, &text))?);
-        }
-    }
+    let private_ipv4 = fetch_ipv4(imds, "meta-data/local-ipv4").await?;
+    let public_ipv4 = fetch_ipv4(imds, "meta-data/public-ipv4").await?;
+    let mut addresses: Vec<_> = [public_ipv4, private_ipv4].into_iter().flatten().map(IpAddr::V4).collect();
     // Where an instance has no IPv6, some services give a listing in its place.
     addresses.extend(imds.get("meta-data/ipv6").await?.and_then(|text| text.parse::<IpAddr>().ok()));
     Ok(Instance {
@@ -125,9 +124,15 @@ pub(crate) async fn fetch_instance(imds: &mut Imds) -> Result<Instance, ImdsErro
         region: identity.region,
         zone: identity.availability_zone,
         addresses,
+        private_ipv4,
         tags: fetch_tags(imds).await?,
         target_lifecycle_state: fetch_target_lifecycle_state(imds).await?,
     })
+}
+
+async fn fetch_ipv4(imds: &mut Imds, path: &str) -> Result<Option<Ipv4Addr>, ImdsError> {
+    let Some(text) = imds.get(path).await?.filter(|text| !text.is_empty()) else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| ImdsError::value(path, &text))
 }
 
 /// `Terminated` means that Auto Scaling wants to end this instance. `None` outside a group.

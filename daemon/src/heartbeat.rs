@@ -106,7 +106,8 @@ fn unix_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-async fn renew(
+/// Tells the registry `beat`, and enters the node again, as the same life, if its entry is gone or `node` is not what it `said`.
+pub(crate) async fn renew(
     store: &Store,
     registered: &Registered,
     node: &NodeDocument,

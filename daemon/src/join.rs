@@ -41,9 +41,20 @@ enum JoinError {
 /// Completes `config` with what the cluster's nodes share; waits until it can be had. Out of service until then.
 pub(crate) async fn until_joined(cluster: &Cluster, config: &mut Config, manager: &ServiceManager) {
     let aws = Aws::in_region(&cluster.region).await;
+    until(manager, async || join(&aws, cluster, config).await).await;
+}
+
+/// Tries until it works, and says why it does not; each reason once.
+pub(crate) async fn until<T, E: std::error::Error + 'static>(
+    manager: &ServiceManager,
+    mut attempt: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
     let mut said = String::new();
-    while let Err(e) = join(&aws, cluster, config).await {
-        let why = Chain(&e).to_string();
+    loop {
+        let why = match attempt().await {
+            Ok(value) => return value,
+            Err(e) => Chain(&e).to_string(),
+        };
         if why != said {
             log::warn!(err = why.as_str(); "out of service");
             manager.status(&format!("out of service: {why}"));
@@ -69,10 +80,15 @@ async fn join(aws: &Aws, cluster: &Cluster, config: &mut Config) -> Result<(), J
     }
     config.registry.kind = RegistryKind::MongoDb;
     if config.relay.secret_file.is_none() {
-        let secret = aws.fetch_secret(&format!("headwater/{}/relay", cluster.name)).await?;
+        let secret = aws.fetch_secret(&relay_secret_name(cluster)).await?;
         config.relay.secret_file = Some(write(&config.node.data_dir, "relay-secret", &secret)?);
     }
     Ok(())
+}
+
+/// By convention.
+pub(crate) fn relay_secret_name(cluster: &Cluster) -> String {
+    format!("headwater/{}/relay", cluster.name)
 }
 
 fn write(folder: &Path, name: &str, secret: &Secret) -> Result<PathBuf, JoinError> {

@@ -6,8 +6,10 @@
 mod administrator;
 mod asg;
 mod aws;
+mod backoff;
 mod boot;
 mod capacity;
+mod child;
 mod data_dir;
 mod decide;
 mod doctor;
@@ -23,14 +25,20 @@ mod listing;
 #[path = "../../media/engine/src/logging.rs"]
 #[expect(unreachable_pub, reason = "the engine offers it to its own program")]
 mod logging;
+mod mongod;
 mod notice;
 // One file for both programs, as above.
 #[path = "../../media/engine/src/password.rs"]
 #[expect(unreachable_pub, reason = "the engine offers it to its own program")]
 mod password;
 mod plan;
+// One file for both programs, as above.
+#[path = "../../media/engine/src/processors.rs"]
+#[expect(unreachable_pub, reason = "the engine looks at its own machine with it")]
+mod processors;
 mod reach;
 mod register;
+mod registry_node;
 mod report;
 mod scaling;
 mod settings;

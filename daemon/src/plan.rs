@@ -4,7 +4,7 @@
 //! no default role inside a group: a guess would put an unknown node in front of viewers.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
 use headwater_api::Config;
@@ -25,6 +25,8 @@ pub(crate) struct Plan {
     pub addresses: Vec<IpAddr>,
     /// The cluster it belongs to; none if it is standalone.
     pub cluster: Option<Cluster>,
+    /// Where its mongod listens, beside loopback: of a registry node alone.
+    pub mongod: Option<SocketAddr>,
     /// The Auto Scaling group it belongs to.
     pub group: Option<Membership>,
     /// False while Auto Scaling keeps it warm: then it neither registers nor serves.
@@ -55,6 +57,18 @@ pub(crate) struct Cluster {
     pub registry: RegistryPlace,
     /// Where its secrets are.
     pub region: String,
+    /// Where the mongod of each registry node listens.
+    pub port: u16,
+}
+
+impl Cluster {
+    /// The name of the replica set that its registry nodes form: it tells a node of another cluster that it is at the wrong
+    /// address, and need not be unique.
+    pub(crate) fn replica_set(&self) -> String {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
+        let name: String = self.name.chars().map(plain).take(MAX_ID_BYTES).collect();
+        format!("headwater-{name}")
+    }
 }
 
 /// How the registry of a cluster is found.
@@ -105,18 +119,28 @@ pub(crate) enum PlanError {
         hint: String,
     },
     /// A role that does not exist.
-    #[error("tag `{ROLE_TAG}` is {value:?}; expected \"origin\", \"edge\" or \"standalone\"")]
+    #[error("tag `{ROLE_TAG}` is {value:?}; expected \"origin\", \"edge\", \"registry\" or \"standalone\"")]
     UnknownRole {
         /// As it stands in the tag.
         value: String,
     },
-    /// A role of the design that this version does not know.
-    #[error("tag `{ROLE_TAG}` is \"registry\", but this version does not run MongoDB by itself")]
-    RegistryRole,
+    /// A registry node that cannot find its peers.
+    #[error(
+        "[node] role is \"registry\", which finds its peers by the tags of EC2 instances, and here is no instance metadata"
+    )]
+    RegistryAlone,
+    /// A registry node whose cluster has its registry elsewhere.
+    #[error(
+        "role is \"registry\", but tag `{REGISTRY_TAG}` says that the registry is elsewhere; take one of them away"
+    )]
+    RegistryElsewhere,
+    /// A registry node that its peers cannot reach.
+    #[error("role is \"registry\", but instance metadata shows no private IPv4 address to listen at")]
+    NoPrivateAddress,
     /// A node of a cluster that does not say which.
     #[error("role is {role:?}, which needs a cluster, but this instance has no `{CLUSTER_TAG}` tag")]
     NoCluster {
-        /// `origin` or `edge`.
+        /// `origin`, `edge` or `registry`.
         role: &'static str,
     },
     /// A role that shares its registry, on a machine that has no tags to find it by.
@@ -163,13 +187,23 @@ pub(crate) fn plan(facts: &Facts, settings: &Settings) -> Result<Plan, PlanError
     }
     // Who names the registry in the file needs no tags and no secrets of AWS to find it.
     let told = engine.registry.kind == RegistryKind::MongoDb && engine.relay.secret_file.is_some();
-    let cluster = if role == Role::Standalone || told { None } else { Some(cluster(role, instance)?) };
+    let port = engine.mongod.port.get();
+    let cluster = match role {
+        Role::Standalone => None,
+        Role::Origin | Role::Edge if told => None,
+        Role::Origin | Role::Edge | Role::Registry => Some(cluster(role, instance, port)?),
+    };
+    let mongod = match (&cluster, role) {
+        (Some(cluster), Role::Registry) => Some(SocketAddr::new(private_address(cluster, instance)?, port)),
+        _ => None,
+    };
     (engine.node.role, engine.node.id) = (role, id);
     Ok(Plan {
         role_from,
         id_from,
         addresses,
         cluster,
+        mongod,
         group: instance.and_then(membership),
         wanted: !instance.and_then(|i| i.target_lifecycle_state.as_deref()).is_some_and(|s| s.starts_with("Warmed:")),
         engine,
@@ -191,7 +225,7 @@ fn role(instance: Option<&Instance>, settings: &Settings) -> Result<(Role, Sourc
         Some("origin") => Ok((Role::Origin, Source::Tag)),
         Some("edge") => Ok((Role::Edge, Source::Tag)),
         Some("standalone") => Ok((Role::Standalone, Source::Tag)),
-        Some("registry") => Err(PlanError::RegistryRole),
+        Some("registry") => Ok((Role::Registry, Source::Tag)),
         Some(value) => Err(PlanError::UnknownRole { value: value.chars().take(MAX_ID_BYTES).collect() }),
         None if in_group(instance) => Err(PlanError::NoRole { hint: hint(&instance.tags) }),
         None => Ok((Role::Standalone, Source::Default)),
@@ -216,9 +250,10 @@ fn hint(tags: &Tags) -> String {
     }
 }
 
-fn cluster(role: Role, instance: Option<&Instance>) -> Result<Cluster, PlanError> {
+fn cluster(role: Role, instance: Option<&Instance>, port: u16) -> Result<Cluster, PlanError> {
+    let alone = if role == Role::Registry { PlanError::RegistryAlone } else { PlanError::Alone { role: word(role) } };
+    let instance = instance.ok_or(alone)?;
     let role = word(role);
-    let instance = instance.ok_or(PlanError::Alone { role })?;
     let tags = &instance.tags;
     let tag = |key: &str| tags.get(key).filter(|value| !value.is_empty());
     Ok(Cluster {
@@ -226,7 +261,16 @@ fn cluster(role: Role, instance: Option<&Instance>) -> Result<Cluster, PlanError
         node_group: tag(NODE_GROUP_TAG).unwrap_or_default().to_owned(),
         registry: tag(REGISTRY_TAG).map_or(RegistryPlace::Discover, |place| RegistryPlace::Tag(place.to_owned())),
         region: instance.region.clone(),
+        port,
     })
+}
+
+/// Where other nodes reach the mongod of this one.
+fn private_address(cluster: &Cluster, instance: Option<&Instance>) -> Result<IpAddr, PlanError> {
+    if cluster.registry != RegistryPlace::Discover {
+        return Err(PlanError::RegistryElsewhere);
+    }
+    instance.and_then(|instance| instance.private_ipv4).map(IpAddr::V4).ok_or(PlanError::NoPrivateAddress)
 }
 
 fn id(facts: &Facts, settings: &Settings) -> Result<(String, Source), PlanError> {
@@ -245,6 +289,7 @@ pub(crate) fn word(role: Role) -> &'static str {
     match role {
         Role::Origin => "origin",
         Role::Edge => "edge",
+        Role::Registry => "registry",
         Role::Standalone => "standalone",
     }
 }

@@ -18,6 +18,7 @@ fn instance(tags: Tags, target: Option<&str>) -> Facts {
     let instance = Instance {
         id: "i-0abc".to_owned(),
         addresses: vec!["203.0.113.9".parse().unwrap(), "10.0.1.12".parse().unwrap()],
+        private_ipv4: Some("10.0.1.12".parse().unwrap()),
         tags,
         target_lifecycle_state: target.map(str::to_owned),
         ..Instance::default()
@@ -125,7 +126,7 @@ fn roles_are_the_words_of_the_tag_and_nothing_else() {
     check("origin", Ok(Role::Origin));
     check("edge", Ok(Role::Edge));
     check("standalone", Ok(Role::Standalone));
-    check("registry", Err(PlanError::RegistryRole));
+    check("registry", Ok(Role::Registry));
     for value in ["Origin", "edge ", "", "king"] {
         check(value, Err(PlanError::UnknownRole { value: value.to_owned() }));
     }
@@ -134,7 +135,10 @@ fn roles_are_the_words_of_the_tag_and_nothing_else() {
 #[test]
 fn an_unknown_role_is_refused_outside_a_group_too() {
     let error = on_ec2(tags(&[(ROLE_TAG, "king")]), None).unwrap_err();
-    assert_eq!(error.to_string(), r#"tag `headwater:role` is "king"; expected "origin", "edge" or "standalone""#);
+    assert_eq!(
+        error.to_string(),
+        r#"tag `headwater:role` is "king"; expected "origin", "edge", "registry" or "standalone""#
+    );
 }
 
 #[test]
@@ -154,6 +158,38 @@ fn an_origin_or_edge_belongs_to_the_cluster_of_its_tag() {
         (told.node_group.as_str(), told.registry),
         ("tokyo", RegistryPlace::Tag("db.internal:27017".to_owned()))
     );
+}
+
+#[test]
+fn a_registry_node_has_a_cluster_and_listens_at_its_private_address() {
+    let registry = (ROLE_TAG, "registry");
+    let plan = on_ec2(tags(&[registry, CLUSTER]), None).unwrap();
+    assert_eq!(plan.mongod.map(|at| at.to_string()).as_deref(), Some("10.0.1.12:27017"));
+    let cluster = plan.cluster.unwrap();
+    assert_eq!(
+        (cluster.name.as_str(), cluster.port, cluster.replica_set().as_str()),
+        ("demo", 27_017, "headwater-demo")
+    );
+    assert_eq!(Cluster { name: "a b/ü".to_owned(), ..cluster }.replica_set(), "headwater-a-b--");
+    assert_eq!(on_ec2(tags(&[(ROLE_TAG, "edge"), CLUSTER]), None).unwrap().mongod, None);
+}
+
+#[test]
+fn a_registry_node_is_refused_where_it_cannot_be_one() {
+    let registry = (ROLE_TAG, "registry");
+    assert_eq!(on_ec2(tags(&[registry]), None).unwrap_err(), PlanError::NoCluster { role: "registry" });
+    let elsewhere = tags(&[registry, CLUSTER, (REGISTRY_TAG, "db.internal")]);
+    assert_eq!(on_ec2(elsewhere, None).unwrap_err(), PlanError::RegistryElsewhere);
+    assert_eq!(planned("a", "node.role = 'registry'").unwrap_err(), PlanError::RegistryAlone);
+    let told = "node.role = 'registry'\n[registry]\nkind = 'mongodb'\nuri_file = '/u'\n[relay]\nsecret_file = '/s'";
+    assert_eq!(planned("a", told).unwrap_err(), PlanError::RegistryAlone);
+    let mut homeless = instance(tags(&[registry, CLUSTER]), None);
+    homeless.instance.as_mut().unwrap().private_ipv4 = None;
+    assert_eq!(plan(&homeless, &Settings::default()).unwrap_err(), PlanError::NoPrivateAddress);
+    // Also by the file, where metadata tells the rest.
+    let written = Settings::parse("[node]\nrole = 'registry'\n[mongod]\nport = 27018").unwrap();
+    let plan = plan(&instance(tags(&[CLUSTER]), None), &written).unwrap();
+    assert_eq!((plan.role_from, plan.mongod.unwrap().port()), (Source::File, 27_018));
 }
 
 #[test]

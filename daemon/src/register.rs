@@ -32,14 +32,16 @@ pub(crate) struct Registered {
 /// What the node says of itself. `config` is the engine's, complete.
 pub(crate) fn document(plan: &Plan, config: &Config, instance: Option<&Instance>) -> NodeDocument {
     let text = |of: fn(&Instance) -> &String| instance.map(of).cloned().unwrap_or_default();
-    let relays = config.relay.secret_file.is_some();
+    // A registry node has no engine: nothing of it is for viewers or for the relays of others.
+    let serves = plan.mongod.is_none();
+    let relays = serves && config.relay.secret_file.is_some();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     NodeDocument {
         id: config.node.id.clone(),
         role: config.node.role,
         addresses: plan.addresses.clone(),
         relay: if relays { relay(&plan.addresses, config.relay.listen.port()) } else { Vec::new() },
-        url: config.node.url.clone().or_else(|| url(&plan.addresses, config.http.listen.port())),
+        url: config.node.url.clone().or_else(|| url(&plan.addresses, config.http.listen.port())).filter(|_| serves),
         group: plan.cluster.as_ref().map(|cluster| cluster.node_group.clone()).unwrap_or_default(),
         zone: text(|i| &i.zone),
         instance_type: text(|i| &i.instance_type),

@@ -52,26 +52,29 @@ pub(crate) fn text(facts: &Facts, plan: &Plan, registry: Option<&Registry>) -> S
         Some(Ok(found)) => format!("{}, password from secret {}", found.hosts.join(", "), found.secret),
         Some(Err(why)) => format!("not to be had: {why}"),
     };
-    let sections: [(&str, Vec<(&str, String)>); 2] = [
-        ("facts", known),
-        (
-            "plan",
-            vec![
-                ("role", format!("{} ({})", word(node.role), plan.role_from)),
-                ("node", format!("{} ({})", node.id, plan.id_from)),
-                ("cluster", cluster),
-                ("registry", registry),
-                ("addresses", list(&plan.addresses)),
-                ("data folder", node.data_dir.display().to_string()),
-                ("http", config.http.listen.to_string()),
-                ("https", https(&config.http.tls_listen)),
-                ("rtmp", config.rtmp.listen.to_string()),
-                ("rtmps", https(&config.rtmp.tls_listen)),
-                ("webrtc", webrtc),
-                ("health", config.health.listen.to_string()),
-            ],
-        ),
+    let mut planned = vec![
+        ("role", format!("{} ({})", word(node.role), plan.role_from)),
+        ("node", format!("{} ({})", node.id, plan.id_from)),
+        ("cluster", cluster),
+        ("registry", registry),
+        ("addresses", list(&plan.addresses)),
+        ("data folder", node.data_dir.display().to_string()),
     ];
+    match (plan.mongod, &plan.cluster) {
+        (Some(listen), Some(cluster)) => planned.extend([
+            ("mongod", format!("{} at {listen} and loopback", config.mongod.program.display())),
+            ("replica set", cluster.replica_set()),
+        ]),
+        _ => planned.extend([
+            ("http", config.http.listen.to_string()),
+            ("https", https(&config.http.tls_listen)),
+            ("rtmp", config.rtmp.listen.to_string()),
+            ("rtmps", https(&config.rtmp.tls_listen)),
+            ("webrtc", webrtc),
+            ("health", config.health.listen.to_string()),
+        ]),
+    }
+    let sections = [("facts", known), ("plan", planned)];
     let mut out = String::new();
     for (title, rows) in sections {
         // Writing to a string cannot fail.

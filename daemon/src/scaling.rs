@@ -23,7 +23,7 @@ pub(crate) async fn publish(plan: &Plan, mut states: watch::Receiver<State>) {
         let state = *states.borrow_and_update();
         let load = match state {
             State::Serving(health) => engine::fetch_status(health).await.map(|status| status.load),
-            State::Starting | State::Draining => None,
+            State::Starting | State::Ready | State::Draining => None,
         };
         let pause = match load.as_ref().and_then(headroom_percent) {
             Some(value) => {

@@ -3,8 +3,8 @@
 //!
 //! The secret `headwater/CLUSTER/registry` holds `{"username": …, "password": …}`, or a whole connection string.
 
-use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::fmt::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,9 @@ pub(crate) enum SharedRegistryError {
     /// The secret cannot be used; it is not shown.
     #[error("secret {0} holds neither a user name and password in JSON nor a connection string")]
     Secret(String),
+    /// The secret of a cluster whose nodes run the registry must be in parts; it is not shown.
+    #[error("secret {0} must hold {{\"username\": …, \"password\": …}}, since nodes of this cluster run the registry")]
+    NoLogin(String),
     /// A secret where everybody can read it.
     #[error("tag `headwater:registry` holds a password; name hosts or a secret there")]
     PasswordInTag,
@@ -42,22 +45,69 @@ pub(crate) enum SharedRegistryError {
 
 /// Finds the registry of a cluster.
 pub(crate) async fn find(aws: &Aws, cluster: &Cluster) -> Result<SharedRegistry, SharedRegistryError> {
-    let own = format!("headwater/{}/registry", cluster.name);
+    let own = secret_name(cluster);
     let (hosts, secret, replica_set) = match place(&cluster.registry)? {
         Place::Hosts(hosts) => (hosts, own, None),
         Place::Secret(id) => (Vec::new(), id, None),
         Place::Discover => {
-            let found = aws.find_registry(&cluster.name).await?;
-            let hosts: Vec<_> = found.iter().map(|ip| host(*ip)).collect();
+            let mut found = aws.find_registry(&cluster.name).await?;
+            found.retain(|instance| instance.running);
+            found.sort_unstable_by_key(|instance| instance.address);
+            let hosts: Vec<_> = found.iter().map(|instance| host(instance.address, cluster.port)).collect();
             if hosts.is_empty() {
                 return Err(SharedRegistryError::Nobody(cluster.name.clone()));
             }
-            (hosts, own, Some(REPLICA_SET))
+            (hosts, own, Some(cluster.replica_set()))
         }
     };
     let text = aws.fetch_secret(&secret).await?;
-    let uri = connection(&hosts, &text, replica_set).ok_or_else(|| SharedRegistryError::Secret(secret.clone()))?;
+    let uri =
+        connection(&hosts, &text, replica_set.as_deref()).ok_or_else(|| SharedRegistryError::Secret(secret.clone()))?;
     Ok(SharedRegistry { hosts, secret, uri })
+}
+
+/// What all nodes of a cluster log in with, as a registry node must know it in parts.
+pub(crate) async fn fetch_login(aws: &Aws, cluster: &Cluster) -> Result<Login, SharedRegistryError> {
+    let name = secret_name(cluster);
+    let text = aws.fetch_secret(&name).await?;
+    serde_json::from_str(text.expose()).map_err(|_| SharedRegistryError::NoLogin(name))
+}
+
+/// User and password, as the secret holds them.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct Login {
+    /// Who.
+    pub username: String,
+    /// And with what.
+    password: String,
+}
+
+impl Login {
+    /// The password.
+    pub(crate) fn password(&self) -> Secret {
+        Secret::new(self.password.clone())
+    }
+
+    /// The connection string to the replica set with these members.
+    pub(crate) fn uri(&self, hosts: &[String], replica_set: Option<&str>) -> Secret {
+        let (user, password) = (escape(&self.username), escape(&self.password));
+        let mut uri = format!("mongodb://{user}:{password}@{}/?authSource=admin", hosts.join(","));
+        if let Some(name) = replica_set {
+            uri = format!("{uri}&replicaSet={name}");
+        }
+        Secret::new(uri)
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Login(…)")
+    }
+}
+
+/// By convention.
+fn secret_name(cluster: &Cluster) -> String {
+    format!("headwater/{}/registry", cluster.name)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -85,20 +135,13 @@ fn place(registry: &RegistryPlace) -> Result<Place, SharedRegistryError> {
     Ok(Place::Hosts(hosts.split(',').map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect()))
 }
 
-fn host(ip: IpAddr) -> String {
-    match ip {
-        IpAddr::V4(ip) => format!("{ip}:{PORT}"),
-        IpAddr::V6(ip) => format!("[{ip}]:{PORT}"),
-    }
+/// As members of the replica set and connection strings name it.
+pub(crate) fn host(ip: IpAddr, port: u16) -> String {
+    SocketAddr::new(ip, port).to_string()
 }
 
 /// The connection string; `None` if the secret's text is of no use.
 fn connection(hosts: &[String], secret: &Secret, replica_set: Option<&str>) -> Option<Secret> {
-    #[derive(Deserialize)]
-    struct Login {
-        username: String,
-        password: String,
-    }
     let text = secret.expose().trim();
     if text.starts_with("mongodb://") || text.starts_with("mongodb+srv://") {
         return Some(Secret::new(text.to_owned()));
@@ -107,12 +150,7 @@ fn connection(hosts: &[String], secret: &Secret, replica_set: Option<&str>) -> O
     if hosts.is_empty() {
         return None;
     }
-    let (user, password) = (escape(&login.username), escape(&login.password));
-    let mut uri = format!("mongodb://{user}:{password}@{}/?authSource=admin", hosts.join(","));
-    if let Some(name) = replica_set {
-        uri = format!("{uri}&replicaSet={name}");
-    }
-    Some(Secret::new(uri))
+    Some(login.uri(hosts, replica_set))
 }
 
 /// Percent-encoding of everything but RFC 3986 §2.3's unreserved characters.
@@ -128,10 +166,6 @@ pub(crate) fn escape(text: &str) -> String {
     }
     out
 }
-
-const PORT: u16 = 27_017;
-/// The replica set that registry nodes form.
-const REPLICA_SET: &str = "headwater";
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@
 //! This file must not know where the file lies or who reads it.
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,8 @@ pub struct Config {
     pub hls: Hls,
     /// Where documents are kept.
     pub registry: Registry,
+    /// The database that a registry node runs.
+    pub mongod: Mongod,
     /// Where the daemon finds out what this machine is.
     pub metadata: Metadata,
     /// When the node is full.
@@ -82,6 +84,8 @@ pub enum Role {
     Origin,
     /// Serves viewers, pulls streams from origins.
     Edge,
+    /// Runs the MongoDB of its cluster, and no engine.
+    Registry,
     /// Origin and edge in one, with an embedded registry.
     #[default]
     Standalone,
@@ -310,6 +314,22 @@ pub struct Registry {
     pub kind: RegistryKind,
     /// File whose first line is the MongoDB connection string, password included; read once, at the start.
     pub uri_file: Option<PathBuf>,
+}
+
+/// The database that a registry node runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mongod {
+    /// MongoDB's server: a path, or a name that is looked for on PATH.
+    pub program: PathBuf,
+    /// TCP port, the same on all registry nodes of a cluster; the other nodes look for them there.
+    pub port: NonZeroU16,
+}
+
+impl Default for Mongod {
+    fn default() -> Self {
+        Self { program: PathBuf::from("mongod"), port: NonZeroU16::new(27_017).expect("a literal above zero") }
+    }
 }
 
 /// Which store keeps the documents.

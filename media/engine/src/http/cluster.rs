@@ -53,7 +53,7 @@ pub(super) struct ClusterNode {
     pub master: bool,
     /// True while it is alive.
     pub in_the_cluster: bool,
-    /// `origin`, `edge`, `standalone`.
+    /// `origin`, `edge`, `registry`, `standalone`.
     #[schema(value_type = String)]
     pub role: Role,
     /// The value of the `headwater:node-group` tag.

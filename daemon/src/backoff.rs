@@ -1,4 +1,4 @@
-//! When to start the engine again after it ended by itself, and when to give up. A value: knows no clock and no process.
+//! When to start a program again after it ended by itself, and when to give up. A value: knows no clock and no process.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(crate) struct Backoff {
     /// Lives in a row that ended early.
     failures: u32,
-    /// True once an engine has served.
+    /// True once it has served.
     served: bool,
 }
 
@@ -27,12 +27,13 @@ impl Backoff {
 
 /// Short, because viewers wait for a crashed engine.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// An engine that served so long was all right: its end starts a new count.
+/// For who never gives up.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// A program that served so long was all right: its end starts a new count.
 const STEADY: Duration = Duration::from_secs(60);
 /// Early ends in a row, about a minute of them, before whoever started the daemon has to look at it.
 const MAX_FAILURES: u32 = 12;
-/// Starts before any engine has ever served. A few, because the ports of a killed predecessor take a moment to be free.
+/// Starts before it has ever served. A few, because the ports of a killed predecessor take a moment to be free.
 const MAX_FIRST_STARTS: u32 = 3;
 
 #[cfg(test)]
