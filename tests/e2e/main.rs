@@ -19,6 +19,7 @@ mod obs;
 mod probe;
 mod readiness;
 mod registry_faults;
+mod registry_node;
 mod relay;
 mod rtmp;
 mod slow;

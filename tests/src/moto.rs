@@ -116,6 +116,29 @@ impl Moto {
     /// # Errors
     /// If it is refused.
     pub fn instance(&self, tags: &[(&str, &str)]) -> anyhow::Result<(String, String)> {
+        self.run(tags, &[])
+    }
+
+    /// Makes a network of these addresses (`127.0.0.0/24`), and gives its subnet's id for [`Moto::instance_at`].
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub fn network(&self, range: &str) -> anyhow::Result<String> {
+        let vpc = self.ec2("CreateVpc", &[("CidrBlock", range)])?;
+        let vpc = element(&vpc, "vpcId").context("no vpcId")?;
+        let subnet = self.ec2("CreateSubnet", &[("VpcId", vpc), ("CidrBlock", range)])?;
+        element(&subnet, "subnetId").map(str::to_owned).context("no subnetId")
+    }
+
+    /// Runs an instance with these tags at an address of a network, and gives its id.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub fn instance_at(&self, subnet: &str, address: &str, tags: &[(&str, &str)]) -> anyhow::Result<String> {
+        Ok(self.run(tags, &[("SubnetId", subnet), ("PrivateIpAddress", address)])?.0)
+    }
+
+    fn run(&self, tags: &[(&str, &str)], more: &[(&str, &str)]) -> anyhow::Result<(String, String)> {
         let names: Vec<_> = (1..=tags.len()).map(|n| format!("TagSpecification.1.Tag.{n}")).collect();
         let names: Vec<_> = names.iter().map(|n| (format!("{n}.Key"), format!("{n}.Value"))).collect();
         let mut parameters = vec![
@@ -127,6 +150,7 @@ impl Moto {
         for ((key, value), (tag, text)) in names.iter().zip(tags) {
             parameters.extend([(key.as_str(), *tag), (value.as_str(), *text)]);
         }
+        parameters.extend(more);
         let xml = self.ec2("RunInstances", &parameters)?;
         let text = |name: &str| element(&xml, name).map(str::to_owned).with_context(|| format!("no {name}: {xml}"));
         Ok((text("instanceId")?, text("privateIpAddress")?))

@@ -30,13 +30,24 @@ pub fn missing(what: &str) {
     eprintln!("SKIPPED: {what}");
 }
 
+/// Says that one case of a test is skipped, which no CI has to have.
+#[expect(clippy::print_stderr, reason = "skipping aloud is what this is for")]
+pub fn skipped(what: &str) {
+    eprintln!("SKIPPED: {what}");
+}
+
+/// The program at `HEADWATER_TEST_MONGOD`, a real one, if there is any.
+pub fn real_mongod() -> Option<PathBuf> {
+    variable("HEADWATER_TEST_MONGOD").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 /// True if GStreamer has this element.
 pub fn gst_element(name: &str) -> bool {
     let inspect = std::process::Command::new("gst-inspect-1.0").args(["--exists", name]).status();
     inspect.is_ok_and(|status| status.success())
 }
 
-#[expect(clippy::disallowed_methods, reason = "PATH and CI are not our configuration")]
+#[expect(clippy::disallowed_methods, reason = "PATH, CI and what stands on this machine are not our configuration")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

@@ -1,0 +1,345 @@
+//! Nodes that run the registry of their cluster: from tags and secrets to a replica set that the other nodes use, and back.
+//!
+//! Each case runs with a stand-in for mongod (`tests/mongod`, on FerretDB), and with a real one where `HEADWATER_TEST_MONGOD`
+//! names it. All nodes are on loopback, each with an address of its own.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use headwater_tests::autoscaling::{self, Lifecycle};
+use headwater_tests::daemon::Daemon;
+use headwater_tests::engine::{Options, program};
+use headwater_tests::metadata::Fake;
+use headwater_tests::mongo::Database;
+use headwater_tests::moto::Moto;
+use headwater_tests::temp::Folder;
+use headwater_tests::wait::{self, PATIENCE};
+use headwater_tests::{http, tools};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+const LOGIN: &str = r#"{"username": "headwater", "password": "hunter2-of-the-registry"}"#;
+const RELAY: &str = "hunter2-of-the-relay";
+const TAGS: [(&str, &str); 2] = [("headwater:role", "registry"), ("headwater:cluster", "demo")];
+
+/// A cluster's AWS, and the program that its registry nodes run.
+struct Cloud {
+    moto: Moto,
+    subnet: String,
+    port: u16,
+    mongod: PathBuf,
+    folder: Folder,
+    /// What the stand-in stands on.
+    database: Option<Database>,
+}
+
+/// A case, with every mongod there is.
+fn with_each_mongod(case: impl Fn(Cloud)) {
+    if let Some(database) = Database::start().unwrap()
+        && let Some(cloud) = Cloud::start(program("headwater-mongod-stand-in").unwrap(), Some(database))
+    {
+        case(cloud);
+    }
+    match tools::real_mongod() {
+        Some(mongod) => case(Cloud::start(mongod, None).unwrap()),
+        None => tools::skipped("no real mongod: HEADWATER_TEST_MONGOD names none"),
+    }
+}
+
+impl Cloud {
+    fn start(mongod: PathBuf, database: Option<Database>) -> Option<Self> {
+        let moto = Moto::start().unwrap()?;
+        let subnet = moto.network("127.0.0.0/24").unwrap();
+        // It wants a number; one that was free a moment ago will do.
+        let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+        Some(Self { moto, subnet, port, mongod, folder: Folder::new().unwrap(), database })
+    }
+
+    fn with_secrets(self) -> Self {
+        self.moto.secret("headwater/demo/relay", RELAY).unwrap();
+        self.moto.secret("headwater/demo/registry", LOGIN).unwrap();
+        self
+    }
+
+    fn options(&self, metadata: &Fake) -> Options {
+        let mut options = Options::with(|c| {
+            c.metadata.endpoint = metadata.address();
+            c.mongod.port = self.port.try_into().unwrap();
+            c.mongod.program.clone_from(&self.mongod);
+            c.relay.listen = "127.0.0.1:0".parse().unwrap();
+        });
+        options.environment = self.moto.environment();
+        if let Some(database) = &self.database {
+            options.environment.push(("STAND_IN_DATABASE", database.uri().to_owned()));
+            let users = self.folder.path().join("users.bson");
+            options.environment.push(("STAND_IN_USERS", users.to_string_lossy().into_owned()));
+        }
+        options
+    }
+
+    /// A registry node at this address, as EC2 starts it.
+    fn node(&self, address: &str) -> Node {
+        let id = self.moto.instance_at(&self.subnet, address, &TAGS).unwrap();
+        let metadata = metadata(&id, address, &TAGS);
+        let folder = Folder::new().unwrap();
+        let daemon = Daemon::start_in(self.options(&metadata), folder.path()).unwrap();
+        Node { id, daemon, metadata, folder }
+    }
+}
+
+fn metadata(id: &str, address: &str, tags: &[(&str, &str)]) -> Fake {
+    let metadata = Fake::start(tags).unwrap();
+    metadata.change(|s| (s.id, s.local_ipv4) = (id.to_owned(), address.to_owned()));
+    metadata
+}
+
+struct Node {
+    id: String,
+    daemon: Daemon,
+    metadata: Fake,
+    folder: Folder,
+}
+
+impl Node {
+    fn line(&self, needle: &str) -> String {
+        self.daemon.process().line(needle).unwrap()
+    }
+
+    /// `headwaterd COMMAND` beside the node.
+    fn command(&self, cloud: &Cloud, arguments: &[&str]) -> (bool, String) {
+        command(self.folder.path(), cloud, arguments)
+    }
+
+    /// What the registry says of the registry nodes: who is there, and who is ready.
+    fn nodes(&self, cloud: &Cloud) -> Vec<(String, bool)> {
+        let (_, text) = self.command(cloud, &["nodes", "--json"]);
+        let nodes: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
+        let ours = nodes.iter().filter(|node| node["role"] == "registry" && node["inTheCluster"] == true);
+        ours.map(|node| (node["id"].as_str().unwrap().to_owned(), node["ready"] == true)).collect()
+    }
+
+    fn wait_nodes(&self, cloud: &Cloud, ready: &[&Node]) {
+        let mut wanted: Vec<_> = ready.iter().map(|node| (node.id.clone(), true)).collect();
+        wanted.sort();
+        let mut last = Vec::new();
+        let found = wait::until("the registry nodes to be ready", || {
+            last = self.nodes(cloud);
+            (last == wanted).then_some(())
+        });
+        assert!(found.is_ok(), "{last:?} and not {wanted:?}");
+    }
+
+    /// The process id in the newest line of this kind.
+    fn mongod(&self) -> Pid {
+        let line = self.daemon.process().lines().into_iter().rfind(|line| line.contains("mongod started")).unwrap();
+        let (_, pid) = line.split_once("pid=").unwrap();
+        Pid::from_raw(pid.split_whitespace().next().unwrap().parse().unwrap())
+    }
+
+    fn end(&self) {
+        self.daemon.process().signal(Signal::SIGTERM);
+        assert_eq!(self.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+        assert!(self.line("mongod has ended").contains("exit status: 0"), "{}", self.line("mongod has ended"));
+    }
+}
+
+fn command(folder: &Path, cloud: &Cloud, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(program("headwaterd").unwrap())
+        .args(arguments)
+        .arg("--config")
+        .arg(folder.join("node.toml"))
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .envs(cloud.moto.environment())
+        .output()
+        .unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn a_registry_node_makes_its_database_the_registry_of_its_cluster() {
+    with_each_mongod(|cloud| {
+        let node = cloud.node("127.0.0.2");
+        let line = node.line("out of service");
+        assert!(line.contains("secretsmanager:GetSecretValue of headwater/demo/relay did not work"), "{line}");
+        let cloud = cloud.with_secrets();
+        for step in ["mongod started", "replica set begun", "user that keeps the replica set made", "node ready"] {
+            node.line(step);
+        }
+        node.wait_nodes(&cloud, &[&node]);
+        let (well, text) = node.command(&cloud, &["doctor"]);
+        assert!(well && text.contains("primary of headwater-demo"), "{text}");
+        assert!(text.contains("a registry node runs no engine"), "{text}");
+        let (_, text) = node.command(&cloud, &["plan"]);
+        for part in ["registry (tag)", "127.0.0.2", "headwater-demo"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+
+        // Others find it by its tags, log in with the secret, and show it.
+        let fake = metadata("i-0edge", "127.0.0.1", &[("headwater:role", "edge"), ("headwater:cluster", "demo")]);
+        let edge = Daemon::start(cloud.options(&fake)).unwrap();
+        edge.process().line("node ready").unwrap();
+        let http = edge.endpoints(None).unwrap().http;
+        let shown: Value = http::get(http, "/rest/v2/cluster/nodes/0/10").unwrap().json().unwrap();
+        let roles: Vec<_> = shown.as_array().unwrap().iter().map(|node| node["role"].clone()).collect();
+        assert_eq!(json!(roles).as_array().unwrap().iter().filter(|role| **role == "registry").count(), 1, "{shown}");
+
+        for process in [node.daemon.process(), edge.process()] {
+            assert!(!process.lines().iter().any(|line| line.contains("hunter2") || line.contains("panicked")));
+        }
+        node.end();
+    });
+}
+
+#[test]
+fn a_killed_database_is_started_again_and_has_what_it_had() {
+    with_each_mongod(|cloud| {
+        let cloud = cloud.with_secrets();
+        let node = cloud.node("127.0.0.2");
+        node.line("node ready");
+        for _ in 0..2 {
+            let before = node.daemon.process().line_count();
+            kill(node.mongod(), Signal::SIGKILL).unwrap();
+            let after = |needle: &str| node.daemon.process().nth_line(before, needle).unwrap();
+            let line = after("mongod ended by itself, starting it again");
+            assert!(line.contains("signal: 9"), "{line}");
+            after("mongod started");
+            node.wait_nodes(&cloud, &[&node]);
+        }
+        // One set and one user, also after three starts.
+        for once in ["replica set begun", "user that keeps the replica set made"] {
+            assert_eq!(node.daemon.process().lines().iter().filter(|line| line.contains(once)).count(), 1);
+        }
+        let mongod = node.mongod();
+        node.end();
+        assert!(kill(mongod, None).is_err(), "mongod outlived its daemon");
+    });
+}
+
+#[test]
+fn the_secret_is_right_about_the_password_and_the_data_survive_a_restart() {
+    with_each_mongod(|cloud| {
+        let cloud = cloud.with_secrets();
+        let node = cloud.node("127.0.0.2");
+        node.line("node ready");
+        node.end();
+        cloud.moto.put_secret("headwater/demo/registry", &LOGIN.replace("hunter2", "hunter3")).unwrap();
+        let Node { id, daemon, metadata, folder } = node;
+        drop(daemon);
+        let daemon = Daemon::start_in(cloud.options(&metadata), folder.path()).unwrap();
+        let node = Node { id, daemon, metadata, folder };
+        node.line("user of the registry has the password of its secret");
+        node.line("node ready");
+        node.wait_nodes(&cloud, &[&node]);
+    });
+}
+
+#[test]
+fn three_nodes_form_one_set_a_lost_one_is_replaced_and_another_takes_over() {
+    with_each_mongod(|cloud| {
+        let cloud = cloud.with_secrets();
+        let first = cloud.node("127.0.0.2");
+        first.line("node ready");
+        let (second, third) = (cloud.node("127.0.0.3"), cloud.node("127.0.0.4"));
+        for node in [&second, &third] {
+            node.line("node ready");
+            assert!(!node.daemon.process().lines().iter().any(|line| line.contains("replica set begun")));
+        }
+        first.wait_nodes(&cloud, &[&first, &second, &third]);
+
+        // An instance is lost, and another one comes in its place.
+        cloud.moto.ec2("TerminateInstances", &[("InstanceId.1", &third.id)]).unwrap();
+        drop(third);
+        let fourth = cloud.node("127.0.0.5");
+        fourth.line("node ready");
+        wait::until_within(2 * PATIENCE, "the lost member to be let go of", || {
+            let lines = first.daemon.process().lines();
+            let told = |line: &&String| line.contains("is gone removed") && line.contains("127.0.0.4:");
+            lines.iter().find(told).map(drop)
+        })
+        .unwrap();
+
+        // The primary ends in order: another one is it before it has gone.
+        first.end();
+        first.line("another registry node takes over");
+        let lines = [&second, &fourth].map(|node| node.daemon.process().lines().join("\n"));
+        assert!(!lines.iter().any(|text| text.contains("replica set begun")));
+        wait::until("a new primary", || {
+            let primary = |node: &Node| node.daemon.process().lines().iter().any(|line| line.contains("state=primary"));
+            (primary(&second) || primary(&fourth)).then_some(())
+        })
+        .unwrap();
+        second.wait_nodes(&cloud, &[&second, &fourth]);
+    });
+}
+
+#[test]
+fn a_missing_database_program_is_said_and_found_once_it_is_there() {
+    with_each_mongod(|cloud| {
+        let mut cloud = cloud.with_secrets();
+        let link = cloud.folder.path().join("mongod");
+        let there = std::mem::replace(&mut cloud.mongod, link.clone());
+        let node = cloud.node("127.0.0.2");
+        let line = node.line("could not run");
+        assert!(line.contains("out of service") && line.contains("program under [mongod] says where it is"), "{line}");
+        std::os::unix::fs::symlink(there, link).unwrap();
+        node.line("node ready");
+    });
+}
+
+#[test]
+fn a_registry_node_that_waits_ends_on_sigterm() {
+    with_each_mongod(|mut cloud| {
+        cloud.mongod = "/nonexistent/mongod".into();
+        let node = cloud.node("127.0.0.2");
+        node.line("out of service");
+        node.daemon.process().signal(Signal::SIGTERM);
+        assert_eq!(node.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+        let cloud = cloud.with_secrets();
+        let node = cloud.node("127.0.0.3");
+        node.line("could not run");
+        node.daemon.process().signal(Signal::SIGTERM);
+        assert_eq!(node.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    });
+}
+
+#[test]
+fn the_hooks_of_its_group_are_passed_once_it_serves_and_once_it_has_drained() {
+    with_each_mongod(|cloud| {
+        let cloud = cloud.with_secrets();
+        let scaling = autoscaling::Fake::start().unwrap();
+        let id = cloud.moto.instance_at(&cloud.subnet, "127.0.0.2", &TAGS).unwrap();
+        let tags: Vec<_> = TAGS.into_iter().chain([("aws:autoscaling:groupName", "registry")]).collect();
+        let metadata = metadata(&id, "127.0.0.2", &tags);
+        metadata.change(|s| s.target_lifecycle_state = Some("InService".to_owned()));
+        let mut options = cloud.options(&metadata);
+        let url = scaling.environment().remove(0).1;
+        options.environment.push(("AWS_ENDPOINT_URL_AUTO_SCALING", url));
+        let node = Daemon::start(options).unwrap();
+        scaling.wait("the launching hook to be passed", |s| s.lifecycle == Lifecycle::InService).unwrap();
+        let ready = node.process().line("node ready");
+        assert!(ready.is_ok(), "the hook was passed before the node was ready");
+        scaling.change(|s| s.lifecycle = Lifecycle::TerminatingWait);
+        metadata.change(|s| s.target_lifecycle_state = Some("Terminated".to_owned()));
+        scaling.wait("the terminating hook to be passed", |s| s.lifecycle == Lifecycle::Terminated).unwrap();
+        assert!(node.process().line("mongod has ended").unwrap().contains("exit status: 0"));
+        assert_eq!(node.process().exit(PATIENCE).unwrap().code(), Some(0));
+    });
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    with_each_mongod(|cloud| {
+        let cloud = cloud.with_secrets();
+        let node = cloud.node("127.0.0.2");
+        node.line("node ready");
+        // A database that stands still would end in a minute.
+        kill(node.mongod(), Signal::SIGSTOP).unwrap();
+        node.daemon.process().signal(Signal::SIGTERM);
+        node.line("a second signal ends at once");
+        node.daemon.process().signal(Signal::SIGTERM);
+        assert_eq!(node.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+        assert!(node.line("mongod has ended").contains("signal: 9"));
+    });
+}

@@ -1,0 +1,86 @@
+//! Messages of MongoDB's wire protocol, as bytes and as the one document that counts: OP_MSG, and OP_QUERY and OP_REPLY for the
+//! first hello (<https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/>).
+
+use std::io;
+
+use mongodb::bson::{self, Document};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// One message, whole.
+#[derive(Debug)]
+pub(crate) struct Message(Vec<u8>);
+
+impl Message {
+    pub(crate) async fn read(from: &mut TcpStream) -> io::Result<Self> {
+        let mut bytes = vec![0; 16];
+        from.read_exact(&mut bytes).await?;
+        let length = number(&bytes, 0) as usize;
+        if !(16..=48_000_000).contains(&length) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        bytes.resize(length, 0);
+        from.read_exact(&mut bytes[16..]).await?;
+        Ok(Self(bytes))
+    }
+
+    pub(crate) async fn write(&self, to: &mut TcpStream) -> io::Result<()> {
+        to.write_all(&self.0).await
+    }
+
+    /// A command as a message of its own.
+    pub(crate) fn command(document: &Document) -> io::Result<Self> {
+        Self::build(OP_MSG, 0, &[0; 5], document)
+    }
+
+    /// The command, or the answer's first document.
+    pub(crate) fn document(&self) -> io::Result<Document> {
+        Document::from_reader(&self.0[self.head()..]).map_err(io::Error::other)
+    }
+
+    /// The answer to this one that holds `document`.
+    pub(crate) fn answer(&self, document: &Document) -> io::Result<Self> {
+        if self.opcode() == OP_QUERY {
+            let mut head = [0; 20];
+            (head[0], head[16]) = (8, 1);
+            Self::build(OP_REPLY, self.id(), &head, document)
+        } else {
+            Self::build(OP_MSG, self.id(), &[0; 5], document)
+        }
+    }
+
+    fn build(opcode: u32, answers: u32, head: &[u8], document: &Document) -> io::Result<Self> {
+        let body = bson::serialize_to_vec(document).map_err(io::Error::other)?;
+        let length = u32::try_from(16 + head.len() + body.len()).map_err(io::Error::other)?;
+        let numbers = [length, 1, answers, opcode].map(u32::to_le_bytes).concat();
+        Ok(Self([&numbers[..], head, &body].concat()))
+    }
+
+    /// Where the first document begins.
+    fn head(&self) -> usize {
+        match self.opcode() {
+            OP_QUERY => {
+                let name = self.0[20..].iter().position(|byte| *byte == 0).unwrap_or_default();
+                (20 + name + 1 + 8).min(self.0.len())
+            }
+            OP_REPLY => 36.min(self.0.len()),
+            _ => 21.min(self.0.len()),
+        }
+    }
+
+    fn id(&self) -> u32 {
+        number(&self.0, 4)
+    }
+
+    fn opcode(&self) -> u32 {
+        number(&self.0, 12)
+    }
+}
+
+fn number(bytes: &[u8], at: usize) -> u32 {
+    bytes[at..].first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+const OP_REPLY: u32 = 1;
+const OP_QUERY: u32 = 2004;
+const OP_MSG: u32 = 2013;
