@@ -20,7 +20,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-const LOGIN: &str = r#"{"username": "headwater", "password": "hunter2-of-the-registry"}"#;
+/// Another name than that of FerretDB's own user.
+const LOGIN: &str = r#"{"username": "nodes", "password": "hunter2-of-the-registry"}"#;
 const RELAY: &str = "hunter2-of-the-relay";
 const TAGS: [(&str, &str); 2] = [("headwater:role", "registry"), ("headwater:cluster", "demo")];
 
@@ -141,7 +142,9 @@ impl Node {
     fn end(&self) {
         self.daemon.process().signal(Signal::SIGTERM);
         assert_eq!(self.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
-        assert!(self.line("mongod has ended").contains("exit status: 0"), "{}", self.line("mongod has ended"));
+        let lines = self.daemon.process().lines();
+        let last = lines.iter().rfind(|line| line.contains("mongod has ended")).unwrap();
+        assert!(last.contains("exit status: 0"), "{last}");
     }
 }
 
