@@ -84,7 +84,8 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     );
     data_dir::prepare(&node.data_dir)?;
     if plan.mongod.is_some() {
-        return registry_node::run(&plan, &facts, imds.as_mut(), &mut signals, &mut manager, started).await;
+        let life = registry_node::run(&plan, &facts, imds.as_mut(), &mut signals, &mut manager, started);
+        return Box::pin(life).await;
     }
     let mut config = plan.engine.clone();
     let entering = async {
