@@ -99,7 +99,7 @@ pub(crate) async fn examine(settings: &Settings, stream: Option<&StreamName>) ->
     let store = opened.and_then(Result::ok);
     let config = plan.as_ref().map_or(&settings.config, |plan| &plan.engine);
     if plan.as_ref().is_some_and(|plan| plan.mongod.is_some()) {
-        findings.push(clock::check(registry_clock));
+        findings.push(clock);
         let of_engines = ["ports", "s3", "certificate", "stream", "relay"];
         findings.extend(of_engines.map(|check| Finding::skip(check, "a registry node runs no engine")));
         return findings;

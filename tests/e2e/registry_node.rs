@@ -6,8 +6,9 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
-use headwater_tests::autoscaling::{self, Lifecycle};
+use headwater_tests::autoscaling::{Groups, Instance, Lifecycle};
 use headwater_tests::daemon::Daemon;
 use headwater_tests::engine::{Options, program};
 use headwater_tests::metadata::Fake;
@@ -311,21 +312,24 @@ fn a_registry_node_that_waits_ends_on_sigterm() {
 fn the_hooks_of_its_group_are_passed_once_it_serves_and_once_it_has_drained() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
-        let scaling = autoscaling::Fake::start().unwrap();
+        let scaling = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let id = cloud.moto.instance_at(&cloud.subnet, "127.0.0.2", &TAGS).unwrap();
         let tags: Vec<_> = TAGS.into_iter().chain([("aws:autoscaling:groupName", "registry")]).collect();
-        let metadata = metadata(&id, "127.0.0.2", &tags);
-        metadata.change(|s| s.target_lifecycle_state = Some("InService".to_owned()));
+        let metadata = Arc::new(metadata(&id, "127.0.0.2", &tags));
+        let told = Arc::clone(&metadata);
+        scaling
+            .launch(&id, "registry", move |target| told.change(|s| s.target_lifecycle_state = Some(target.to_owned())));
         let mut options = cloud.options(&metadata);
         let url = scaling.environment().remove(0).1;
         options.environment.push(("AWS_ENDPOINT_URL_AUTO_SCALING", url));
         let node = Daemon::start(options).unwrap();
-        scaling.wait("the launching hook to be passed", |s| s.lifecycle == Lifecycle::InService).unwrap();
+        let in_service = |i: &Instance| (i.lifecycle == Lifecycle::InService).then_some(());
+        scaling.wait(&id, PATIENCE, "the launching hook to be passed", in_service).unwrap();
         let ready = node.process().line("node ready");
         assert!(ready.is_ok(), "the hook was passed before the node was ready");
-        scaling.change(|s| s.lifecycle = Lifecycle::TerminatingWait);
-        metadata.change(|s| s.target_lifecycle_state = Some("Terminated".to_owned()));
-        scaling.wait("the terminating hook to be passed", |s| s.lifecycle == Lifecycle::Terminated).unwrap();
+        scaling.terminate(&id).unwrap();
+        let passed = |i: &Instance| (i.lifecycle == Lifecycle::Terminated && i.completed).then_some(());
+        scaling.wait(&id, PATIENCE, "the terminating hook to be passed", passed).unwrap();
         assert!(node.process().line("mongod has ended").unwrap().contains("exit status: 0"));
         assert_eq!(node.process().exit(PATIENCE).unwrap().code(), Some(0));
     });
