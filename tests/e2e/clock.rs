@@ -80,7 +80,9 @@ fn wait_frames(player: &Process, more: usize, what: &str) {
 fn leave(node: Node) {
     node.daemon.process().signal(Signal::SIGTERM);
     assert_eq!(node.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
-    assert!(!node.daemon.process().lines().iter().any(|l| l.contains("panicked at")));
+    let lines = node.daemon.process().lines();
+    let panic = lines.iter().position(|line| line.contains("panicked at"));
+    assert!(panic.is_none(), "{:?}", panic.map(|n| &lines[n..lines.len().min(n + 3)]));
 }
 
 #[test]

@@ -28,18 +28,28 @@ pub(super) struct Claims(Mutex<HashMap<StreamName, Held>>);
 struct Held {
     stream: Weak<Stream>,
     epoch_here: u64,
+    /// False while its publisher waits for the answer.
+    accepted: bool,
     /// Unset as long as the registry has not granted it.
     claim: Option<Claim>,
 }
 
 impl Claims {
-    /// True if the stream is published here.
+    /// True if the stream is published here. One whose publisher may yet be refused is not: viewers who were sent to it would
+    /// end with it.
     pub(super) fn holds(&self, name: &StreamName) -> bool {
-        self.lock().contains_key(name)
+        self.lock().get(name).is_some_and(|held| held.accepted)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, Held>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The publisher may go on.
+    fn accept(&self, name: &StreamName, epoch_here: u64) {
+        if let Some(held) = self.lock().get_mut(name).filter(|held| held.epoch_here == epoch_here) {
+            held.accepted = true;
+        }
     }
 
     /// Notes a claim, unless the stream has ended since. False then.
@@ -82,7 +92,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Owners for Cluster<R> {
     fn claim(&self, stream: &Arc<Stream>) -> Claiming {
         let cluster = self.clone();
         let (name, epoch_here) = (stream.name().clone(), stream.epoch());
-        let held = Held { stream: Arc::downgrade(stream), epoch_here, claim: None };
+        let held = Held { stream: Arc::downgrade(stream), epoch_here, accepted: false, claim: None };
         let stream = Arc::clone(stream);
         Box::pin(async move {
             cluster.0.claims.lock().insert(name.clone(), held);
@@ -111,6 +121,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Owners for Cluster<R> {
                     }
                 }
             }
+            cluster.0.claims.accept(&name, epoch_here);
             Ok(Box::new(guard) as Box<dyn Send + Sync>)
         })
     }
@@ -174,7 +185,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
             if claims.is_empty() { Vec::new() } else { self.0.registry.renew(&self.0.identity.life, &claims).await? };
         for (name, held) in held {
             let resumes = held.claim.as_ref().map(|claim| claim.epoch);
-            if held.claim.is_some() && !lost.contains(&name) {
+            if !held.accepted || (held.claim.is_some() && !lost.contains(&name)) {
                 continue;
             }
             let Some(stream) = held.stream.upgrade().filter(|stream| !stream.is_ended()) else { continue };

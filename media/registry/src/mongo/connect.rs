@@ -23,6 +23,8 @@ pub(super) async fn open(uri: &Secret, patience: Duration) -> Result<(Database, 
     options.connect_timeout.get_or_insert(patience);
     options.server_selection_timeout.get_or_insert(patience / 2);
     options.max_pool_size.get_or_insert(POOL);
+    // A server that is slow to answer is slow in every handshake: they go on side by side.
+    options.max_connecting.get_or_insert(POOL);
     options.max_idle_time.get_or_insert(Duration::from_secs(120));
     // A claim that a fail-over could take back would be no claim.
     options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).w_timeout(patience / 2).build());

@@ -15,23 +15,47 @@ pub(super) const USERS: &str = "users";
 pub(super) const TOKENS: &str = "tokens";
 pub(super) const META: &str = "meta";
 
-/// Makes what is missing; any number of nodes may do so at the same time and again.
+/// Makes what is missing; any number of nodes may do so at the same time and again. What does not build on another is asked
+/// for at once: a database that is slow to answer is waited for twice, not a dozen times.
 pub(super) async fn prepare(database: &Database) -> mongodb::error::Result<()> {
-    for (collection, name, keys, expires) in [
-        (NODES, "expire_at", doc! { "expire_at": 1 }, true),
-        (STREAMS, "expire_at", doc! { "expire_at": 1 }, true),
-        (STREAMS, "owner", doc! { "owner": 1, "boot_epoch": 1 }, false),
-        (TOKENS, "expire_at", doc! { "expire_at": 1 }, true),
-        (RECORDINGS, "started", doc! { "started_at_ms": -1, "_id": 1 }, false),
-        (RECORDINGS, "app_started", doc! { "app": 1, "started_at_ms": -1, "_id": 1 }, false),
-        (RECORDINGS, "stream_started", doc! { "stream": 1, "started_at_ms": -1, "_id": 1 }, false),
-    ] {
+    tokio::try_join!(
+        index(database, NODES, [("expire_at", doc! { "expire_at": 1 }, true)]),
+        index(
+            database,
+            STREAMS,
+            [("expire_at", doc! { "expire_at": 1 }, true), ("owner", doc! { "owner": 1, "boot_epoch": 1 }, false),]
+        ),
+        index(database, TOKENS, [("expire_at", doc! { "expire_at": 1 }, true)]),
+        index(
+            database,
+            RECORDINGS,
+            [
+                ("started", doc! { "started_at_ms": -1, "_id": 1 }, false),
+                ("app_started", doc! { "app": 1, "started_at_ms": -1, "_id": 1 }, false),
+                ("stream_started", doc! { "stream": 1, "started_at_ms": -1, "_id": 1 }, false),
+            ]
+        ),
+        begin(database),
+    )?;
+    Ok(())
+}
+
+/// Indexes of one collection: name, keys, and whether documents go when the date in the field has come.
+async fn index<const N: usize>(
+    database: &Database,
+    collection: &str,
+    indexes: [(&str, Document, bool); N],
+) -> mongodb::error::Result<()> {
+    let models = indexes.map(|(name, keys, expires)| {
         let mut options = IndexOptions::builder().name(name.to_owned()).build();
-        // Documents go when the date in the field has come.
         options.expire_after = expires.then_some(std::time::Duration::ZERO);
-        let index = IndexModel::builder().keys(keys).options(options).build();
-        database.collection::<Document>(collection).create_index(index).await?;
-    }
+        IndexModel::builder().keys(keys).options(options).build()
+    });
+    database.collection::<Document>(collection).create_indexes(models).await.map(drop)
+}
+
+/// The first documents of a new database.
+async fn begin(database: &Database) -> mongodb::error::Result<()> {
     let meta = database.collection::<Document>(META);
     if meta.find_one(doc! { "_id": "schema" }).await?.is_none() {
         for name in DEFAULT_APPS {
