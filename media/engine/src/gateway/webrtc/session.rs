@@ -15,8 +15,9 @@ use rtc_crypto::RTCCrypto;
 use super::dtls::{Dtls, Identity, Progress};
 use super::feed::{Anchor, Feed};
 use super::play::SessionId;
-use super::srtp::Srtp;
-use super::track::{Track, Way};
+use super::resends::Resends;
+use super::srtp::{Rtcp, Srtp};
+use super::track::Outlet;
 use super::udp::{Path, Socket};
 use crate::hub::{Stream, ViewerGuard};
 
@@ -24,15 +25,10 @@ use crate::hub::{Stream, ViewerGuard};
 const MAX_ADDRESSES: usize = 16;
 /// Transactions remembered, so that a copy of a request from elsewhere is not taken for a move.
 const MAX_TRANSACTIONS: usize = 64;
-/// Time between sender reports of a track.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Seconds between 1900 and 1970 (RFC 3550 §4).
 const NTP_TO_UNIX_S: u64 = 2_208_988_800;
 /// The name both tracks of a stream share.
 pub(super) const CNAME: &str = "headwater";
-/// Packets that may be sent again within a moment, and how many of them come back per tick.
-const RESEND_BURST: u32 = 400;
-const RESEND_PER_TICK: u32 = 50;
 
 /// What the HTTP side hands to a worker.
 #[derive(Debug)]
@@ -57,20 +53,19 @@ pub(super) struct Session {
     /// Addresses that have proved to know the password.
     pub(super) addresses: Vec<SocketAddr>,
     transactions: Vec<([u8; 12], SocketAddr)>,
-    path: Option<Path>,
+    /// Where its packets go, with which key, and how far they are.
+    pub(super) outlet: Outlet,
     /// When the current path was last confirmed.
     path_at: Instant,
     last_valid: Instant,
     dtls: Dtls,
-    srtp: Option<Box<Srtp>>,
+    rtcp: Option<Box<Rtcp>>,
     /// Feeds it waits for, until it is connected; then the worker turns them into tracks.
     pub(super) feeds: Vec<(Arc<Feed>, u8)>,
-    pub(super) tracks: Vec<Track>,
-    next_report: Instant,
     pub(super) opened: Instant,
     /// On the worker's list of those who have more to get than one burst.
     pub(super) behind: bool,
-    pub(super) resend_budget: u32,
+    pub(super) resends: Resends,
     pub(super) key_frame_asked: Option<Instant>,
     _guard: ViewerGuard,
 }
@@ -93,17 +88,15 @@ impl Session {
             remote_ufrag: new.remote_ufrag,
             addresses: Vec::new(),
             transactions: Vec::new(),
-            path: None,
+            outlet: Outlet::default(),
             path_at: now,
             last_valid: now,
             dtls: Dtls::new(new.fingerprint),
-            srtp: None,
+            rtcp: None,
             feeds: new.feeds,
-            tracks: Vec::new(),
-            next_report: now,
             opened: now,
             behind: false,
-            resend_budget: RESEND_BURST,
+            resends: Resends::new(now),
             key_frame_asked: None,
             _guard: new.guard,
         }
@@ -111,11 +104,11 @@ impl Session {
 
     /// Where the viewer is, once it has been heard.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
-        self.path.map(|p| p.peer)
+        self.outlet.path.map(|p| p.peer)
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.srtp.is_some()
+        self.rtcp.is_some()
     }
 
     /// Answers a connectivity check (RFC 8445 §7.3), and follows the viewer where it leads.
@@ -144,10 +137,10 @@ impl Session {
         }
         self.last_valid = now;
         let silent = now.saturating_duration_since(self.path_at) > PATH_SILENCE;
-        if self.path.is_none() || request.use_candidate || silent {
-            self.path = Some(*from);
+        if self.outlet.path.is_none() || request.use_candidate || silent {
+            self.outlet.path = Some(*from);
         }
-        if self.path.is_some_and(|path| path.peer == from.peer) {
+        if self.outlet.path.is_some_and(|path| path.peer == from.peer) {
             self.path_at = now;
         }
         if !self.addresses.contains(&from.peer) && self.addresses.len() < MAX_ADDRESSES {
@@ -172,44 +165,28 @@ impl Session {
     }
 
     /// Takes the keys; the worker adds the tracks.
-    pub(super) fn connect(&mut self, srtp: Box<Srtp>) {
-        self.srtp = Some(srtp);
+    pub(super) fn connect(&mut self, srtp: Srtp) {
+        self.outlet.media = Some(srtp.media);
+        self.rtcp = Some(srtp.rtcp);
     }
 
     /// What a viewer says, decrypted; `None` if it cannot be.
     pub(super) fn open_rtcp(&mut self, packet: &[u8]) -> Option<BytesMut> {
-        self.srtp.as_mut()?.open_rtcp(packet).ok()
+        self.rtcp.as_mut()?.open(packet).ok()
     }
 
-    /// The tracks, and the way out for them, once connected.
-    pub(super) fn split<'a>(&'a mut self, socket: &'a mut Socket) -> Option<(&'a mut Vec<Track>, Way<'a>)> {
-        let srtp = self.srtp.as_mut()?;
-        let path = self.path.as_ref()?;
-        Some((&mut self.tracks, Way { socket, srtp, path }))
-    }
-
-    /// Ten times a second. False once the viewer has not been heard for `consent` (RFC 7675 §5.1).
-    pub(super) fn on_tick(&mut self, now: Instant, consent: Duration, socket: &mut Socket) -> bool {
+    /// From time to time. False once the viewer has not been heard for `consent` (RFC 7675 §5.1).
+    pub(super) fn on_time(&mut self, now: Instant, consent: Duration, socket: &mut Socket) -> bool {
         if now.saturating_duration_since(self.last_valid) > consent {
             return false;
         }
-        self.resend_budget = (self.resend_budget + RESEND_PER_TICK).min(RESEND_BURST);
-        if self.srtp.is_none() {
+        if self.rtcp.is_none() {
             if self.dtls.on_time(now).is_err() {
                 return false;
             }
             self.send_dtls(socket);
         }
         true
-    }
-
-    /// True if sender reports are due; they are then taken as sent.
-    pub(super) fn take_report(&mut self, now: Instant) -> bool {
-        let due = self.srtp.is_some() && now >= self.next_report;
-        if due {
-            self.next_report = now + REPORT_EVERY;
-        }
-        due
     }
 
     /// Tells what media time it is on the wall, the same for both tracks, so that lips and sound match
@@ -221,14 +198,14 @@ impl Session {
         socket: &mut Socket,
         clock_of: impl Fn(u64) -> Option<(u32, u32)>,
     ) {
-        let Some((tracks, way)) = self.split(socket) else { return };
+        let (Some(rtcp), Some(path)) = (&mut self.rtcp, &self.outlet.path) else { return };
         let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let fraction = (u64::from(wall.subsec_nanos()) << 32) / 1_000_000_000;
         let ntp = (wall.as_secs().wrapping_add(NTP_TO_UNIX_S) << 32) | fraction;
         let media = anchor.time_at(now);
         // One datagram for both tracks (RFC 3550 §6.1).
         let mut compound = BytesMut::new();
-        for track in tracks.iter().filter(|t| t.packets > 0) {
+        for track in self.outlet.tracks.iter().filter(|t| t.packets > 0) {
             let Some((offset, clock_hz)) = clock_of(track.feed) else { continue };
             let report = SenderReport {
                 ssrc: track.ssrc,
@@ -242,17 +219,17 @@ impl Session {
         if compound.is_empty() {
             return;
         }
-        if let Ok(sealed) = way.srtp.seal_rtcp(&compound) {
-            way.socket.send(way.path, &sealed);
+        if let Ok(sealed) = rtcp.seal(&compound) {
+            socket.send(path, &sealed);
         }
     }
 
     /// Says goodbye: RTCP BYE for each track, then close_notify.
     pub(super) fn say_goodbye(&mut self, now: Instant, socket: &mut Socket) {
-        if let Some((tracks, way)) = self.split(socket) {
-            for track in tracks.iter() {
-                if let Ok(sealed) = way.srtp.seal_rtcp(&goodbye(track.ssrc)) {
-                    way.socket.send(way.path, &sealed);
+        if let (Some(rtcp), Some(path)) = (&mut self.rtcp, &self.outlet.path) {
+            for track in &self.outlet.tracks {
+                if let Ok(sealed) = rtcp.seal(&goodbye(track.ssrc)) {
+                    socket.send(path, &sealed);
                 }
             }
         }
@@ -262,7 +239,7 @@ impl Session {
 
     fn send_dtls(&mut self, socket: &mut Socket) {
         while let Some(datagram) = self.dtls.poll() {
-            if let Some(path) = &self.path {
+            if let Some(path) = &self.outlet.path {
                 socket.send(path, &datagram);
             }
         }

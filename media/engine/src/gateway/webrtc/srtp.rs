@@ -18,15 +18,23 @@ use rtc_srtp::protection_profile::ProtectionProfile;
 const REPLAY_WINDOW: usize = 64;
 
 /// The keys of one session.
+#[derive(Debug)]
 pub(super) struct Srtp {
-    media: Media,
-    outgoing: Context,
-    incoming: Context,
+    pub(super) media: Media,
+    pub(super) rtcp: Box<Rtcp>,
 }
 
-enum Media {
-    Gcm { key: Box<LessSafeKey>, salt: [u8; 12] },
+/// Seals media. The key lies in it, not behind it: see `prefetch.rs`.
+#[expect(clippy::large_enum_variant, reason = "nearly every viewer has the large one")]
+pub(super) enum Media {
+    Gcm { key: LessSafeKey, salt: [u8; 12] },
     Cm(Box<Context>),
+}
+
+/// Seals and opens reports.
+pub(super) struct Rtcp {
+    outgoing: Context,
+    incoming: Context,
 }
 
 impl Srtp {
@@ -44,19 +52,21 @@ impl Srtp {
         let replay = Some(srtcp_replay_protection(REPLAY_WINDOW));
         let (remote_key, remote_salt) = (&keys.remote_master_key, &keys.remote_master_salt);
         let incoming = Context::new(remote_key, remote_salt, profile, None, replay, crypto)?;
-        Ok(Self { media, outgoing: context(None)?, incoming })
+        Ok(Self { media, rtcp: Box::new(Rtcp { outgoing: context(None)?, incoming }) })
     }
+}
 
+impl Media {
     /// Bytes of a sealed packet with this payload.
     pub(super) fn sealed_bytes(&self, payload_bytes: usize) -> usize {
-        let tag = match self.media {
-            Media::Gcm { .. } => AES_128_GCM.tag_len(),
-            Media::Cm(_) => 10,
+        let tag = match self {
+            Self::Gcm { .. } => AES_128_GCM.tag_len(),
+            Self::Cm(_) => 10,
         };
         HEADER_BYTES + payload_bytes + tag
     }
 
-    /// Writes a sealed packet into `out`, which must have [`Srtp::sealed_bytes`] bytes. `rollovers`: how often the sequence
+    /// Writes a sealed packet into `out`, which must have [`Media::sealed_bytes`] bytes. `rollovers`: how often the sequence
     /// number has wrapped (RFC 3711 §3.3.1).
     pub(super) fn seal(
         &mut self,
@@ -69,8 +79,8 @@ impl Srtp {
         out[..HEADER_BYTES].copy_from_slice(&head);
         let end = HEADER_BYTES + payload.len();
         out[HEADER_BYTES..end].copy_from_slice(payload);
-        match &mut self.media {
-            Media::Gcm { key, salt } => {
+        match self {
+            Self::Gcm { key, salt } => {
                 // RFC 7714 §8.1.
                 let mut iv = *salt;
                 let index = (u128::from(header.ssrc) << 48)
@@ -83,7 +93,7 @@ impl Srtp {
                     .map_err(|_| Error::Crypto("packet too long to seal".to_owned()))?;
                 tag.copy_from_slice(sealed.as_ref());
             }
-            Media::Cm(context) => {
+            Self::Cm(context) => {
                 let sealed = context.encrypt_rtp(&out[..end])?;
                 if sealed.len() != out.len() {
                     return Err(Error::ErrTooShortRtp);
@@ -93,14 +103,16 @@ impl Srtp {
         }
         Ok(())
     }
+}
 
-    /// Seals a compound RTCP packet.
-    pub(super) fn seal_rtcp(&mut self, packet: &[u8]) -> Result<BytesMut, Error> {
+impl Rtcp {
+    /// Seals a compound packet.
+    pub(super) fn seal(&mut self, packet: &[u8]) -> Result<BytesMut, Error> {
         self.outgoing.encrypt_rtcp(packet)
     }
 
-    /// Opens a compound RTCP packet; one that was seen before is an error.
-    pub(super) fn open_rtcp(&mut self, packet: &[u8]) -> Result<BytesMut, Error> {
+    /// Opens a compound packet; one that was seen before is an error.
+    pub(super) fn open(&mut self, packet: &[u8]) -> Result<BytesMut, Error> {
         self.incoming.decrypt_rtcp(packet)
     }
 }
@@ -119,12 +131,18 @@ fn gcm(master_key: &[u8], master_salt: &[u8], crypto: &dyn RTCCrypto) -> Result<
     let key = UnboundKey::new(&AES_128_GCM, &derive(0)?).map_err(|_| Error::Crypto("bad key".to_owned()))?;
     let mut salt = [0; 12];
     salt.copy_from_slice(&derive(2)?[..12]);
-    Ok(Media::Gcm { key: Box::new(LessSafeKey::new(key)), salt })
+    Ok(Media::Gcm { key: LessSafeKey::new(key), salt })
 }
 
-impl std::fmt::Debug for Srtp {
+impl std::fmt::Debug for Media {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Srtp(…)")
+        f.write_str("Media(…)")
+    }
+}
+
+impl std::fmt::Debug for Rtcp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rtcp(…)")
     }
 }
 
@@ -153,8 +171,8 @@ mod tests {
                 ssrc: 0x1234_5678,
             };
             let payload = vec![out_of as u8; 1_000];
-            let mut out = vec![0; srtp.sealed_bytes(payload.len())];
-            srtp.seal(&header, (out_of >> 16) as u32, &payload, &mut out).unwrap();
+            let mut out = vec![0; srtp.media.sealed_bytes(payload.len())];
+            srtp.media.seal(&header, (out_of >> 16) as u32, &payload, &mut out).unwrap();
             let opened = viewer.decrypt_rtp(&out).unwrap();
             assert_eq!(Header::parse(&opened).unwrap(), (header, &payload[..]));
         }

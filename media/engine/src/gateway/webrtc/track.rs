@@ -6,9 +6,10 @@
 //! would stay that far behind.
 
 use headwater_wire::rtp::{Header, Place, Ring};
+use smallvec::SmallVec;
 
 use super::feed::Feed;
-use super::srtp::Srtp;
+use super::srtp::Media;
 use super::udp::{Path, Socket};
 
 /// Ticks between the squeezed frames of a joining viewer: a millisecond at 90 kHz.
@@ -38,11 +39,28 @@ pub(super) struct Track {
     pub(super) payload_bytes: u32,
 }
 
+/// All that is read of one viewer for every packet it gets, in one piece of memory.
+#[derive(Debug, Default)]
+pub(super) struct Outlet {
+    pub(super) tracks: SmallVec<[Track; 2]>,
+    pub(super) path: Option<Path>,
+    /// There once it is connected.
+    pub(super) media: Option<Media>,
+}
+
 /// The way out for one viewer's packets.
 pub(super) struct Way<'a> {
-    pub(super) socket: &'a mut Socket,
-    pub(super) srtp: &'a mut Srtp,
-    pub(super) path: &'a Path,
+    socket: &'a mut Socket,
+    media: &'a mut Media,
+    path: &'a Path,
+}
+
+impl Outlet {
+    /// The tracks, and the way out for them, once connected.
+    pub(super) fn split<'a>(&'a mut self, socket: &'a mut Socket) -> Option<(&'a mut [Track], Way<'a>)> {
+        let (media, path) = (self.media.as_mut()?, self.path.as_ref()?);
+        Some((&mut self.tracks, Way { socket, media, path }))
+    }
 }
 
 impl Track {
@@ -124,8 +142,8 @@ impl Track {
             timestamp: timestamp.wrapping_add(self.timestamp_offset),
             ssrc: self.ssrc,
         };
-        let room = way.socket.datagram(way.path, way.srtp.sealed_bytes(payload.len()));
-        if way.srtp.seal(&header, (out >> 16) as u32, payload, room).is_err() {
+        let room = way.socket.datagram(way.path, way.media.sealed_bytes(payload.len()));
+        if way.media.seal(&header, (out >> 16) as u32, payload, room).is_err() {
             // Cannot happen with payloads within the budget; a packet of zeros harms nobody.
             room.fill(0);
         }

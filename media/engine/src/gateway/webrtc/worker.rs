@@ -2,7 +2,7 @@
 //!
 //! Waits for a datagram, a command or news of a feed; then everything that is due is gathered and sent at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::feed::{End, Feed, View};
 use super::mailbox::{Command, Listener, Mailbox};
 use super::metrics::{Ignored, Metrics};
 use super::play::{Directory, SessionId};
+use super::prefetch::prefetch;
 use super::pulse::Pulse;
 use super::session::{Checked, NewSession, Session};
 use super::track::Track;
@@ -27,8 +28,12 @@ use super::udp::{Path, Socket};
 const BURST_PACKETS: u32 = 40;
 /// Time between the slices: 40 packets of 1,200 bytes each 5 ms are 77 Mbit/s.
 const SLICE_EVERY: Duration = Duration::from_millis(5);
-/// Time between looks at every session: expiry, lost handshake flights, reports.
+/// Time between looks at sessions that shake hands: lost flights, expiry.
 const TICK_EVERY: Duration = Duration::from_millis(100);
+/// The others are looked at in so many turns, each once a second: reports, expiry.
+const TURNS: usize = 10;
+/// While one viewer's packets are sealed, the keys of the one so far behind it come into the cache.
+const AHEAD: usize = 2;
 /// Batches of datagrams received before other work gets its turn.
 const MAX_BATCHES: usize = 8;
 /// Time between key frames a viewer may ask for.
@@ -44,7 +49,11 @@ pub(super) struct Worker {
     by_ufrag: HashMap<String, usize>,
     by_address: HashMap<SocketAddr, usize>,
     by_id: HashMap<SessionId, usize>,
-    feeds: HashMap<u64, Watched>,
+    /// Few; each packet asks for one.
+    feeds: BTreeMap<u64, Watched>,
+    /// Sessions that are not connected yet, or have not sent their first report.
+    young: Vec<usize>,
+    turn: usize,
     /// Sessions with more to send than one burst.
     behind: Vec<usize>,
 }
@@ -80,7 +89,9 @@ impl Worker {
             by_ufrag: HashMap::new(),
             by_address: HashMap::new(),
             by_id: HashMap::new(),
-            feeds: HashMap::new(),
+            feeds: BTreeMap::new(),
+            young: Vec::new(),
+            turn: 0,
             behind: Vec::new(),
         }
     }
@@ -147,6 +158,7 @@ impl Worker {
         self.by_ufrag.insert(session.credentials.ufrag.clone(), slot);
         self.by_id.insert(session.id, slot);
         self.sessions[slot] = Some(session);
+        self.young.push(slot);
         self.shared.metrics.sessions.inc();
         self.shared.metrics.sessions_total.inc();
     }
@@ -169,18 +181,19 @@ impl Worker {
                 self.by_address.remove(address);
             }
         }
-        for track in &session.tracks {
+        for track in &session.outlet.tracks {
             self.unwatch(track, slot);
         }
         self.behind.retain(|&s| s != slot);
+        self.young.retain(|&s| s != slot);
         self.free.push(slot);
         self.shared.directory.remove(&session.id);
         self.shared.metrics.sessions.dec();
         let peer = session.peer().map(|p| p.to_string()).unwrap_or_default();
         log::info!(
             stream = session.stream.name().as_str(), viewer = session.id.short().as_str(), peer = peer.as_str(), reason,
-            packets = session.tracks.iter().map(|t| u64::from(t.packets)).sum::<u64>(),
-            bytes = session.tracks.iter().map(|t| u64::from(t.payload_bytes)).sum::<u64>(),
+            packets = session.outlet.tracks.iter().map(|t| u64::from(t.packets)).sum::<u64>(),
+            bytes = session.outlet.tracks.iter().map(|t| u64::from(t.payload_bytes)).sum::<u64>(),
             elapsed_ms = now.saturating_duration_since(session.opened).as_millis() as u64;
             "webrtc viewer closed"
         );
@@ -248,7 +261,7 @@ impl Worker {
         match session.on_dtls(now, datagram, &mut self.socket, &self.shared.identity) {
             Ok(Progress::Nothing) => None,
             Ok(Progress::Connected(srtp)) => {
-                session.connect(srtp);
+                session.connect(*srtp);
                 self.start_tracks(slot);
                 None
             }
@@ -290,12 +303,12 @@ impl Worker {
             if feed.kind == MediaKind::Video && !watched.ring.has_start() {
                 feed.stream.request_key_frame();
             }
-            session.tracks.push(Track::new(&feed, &watched.ring, payload_type, rand::random(), rides));
+            session.outlet.tracks.push(Track::new(&feed, &watched.ring, payload_type, rand::random(), rides));
         }
-        let packets = self.send_new(slot);
-        self.shared.metrics.packets.inc_by(packets);
+        self.send_new(&[slot], None);
         self.socket.flush();
-        let ended = |s: &Session| s.tracks.first().and_then(|t| self.feeds.get(&t.feed)).and_then(|w| w.view.ended);
+        let ended =
+            |s: &Session| s.outlet.tracks.first().and_then(|t| self.feeds.get(&t.feed)).and_then(|w| w.view.ended);
         if self.sessions[slot].as_deref().and_then(ended).is_some() {
             self.end(slot, "stream ended");
         }
@@ -319,7 +332,7 @@ impl Worker {
         let Some(feedback) = Feedback::parse(&opened) else { return Some(Ignored::BadRtcp) };
         for feedback in feedback {
             match feedback {
-                Feedback::Nack { ssrc, sequence_numbers } => self.on_nack(slot, ssrc, &sequence_numbers),
+                Feedback::Nack { ssrc, sequence_numbers } => self.on_nack(now, slot, ssrc, &sequence_numbers),
                 Feedback::KeyFrame { ssrc } => self.on_key_frame_request(now, slot, ssrc),
                 Feedback::Report { .. } => {}
                 Feedback::Bye => {
@@ -331,31 +344,30 @@ impl Worker {
         None
     }
 
-    fn on_nack(&mut self, slot: usize, ssrc: u32, sequence_numbers: &[u16]) {
+    fn on_nack(&mut self, now: Instant, slot: usize, ssrc: u32, sequence_numbers: &[u16]) {
         self.shared.metrics.nacked_packets.inc_by(sequence_numbers.len() as u64);
-        let Some(session) = self.sessions[slot].as_mut() else { return };
-        let mut budget = session.resend_budget;
+        let Some(session) = self.sessions[slot].as_deref_mut() else { return };
+        let Session { outlet, resends, .. } = session;
+        let Some((tracks, mut way)) = outlet.split(&mut self.socket) else { return };
+        let Some(track) = tracks.iter_mut().find(|t| t.ssrc == ssrc) else { return };
+        let Some(watched) = self.feeds.get(&track.feed) else { return };
+        let allowed = resends.left(now);
         let mut sent = 0;
-        if let Some((tracks, mut way)) = session.split(&mut self.socket)
-            && let Some(track) = tracks.iter_mut().find(|t| t.ssrc == ssrc)
-            && let Some(watched) = self.feeds.get(&track.feed)
-        {
-            for &number in sequence_numbers {
-                if budget > 0 && track.send_again(&watched.ring, number, &mut way) {
-                    budget -= 1;
-                    sent += 1;
-                }
+        for &number in sequence_numbers {
+            if sent == allowed {
+                break;
             }
+            sent += u32::from(track.send_again(&watched.ring, number, &mut way));
         }
-        session.resend_budget = budget;
-        self.shared.metrics.retransmitted_packets.inc_by(sent);
+        resends.spend(sent);
+        self.shared.metrics.retransmitted_packets.inc_by(u64::from(sent));
     }
 
     fn on_key_frame_request(&mut self, now: Instant, slot: usize, ssrc: u32) {
         self.shared.metrics.key_frame_requests.inc();
         let Some(session) = self.sessions[slot].as_mut() else { return };
         let recently = session.key_frame_asked.is_some_and(|at| now.saturating_duration_since(at) < KEY_FRAME_EVERY);
-        if !recently && session.tracks.iter().any(|t| t.ssrc == ssrc) {
+        if !recently && session.outlet.tracks.iter().any(|t| t.ssrc == ssrc) {
             session.key_frame_asked = Some(now);
             session.stream.request_key_frame();
         }
@@ -370,43 +382,23 @@ impl Worker {
             if let Some(sound) = sound.and_then(|sound| self.feeds.get_mut(&sound.id)) {
                 sound.catch_up();
             }
-            self.send_pictures(feed);
+            self.send_feed(feed, None);
         } else {
-            self.send_feed(feed);
+            self.send_feed(feed, Some(feed));
         }
         if let Some(end) = ended {
             self.on_feed_end(feed, end);
         }
     }
 
-    /// Sends what is new of a feed of pictures to all its viewers, and what they have not got yet of their sound.
-    fn send_pictures(&mut self, feed: u64) {
+    /// Sends what is new to all viewers of a feed.
+    fn send_feed(&mut self, feed: u64, only: Option<u64>) {
         let Some(watched) = self.feeds.get_mut(&feed) else { return };
         let viewers = std::mem::take(&mut watched.viewers);
-        let packets = viewers.iter().map(|&slot| self.send_new(slot)).sum();
-        self.shared.metrics.packets.inc_by(packets);
+        self.send_new(&viewers, only);
         if let Some(watched) = self.feeds.get_mut(&feed) {
             watched.viewers = viewers;
         }
-    }
-
-    /// Sends what is new of one feed to all its viewers.
-    fn send_feed(&mut self, feed: u64) {
-        let Some(watched) = self.feeds.get(&feed) else { return };
-        let mut packets = 0;
-        for &slot in &watched.viewers {
-            let Some(session) = self.sessions[slot].as_deref_mut() else { continue };
-            let Some((tracks, mut way)) = session.split(&mut self.socket) else { continue };
-            let Some(track) = tracks.iter_mut().find(|t| t.feed == feed) else { continue };
-            let mut budget = BURST_PACKETS;
-            let more = track.send_new(&watched.ring, &mut way, &mut budget);
-            packets += u64::from(BURST_PACKETS - budget);
-            if more && !session.behind {
-                session.behind = true;
-                self.behind.push(slot);
-            }
-        }
-        self.shared.metrics.packets.inc_by(packets);
     }
 
     /// A viewer whose pictures end, or whose stream does, is told so; one that only loses its sound watches on.
@@ -415,7 +407,7 @@ impl Worker {
         let pictures = watched.feed.kind == MediaKind::Video;
         for slot in watched.viewers.clone() {
             let Some(session) = self.sessions[slot].as_mut() else { continue };
-            if pictures || session.tracks.len() == 1 || session.stream.is_ended() {
+            if pictures || session.outlet.tracks.len() == 1 || session.stream.is_ended() {
                 let reason = match end {
                     End::Stream => "stream ended",
                     End::BFrames => "b-frames",
@@ -423,7 +415,8 @@ impl Worker {
                 };
                 self.end(slot, reason);
             } else {
-                let gone = session.tracks.iter().position(|t| t.feed == feed).map(|n| session.tracks.remove(n));
+                let gone =
+                    session.outlet.tracks.iter().position(|t| t.feed == feed).map(|n| session.outlet.tracks.remove(n));
                 if let Some(track) = gone {
                     self.unwatch(&track, slot);
                 }
@@ -433,52 +426,71 @@ impl Worker {
 
     /// The next slice for those who have more to get.
     fn send_slices(&mut self) {
-        let mut packets = 0;
-        for slot in std::mem::take(&mut self.behind) {
-            if let Some(session) = self.sessions[slot].as_mut() {
+        let behind = std::mem::take(&mut self.behind);
+        for &slot in &behind {
+            if let Some(session) = &mut self.sessions[slot] {
                 session.behind = false;
-                packets += self.send_new(slot);
+            }
+        }
+        self.send_new(&behind, None);
+    }
+
+    /// Sends viewers what is new of all their tracks, or of one only, and one burst each at most: pictures, then sound.
+    fn send_new(&mut self, viewers: &[usize], only: Option<u64>) {
+        let mut packets = 0;
+        for (n, &slot) in viewers.iter().enumerate() {
+            if let Some(later) = viewers.get(n + AHEAD).and_then(|&later| self.sessions[later].as_deref()) {
+                prefetch(&later.outlet);
+            }
+            let Some(session) = self.sessions[slot].as_deref_mut() else { continue };
+            let Some((tracks, mut way)) = session.outlet.split(&mut self.socket) else { continue };
+            let mut budget = BURST_PACKETS;
+            let mut more = false;
+            for track in tracks.iter_mut().filter(|track| only.is_none_or(|only| track.feed == only)) {
+                if let Some(watched) = self.feeds.get(&track.feed) {
+                    more |= track.send_new(&watched.ring, &mut way, &mut budget);
+                }
+            }
+            packets += u64::from(BURST_PACKETS - budget);
+            if more && !session.behind {
+                session.behind = true;
+                self.behind.push(slot);
             }
         }
         self.shared.metrics.packets.inc_by(packets);
     }
 
-    /// Sends a viewer what is new of all its tracks, one burst at most: pictures, then sound. The number of packets.
-    fn send_new(&mut self, slot: usize) -> u64 {
-        let Some(session) = self.sessions[slot].as_deref_mut() else { return 0 };
-        let Some((tracks, mut way)) = session.split(&mut self.socket) else { return 0 };
-        let mut budget = BURST_PACKETS;
-        let mut more = false;
-        for track in tracks.iter_mut() {
-            if let Some(watched) = self.feeds.get(&track.feed) {
-                more |= track.send_new(&watched.ring, &mut way, &mut budget);
+    /// Looks at the young sessions, and at a tenth of the others.
+    fn on_tick(&mut self, now: Instant) {
+        for slot in std::mem::take(&mut self.young) {
+            if !self.look_at(slot, now) {
+                self.young.push(slot);
             }
         }
-        if more && !session.behind {
-            session.behind = true;
-            self.behind.push(slot);
+        for slot in (self.turn..self.sessions.len()).step_by(TURNS) {
+            if self.sessions[slot].as_deref().is_some_and(Session::is_connected) {
+                self.look_at(slot, now);
+            }
         }
-        u64::from(BURST_PACKETS - budget)
+        self.turn = (self.turn + 1) % TURNS;
     }
 
-    fn on_tick(&mut self, now: Instant) {
-        for slot in 0..self.sessions.len() {
-            let Some(session) = self.sessions[slot].as_deref_mut() else { continue };
-            if !session.on_tick(now, self.shared.consent, &mut self.socket) {
-                let reason = if session.is_connected() { "expired" } else { "never connected" };
-                self.end(slot, reason);
-                continue;
-            }
-            if session.take_report(now) {
-                let feeds = &self.feeds;
-                let anchor = session.tracks.iter().find_map(|t| feeds.get(&t.feed)?.view.anchor);
-                if let Some(anchor) = anchor {
-                    session.send_reports(now, anchor, &mut self.socket, |feed| {
-                        feeds.get(&feed).map(|w| (w.feed.timestamp_offset, w.feed.clock_hz))
-                    });
-                }
-            }
+    /// Ends a session that is not heard any more, goes on with its handshake, or reports. True unless the handshake goes on.
+    fn look_at(&mut self, slot: usize, now: Instant) -> bool {
+        let Some(session) = self.sessions[slot].as_deref_mut() else { return true };
+        if !session.on_time(now, self.shared.consent, &mut self.socket) {
+            let reason = if session.is_connected() { "expired" } else { "never connected" };
+            self.end(slot, reason);
+            return true;
         }
+        let feeds = &self.feeds;
+        let anchor = session.outlet.tracks.iter().find_map(|t| feeds.get(&t.feed)?.view.anchor);
+        if let Some(anchor) = anchor {
+            session.send_reports(now, anchor, &mut self.socket, |feed| {
+                feeds.get(&feed).map(|w| (w.feed.timestamp_offset, w.feed.clock_hz))
+            });
+        }
+        session.is_connected()
     }
 }
 
