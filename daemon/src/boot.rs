@@ -71,7 +71,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     let settings = Settings::read(config.as_deref())?;
     let (facts, plan, mut imds) = tokio::select! {
         decided = decide::until_wanted(&settings, &manager) => decided?,
-        () = signals.next() => {
+        _ = signals.next() => {
             log::info!("headwaterd ended before it had a plan");
             return Ok(());
         }
@@ -106,7 +106,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     };
     let registered = tokio::select! {
         registered = entering => registered?,
-        () = signals.next() => {
+        _ = signals.next() => {
             log::info!("headwaterd ended before it was registered");
             return Ok(());
         }
@@ -135,9 +135,9 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     let ended = loop {
         tokio::select! {
             ended = &mut service => break ended,
-            () = signals.next() => {
+            signal = signals.next() => {
                 let order = *orders.borrow();
-                orders.send_replace(escalate(order, &manager));
+                orders.send_replace(obey(signal, order, &manager));
             }
             // Also while it drains: others must hear that it does.
             why = &mut superseded, if !replaced => {
@@ -172,29 +172,36 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
         }
     };
     manager.stopping("leaving the registry");
-    match tokio::time::timeout(heartbeat::FAREWELL, register::leave(&registered, &config)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(e)) => log::warn!(err:% = Chain(&e); "could not leave the registry"),
-        Err(_) => log::warn!("the registry did not hear that this node leaves; its lease will end"),
-    }
-    if *phase.borrow() == State::Draining {
-        group.leave().await;
+    let leaving = async {
+        match tokio::time::timeout(heartbeat::FAREWELL, register::leave(&registered, &config)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => log::warn!(err:% = Chain(&e); "could not leave the registry"),
+            Err(_) => log::warn!("the registry did not hear that this node leaves; its lease will end"),
+        }
+        if *phase.borrow() == State::Draining {
+            group.leave().await;
+        }
+    };
+    tokio::select! {
+        () = leaving => {}
+        () = signals.next_kill() => log::warn!("told again to end at once, while taking leave"),
     }
     ended?;
     log::info!("headwaterd ended");
     Ok(())
 }
 
-/// One signal drains, the next ends at once.
-pub(crate) fn escalate(order: Order, manager: &ServiceManager) -> Order {
-    if order == Order::Serve {
-        log::info!("draining; a second signal ends at once");
-        manager.stopping("draining");
-        Order::Drain
-    } else {
-        log::warn!("second signal, ending at once");
-        Order::Kill
+/// What is to be done after a signal, if `before` was until now.
+pub(crate) fn obey(signal: Order, before: Order, manager: &ServiceManager) -> Order {
+    match (signal, before) {
+        (Order::Kill, _) => log::warn!("second signal, ending at once"),
+        (_, Order::Serve) => {
+            log::info!("draining; a second signal ends at once");
+            manager.stopping("draining");
+        }
+        _ => log::info!("told to end, and draining already; a second signal ends at once"),
     }
+    before.max(signal)
 }
 
 fn announce(news: Option<&News>, manager: &mut ServiceManager, started: Instant) {

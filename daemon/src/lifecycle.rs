@@ -1,6 +1,7 @@
 //! The outer life of the daemon: signals that end it, and what it tells the service manager.
 //!
-//! One SIGTERM or SIGINT drains, a second ends at once.
+//! The first SIGTERM or SIGINT drains, the second ends at once. A drain that began for another reason, such as Auto Scaling's wish,
+//! is no signal: the service manager's SIGTERM at the end of the machine is the first one all the same.
 
 use std::io;
 use std::time::Duration;
@@ -9,25 +10,39 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::engine::Order;
+
 /// Signals that end the daemon.
 #[derive(Debug)]
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// One has come already.
+    told: bool,
 }
 
 impl Signals {
     /// From here on signals no longer end the process by themselves.
     pub(crate) fn watch() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            told: false,
+        })
     }
 
-    /// Waits for the next one.
-    pub(crate) async fn next(&mut self) {
+    /// Waits for the next one: the first is the order to drain, all others to end at once. May be dropped and called again.
+    pub(crate) async fn next(&mut self) -> Order {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+        if std::mem::replace(&mut self.told, true) { Order::Kill } else { Order::Drain }
+    }
+
+    /// Waits for one that ends the daemon at once.
+    pub(crate) async fn next_kill(&mut self) {
+        while self.next().await != Order::Kill {}
     }
 }
 

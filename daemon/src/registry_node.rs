@@ -40,7 +40,7 @@ pub(crate) async fn run(
     let layout = Layout::new(&plan.engine.node.data_dir, listen, cluster.replica_set());
     let (keys, login) = tokio::select! {
         told = until_told(cluster, &plan.engine, manager) => told,
-        () = signals.next() => {
+        _ = signals.next() => {
             log::info!("headwaterd ended before it had its secrets");
             return Ok(());
         }
@@ -70,8 +70,8 @@ pub(crate) async fn run(
         let serving = wish == Order::Serve;
         tokio::select! {
             () = &mut service => break,
-            () = signals.next() => {
-                wish = boot::escalate(wish, manager);
+            signal = signals.next() => {
+                wish = boot::obey(signal, wish, manager);
                 if wish == Order::Kill {
                     orders.send_replace(Order::Kill);
                 }
@@ -109,7 +109,10 @@ pub(crate) async fn run(
         }
     }
     if *phase.borrow() == State::Draining {
-        group.leave().await;
+        tokio::select! {
+            () = group.leave() => {}
+            () = signals.next_kill() => log::warn!("told again to end at once, while taking leave"),
+        }
     }
     log::info!("headwaterd ended");
     Ok(())

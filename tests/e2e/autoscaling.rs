@@ -10,6 +10,8 @@ use headwater_tests::http;
 use headwater_tests::metadata::Fake;
 use headwater_tests::publish::{Source, ffmpeg};
 use headwater_tests::wait::PATIENCE;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 const ID: &str = "i-0fake";
 
@@ -96,26 +98,48 @@ fn a_long_drain_is_covered_by_heartbeats() {
     let node = group.node(|c| c.node.drain_ms = 60_000.try_into().unwrap());
     group.wait("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
     // An engine that stands still drains for as long as it may.
-    let engine = nix::unistd::Pid::from_raw(node.endpoints(None).unwrap().pid.try_into().unwrap());
-    nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let engine = Pid::from_raw(node.endpoints(None).unwrap().pid.try_into().unwrap());
+    kill(engine, Signal::SIGSTOP).unwrap();
     group.terminate();
     group.wait("two heartbeats", |i| i.heartbeats >= 2);
     assert_eq!(group.lifecycle(), Lifecycle::TerminatingWait);
-    nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGCONT).unwrap();
+    kill(engine, Signal::SIGCONT).unwrap();
     group.wait_terminated();
 }
 
-#[test]
-fn sigterm_while_auto_scaling_drains_a_node_ends_it_at_once_and_passes_the_hook() {
-    let group = Group::new();
+/// A node that Auto Scaling drains and whose engine, standing still, does nothing about it.
+fn drains_for_long(group: &Group) -> (Daemon, Pid) {
     let node = group.node(|c| c.node.drain_ms = 60_000.try_into().unwrap());
     group.wait("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
-    let engine = nix::unistd::Pid::from_raw(node.endpoints(None).unwrap().pid.try_into().unwrap());
-    nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGSTOP).unwrap(); // nothing it could do about a drain
+    let engine = Pid::from_raw(node.endpoints(None).unwrap().pid.try_into().unwrap());
+    kill(engine, Signal::SIGSTOP).unwrap();
     group.terminate();
     group.wait("the drain", |i| i.heartbeats >= 1);
-    assert!(node.process().is_running());
-    node.process().signal(nix::sys::signal::Signal::SIGTERM);
+    (node, engine)
+}
+
+#[test]
+fn sigterm_while_auto_scaling_drains_a_node_hastens_nothing() {
+    let group = Group::new();
+    let (node, engine) = drains_for_long(&group);
+    node.process().signal(Signal::SIGTERM);
+    node.process().line("draining already; a second signal ends at once").unwrap();
+    assert_eq!(group.lifecycle(), Lifecycle::TerminatingWait);
+    // Its drain was not cut: the engine ends it.
+    kill(engine, Signal::SIGCONT).unwrap();
+    group.wait_terminated();
+    assert_eq!(node.process().exit(PATIENCE).unwrap().code(), Some(0));
+    let lines = node.process().lines();
+    assert!(!lines.iter().any(|line| line.contains("killing the engine")), "{lines:#?}");
+}
+
+#[test]
+fn a_second_sigterm_while_auto_scaling_drains_a_node_ends_it_at_once_and_passes_the_hook() {
+    let group = Group::new();
+    let (node, _engine) = drains_for_long(&group);
+    node.process().signal(Signal::SIGTERM);
+    node.process().line("draining already; a second signal ends at once").unwrap();
+    node.process().signal(Signal::SIGTERM);
     assert_eq!(node.process().exit(PATIENCE).unwrap().code(), Some(0));
     group.wait_terminated();
 }
