@@ -90,9 +90,13 @@ pub(crate) async fn run(
                 orders.send_replace(Order::Drain);
             }
             Ok(()) = ready.changed(), if serving => {
-                if *ready.borrow_and_update() {
-                    phase.send_replace(State::Ready);
-                    log::info!(elapsed_ms = started.elapsed().as_millis(), peer = layout.host(); "node ready");
+                let state = if *ready.borrow_and_update() { State::Ready } else { State::Starting };
+                // Told with every renewal; a change is said once.
+                let before = phase.send_replace(state);
+                if state == State::Ready {
+                    if before != state {
+                        log::info!(elapsed_ms = started.elapsed().as_millis(), peer = layout.host(); "node ready");
+                    }
                     manager.serving(&format!("serving: registry at {}", layout.host()));
                 }
             }

@@ -269,6 +269,9 @@ fn three_nodes_form_one_set_a_lost_one_is_replaced_and_another_takes_over() {
         first.line("another registry node takes over");
         let lines = [&second, &fourth].map(|node| node.daemon.process().lines().join("\n"));
         assert!(!lines.iter().any(|text| text.contains("replica set begun")));
+        // Through more than a dozen renewals of its entry.
+        let said = first.daemon.process().lines().iter().filter(|line| line.contains("node ready")).count();
+        assert_eq!(said, 1, "a node that stays ready says so again and again");
         wait::until("a new primary", || {
             let primary = |node: &Node| node.daemon.process().lines().iter().any(|line| line.contains("state=primary"));
             (primary(&second) || primary(&fourth)).then_some(())
