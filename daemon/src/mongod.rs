@@ -28,7 +28,7 @@ use crate::engine::{Order, next_order, sleep_until};
 use crate::join;
 pub(crate) use conf::Layout;
 pub(crate) use entry::Entry;
-pub(crate) use keeper::{Keeper, Known, Place, step_aside};
+pub(crate) use keeper::{KEEPER, Keeper, Known, Place, step_aside};
 pub(crate) use key::{Keys, TooShort};
 use output::Output;
 

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{Aws, AwsError, Secret};
+use crate::mongod::KEEPER;
 use crate::plan::{Cluster, RegistryPlace};
 
 /// A registry that can be connected to.
@@ -38,6 +39,9 @@ pub(crate) enum SharedRegistryError {
     /// The secret of a cluster whose nodes run the registry must be in parts; it is not shown.
     #[error("secret {0} must hold {{\"username\": …, \"password\": …}}, since nodes of this cluster run the registry")]
     NoLogin(String),
+    /// A secret that would take its password from the one who keeps the replica set.
+    #[error("secret {0} names the user {KEEPER}, which registry nodes need for themselves; choose another name")]
+    Keeper(String),
     /// A secret where everybody can read it.
     #[error("tag `headwater:registry` holds a password; name hosts or a secret there")]
     PasswordInTag,
@@ -70,7 +74,15 @@ pub(crate) async fn find(aws: &Aws, cluster: &Cluster) -> Result<SharedRegistry,
 pub(crate) async fn fetch_login(aws: &Aws, cluster: &Cluster) -> Result<Login, SharedRegistryError> {
     let name = secret_name(cluster);
     let text = aws.fetch_secret(&name).await?;
-    serde_json::from_str(text.expose()).map_err(|_| SharedRegistryError::NoLogin(name))
+    login(name, &text)
+}
+
+fn login(secret: String, text: &Secret) -> Result<Login, SharedRegistryError> {
+    match serde_json::from_str::<Login>(text.expose()) {
+        Err(_) => Err(SharedRegistryError::NoLogin(secret)),
+        Ok(login) if login.username == KEEPER => Err(SharedRegistryError::Keeper(secret)),
+        Ok(login) => Ok(login),
+    }
 }
 
 /// User and password, as the secret holds them.
@@ -192,6 +204,15 @@ mod tests {
         assert!(
             matches!(error, SharedRegistryError::PasswordInTag) && !format!("{error:?} {error}").contains("hunter2")
         );
+    }
+
+    #[test]
+    fn the_login_of_all_nodes_is_in_parts_and_not_that_of_the_keeper() {
+        let of = |text: &str| login("s".to_owned(), &Secret::new(text.to_owned()));
+        assert_eq!(of(r#"{"username": "nodes", "password": "x"}"#).unwrap().username, "nodes");
+        assert!(matches!(of("mongodb://u:hunter2@db"), Err(SharedRegistryError::NoLogin(_))));
+        let taken = of(r#"{"username": "headwater-keeper", "password": "hunter2"}"#).unwrap_err();
+        assert!(matches!(taken, SharedRegistryError::Keeper(_)) && !taken.to_string().contains("hunter2"), "{taken}");
     }
 
     #[test]

@@ -328,7 +328,7 @@ fn keeper(keys: &Keys) -> User {
 }
 
 /// The user that changes the replica set.
-const KEEPER: &str = "headwater-keeper";
+pub(crate) const KEEPER: &str = "headwater-keeper";
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(5);
 const SOON: Duration = Duration::from_millis(500);
