@@ -128,8 +128,9 @@ impl Mongod {
         };
         let status = status.map_or_else(|e| Chain(&e).to_string(), |status: ExitStatus| status.to_string());
         log::info!(reason = status.as_str(); "mongod has ended");
-        let last = child.last_line().await;
-        Ending::Ended(match complaint.take().or(last) {
+        // All that it said must have been heard.
+        child.last_line().await;
+        Ending::Ended(match complaint.take() {
             Some(said) => format!("{status}: {said}"),
             None => status,
         })

@@ -1,5 +1,5 @@
 //! What the database writes to its standard output: lines of JSON ("structured logging", MongoDB manual, "Log Messages"), each
-//! told again in this daemon's log at its weight, and the last complaint kept as the reason if it ends.
+//! told again in this daemon's log at its weight, and the last error kept as the reason if it ends.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,7 +47,8 @@ impl Output {
             return;
         }
         log::log!(level, err = said.as_str(); "mongod says");
-        if level <= log::Level::Warn {
+        // What it merely warns of, such as settings of the kernel, is not what it dies of hours later.
+        if level == log::Level::Error {
             *self.complaint.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
         }
     }
@@ -64,7 +65,7 @@ fn weigh(line: &str) -> (log::Level, String) {
     }
     let Ok(Line { s, msg, attr }) = serde_json::from_str(line) else {
         // Before it has its log it writes plain text: why it does not start.
-        return (log::Level::Warn, cut(line.trim()));
+        return (log::Level::Error, cut(line.trim()));
     };
     let level = match s.as_str() {
         "F" | "E" => log::Level::Error,
@@ -96,14 +97,16 @@ mod tests {
         check(r#"{"s":"F","msg":"Aborting"}"#, log::Level::Error, "Aborting");
         check(r#"{"s":"W","msg":"Slow"}"#, log::Level::Warn, "Slow");
         check(r#"{"s":"I","msg":"Connection accepted"}"#, log::Level::Debug, "Connection accepted");
-        check("Error parsing YAML config file", log::Level::Warn, "Error parsing YAML config file");
+        check("Error parsing YAML config file", log::Level::Error, "Error parsing YAML config file");
     }
 
     #[test]
-    fn lines_come_in_pieces_and_the_last_complaint_is_kept() {
+    fn lines_come_in_pieces_and_the_last_error_is_kept() {
         let mut output = Output::default();
+        output.hear(b"{\"s\":\"W\",\"msg\":\"vm.max_map_count is too low\"}\n");
+        assert_eq!(output.complaint().take(), None);
         output.hear(b"{\"s\":\"E\",\"msg\":\"Disk ");
-        output.hear(b"full\"}\n{\"s\":\"I\",\"msg\":\"Now exiting\"}\n\n");
+        output.hear(b"full\"}\n{\"s\":\"W\",\"msg\":\"Slow\"}\n{\"s\":\"I\",\"msg\":\"Now exiting\"}\n\n");
         assert_eq!(output.complaint().take().as_deref(), Some("Disk full"));
         output.hear(&vec![b'x'; 2 * MAX_LINE_BYTES]);
         output.hear(b"\n");
