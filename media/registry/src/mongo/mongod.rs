@@ -60,7 +60,8 @@ impl Mongod {
             .app_name("headwaterd".to_owned())
             .direct_connection(true)
             .connect_timeout(PATIENCE)
-            .server_selection_timeout(PATIENCE)
+            // Shorter than any call may take, so that it is the driver that gives up, and says why.
+            .server_selection_timeout(PATIENCE / 2)
             .retry_reads(false)
             .retry_writes(false)
             .max_pool_size(POOL)
@@ -84,7 +85,7 @@ impl Mongod {
         Ok(Hello::of(&self.run("ask how it stands", doc! { "hello": 1 }, PATIENCE).await?))
     }
 
-    /// True if it lets this user in; false if name or password are wrong.
+    /// True if it lets this user in; false if name or password are wrong, or it ends just now: the driver tells no difference.
     ///
     /// # Errors
     /// If it does not answer.
@@ -206,3 +207,17 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const CHANGE_PATIENCE: Duration = Duration::from_secs(15);
 const USER_NOT_FOUND: i32 = 11;
 const ALREADY_INITIALIZED: i32 = 23;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_that_does_not_run_is_reported_with_the_reason() {
+        // Nobody listens there: the port is bound, and let go of again.
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let refused = Mongod::at(address, None).unwrap().hello().await.unwrap_err();
+        let said = headwater_api::error::Chain(&refused).to_string();
+        assert!(said.contains("Connection refused"), "{said}");
+    }
+}

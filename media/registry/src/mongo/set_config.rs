@@ -12,7 +12,7 @@ pub struct Hello {
     pub state: MemberState,
     /// The set's name, if it is in one.
     pub set: Option<String>,
-    /// The members of its set as it knows them, `host:port`.
+    /// The members of its set as it knows them, `host:port`; without arbiters and hidden ones, which it does not tell.
     pub hosts: Vec<String>,
 }
 
@@ -42,7 +42,8 @@ impl Hello {
             Some(_) if is("secondary") => MemberState::Secondary,
             Some(_) => MemberState::Busy,
         };
-        let hosts = answer.get_array("hosts").into_iter().flatten();
+        // One that was taken in and has not caught up cannot be elected: it is among the passive ones until then.
+        let hosts = ["hosts", "passives"].into_iter().filter_map(|key| answer.get_array(key).ok()).flatten();
         let hosts = hosts.filter_map(|host| host.as_str().map(str::to_owned)).collect();
         Self { state, set, hosts }
     }
@@ -55,7 +56,7 @@ pub struct MemberStatus {
     pub host: String,
     /// It answers the one asked.
     pub answers: bool,
-    /// Primary or secondary.
+    /// Primary or secondary, or an arbiter, which has nothing to catch up with.
     pub serves: bool,
 }
 
@@ -66,8 +67,8 @@ impl MemberStatus {
         members
             .filter_map(|member| {
                 let (health, state) = (number(member.get("health")), number(member.get("state")));
-                // Member states 1 and 2 of MongoDB's manual; what is not there does not answer.
-                let (answers, serves) = (health == Some(1), matches!(state, Some(1 | 2)));
+                // Member states 1, 2 and 7 of MongoDB's manual; what is not there does not answer.
+                let (answers, serves) = (health == Some(1), matches!(state, Some(1 | 2 | 7)));
                 Some(Self { host: member.get_str("name").ok()?.to_owned(), answers, serves: answers && serves })
             })
             .collect()
@@ -162,6 +163,8 @@ mod tests {
         check(doc! { "setName": "s", "secondary": true }, MemberState::Secondary, Some("s"));
         check(doc! { "setName": "s", "secondary": false }, MemberState::Busy, Some("s"));
         assert_eq!(Hello::of(&doc! { "hosts": ["a:1", "b:2"] }).hosts, ["a:1", "b:2"]);
+        let copying = doc! { "hosts": ["a:1"], "passives": ["b:2"], "arbiters": ["c:3"] };
+        assert_eq!(Hello::of(&copying).hosts, ["a:1", "b:2"]);
     }
 
     #[test]
@@ -169,9 +172,16 @@ mod tests {
         let answer = doc! { "members": [
             { "name": "a:1", "health": 1.0, "state": 1 }, { "name": "b:1", "health": 1.0, "state": 5_i64 },
             { "name": "c:1", "health": 0.0, "state": 8 }, { "name": "d:1", "health": 1, "state": 2 }, { "health": 1.0 },
+            { "name": "e:1", "health": 1.0, "state": 7 },
         ] };
         let seen: Vec<_> = MemberStatus::all_of(&answer).into_iter().map(|m| (m.host, m.answers, m.serves)).collect();
-        let expected = [("a:1", true, true), ("b:1", true, false), ("c:1", false, false), ("d:1", true, true)];
+        let expected = [
+            ("a:1", true, true),
+            ("b:1", true, false),
+            ("c:1", false, false),
+            ("d:1", true, true),
+            ("e:1", true, true),
+        ];
         assert_eq!(seen, expected.map(|(host, answers, serves)| (host.to_owned(), answers, serves)));
     }
 
