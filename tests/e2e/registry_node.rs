@@ -282,6 +282,26 @@ fn three_nodes_form_one_set_a_lost_one_is_replaced_and_another_takes_over() {
 }
 
 #[test]
+fn no_set_is_begun_beside_data_that_a_set_has_left_behind() {
+    with_each_mongod(|cloud| {
+        let cloud = cloud.with_secrets();
+        let node = cloud.node("127.0.0.2");
+        node.line("node ready");
+        node.end();
+        // As if its set had let go of it. Only the stand-in forgets so easily, but has its users all the same.
+        if std::fs::remove_file(node.folder.path().join("data/mongodb/config.bson")).is_err() {
+            return;
+        }
+        let Node { id, daemon, metadata, folder } = node;
+        drop(daemon);
+        let daemon = Daemon::start_in(cloud.options(&metadata), folder.path()).unwrap();
+        let node = Node { id, daemon, metadata, folder };
+        node.line("belongs to a replica set that has let go of that node");
+        assert!(!node.daemon.process().lines().iter().any(|line| line.contains("replica set begun")));
+    });
+}
+
+#[test]
 fn a_missing_database_program_is_said_and_found_once_it_is_there() {
     with_each_mongod(|cloud| {
         let mut cloud = cloud.with_secrets();

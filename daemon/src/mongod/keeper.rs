@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use super::conf::Layout;
 use super::key::Keys;
-use super::membership::{Absences, Member, Peer, Step, View, decide};
+use super::membership::{Absences, Calm, Member, Peer, Step, View, decide};
 use crate::aws::{Aws, AwsError};
 use crate::plan::Cluster;
 use crate::shared_registry::{self, Login};
@@ -70,6 +70,7 @@ pub(crate) struct Keeper {
     peers: HashMap<SocketAddr, Mongod>,
     listed: Option<(Instant, Vec<Peer>)>,
     absences: Absences,
+    calm: Calm,
     /// The login whose user was seen to since this node is the primary.
     seen_to: Option<Login>,
     said: String,
@@ -113,6 +114,7 @@ impl Keeper {
             peers: HashMap::new(),
             listed: None,
             absences: Absences::default(),
+            calm: Calm::default(),
             seen_to: None,
             said: String::new(),
         })
@@ -122,6 +124,9 @@ impl Keeper {
     pub(crate) async fn run(&mut self, known: watch::Sender<Known>) {
         loop {
             let looked = self.look().await;
+            if looked.is_err() {
+                self.calm = Calm::default();
+            }
             let (place, trouble) = looked.unwrap_or_else(|e| (Place::Outside(Chain(&e).to_string()), None));
             self.say(&place, trouble);
             let hosts = self.listed.iter().flat_map(|(_, peers)| peers).filter(|peer| peer.running);
@@ -179,17 +184,15 @@ impl Keeper {
             None => (None, Vec::new()),
         };
         let view = View { us: self.instance.clone(), state: ours.state, peers, members };
-        match (decide(&view), set) {
+        let step = decide(&view);
+        let calm = self.calm.lasts(&step, Instant::now());
+        match (step, set) {
             (Step::Rest, _) => Ok(None),
             (Step::Wait(why), _) => Ok(Some(why)),
-            (Step::Initiate, _) => {
-                let host = self.layout.host();
-                if !self.local.initiate(&SetConfig::first(self.layout.replica_set(), &host)).await? {
-                    return Ok(Some("the database belongs to a replica set that has let go of this node".to_owned()));
-                }
-                log::info!(set = self.layout.replica_set(), peer = host.as_str(); "replica set begun");
-                Ok(Some("the replica set has just begun".to_owned()))
+            (Step::Initiate, _) if !calm => {
+                Ok(Some("a replica set is begun in a few seconds, if nobody has one".to_owned()))
             }
+            (Step::Initiate, _) => self.begin(&view.peers).await.map(Some),
             (Step::Add(host), Some((kept, config))) => {
                 kept.reconfigure(&config.with(&host)).await?;
                 log::info!(peer = host.as_str(); "registry node taken into the replica set");
@@ -202,6 +205,26 @@ impl Keeper {
             }
             (Step::Add(_) | Step::Remove(_), None) => Ok(None),
         }
+    }
+
+    /// Begins a set, unless one of these has had one. Says what is waited for.
+    async fn begin(&mut self, peers: &[Peer]) -> Result<String, KeeperError> {
+        for peer in peers {
+            // A member that was let go of says that it has no set, as a new one does; but it has users, and data.
+            let Ok(address) = peer.host.parse() else { continue };
+            if Mongod::lets_in(address, &self.user).await? {
+                let (id, host) = (&peer.id, &peer.host);
+                return Ok(format!(
+                    "the database of {id} ({host}) belongs to a replica set that has let go of that node"
+                ));
+            }
+        }
+        let host = self.layout.host();
+        if !self.local.initiate(&SetConfig::first(self.layout.replica_set(), &host)).await? {
+            return Ok("the database belongs to a replica set that has let go of this node".to_owned());
+        }
+        log::info!(set = self.layout.replica_set(), peer = host.as_str(); "replica set begun");
+        Ok("the replica set has just begun".to_owned())
     }
 
     /// Asks EC2 who the registry nodes are, if it is time to.

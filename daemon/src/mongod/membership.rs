@@ -165,6 +165,24 @@ impl Absences {
     }
 }
 
+/// How long nothing has spoken against beginning a set. One look is not enough: what EC2 lists is seconds behind, and a database
+/// that has just started says that it has no set until it has read its own files.
+#[derive(Debug, Default)]
+pub(crate) struct Calm(Option<Instant>);
+
+impl Calm {
+    /// `step` was decided at `now`. True once it has been [`Step::Initiate`], and nothing else, for [`SETTLED`].
+    pub(crate) fn lasts(&mut self, step: &Step, now: Instant) -> bool {
+        if *step != Step::Initiate {
+            self.0 = None;
+            return false;
+        }
+        now - *self.0.get_or_insert(now) >= SETTLED
+    }
+}
+
+/// Two answers of EC2 and what lies between them, on top of the time that a node takes to boot.
+pub(crate) const SETTLED: Duration = Duration::from_secs(6);
 /// Longer than EC2's lists are behind; shorter than the next instance of a rolling replacement takes to come up, since a member
 /// that is lost and still counts may cost the majority when another one ends.
 pub(crate) const GRACE: Duration = Duration::from_secs(20);

@@ -201,3 +201,16 @@ fn a_member_is_gone_once_it_was_not_listed_for_the_whole_grace() {
     absences.observe(&members[..1], &[peer(1)], start + 4 * GRACE);
     assert!(!absences.is_gone("h2", start + 9 * GRACE));
 }
+
+#[test]
+fn a_set_is_begun_once_nothing_has_spoken_against_it_for_a_while() {
+    let start = Instant::now();
+    let mut calm = Calm::default();
+    assert!(!calm.lasts(&Step::Initiate, start));
+    assert!(!calm.lasts(&Step::Initiate, start + SETTLED / 2));
+    assert!(calm.lasts(&Step::Initiate, start + SETTLED));
+    // Somebody answered otherwise in between: the time starts anew.
+    assert!(!calm.lasts(&Step::Wait(String::new()), start + SETTLED));
+    assert!(!calm.lasts(&Step::Initiate, start + SETTLED));
+    assert!(calm.lasts(&Step::Initiate, start + 2 * SETTLED));
+}
