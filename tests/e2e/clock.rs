@@ -25,9 +25,18 @@ use crate::readiness::wait_wrong;
 const HOUR_SECS: i64 = 3_600;
 /// Of a stream.
 const LEASE: Duration = Duration::from_secs(15);
+/// Of a log, from a panic on.
+const BACKTRACE_LINES: usize = 80;
+
+/// What a node by this clock finds in its environment. Whoever panics tells where.
+fn by(clock: &Clock) -> Vec<(&'static str, String)> {
+    let mut environment = clock.environment();
+    environment.push(("RUST_BACKTRACE", "1".to_owned()));
+    environment
+}
 
 fn start(aws: &Moto, id: &str, clock: &Clock) -> Node {
-    let node = Node::start_with(aws, id, "origin", |o| o.environment.extend(clock.environment())).unwrap();
+    let node = Node::start_with(aws, id, "origin", |o| o.environment.extend(by(clock))).unwrap();
     node.wait_ready().unwrap();
     node
 }
@@ -77,9 +86,14 @@ fn wait_frames(player: &Process, more: usize, what: &str) {
     assert!(player.is_running());
 }
 
+/// Ends a node by a clock of its own.
 fn leave(node: Node) {
     node.daemon.process().signal(Signal::SIGTERM);
     assert_eq!(node.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    let lines = node.daemon.process().lines();
+    let panic: Vec<_> =
+        lines.into_iter().skip_while(|line| !line.contains("panicked at")).take(BACKTRACE_LINES).collect();
+    assert!(panic.is_empty(), "{}", panic.join("\n"));
 }
 
 #[test]
@@ -119,7 +133,7 @@ fn a_node_that_boots_an_hour_off_is_held_back_by_its_launching_hook_until_the_cl
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
     let groups = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
-    let ahead = |options: &mut Options| options.environment.extend(clock.environment());
+    let ahead = |options: &mut Options| options.environment.extend(by(&clock));
     let node = Node::start_in_group(&aws, &groups, "i-0ahead", "edge", ahead).unwrap();
     node.wait_ready().unwrap();
     wait_wrong(node.health().unwrap(), Some("clock"), "s ahead of the registry's");
