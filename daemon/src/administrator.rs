@@ -11,13 +11,14 @@ use headwater_api::config::RegistryKind;
 use headwater_api::error::Chain;
 use headwater_api::secret::Secret;
 use headwater_api::user::{ADMINISTRATOR, HANDOVER_FILE, Rights, UserDocument};
+use headwater_program::password;
 use headwater_registry::{Registry as _, RegistryError, Store};
 use serde::Deserialize;
 
 use crate::aws::{Aws, AwsError};
 use crate::plan::{Cluster, Plan};
 use crate::reach::{self, ReachError};
-use crate::{join, password, register};
+use crate::{join, register};
 
 /// Why there is no new password.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! `headwaterd`: finds out what this node is, starts the engine and looks after it.
 //!
-//! RULE: may know api and registry; never the engine's code. Exit codes: `headwater_api::error::exit`.
+//! RULE: may know api, program and registry; never the engine's code. Exit codes: `headwater_api::error::exit`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod administrator;
@@ -21,21 +21,9 @@ mod imds;
 mod join;
 mod lifecycle;
 mod listing;
-// One file for both programs: neither may depend on the other, and what they share otherwise (api) does no I/O.
-#[path = "../../media/engine/src/logging.rs"]
-#[expect(unreachable_pub, reason = "the engine offers it to its own program")]
-mod logging;
 mod mongod;
 mod notice;
-// One file for both programs, as above.
-#[path = "../../media/engine/src/password.rs"]
-#[expect(unreachable_pub, reason = "the engine offers it to its own program")]
-mod password;
 mod plan;
-// One file for both programs, as above.
-#[path = "../../media/engine/src/processors.rs"]
-#[expect(unreachable_pub, reason = "the engine looks at its own machine with it")]
-mod processors;
 mod reach;
 mod register;
 mod registry_node;
@@ -53,6 +41,7 @@ use boot::BootError;
 use clap::{Parser, Subcommand};
 use headwater_api::StreamName;
 use headwater_api::error::{Chain, exit};
+use headwater_program::logging;
 use settings::Settings;
 
 /// Runs a Headwater node.

@@ -6,12 +6,12 @@
 use headwater_api::error::Chain;
 use headwater_api::node::{BootEpoch, Heartbeat, Load, NodeDocument};
 use headwater_api::secret::Secret;
+use headwater_program::processors::Processors;
 use headwater_registry::{MongoDb, Registry as _, RegistryError, Store, Timing};
 use tokio::sync::watch;
 
 use super::conf::Layout;
 use super::keeper::Known;
-use crate::processors::Processors;
 use crate::register::Registered;
 use crate::shared_registry::Login;
 use crate::{heartbeat, join};

@@ -2,7 +2,7 @@
 //!
 //! Publishers come in through `gateway`, cross the `hub` as frames, and leave through `gateway` again. Arrows allowed:
 //! `engine -> every room`, `http -> cluster, gateway, hub`, `cluster -> gateway (where streams live), hub, registry`,
-//! `gateway, transcode -> hub`, all of those -> `wire, api, registry`.
+//! `gateway, transcode -> hub`, all of those -> `wire, api, registry, program`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod admission;
@@ -17,10 +17,7 @@ pub mod hub;
 pub mod lanes;
 pub mod listen;
 pub mod load;
-pub mod logging;
 pub mod memory_file;
-pub mod password;
-pub mod processors;
 pub mod standing;
 pub mod tls;
 pub mod transcode;

@@ -12,11 +12,11 @@ use std::time::Duration;
 use headwater_api::config;
 use headwater_api::node::{Load, MAX_WATCHED, Watched};
 use headwater_api::status::ViewerCounts;
+use headwater_program::processors::Processors;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
-use crate::processors::Processors;
 use crate::standing::Told;
 
 /// What was measured last; clones share it.

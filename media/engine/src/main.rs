@@ -35,7 +35,7 @@ fn main() -> ExitCode {
             return if e.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    headwater_engine::logging::install();
+    headwater_program::logging::install();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, sentence)) => {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use headwater_api::error::Chain;
 use headwater_api::secret::Secret;
 use headwater_api::user::{HANDOVER_FILE, UserDocument};
+use headwater_program::password;
 use headwater_registry::{Registry as _, Store};
 use ring::hmac;
 use tokio::sync::Semaphore;
@@ -19,7 +20,6 @@ use tokio::sync::Semaphore;
 use super::key::SessionKey;
 use super::session::{LIFETIME_S, Session, fingerprint};
 use super::throttle::Throttle;
-use crate::password;
 
 /// The users of a node, as its web server asks for them.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Passwords: made, hashed and checked with argon2id.
 //!
-//! One file for both programs, like `logging.rs`: the daemon makes the administrator, the engine lets it in. Hashing takes some
-//! ten milliseconds and 19 MiB on purpose: never call it on a thread that others wait for.
+//! The daemon makes the administrator, the engine lets it in. Hashing takes some ten milliseconds and 19 MiB on purpose: never
+//! call it on a thread that others wait for.
 
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;

@@ -1,4 +1,4 @@
-//! How busy the processors are, from what the kernel says: a value. One file for both programs, like `logging.rs`. proc_stat(5).
+//! How busy the processors are, from what the kernel says: a value. proc_stat(5).
 
 /// How busy the cores were over the last looks.
 #[derive(Debug, Default)]
