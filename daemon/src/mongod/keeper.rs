@@ -291,7 +291,7 @@ impl Keeper {
         let local = self.layout.local();
         if !Mongod::lets_in(local, &self.user).await? {
             match self.local.create_first_user(&self.user, UserRights::Keep).await {
-                Err(e @ RegistryError::Refused { .. }) => return Err(KeeperError::Stranger(e)),
+                Err(e @ RegistryError::Refused { retryable: false, .. }) => return Err(KeeperError::Stranger(e)),
                 made => made?,
             }
             log::info!(user = KEEPER; "user that keeps the replica set made");
