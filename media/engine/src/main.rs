@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use headwater_api::Config;
+use headwater_api::config::RegistryKind;
 use headwater_api::error::{Chain, exit};
 use headwater_engine::engine::{Engine, StartError};
 use headwater_engine::standing::Told;
@@ -55,11 +56,12 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
     let text = std::fs::read_to_string(&arguments.config)
         .map_err(|e| (exit::CONFIG, format!("could not read {file}: {e}")))?;
     let config = Config::parse(&text).map_err(|e| (exit::CONFIG, format!("{file}, {e}")))?;
+    let is_shared = config.registry.kind == RegistryKind::MongoDb;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| (exit::UNAVAILABLE, format!("could not start threads: {e}")))?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let unavailable = |e: std::io::Error| (exit::UNAVAILABLE, format!("could not watch signals: {e}"));
         let mut terminate = signal(SignalKind::terminate()).map_err(unavailable)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(unavailable)?;
@@ -92,5 +94,11 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
             drain.cancel();
         }
         Ok(())
-    })
+    });
+    if is_shared {
+        // What still asks a shared registry ends with the process. Dropping the runtime ends tasks one by one, and the database's
+        // driver panics where one asks a connection pool that is gone already (mongodb/mongo-rust-driver#615).
+        std::mem::forget(runtime);
+    }
+    ended
 }
