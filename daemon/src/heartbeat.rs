@@ -64,9 +64,10 @@ pub(crate) async fn until_superseded(registered: &Registered, mut ears: Ears) ->
                     log::info!("registry is back");
                 }
                 if outlook.wants_clock(unix_ms(), Instant::now()) {
+                    let before_ms = unix_ms();
                     // That it did not answer this one says nothing about clocks.
                     if let Ok(Ok(theirs_ms)) = tokio::time::timeout(PATIENCE, store.probe()).await {
-                        outlook.on_clock(unix_ms(), theirs_ms);
+                        outlook.on_clock(before_ms, theirs_ms, unix_ms());
                     }
                 }
                 let nodes = if wants_help { store.nodes().await.unwrap_or_default() } else { Vec::new() };

@@ -27,9 +27,11 @@ impl Outlook {
         self.why_not = Some(why);
     }
 
-    /// The registry's clock showed `theirs_ms` when this machine's showed `ours_ms`: Unix time.
-    pub(crate) fn on_clock(&mut self, ours_ms: u64, theirs_ms: u64) {
-        self.clock.off_ms = i64::try_from(ours_ms).unwrap_or(i64::MAX) - i64::try_from(theirs_ms).unwrap_or(i64::MAX);
+    /// The registry's clock showed `theirs_ms` at some time while this machine's went from `before_ms` to `after_ms`: Unix
+    /// time. What the call took is no error of the clock.
+    pub(crate) fn on_clock(&mut self, before_ms: u64, theirs_ms: u64, after_ms: u64) {
+        let less = |ours: u64| i64::try_from(ours).unwrap_or(i64::MAX) - i64::try_from(theirs_ms).unwrap_or(i64::MAX);
+        self.clock.ahead_ms = less(before_ms).max(0) + less(after_ms).min(0);
     }
 
     /// True if the registry should be asked for its time: it never was, not for a minute, or this machine's clock has
@@ -52,15 +54,16 @@ impl Outlook {
     pub(crate) fn standing(&self) -> Standing {
         let registered = (!self.renewed).then(|| "this node is not in the registry yet".to_owned());
         let lease = self.why_not.as_ref().map(|why| format!("the registry does not hear from this node: {why}"));
-        let off_secs = self.clock.off_ms.unsigned_abs() / 1_000;
+        let off_secs = self.clock.ahead_ms.unsigned_abs() / 1_000;
         let clock = (off_secs > MAX_OFF.as_secs()).then(|| {
-            let word = if self.clock.off_ms > 0 { "ahead of" } else { "behind" };
+            let word = if self.clock.ahead_ms > 0 { "ahead of" } else { "behind" };
             format!("the clock of this machine is {off_secs} s {word} the registry's")
         });
         let checks = [(REGISTERED, registered), (LEASE, lease), (CLOCK, clock)];
         Standing {
             checks: checks.into_iter().map(|(name, wrong)| (name.to_owned(), wrong)).collect(),
             egress_capacity_bps: self.capacity_bps,
+            clock_ahead_ms: self.clock.ahead_ms,
             elsewhere: self.elsewhere.clone(),
         }
     }
@@ -70,7 +73,7 @@ impl Outlook {
 #[derive(Debug, Default)]
 struct Clock {
     /// Ours less theirs.
-    off_ms: i64,
+    ahead_ms: i64,
     /// Our clock and a clock that never jumps, at the last call; and when the registry was asked last.
     before: Option<(u64, Instant)>,
     asked: Option<Instant>,
@@ -135,8 +138,15 @@ mod tests {
             (hour_ms, 2 * hour_ms, Some("clock: the clock of this machine is 3600 s behind the registry's")),
             (hour_ms, hour_ms + 5_999, None),
         ] {
-            outlook.on_clock(ours, theirs);
+            outlook.on_clock(ours, theirs, ours);
             assert_eq!(wrong(&outlook).first().map(String::as_str), expected, "{ours} {theirs}");
+        }
+        // The answer took a while.
+        for (before, theirs, after, ahead) in
+            [(1_000, 1_500, 3_000, 0), (2_000, 1_500, 3_000, 500), (0, 1_500, 1_000, -500)]
+        {
+            outlook.on_clock(before, theirs, after);
+            assert_eq!(outlook.standing().clock_ahead_ms, ahead);
         }
     }
 

@@ -187,6 +187,52 @@ fn a_node_that_boots_an_hour_off_holds_its_streams_for_as_long_as_anybody_else()
     leave(behind);
 }
 
+/// What an HLS player reads of a live stream: the folder of its life, and the number of its newest segment.
+fn newest_segment(node: &Node, name: &str) -> Option<(u64, u64)> {
+    let (app, id) = name.split_once('/').unwrap();
+    let answer =
+        http::get(node.http().unwrap(), &format!("/{app}/streams/{id}.m3u8")).ok().filter(|a| a.status == 200)?;
+    let text = answer.text();
+    let first: u64 = text.split_once("#EXT-X-MEDIA-SEQUENCE:")?.1.lines().next()?.parse().unwrap();
+    let segments: Vec<_> = text.lines().filter(|line| line.ends_with(".m4s") && !line.starts_with('#')).collect();
+    let life = segments.last()?.rsplit('/').nth(1)?.parse().unwrap();
+    Some((life, first + segments.len() as u64 - 1))
+}
+
+#[test]
+fn a_stream_that_moves_from_an_origin_an_hour_ahead_to_a_right_one_never_counts_backwards_in_hls() {
+    let Some(clock) = Clock::new().unwrap() else { return };
+    clock.set(HOUR_SECS).unwrap();
+    let Some(database) = Database::start().unwrap() else { return };
+    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
+    let (ahead, well) = (start(&aws, "i-0ahead", &clock), Node::start(&aws, "i-0well", "origin").unwrap());
+    well.wait_ready().unwrap();
+    wait_wrong(ahead.health().unwrap(), Some("clock"), "s ahead of the registry's");
+    wait_wrong(well.health().unwrap(), None, "");
+    let nodes = [&ahead, &well];
+    let seen = |what: &str, later_than: u64| {
+        nodes.map(|node| {
+            let later = || newest_segment(node, "live/demo").filter(|(life, _)| *life > later_than);
+            wait::until(what, later).unwrap()
+        })
+    };
+
+    let Some(first) = publish(&ahead, "live/demo") else { return };
+    ahead.wait_live("live/demo").unwrap();
+    let before = seen("a playlist of the first life", 0);
+    assert_eq!(before[0].0, before[1].0, "two nodes call one life by two names");
+    drop(first);
+    wait::until("the node that is ahead to let go", || (!owns(&ahead, "live/demo")).then_some(())).unwrap();
+    let last = nodes.map(|node| newest_segment(node, "live/demo").map_or(0, |(_, number)| number));
+    let _second = wait::until("the other node to take it", || taken(&well, "live/demo")).unwrap();
+    let after = seen("a playlist of the second life", before[0].0);
+    assert_eq!(after[0].0, after[1].0, "two nodes call one life by two names");
+    for number in [before[0].1, before[1].1].into_iter().chain(last) {
+        assert!(after.iter().all(|(_, newest)| *newest > number), "{number} came before {after:?}");
+    }
+    leave(ahead);
+}
+
 /// AWS to a machine whose clock is an hour behind. Ends with the test process.
 fn aws_that_refuses_the_clock() -> Vec<(&'static str, String)> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

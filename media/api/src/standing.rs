@@ -13,6 +13,8 @@ pub struct Standing {
     pub checks: BTreeMap<String, Option<String>>,
     /// Bits a second that the machine can send, as its provider says; 0 if nobody says.
     pub egress_capacity_bps: u64,
+    /// Milliseconds that this machine's clock is ahead of the registry's; behind if negative, 0 if it agrees or is not known.
+    pub clock_ahead_ms: i64,
     /// Base URL of another node that has room for viewers, if one is known.
     pub elsewhere: Option<String>,
 }

@@ -24,7 +24,7 @@ use crate::farewell::Farewell;
 use crate::gateway::hls::Hls;
 use crate::gateway::relay::{self, Locate, SecretFileError};
 use crate::gateway::{rtmp, webrtc};
-use crate::hub::{Hub, Limits, Owners};
+use crate::hub::{Hub, Limits, Owners, WallClock};
 use crate::lanes::Lanes;
 use crate::listen::ListenError;
 use crate::load::Meter;
@@ -101,6 +101,11 @@ impl Engine {
         let accounts = http::Accounts::new(registry.clone(), key, own_registry.then(|| data_dir.clone()));
         let (told, drain) = (Told::by_nobody(), CancellationToken::new());
         Ok(Self { config, hub, apps, http, health, rtmp, webrtc, registry, accounts, relay, told, drain })
+    }
+
+    /// By which its streams are named and numbered.
+    pub fn wall_clock(&self) -> &WallClock {
+        self.hub.wall_clock()
     }
 
     /// Somebody says how the node stands: `/readyz` repeats it.

@@ -73,7 +73,7 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
             (code, Chain(&e).to_string())
         })?;
         if arguments.standing {
-            let told = Told::by_a_daemon();
+            let told = Told::by_a_daemon(engine.wall_clock());
             engine.told(told.clone());
             // A thread of its own, which nobody waits for: reading standard input cannot be broken off.
             std::thread::spawn(move || told.listen(std::io::stdin()));

@@ -10,9 +10,14 @@ use std::time::Duration;
 use headwater_api::standing::{EVERY_SECS, Standing};
 use tokio::time::Instant;
 
+use crate::hub::WallClock;
+
 /// What was said last; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Told(Arc<Mutex<Option<Heard>>>);
+pub struct Told {
+    heard: Arc<Mutex<Option<Heard>>>,
+    wall: WallClock,
+}
 
 #[derive(Debug)]
 struct Heard {
@@ -27,9 +32,10 @@ impl Told {
         Self::default()
     }
 
-    /// A daemon will say how the node stands, from now on.
-    pub fn by_a_daemon() -> Self {
-        Self(Arc::new(Mutex::new(Some(Heard { standing: None, at: Instant::now() }))))
+    /// A daemon will say how the node stands, from now on. What it knows of this machine's clock corrects `wall`.
+    pub fn by_a_daemon(wall: &WallClock) -> Self {
+        let heard = Arc::new(Mutex::new(Some(Heard { standing: None, at: Instant::now() })));
+        Self { heard, wall: wall.clone() }
     }
 
     /// Takes what is said, to the end. Blocks its thread.
@@ -51,18 +57,19 @@ impl Told {
 
     /// Takes one standing.
     pub fn hear(&self, standing: Standing) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+        self.wall.correct(standing.clock_ahead_ms);
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Heard { standing: Some(standing), at: Instant::now() });
     }
 
     /// What the daemon said last.
     pub fn last(&self) -> Option<Standing> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|heard| heard.standing.clone())
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|heard| heard.standing.clone())
     }
 
     /// Per check, what is wrong. Empty without a daemon.
     pub fn checks(&self) -> BTreeMap<String, Result<(), String>> {
-        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(heard) = heard.as_ref() else { return BTreeMap::new() };
         let silent = heard.at.elapsed();
         let daemon = match (&heard.standing, silent > PATIENCE) {
@@ -82,12 +89,15 @@ const PATIENCE: Duration = Duration::from_secs(4 * EVERY_SECS);
 
 #[cfg(test)]
 mod tests {
+    use headwater_api::StreamName;
+
     use super::*;
+    use crate::hub::{Hub, Limits};
 
     #[tokio::test(start_paused = true)]
     async fn what_the_daemon_says_counts_until_it_is_silent() {
         assert!(Told::by_nobody().checks().is_empty());
-        let told = Told::by_a_daemon();
+        let told = Told::by_a_daemon(&WallClock::default());
         assert_eq!(told.checks()["daemon"], Err("has said nothing yet".to_owned()));
         let text = b"{\"checks\":{\"lease\":\"ended\",\"clock\":null}}\nnonsense\n";
         told.listen(&text[..]);
@@ -102,5 +112,20 @@ mod tests {
         assert_eq!(told.checks()["daemon"], Err("has said nothing for 9 s".to_owned()));
         told.hear(Standing::default());
         assert_eq!(told.checks()["daemon"], Ok(()));
+    }
+
+    #[tokio::test]
+    async fn streams_begin_by_the_clock_that_the_daemon_knows_to_be_right() {
+        let hub = Hub::new(Limits::default());
+        let begun_ms =
+            |id: &str| hub.publish(&StreamName::new("live", id).unwrap(), "test").unwrap().stream().started_at_ms();
+        let told = Told::by_a_daemon(hub.wall_clock());
+        let hour_ms = 3_600_000;
+        let own_ms = begun_ms("a");
+        told.hear(Standing { clock_ahead_ms: hour_ms, ..Standing::default() });
+        let corrected_ms = begun_ms("b") + hour_ms.unsigned_abs();
+        assert!(corrected_ms.abs_diff(own_ms) < hour_ms.unsigned_abs() / 2, "{corrected_ms} {own_ms}");
+        told.hear(Standing::default());
+        assert!(begun_ms("c") >= own_ms);
     }
 }

@@ -5,7 +5,6 @@
 //! how many seconds (RFC 9111 §5.1).
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::{Path, State as Extract};
 use axum::http::{HeaderValue, header};
@@ -153,7 +152,7 @@ pub(super) async fn nodes(
 ) -> Result<Response, Problem> {
     let (offset, size) = range(&page)?;
     let seen = state.view.look().await;
-    let now_ms = now_ms();
+    let now_ms = state.hub.wall_clock().now_ms();
     let all = seen.cluster.as_ref().ok_or_else(away)?;
     let nodes = all.nodes.iter().skip(offset).take(size);
     let body: Vec<_> = nodes.map(|node| shown(node, now_ms, visitor.administers(), &state.node_id)).collect();
@@ -203,7 +202,7 @@ pub(super) async fn streams(
     let seen = state.view.look().await;
     let here: Vec<_> = state.hub.streams().iter().map(|stream| stream.status()).collect();
     let (nodes, claimed) = seen.cluster.as_ref().map_or((&[][..], &[][..]), |c| (&c.nodes[..], &c.streams[..]));
-    let all = joined(&state.node_id, &here, claimed, nodes, now_ms());
+    let all = joined(&state.node_id, &here, claimed, nodes, state.hub.wall_clock().now_ms());
     Ok(aged(live(all.into_iter().skip(offset).take(size).collect::<Vec<_>>()), &seen))
 }
 
@@ -303,11 +302,6 @@ fn away() -> Problem {
 fn aged(mut response: Response, seen: &Seen) -> Response {
     response.headers_mut().insert(header::AGE, HeaderValue::from(seen.age.as_secs()));
     response
-}
-
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Entries in an answer at most.

@@ -170,7 +170,7 @@ mod tests {
     async fn not_ready_says_why() {
         let drain = CancellationToken::new();
         drain.cancel();
-        let told = Told::by_a_daemon();
+        let told = Told::by_a_daemon(&crate::hub::WallClock::default());
         let checks = [("lease".to_owned(), Some("ended".to_owned())), ("registered".to_owned(), None)];
         told.hear(Standing { checks: checks.into(), ..Standing::default() });
         let readiness = health(u32::MAX, Box::new(|| Ok(())), &told, &drain).readiness().await;

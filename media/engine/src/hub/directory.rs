@@ -10,6 +10,7 @@ use headwater_wire::{Codec, MediaTime};
 use super::elsewhere::{Elsewhere, Owners};
 use super::rendition::{TranscodeError, Transcoder};
 use super::stream::{Producer, RELAY, Stream};
+use super::wall_clock::WallClock;
 use crate::lanes::Home;
 
 /// How much the hub holds.
@@ -70,6 +71,7 @@ pub struct Hub(Arc<Inner>);
 struct Inner {
     limits: Limits,
     next_epoch: AtomicU64,
+    wall: WallClock,
     /// Published here.
     streams: Mutex<HashMap<StreamName, Arc<Stream>>>,
     /// Published elsewhere. Apart, so that a publisher can come here while viewers here still watch from there.
@@ -92,6 +94,7 @@ impl Hub {
         Self(Arc::new(Inner {
             limits,
             next_epoch: AtomicU64::new(1),
+            wall: WallClock::default(),
             streams: Mutex::default(),
             relayed: Mutex::default(),
             elsewhere: OnceLock::new(),
@@ -108,6 +111,11 @@ impl Hub {
         if let Some(owners) = owners {
             let _ = self.0.owners.set(owners);
         }
+    }
+
+    /// By which streams are named and numbered.
+    pub fn wall_clock(&self) -> &WallClock {
+        &self.0.wall
     }
 
     /// Finished segments that a stream with viewers keeps, so that nodes which join it late can serve what others list.
@@ -133,8 +141,15 @@ impl Hub {
         let limits = self.0.limits;
         let epoch = self.0.next_epoch.fetch_add(1, Ordering::Relaxed);
         let depth = (limits.depth_frames, limits.depth_bytes);
-        let stream =
-            Arc::new(Stream::new(source.name().clone(), source.home().clone(), epoch, "transcode", depth, None));
+        let stream = Arc::new(Stream::new(
+            source.name().clone(),
+            source.home().clone(),
+            epoch,
+            "transcode",
+            depth,
+            &self.0.wall,
+            None,
+        ));
         let producer = Producer::new(
             Arc::clone(&stream),
             limits.segment,
@@ -191,7 +206,7 @@ impl Hub {
         }
         let epoch = self.0.next_epoch.fetch_add(1, Ordering::Relaxed);
         let depth = (limits.depth_frames, limits.depth_bytes);
-        let stream = Arc::new(Stream::new(name.clone(), Home::here(), epoch, protocol, depth, life));
+        let stream = Arc::new(Stream::new(name.clone(), Home::here(), epoch, protocol, depth, &self.0.wall, life));
         streams.insert(name.clone(), Arc::clone(&stream));
         drop(streams);
         let registration = Registration { hub: Arc::downgrade(&self.0), name: name.clone(), epoch };

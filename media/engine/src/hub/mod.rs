@@ -13,6 +13,7 @@ mod splice;
 mod stream;
 #[cfg(test)]
 mod stream_test;
+mod wall_clock;
 
 pub use directory::{Hub, Limits, PublishError};
 pub use elsewhere::{Claiming, Elsewhere, Fetching, Owners};
@@ -20,3 +21,4 @@ pub use group::{Item, Lost};
 pub use per_stream::PerStream;
 pub use rendition::{TranscodeError, Transcoder};
 pub use stream::{Consumer, Next, Producer, Stream, Tracks, ViewerGuard, ViewerKind};
+pub use wall_clock::WallClock;

@@ -4,7 +4,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use headwater_api::StreamName;
 use headwater_api::status::{AudioStatus, Notice, StreamStatus, VideoStatus, ViewerCounts};
@@ -14,6 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use super::group::{Group, Item, Lost};
 use super::splice::Splice;
+use super::wall_clock::WallClock;
 use crate::lanes::Home;
 
 /// The tracks a stream has right now.
@@ -37,6 +37,7 @@ pub struct Stream {
     epoch: u64,
     protocol: &'static str,
     started_at_ms: u64,
+    wall: WallClock,
     shared: Mutex<Shared>,
     news: Notify,
     /// The same for those who read pictures or sound only, by [`MediaKind`].
@@ -96,22 +97,23 @@ impl Drop for ViewerGuard {
 }
 
 impl Stream {
-    /// `life`: when it began, if it was published elsewhere.
+    /// It begins now, or at `life` if it was published elsewhere.
     pub(super) fn new(
         name: StreamName,
         home: Home,
         epoch: u64,
         protocol: &'static str,
         depth: (usize, usize),
+        wall: &WallClock,
         life: Option<u64>,
     ) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             name,
             home,
             epoch,
             protocol,
-            started_at_ms: life.unwrap_or_else(|| u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
+            started_at_ms: life.unwrap_or_else(|| wall.now_ms()),
+            wall: wall.clone(),
             shared: Mutex::new(Shared { group: Group::new(depth.0, depth.1), ended: false, cursors: Vec::new() }),
             news: Notify::new(),
             news_of: Default::default(),
@@ -144,6 +146,11 @@ impl Stream {
     /// Unix time of its beginning, in milliseconds. Tells two lives of the same name apart for the outside.
     pub fn started_at_ms(&self) -> u64 {
         self.started_at_ms
+    }
+
+    /// Milliseconds since its beginning, wherever that was.
+    pub fn age_ms(&self) -> u64 {
+        self.wall.now_ms().saturating_sub(self.started_at_ms)
     }
 
     /// The tracks now and as they change. The receiver sees an error once the stream is gone.

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_api::{StreamName, config};
@@ -99,8 +99,7 @@ impl Hls {
     ) -> Result<Vec<Bytes>, HlsError> {
         let feed = self.feed(hub, name).await.ok_or_else(|| HlsError::NoStream(name.clone()))?;
         feed.note(None);
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let is_plausible = u128::from(started_at_ms) < now_ms + CLOCK_ERROR_MS;
+        let is_plausible = started_at_ms < hub.wall_clock().now_ms() + CLOCK_ERROR_MS;
         let find = |snapshot: &Snapshot| {
             let window = &snapshot.window;
             match window.life().cmp(&started_at_ms) {
@@ -237,7 +236,7 @@ fn patience(snapshot: &Snapshot) -> Duration {
 /// Encoders send a key frame at least every 10 s as a rule. Shorter than the 20 s that hls.js waits.
 const FIRST_SEGMENT: Duration = Duration::from_secs(15);
 /// Clocks of two nodes differ by less, or one of them is not ready to serve.
-const CLOCK_ERROR_MS: u128 = 10_000;
+const CLOCK_ERROR_MS: u64 = 10_000;
 /// Segments in a playlist at most, whatever is configured.
 const MAX_LISTED: usize = 1_000;
 /// The table's and the task's own.

@@ -321,9 +321,7 @@ async fn tracks(stream: &Arc<Stream>, video: bool, audio: bool) -> Result<Tracks
         _ => return Err(OfferError::NotYet),
     }
     // A stream without sound never has both. One that has run for a while is not waited for.
-    let age_ms = stream.status().started_at_ms;
-    let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
-    if now_ms.saturating_sub(u128::from(age_ms)) < 2 * FIRST_TRACK.as_millis() {
+    if u128::from(stream.age_ms()) < 2 * FIRST_TRACK.as_millis() {
         let _ = tokio::time::timeout(SECOND_TRACK, known.wait_for(all)).await;
     }
     let tracks = known.borrow().clone();

@@ -1,7 +1,5 @@
 //! `/APP/rest/v2/broadcasts`: live streams in the shape of Ant Media's REST v2. Reads only.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Extract};
 use axum::response::{IntoResponse, Response};
@@ -113,7 +111,7 @@ async fn list(
     let Query(wanted) =
         wanted.map_err(|e| Problem::new(Code::BadRequest, format!("The query is wrong: {}.", e.body_text())))?;
     let found = found(&state, &app, &wanted)?;
-    let now_ms = now_ms();
+    let now_ms = state.hub.wall_clock().now_ms();
     Ok(live(found.iter().skip(offset).take(size).map(|s| shown(s, now_ms)).collect::<Vec<_>>()))
 }
 
@@ -194,7 +192,7 @@ async fn broadcast(
     Extract(state): Extract<State>,
     Path((app, id)): Path<(String, String)>,
 ) -> Result<Response, Refused> {
-    Ok(live(shown(&one(&state, &app, &id)?, now_ms())))
+    Ok(live(shown(&one(&state, &app, &id)?, state.hub.wall_clock().now_ms())))
 }
 
 /// Who watches one stream on this node.
@@ -257,7 +255,7 @@ fn shown(status: &StreamStatus, now_ms: u64) -> Broadcast {
         _ => None,
     };
     let passed_ms = now_ms.saturating_sub(status.started_at_ms);
-    // Of a stream that is published elsewhere the beginning is by another clock.
+    // What is published elsewhere has run here for a part of that only.
     let speed = publish_type.filter(|_| passed_ms >= SPEED_AFTER_MS);
     let speed = speed.map(|_| (1_000.0 * status.media_ms as f64 / passed_ms as f64).round() / 1_000.0);
     let pixels =
@@ -286,11 +284,6 @@ fn shown(status: &StreamStatus, now_ms: u64) -> Broadcast {
 
 fn watchers(viewers: ViewerCounts) -> BroadcastStatistics {
     BroadcastStatistics { rtmp: viewers.rtmp, hls: viewers.hls, webrtc: viewers.webrtc }
-}
-
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 const LIVE_STREAM: &str = "liveStream";
