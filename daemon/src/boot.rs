@@ -89,6 +89,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     }
     let mut config = plan.engine.clone();
     let entering = async {
+        let mut said = String::new();
         loop {
             if let Some(cluster) = &plan.cluster {
                 join::until_joined(cluster, &mut config, &manager).await;
@@ -97,7 +98,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
             match register::enter(node, &config, &manager).await {
                 // A password or a certificate that came from AWS can be put right there: ask for it anew.
                 Err(e @ RegistryError::Refused { .. }) if plan.cluster.is_some() => {
-                    join::wait_refused(&e, &manager).await;
+                    join::wait_refused(&e, &manager, &mut said).await;
                     config = plan.engine.clone();
                 }
                 entered => break entered,

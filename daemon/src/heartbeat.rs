@@ -37,7 +37,8 @@ pub(crate) async fn until_superseded(registered: &Registered, mut ears: Ears) ->
     // It has just been entered, or there would be no engine.
     outlook.on_renewed();
     let Some(store) = &registered.shared else { return alone(outlook, ears).await };
-    let mut away = false;
+    // Why it is away, each reason once; empty while it is not.
+    let mut reasons: Vec<String> = Vec::new();
     let mut node = registered.node.clone();
     let mut said = node.clone();
     loop {
@@ -60,7 +61,7 @@ pub(crate) async fn until_superseded(registered: &Registered, mut ears: Ears) ->
         match trouble {
             None => {
                 outlook.on_renewed();
-                if std::mem::take(&mut away) {
+                if !std::mem::take(&mut reasons).is_empty() {
                     log::info!("registry is back");
                 }
                 if outlook.wants_clock(unix_ms(), Instant::now()) {
@@ -74,8 +75,10 @@ pub(crate) async fn until_superseded(registered: &Registered, mut ears: Ears) ->
                 outlook.on_elsewhere(standing::elsewhere(&nodes, &node.id));
             }
             Some(why) => {
-                if !std::mem::replace(&mut away, true) {
+                // The first may be no more than a connection that broke.
+                if !reasons.contains(&why) && reasons.len() < MAX_REASONS {
                     log::warn!(err = why.as_str(); "registry is away, the node serves on");
+                    reasons.push(why.clone());
                 }
                 outlook.on_refused(why);
             }
@@ -146,6 +149,8 @@ fn beat_of(status: Option<EngineStatus>, draining: bool) -> Heartbeat {
     }
 }
 
+/// Told of one outage at most.
+const MAX_REASONS: usize = 4;
 /// For one renewal. With the interval this makes eight seconds from a registry that falls silent to `/readyz`.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Leaving must not wait longer for a registry that is away.

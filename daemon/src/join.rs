@@ -64,11 +64,14 @@ pub(crate) async fn until<T, E: std::error::Error + 'static>(
     }
 }
 
-/// Says that the registry refuses this node, and waits a moment.
-pub(crate) async fn wait_refused(refusal: &RegistryError, manager: &ServiceManager) {
+/// Says that the registry refuses this node, unless that was what it `said` last, and waits a moment.
+pub(crate) async fn wait_refused(refusal: &RegistryError, manager: &ServiceManager, said: &mut String) {
     let why = Chain(refusal).to_string();
-    log::warn!(err = why.as_str(); "out of service");
-    manager.status(&format!("out of service: {why}"));
+    if why != *said {
+        log::warn!(err = why.as_str(); "out of service");
+        manager.status(&format!("out of service: {why}"));
+        *said = why;
+    }
     tokio::time::sleep(REFUSED_PAUSE).await;
 }
 

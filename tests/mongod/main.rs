@@ -9,7 +9,6 @@
 mod conf;
 mod connection;
 mod set;
-mod wire;
 
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use conf::Conf;
+use headwater_tests::mongo_wire as wire;
 use set::Set;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]

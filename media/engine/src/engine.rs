@@ -11,7 +11,7 @@ use headwater_api::Config;
 use headwater_api::endpoints::{self, Endpoints};
 use headwater_api::error::Chain;
 use headwater_api::node::{BootEpoch, Life};
-use headwater_registry::{Registry as _, RegistryError, Store, Timing};
+use headwater_registry::{RegistryError, Store, Timing};
 use headwater_wire::MediaTime;
 use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
@@ -68,6 +68,8 @@ pub struct Engine {
     config: Config,
     hub: Hub,
     apps: Apps,
+    /// If they were not to be had yet.
+    apps_from: Option<Store>,
     http: http::Server,
     health: http::Server,
     rtmp: rtmp::Server,
@@ -88,7 +90,7 @@ impl Engine {
         let data_dir = &config.node.data_dir;
         prepare(data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
         let registry = Store::open(&config.registry, data_dir).await?;
-        let apps = Apps::new(registry.apps().await?.into_iter().map(|app| app.name));
+        let (apps, apps_from) = Apps::read(&registry).await?;
         let tls = tls::load(&config.tls).map_err(|e| StartError::Tls(Box::new(e)))?;
         let http = http::Server::bind(&config.http, tls.clone())?;
         let rtmp = rtmp::Server::bind(&config.rtmp, tls)?;
@@ -100,7 +102,7 @@ impl Engine {
         let own_registry = matches!(registry, Store::Embedded(_));
         let accounts = http::Accounts::new(registry.clone(), key, own_registry.then(|| data_dir.clone()));
         let (told, drain) = (Told::by_nobody(), CancellationToken::new());
-        Ok(Self { config, hub, apps, http, health, rtmp, webrtc, registry, accounts, relay, told, drain })
+        Ok(Self { config, hub, apps, apps_from, http, health, rtmp, webrtc, registry, accounts, relay, told, drain })
     }
 
     /// By which its streams are named and numbered.
@@ -134,7 +136,8 @@ impl Engine {
     /// Serves until drained, `node.drain_ms` at the longest after the drain began.
     pub async fn run(self) {
         let endpoints = self.endpoints();
-        let Self { config, hub, apps, http, health, rtmp, webrtc, registry, accounts, relay, told, drain } = self;
+        let Self { config, hub, apps, apps_from, http, health, rtmp, webrtc, registry, accounts, relay, told, drain } =
+            self;
         let mut tasks: JoinSet<()> = JoinSet::new();
         let deadline = Duration::from_millis(u64::from(config.node.drain_ms.get()));
         let mut metrics = Registry::default();
@@ -154,6 +157,9 @@ impl Engine {
         let farewell = Farewell { drain: drain.clone(), ..Farewell::default() };
         let mut watching: JoinSet<()> = JoinSet::new();
         watching.spawn(rtmp.prove());
+        if let Some(registry) = apps_from {
+            watching.spawn(apps.clone().follow(registry));
+        }
         let answers = http::Health {
             endpoints: endpoints.clone(),
             drain: drain.clone(),

@@ -67,7 +67,8 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(unavailable)?;
         let mut engine = Engine::start(config).await.map_err(|e| {
             let code = match e {
-                StartError::Registry(RegistryError::Locked { .. }) | StartError::Listen(_) | StartError::Webrtc(_) => exit::UNAVAILABLE,
+                StartError::Registry(RegistryError::Locked { .. } | RegistryError::Unreachable { .. }) => exit::UNAVAILABLE,
+                StartError::Listen(_) | StartError::Webrtc(_) => exit::UNAVAILABLE,
                 StartError::DataDir { .. } | StartError::Tls(_) | StartError::Secret(_) | StartError::SessionKey(_) | StartError::Registry(_) => exit::CONFIG,
             };
             (code, Chain(&e).to_string())

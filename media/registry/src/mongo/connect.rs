@@ -21,7 +21,7 @@ pub(super) async fn open(uri: &Secret, patience: Duration) -> Result<(Database, 
     };
     options.app_name.get_or_insert_with(|| "headwater".to_owned());
     options.connect_timeout.get_or_insert(patience);
-    options.server_selection_timeout.get_or_insert(patience / 2);
+    options.server_selection_timeout.get_or_insert(SELECTION.min(patience / 2));
     options.max_pool_size.get_or_insert(POOL);
     // A server that is slow to answer is slow in every handshake: they go on side by side.
     options.max_connecting.get_or_insert(POOL);
@@ -37,5 +37,8 @@ pub(super) async fn open(uri: &Secret, patience: Duration) -> Result<(Database, 
 
 /// The database, unless the connection string names another.
 pub(super) const DATABASE: &str = "headwater";
+/// A set without a primary is told as such before whoever renews a lease has given up, three seconds after asking. The driver looks
+/// for one all the time, whether it is asked or not.
+const SELECTION: Duration = Duration::from_millis(2_500);
 /// Connections of one process at most: heartbeats and joins are short.
 const POOL: u32 = 8;

@@ -1,7 +1,7 @@
 //! What the driver says, in the registry's words: who must act, and whether the same call may succeed later.
 
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 use headwater_api::secret::Secret;
 use mongodb::error::{Error, ErrorKind, WriteFailure};
@@ -14,21 +14,51 @@ pub(super) fn failed(attempted: &str, servers: &str, error: Error) -> RegistryEr
     match &*error.kind {
         // The driver reports a certificate it does not trust as one more server that is not there.
         ErrorKind::ServerSelection { message, .. } if message.contains(BAD_CERTIFICATE) => {
-            RegistryError::Refused { attempted, servers, retryable: false, source: error.into() }
+            RegistryError::Refused { attempted, servers, retryable: false, source: Driver(error).into() }
         }
         ErrorKind::Io(_)
         | ErrorKind::ServerSelection { .. }
         | ErrorKind::ConnectionPoolCleared { .. }
         | ErrorKind::DnsResolve { .. }
-        | ErrorKind::Shutdown => RegistryError::Unreachable { attempted, servers, source: error.into() },
+        | ErrorKind::Shutdown => RegistryError::Unreachable { attempted, servers, source: Driver(error).into() },
         _ if code(&error).is_some_and(|code| ELECTION.contains(&code)) => {
-            RegistryError::Unreachable { attempted, servers, source: error.into() }
+            RegistryError::Unreachable { attempted, servers, source: Driver(error).into() }
         }
         _ => {
             let passing =
                 error.contains_label("RetryableWriteError") || code(&error).is_some_and(|c| PASSING.contains(&c));
-            RegistryError::Refused { attempted, servers, retryable: passing, source: error.into() }
+            RegistryError::Refused { attempted, servers, retryable: passing, source: Driver(error).into() }
         }
+    }
+}
+
+/// The driver's error, in a sentence for whoever has to act. Its own words list labels and answers, and of every server it knows
+/// what has nothing to do with it.
+#[derive(Debug)]
+struct Driver(Error);
+
+impl std::error::Error for Driver {}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0.kind {
+            ErrorKind::ServerSelection { message, .. } => f.write_str(&selection(message)),
+            kind => write!(f, "{kind}"),
+        }
+    }
+}
+
+/// Why no server could be chosen, once however many of them say so.
+fn selection(message: &str) -> String {
+    let told = message.split("Error: Kind: ").skip(1).filter_map(|rest| rest.split(", labels: ").next());
+    let mut causes: Vec<&str> = told.collect();
+    causes.sort_unstable();
+    causes.dedup();
+    match (message.contains(NO_PRIMARY), causes.is_empty()) {
+        (true, true) => "none of its servers is the primary".to_owned(),
+        (true, false) => format!("none of its servers is the primary: {}", causes.join("; ")),
+        (false, true) => "no server has answered yet".to_owned(),
+        (false, false) => causes.join("; "),
     }
 }
 
@@ -67,13 +97,21 @@ pub(super) fn bad_uri(uri: &Secret, error: Error) -> RegistryError {
 /// True if a document that had to be new was there.
 pub(super) fn is_duplicate(error: &RegistryError) -> bool {
     let RegistryError::Refused { source, .. } = error else { return false };
-    source.downcast_ref::<Error>().is_some_and(is_duplicate_key)
+    source.downcast_ref::<Driver>().is_some_and(|driver| is_duplicate_key(&driver.0))
 }
 
 /// True if the user or its password was refused.
 pub(super) fn is_login(error: &RegistryError) -> bool {
     driver(error)
         .is_some_and(|e| matches!(*e.kind, ErrorKind::Authentication { .. }) || code(e) == Some(AUTHENTICATION))
+}
+
+/// True if another server may do at once what this one did not: it is not the primary any more, or went away.
+pub(super) fn is_fail_over(error: &RegistryError) -> bool {
+    driver(error).is_some_and(|e| match &*e.kind {
+        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => true,
+        _ => code(e).is_some_and(|code| ELECTION.contains(&code)),
+    })
 }
 
 /// What a server refused with, if it did.
@@ -86,7 +124,7 @@ fn driver(error: &RegistryError) -> Option<&Error> {
     let (RegistryError::Refused { source, .. } | RegistryError::Unreachable { source, .. }) = error else {
         return None;
     };
-    source.downcast_ref::<Error>()
+    source.downcast_ref::<Driver>().map(|driver| &driver.0)
 }
 
 /// [`is_duplicate`], of the driver's error.
@@ -122,3 +160,33 @@ const PASSING: [i32; 8] = [24, 46, 50, 64, 100, 112, 202, 14_031];
 
 /// rustls's words.
 const BAD_CERTIFICATE: &str = "invalid peer certificate";
+/// The driver's, since all that is asked for is the primary.
+const NO_PRIMARY: &str = "None of the available servers suitable";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_no_server_could_be_chosen_is_said_in_short_and_once() {
+        let well = "{ Address: a:1, Type: RsSecondary, Average RTT: 1.2ms, Replica Set Name: rs }";
+        let dead = |at: &str, why: &str| {
+            format!(
+                "{{ Address: {at}, Type: Unknown, Error: Kind: {why}, labels: {{\"Retryable\"}}, source: None, server \
+                 response: None }}"
+            )
+        };
+        let refused = "I/O error: Connection refused (os error 111)";
+        let check = |what: &str, servers: &[&str], expected: &str| {
+            let servers = servers.join(", ");
+            let message = format!("Server selection timeout: {what}. Topology: {{ Type: X, Servers: [ {servers} ] }}");
+            assert_eq!(selection(&message), expected);
+        };
+        let (none, unfit) = ("No available servers", "None of the available servers suitable for criteria Primary");
+        check(none, &[&dead("a:1", refused), &dead("b:1", refused)], refused);
+        check(none, &[&dead("a:1", "x"), &dead("b:1", refused)], &format!("{refused}; x"));
+        check(none, &["{ Address: a:1, Type: Unknown }"], "no server has answered yet");
+        check(unfit, &[well], "none of its servers is the primary");
+        check(unfit, &[well, &dead("b:1", refused)], &format!("none of its servers is the primary: {refused}"));
+    }
+}

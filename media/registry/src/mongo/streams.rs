@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use headwater_api::StreamName;
 use headwater_api::node::{BootEpoch, Life};
 use headwater_api::stream::{Claim, StreamOffer, StreamRecord};
+use mongodb::Collection;
 use mongodb::bson::{Bson, Document, doc};
 
 use super::documents::{collect, decode_field, encode, hence, long, millis, time_ms, update_or_insert};
@@ -92,8 +93,7 @@ pub(super) async fn renew(registry: &MongoDb, owner: &Life, held: &[Claim]) -> R
     filter.insert("epoch", doc! { "$in": held.iter().map(|c| long(c.epoch)).collect::<Vec<_>>() });
     let (lease_until, expire_at) = until(registry);
     let set = doc! { "$set": { "lease_until": lease_until, "expire_at": expire_at } };
-    let updated = registry.attempt(&attempted, streams.update_many(filter.clone(), vec![set]).into_future()).await?;
-    if updated.matched_count == held.len() as u64 {
+    if update_all(registry, &attempted, &streams, &filter, set).await? == held.len() as u64 {
         return Ok(Vec::new());
     }
     let found = registry.attempt(&attempted, collect(streams.aggregate([doc! { "$match": filter }]))).await?;
@@ -115,9 +115,25 @@ pub(super) async fn release(registry: &MongoDb, claim: &Claim) -> Result<bool, R
 pub(super) async fn release_all(registry: &MongoDb, owner: &Life) -> Result<u64, RegistryError> {
     let attempted = format!("let go of the streams of node {}", owner.node);
     let streams = registry.collection(schema::STREAMS, &attempted).await?;
-    let updated =
-        registry.attempt(&attempted, streams.update_many(of_life(owner), vec![let_go()]).into_future()).await?;
-    Ok(updated.matched_count)
+    update_all(registry, &attempted, &streams, &of_life(owner), let_go()).await
+}
+
+/// Updates all that match, and says how many. The driver repeats a call at a new primary only if it is about one document; this is
+/// done here, once, for updates that may be made twice.
+async fn update_all(
+    registry: &MongoDb,
+    attempted: &str,
+    streams: &Collection<Document>,
+    filter: &Document,
+    set: Document,
+) -> Result<u64, RegistryError> {
+    let update = vec![set];
+    let call = || registry.attempt(attempted, streams.update_many(filter.clone(), update.clone()).into_future());
+    let done = match call().await {
+        Err(e) if failure::is_fail_over(&e) => call().await?,
+        done => done?,
+    };
+    Ok(done.matched_count)
 }
 
 /// All streams that live, or the one of that name, sorted by name.

@@ -46,7 +46,7 @@ async fn node(Extract(state): Extract<State>) -> Response {
     live(Node {
         id: state.node_id.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        apps: state.apps.names().map(str::to_owned).collect(),
+        apps: state.apps.names(),
         rtmp_port: state.endpoints.rtmp.port(),
         rtmps_port: state.endpoints.rtmps.map(|address| address.port()),
     })

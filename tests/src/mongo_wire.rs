@@ -9,10 +9,14 @@ use tokio::net::TcpStream;
 
 /// One message, whole.
 #[derive(Debug)]
-pub(crate) struct Message(Vec<u8>);
+pub struct Message(Vec<u8>);
 
 impl Message {
-    pub(crate) async fn read(from: &mut TcpStream) -> io::Result<Self> {
+    /// The next message. Waits for it.
+    ///
+    /// # Errors
+    /// If the connection ends, or what comes is none.
+    pub async fn read(from: &mut TcpStream) -> io::Result<Self> {
         let mut bytes = vec![0; 16];
         from.read_exact(&mut bytes).await?;
         let length = number(&bytes, 0) as usize;
@@ -24,22 +28,35 @@ impl Message {
         Ok(Self(bytes))
     }
 
-    pub(crate) async fn write(&self, to: &mut TcpStream) -> io::Result<()> {
+    /// Sends it.
+    ///
+    /// # Errors
+    /// If the connection has ended.
+    pub async fn write(&self, to: &mut TcpStream) -> io::Result<()> {
         to.write_all(&self.0).await
     }
 
     /// A command as a message of its own.
-    pub(crate) fn command(document: &Document) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// If it is too long.
+    pub fn command(document: &Document) -> io::Result<Self> {
         Self::build(OP_MSG, 0, &[0; 5], document)
     }
 
     /// The command, or the answer's first document.
-    pub(crate) fn document(&self) -> io::Result<Document> {
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn document(&self) -> io::Result<Document> {
         Document::from_reader(&self.0[self.head()..]).map_err(io::Error::other)
     }
 
     /// The answer to this one that holds `document`.
-    pub(crate) fn answer(&self, document: &Document) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// If it is too long.
+    pub fn answer(&self, document: &Document) -> io::Result<Self> {
         if self.opcode() == OP_QUERY {
             let mut head = [0; 20];
             (head[0], head[16]) = (8, 1);

@@ -1,0 +1,107 @@
+//! TLS in front of a database, with a certificate that can be changed while it runs.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+/// Who signs certificates.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// For those who shall trust it.
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for a host.
+    pub(crate) fn certify(&self, host: &str) -> TlsAcceptor {
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        TlsAcceptor::from(Arc::new(config.with_single_cert(vec![leaf.der().clone()], key).unwrap()))
+    }
+}
+
+/// The line. Dropped = it takes no more connections.
+pub(crate) struct TlsLine {
+    port: u16,
+    shown: Arc<Mutex<TlsAcceptor>>,
+    /// A new value cuts all connections.
+    cut: watch::Sender<()>,
+    refused: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl TlsLine {
+    pub(crate) fn start(runtime: &Handle, server: SocketAddr, certificate: TlsAcceptor) -> Self {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (shown, cut) = (Arc::new(Mutex::new(certificate)), watch::Sender::new(()));
+        let refused = Arc::new(AtomicUsize::new(0));
+        let (shows, cutter, refuses) = (Arc::clone(&shown), cut.clone(), Arc::clone(&refused));
+        let _entered = runtime.enter();
+        let listener = TcpListener::from_std(listener).unwrap();
+        let task = runtime.spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (mut cut, refuses) = (cutter.subscribe(), Arc::clone(&refuses));
+                let acceptor = shows.lock().unwrap().clone();
+                tokio::spawn(async move {
+                    let carry = async {
+                        let Ok(mut client) = acceptor.accept(client).await else {
+                            refuses.fetch_add(1, Ordering::SeqCst);
+                            return;
+                        };
+                        let Ok(mut server) = TcpStream::connect(server).await else { return };
+                        // Either end may go at any time.
+                        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                    };
+                    tokio::select! {
+                        () = carry => {}
+                        _ = cut.changed() => {}
+                    }
+                });
+            }
+        });
+        Self { port, shown, cut, refused, task }
+    }
+
+    /// At `localhost`.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Shows another certificate from now on, to whoever is connected too: they must come again.
+    pub(crate) fn show(&self, certificate: TlsAcceptor) {
+        *self.shown.lock().unwrap() = certificate;
+        self.cut.send_replace(());
+    }
+
+    /// Clients that went away without having trusted the certificate.
+    pub(crate) fn refused(&self) -> usize {
+        self.refused.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for TlsLine {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

@@ -1,0 +1,169 @@
+//! A replica set in front of one database: its members answer hello as a set's do, and everything else as the database does, unless
+//! they are told to fail. For what becomes of clients when a set changes or fails; nothing is proved about MongoDB itself.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+
+use anyhow::Context as _;
+use mongodb::bson::{Document, doc};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use crate::mongo_wire::Message;
+
+/// Members of every set.
+pub const MEMBERS: usize = 3;
+
+/// A set of three; the first is its primary at first. Dropped = all members are gone.
+#[derive(Debug)]
+pub struct ReplicaSet {
+    uri: String,
+    state: Arc<State>,
+    _members: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    server: SocketAddr,
+    hosts: Vec<String>,
+    /// Index of the primary; [`MEMBERS`] if there is none.
+    primary: AtomicUsize,
+    /// What writes are answered with; 0: they are done.
+    refusal: AtomicI32,
+    /// Done, by member.
+    writes: [AtomicUsize; MEMBERS],
+}
+
+impl ReplicaSet {
+    /// Puts a set in front of the database with this connection string.
+    ///
+    /// # Errors
+    /// If there is no port for a member.
+    pub fn start(runtime: &Handle, database: &str) -> anyhow::Result<Self> {
+        let (login, server) = split(database)?;
+        let listeners: Vec<_> =
+            (0..MEMBERS).map(|_| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<_>>()?;
+        let hosts: Vec<String> =
+            listeners.iter().map(|l| l.local_addr().map(|at| at.to_string())).collect::<io::Result<_>>()?;
+        let uri = format!("mongodb://{login}{}/?replicaSet={NAME}", hosts.join(","));
+        let state = Arc::new(State {
+            server,
+            hosts,
+            primary: AtomicUsize::new(0),
+            refusal: AtomicI32::new(0),
+            writes: Default::default(),
+        });
+        let _entered = runtime.enter();
+        let mut members = JoinSet::new();
+        for (index, listener) in listeners.into_iter().enumerate() {
+            listener.set_nonblocking(true)?;
+            members.spawn(serve(TcpListener::from_std(listener)?, index, Arc::clone(&state)));
+        }
+        Ok(Self { uri, state, _members: members })
+    }
+
+    /// How to reach it, password included.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// Another member is the primary from now on, or none is: the majority is lost.
+    pub fn elect(&self, primary: Option<usize>) {
+        self.state.primary.store(primary.unwrap_or(MEMBERS), Ordering::SeqCst);
+    }
+
+    /// The primary answers writes with this code from now on, or does them again.
+    pub fn refuse_writes(&self, code: Option<i32>) {
+        self.state.refusal.store(code.unwrap_or_default(), Ordering::SeqCst);
+    }
+
+    /// Writes that this member has passed on.
+    pub fn writes(&self, member: usize) -> usize {
+        self.state.writes.get(member).map_or(0, |count| count.load(Ordering::SeqCst))
+    }
+}
+
+/// User and password with the `@`, if there are any, and the one server of a connection string.
+///
+/// # Errors
+/// If it names another number of servers, or by name.
+pub fn split(uri: &str) -> anyhow::Result<(String, SocketAddr)> {
+    let (_, rest) = uri.split_once("://").context("no connection string")?;
+    let (login, rest) =
+        rest.rsplit_once('@').map_or((String::new(), rest), |(login, rest)| (format!("{login}@"), rest));
+    let server = rest.split('/').next().unwrap_or_default().parse().context("not one server by address")?;
+    Ok((login, server))
+}
+
+async fn serve(listener: TcpListener, member: usize, state: Arc<State>) {
+    let mut clients = JoinSet::new();
+    while let Ok((client, _)) = listener.accept().await {
+        let state = Arc::clone(&state);
+        // A client that went away is its own affair.
+        clients.spawn(async move { drop(answer(client, member, &state).await) });
+    }
+}
+
+async fn answer(mut client: TcpStream, member: usize, state: &State) -> io::Result<()> {
+    client.set_nodelay(true)?;
+    let mut server = TcpStream::connect(state.server).await?;
+    server.set_nodelay(true)?;
+    loop {
+        let question = Message::read(&mut client).await?;
+        let name = question.document()?.keys().next().cloned().unwrap_or_default();
+        if let Some(refusal) = refusal(&name, member, state) {
+            question.answer(&refusal)?.write(&mut client).await?;
+            continue;
+        }
+        question.write(&mut server).await?;
+        let mut answer = Message::read(&mut server).await?;
+        if HELLO.contains(&name.as_str()) {
+            let mut hello = answer.document()?;
+            describe(&mut hello, member, state);
+            answer = question.answer(&hello)?;
+        }
+        if WRITES.contains(&name.as_str()) {
+            state.writes[member].fetch_add(1, Ordering::SeqCst);
+        }
+        answer.write(&mut client).await?;
+    }
+}
+
+fn refusal(name: &str, member: usize, state: &State) -> Option<Document> {
+    let of_a_member = |name| HELLO.contains(&name) || LOGIN.contains(&name);
+    if state.primary.load(Ordering::SeqCst) != member && !of_a_member(name) {
+        let mut answer = failure(10_107, "NotWritablePrimary", "not primary");
+        // A server labels what the driver may repeat, once.
+        answer.insert("errorLabels", vec!["RetryableWriteError"]);
+        return Some(answer);
+    }
+    let code = state.refusal.load(Ordering::SeqCst);
+    let what = if code == OUT_OF_DISK_SPACE { "OutOfDiskSpace" } else { "Scripted" };
+    (code != 0 && WRITES.contains(&name)).then(|| failure(code, what, "refused by the test"))
+}
+
+fn describe(hello: &mut Document, member: usize, state: &State) {
+    let is_primary = state.primary.load(Ordering::SeqCst) == member;
+    hello.remove("topologyVersion");
+    for (field, value) in [("isWritablePrimary", is_primary), ("ismaster", is_primary), ("secondary", !is_primary)] {
+        hello.insert(field, value);
+    }
+    hello.insert("setName", NAME);
+    hello.insert("setVersion", 1);
+    hello.insert("hosts", state.hosts.clone());
+    hello.insert("me", &state.hosts[member]);
+}
+
+fn failure(code: i32, name: &str, message: &str) -> Document {
+    doc! { "ok": 0, "code": code, "codeName": name, "errmsg": message }
+}
+
+/// What a server says whose disk is full.
+pub const OUT_OF_DISK_SPACE: i32 = 14_031;
+const NAME: &str = "of-the-test";
+const HELLO: [&str; 3] = ["hello", "isMaster", "ismaster"];
+const LOGIN: [&str; 4] = ["saslStart", "saslContinue", "endSessions", "ping"];
+const WRITES: [&str; 5] = ["insert", "update", "delete", "findAndModify", "createIndexes"];
