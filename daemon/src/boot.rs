@@ -119,6 +119,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     let (orders, told) = watch::channel(Order::Serve);
     let (news, mut latest) = watch::channel(None);
     let (standing, stands) = watch::channel(Standing::default());
+    let registry = join::follow_registry(&plan, &config, standing.subscribe());
     let service = engine.run(told, stands, |happened| drop(news.send_replace(Some(happened))));
     let group = Group::of(&plan).await;
     let (phase, phases) = watch::channel(State::Starting);
@@ -131,7 +132,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     let unwanted = notice::until_unwanted(imds.as_mut());
     let administrator = administrator::follow_secret(plan.cluster.as_ref(), registered.shared.as_ref());
     let measured = capacity::until_known(&plan, facts.instance.as_ref(), capacity);
-    tokio::pin!(service, unwanted, accompany, superseded, administrator, measured, scaling);
+    tokio::pin!(service, unwanted, accompany, superseded, administrator, measured, scaling, registry);
     let mut replaced = false;
     let ended = loop {
         tokio::select! {
@@ -167,6 +168,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
             }
             () = &mut accompany => {}
             () = &mut administrator => {}
+            () = &mut registry => {}
             () = &mut measured => {}
             () = &mut scaling => {}
             () = manager.keep_alive() => {}

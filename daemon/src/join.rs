@@ -12,11 +12,13 @@ use std::time::Duration;
 use headwater_api::Config;
 use headwater_api::config::RegistryKind;
 use headwater_api::error::Chain;
+use headwater_api::standing::{LEASE, Standing};
 use headwater_registry::RegistryError;
+use tokio::sync::watch;
 
 use crate::aws::{Aws, AwsError, Secret};
 use crate::lifecycle::ServiceManager;
-use crate::plan::Cluster;
+use crate::plan::{Cluster, Plan};
 use crate::shared_registry::{self, SharedRegistryError};
 
 /// Why the node cannot join yet.
@@ -89,6 +91,53 @@ async fn join(aws: &Aws, cluster: &Cluster, config: &mut Config) -> Result<(), J
     Ok(())
 }
 
+/// Keeps the file that says how the registry is reached as AWS has it: its password may be changed and its nodes may be replaced while
+/// this node serves. Looks now and then, and soon when the registry does not hear from this node. Never ends.
+///
+/// Whoever has the registry open, the engine too, reads the file again when calls fail.
+pub(crate) async fn follow_registry(plan: &Plan, config: &Config, mut stands: watch::Receiver<Standing>) {
+    let (Some(cluster), None, Some(file)) = (&plan.cluster, &plan.engine.registry.uri_file, &config.registry.uri_file)
+    else {
+        return std::future::pending().await;
+    };
+    let aws = Aws::in_region(&cluster.region).await;
+    let mut said = String::new();
+    loop {
+        let away = |standing: &Standing| standing.checks.get(LEASE).is_some_and(Option::is_some);
+        if away(&stands.borrow_and_update()) {
+            // All nodes hear of an outage at once, and AWS counts their questions.
+            tokio::time::sleep(LOOK_SOON.mul_f64(rand::random_range(0.5..1.0))).await;
+        } else {
+            // Nobody to tell how it stands: then it is time that counts.
+            let _ = tokio::time::timeout(LOOK, stands.wait_for(away)).await;
+        }
+        let looked = async {
+            let found = shared_registry::find(&aws, cluster).await?;
+            let known = std::fs::read_to_string(file).unwrap_or_default();
+            if known.trim() == found.uri.expose().trim() {
+                return Ok(false);
+            }
+            write(&config.node.data_dir, REGISTRY_FILE, &found.uri)?;
+            Ok::<_, JoinError>(true)
+        };
+        match looked.await {
+            Ok(changed) => {
+                said.clear();
+                if changed {
+                    log::info!("the registry's nodes or its password have changed");
+                }
+            }
+            Err(e) => {
+                let why = Chain(&e).to_string();
+                if why != said {
+                    log::warn!(err = why.as_str(); "AWS does not say how the registry is reached");
+                    said = why;
+                }
+            }
+        }
+    }
+}
+
 /// By convention.
 pub(crate) fn relay_secret_name(cluster: &Cluster) -> String {
     format!("headwater/{}/relay", cluster.name)
@@ -99,21 +148,24 @@ fn write(folder: &Path, name: &str, secret: &Secret) -> Result<PathBuf, JoinErro
         .map_err(|source| JoinError::Write { path: folder.join(name), source })
 }
 
-/// A file that only this user may read, from its first byte on.
+/// A file that only this user may read, from its first byte on. One that is there is replaced in one step, rights included.
 pub(crate) fn write_private(folder: &Path, name: &str, text: &str) -> std::io::Result<PathBuf> {
-    let path = folder.join(name);
-    // One left by an earlier life is replaced, rights included.
-    match std::fs::remove_file(&path) {
+    let (path, draft) = (folder.join(name), folder.join(format!("{name}.draft")));
+    match std::fs::remove_file(&draft) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     writeln!(file, "{text}")?;
+    std::fs::rename(draft, &path)?;
     Ok(path)
 }
 
 /// In the data folder: how to reach the registry, password included.
 pub(crate) const REGISTRY_FILE: &str = "registry-uri";
+/// Between two looks at what AWS says while all is well, and while the registry is away.
+const LOOK: Duration = Duration::from_secs(5 * 60);
+const LOOK_SOON: Duration = Duration::from_secs(30);
 /// After a refusal, which only a person ends.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// Between two attempts.

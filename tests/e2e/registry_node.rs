@@ -21,6 +21,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::readiness::wait_wrong;
+
 /// Another name than that of FerretDB's own user.
 const LOGIN: &str = r#"{"username": "nodes", "password": "hunter2-of-the-registry"}"#;
 const RELAY: &str = "hunter2-of-the-relay";
@@ -298,6 +300,68 @@ fn no_set_is_begun_beside_data_that_a_set_has_left_behind() {
         let node = Node { id, daemon, metadata, folder };
         node.line("belongs to a replica set that has let go of that node");
         assert!(!node.daemon.process().lines().iter().any(|line| line.contains("replica set begun")));
+    });
+}
+
+#[test]
+fn a_password_that_changes_while_nodes_serve_is_the_databases_within_a_minute_and_everybody_follows() {
+    with_each_mongod(|cloud| {
+        let cloud = cloud.with_secrets();
+        let node = cloud.node("127.0.0.2");
+        node.line("node ready");
+        let fake = metadata("i-0edge", "127.0.0.1", &[("headwater:role", "edge"), ("headwater:cluster", "demo")]);
+        let edge = Daemon::start(cloud.options(&fake)).unwrap();
+        edge.process().line("node ready").unwrap();
+        let health = edge.endpoints(None).unwrap().health;
+        let start = node.daemon.process().line_count();
+        cloud.moto.put_secret("headwater/demo/registry", &LOGIN.replace("hunter2", "hunter3")).unwrap();
+        for needle in ["the registry's secret has changed", "user of the registry has the password of its secret"] {
+            wait::until_within(3 * PATIENCE, needle, || {
+                let lines = node.daemon.process().lines_from(start);
+                lines.iter().any(|line| line.contains(needle)).then_some(())
+            })
+            .unwrap();
+        }
+        // Whoever asks AWS now gets in, and nothing was started again for it.
+        node.wait_nodes(&cloud, &[&node]);
+        assert!(!node.daemon.process().lines_from(start).iter().any(|line| line.contains("mongod started")));
+
+        // Whoever was in must log in again, and knows the old password only.
+        kill(node.mongod(), Signal::SIGKILL).unwrap();
+        wait::until_within(2 * PATIENCE, "the edge to ask AWS", || {
+            let lines = edge.process().lines();
+            lines.iter().any(|line| line.contains("the registry's nodes or its password have changed")).then_some(())
+        })
+        .unwrap();
+        edge.process().line("registry is back").unwrap();
+        wait_wrong(health, None, "");
+        node.wait_nodes(&cloud, &[&node]);
+        for process in [node.daemon.process(), edge.process()] {
+            assert!(!process.lines().iter().any(|line| line.contains("hunter") || line.contains("panicked")));
+        }
+        node.end();
+    });
+}
+
+#[test]
+fn a_registry_node_with_a_spot_notice_hands_over_leaves_and_ends_its_database_in_order() {
+    with_each_mongod(|cloud| {
+        let cloud = cloud.with_secrets();
+        let first = cloud.node("127.0.0.2");
+        first.line("node ready");
+        let others = ["127.0.0.3", "127.0.0.4"].map(|address| cloud.node(address));
+        for node in &others {
+            node.line("node ready");
+        }
+        first.wait_nodes(&cloud, &[&first, &others[0], &others[1]]);
+        first.metadata.change(|s| s.spot_action = Some("terminate".to_owned()));
+        let line = first.line("draining");
+        assert!(line.contains("spot notice: EC2 will terminate this instance"), "{line}");
+        first.line("another registry node takes over");
+        // EC2 gives two minutes; nobody has to end it.
+        assert_eq!(first.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+        assert!(first.line("mongod has ended").contains("exit status: 0"));
+        others[0].wait_nodes(&cloud, &[&others[0], &others[1]]);
     });
 }
 

@@ -12,6 +12,7 @@ mod mongod;
 mod nodes;
 mod schema;
 mod set_config;
+mod source;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,7 @@ pub use set_config::{Hello, MemberState, MemberStatus, SetConfig};
 
 /// A registry in MongoDB. Cheap to clone; the last clone dropped closes its connections.
 #[derive(Clone)]
-pub struct MongoDb(Arc<Inner>);
+pub struct MongoDb(Arc<Inner>, Option<Arc<source::Source>>);
 
 struct Inner {
     database: Database,
@@ -70,7 +71,7 @@ impl MongoDb {
 
     async fn open_patient(uri: &Secret, timing: Timing, patience: Duration) -> Result<Self, RegistryError> {
         let (database, servers) = connect::open(uri, patience).await?;
-        Ok(Self(Arc::new(Inner { database, servers, timing, patience, prepared: OnceCell::new() })))
+        Ok(Self(Arc::new(Inner { database, servers, timing, patience, prepared: OnceCell::new() }), None))
     }
 
     /// A collection, once the schema is there.

@@ -9,12 +9,10 @@ use headwater_api::app::AppDocument;
 use headwater_api::config::{self, RegistryKind};
 use headwater_api::node::{BootEpoch, Heartbeat, Life, NodeDocument, NodeRecord};
 use headwater_api::recording::{RecordingDocument, RecordingQuery};
-use headwater_api::secret::Secret;
 use headwater_api::stream::{Claim, StreamOffer, StreamRecord};
 use headwater_api::token::{Grant, TokenDocument};
 use headwater_api::user::UserDocument;
 
-use crate::error::Cause;
 use crate::{Embedded, MongoDb, Registry, RegistryError, Timing};
 
 /// A registry of the kind that was configured. Cheap to clone; the last clone dropped closes it.
@@ -48,33 +46,26 @@ impl Store {
                         .to_owned(),
                     source: None,
                 })?;
-                Ok(Self::MongoDb(MongoDb::open(&read_uri(file)?, timing).await?))
+                Ok(Self::MongoDb(MongoDb::open_file(file, timing).await?))
             }
         }
     }
 }
 
-/// The first line of the file.
-fn read_uri(file: &Path) -> Result<Secret, RegistryError> {
-    let cannot = |source: Option<Cause>| RegistryError::Setting {
-        reason: format!("registry.uri_file {} holds no connection string", file.display()),
-        source,
-    };
-    let text = std::fs::read_to_string(file).map_err(|e| cannot(Some(e.into())))?;
-    match text.lines().next().map(str::trim) {
-        Some(line) if !line.is_empty() => Ok(Secret::new(line)),
-        _ => Err(cannot(None)),
-    }
-}
-
-/// Hands each call to the store inside.
+/// Hands each call to the store inside; to a database that has moved meanwhile, once more.
 macro_rules! delegate {
     ($($name:ident($($arg:ident: $type:ty),*) -> $output:ty;)*) => {
         impl Registry for Store {
             $(async fn $name(&self, $($arg: $type),*) -> Result<$output, RegistryError> {
                 match self {
                     Self::Embedded(registry) => registry.$name($($arg),*).await,
-                    Self::MongoDb(registry) => registry.$name($($arg),*).await,
+                    Self::MongoDb(registry) => {
+                        let done = registry.newest().$name($($arg),*).await;
+                        if !registry.heed(&done).await {
+                            return done;
+                        }
+                        registry.newest().$name($($arg),*).await
+                    }
                 }
             })*
         }

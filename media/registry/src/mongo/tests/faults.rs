@@ -217,3 +217,29 @@ fn acceptor(issuer: &CertifiedIssuer<'static, KeyPair>, host: &str) -> TlsAccept
     let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key);
     TlsAcceptor::from(Arc::new(config.unwrap()))
 }
+
+/// The file is what a daemon writes anew when AWS says something else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_changes_in_the_file_is_found_by_who_has_the_database_open() {
+    let Some(uri) = uri() else { return };
+    if !uri.contains('@') {
+        return super::skipped("the test database asks for no password");
+    }
+    let right = scratch(&uri, "source");
+    let (login, rest) = right.reveal().split_once('@').unwrap();
+    let file = std::env::temp_dir().join(format!("headwater-registry-source-{}", std::process::id()));
+    std::fs::write(&file, format!("{login}wrong@{rest}\n")).unwrap();
+    let config = headwater_api::config::Registry {
+        kind: headwater_api::config::RegistryKind::MongoDb,
+        uri_file: Some(file.clone()),
+    };
+    let store = crate::Store::open(&config, &std::env::temp_dir()).await.unwrap();
+    assert!(matches!(store.probe().await, Err(RegistryError::Refused { .. })));
+    std::fs::write(&file, format!("{}\n", right.reveal())).unwrap();
+    assert!(store.probe().await.is_ok(), "the call that fails is the one that looks");
+    // What is no use changes nothing.
+    std::fs::write(&file, "\n").unwrap();
+    assert!(store.probe().await.is_ok());
+    std::fs::remove_file(&file).unwrap();
+    open(right.reveal()).await.0.database.drop().await.unwrap();
+}
