@@ -45,6 +45,27 @@ fn a_node_that_waits_for_its_database_ends_on_sigterm() {
 }
 
 #[test]
+fn sigterm_at_any_moment_of_the_boot_ends_well_and_leaves_neither_engine_nor_entry() {
+    let Some(database) = Database::start().unwrap() else { return };
+    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
+    // Before it has joined, before its engine is known to serve, and when it has just become ready.
+    for (at, moment) in ["headwaterd starting", "engine serving", "node ready"].into_iter().enumerate() {
+        let node = edge(&format!("i-0boot{at}"), &aws);
+        node.daemon.process().line(moment).unwrap();
+        node.daemon.process().signal(Signal::SIGTERM);
+        assert_eq!(node.daemon.process().exit(PATIENCE).unwrap().code(), Some(0), "{moment}");
+        assert!(!node.daemon.data_dir().join("engine.json").exists(), "{moment}: an engine is left");
+        assert!(!node.daemon.process().lines().iter().any(|line| line.contains("panicked")), "{moment}");
+    }
+    let witness = edge("i-0witness", &aws);
+    witness.wait_ready().unwrap();
+    let nodes: Vec<Value> = http::get(witness.http().unwrap(), "/rest/v2/cluster/nodes/0/50").unwrap().json().unwrap();
+    // One that was ended while it registered cannot know whether it has: its lease ends.
+    let left = nodes.iter().filter(|n| n["id"] != "i-0witness" && n["id"] != "i-0boot0").count();
+    assert_eq!(left, 0, "{nodes:?}");
+}
+
+#[test]
 fn a_wrong_password_is_said_and_a_right_one_is_found_without_a_restart() {
     let Some(database) = Database::start().unwrap() else { return };
     let (login, host) = database.uri().split_once('@').unwrap();
