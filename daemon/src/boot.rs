@@ -125,7 +125,8 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     let (phase, phases) = watch::channel(State::Starting);
     let (engine_at, engines) = watch::channel(None);
     let (capacity, capacity_bps) = watch::channel(0);
-    let ears = Ears { engines, orders: orders.subscribe(), standing, capacity_bps };
+    let (writing, mut writes) = watch::channel(false);
+    let ears = Ears { engines, orders: orders.subscribe(), standing, capacity_bps, writing };
     let superseded = heartbeat::until_superseded(&registered, ears);
     let scaling = scaling::publish(&plan, phases.clone());
     let accompany = group.accompany(phases);
@@ -176,6 +177,12 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     };
     manager.stopping("leaving the registry");
     let leaving = async {
+        // What is on its way to the registry must arrive first, or it would enter the node again.
+        tokio::select! {
+            _ = &mut superseded, if !replaced => {}
+            _ = writes.wait_for(|writing| !writing) => {}
+            () = tokio::time::sleep(heartbeat::FAREWELL) => {}
+        }
         match tokio::time::timeout(heartbeat::FAREWELL, register::leave(&registered, &config)).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => log::warn!(err:% = Chain(&e); "could not leave the registry"),

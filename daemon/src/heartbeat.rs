@@ -28,6 +28,8 @@ pub(crate) struct Ears {
     pub standing: watch::Sender<Standing>,
     /// What the machine can send, in bits a second, once that is known.
     pub capacity_bps: watch::Receiver<u64>,
+    /// True while the entry is being written.
+    pub writing: watch::Sender<bool>,
 }
 
 /// Renews the entry until a later life of this node has registered; says so then. Never ends on a node with a registry of
@@ -51,8 +53,10 @@ pub(crate) async fn until_superseded(registered: &Registered, mut ears: Ears) ->
         let status = status_of(engine.as_ref()).await;
         let wants_help = draining || status.as_ref().is_some_and(|status| status.full);
         let beat = beat_of(status, draining);
-        let renewing = tokio::time::timeout(PATIENCE, renew(store, registered, &node, &mut said, &beat));
-        let trouble = match renewing.await {
+        ears.writing.send_replace(true);
+        let renewed = tokio::time::timeout(PATIENCE, renew(store, registered, &node, &mut said, &beat)).await;
+        ears.writing.send_replace(false);
+        let trouble = match renewed {
             Ok(Ok(())) => None,
             Ok(Err(e @ RegistryError::Superseded { .. })) => return Chain(&e).to_string(),
             Ok(Err(e)) => Some(Chain(&e).to_string()),
