@@ -42,6 +42,8 @@ struct Recording {
     messages: Vec<Message>,
     /// MD5 of every picture, decoded from the file itself.
     pictures: Vec<String>,
+    /// MD5 of every packet of sound.
+    sounds: Vec<String>,
 }
 
 /// Encodes with ffmpeg's `options`, and wraps each packet of its file as Enhanced RTMP v2 has it. `None` without ffmpeg.
@@ -91,7 +93,18 @@ fn record(options: &str, four_cc: &str, sound: bool) -> Option<Recording> {
         })
         .collect();
     messages.sort_by_key(|m| m.ms);
-    Some(Recording { headers, messages, pictures: decode::pictures(&file).unwrap() })
+    let sounds = if sound { framemd5(&file.to_string_lossy(), &["-map", "0:a", "-c", "copy"]) } else { Vec::new() };
+    Some(Recording { headers, messages, pictures: decode::pictures(&file).unwrap(), sounds })
+}
+
+/// What ffmpeg makes of `input`, an MD5 a frame. Any complaint of it fails.
+fn framemd5(input: &str, options: &[&str]) -> Vec<String> {
+    let mut command = ffmpeg_command().unwrap();
+    let output = command.args(["-i", input]).args(options).args(["-f", "framemd5", "-"]).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let hashes = text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.rsplit(',').next());
+    hashes.map(|hash| hash.trim().to_owned()).collect()
 }
 
 /// Content of the first box of this type.
@@ -170,6 +183,14 @@ fn check(options: &str, four_cc: &str, codec: (&str, &str), sound: bool) {
         assert_eq!(player.video().unwrap().1, sent[(begin + n) % sent.len()], "picture {n} after {begin}");
     }
 
+    if sound {
+        let mut player = Peer::player(engine.rtmp(), "demo").unwrap();
+        assert_eq!(player.audio().unwrap().1, recording.headers[1].body, "the sequence header of the sound");
+        let got: Vec<Bytes> = (0..50).map(|_| player.audio().unwrap().1).collect();
+        let sent: Vec<Bytes> = recording.messages.iter().filter(|m| m.audio).map(|m| m.body.clone()).collect();
+        assert!([&sent[..], &sent].concat().windows(50).any(|run| run == got), "other sound than was sent");
+    }
+
     let url = engine.http_url("/live/streams/demo.m3u8");
     let mut expected = vec![format!("{},video", codec.1)];
     if sound {
@@ -177,15 +198,18 @@ fn check(options: &str, four_cc: &str, codec: (&str, &str), sound: bool) {
     }
     expected.sort();
     assert_eq!(probe::codecs(&url).unwrap(), expected);
-    let mut command = ffmpeg_command().unwrap();
-    command.args(["-i", &url, "-an", "-frames:v", "60", "-fps_mode", "passthrough", "-f", "framemd5", "-"]);
-    let output = command.output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
-    let seen: Vec<_> = text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.rsplit(',').next()).collect();
-    let known: HashSet<&str> = recording.pictures.iter().map(String::as_str).collect();
-    let strange = seen.iter().filter(|hash| !known.contains(hash.trim())).count();
-    assert_eq!((seen.len(), strange), (60, 0), "pictures over HLS, and those that nobody published");
+    let strange = |seen: &[String], known: &[String]| {
+        let known: HashSet<&String> = known.iter().collect();
+        seen.iter().filter(|hash| !known.contains(hash)).count()
+    };
+    let seen = framemd5(&url, &["-an", "-frames:v", "60", "-fps_mode", "passthrough"]);
+    let others = strange(&seen, &recording.pictures);
+    assert_eq!((seen.len(), others), (60, 0), "pictures over HLS, and those that nobody published");
+    if sound {
+        let heard = framemd5(&url, &["-map", "0:a", "-c", "copy", "-frames:a", "100"]);
+        let others = strange(&heard, &recording.sounds);
+        assert_eq!((heard.len(), others), (100, 0), "sound over HLS, and what nobody published of it");
+    }
     assert_eq!(engine.panics(), [""; 0]);
 }
 

@@ -123,6 +123,17 @@ impl Peer {
         }
     }
 
+    /// The next audio message.
+    ///
+    /// # Errors
+    /// If none comes in time, or the server hangs up.
+    pub fn audio(&mut self) -> anyhow::Result<Media> {
+        match self.wait(|e| matches!(e, ClientSessionEvent::AudioDataReceived { .. }))? {
+            ClientSessionEvent::AudioDataReceived { timestamp, data } => Ok((timestamp.value, data)),
+            other => bail!("waited for sound and got {other:?}"),
+        }
+    }
+
     /// Waits until the server hangs up; what it still says is thrown away.
     ///
     /// # Errors
