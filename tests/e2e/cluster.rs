@@ -62,10 +62,19 @@ fn nodes_find_each_other_serve_any_stream_and_outlive_their_database() {
     origin.wait_live("live/demo").unwrap();
     // One owner: a second publisher is refused on any node.
     let second = publish(&other, "live/demo").unwrap();
+    let refused = other.daemon.process().line("publish refused").unwrap();
+    assert!(refused.contains("stream live/demo is already live on node i-0origin"), "{refused}");
     assert!(!second.exit(PATIENCE).unwrap().success());
+    assert!(!other.daemon.process().lines().iter().any(|l| l.contains("publish accepted")), "it was let in first");
     let player = play_from(&edge, "live/demo").unwrap();
     wait_frames(&player, 50, "pictures from the edge");
     wait::until("a playlist from the edge", || (playlist(&edge) == 200).then_some(())).unwrap();
+
+    // Somebody has watched at the third node: it knows the stream, and does not have it any more.
+    let visitor = play_from(&other, "live/demo").unwrap();
+    wait_frames(&visitor, 1, "a picture from the other origin");
+    drop(visitor);
+    other.daemon.process().line("relay from an origin ended").unwrap();
 
     // The database dies: what plays goes on, and a stream that is known can still be joined.
     database.kill().unwrap();
@@ -76,8 +85,10 @@ fn nodes_find_each_other_serve_any_stream_and_outlive_their_database() {
         wait_readyz(node, 503, "the registry does not hear from this node");
     }
     wait_frames(&player, 50, "pictures while the registry is away");
-    let late = play_from(&edge, "live/demo").unwrap();
-    wait_frames(&late, 25, "pictures for who comes while the registry is away");
+    for node in [&edge, &other] {
+        let late = play_from(node, "live/demo").unwrap();
+        wait_frames(&late, 25, "pictures for who comes while the registry is away");
+    }
     // A new publisher is taken, and registered later.
     let _new = publish(&other, "live/new").unwrap();
     other.wait_live("live/new").unwrap();
