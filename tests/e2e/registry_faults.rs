@@ -73,9 +73,10 @@ fn a_wrong_password_is_said_and_a_right_one_is_found_without_a_restart() {
     let node = edge("i-0wrong", &aws);
     let line = node.daemon.process().line("out of service").unwrap();
     assert!(line.contains("refuses"), "{line}");
-    assert!(!line.contains("wrong@"), "a password in the log");
     cluster::move_registry(&aws, database.uri()).unwrap();
     node.wait_ready().unwrap();
+    // Neither password, of which one begins as the other.
+    assert!(!node.daemon.process().lines().iter().any(|l| l.contains(login)), "a password in the log");
 }
 
 #[test]
