@@ -69,6 +69,12 @@ fn the_launching_hook_is_passed_once_the_node_is_ready() {
     group.wait("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
     let at = node.endpoints(None).unwrap();
     assert_eq!(http::get(at.health, "/readyz").unwrap().status, 200);
+    // Both are in the log, or will be in a moment: what counts is which of them was first.
+    node.process().line("lifecycle hook passed").unwrap();
+    node.process().line("node ready").unwrap();
+    let lines = node.process().lines();
+    let at = |needle: &str| lines.iter().position(|line| line.contains(needle)).unwrap();
+    assert!(at("node ready") < at("lifecycle hook passed"), "the hook was passed before the node was ready");
 }
 
 #[test]
@@ -86,7 +92,13 @@ fn the_terminating_hook_is_held_while_the_node_drains_and_passed_when_it_has() {
     let group = Group::new();
     let node = group.node(|_| {});
     group.wait("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
+    // An engine that stands still has not drained.
+    let engine = nix::unistd::Pid::from_raw(node.endpoints(None).unwrap().pid.try_into().unwrap());
+    nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGSTOP).unwrap();
     group.terminate();
+    group.wait("the drain", |i| i.heartbeats >= 1);
+    assert_eq!(group.lifecycle(), Lifecycle::TerminatingWait);
+    nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGCONT).unwrap();
     group.wait_terminated();
     assert!(!node.data_dir().join("engine.json").exists(), "passed while the engine still served");
     assert_eq!(node.process().exit(PATIENCE).unwrap().code(), Some(0));

@@ -137,9 +137,7 @@ impl Node {
 
     /// The process id in the newest line of this kind.
     fn mongod(&self) -> Pid {
-        let line = self.daemon.process().lines().into_iter().rfind(|line| line.contains("mongod started")).unwrap();
-        let (_, pid) = line.split_once("pid=").unwrap();
-        Pid::from_raw(pid.split_whitespace().next().unwrap().parse().unwrap())
+        mongod(&self.daemon)
     }
 
     fn end(&self) {
@@ -149,6 +147,12 @@ impl Node {
         let last = lines.iter().rfind(|line| line.contains("mongod has ended")).unwrap();
         assert!(last.contains("exit status: 0"), "{last}");
     }
+}
+
+fn mongod(daemon: &Daemon) -> Pid {
+    let line = daemon.process().lines().into_iter().rfind(|line| line.contains("mongod started")).unwrap();
+    let (_, pid) = line.split_once("pid=").unwrap();
+    Pid::from_raw(pid.split_whitespace().next().unwrap().parse().unwrap())
 }
 
 fn command(folder: &Path, cloud: &Cloud, arguments: &[&str]) -> (bool, String) {
@@ -412,9 +416,19 @@ fn the_hooks_of_its_group_are_passed_once_it_serves_and_once_it_has_drained() {
         let node = Daemon::start(options).unwrap();
         let in_service = |i: &Instance| (i.lifecycle == Lifecycle::InService).then_some(());
         scaling.wait(&id, PATIENCE, "the launching hook to be passed", in_service).unwrap();
-        let ready = node.process().line("node ready");
-        assert!(ready.is_ok(), "the hook was passed before the node was ready");
+        // Both are in the log, or will be in a moment: what counts is which of them was first.
+        node.process().line("lifecycle hook passed hook=launching").unwrap();
+        node.process().line("node ready").unwrap();
+        let lines = node.process().lines();
+        let at = |needle: &str| lines.iter().position(|line| line.contains(needle)).unwrap();
+        assert!(at("node ready") < at("lifecycle hook passed"), "the hook was passed before the node was ready");
+        // A database that stands still has not ended.
+        kill(mongod(&node), Signal::SIGSTOP).unwrap();
         scaling.terminate(&id).unwrap();
+        let held = |i: &Instance| (i.heartbeats >= 1).then_some(i.lifecycle);
+        let lifecycle = scaling.wait(&id, PATIENCE, "the drain", held).unwrap();
+        assert_eq!(lifecycle, Lifecycle::TerminatingWait);
+        kill(mongod(&node), Signal::SIGCONT).unwrap();
         let passed = |i: &Instance| (i.lifecycle == Lifecycle::Terminated && i.completed).then_some(());
         scaling.wait(&id, PATIENCE, "the terminating hook to be passed", passed).unwrap();
         assert!(node.process().line("mongod has ended").unwrap().contains("exit status: 0"));
