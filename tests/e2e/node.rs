@@ -66,6 +66,22 @@ fn a_node_comes_up_and_readyz_tells_the_truth() {
 }
 
 #[test]
+fn a_node_whose_engine_is_not_ready_does_not_say_that_it_is() {
+    // The publisher of the engine's proof takes the only place, and its player is turned away.
+    let daemon = Daemon::start(Options::with(|c| c.rtmp.max_connections = 1.try_into().unwrap())).unwrap();
+    let at = daemon.endpoints(None).unwrap();
+    // The daemon asks as often as this does.
+    let mut answers = 0;
+    wait::until("forty answers", || {
+        assert_eq!(http::get(at.health, "/readyz").unwrap().status, 503);
+        answers += 1;
+        (answers == 40).then_some(())
+    })
+    .unwrap();
+    assert!(!daemon.process().lines().iter().any(|line| line.contains("node ready")));
+}
+
+#[test]
 fn a_killed_engine_comes_back_and_takes_a_new_publisher_and_player() {
     let daemon = Daemon::start(Options::default()).unwrap();
     let before = daemon.endpoints(None).unwrap();
