@@ -182,6 +182,11 @@ fn a_node_that_boots_an_hour_off_holds_its_streams_for_as_long_as_anybody_else()
     ahead.daemon.signal(Signal::SIGCONT);
     wait::until("the node that was ahead to let go", || (!owns(&ahead, "live/ahead")).then_some(())).unwrap();
     first.exit(PATIENCE).unwrap();
+    let lines = ahead.daemon.process().lines();
+    assert!(
+        lines.iter().any(|l| l.contains("closed") && l.contains("reason=another node owns the stream")),
+        "{lines:#?}"
+    );
     assert!(owns(&well, "live/ahead") && held.is_running() && owns(&behind, "live/behind"));
     leave(ahead);
     leave(behind);

@@ -70,7 +70,6 @@ pub struct Hub(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     limits: Limits,
-    next_epoch: AtomicU64,
     wall: WallClock,
     /// Published here.
     streams: Mutex<HashMap<StreamName, Arc<Stream>>>,
@@ -93,7 +92,6 @@ impl Hub {
     pub fn with_transcoder(limits: Limits, transcoder: Option<Box<dyn Transcoder>>) -> Self {
         Self(Arc::new(Inner {
             limits,
-            next_epoch: AtomicU64::new(1),
             wall: WallClock::default(),
             streams: Mutex::default(),
             relayed: Mutex::default(),
@@ -139,7 +137,7 @@ impl Hub {
             return Ok(Arc::clone(found));
         }
         let limits = self.0.limits;
-        let epoch = self.0.next_epoch.fetch_add(1, Ordering::Relaxed);
+        let epoch = next_epoch();
         let depth = (limits.depth_frames, limits.depth_bytes);
         let stream = Arc::new(Stream::new(
             source.name().clone(),
@@ -204,7 +202,7 @@ impl Hub {
         if streams.len() >= limits.streams {
             return Err(PublishError::Full { limit: limits.streams });
         }
-        let epoch = self.0.next_epoch.fetch_add(1, Ordering::Relaxed);
+        let epoch = next_epoch();
         let depth = (limits.depth_frames, limits.depth_bytes);
         let stream = Arc::new(Stream::new(name.clone(), Home::here(), epoch, protocol, depth, &self.0.wall, life));
         streams.insert(name.clone(), Arc::clone(&stream));
@@ -245,6 +243,12 @@ impl Hub {
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
     }
+}
+
+/// Counts up within the process, whatever the hub: gateways serve more than one.
+fn next_epoch() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 type Table = Mutex<HashMap<StreamName, Arc<Stream>>>;

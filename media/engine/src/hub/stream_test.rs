@@ -8,7 +8,7 @@ use bytes::Bytes;
 use headwater_api::StreamName;
 use headwater_wire::{Codec, Frame, MediaKind, MediaTime, Track, VideoTrack};
 
-use super::{Hub, Limits, PublishError};
+use super::{Hub, Limits, PerStream, PublishError};
 
 fn name() -> StreamName {
     StreamName::new("live", "a").unwrap()
@@ -69,6 +69,18 @@ async fn a_second_publisher_is_refused_until_the_first_is_gone() {
     assert_eq!(hub.publish(&name(), "test").unwrap_err(), PublishError::AlreadyLive(name()));
     drop(first);
     assert!(hub.publish(&name(), "test").is_ok());
+}
+
+#[tokio::test]
+async fn what_is_kept_per_stream_is_not_mixed_up_with_that_of_another_hub() {
+    let kept = PerStream::<u8>::default();
+    let hubs = [Hub::new(Limits::default()), Hub::new(Limits::default())];
+    let producers = hubs.clone().map(|hub| hub.publish(&name(), "test").unwrap());
+    let [ours, theirs] = hubs.map(|hub| hub.stream(&name()).unwrap());
+    let first = kept.get_or_make(&ours, || Arc::new(1));
+    assert_eq!(*kept.get_or_make(&theirs, || Arc::new(2)), 2);
+    assert_eq!(*kept.get_or_make(&ours, || Arc::new(3)), 1);
+    drop((first, producers));
 }
 
 #[tokio::test]

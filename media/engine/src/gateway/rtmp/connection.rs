@@ -454,6 +454,11 @@ impl Connection {
         if self.link.lock().blocked_since().is_some() {
             return Some(Closed::NotReading);
         }
+        if now > self.deadline() + STOOD_STILL {
+            // It was this process that stood still: what the peer sent meanwhile waits to be read.
+            self.heard = now;
+            return None;
+        }
         Some(if matches!(self.role, Role::Publishing(_)) { Closed::Silent } else { Closed::Idle })
     }
 
@@ -495,6 +500,8 @@ thread_local! {
 
 /// From the first byte to the end of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// A look that comes so late says nothing about the peer.
+const STOOD_STILL: Duration = Duration::from_secs(1);
 /// A publisher that sends nothing for so long is gone, and its name free again.
 const PUBLISHER_SILENCE: Duration = Duration::from_secs(10);
 /// Connected, but neither publishing nor playing.
