@@ -19,7 +19,7 @@ const RECEIVE_BYTES: usize = 2_048;
 /// Messages sent by one call.
 const SEND_MESSAGES: usize = 64;
 /// Bytes gathered before they are sent: a burst for one viewer. More would push the keys of the next out of the core's cache.
-const SEND_BYTES: usize = 48 << 10;
+const SEND_BYTES: usize = 64 << 10;
 /// Segments of one message at most; the kernel allows 64 (`UDP_MAX_SEGMENTS`).
 const MAX_SEGMENTS: u16 = 60;
 /// Bytes of one message at most; UDP allows 65,507.
