@@ -17,9 +17,11 @@ const FROM_NPM: [(&str, &str); 2] =
     [("assets/hls.js", "hls.js/dist/hls.light.min.js"), ("assets/hls.LICENSE.txt", "hls.js/LICENSE")];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let web = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../web");
     #[expect(clippy::disallowed_methods, reason = "how cargo talks to a build script")]
-    let (out, release) = (PathBuf::from(env::var("OUT_DIR")?), env::var("PROFILE")? == "release");
+    let said = |name: &str| env::var(name);
+    // Not `env!`: a target folder that several checkouts share holds a script that was built in another one.
+    let web = PathBuf::from(said("CARGO_MANIFEST_DIR")?).join("../web");
+    let (out, release) = (PathBuf::from(said("OUT_DIR")?), said("PROFILE")? == "release");
     let mut files = Vec::new();
     for folder in ["pages", "assets"] {
         println!("cargo:rerun-if-changed={}", web.join(folder).display());
