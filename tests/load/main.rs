@@ -27,7 +27,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use cases::fanout::{self, Protocol};
-use cases::{Setup, Subject, all, curve, in_turns, ingest, join};
+use cases::{Setup, Subject, all, curve, in_turns, ingest, join, side_by_side};
 use report::{Report, print, progress};
 
 /// Measures headwater-engine under load, beside a floor and nginx-rtmp, in turns.
@@ -177,7 +177,7 @@ async fn run(arguments: Arguments) -> Result<()> {
             }
         }
         Command::Ingest { publishers } => {
-            in_turns(setup.rounds, &setup.subjects(true, false), &mut report, async |subject, round| {
+            side_by_side(setup.rounds, &setup.subjects(true, false), &mut report, async |subject, round| {
                 ingest::run(&setup, subject, publishers as usize, round).await
             })
             .await;

@@ -1,7 +1,7 @@
 //! Every promise about cost, measured and set against its figure.
 
 use super::fanout::{self, Protocol};
-use super::{Setup, in_turns, ingest, join};
+use super::{Setup, in_turns, ingest, join, side_by_side};
 use crate::report::{Case, Report, align};
 
 /// Runs every case; counts are divided by `shrink` for a quick look.
@@ -21,7 +21,7 @@ pub(crate) async fn run(setup: &Setup, shrink: usize, report: &mut Report) {
         .await;
     }
     let subjects = setup.subjects(true, false);
-    in_turns(setup.rounds, &subjects, report, async |subject, round| {
+    side_by_side(setup.rounds, &subjects, report, async |subject, round| {
         ingest::run(setup, subject, 50 / shrink, round).await
     })
     .await;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::process::Processes;
-use crate::report::{Report, progress};
+use crate::report::{Case, Report, progress};
 use crate::server::{self, Attach, Kind};
 use crate::source::Source;
 use crate::tally::{Counts, Tally};
@@ -70,19 +70,44 @@ pub(crate) async fn in_turns(
     rounds: u32,
     subjects: &[Subject],
     report: &mut Report,
-    mut one: impl AsyncFnMut(Subject, u32) -> Result<crate::report::Case>,
+    mut one: impl AsyncFnMut(Subject, u32) -> Result<Case>,
 ) {
     for round in 1..=rounds {
         for subject in subjects {
-            match one(*subject, round).await {
-                Ok(case) => {
-                    let cost = case.cpu_ms_each().map_or(String::new(), |c| format!(", {c:.3} CPU ms/s each"));
-                    progress(&format!("{} x {} on {}, round {round}{cost}", case.case, case.count, case.server));
-                    report.0.push(case);
-                }
-                Err(e) => progress(&format!("FAILED on {}, round {round}: {e:#}", subject.name())),
-            }
+            keep(one(*subject, round).await, *subject, round, report);
         }
+    }
+}
+
+/// The same at one time: what else goes on on the machine then weighs on both alike.
+pub(crate) async fn side_by_side(
+    rounds: u32,
+    subjects: &[Subject],
+    report: &mut Report,
+    one: impl AsyncFn(Subject, u32) -> Result<Case>,
+) {
+    for round in 1..=rounds {
+        for pair in subjects.chunks(2) {
+            let first = one(pair[0], round);
+            let Some(second) = pair.get(1) else {
+                keep(first.await, pair[0], round, report);
+                continue;
+            };
+            let (first_case, second_case) = tokio::join!(first, one(*second, round));
+            keep(first_case, pair[0], round, report);
+            keep(second_case, *second, round, report);
+        }
+    }
+}
+
+fn keep(result: Result<Case>, subject: Subject, round: u32, report: &mut Report) {
+    match result {
+        Ok(case) => {
+            let cost = case.cpu_ms_each().map_or(String::new(), |c| format!(", {c:.3} CPU ms/s each"));
+            progress(&format!("{} x {} on {}, round {round}{cost}", case.case, case.count, case.server));
+            report.0.push(case);
+        }
+        Err(e) => progress(&format!("FAILED on {}, round {round}: {e:#}", subject.name())),
     }
 }
 
