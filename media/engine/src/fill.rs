@@ -19,15 +19,22 @@ struct Gauge {
     at: Instant,
     /// How long each was busy until then, since it began.
     busy: Vec<Duration>,
-    /// Which share of the time before that moment, in percent.
+    /// Which share of the time before that moment, in percent; what work begun since then will come to included.
     percent: Vec<u32>,
+    /// Work may move away from this thread, some of it after each look.
+    crowded: Vec<bool>,
 }
 
 impl Fill {
     /// For so many threads. None gets `most_ahead` connections more than another: those who are quiet now, or have only just
     /// come, may all wake at once.
     pub fn new(threads: usize, most_ahead: usize) -> Self {
-        let gauge = Gauge { at: Instant::now(), busy: vec![Duration::ZERO; threads], percent: vec![0; threads] };
+        let gauge = Gauge {
+            at: Instant::now(),
+            busy: vec![Duration::ZERO; threads],
+            percent: vec![0; threads],
+            crowded: vec![false; threads],
+        };
         Self { most_ahead, gauge: Mutex::new(gauge) }
     }
 
@@ -38,9 +45,15 @@ impl Fill {
         choose(&self.look(busy).percent, open, self.most_ahead)
     }
 
-    /// True if thread `n` is less than half busy.
-    pub fn has_room(&self, n: usize, busy: impl FnOnce() -> Vec<Duration>) -> bool {
-        self.look(busy).percent.get(n).is_some_and(|percent| *percent < BUSY_PERCENT)
+    /// True if thread `n` is less than half busy: then work may begin there that will make it busier by so many percent.
+    pub fn begin(&self, n: usize, percent: u32, busy: impl FnOnce() -> Vec<Duration>) -> bool {
+        self.look(busy).begin(n, percent)
+    }
+
+    /// True if thread `n` is so busy that a piece of work should move away. Each look says so to one piece of work: the next
+    /// look shows if that was enough.
+    pub fn must_one_leave(&self, n: usize, busy: impl FnOnce() -> Vec<Duration>) -> bool {
+        self.look(busy).must_one_leave(n)
     }
 
     fn look(&self, busy: impl FnOnce() -> Vec<Duration>) -> MutexGuard<'_, Gauge> {
@@ -59,7 +72,18 @@ impl Gauge {
             u32::try_from(100 * now.saturating_sub(*before).as_micros() / passed_us).unwrap_or(100).min(100)
         };
         self.percent = busy.iter().zip(&self.busy).map(percent).collect();
+        self.crowded = self.percent.iter().map(|percent| *percent >= CROWDED_PERCENT).collect();
         (self.busy, self.at) = (busy, now);
+    }
+
+    fn begin(&mut self, n: usize, percent: u32) -> bool {
+        let Some(now) = self.percent.get_mut(n).filter(|now| **now < BUSY_PERCENT) else { return false };
+        *now += percent;
+        true
+    }
+
+    fn must_one_leave(&mut self, n: usize) -> bool {
+        self.crowded.get_mut(n).is_some_and(std::mem::take)
     }
 }
 
@@ -74,6 +98,7 @@ fn choose(percent: &[u32], open: &[Option<usize>], most_ahead: usize) -> Option<
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const BUSY_PERCENT: u32 = 50;
+const CROWDED_PERCENT: u32 = 80;
 
 #[cfg(test)]
 mod tests {
@@ -101,10 +126,31 @@ mod tests {
     #[test]
     fn a_thread_is_as_busy_as_it_was_since_the_last_look() {
         let (at, ms) = (Instant::now(), Duration::from_millis);
-        let mut gauge = Gauge { at, busy: vec![ms(1_000), ms(0)], percent: vec![0, 0] };
+        let mut gauge = Gauge { busy: vec![ms(1_000), ms(0)], ..gauge(at) };
         gauge.look(at + ms(200), vec![ms(1_050), ms(300)]);
-        assert_eq!(gauge.percent, [25, 100]);
+        assert_eq!((&gauge.percent[..], &gauge.crowded[..]), (&[25, 100][..], &[false, true][..]));
         gauge.look(at + ms(400), vec![ms(1_050), ms(300)]);
-        assert_eq!(gauge.percent, [0, 0]);
+        assert_eq!((&gauge.percent[..], &gauge.crowded[..]), (&[0, 0][..], &[false; 2][..]));
+    }
+
+    #[test]
+    fn much_that_begins_at_once_does_not_all_begin_on_one_thread() {
+        let mut gauge = gauge(Instant::now());
+        let begun = (0..100).take_while(|_| gauge.begin(0, 10)).count();
+        assert_eq!(begun, 5);
+        assert!(gauge.begin(1, 10) && !gauge.begin(2, 10), "another has room, and there is no third");
+    }
+
+    #[test]
+    fn of_what_crowds_a_thread_one_leaves_at_a_look() {
+        let at = Instant::now();
+        let mut gauge = gauge(at);
+        gauge.look(at + LOOK_EVERY, vec![LOOK_EVERY, Duration::ZERO]);
+        let must = [0, 0, 1, 2].map(|n| gauge.must_one_leave(n));
+        assert_eq!(must, [true, false, false, false]);
+    }
+
+    fn gauge(at: Instant) -> Gauge {
+        Gauge { at, busy: vec![Duration::ZERO; 2], percent: vec![0; 2], crowded: vec![false; 2] }
     }
 }

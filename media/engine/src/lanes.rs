@@ -123,11 +123,29 @@ impl Home {
     /// Starts a task that works on what comes in there: on that lane, which is awake then, or beside the lanes if it is
     /// half busy.
     pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-        let lane = self.0.as_ref().and_then(|(all, n)| Some((all.upgrade()?, *n)));
-        match lane {
-            Some((all, n)) if all.fill.has_room(n, || all.busy()) => all.lanes[n].runtime.spawn(task),
+        self.spawn_heavy(0, task)
+    }
+
+    /// The same for a task that will make the lane busier by so many percent.
+    pub fn spawn_heavy<T: Send + 'static>(
+        &self,
+        percent: u32,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        match self.lane() {
+            Some((all, n)) if all.fill.begin(n, percent, || all.busy()) => all.lanes[n].runtime.spawn(task),
             _ => spawn_shared(task),
         }
+    }
+
+    /// True if the task that asks runs on the lane, and that has become so busy that it should go on beside the lanes.
+    pub fn must_leave(&self) -> bool {
+        let is_here = |n| HERE.with(|here| here.get().is_some_and(|here| here.n == n));
+        self.lane().is_some_and(|(all, n)| is_here(n) && all.fill.must_one_leave(n, || all.busy()))
+    }
+
+    fn lane(&self) -> Option<(Arc<Inner>, usize)> {
+        self.0.as_ref().and_then(|(all, n)| Some((all.upgrade()?, *n)))
     }
 }
 

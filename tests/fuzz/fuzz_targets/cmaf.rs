@@ -33,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
         let payload = rest.split_to(usize::from(head[1]).min(rest.len()));
         timestamp_ms = timestamp_ms.wrapping_add(u32::from(u16::from_be_bytes([head[2], head[3]])));
         let kind = if head[0] & 1 == 0 { kind::VIDEO } else { kind::AUDIO };
-        match ingest.on_message(&Message { kind, stream: 1, timestamp_ms, payload }) {
+        match ingest.on_message(Message { kind, stream: 1, timestamp_ms, payload }) {
             Ok(Some(Media::Frame(frame))) => {
                 let segment = clock.on_frame(&frame);
                 packager.push(&frame, segment, &mut out);

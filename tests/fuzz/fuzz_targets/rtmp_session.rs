@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
             Ok(Some(Event::Connect { .. })) => session.accept_connect(),
             Ok(Some(Event::Publish { .. } | Event::Play { .. })) => session.accept(),
             Ok(Some(Event::Media(message))) => {
-                let _ = ingest.on_message(&message);
+                let _ = ingest.on_message(message);
             }
             Ok(_) => {}
             Err(_) => break,

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let whole = Bytes::copy_from_slice(data);
-    let _ = (tag::parse_video(&whole), tag::parse_audio(&whole));
+    let _ = (tag::parse_video(whole.clone()), tag::parse_audio(whole.clone()));
     // A run of messages: one byte of kind, one of length, four of time, body.
     let mut ingest = Ingest::default();
     let mut rest = whole;
@@ -17,6 +17,6 @@ fuzz_target!(|data: &[u8]| {
         let payload = rest.split_to(usize::from(head[1]).min(rest.len()));
         let kind = if head[0] & 1 == 0 { kind::VIDEO } else { kind::AUDIO };
         let timestamp_ms = u32::from_be_bytes([head[2], head[3], head[4], head[5]]);
-        let _ = ingest.on_message(&Message { kind, stream: 1, timestamp_ms, payload });
+        let _ = ingest.on_message(Message { kind, stream: 1, timestamp_ms, payload });
     }
 });

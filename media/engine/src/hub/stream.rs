@@ -46,8 +46,6 @@ pub struct Stream {
     ended: watch::Sender<bool>,
     key_frame_wanted: AtomicBool,
     revoked: AtomicBool,
-    received_bytes: AtomicU64,
-    bitrate: Mutex<Bitrate>,
     viewers: [AtomicU64; 3],
     notices: Mutex<Vec<Notice>>,
 }
@@ -59,6 +57,8 @@ pub(super) const RELAY: &str = "relay";
 struct Shared {
     group: Group,
     ended: bool,
+    received_bytes: u64,
+    bitrate: Bitrate,
     /// What each consumer wants next; a free place is `None`.
     cursors: Vec<Option<u64>>,
 }
@@ -114,15 +114,19 @@ impl Stream {
             protocol,
             started_at_ms: life.unwrap_or_else(|| wall.now_ms()),
             wall: wall.clone(),
-            shared: Mutex::new(Shared { group: Group::new(depth.0, depth.1), ended: false, cursors: Vec::new() }),
+            shared: Mutex::new(Shared {
+                group: Group::new(depth.0, depth.1),
+                ended: false,
+                received_bytes: 0,
+                bitrate: Bitrate::default(),
+                cursors: Vec::new(),
+            }),
             news: Notify::new(),
             news_of: Default::default(),
             tracks: watch::Sender::new(Tracks::default()),
             ended: watch::Sender::new(false),
             key_frame_wanted: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
-            received_bytes: AtomicU64::new(0),
-            bitrate: Mutex::new(Bitrate::default()),
             viewers: Default::default(),
             notices: Mutex::new(Vec::new()),
         }
@@ -277,9 +281,9 @@ impl Stream {
     /// What it looks like from outside.
     pub fn status(&self) -> StreamStatus {
         let tracks = self.tracks.borrow().clone();
-        let (bitrate_bps, newest) = {
-            let bitrate = lock(&self.bitrate);
-            (bitrate.last_bps, bitrate.newest)
+        let (received_bytes, bitrate_bps, newest) = {
+            let Shared { received_bytes, bitrate, .. } = &*lock(&self.shared);
+            (*received_bytes, bitrate.last_bps, bitrate.newest)
         };
         StreamStatus {
             name: self.name.clone(),
@@ -302,7 +306,7 @@ impl Stream {
                 channels: t.audio.map_or(0, |a| a.channels),
             }),
             media_ms: u64::try_from(newest.as_ms()).unwrap_or(0),
-            received_bytes: self.received_bytes.load(Ordering::Relaxed),
+            received_bytes,
             bitrate_bps,
             viewers: self.viewers(),
             notices: lock(&self.notices).clone(),
@@ -313,6 +317,8 @@ impl Stream {
 /// The writing end of a stream. Dropping it ends the stream for every [`Consumer`].
 pub struct Producer {
     stream: Arc<Stream>,
+    /// What [`Stream::tracks`] says, which only this end changes.
+    tracks: Tracks,
     clock: Clock,
     splice: Splice,
     claim: Option<Box<dyn Send + Sync>>,
@@ -329,7 +335,7 @@ impl Producer {
     pub(super) fn new(stream: Arc<Stream>, segment: MediaTime, on_drop: super::directory::Registration) -> Self {
         let clock = Clock::starting_at(first_number(stream.started_at_ms), segment);
         let splice = Splice::new(stream.started_at_ms);
-        Self { stream, clock, splice, claim: None, on_drop }
+        Self { stream, tracks: Tracks::default(), clock, splice, claim: None, on_drop }
     }
 
     /// Drops `claim` when the stream ends.
@@ -355,7 +361,7 @@ impl Producer {
     }
 
     /// Makes a track known before its first frame has come.
-    pub fn announce(&self, track: &Arc<Track>) {
+    pub fn announce(&mut self, track: &Arc<Track>) {
         self.set_track(track, false);
     }
 
@@ -369,28 +375,32 @@ impl Producer {
     pub fn send_from(&mut self, mut frame: Frame, segment: Segment, after_gap: bool) {
         frame.dts = frame.dts + self.splice.shift;
         frame.pts = frame.pts + self.splice.shift;
+        self.splice.on_frame(frame.dts);
         self.push(frame, segment, after_gap);
     }
 
     /// The tracks are known to come with pictures out of order.
-    pub fn announce_reordered(&self, track: &Arc<Track>) {
+    pub fn announce_reordered(&mut self, track: &Arc<Track>) {
         self.set_track(track, true);
     }
 
     fn push(&mut self, frame: Frame, segment: Segment, after_gap: bool) {
         let reordered = frame.kind() == MediaKind::Video && frame.pts != frame.dts;
         self.set_track(&frame.track, reordered);
-        self.stream.received_bytes.fetch_add(frame.payload.len() as u64, Ordering::Relaxed);
-        lock(&self.stream.bitrate).add(frame.dts, frame.payload.len());
-        self.splice.on_frame(frame.dts);
         let Splice { life, shift, .. } = self.splice;
         let kind = frame.kind();
+        let (dts, bytes) = (frame.dts, frame.payload.len());
         let mut shared = lock(&self.stream.shared);
+        shared.received_bytes += bytes as u64;
+        shared.bitrate.add(dts, bytes);
         let slowest = shared.cursors.iter().flatten().copied().min();
         shared.group.push(Item { frame, segment, life, shift, after_gap }, slowest);
         drop(shared);
-        self.stream.news(None).notify_waiters();
-        self.stream.news(Some(kind)).notify_waiters();
+        // Without a reader nobody waits: one that comes now finds the frame before it does.
+        if slowest.is_some() {
+            self.stream.news(None).notify_waiters();
+            self.stream.news(Some(kind)).notify_waiters();
+        }
     }
 
     /// Returns once nobody has read the stream for `patience`. For producers that work only on demand.
@@ -411,28 +421,20 @@ impl Producer {
         self.stream.key_frame_wanted.swap(false, Ordering::Relaxed)
     }
 
-    fn set_track(&self, track: &Arc<Track>, reordered: bool) {
-        let known = self.stream.tracks.borrow();
+    fn set_track(&mut self, track: &Arc<Track>, reordered: bool) {
         let slot = match track.kind() {
-            MediaKind::Video => &known.video,
-            MediaKind::Audio => &known.audio,
+            MediaKind::Video => &mut self.tracks.video,
+            MediaKind::Audio => &mut self.tracks.audio,
         };
         let same = slot.as_ref().is_some_and(|t| Arc::ptr_eq(t, track));
         let reordered = reordered || track.video.and_then(|v| v.reorder_frames).is_some_and(|n| n > 0);
-        if same && (!reordered || known.b_frames) {
+        if same && (!reordered || self.tracks.b_frames) {
             return;
         }
-        drop(known);
-        self.stream.tracks.send_modify(|tracks| {
-            if !same && track.kind() == MediaKind::Video {
-                tracks.b_frames = false;
-            }
-            tracks.b_frames |= reordered;
-            match track.kind() {
-                MediaKind::Video => tracks.video = Some(Arc::clone(track)),
-                MediaKind::Audio => tracks.audio = Some(Arc::clone(track)),
-            }
-        });
+        *slot = Some(Arc::clone(track));
+        let other_picture = !same && track.kind() == MediaKind::Video;
+        self.tracks.b_frames = reordered || (self.tracks.b_frames && !other_picture);
+        self.stream.tracks.send_replace(self.tracks.clone());
     }
 }
 

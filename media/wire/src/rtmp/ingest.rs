@@ -70,10 +70,10 @@ impl Ingest {
     ///
     /// # Errors
     /// See [`IngestError`].
-    pub fn on_message(&mut self, message: &Message) -> Result<Option<Media>, IngestError> {
+    pub fn on_message(&mut self, message: Message) -> Result<Option<Media>, IngestError> {
         let tag = match message.kind {
-            kind::VIDEO => tag::parse_video(&message.payload)?,
-            kind::AUDIO => tag::parse_audio(&message.payload)?,
+            kind::VIDEO => tag::parse_video(message.payload)?,
+            kind::AUDIO => tag::parse_audio(message.payload)?,
             _ => return Ok(None),
         };
         match tag {

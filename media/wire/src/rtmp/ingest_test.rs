@@ -9,12 +9,12 @@ fn message(kind: u8, timestamp_ms: u32, parts: &[&[u8]]) -> Message {
 
 fn publisher() -> Ingest {
     let mut ingest = Ingest::default();
-    ingest.on_message(&message(kind::VIDEO, 0, &[&[0x17, 0, 0, 0, 0], AVCC])).unwrap().unwrap();
-    ingest.on_message(&message(kind::AUDIO, 0, &[&[0xaf, 0, 0x12, 0x10]])).unwrap().unwrap();
+    ingest.on_message(message(kind::VIDEO, 0, &[&[0x17, 0, 0, 0, 0], AVCC])).unwrap().unwrap();
+    ingest.on_message(message(kind::AUDIO, 0, &[&[0xaf, 0, 0x12, 0x10]])).unwrap().unwrap();
     ingest
 }
 
-fn frame(ingest: &mut Ingest, message: &Message) -> Frame {
+fn frame(ingest: &mut Ingest, message: Message) -> Frame {
     match ingest.on_message(message).unwrap() {
         Some(Media::Frame(frame)) => frame,
         other => panic!("{other:?}"),
@@ -22,17 +22,17 @@ fn frame(ingest: &mut Ingest, message: &Message) -> Frame {
 }
 
 fn sound(ingest: &mut Ingest, ms: u32) -> Frame {
-    frame(ingest, &message(kind::AUDIO, ms, &[&[0xaf, 1, 0x21]]))
+    frame(ingest, message(kind::AUDIO, ms, &[&[0xaf, 1, 0x21]]))
 }
 
 fn picture(ingest: &mut Ingest, ms: u32) -> Frame {
-    frame(ingest, &message(kind::VIDEO, ms, &[&[0x27, 1, 0, 0, 0, 0, 0, 0, 1, 0x41]]))
+    frame(ingest, message(kind::VIDEO, ms, &[&[0x27, 1, 0, 0, 0, 0, 0, 0, 1, 0x41]]))
 }
 
 #[test]
 fn a_picture_has_its_times_its_key_flag_and_bare_nal_units() {
     let mut ingest = publisher();
-    let got = frame(&mut ingest, &message(kind::VIDEO, 700, &[&[0x17, 1, 0, 0, 66, 0, 0, 0, 1, 0x65]]));
+    let got = frame(&mut ingest, message(kind::VIDEO, 700, &[&[0x17, 1, 0, 0, 66, 0, 0, 0, 1, 0x65]]));
     assert_eq!((got.dts.as_ms(), got.pts.as_ms(), got.key), (0, 66, true));
     assert_eq!(got.payload[..], [0, 0, 0, 1, 0x65]);
     assert_eq!(picture(&mut ingest, 733).dts.as_ms(), 33);
@@ -71,14 +71,14 @@ fn time_never_decreases_even_if_the_publisher_starts_its_clock_again() {
 #[test]
 fn a_repeated_header_is_no_news_and_another_one_is() {
     let mut ingest = publisher();
-    assert!(ingest.on_message(&message(kind::AUDIO, 0, &[&[0xaf, 0, 0x12, 0x10]])).unwrap().is_none());
-    let other = ingest.on_message(&message(kind::AUDIO, 0, &[&[0xaf, 0, 0x11, 0x90]])).unwrap();
+    assert!(ingest.on_message(message(kind::AUDIO, 0, &[&[0xaf, 0, 0x12, 0x10]])).unwrap().is_none());
+    let other = ingest.on_message(message(kind::AUDIO, 0, &[&[0xaf, 0, 0x11, 0x90]])).unwrap();
     assert!(matches!(other, Some(Media::Track(t)) if t.audio.unwrap().sample_rate_hz == 48_000));
 }
 
 #[test]
 fn frames_before_their_header_are_left_out() {
     let mut ingest = Ingest::default();
-    assert!(ingest.on_message(&message(kind::AUDIO, 0, &[&[0xaf, 1, 0x21]])).unwrap().is_none());
-    assert!(ingest.on_message(&message(kind::AUDIO, 0, &[&[0xaf, 0, 0xff]])).is_err());
+    assert!(ingest.on_message(message(kind::AUDIO, 0, &[&[0xaf, 1, 0x21]])).unwrap().is_none());
+    assert!(ingest.on_message(message(kind::AUDIO, 0, &[&[0xaf, 0, 0xff]])).is_err());
 }

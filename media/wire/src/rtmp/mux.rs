@@ -110,7 +110,7 @@ mod tests {
         let (mut reader, mut ingest, mut media) = (ChunkReader::default(), Ingest::default(), Vec::new());
         let mut input = &bytes[..];
         while let Some(message) = reader.next(&mut input).unwrap() {
-            media.extend(ingest.on_message(&message).unwrap());
+            media.extend(ingest.on_message(message).unwrap());
         }
         let [Media::Track(got_track), Media::Frame(got)] = &media[..] else { panic!("{media:?}") };
         assert_eq!(**got_track, *track);

@@ -51,7 +51,7 @@ impl Server {
                     self.names.push(stream_id);
                     self.session.accept();
                 }
-                Some(Event::Media(message)) => match self.ingest.on_message(&message) {
+                Some(Event::Media(message)) => match self.ingest.on_message(message) {
                     Ok(Some(Media::Track(track))) => self.tracks.push(track.codec),
                     Ok(Some(Media::Frame(frame))) => self.frames.push(frame),
                     Ok(None) | Err(_) => {}

@@ -52,9 +52,9 @@ pub enum TagError {
 ///
 /// # Errors
 /// See [`TagError`].
-pub fn parse_video(body: &Bytes) -> Result<Tag, TagError> {
+pub fn parse_video(body: Bytes) -> Result<Tag, TagError> {
     const SHORT: TagError = TagError::Short("video");
-    let mut rest = body.clone();
+    let mut rest = body;
     if rest.is_empty() {
         return Ok(Tag::Nothing);
     }
@@ -107,9 +107,9 @@ pub fn parse_video(body: &Bytes) -> Result<Tag, TagError> {
 ///
 /// # Errors
 /// See [`TagError`].
-pub fn parse_audio(body: &Bytes) -> Result<Tag, TagError> {
+pub fn parse_audio(body: Bytes) -> Result<Tag, TagError> {
     const SHORT: TagError = TagError::Short("audio");
-    let mut rest = body.clone();
+    let mut rest = body;
     if rest.is_empty() {
         return Ok(Tag::Nothing);
     }
@@ -254,29 +254,29 @@ pub(crate) mod tests {
         for codec in [Codec::H264, Codec::H265, Codec::Av1, Codec::Aac, Codec::Opus] {
             let parse = |head: TagHeader| {
                 let body = Bytes::from([head.as_slice(), b"data"].concat());
-                if codec.kind() == crate::MediaKind::Video { parse_video(&body) } else { parse_audio(&body) }
+                if codec.kind() == crate::MediaKind::Video { parse_video(body) } else { parse_audio(body) }
             };
             assert_eq!(parse(config_header(codec)), Ok(Tag::Config(codec, Bytes::from_static(b"data"))));
             assert_eq!(parse(frame_header(codec, true, 0)), Ok(frame_of(codec, true, 0)));
         }
         for (codec, cts) in [(Codec::H264, -40), (Codec::H265, 80), (Codec::H264, -0x80_0000)] {
             let body = Bytes::from([frame_header(codec, false, cts).as_slice(), b"data"].concat());
-            assert_eq!(parse_video(&body), Ok(frame_of(codec, false, cts)));
+            assert_eq!(parse_video(body), Ok(frame_of(codec, false, cts)));
         }
     }
 
     #[test]
     fn mod_ex_parts_are_stepped_over() {
         let body = Bytes::from([&[0x97, 2, 0, 0, 9, 0x01], &b"av01data"[..]].concat());
-        assert_eq!(parse_video(&body), Ok(frame_of(Codec::Av1, true, 0)));
+        assert_eq!(parse_video(body), Ok(frame_of(Codec::Av1, true, 0)));
         let long = [&[0x97, 255, 1, 0][..], &[0; 257], &[0x03], b"hvc1data"].concat();
-        assert_eq!(parse_video(&long.into()), Ok(frame_of(Codec::H265, true, 0)));
+        assert_eq!(parse_video(long.into()), Ok(frame_of(Codec::H265, true, 0)));
     }
 
     #[test]
     fn what_is_not_carried_is_refused_by_name() {
-        let video = |bytes: &'static [u8]| parse_video(&Bytes::from_static(bytes)).unwrap_err().to_string();
-        let audio = |bytes: &'static [u8]| parse_audio(&Bytes::from_static(bytes)).unwrap_err().to_string();
+        let video = |bytes: &'static [u8]| parse_video(Bytes::from_static(bytes)).unwrap_err().to_string();
+        let audio = |bytes: &'static [u8]| parse_audio(Bytes::from_static(bytes)).unwrap_err().to_string();
         assert_eq!(video(&[0x12, 0]), "Sorenson H.263 video is not supported here");
         assert_eq!(video(b"\x91vp09x"), "vp09 video is not supported here");
         assert_eq!(video(&[0x96, 0x01]), "multitrack video is not supported here: send one track");
@@ -294,14 +294,14 @@ pub(crate) mod tests {
         ];
         for bytes in golden {
             for end in 0..=bytes.len() {
-                let _ = (parse_video(&bytes[..end].to_vec().into()), parse_audio(&bytes[..end].to_vec().into()));
+                let _ = (parse_video(bytes[..end].to_vec().into()), parse_audio(bytes[..end].to_vec().into()));
             }
             for at in 0..bytes.len() {
                 for flip in 1..=255 {
                     let mut flipped = bytes.to_vec();
                     flipped[at] ^= flip;
                     let flipped = Bytes::from(flipped);
-                    let _ = (parse_video(&flipped), parse_audio(&flipped));
+                    let _ = (parse_video(flipped.clone()), parse_audio(flipped));
                 }
             }
         }

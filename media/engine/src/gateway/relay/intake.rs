@@ -133,7 +133,7 @@ impl Intake {
             None => Arc::new(track),
         };
         *slot = Some(Arc::clone(&track));
-        if let Some(producer) = &self.producer {
+        if let Some(producer) = &mut self.producer {
             announce(producer, &track, b_frames);
         }
         self.b_frames = b_frames || (self.b_frames && track.kind() == MediaKind::Audio);
@@ -211,7 +211,7 @@ impl Intake {
     }
 }
 
-fn announce(producer: &Producer, track: &Arc<Track>, b_frames: bool) {
+fn announce(producer: &mut Producer, track: &Arc<Track>, b_frames: bool) {
     if b_frames && track.kind() == MediaKind::Video {
         producer.announce_reordered(track);
     } else {

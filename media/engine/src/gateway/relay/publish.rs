@@ -27,7 +27,7 @@ use super::locate::Locate;
 use super::metrics::Metrics;
 use super::upstreams::Upstreams;
 use crate::hub::{Elsewhere, Fetching, Hub, Stream};
-use crate::lanes::spawn_shared;
+use crate::lanes::Home;
 
 /// How patient an edge is.
 #[derive(Debug, Clone, Copy)]
@@ -151,7 +151,8 @@ impl Inner {
             name: name.clone(),
             state: sender,
         };
-        spawn_shared(pull.run());
+        // Near the viewer who asked for it: what is made of the stream is made there, too.
+        Home::here().spawn(pull.run());
         receiver
     }
 

@@ -8,9 +8,10 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -79,6 +80,8 @@ pub(super) struct Connection {
     link: Arc<Link>,
     peer: SocketAddr,
     opened: Instant,
+    /// When it was woken.
+    now: Instant,
     /// When the last bytes came.
     heard: Instant,
     received_bytes: u64,
@@ -133,6 +136,7 @@ impl Connection {
             link: Link::new(io),
             peer,
             opened: now,
+            now,
             heard: now,
             received_bytes: 0,
             handshake: Some(Box::default()),
@@ -149,30 +153,47 @@ impl Connection {
     /// Serves the peer until one of both has had enough.
     pub(super) async fn run(mut self, drain: CancellationToken) {
         log::debug!(peer:% = self.peer; "rtmp connection opened");
-        let mut timer = std::pin::pin!(tokio::time::sleep_until(self.deadline()));
-        let mut drained = std::pin::pin!(drain.cancelled());
+        let mut timer = pin!(tokio::time::sleep_until(self.deadline()));
+        let mut drained = pin!(drain.cancelled());
         let mut draining = false;
-        let why = loop {
-            tokio::select! {
-                biased;
-                why = std::future::poll_fn(|cx| self.poll(cx)) => break why,
-                () = &mut timer => match self.on_time(Instant::now()) {
-                    Some(why) => break why,
-                    None => timer.as_mut().reset(self.deadline()),
-                },
-                () = &mut drained, if !draining => {
-                    draining = true;
-                    if self.session.ask_to_reconnect(GOING_DOWN) {
-                        self.leave_by = Some(Instant::now() + RECONNECT);
-                    } else {
-                        self.session.close(GOING_DOWN);
-                        self.close(Closed::Drained);
-                    }
-                    timer.as_mut().reset(self.deadline());
+        // True once both know whom to wake. Until it is time there is nothing to hear from them, and much comes in meanwhile.
+        let mut awaited = false;
+        let why = poll_fn(|cx| {
+            loop {
+                self.now = Instant::now();
+                if let Poll::Ready(why) = self.poll(cx) {
+                    return Poll::Ready(why);
                 }
+                if awaited && self.now < timer.deadline() && (draining || !drain.is_cancelled()) {
+                    return Poll::Pending;
+                }
+                awaited = false;
+                if timer.as_mut().poll(cx).is_ready() {
+                    if let Some(why) = self.on_time(self.now) {
+                        return Poll::Ready(why);
+                    }
+                } else if !draining && drained.as_mut().poll(cx).is_ready() {
+                    draining = true;
+                    self.on_drain();
+                } else {
+                    awaited = true;
+                    return Poll::Pending;
+                }
+                timer.as_mut().reset(self.deadline());
             }
-        };
+        })
+        .await;
         self.end(&why);
+    }
+
+    /// The node goes down: a client that understands is asked to come again elsewhere, another is told why it is closed.
+    fn on_drain(&mut self) {
+        if self.session.ask_to_reconnect(GOING_DOWN) {
+            self.leave_by = Some(self.now + RECONNECT);
+        } else {
+            self.session.close(GOING_DOWN);
+            self.close(Closed::Drained);
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
@@ -227,7 +248,7 @@ impl Connection {
                 // Heard no more: only the farewell must still go out.
                 return Poll::Ready(Ok(()));
             }
-            self.heard = Instant::now();
+            self.heard = self.now;
             self.received_bytes += buffer.filled().len() as u64;
             let result = self.on_bytes(buffer.filled());
             Poll::Ready(result.inspect_err(|_| {
@@ -266,7 +287,7 @@ impl Connection {
         match event {
             Event::Media(message) => {
                 if let Role::Publishing(publisher) = &mut self.role {
-                    publisher.on_media(&message);
+                    publisher.on_media(message);
                     if publisher.is_revoked() {
                         self.session.close("This stream is published on another node now.");
                         self.close(Closed::Revoked);
@@ -409,7 +430,7 @@ impl Connection {
 
     fn close(&mut self, why: Closed) {
         self.leave_role();
-        self.closing.get_or_insert((why, Instant::now()));
+        self.closing.get_or_insert((why, self.now));
     }
 
     /// When the connection must be looked at even if nothing happens.
@@ -429,7 +450,7 @@ impl Connection {
             (Role::Publishing(_), None) => self.heard + PUBLISHER_SILENCE,
             (Role::Idle | Role::Asking(_), None) => self.heard + IDLE,
             // A player that blocks from now on is found within twice the time.
-            (Role::Playing(_), None) => Instant::now() + WRITE,
+            (Role::Playing(_), None) => self.now + WRITE,
         }
     }
 

@@ -5,23 +5,28 @@
 //!                               '---> group task --> 64 links
 //! ```
 //!
-//! Lives as long as somebody plays the stream. A frame wakes the packing task and one task per group, not each player.
+//! Lives as long as somebody plays the stream. A frame wakes the packing task and one task per group, not each player. All of
+//! them run on the lane of the publisher while that has room: one thread that writes to all players costs less than several
+//! which wake each other, and a group is small enough to begin elsewhere, or to move, when there are too many.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use super::link::Link;
 use super::ring::{Packer, Packet, Ring};
 use crate::hub::{Consumer, Item, Next, Stream};
-use crate::lanes::spawn_shared;
+use crate::lanes::{Home, spawn_shared};
 
 /// All players of one stream.
 #[derive(Debug)]
 pub(super) struct Fanout {
+    /// Where its tasks run.
+    home: Home,
     ring: Mutex<Ring>,
     groups: Mutex<Vec<Arc<Group>>>,
 }
@@ -47,8 +52,9 @@ impl Fanout {
             packer.push(&item.frame, &mut ring);
         }
         packer.flush(&mut ring);
-        let fanout = Arc::new(Self { ring: Mutex::new(ring), groups: Mutex::default() });
-        spawn_shared(pack(Arc::downgrade(&fanout), consumer, packer));
+        let home = stream.home().clone();
+        let fanout = Arc::new(Self { home, ring: Mutex::new(ring), groups: Mutex::default() });
+        fanout.home.spawn(pack(Arc::downgrade(&fanout), consumer, packer));
         fanout
     }
 
@@ -66,13 +72,28 @@ impl Fanout {
                 let group = Arc::new(Group::default());
                 groups.push(Arc::clone(&group));
                 let from = self.ring().end();
-                spawn_shared(tokio::task::unconstrained(write(Arc::downgrade(self), Arc::clone(&group), from)));
+                self.begin(Writer {
+                    fanout: Arc::downgrade(self),
+                    group: Arc::clone(&group),
+                    players: Vec::new(),
+                    packets: Vec::new(),
+                    next: from,
+                });
                 group
             }
         };
         drop(groups);
         group.players.fetch_add(1, Ordering::Relaxed);
         lock(&group.joining).push(Arc::clone(link));
+    }
+
+    fn begin(&self, mut writer: Writer) {
+        let home = self.home.clone();
+        self.home.spawn_heavy(GROUP_PERCENT, async move {
+            if unconstrained(writer.run(|| home.must_leave())).await == Left::ForAnotherThread {
+                spawn_shared(async move { unconstrained(writer.run(|| false)).await });
+            }
+        });
     }
 
     fn tell_groups(&self) {
@@ -123,41 +144,69 @@ async fn pack(fanout: Weak<Fanout>, mut consumer: Consumer, mut packer: Packer) 
     }
 }
 
-/// Writes new packets to the players of one group until the stream ends or nobody plays it.
-async fn write(fanout: Weak<Fanout>, group: Arc<Group>, from: u64) {
-    let mut players: Vec<Arc<Link>> = Vec::new();
-    let mut packets: Vec<Packet> = Vec::new();
-    let mut next = from;
-    loop {
-        group.news.notified().await;
-        let Some(fanout) = fanout.upgrade() else { return };
+/// Writes new packets to the players of one group.
+#[derive(Debug)]
+struct Writer {
+    fanout: Weak<Fanout>,
+    group: Arc<Group>,
+    players: Vec<Arc<Link>>,
+    /// Those that are being written.
+    packets: Vec<Packet>,
+    /// Number of the packet after them.
+    next: u64,
+}
+
+/// Why a writer stopped.
+#[derive(Debug, PartialEq, Eq)]
+enum Left {
+    /// The stream has ended, or nobody plays it.
+    ForGood,
+    /// Its thread has too much to do.
+    ForAnotherThread,
+}
+
+impl Writer {
+    /// Runs until the stream ends, nobody plays it, or it must go elsewhere.
+    async fn run(&mut self, must_leave: impl Fn() -> bool) -> Left {
+        loop {
+            self.group.news.notified().await;
+            let Some(fanout) = self.fanout.upgrade() else { return Left::ForGood };
+            if self.write(&fanout) {
+                return Left::ForGood;
+            }
+            if must_leave() {
+                return Left::ForAnotherThread;
+            }
+        }
+    }
+
+    /// True if these were the last.
+    fn write(&mut self, fanout: &Arc<Fanout>) -> bool {
         let ended = {
             let ring = fanout.ring();
-            while next < ring.end() {
+            while self.next < ring.end() {
                 // Packets that are gone already are found by each player on its own.
-                if let Ok(Some(packet)) = ring.get(next) {
-                    packets.push(packet.clone());
+                if let Ok(Some(packet)) = ring.get(self.next) {
+                    self.packets.push(packet.clone());
                 }
-                next += 1;
+                self.next += 1;
             }
             ring.is_ended()
         };
-        players.append(&mut lock(&group.joining));
-        let first = next - packets.len() as u64;
-        let before = players.len();
-        players.retain(|link| {
+        self.players.append(&mut lock(&self.group.joining));
+        let first = self.next - self.packets.len() as u64;
+        let before = self.players.len();
+        self.players.retain(|link| {
             let mut link = link.lock();
-            let stays = link.on_packets(&fanout, first, &packets);
+            let stays = link.on_packets(fanout, first, &self.packets);
             if ended && stays {
                 link.wake();
             }
             stays
         });
-        group.players.fetch_sub(before - players.len(), Ordering::Relaxed);
-        packets.clear();
-        if ended {
-            return;
-        }
+        self.group.players.fetch_sub(before - self.players.len(), Ordering::Relaxed);
+        self.packets.clear();
+        ended
     }
 }
 
@@ -167,5 +216,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// At 5 microseconds a write, the last player of a group waits 0.3 ms for the first.
 const GROUP_PLAYERS: usize = 64;
+/// What that makes at 30 pictures a second.
+const GROUP_PERCENT: u32 = 2;
 /// A picture comes every 42 ms or sooner from any camera; sound that waited longer than that goes alone.
 const MAX_SOUND_HOLD: Duration = Duration::from_millis(45);

@@ -42,7 +42,8 @@ impl Publisher {
     }
 
     /// Takes an audio or video message.
-    pub(super) fn on_media(&mut self, message: &Message) {
+    pub(super) fn on_media(&mut self, message: Message) {
+        let kind = message.kind;
         match self.ingest.on_message(message) {
             Ok(None) => {}
             Ok(Some(Media::Track(track))) => {
@@ -62,7 +63,7 @@ impl Publisher {
                 }
                 self.producer.send(frame);
             }
-            Err(e) => self.on_unusable(message.kind, &e),
+            Err(e) => self.on_unusable(kind, &e),
         }
     }
 
