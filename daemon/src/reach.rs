@@ -44,5 +44,5 @@ pub(crate) async fn open(plan: &Plan) -> Result<Store, ReachError> {
     let aws = Aws::in_region(&cluster.region).await;
     let found = shared_registry::find(&aws, cluster).await?;
     let uri = Secret::new(found.uri.expose());
-    Ok(Store::MongoDb(MongoDb::open(&uri, Timing::default()).await?))
+    Ok(Store::from(MongoDb::open(&uri, Timing::default()).await?))
 }

@@ -68,7 +68,7 @@ impl Entry {
         if let Err(e) = join::write_private(self.layout.data_dir(), join::REGISTRY_FILE, uri.expose()) {
             log::warn!(err:% = Chain(&e); "could not write how the registry is reached");
         }
-        let store = Store::MongoDb(MongoDb::open(&Secret::new(uri.expose()), Timing::default()).await?);
+        let store = Store::from(MongoDb::open(&Secret::new(uri.expose()), Timing::default()).await?);
         let before = self.entered.borrow().as_ref().map(|registered| registered.life.epoch);
         let registered = self.enter(&store, before).await?;
         let mut told = registered.node.clone();

@@ -37,10 +37,11 @@ use crate::{Registry, RegistryError, Timing};
 
 pub use mongod::{Mongod, User, UserRights};
 pub use set_config::{Hello, MemberState, MemberStatus, SetConfig};
+pub use source::Source;
 
 /// A registry in MongoDB. Cheap to clone; the last clone dropped closes its connections.
 #[derive(Clone)]
-pub struct MongoDb(Arc<Inner>, Option<Arc<source::Source>>);
+pub struct MongoDb(Arc<Inner>);
 
 struct Inner {
     database: Database,
@@ -71,7 +72,7 @@ impl MongoDb {
 
     async fn open_patient(uri: &Secret, timing: Timing, patience: Duration) -> Result<Self, RegistryError> {
         let (database, servers) = connect::open(uri, patience).await?;
-        Ok(Self(Arc::new(Inner { database, servers, timing, patience, prepared: OnceCell::new() }), None))
+        Ok(Self(Arc::new(Inner { database, servers, timing, patience, prepared: OnceCell::new() })))
     }
 
     /// A collection, once the schema is there.

@@ -13,7 +13,7 @@ use headwater_api::stream::{Claim, StreamOffer, StreamRecord};
 use headwater_api::token::{Grant, TokenDocument};
 use headwater_api::user::UserDocument;
 
-use crate::{Embedded, MongoDb, Registry, RegistryError, Timing};
+use crate::{Embedded, MongoDb, Registry, RegistryError, Source, Timing};
 
 /// A registry of the kind that was configured. Cheap to clone; the last clone dropped closes it.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub enum Store {
     /// A file of this node.
     Embedded(Embedded),
     /// MongoDB, shared by the nodes of a cluster.
-    MongoDb(MongoDb),
+    MongoDb(Source),
 }
 
 impl Store {
@@ -46,9 +46,15 @@ impl Store {
                         .to_owned(),
                     source: None,
                 })?;
-                Ok(Self::MongoDb(MongoDb::open_file(file, timing).await?))
+                Ok(Self::MongoDb(Source::open(file, timing).await?))
             }
         }
+    }
+}
+
+impl From<MongoDb> for Store {
+    fn from(database: MongoDb) -> Self {
+        Self::MongoDb(database.into())
     }
 }
 
@@ -59,12 +65,13 @@ macro_rules! delegate {
             $(async fn $name(&self, $($arg: $type),*) -> Result<$output, RegistryError> {
                 match self {
                     Self::Embedded(registry) => registry.$name($($arg),*).await,
-                    Self::MongoDb(registry) => {
-                        let done = registry.newest().$name($($arg),*).await;
-                        if !registry.heed(&done).await {
-                            return done;
+                    Self::MongoDb(source) => {
+                        let used = source.newest();
+                        let done = used.$name($($arg),*).await;
+                        match source.heed(used, &done).await {
+                            Some(newer) => newer.$name($($arg),*).await,
+                            None => done,
                         }
-                        registry.newest().$name($($arg),*).await
                     }
                 }
             })*

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use headwater_api::secret::Secret;
 use mongodb::bson::{Document, doc};
 use tokio::net::TcpListener;
+use tokio::sync::watch::Sender;
 use tokio::task::JoinSet;
 
 use super::scripted::failure;
@@ -27,7 +28,7 @@ impl Script {
         let (address, asked) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
         let seen = asked.clone();
         let mut server = JoinSet::new();
-        server.spawn(wire::serve(listener, move |command| {
+        server.spawn(wire::serve(listener, Sender::default(), move |command| {
             let name = command.keys().next().unwrap().as_str();
             if matches!(name, "hello" | "isMaster" | "ismaster") {
                 return doc! { "ok": 1, "helloOk": true, "isreplicaset": true, "isWritablePrimary": false, "minWireVersion": 0,

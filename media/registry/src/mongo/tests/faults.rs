@@ -11,6 +11,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::proxy::Proxy;
 use super::scripted::ReplicaSet;
+use super::wire::Connections;
 use super::{MongoDb, scratch, uri};
 use crate::{Registry as _, RegistryError, contract};
 
@@ -242,4 +243,36 @@ async fn a_password_that_changes_in_the_file_is_found_by_who_has_the_database_op
     assert!(store.probe().await.is_ok());
     std::fs::remove_file(&file).unwrap();
     open(right.reveal()).await.0.database.drop().await.unwrap();
+}
+
+/// One client: a connection to watch each of the two members, and one for the calls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_has_moved_is_opened_once_by_all_calls_and_the_old_one_is_left() {
+    const CLIENT: usize = 3;
+    let (mut old, mut new) = (ReplicaSet::start().await, ReplicaSet::start().await);
+    let file = std::env::temp_dir().join(format!("headwater-registry-moved-{}", std::process::id()));
+    let name = |set: &ReplicaSet| std::fs::write(&file, format!("{}&maxPoolSize=1\n", set.uri)).unwrap();
+    name(&old);
+    let config = headwater_api::config::Registry {
+        kind: headwater_api::config::RegistryKind::MongoDb,
+        uri_file: Some(file.clone()),
+    };
+    let store = crate::Store::open(&config, &std::env::temp_dir()).await.unwrap();
+    store.probe().await.unwrap();
+    let settled = |now: &Connections| now.open >= CLIENT;
+    old.connections.wait_for(settled).await.unwrap();
+    name(&new);
+    old.fail_with(13);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let store = store.clone();
+        calls.spawn(async move { store.probe().await });
+    }
+    let failed: Vec<_> = calls.join_all().await.into_iter().filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "{} calls were not repeated: {}", failed.len(), sentence(&failed[0]));
+    let left = tokio::time::timeout(10 * PATIENCE, old.connections.wait_for(|now| now.open == 0)).await.is_ok();
+    assert!(left, "connections to the database that was replaced: {:?}", *old.connections.borrow());
+    new.connections.wait_for(settled).await.unwrap();
+    assert_eq!(*new.connections.borrow(), Connections { ever: CLIENT, open: CLIENT });
+    std::fs::remove_file(&file).unwrap();
 }

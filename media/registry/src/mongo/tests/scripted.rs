@@ -7,13 +7,16 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::wire;
+use super::wire::{self, Connections};
 
 /// Dropping it ends both members.
 pub(super) struct ReplicaSet {
     pub(super) uri: String,
+    /// Of both members.
+    pub(super) connections: watch::Receiver<Connections>,
     state: Arc<State>,
     _members: JoinSet<()>,
 }
@@ -36,12 +39,14 @@ impl ReplicaSet {
         let uri = format!("mongodb://{}/?replicaSet=rs", hosts.join(","));
         let (primary, term, failing) = (AtomicI32::new(0), AtomicI32::new(1), AtomicI32::new(0));
         let state = Arc::new(State { hosts, primary, term, failing });
+        let count = watch::Sender::default();
+        let connections = count.subscribe();
         let mut members = JoinSet::new();
         for (index, listener) in listeners.into_iter().enumerate() {
             let state = state.clone();
-            members.spawn(wire::serve(listener, move |command| answer(command, index as i32, &state)));
+            members.spawn(wire::serve(listener, count.clone(), move |command| answer(command, index as i32, &state)));
         }
-        Self { uri, state, _members: members }
+        Self { uri, connections, state, _members: members }
     }
 
     /// Makes another member the primary, or none.

@@ -6,13 +6,33 @@ use std::io;
 use mongodb::bson::{self, Document};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+/// Connections of clients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Connections {
+    /// At any time.
+    pub(super) ever: usize,
+    /// At the moment.
+    pub(super) open: usize,
+}
+
 /// Answers every command of every client. Never ends; dropped, its connections end too.
-pub(super) async fn serve(listener: TcpListener, answer: impl Fn(&Document) -> Document + Clone + Send + 'static) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    count: watch::Sender<Connections>,
+    answer: impl Fn(&Document) -> Document + Clone + Send + 'static,
+) {
     let mut connections = JoinSet::new();
     while let Ok((socket, _)) = listener.accept().await {
-        connections.spawn(answer_all(socket, answer.clone()));
+        count.send_modify(|now| *now = Connections { ever: now.ever + 1, open: now.open + 1 });
+        let (count, answer) = (count.clone(), answer.clone());
+        connections.spawn(async move {
+            // It ends when the client hangs up, which is no fault.
+            let _ = answer_all(socket, answer).await;
+            count.send_modify(|now| now.open -= 1);
+        });
     }
 }
 
