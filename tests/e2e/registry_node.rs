@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use headwater_tests::autoscaling::{Groups, Instance, Lifecycle};
 use headwater_tests::daemon::Daemon;
@@ -26,6 +27,8 @@ use crate::readiness::wait_wrong;
 /// Another name than that of FerretDB's own user.
 const LOGIN: &str = r#"{"username": "nodes", "password": "hunter2-of-the-registry"}"#;
 const RELAY: &str = "hunter2-of-the-relay";
+/// Between two attempts at Auto Scaling.
+const ATTEMPT: Duration = Duration::from_secs(3);
 const TAGS: [(&str, &str); 2] = [("headwater:role", "registry"), ("headwater:cluster", "demo")];
 
 /// A cluster's AWS, and the program that its registry nodes run.
@@ -246,6 +249,24 @@ fn the_secret_is_right_about_the_password_and_the_data_survive_a_restart() {
 }
 
 #[test]
+fn a_full_disk_at_the_first_boot_is_said_as_such_and_not_taken_for_another_secret() {
+    // A real mongod cannot be told that its disk is full.
+    let Some(database) = Database::start().unwrap() else { return };
+    let Some(cloud) = Cloud::start(program("headwater-mongod-stand-in").unwrap(), Some(database)) else { return };
+    let cloud = cloud.with_secrets();
+    let full = cloud.folder.path().join("users.full");
+    std::fs::write(&full, "").unwrap();
+    let node = cloud.node("127.0.0.2");
+    let line = node.line("no space left on device");
+    assert!(line.contains("could not make the first user"), "{line}");
+    std::fs::remove_file(full).unwrap();
+    node.line("node ready");
+    let lines = node.daemon.process().lines();
+    let blamed = lines.iter().find(|line| line.contains("by another password"));
+    assert_eq!(blamed, None, "the secret is blamed for a full disk");
+}
+
+#[test]
 fn three_nodes_form_one_set_a_lost_one_is_replaced_and_another_takes_over() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
@@ -399,21 +420,25 @@ fn a_registry_node_that_waits_ends_on_sigterm() {
     });
 }
 
+/// A registry node that a group has launched, held by its hook.
+fn in_group(cloud: &Cloud, scaling: &Groups) -> (String, Daemon) {
+    let id = cloud.moto.instance_at(&cloud.subnet, "127.0.0.2", &TAGS).unwrap();
+    let tags: Vec<_> = TAGS.into_iter().chain([("aws:autoscaling:groupName", "registry")]).collect();
+    let metadata = Arc::new(metadata(&id, "127.0.0.2", &tags));
+    let mut options = cloud.options(&metadata);
+    scaling
+        .launch(&id, "registry", move |target| metadata.change(|s| s.target_lifecycle_state = Some(target.to_owned())));
+    let url = scaling.environment().remove(0).1;
+    options.environment.push(("AWS_ENDPOINT_URL_AUTO_SCALING", url));
+    (id, Daemon::start(options).unwrap())
+}
+
 #[test]
 fn the_hooks_of_its_group_are_passed_once_it_serves_and_once_it_has_drained() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
         let scaling = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
-        let id = cloud.moto.instance_at(&cloud.subnet, "127.0.0.2", &TAGS).unwrap();
-        let tags: Vec<_> = TAGS.into_iter().chain([("aws:autoscaling:groupName", "registry")]).collect();
-        let metadata = Arc::new(metadata(&id, "127.0.0.2", &tags));
-        let told = Arc::clone(&metadata);
-        scaling
-            .launch(&id, "registry", move |target| told.change(|s| s.target_lifecycle_state = Some(target.to_owned())));
-        let mut options = cloud.options(&metadata);
-        let url = scaling.environment().remove(0).1;
-        options.environment.push(("AWS_ENDPOINT_URL_AUTO_SCALING", url));
-        let node = Daemon::start(options).unwrap();
+        let (id, node) = in_group(&cloud, &scaling);
         let in_service = |i: &Instance| (i.lifecycle == Lifecycle::InService).then_some(());
         scaling.wait(&id, PATIENCE, "the launching hook to be passed", in_service).unwrap();
         // Both are in the log, or will be in a moment: what counts is which of them was first.
@@ -433,6 +458,40 @@ fn the_hooks_of_its_group_are_passed_once_it_serves_and_once_it_has_drained() {
         scaling.wait(&id, PATIENCE, "the terminating hook to be passed", passed).unwrap();
         assert!(node.process().line("mongod has ended").unwrap().contains("exit status: 0"));
         assert_eq!(node.process().exit(PATIENCE).unwrap().code(), Some(0));
+    });
+}
+
+#[test]
+fn the_launching_hook_is_not_asked_for_while_a_node_that_was_ready_is_not() {
+    with_each_mongod(|cloud| {
+        let mut cloud = cloud.with_secrets();
+        let link = cloud.folder.path().join("mongod");
+        let program = std::mem::replace(&mut cloud.mongod, link.clone());
+        std::os::unix::fs::symlink(&program, &link).unwrap();
+        let scaling = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        // Auto Scaling is away when the node becomes ready.
+        scaling.refuse(u32::MAX);
+        let (id, node) = in_group(&cloud, &scaling);
+        scaling.extend(&id, 4 * PATIENCE).unwrap();
+        node.process().line("node ready").unwrap();
+        node.process().line("Auto Scaling refused, trying again").unwrap();
+        // Its database has ended and cannot be started again: it is ready no more.
+        std::fs::remove_file(&link).unwrap();
+        kill(mongod(&node), Signal::SIGKILL).unwrap();
+        node.process().line("the registry does not take this node's entry").unwrap();
+        let mut asked = (scaling.actions().len(), Instant::now());
+        wait::until("Auto Scaling to be left alone", || {
+            let now = scaling.actions().len();
+            if now != asked.0 {
+                asked = (now, Instant::now());
+            }
+            (asked.1.elapsed() > 2 * ATTEMPT).then_some(())
+        })
+        .unwrap();
+        scaling.refuse(0);
+        std::os::unix::fs::symlink(&program, &link).unwrap();
+        let in_service = |i: &Instance| (i.lifecycle == Lifecycle::InService).then_some(());
+        scaling.wait(&id, PATIENCE, "the launching hook to be passed", in_service).unwrap();
     });
 }
 

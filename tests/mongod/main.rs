@@ -4,7 +4,7 @@
 //! What it does itself: hello, the replica-set commands, who may do what, and enough of an election that one of several of these
 //! is the primary. Logging in and documents are FerretDB's (at `STAND_IN_DATABASE`), the same for all members: so nothing is
 //! replicated, and nothing is proved about MongoDB's own elections, initial sync or rights. `STAND_IN_USERS` is a file in
-//! which all members keep who has which roles.
+//! which all members keep who has which roles; while there is one beside it that ends in `.full`, no user can be written.
 
 mod conf;
 mod connection;

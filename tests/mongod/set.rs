@@ -9,6 +9,8 @@ use std::time::Duration;
 use mongodb::Database;
 use mongodb::bson::{self, Bson, Document, doc};
 
+use headwater_tests::replica_set::OUT_OF_DISK_SPACE;
+
 use crate::conf::Conf;
 use crate::connection::ask;
 
@@ -155,6 +157,9 @@ impl Set {
         if !self.is_primary() {
             return failure(10_107, "not primary");
         }
+        if self.is_full() {
+            return failure(OUT_OF_DISK_SPACE, "no space left on device");
+        }
         let Ok(user) = command.get_str(name).map(str::to_owned) else { return failure(2, "no user") };
         let mut users = self.known_users();
         match (name, users.contains_key(&user)) {
@@ -178,6 +183,11 @@ impl Set {
             Ok(Ok(())) => doc! { "ok": 1 },
             _ => failure(1, "could not write the users"),
         }
+    }
+
+    /// As a test has it, which makes a file for it.
+    fn is_full(&self) -> bool {
+        self.users.with_extension("full").exists()
     }
 
     pub(crate) fn has_role(&self, user: &str, role: &str) -> bool {

@@ -127,6 +127,15 @@ impl Groups {
         self.shared.news.notify_all();
     }
 
+    /// The hook that holds an instance does so for longer, as one with a longer time-out would.
+    ///
+    /// # Errors
+    /// If there is no such instance.
+    pub fn extend(&self, id: &str, by: Duration) -> anyhow::Result<()> {
+        self.shared.lock().instances.get_mut(id).with_context(|| format!("no instance {id}"))?.hook_ends += by;
+        Ok(())
+    }
+
     /// `TerminateInstanceInAutoScalingGroup`: protection does not keep from it.
     ///
     /// # Errors
