@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use headwater_api::error::{Chain, exit};
+use headwater_api::error::exit;
 use headwater_api::standing::Standing;
 use headwater_registry::RegistryError;
 use tokio::sync::watch;
@@ -88,6 +88,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
         return Box::pin(life).await;
     }
     let mut config = plan.engine.clone();
+    let (writing, writes) = watch::channel(false);
     let entering = async {
         let mut said = String::new();
         loop {
@@ -95,7 +96,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
                 join::until_joined(cluster, &mut config, &manager).await;
             }
             let node = register::document(&plan, &config, facts.instance.as_ref());
-            match register::enter(node, &config, &manager).await {
+            match register::enter(node, &config, &manager, &writing).await {
                 // A password or a certificate that came from AWS can be put right there: ask for it anew.
                 Err(e @ RegistryError::Refused { .. }) if plan.cluster.is_some() => {
                     join::wait_refused(&e, &manager, &mut said).await;
@@ -105,13 +106,20 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
             }
         }
     };
+    // Boxed, for one of the two branches takes it.
+    let mut entering = Box::pin(entering);
     let registered = tokio::select! {
-        registered = entering => registered?,
+        registered = &mut entering => registered?,
         _ = signals.next() => {
+            tokio::select! {
+                () = register::give_up(entering, writes, &plan.engine) => {}
+                () = signals.next_kill() => {}
+            }
             log::info!("headwaterd ended before it was registered");
             return Ok(());
         }
     };
+    drop(entering);
     administrator::at_first_boot(&config).await?;
     config.node.boot_epoch = Some(registered.life.epoch.0);
     let engine = Engine::prepare(program.unwrap_or_else(engine::default_program), &config)?;
@@ -181,13 +189,9 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
         tokio::select! {
             _ = &mut superseded, if !replaced => {}
             _ = writes.wait_for(|writing| !writing) => {}
-            () = tokio::time::sleep(heartbeat::FAREWELL) => {}
+            () = tokio::time::sleep(register::FAREWELL) => {}
         }
-        match tokio::time::timeout(heartbeat::FAREWELL, register::leave(&registered, &config)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => log::warn!(err:% = Chain(&e); "could not leave the registry"),
-            Err(_) => log::warn!("the registry did not hear that this node leaves; its lease will end"),
-        }
+        register::take_leave(&registered, &config, register::FAREWELL).await;
         if *phase.borrow() == State::Draining {
             group.leave().await;
         }

@@ -157,5 +157,3 @@ fn beat_of(status: Option<EngineStatus>, draining: bool) -> Heartbeat {
 const MAX_REASONS: usize = 4;
 /// For one renewal. With the interval this makes eight seconds from a registry that falls silent to `/readyz`.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Leaving must not wait longer for a registry that is away.
-pub(crate) const FAREWELL: Duration = Duration::from_secs(3);

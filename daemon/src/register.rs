@@ -4,6 +4,7 @@
 //! daemon opens it for a moment before the first start and after the last end. A shared registry stays open, and
 //! `heartbeat.rs` renews the entry.
 
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +14,7 @@ use headwater_api::endpoints::Endpoints;
 use headwater_api::error::Chain;
 use headwater_api::node::{Life, NodeDocument};
 use headwater_registry::{Registry as _, RegistryError, Store};
+use tokio::sync::watch;
 
 use crate::facts::Instance;
 use crate::lifecycle::ServiceManager;
@@ -73,17 +75,22 @@ fn relay(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
     if port == 0 { Vec::new() } else { addresses.iter().rev().map(|ip| SocketAddr::new(*ip, port)).collect() }
 }
 
-/// Enters the node, in place of an earlier life of it. A shared registry that is away is waited for, out of service.
+/// Enters the node, in place of an earlier life of it. A shared registry that is away is waited for, out of service. `writing` is
+/// true while the entry may be made at any moment.
 pub(crate) async fn enter(
     node: NodeDocument,
     config: &Config,
     manager: &ServiceManager,
+    writing: &watch::Sender<bool>,
 ) -> Result<Registered, RegistryError> {
     let embedded = config.registry.kind == RegistryKind::Embedded;
     let store = open(config).await?;
     let mut said = String::new();
     loop {
-        match store.register(&node, None).await {
+        writing.send_replace(true);
+        let entered = store.register(&node, None).await;
+        writing.send_replace(false);
+        match entered {
             Ok(life) => return Ok(Registered { node, life, shared: (!embedded).then_some(store) }),
             Err(e) if !embedded && e.is_retryable() => {
                 let why = Chain(&e).to_string();
@@ -99,8 +106,36 @@ pub(crate) async fn enter(
     }
 }
 
+/// Gives up entering the node. What is on its way to the registry would arrive after the end of this process, and stay until the
+/// lease ends: it is waited for, and taken back.
+pub(crate) async fn give_up(
+    entering: impl Future<Output = Result<Registered, RegistryError>>,
+    mut writes: watch::Receiver<bool>,
+    config: &Config,
+) {
+    let arriving = async {
+        tokio::select! {
+            biased;
+            entered = entering => entered.ok(),
+            _ = writes.wait_for(|writing| !writing) => None,
+        }
+    };
+    if let Ok(Some(registered)) = tokio::time::timeout(FAREWELL, arriving).await {
+        take_leave(&registered, config, FAREWELL).await;
+    }
+}
+
+/// [`leave`], as far as it can be done within `patience`.
+pub(crate) async fn take_leave(registered: &Registered, config: &Config, patience: Duration) {
+    match tokio::time::timeout(patience, leave(registered, config)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => log::warn!(err:% = Chain(&e); "could not leave the registry"),
+        Err(_) => log::warn!("the registry did not hear that this node leaves; its lease will end"),
+    }
+}
+
 /// Removes the node. That it was not there, or that a later life of it is, is fine.
-pub(crate) async fn leave(registered: &Registered, config: &Config) -> Result<(), RegistryError> {
+async fn leave(registered: &Registered, config: &Config) -> Result<(), RegistryError> {
     let store = match &registered.shared {
         Some(store) => store.clone(),
         None => open(config).await?,
@@ -121,6 +156,8 @@ pub(crate) async fn open(config: &Config) -> Result<Store, RegistryError> {
     }
 }
 
+/// Leaving must not wait longer for a registry that is away.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(3);
 /// A killed engine lets go of its files within milliseconds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
@@ -141,7 +178,8 @@ mod tests {
     }
 
     async fn entered(plan: &Plan) -> Result<Registered, RegistryError> {
-        enter(document(plan, &plan.engine, None), &plan.engine, &ServiceManager::find()).await
+        enter(document(plan, &plan.engine, None), &plan.engine, &ServiceManager::find(), &watch::Sender::default())
+            .await
     }
 
     async fn ids(plan: &Plan) -> Vec<String> {

@@ -181,11 +181,8 @@ async fn follow_login(cluster: &Cluster, logins: watch::Sender<Login>) {
 async fn farewell(layout: &Layout, keys: &Keys, entered: &watch::Receiver<Option<Registered>>, config: &Config) {
     step_aside(layout, keys).await;
     let registered = entered.borrow().clone();
-    let Some(registered) = registered else { return };
-    match tokio::time::timeout(FAREWELL, register::leave(&registered, config)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(e)) => log::warn!(err:% = Chain(&e); "could not leave the registry"),
-        Err(_) => log::warn!("the registry did not hear that this node leaves; its lease will end"),
+    if let Some(registered) = registered {
+        register::take_leave(&registered, config, FAREWELL).await;
     }
 }
 

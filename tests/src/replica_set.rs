@@ -4,7 +4,8 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use mongodb::bson::{Document, doc};
@@ -35,6 +36,8 @@ struct State {
     refusal: AtomicI32,
     /// Done, by member.
     writes: [AtomicUsize; MEMBERS],
+    /// The answer to a write comes so many milliseconds later than it is done.
+    late_ms: AtomicU64,
 }
 
 impl ReplicaSet {
@@ -55,6 +58,7 @@ impl ReplicaSet {
             primary: AtomicUsize::new(0),
             refusal: AtomicI32::new(0),
             writes: Default::default(),
+            late_ms: AtomicU64::new(0),
         });
         let _entered = runtime.enter();
         let mut members = JoinSet::new();
@@ -78,6 +82,11 @@ impl ReplicaSet {
     /// The primary answers writes with this code from now on, or does them again.
     pub fn refuse_writes(&self, code: Option<i32>) {
         self.state.refusal.store(code.unwrap_or_default(), Ordering::SeqCst);
+    }
+
+    /// From now on answers to writes are so late.
+    pub fn delay_writes(&self, by: Duration) {
+        self.state.late_ms.store(by.as_millis().try_into().unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     /// Writes that this member has passed on.
@@ -127,6 +136,7 @@ async fn answer(mut client: TcpStream, member: usize, state: &State) -> io::Resu
         }
         if WRITES.contains(&name.as_str()) {
             state.writes[member].fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(state.late_ms.load(Ordering::SeqCst))).await;
         }
         answer.write(&mut client).await?;
     }
