@@ -10,6 +10,7 @@ use headwater_tests::daemon::Daemon;
 use headwater_tests::engine::{Engine, Options, wait_status};
 use headwater_tests::http;
 use headwater_tests::publish::{Source, ffmpeg};
+use headwater_tests::rtmp::Peer;
 use headwater_tests::temp::Folder;
 use headwater_tests::wait;
 use nix::sys::signal::Signal;
@@ -17,6 +18,9 @@ use serde::Deserialize;
 
 /// How long a fault may go unnoticed, and its end too.
 const SOON: Duration = Duration::from_secs(10);
+
+/// Body of an audio message: AAC-LC, 44.1 kHz, mono, as its AudioSpecificConfig.
+const AAC_HEADER: [u8; 4] = [0xaf, 0, 0x12, 0x08];
 
 #[derive(Debug, Deserialize)]
 struct Readiness {
@@ -101,11 +105,77 @@ fn a_node_that_cannot_play_what_is_published_to_it_is_not_ready_and_says_so() {
     .unwrap();
 }
 
+/// The app of the proof, which nobody can know who does not read what the engine says for its makers alone.
+fn app_of_the_proof(engine: &Engine) -> String {
+    let line = engine.process().line("stream=loopback-").unwrap();
+    let (_, name) = line.split_once("stream=").unwrap();
+    name.split('/').next().unwrap().to_owned()
+}
+
+fn made_talkative(options: Options) -> Options {
+    Options { log: "debug", ..options }
+}
+
+/// Every surface that tells of streams says that there is none, and gives none of that app.
+fn seen_by_nobody(engine: &Engine, app: &str, id: &str) {
+    let text = |at: SocketAddr, path: &str| http::get(at, path).unwrap().text();
+    for path in ["/rest/v2/streams", "/rest/v2/cluster/streams/0/50", "/live/rest/v2/broadcasts/list/0/50"] {
+        assert_eq!(text(engine.http(), path), "[]", "{path}");
+    }
+    let status: EngineStatus = serde_json::from_str(&text(engine.health(), "/status")).unwrap();
+    assert_eq!((status.load.streams, status.load.viewers, status.watched.len()), (0, 0, 0));
+    for (at, path) in [(engine.health(), "/metrics"), (engine.health(), "/status"), (engine.http(), "/")] {
+        assert!(!text(at, path).contains(app), "{path} names the app of the proof");
+    }
+    for path in [
+        format!("/rest/v2/streams/{app}/{id}"),
+        format!("/{app}/rest/v2/broadcasts/{id}"),
+        format!("/{app}/rest/v2/broadcasts/list/0/50"),
+        format!("/{app}/streams/{id}.m3u8"),
+        format!("/{app}/streams/{id}/playlist.m3u8"),
+    ] {
+        assert_eq!(http::get(engine.http(), &path).unwrap().status, 404, "{path}");
+    }
+    let offer = [("content-type", "application/sdp")];
+    let answer = http::request(engine.http(), "POST", &format!("/{app}/whep/{id}"), &offer, b"v=0\r\n").unwrap();
+    assert_eq!(answer.status, 404, "{}", answer.text());
+}
+
 #[test]
-fn the_proof_of_readiness_is_seen_by_nobody() {
+fn while_the_proof_of_readiness_goes_on_its_stream_is_seen_by_nobody() {
+    // The only place is taken by the publisher of the proof or by this test: the proof does not come about, and its app stays.
+    let engine =
+        Engine::start(made_talkative(Options::with(|c| c.rtmp.max_connections = 1.try_into().unwrap()))).unwrap();
+    let app = app_of_the_proof(&engine);
+    let mut publisher = wait::until("the place", || Peer::publisher_in(engine.rtmp(), &app, "proof").ok()).unwrap();
+    // No other has the place now: what is announced from here on is this one's.
+    let start = engine.process().line_count();
+    publisher.send_audio(0, bytes::Bytes::from_static(&AAC_HEADER)).unwrap();
+    engine.process().nth_line(start, "track announced").unwrap();
+    seen_by_nobody(&engine, &app, "proof");
+    assert!(readiness(engine.health()).unwrap().checks["loopback"].contains("has not worked yet: "));
+}
+
+#[test]
+fn the_proof_of_readiness_once_given_leaves_nothing_that_can_be_seen_played_or_published_to() {
+    let engine = Engine::start(made_talkative(Options::default())).unwrap();
+    wait_wrong(engine.health(), None, "");
+    let app = app_of_the_proof(&engine);
+    for id in ["proof", "another"] {
+        seen_by_nobody(&engine, &app, id);
+        let refused = |peer: anyhow::Result<Peer>| {
+            let why = format!("{:#}", peer.unwrap_err());
+            assert!(why.contains("There is no app of this name"), "{why}");
+        };
+        refused(Peer::player_in(engine.rtmp(), &app, id));
+        refused(Peer::publisher_in(engine.rtmp(), &app, id));
+    }
+}
+
+#[test]
+fn the_proof_of_readiness_is_not_news_for_the_log() {
     let engine = Engine::start(Options::default()).unwrap();
     wait_wrong(engine.health(), None, "");
-    assert_eq!(http::get(engine.http(), "/rest/v2/streams").unwrap().text(), "[]");
     assert!(!engine.process().lines().iter().any(|l| l.contains("publish accepted") || l.contains("play accepted")));
 }
 

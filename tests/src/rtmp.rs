@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
@@ -39,7 +40,15 @@ impl Peer {
     /// # Errors
     /// If it refuses or does not answer.
     pub fn publisher(server: SocketAddr, id: &str) -> anyhow::Result<Self> {
-        let mut peer = Self::connected(TcpStream::connect_timeout(&server, PATIENCE)?)?;
+        Self::publisher_in(server, APP, id)
+    }
+
+    /// Connects and publishes `app/id`; returns once the server has said yes.
+    ///
+    /// # Errors
+    /// If it refuses or does not answer.
+    pub fn publisher_in(server: SocketAddr, app: &str, id: &str) -> anyhow::Result<Self> {
+        let mut peer = Self::connected(TcpStream::connect_timeout(&server, PATIENCE)?, app)?;
         let request = peer.session.request_publishing(id.to_owned(), PublishRequestType::Live)?;
         peer.take(vec![request])?;
         peer.wait(|e| *e == ClientSessionEvent::PublishRequestAccepted).context("publish")?;
@@ -51,7 +60,15 @@ impl Peer {
     /// # Errors
     /// If it refuses or does not answer.
     pub fn player(server: SocketAddr, id: &str) -> anyhow::Result<Self> {
-        Self::play(TcpStream::connect_timeout(&server, PATIENCE)?, id)
+        Self::player_in(server, APP, id)
+    }
+
+    /// Connects and plays `app/id`; returns once the server has said yes.
+    ///
+    /// # Errors
+    /// If it refuses or does not answer.
+    pub fn player_in(server: SocketAddr, app: &str, id: &str) -> anyhow::Result<Self> {
+        Self::play(TcpStream::connect_timeout(&server, PATIENCE)?, app, id)
     }
 
     /// Like [`Peer::player`], with a receive buffer of the smallest size the kernel gives: who does not read is felt soon.
@@ -62,18 +79,18 @@ impl Peer {
         let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
         socket.set_recv_buffer_size(4 << 10)?;
         socket.connect_timeout(&server.into(), PATIENCE)?;
-        Self::play(socket.into(), id)
+        Self::play(socket.into(), APP, id)
     }
 
-    fn play(socket: TcpStream, id: &str) -> anyhow::Result<Self> {
-        let mut peer = Self::connected(socket)?;
+    fn play(socket: TcpStream, app: &str, id: &str) -> anyhow::Result<Self> {
+        let mut peer = Self::connected(socket, app)?;
         let request = peer.session.request_playback(id.to_owned())?;
         peer.take(vec![request])?;
         peer.wait(|e| *e == ClientSessionEvent::PlaybackRequestAccepted).context("play")?;
         Ok(peer)
     }
 
-    fn connected(mut socket: TcpStream) -> anyhow::Result<Self> {
+    fn connected(mut socket: TcpStream, app: &str) -> anyhow::Result<Self> {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
@@ -88,7 +105,7 @@ impl Peer {
         let (session, first) = ClientSession::new(ClientSessionConfig::new())?;
         let mut peer = Self { socket, session, events: VecDeque::new() };
         peer.take(first)?;
-        let request = peer.session.request_connection("live".to_owned())?;
+        let request = peer.session.request_connection(app.to_owned())?;
         peer.take(vec![request])?;
         peer.wait(|e| *e == ClientSessionEvent::ConnectionRequestAccepted).context("connect")?;
         Ok(peer)
@@ -117,7 +134,7 @@ impl Peer {
     /// # Errors
     /// If none comes in time, or the server hangs up.
     pub fn video(&mut self) -> anyhow::Result<Media> {
-        match self.wait(|e| matches!(e, ClientSessionEvent::VideoDataReceived { .. }))? {
+        match self.wait(|e| matches!(e, ClientSessionEvent::VideoDataReceived { .. })).context("pictures")? {
             ClientSessionEvent::VideoDataReceived { timestamp, data } => Ok((timestamp.value, data)),
             other => bail!("waited for pictures and got {other:?}"),
         }
@@ -128,7 +145,7 @@ impl Peer {
     /// # Errors
     /// If none comes in time, or the server hangs up.
     pub fn audio(&mut self) -> anyhow::Result<Media> {
-        match self.wait(|e| matches!(e, ClientSessionEvent::AudioDataReceived { .. }))? {
+        match self.wait(|e| matches!(e, ClientSessionEvent::AudioDataReceived { .. })).context("sound")? {
             ClientSessionEvent::AudioDataReceived { timestamp, data } => Ok((timestamp.value, data)),
             other => bail!("waited for sound and got {other:?}"),
         }
@@ -140,7 +157,9 @@ impl Peer {
     /// If it does not within [`PATIENCE`].
     pub fn hung_up(mut self) -> anyhow::Result<()> {
         let mut buffer = vec![0; 64 << 10];
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            ensure!(Instant::now() < deadline, "the server still speaks after {PATIENCE:?}");
             match self.socket.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
@@ -152,6 +171,7 @@ impl Peer {
 
     fn wait(&mut self, wanted: impl Fn(&ClientSessionEvent) -> bool) -> anyhow::Result<ClientSessionEvent> {
         let mut buffer = vec![0; 64 << 10];
+        let deadline = Instant::now() + PATIENCE;
         loop {
             while let Some(event) = self.events.pop_front() {
                 match &event {
@@ -163,6 +183,8 @@ impl Peer {
                     _ => {}
                 }
             }
+            // Other messages than the one that is waited for may come for ever.
+            ensure!(Instant::now() < deadline, "not within {PATIENCE:?}, though the server speaks");
             let read = self.socket.read(&mut buffer)?;
             ensure!(read > 0, "the server hung up");
             let results = self.session.handle_input(&buffer[..read])?;
@@ -182,5 +204,7 @@ impl Peer {
     }
 }
 
+/// Where nothing else is said.
+const APP: &str = "live";
 /// Codes of `onStatus` that `rml_rtmp` does not know and that refuse nothing.
 const NEWS: [&str; 2] = ["NetStream.Play.Reset", "NetStream.Data.Start"];
