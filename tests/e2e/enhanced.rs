@@ -7,6 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use headwater_tests::decode;
 use headwater_tests::engine::{Engine, Options};
@@ -22,6 +23,7 @@ use crate::probe;
 const PICTURES: &str = "-f lavfi -i testsrc2=size=320x180:rate=25:duration=2 -pix_fmt yuv420p";
 const TONE: &str = "-f lavfi -i sine=frequency=440:sample_rate=48000:duration=2";
 const LENGTH_MS: u32 = 2_000;
+const MD5_DIGITS: usize = 32;
 
 const H265: &str =
     "-c:v libx265 -preset ultrafast -x265-params log-level=none:bframes=0:keyint=25:min-keyint=25:scenecut=0";
@@ -97,14 +99,21 @@ fn record(options: &str, four_cc: &str, sound: bool) -> Option<Recording> {
     Some(Recording { headers, messages, pictures: decode::pictures(&file).unwrap(), sounds })
 }
 
-/// What ffmpeg makes of `input`, an MD5 a frame. Any complaint of it fails.
+/// What ffmpeg makes of `input`, an MD5 a frame. Any complaint of it fails, and so does an input that goes on without such frames.
 fn framemd5(input: &str, options: &[&str]) -> Vec<String> {
     let mut command = ffmpeg_command().unwrap();
-    let output = command.args(["-i", input]).args(options).args(["-f", "framemd5", "-"]).output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
-    let hashes = text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.rsplit(',').next());
-    hashes.map(|hash| hash.trim().to_owned()).collect()
+    let ffmpeg = Process::start(command.args(["-i", input]).args(options).args(["-f", "framemd5", "-"])).unwrap();
+    let exit = ffmpeg.exit(2 * PATIENCE);
+    let exit = exit.with_context(|| format!("{input} does not hold what {options:?} asks for")).unwrap();
+    let lines = ffmpeg.lines();
+    let hash = |line: &String| {
+        // Stream, two times, length and size stand before it; what is beside the data may follow.
+        let fields: Vec<&str> = line.split(',').map(str::trim).collect();
+        let is_row = fields.len() > 5 && fields[..5].iter().all(|field| field.parse::<i64>().is_ok());
+        (is_row && fields[5].len() == MD5_DIGITS).then(|| fields[5].to_owned())
+    };
+    let hashes: Option<Vec<String>> = lines.iter().filter(|line| !line.starts_with('#')).map(hash).collect();
+    hashes.filter(|_| exit.success()).unwrap_or_else(|| panic!("{input}: {exit}: {lines:#?}"))
 }
 
 /// Content of the first box of this type.
