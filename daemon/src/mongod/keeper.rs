@@ -93,6 +93,17 @@ enum KeeperError {
     Stranger(#[source] RegistryError),
 }
 
+impl KeeperError {
+    /// Why a database that does not let the keeper in does not take it as its first user either. Only what nobody but a person can change
+    /// means that it has users already: a full disk or a lost majority pass.
+    fn of_first_user(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Refused { retryable: false, .. } => Self::Stranger(error),
+            error => Self::Registry(error),
+        }
+    }
+}
+
 impl Keeper {
     /// Of the database that `layout` sets up. Asks nobody yet.
     pub(crate) async fn new(
@@ -290,10 +301,7 @@ impl Keeper {
         }
         let local = self.layout.local();
         if !Mongod::lets_in(local, &self.user).await? {
-            match self.local.create_first_user(&self.user, UserRights::Keep).await {
-                Err(e @ RegistryError::Refused { retryable: false, .. }) => return Err(KeeperError::Stranger(e)),
-                made => made?,
-            }
+            self.local.create_first_user(&self.user, UserRights::Keep).await.map_err(KeeperError::of_first_user)?;
             log::info!(user = KEEPER; "user that keeps the replica set made");
         }
         let user = User { name: login.username.clone(), password: Secret::new(login.password().expose()) };
@@ -358,3 +366,22 @@ const SOON: Duration = Duration::from_millis(500);
 /// Between two questions to EC2: while all is well, and while something is to be done.
 const LIST: Duration = PAUSE;
 const LIST_SOON: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_not_taken_for_another_secret() {
+        let check = |retryable: bool, says_secret: bool| {
+            let (attempted, servers) = ("make user headwater-keeper".to_owned(), "127.0.0.1:27017".to_owned());
+            let source = "Error code 14031 (OutOfDiskSpace)".into();
+            let refused = RegistryError::Refused { attempted, servers, retryable, source };
+            let said = Chain(&KeeperError::of_first_user(refused)).to_string();
+            assert_eq!(said.contains("begun with another secret"), says_secret, "{said}");
+            assert!(said.contains("OutOfDiskSpace"), "{said}");
+        };
+        check(true, false);
+        check(false, true);
+    }
+}
