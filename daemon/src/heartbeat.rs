@@ -10,7 +10,7 @@ use headwater_api::error::Chain;
 use headwater_api::node::{Heartbeat, NodeDocument};
 use headwater_api::standing::Standing;
 use headwater_api::status::EngineStatus;
-use headwater_registry::{Registry as _, RegistryError, Store, Timing};
+use headwater_registry::{Pace, Registry as _, RegistryError, Store, Timing};
 use tokio::sync::watch;
 
 use crate::engine::{self, Order};
@@ -43,6 +43,7 @@ pub(crate) async fn until_superseded(registered: &Registered, mut ears: Ears) ->
     let mut reasons: Vec<String> = Vec::new();
     let mut node = registered.node.clone();
     let mut said = node.clone();
+    let mut pace = Pace::new(&Timing::default());
     loop {
         let draining = *ears.orders.borrow() != Order::Serve;
         let engine = ears.engines.borrow_and_update().clone();
@@ -62,6 +63,7 @@ pub(crate) async fn until_superseded(registered: &Registered, mut ears: Ears) ->
             Ok(Err(e)) => Some(Chain(&e).to_string()),
             Err(_) => Some(format!("the registry does not answer within {} s", PATIENCE.as_secs())),
         };
+        let answered = trouble.is_none();
         match trouble {
             None => {
                 outlook.on_renewed();
@@ -89,9 +91,10 @@ pub(crate) async fn until_superseded(registered: &Registered, mut ears: Ears) ->
         }
         outlook.on_capacity(*ears.capacity_bps.borrow());
         ears.standing.send_replace(outlook.standing());
+        let pause = pace.after(answered, rand::random_range(0.0..1.0));
         // A new engine, or an order to end, is told at once.
         tokio::select! {
-            () = tokio::time::sleep(Timing::default().heartbeat) => {}
+            () = tokio::time::sleep(pause) => {}
             Ok(()) = ears.engines.changed() => {}
             Ok(()) = ears.orders.changed() => {}
         }
@@ -155,5 +158,5 @@ fn beat_of(status: Option<EngineStatus>, draining: bool) -> Heartbeat {
 
 /// Told of one outage at most.
 const MAX_REASONS: usize = 4;
-/// For one renewal. With the interval this makes eight seconds from a registry that falls silent to `/readyz`.
+/// For one renewal. With the longest pause this makes nine seconds from a registry that falls silent to `/readyz`.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -4,8 +4,7 @@
 use std::io;
 
 use mongodb::bson::{self, Document};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// One message, whole.
 #[derive(Debug)]
@@ -16,7 +15,7 @@ impl Message {
     ///
     /// # Errors
     /// If the connection ends, or what comes is none.
-    pub async fn read(from: &mut TcpStream) -> io::Result<Self> {
+    pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
         let mut bytes = vec![0; 16];
         from.read_exact(&mut bytes).await?;
         let length = number(&bytes, 0) as usize;
@@ -32,7 +31,7 @@ impl Message {
     ///
     /// # Errors
     /// If the connection has ended.
-    pub async fn write(&self, to: &mut TcpStream) -> io::Result<()> {
+    pub async fn write(&self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
         to.write_all(&self.0).await
     }
 

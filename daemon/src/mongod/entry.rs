@@ -7,7 +7,7 @@ use headwater_api::error::Chain;
 use headwater_api::node::{BootEpoch, Heartbeat, Load, NodeDocument};
 use headwater_api::secret::Secret;
 use headwater_program::processors::Processors;
-use headwater_registry::{MongoDb, Registry as _, RegistryError, Store, Timing};
+use headwater_registry::{MongoDb, Pace, Registry as _, RegistryError, Store, Timing, spread};
 use tokio::sync::watch;
 
 use super::conf::Layout;
@@ -52,7 +52,7 @@ impl Entry {
                 log::warn!(err = why.as_str(); "the registry does not take this node's entry");
                 said = why;
             }
-            tokio::time::sleep(Timing::default().heartbeat).await;
+            tokio::time::sleep(spread(Timing::default().heartbeat, rand::random_range(0.0..1.0))).await;
         }
     }
 
@@ -73,6 +73,7 @@ impl Entry {
         let registered = self.enter(&store, before).await?;
         let mut told = registered.node.clone();
         let mut processors = Processors::default();
+        let mut pace = Pace::new(&Timing::default());
         loop {
             let ready = self.known.borrow_and_update().is_member();
             let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
@@ -84,7 +85,7 @@ impl Entry {
             }
             self.ready.send_replace(ready);
             tokio::select! {
-                () = tokio::time::sleep(Timing::default().heartbeat) => {}
+                () = tokio::time::sleep(pace.after(true, rand::random_range(0.0..1.0))) => {}
                 Ok(()) = self.known.changed() => {}
                 // What is connected stays so: prove the new password with a new connection.
                 Ok(()) = self.logins.changed() => return Ok(()),

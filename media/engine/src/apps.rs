@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use headwater_api::app::DEFAULT_APPS;
 use headwater_api::error::Chain;
-use headwater_registry::{Registry as _, RegistryError, Store};
+use headwater_registry::{Registry as _, RegistryError, Store, spread};
 
 /// The names of all apps. Cheap to clone; clones share them.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ impl Apps {
         let apps = loop {
             match registry.apps().await {
                 Ok(apps) => break apps,
-                Err(_) => tokio::time::sleep(PAUSE).await,
+                Err(_) => tokio::time::sleep(spread(PAUSE, rand::random_range(0.0..1.0))).await,
             }
         };
         log::info!(apps = apps.len(); "the apps of the registry are known");

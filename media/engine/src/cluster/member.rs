@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use headwater_api::config;
 use headwater_api::error::Chain;
 use headwater_api::node::{BootEpoch, Life};
-use headwater_registry::{Registry, Timing};
+use headwater_registry::{Pace, Registry, Timing};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -73,10 +73,9 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
 
     /// Renews leases until `drain` is cancelled, then lets go of what is still held.
     pub async fn run(self, drain: CancellationToken) {
-        let heartbeat = self.0.timing.heartbeat;
+        let mut pace = Pace::new(&self.0.timing);
         let mut away = false;
-        // The first beat is anywhere within the interval: nodes that start together do not beat together.
-        let mut pause = heartbeat.mul_f64(rand::random_range(0.0..1.0));
+        let mut pause = pace.first(rand::random_range(0.0..1.0));
         loop {
             tokio::select! {
                 () = drain.cancelled() => break,
@@ -90,17 +89,13 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
                     Err(e) => log::warn!(err:% = Chain(e); "registry is away, streams go on"),
                 }
             }
-            // After an outage all nodes would come back at once.
-            let jitter = rand::random_range(0.8..1.2);
-            pause = if away { heartbeat.min(AWAY).mul_f64(jitter) } else { heartbeat.mul_f64(jitter) };
+            pause = pace.after(!away, rand::random_range(0.0..1.0));
         }
         // Publishers are told to go by their gateways; what they leave behind is let go here, so that another node may have it.
         let _ = tokio::time::timeout(FAREWELL, self.release_all()).await;
     }
 }
 
-/// How often a registry that is away is tried.
-const AWAY: Duration = Duration::from_secs(3);
 const FAREWELL: Duration = Duration::from_secs(2);
 
 impl Identity {

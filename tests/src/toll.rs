@@ -1,0 +1,150 @@
+//! A line to a database that writes down when each command passed, and that can be cut, or stall with all connections open.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::mongo_wire::Message;
+
+/// How the line behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Everything passes.
+    Open,
+    /// Connections are closed, and refused: nobody listens.
+    Cut,
+    /// Connections stay, nothing passes; what was said meanwhile passes when the line is open again.
+    Stalled,
+}
+
+/// The line. Dropped = cut.
+#[derive(Debug)]
+pub struct Toll {
+    port: u16,
+    way: watch::Sender<Way>,
+    passed: Arc<Mutex<Vec<(Instant, String)>>>,
+    task: JoinHandle<()>,
+}
+
+impl Toll {
+    /// A line to the database at `server`.
+    ///
+    /// # Errors
+    /// If there is no port.
+    pub fn start(runtime: &Handle, server: SocketAddr) -> anyhow::Result<Self> {
+        let listener = listen(0)?;
+        let port = listener.local_addr()?.port();
+        let (way, passed) = (watch::Sender::new(Way::Open), Arc::default());
+        let task = runtime.spawn(serve(listener, server, way.clone(), Arc::clone(&passed)));
+        Ok(Self { port, way, passed, task })
+    }
+
+    /// Where clients reach it.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// It behaves so from now on, on open connections too.
+    pub fn set(&self, way: Way) {
+        self.way.send_replace(way);
+    }
+
+    /// When each command so far passed, and its name, in this order.
+    pub fn passed(&self) -> Vec<(Instant, String)> {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Toll {
+    fn drop(&mut self) {
+        self.way.send_replace(Way::Cut);
+        self.task.abort();
+    }
+}
+
+fn listen(port: u16) -> anyhow::Result<std::net::TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    // Connections of before may linger.
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+    socket.listen(1_024)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+async fn serve(
+    listener: std::net::TcpListener,
+    server: SocketAddr,
+    way: watch::Sender<Way>,
+    passed: Arc<Mutex<Vec<(Instant, String)>>>,
+) {
+    let mut ways = way.subscribe();
+    let port = listener.local_addr().map_or(0, |at| at.port());
+    let mut listener = TcpListener::from_std(listener).ok();
+    loop {
+        let cut = *ways.borrow_and_update() == Way::Cut;
+        match (&listener, cut) {
+            (Some(_), true) => listener = None,
+            (None, false) => listener = listen(port).ok().and_then(|listener| TcpListener::from_std(listener).ok()),
+            _ => {}
+        }
+        let Some(open) = &listener else {
+            if ways.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        tokio::select! {
+            _ = ways.changed() => {}
+            Ok((client, _)) = open.accept() => {
+                let (mut cut, ways, passed) = (way.subscribe(), way.subscribe(), Arc::clone(&passed));
+                tokio::spawn(async move {
+                    tokio::select! {
+                        // A client that went away is its own affair.
+                        _ = carry(client, server, ways, &passed) => {}
+                        _ = cut.wait_for(|way| *way == Way::Cut) => {}
+                    }
+                });
+            }
+        }
+    }
+}
+
+async fn carry(
+    client: TcpStream,
+    server: SocketAddr,
+    mut ways: watch::Receiver<Way>,
+    passed: &Mutex<Vec<(Instant, String)>>,
+) -> anyhow::Result<()> {
+    client.set_nodelay(true)?;
+    let server = TcpStream::connect(server).await?;
+    server.set_nodelay(true)?;
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
+    let mut answering = ways.clone();
+    let asks = async {
+        loop {
+            let question = Message::read(&mut from_client).await?;
+            ways.wait_for(|way| *way == Way::Open).await?;
+            let name = question.document()?.keys().next().cloned().unwrap_or_default();
+            passed.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), name));
+            question.write(&mut to_server).await?;
+        }
+    };
+    let answers = async {
+        loop {
+            let answer = Message::read(&mut from_server).await?;
+            answering.wait_for(|way| *way == Way::Open).await?;
+            answer.write(&mut to_client).await?;
+        }
+    };
+    tokio::select! {
+        done = asks => done,
+        done = answers => done,
+    }
+}
