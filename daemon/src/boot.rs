@@ -1,7 +1,7 @@
 //! The whole boot of a node, on one screen: facts, plan, registry, engine, serve, drain.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use headwater_api::error::exit;
 use headwater_api::standing::Standing;
@@ -96,9 +96,12 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
                 join::until_joined(cluster, &mut config, &manager).await;
             }
             let node = register::document(&plan, &config, facts.instance.as_ref());
-            match register::enter(node, &config, &manager, &writing).await {
-                // A password or a certificate that came from AWS can be put right there: ask for it anew.
-                Err(e @ RegistryError::Refused { .. }) if plan.cluster.is_some() => {
+            let patience = plan.cluster.as_ref().map_or(Duration::MAX, |_| join::patience_at_one_place());
+            match register::enter(node, &config, &manager, &writing, &mut said, patience).await {
+                // A place, a password or a certificate that came from AWS can be put right there: ask for it anew.
+                Err(e @ (RegistryError::Refused { .. } | RegistryError::Unreachable { .. }))
+                    if plan.cluster.is_some() =>
+                {
                     join::wait_refused(&e, &manager, &mut said).await;
                     config = plan.engine.clone();
                 }

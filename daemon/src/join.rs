@@ -13,7 +13,7 @@ use headwater_api::Config;
 use headwater_api::config::RegistryKind;
 use headwater_api::error::Chain;
 use headwater_api::standing::{LEASE, Standing};
-use headwater_registry::RegistryError;
+use headwater_registry::{RegistryError, spread};
 use tokio::sync::watch;
 
 use crate::aws::{Aws, AwsError, Secret};
@@ -53,28 +53,33 @@ pub(crate) async fn until<T, E: std::error::Error + 'static>(
 ) -> T {
     let mut said = String::new();
     loop {
-        let why = match attempt().await {
+        match attempt().await {
             Ok(value) => return value,
-            Err(e) => Chain(&e).to_string(),
-        };
-        if why != said {
-            log::warn!(err = why.as_str(); "out of service");
-            manager.status(&format!("out of service: {why}"));
-            said = why;
+            Err(e) => out_of_service(&e, manager, &mut said),
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(spread(PAUSE, rand::random_range(0.0..1.0))).await;
     }
 }
 
-/// Says that the registry refuses this node, unless that was what it `said` last, and waits a moment.
-pub(crate) async fn wait_refused(refusal: &RegistryError, manager: &ServiceManager, said: &mut String) {
-    let why = Chain(refusal).to_string();
+/// Says why the node is not up, unless that was what it `said` last.
+pub(crate) fn out_of_service(why: &(dyn std::error::Error + 'static), manager: &ServiceManager, said: &mut String) {
+    let why = Chain(why).to_string();
     if why != *said {
         log::warn!(err = why.as_str(); "out of service");
         manager.status(&format!("out of service: {why}"));
         *said = why;
     }
-    tokio::time::sleep(REFUSED_PAUSE).await;
+}
+
+/// Says that the registry does not take this node, and waits a moment.
+pub(crate) async fn wait_refused(refusal: &RegistryError, manager: &ServiceManager, said: &mut String) {
+    out_of_service(refusal, manager, said);
+    tokio::time::sleep(spread(REFUSED_PAUSE, rand::random_range(0.0..1.0))).await;
+}
+
+/// For how long a registry that is away is looked for at one place, before AWS is asked anew where it is.
+pub(crate) fn patience_at_one_place() -> Duration {
+    LOOK_SOON.mul_f64(rand::random_range(0.5..1.0))
 }
 
 async fn join(aws: &Aws, cluster: &Cluster, config: &mut Config) -> Result<(), JoinError> {
@@ -106,7 +111,7 @@ pub(crate) async fn follow_registry(plan: &Plan, config: &Config, mut stands: wa
         let away = |standing: &Standing| standing.checks.get(LEASE).is_some_and(Option::is_some);
         if away(&stands.borrow_and_update()) {
             // All nodes hear of an outage at once, and AWS counts their questions.
-            tokio::time::sleep(LOOK_SOON.mul_f64(rand::random_range(0.5..1.0))).await;
+            tokio::time::sleep(patience_at_one_place()).await;
         } else {
             // Nobody to tell how it stands: then it is time that counts.
             let _ = tokio::time::timeout(LOOK, stands.wait_for(away)).await;
@@ -168,7 +173,7 @@ const LOOK: Duration = Duration::from_secs(5 * 60);
 const LOOK_SOON: Duration = Duration::from_secs(30);
 /// After a refusal, which only a person ends.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
-/// Between two attempts.
+/// Between two attempts, about.
 const PAUSE: Duration = Duration::from_secs(3);
 
 #[cfg(test)]

@@ -13,10 +13,11 @@ use headwater_api::config::RegistryKind;
 use headwater_api::endpoints::Endpoints;
 use headwater_api::error::Chain;
 use headwater_api::node::{Life, NodeDocument};
-use headwater_registry::{Registry as _, RegistryError, Store};
+use headwater_registry::{Registry as _, RegistryError, Store, spread};
 use tokio::sync::watch;
 
 use crate::facts::Instance;
+use crate::join;
 use crate::lifecycle::ServiceManager;
 use crate::plan::Plan;
 
@@ -75,31 +76,29 @@ fn relay(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
     if port == 0 { Vec::new() } else { addresses.iter().rev().map(|ip| SocketAddr::new(*ip, port)).collect() }
 }
 
-/// Enters the node, in place of an earlier life of it. A shared registry that is away is waited for, out of service. `writing` is
-/// true while the entry may be made at any moment.
+/// Enters the node, in place of an earlier life of it. A shared registry that is away is waited for, out of service, which is said once
+/// for each reason: `said` is the last. Not longer than `patience`; then it is somebody else's turn to say where the registry is.
+/// `writing` is true while the entry may be made at any moment.
 pub(crate) async fn enter(
     node: NodeDocument,
     config: &Config,
     manager: &ServiceManager,
     writing: &watch::Sender<bool>,
+    said: &mut String,
+    patience: Duration,
 ) -> Result<Registered, RegistryError> {
     let embedded = config.registry.kind == RegistryKind::Embedded;
     let store = open(config).await?;
-    let mut said = String::new();
+    let begun = tokio::time::Instant::now();
     loop {
         writing.send_replace(true);
         let entered = store.register(&node, None).await;
         writing.send_replace(false);
         match entered {
             Ok(life) => return Ok(Registered { node, life, shared: (!embedded).then_some(store) }),
-            Err(e) if !embedded && e.is_retryable() => {
-                let why = Chain(&e).to_string();
-                if why != said {
-                    log::warn!(err = why.as_str(); "out of service");
-                    manager.status(&format!("out of service: {why}"));
-                    said = why;
-                }
-                tokio::time::sleep(PAUSE).await;
+            Err(e) if !embedded && e.is_retryable() && begun.elapsed() < patience => {
+                join::out_of_service(&e, manager, said);
+                tokio::time::sleep(spread(PAUSE, rand::random_range(0.0..1.0))).await;
             }
             Err(e) => return Err(e),
         }
@@ -178,8 +177,9 @@ mod tests {
     }
 
     async fn entered(plan: &Plan) -> Result<Registered, RegistryError> {
-        enter(document(plan, &plan.engine, None), &plan.engine, &ServiceManager::find(), &watch::Sender::default())
-            .await
+        let (node, manager) = (document(plan, &plan.engine, None), ServiceManager::find());
+        let writing = watch::Sender::default();
+        enter(node, &plan.engine, &manager, &writing, &mut String::new(), Duration::MAX).await
     }
 
     async fn ids(plan: &Plan) -> Vec<String> {

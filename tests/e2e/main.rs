@@ -24,5 +24,7 @@ mod registry_node;
 mod relay;
 mod rtmp;
 mod slow;
+mod srv;
 mod tls_line;
+mod together;
 mod whep;

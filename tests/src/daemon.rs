@@ -1,5 +1,6 @@
 //! Starts the built `headwaterd run` with a configuration file: the whole node on this machine, with free ports.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -44,8 +45,10 @@ impl Daemon {
         let file = folder.join(FILE_NAME);
         std::fs::write(&file, text(&options.config)?)?;
         program("headwater-engine")?;
+        let mut words = options.inside.iter().map(OsString::from).chain([program("headwaterd")?.into_os_string()]);
         let process = Process::start(
-            Command::new(program("headwaterd")?)
+            Command::new(words.next().unwrap_or_default())
+                .args(words)
                 .args(["run", "--config"])
                 .arg(file)
                 .env("HEADWATER_LOG", options.log)

@@ -26,7 +26,7 @@ pub struct Options {
     pub log: &'static str,
     /// Environment on top of the test's own.
     pub environment: Vec<(&'static str, String)>,
-    /// Command line that runs the engine, before its own: `unshare --net …`; empty for none.
+    /// Command line that runs the engine or the daemon, before its own: `unshare --net …`; empty for none.
     pub inside: Vec<String>,
 }
 

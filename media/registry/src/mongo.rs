@@ -8,6 +8,7 @@
 mod connect;
 mod documents;
 mod failure;
+mod link;
 mod mongod;
 mod nodes;
 mod schema;
@@ -29,8 +30,8 @@ use headwater_api::secret::Secret;
 use headwater_api::stream::{Claim, StreamOffer, StreamRecord};
 use headwater_api::token::{Grant, TokenDocument};
 use headwater_api::user::UserDocument;
+use mongodb::Collection;
 use mongodb::bson::Document;
-use mongodb::{Collection, Database};
 use tokio::sync::OnceCell;
 
 use crate::{Registry, RegistryError, Timing};
@@ -44,9 +45,7 @@ pub use source::Source;
 pub struct MongoDb(Arc<Inner>);
 
 struct Inner {
-    database: Database,
-    /// Host and port of the servers, as configured, for messages.
-    servers: String,
+    link: link::Link,
     timing: Timing,
     /// A call that takes longer has failed.
     patience: Duration,
@@ -55,34 +54,39 @@ struct Inner {
 
 impl std::fmt::Debug for MongoDb {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "MongoDb({}/{})", self.0.servers, self.0.database.name())
+        write!(f, "MongoDb({})", self.servers())
     }
 }
 
 impl MongoDb {
-    /// Reads a connection string, `mongodb://` or `mongodb+srv://`, and connects when first used. The string's database,
-    /// `headwater` if it names none, is the registry.
+    /// Reads a connection string, `mongodb://` or `mongodb+srv://`, and connects when first used; an SRV name is resolved then, too.
+    /// The string's database, `headwater` if it names none, is the registry.
     ///
     /// # Errors
-    /// [`RegistryError::Setting`] if the string is no good; [`RegistryError::Unreachable`] if it is an SRV name that cannot
-    /// be resolved at the moment.
+    /// [`RegistryError::Setting`] if the string is no good.
     pub async fn open(uri: &Secret, timing: Timing) -> Result<Self, RegistryError> {
         Self::open_patient(uri, timing, PATIENCE).await
     }
 
     async fn open_patient(uri: &Secret, timing: Timing, patience: Duration) -> Result<Self, RegistryError> {
-        let (database, servers) = connect::open(uri, patience).await?;
-        Ok(Self(Arc::new(Inner { database, servers, timing, patience, prepared: OnceCell::new() })))
+        let link = link::Link::open(uri, patience).await?;
+        Ok(Self(Arc::new(Inner { link, timing, patience, prepared: OnceCell::new() })))
     }
 
     /// A collection, once the schema is there.
     async fn collection(&self, name: &str, attempted: &str) -> Result<Collection<Document>, RegistryError> {
-        let collection = self.0.database.collection(name);
+        let database = &self.0.link.known(attempted).await?.database;
+        let collection = database.collection(name);
         if !self.0.prepared.initialized() {
-            let prepare = self.0.prepared.get_or_try_init(|| schema::prepare(&self.0.database));
+            let prepare = self.0.prepared.get_or_try_init(|| schema::prepare(database));
             self.attempt(attempted, async { prepare.await.map(drop) }).await?;
         }
         Ok(collection)
+    }
+
+    /// Host and port of the servers, or the name that leads to them, for messages.
+    fn servers(&self) -> &str {
+        self.0.link.servers()
     }
 
     /// Waits for a call to the database, [`PATIENCE`] at the longest. `attempted`: "could not …".
@@ -94,8 +98,8 @@ impl MongoDb {
         // The driver's futures are tens of kilobytes; boxed, they stay out of everybody else's.
         match tokio::time::timeout(self.0.patience, Box::pin(call)).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(e)) => Err(failure::failed(attempted, &self.0.servers, e)),
-            Err(_) => Err(failure::silent(attempted, &self.0.servers, self.0.patience)),
+            Ok(Err(e)) => Err(failure::failed(attempted, self.servers(), e)),
+            Err(_) => Err(failure::silent(attempted, self.servers(), self.0.patience)),
         }
     }
 }

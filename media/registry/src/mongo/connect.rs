@@ -2,26 +2,31 @@
 
 use std::time::Duration;
 
-use headwater_api::secret::Secret;
-use mongodb::options::{Acknowledgment, ClientOptions, ReadPreference, SelectionCriteria, WriteConcern};
-use mongodb::{Client, Database};
+use mongodb::Client;
+use mongodb::error::Error;
+use mongodb::options::{
+    Acknowledgment, ClientOptions, ConnectionString, ReadPreference, SelectionCriteria, WriteConcern,
+};
 
-use super::failure;
-use crate::RegistryError;
+use super::link::Known;
 
-/// Opens a client; it connects when first used. Gives the registry's database, and the servers' names for messages.
-pub(super) async fn open(uri: &Secret, patience: Duration) -> Result<(Database, String), RegistryError> {
+/// Why there is no client.
+#[derive(Clone)]
+pub(super) enum Failure {
+    /// What the driver says.
+    Driver(Error),
+    /// DNS did not answer in time.
+    Silent,
+}
+
+/// Opens a client; it connects when first used. Waits for DNS if the string names an SRV entry, for nobody else.
+pub(super) async fn open(uri: ConnectionString, patience: Duration) -> Result<Known, Failure> {
     // Both TLS libraries are in the tree, so that none is chosen by itself; whoever was first has decided.
-    let parsed =
-        tokio::time::timeout(patience, Box::pin(ClientOptions::parse(uri.reveal().trim()).into_future())).await;
-    let mut options = match parsed {
-        Ok(Ok(options)) => options,
-        Ok(Err(e)) => return Err(failure::bad_uri(uri, e)),
-        Err(_) => return Err(failure::silent("resolve the servers of the connection string", "(SRV)", patience)),
-    };
+    let parsed = tokio::time::timeout(DNS, Box::pin(ClientOptions::parse(uri).into_future())).await;
+    let mut options = parsed.map_err(|_| Failure::Silent)?.map_err(Failure::Driver)?;
     options.app_name.get_or_insert_with(|| "headwater".to_owned());
     options.connect_timeout.get_or_insert(patience);
-    options.server_selection_timeout.get_or_insert(SELECTION.min(patience / 2));
+    options.server_selection_timeout.get_or_insert(selection(patience));
     options.max_pool_size.get_or_insert(POOL);
     // A server that is slow to answer is slow in every handshake: they go on side by side.
     options.max_connecting.get_or_insert(POOL);
@@ -31,14 +36,19 @@ pub(super) async fn open(uri: &Secret, patience: Duration) -> Result<(Database, 
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
     let servers = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let name = options.default_database.clone().unwrap_or_else(|| DATABASE.to_owned());
-    let client = Client::with_options(options).map_err(|e| failure::bad_uri(uri, e))?;
-    Ok((client.database(&name), servers))
+    let client = Client::with_options(options).map_err(Failure::Driver)?;
+    Ok(Known { database: client.database(&name), servers })
+}
+
+/// A set without a primary is told as such before whoever renews a lease has given up, three seconds after asking. The driver looks
+/// for one all the time, whether it is asked or not.
+pub(super) fn selection(patience: Duration) -> Duration {
+    Duration::from_millis(2_500).min(patience / 2)
 }
 
 /// The database, unless the connection string names another.
 pub(super) const DATABASE: &str = "headwater";
-/// A set without a primary is told as such before whoever renews a lease has given up, three seconds after asking. The driver looks
-/// for one all the time, whether it is asked or not.
-const SELECTION: Duration = Duration::from_millis(2_500);
+/// Longer than any caller waits, and than a resolver with the usual settings (5 s, two attempts, two records) tries.
+const DNS: Duration = Duration::from_secs(30);
 /// Connections of one process at most: heartbeats and joins are short.
 const POOL: u32 = 8;

@@ -67,7 +67,7 @@ async fn find<T: DeserializeOwned>(
     let collection = registry.collection(name, &attempted).await?;
     let found = registry.attempt(&attempted, collect(collection.aggregate(stages))).await?;
     let decoded: Result<Vec<T>> = found.iter().map(|found| decode_field(found, "document")).collect();
-    decoded.map_err(|e| failure::failed(&attempted, &registry.0.servers, e))
+    decoded.map_err(|e| failure::failed(&attempted, registry.servers(), e))
 }
 
 /// Writes a document; one of the same id is replaced.
@@ -101,7 +101,7 @@ async fn write<T: Serialize>(
 ) -> std::result::Result<(), RegistryError> {
     let attempted = format!("write {id} of the {name}");
     let collection = registry.collection(name, &attempted).await?;
-    let document = encode(document).map_err(|e| failure::failed(&attempted, &registry.0.servers, e))?;
+    let document = encode(document).map_err(|e| failure::failed(&attempted, registry.servers(), e))?;
     fields.insert("document", document);
     for _ in 0..INSERTIONS {
         let replace = collection.replace_one(doc! { "_id": id }, fields.clone()).upsert(true);
@@ -111,7 +111,7 @@ async fn write<T: Serialize>(
             Err(e) => return Err(e),
         }
     }
-    Err(failure::busy(&attempted, &registry.0.servers))
+    Err(failure::busy(&attempted, registry.servers()))
 }
 
 /// Writes a document whose id must be free.
@@ -145,7 +145,7 @@ async fn insert<T: Serialize>(
     let what = &name[..name.len() - 1];
     let attempted = format!("create {what} {id}");
     let collection = registry.collection(name, &attempted).await?;
-    let document = encode(document).map_err(|e| failure::failed(&attempted, &registry.0.servers, e))?;
+    let document = encode(document).map_err(|e| failure::failed(&attempted, registry.servers(), e))?;
     fields.insert("document", document);
     match registry.attempt(&attempted, collection.insert_one(fields).into_future()).await {
         Ok(_) => Ok(()),
@@ -163,7 +163,7 @@ pub(super) async fn consume_token(
 ) -> std::result::Result<bool, RegistryError> {
     let attempted = format!("use up a token of stream {stream}");
     let tokens = registry.collection(schema::TOKENS, &attempted).await?;
-    let grants = to_bson(&grants).map_err(|e| failure::failed(&attempted, &registry.0.servers, e))?;
+    let grants = to_bson(&grants).map_err(|e| failure::failed(&attempted, registry.servers(), e))?;
     let filter = doc! { "_id": digest, "stream": stream.as_str(), "grants": grants, "used": false };
     let used = doc! { "$set": { "used": true, "used_at": "$$NOW" } };
     let call = tokens.find_one_and_update(filter, vec![used]).return_document(ReturnDocument::After);
@@ -222,7 +222,7 @@ pub(super) async fn update_or_insert(
             Err(e) => return Err(e),
         }
     }
-    Err(failure::busy(attempted, &registry.0.servers))
+    Err(failure::busy(attempted, registry.servers()))
 }
 
 /// Tries of a step that others of the same id may spoil; each spoiled one means that another's succeeded.

@@ -43,6 +43,7 @@ impl fmt::Display for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0.kind {
             ErrorKind::ServerSelection { message, .. } => f.write_str(&selection(message)),
+            ErrorKind::DnsResolve { message, .. } => f.write_str(&dns(message)),
             kind => write!(f, "{kind}"),
         }
     }
@@ -59,6 +60,17 @@ fn selection(message: &str) -> String {
         (true, false) => format!("none of its servers is the primary: {}", causes.join("; ")),
         (false, true) => "no server has answered yet".to_owned(),
         (false, false) => causes.join("; "),
+    }
+}
+
+/// Why DNS has not led to a server. The resolver shows a question that has no answer as a structure.
+fn dns(message: &str) -> String {
+    if message.contains("timed out") {
+        return DNS_SILENT.to_owned();
+    }
+    match message.split_once("no records found for ").and_then(|(_, query)| query.split('"').nth(1)) {
+        Some(name) => format!("DNS has no entry {name}"),
+        None => format!("DNS: {}", message.trim_start_matches("DNS error: ")),
     }
 }
 
@@ -81,11 +93,22 @@ pub(super) fn unreadable(attempted: &str, servers: &str) -> RegistryError {
     RegistryError::Refused { attempted, servers, retryable: false, source: cause.into() }
 }
 
-/// A connection string that is no good, or whose SRV name does not resolve.
-pub(super) fn bad_uri(uri: &Secret, error: Error) -> RegistryError {
+/// The servers of a connection string that cannot be had: DNS does not say, or what it says makes no client.
+pub(super) fn unresolved(attempted: &str, servers: &str, uri: &Secret, error: Error) -> RegistryError {
     if matches!(*error.kind, ErrorKind::DnsResolve { .. } | ErrorKind::Io(_)) {
-        return failed("resolve the servers of the connection string", "(SRV)", error);
+        return failed(attempted, servers, error);
     }
+    bad_uri(uri, error)
+}
+
+/// DNS that gave no answer in time.
+pub(super) fn dns_silent(attempted: &str, servers: &str) -> RegistryError {
+    let cause = io::Error::new(io::ErrorKind::TimedOut, DNS_SILENT);
+    RegistryError::Unreachable { attempted: attempted.to_owned(), servers: servers.to_owned(), source: cause.into() }
+}
+
+/// A connection string that is no good.
+pub(super) fn bad_uri(uri: &Secret, error: Error) -> RegistryError {
     // What the driver says may quote the string.
     let said = error.to_string();
     let secret = uri.reveal().split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(user, _)| user);
@@ -158,6 +181,8 @@ const ELECTION: [i32; 12] = [6, 7, 89, 91, 189, 262, 9_001, 10_058, 10_107, 11_6
 /// reached (64, 100), lock and time limits (24, 46, 50, 112), disk full (14031), too many connections (202).
 const PASSING: [i32; 8] = [24, 46, 50, 64, 100, 112, 202, 14_031];
 
+/// Whoever has waited for it.
+const DNS_SILENT: &str = "DNS gave no answer";
 /// rustls's words.
 const BAD_CERTIFICATE: &str = "invalid peer certificate";
 /// The driver's, since all that is asked for is the primary.
@@ -166,6 +191,15 @@ const NO_PRIMARY: &str = "None of the available servers suitable";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn why_dns_led_nowhere_is_said_in_short() {
+        let check = |message: &str, expected: &str| assert_eq!(dns(message), expected);
+        let query = "Query { name: Name(\"_mongodb._tcp.db.example.\"), query_type: SRV, query_class: IN }";
+        check(&format!("DNS error: no records found for {query}"), "DNS has no entry _mongodb._tcp.db.example.");
+        check("request timed out", "DNS gave no answer");
+        check("TXT record option 'tls' was returned", "DNS: TXT record option 'tls' was returned");
+    }
 
     #[test]
     fn why_no_server_could_be_chosen_is_said_in_short_and_once() {

@@ -17,7 +17,7 @@ pub(super) async fn register(
 ) -> Result<Life, RegistryError> {
     let attempted = format!("register node {}", node.id);
     let nodes = registry.collection(schema::NODES, &attempted).await?;
-    let document = encode(node).map_err(|e| failure::failed(&attempted, &registry.0.servers, e))?;
+    let document = encode(node).map_err(|e| failure::failed(&attempted, registry.servers(), e))?;
     let mut filter = doc! { "_id": &node.id };
     let epoch: Bson = match resumes {
         // A document of a later life does not match.
@@ -56,7 +56,7 @@ pub(super) async fn heartbeat(registry: &MongoDb, life: &Life, heartbeat: &Heart
     let nodes = registry.collection(schema::NODES, &attempted).await?;
     let mut heartbeat = heartbeat.clone();
     heartbeat.watched.truncate(MAX_WATCHED);
-    let heartbeat = encode(&heartbeat).map_err(|e| failure::failed(&attempted, &registry.0.servers, e))?;
+    let heartbeat = encode(&heartbeat).map_err(|e| failure::failed(&attempted, registry.servers(), e))?;
     let filter = doc! { "_id": &life.node, "boot_epoch": long(life.epoch.0), "gone": false };
     let set = doc! { "$set": {
         "heartbeat": { "$literal": heartbeat },
@@ -114,7 +114,7 @@ pub(super) async fn list(registry: &MongoDb, id: Option<&str>) -> Result<Vec<Nod
                 alive: silent_ms < lease_ms,
             })
         };
-        records.push(record().map_err(|e| failure::failed(&attempted, &registry.0.servers, e))?);
+        records.push(record().map_err(|e| failure::failed(&attempted, registry.servers(), e))?);
     }
     Ok(records)
 }

@@ -25,7 +25,7 @@ pub(super) async fn claim(
 ) -> Result<Claim, RegistryError> {
     let attempted = format!("claim stream {name}");
     let streams = registry.collection(schema::STREAMS, &attempted).await?;
-    let offer = encode(offer).map_err(|e| failure::failed(&attempted, &registry.0.servers, e))?;
+    let offer = encode(offer).map_err(|e| failure::failed(&attempted, registry.servers(), e))?;
     let update = claim_update(registry, owner, offer, resumes);
     let (filter, empty) = (doc! { "_id": name.as_str() }, doc! { "expire_at": hence(registry.0.timing.keep_streams) });
     let written = update_or_insert(registry, &attempted, &streams, filter, update, empty).await?.unwrap_or_default();
@@ -160,7 +160,7 @@ pub(super) async fn list(registry: &MongoDb, name: Option<&StreamName>) -> Resul
                     lease_left_ms: lease_left_ms as u64,
                 })
             };
-            records.push(record().map_err(|e| failure::failed(&attempted, &registry.0.servers, e))?);
+            records.push(record().map_err(|e| failure::failed(&attempted, registry.servers(), e))?);
         }
     }
     Ok(records)

@@ -38,6 +38,13 @@ fn skipped(why: &str) {
     eprintln!("SKIPPED: {why}");
 }
 
+impl MongoDb {
+    /// The driver's.
+    async fn database(&self) -> mongodb::Database {
+        self.0.link.known("test").await.unwrap().database.clone()
+    }
+}
+
 /// The connection string of a database of its own for one test.
 fn scratch(uri: &str, name: &str) -> Secret {
     let database = format!("headwater_{name}_{}", std::process::id());
@@ -50,7 +57,7 @@ async fn the_mongodb_registry_keeps_the_contract() {
     let Some(uri) = uri() else { return };
     let uri = scratch(&uri, "contract");
     contract::check(async |timing| MongoDb::open(&uri, timing).await.unwrap()).await;
-    MongoDb::open(&uri, contract::TIMING).await.unwrap().0.database.drop().await.unwrap();
+    MongoDb::open(&uri, contract::TIMING).await.unwrap().database().await.drop().await.unwrap();
 }
 
 /// The contract sees to it that what is over is not seen; this, that it does not stay for ever.
@@ -60,7 +67,8 @@ async fn the_database_removes_what_has_expired() {
     let registry = MongoDb::open(&scratch(&uri, "expiry"), contract::BRIEF).await.unwrap();
     let life = contract::register(&registry, "a").await;
     registry.claim(&life, &contract::name("live/a"), &contract::offer(1), None).await.unwrap();
-    let left = async |name| registry.0.database.collection::<Document>(name).count_documents(doc! {}).await.unwrap();
+    let left =
+        async |name| registry.database().await.collection::<Document>(name).count_documents(doc! {}).await.unwrap();
     assert_eq!((left(schema::NODES).await, left(schema::STREAMS).await), (1, 1));
     // A server looks once a minute.
     let began = Instant::now();
@@ -68,7 +76,7 @@ async fn the_database_removes_what_has_expired() {
         assert!(began.elapsed() < Duration::from_secs(180), "expired documents stay");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    registry.0.database.drop().await.unwrap();
+    registry.database().await.drop().await.unwrap();
 }
 
 #[tokio::test]

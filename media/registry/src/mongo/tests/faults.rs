@@ -132,7 +132,7 @@ async fn a_slow_database_is_waited_for_and_a_stuck_one_is_not() {
     proxy.faults.delay_ms.store(0, Ordering::SeqCst);
     proxy.cut();
     contract::until("recovery", async || registry.heartbeat(&life, &Default::default()).await.ok()).await;
-    registry.0.database.drop().await.unwrap();
+    registry.database().await.drop().await.unwrap();
 }
 
 /// The answer to a write is lost: the caller is told that it may repeat, and repeating does no harm.
@@ -163,7 +163,7 @@ async fn a_claim_whose_answer_was_cut_off_can_be_repeated() {
         let error = registry.claim(&other, &name, &contract::offer(2), None).await.unwrap_err();
         assert!(matches!(error, RegistryError::Taken { .. }), "{error:?}");
     }
-    registry.0.database.drop().await.unwrap();
+    registry.database().await.drop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,7 +242,7 @@ async fn a_password_that_changes_in_the_file_is_found_by_who_has_the_database_op
     std::fs::write(&file, "\n").unwrap();
     assert!(store.probe().await.is_ok());
     std::fs::remove_file(&file).unwrap();
-    open(right.reveal()).await.0.database.drop().await.unwrap();
+    open(right.reveal()).await.database().await.drop().await.unwrap();
 }
 
 /// One client: a connection to watch each of the two members, and one for the calls.

@@ -1,0 +1,184 @@
+//! A node that finds the registry of its cluster by an SRV name (`mongodb+srv://`): dnsmasq says where the servers are, the node's own
+//! resolver asks it, and TLS is on, as such a string means.
+
+use std::time::{Duration, Instant};
+
+use headwater_tests::cluster::{self, Node};
+use headwater_tests::dns::Dns;
+use headwater_tests::http;
+use headwater_tests::mongo::Database;
+use headwater_tests::moto::Moto;
+use headwater_tests::publish::{self, Source};
+use headwater_tests::replica_set::{self, ReplicaSet};
+use headwater_tests::temp::Folder;
+use headwater_tests::wait;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::runtime::Runtime;
+
+use crate::readiness::wait_wrong;
+use crate::tls_line::{Authority, TlsLine};
+
+/// The name that the connection string holds.
+const NAME: &str = "db.cluster.test";
+
+/// The entries of one server.
+fn server(host: &str, port: u16) -> [String; 2] {
+    [format!("srv-host=_mongodb._tcp.{NAME},{host},{port}"), format!("host-record={host},127.0.0.1")]
+}
+
+fn text(options: &str) -> String {
+    format!("txt-record={NAME},{options}")
+}
+
+fn start(aws: &Moto, dns: &Dns, id: &str, role: &str) -> Node {
+    Node::start_with(aws, id, role, |options| options.inside = dns.inside()).unwrap()
+}
+
+/// Waits for the node to say once more why it is out of service, with these words.
+fn says(node: &Node, start: usize, words: &[&str]) {
+    let line = node.daemon.process().nth_line(start, words[0]).unwrap();
+    assert!(words.iter().all(|word| line.contains(word)) && line.contains("out of service"), "{line}");
+}
+
+/// `user:password@`, and the database behind TLS with a certificate for `db1.cluster.test`.
+struct Scene {
+    database: Database,
+    line: TlsLine,
+    folder: Folder,
+    runtime: Runtime,
+}
+
+impl Scene {
+    fn new() -> Option<Self> {
+        let database = Database::start().unwrap()?;
+        let (runtime, authority, folder) = (Runtime::new().unwrap(), Authority::new("ours"), Folder::new().unwrap());
+        folder.write("ca.pem", authority.pem()).unwrap();
+        let (_, server) = replica_set::split(database.uri()).unwrap();
+        let line = TlsLine::start(runtime.handle(), server, authority.certify("db1.cluster.test"));
+        Some(Self { database, line, folder, runtime })
+    }
+
+    fn aws(&self) -> Option<Moto> {
+        let (login, _) = replica_set::split(self.database.uri()).unwrap();
+        let ca = self.folder.path().join("ca.pem");
+        cluster::aws(&format!("mongodb+srv://{login}{NAME}/?tlsCAFile={}", ca.display())).unwrap()
+    }
+
+    fn entries(&self) -> Vec<String> {
+        [&server("db1.cluster.test", self.line.port())[..], &[text("authSource=admin")]].concat()
+    }
+}
+
+#[test]
+fn a_node_joins_by_an_srv_name_with_tls_and_dns_that_ends_costs_neither_lease_nor_engine() {
+    let (Some(dns), Some(scene)) = (Dns::new().unwrap(), Scene::new()) else { return };
+    let Some(aws) = scene.aws() else { return };
+    dns.answer(&scene.entries()).unwrap();
+    let node = start(&aws, &dns, "i-0node", "origin");
+    node.wait_ready().unwrap();
+    wait_wrong(node.health().unwrap(), None, "");
+    let Some(publisher) = publish::ffmpeg(&Source::default(), &node.rtmp_url("live/demo").unwrap()).unwrap() else {
+        return;
+    };
+    node.wait_live("live/demo").unwrap();
+    // The engine reads the same string by itself, and has claimed the stream.
+    let view = "/rest/v2/cluster/nodes/0/50";
+    let nodes: Vec<serde_json::Value> = http::get(node.http().unwrap(), view).unwrap().json().unwrap();
+    assert_eq!(nodes.iter().filter(|n| n["id"] == "i-0node" && n["status"] == "alive").count(), 1, "{nodes:?}");
+
+    // What is known is not asked for again.
+    let mark = node.daemon.process().line_count();
+    dns.fall_silent().unwrap();
+    lasts(Duration::from_secs(16), || assert_eq!(http::get(node.health().unwrap(), "/readyz").unwrap().status, 200));
+    let said = node.daemon.process().lines_from(mark);
+    assert!(!said.iter().any(|l| l.contains("registry is away")), "{said:#?}");
+
+    // An engine that has to ask, and gets no answer, serves at once all the same.
+    let first = node.daemon.endpoints(None).unwrap();
+    kill(Pid::from_raw(first.pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
+    let begun = Instant::now();
+    let again = node.daemon.endpoints(Some(first.pid)).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    drop(publisher);
+    let Some(_publisher) = publish::ffmpeg(&Source::default(), &node.rtmp_url("live/demo").unwrap()).unwrap() else {
+        return;
+    };
+    node.wait_live("live/demo").unwrap();
+    node.daemon.process().nth_line(mark, "DNS gave no answer").unwrap();
+    let mark = node.daemon.process().line_count();
+    dns.answer(&scene.entries()).unwrap();
+    node.daemon.process().nth_line(mark, "the apps of the registry are known").unwrap();
+    wait_wrong(again.health, None, "");
+}
+
+#[test]
+fn an_srv_name_that_leads_nowhere_keeps_a_node_out_of_service_with_a_sentence_until_it_does() {
+    let (Some(dns), Some(scene)) = (Dns::new().unwrap(), Scene::new()) else { return };
+    let Some(aws) = scene.aws() else { return };
+    let node = start(&aws, &dns, "i-0early", "edge");
+    // Nobody is there; then somebody who does not speak, who knows nothing, and who is wrong.
+    says(&node, 0, &["db.cluster.test (SRV) is not to be reached: DNS: "]);
+    let mark = node.daemon.process().line_count();
+    dns.fall_silent().unwrap();
+    says(&node, mark, &["db.cluster.test (SRV) is not to be reached: DNS gave no answer"]);
+    let good = scene.entries();
+    let check = |entries: &[String], words: &str| {
+        let mark = node.daemon.process().line_count();
+        dns.answer(entries).unwrap();
+        says(&node, mark, &[words, "db.cluster.test (SRV) is not to be reached"]);
+    };
+    check(&[], "DNS has no entry _mongodb._tcp.db.cluster.test");
+    let stranger = [&server("db1.elsewhere.test", scene.line.port())[..], &[text("authSource=admin")]].concat();
+    check(&stranger, "db1.elsewhere.test, which does not match domain name cluster.test");
+    let forbidden = [&good[..2], &[text("authSource=admin&tls=false")]].concat();
+    check(&forbidden, "TXT record option 'tls' was returned");
+    check(&[&good[..], &[text("replicaSet=b")]].concat(), "more than one record");
+
+    // Once each, with no part of the password, and no engine meanwhile.
+    assert!(node.daemon.process().is_running() && !node.daemon.data_dir().join("engine.json").exists());
+    let said = node.daemon.process().lines();
+    let out: Vec<_> = said.iter().filter(|l| l.contains("out of service")).collect();
+    assert!(out.len() <= 8, "a flood: {out:#?}");
+    assert!(!said.iter().any(|l| l.contains("test-only")), "a password in the log");
+
+    dns.answer(&good).unwrap();
+    node.wait_ready().unwrap();
+    wait_wrong(node.health().unwrap(), None, "");
+}
+
+#[test]
+fn the_members_and_the_name_of_a_set_come_from_dns_and_its_elections_are_followed() {
+    let (Some(dns), Some(scene)) = (Dns::new().unwrap(), Scene::new()) else { return };
+    let set = ReplicaSet::start(scene.runtime.handle(), scene.database.uri()).unwrap();
+    let (login, hosts) = set.uri().split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).unwrap();
+    let Some(aws) = cluster::aws(&format!("mongodb+srv://{login}@{NAME}/?tls=false")).unwrap() else { return };
+    let ports = hosts.split('/').next().unwrap().split(',').map(|at| at.rsplit_once(':').unwrap().1.parse().unwrap());
+    let servers: Vec<String> =
+        ports.enumerate().flat_map(|(n, port)| server(&format!("db{n}.cluster.test"), port)).collect();
+
+    // A name of the set that is not its own is heard, and believed.
+    dns.answer(&[&servers[..], &[text("replicaSet=another&authSource=admin")]].concat()).unwrap();
+    let node = start(&aws, &dns, "i-0node", "edge");
+    says(&node, 0, &["db0.cluster.test:", "is not to be reached"]);
+    drop(node);
+
+    dns.answer(&[&servers[..], &[text("replicaSet=of-the-test&authSource=admin")]].concat()).unwrap();
+    let node = start(&aws, &dns, "i-0node", "edge");
+    node.wait_ready().unwrap();
+    let before = set.writes(0);
+    assert!(before > 0);
+    set.elect(Some(2));
+    wait::until("leases to be renewed at the new primary", || (set.writes(2) >= 2).then_some(())).unwrap();
+    wait_wrong(node.health().unwrap(), None, "");
+}
+
+/// Something holds for so long.
+fn lasts(time: Duration, holds: impl Fn()) {
+    let begun = Instant::now();
+    wait::until("a while", || {
+        holds();
+        (begun.elapsed() > time).then_some(())
+    })
+    .unwrap();
+}

@@ -1,0 +1,162 @@
+//! All nodes of a cluster lose their registry together and have it back together: no moment may bring all of them.
+//!
+//! The nodes are simulated as far as they carry no media: each has the registry's own client to itself, with the connections and the
+//! monitor of that, and calls as the two processes of a node do, in the pace that they share. Behind a line that counts is the
+//! tests' database.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use headwater_api::StreamName;
+use headwater_api::node::{Heartbeat, Life, NodeDocument};
+use headwater_api::secret::Secret;
+use headwater_api::stream::{Claim, StreamOffer};
+use headwater_registry::{MongoDb, Pace, Registry as _, Timing};
+use headwater_tests::mongo::Database;
+use headwater_tests::replica_set;
+use headwater_tests::toll::{Toll, Way};
+use headwater_tests::wait;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+const NODES: usize = 100;
+/// A beat of the daemon and a renewal of the engine's streams, each interval.
+const CALLS: usize = 2 * NODES;
+/// Longer than a lease, and than every pause and every call: all are waiting or pausing because of it.
+const OUTAGE: Duration = Duration::from_secs(22);
+/// As the daemon does.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A cluster at work, as the line sees it.
+struct Scene {
+    line: Toll,
+    /// Of every node, each time it was heard.
+    heard: Arc<Vec<AtomicUsize>>,
+    runtime: Runtime,
+    _database: Database,
+}
+
+impl Scene {
+    fn start() -> Option<Self> {
+        let database = Database::start().unwrap()?;
+        let runtime = Runtime::new().unwrap();
+        let (login, server) = replica_set::split(database.uri()).unwrap();
+        let line = Toll::start(runtime.handle(), server).unwrap();
+        let uri = Secret::new(format!("mongodb://{login}{}/?directConnection=true", line.address()));
+        let heard: Arc<Vec<AtomicUsize>> = Arc::new((0..2 * NODES).map(|_| AtomicUsize::new(0)).collect());
+        let mut starting = JoinSet::new();
+        {
+            let _entered = runtime.enter();
+            for n in 0..NODES {
+                starting.spawn(start(uri.clone(), n));
+            }
+        }
+        let started = runtime.block_on(starting.join_all());
+        for (n, (client, life, claim)) in started.into_iter().enumerate() {
+            runtime.spawn(beat(client.clone(), life.clone(), Arc::clone(&heard), n));
+            runtime.spawn(renew(client, life, claim, Arc::clone(&heard), NODES + n));
+        }
+        Some(Self { line, heard, runtime, _database: database })
+    }
+
+    /// Waits until each task was heard so many times more.
+    fn all_heard(&self, times: usize, what: &str) {
+        let counts = || self.heard.iter().map(|c| c.load(Ordering::SeqCst)).collect::<Vec<_>>();
+        let before = counts();
+        wait::until(what, || counts().iter().zip(&before).all(|(now, then)| *now >= then + times).then_some(()))
+            .unwrap();
+    }
+
+    /// The writes of nodes since then.
+    fn writes(&self, since: Instant) -> Vec<Duration> {
+        let passed = self.line.passed();
+        let writes = passed.iter().filter(|(at, name)| *at >= since && WRITES.contains(&name.as_str()));
+        writes.map(|(at, _)| *at - since).collect()
+    }
+}
+
+/// Registers, and claims a stream.
+async fn start(uri: Secret, n: usize) -> (MongoDb, Life, Claim) {
+    let client = MongoDb::open(&uri, Timing::default()).await.unwrap();
+    let text = format!(r#"{{"id": "i-{n}", "role": "origin", "addresses": [], "version": ""}}"#);
+    let node: NodeDocument = serde_json::from_str(&text).unwrap();
+    let life = client.register(&node, None).await.unwrap();
+    let offer = StreamOffer { relay: Vec::new(), protocol: "rtmp".to_owned(), started_at_ms: 0 };
+    let claim = client.claim(&life, &StreamName::new("live", &n.to_string()).unwrap(), &offer, None).await.unwrap();
+    (client, life, claim)
+}
+
+/// What the daemon does.
+async fn beat(client: MongoDb, life: Life, heard: Arc<Vec<AtomicUsize>>, at: usize) {
+    let mut pace = Pace::new(&Timing::default());
+    tokio::time::sleep(pace.first(rand::random_range(0.0..1.0))).await;
+    loop {
+        let answer = tokio::time::timeout(PATIENCE, client.heartbeat(&life, &Heartbeat::default())).await;
+        let answered = matches!(answer, Ok(Ok(())));
+        heard[at].fetch_add(usize::from(answered), Ordering::SeqCst);
+        tokio::time::sleep(pace.after(answered, rand::random_range(0.0..1.0))).await;
+    }
+}
+
+/// What the engine does.
+async fn renew(client: MongoDb, life: Life, claim: Claim, heard: Arc<Vec<AtomicUsize>>, at: usize) {
+    let mut pace = Pace::new(&Timing::default());
+    tokio::time::sleep(pace.first(rand::random_range(0.0..1.0))).await;
+    loop {
+        let answer = client.renew(&life, std::slice::from_ref(&claim)).await;
+        heard[at].fetch_add(usize::from(answer.as_ref().is_ok_and(Vec::is_empty)), Ordering::SeqCst);
+        tokio::time::sleep(pace.after(answer.is_ok(), rand::random_range(0.0..1.0))).await;
+    }
+}
+
+/// Most of them within any 100 ms.
+fn peak(mut times: Vec<Duration>) -> usize {
+    times.sort_unstable();
+    let within = |at: usize| times[at..].iter().take_while(|t| **t - times[at] < WINDOW).count();
+    (0..times.len()).map(within).max().unwrap_or_default()
+}
+
+#[expect(clippy::print_stdout, reason = "the figures that were measured")]
+fn comes_back(name: &str, way: Way, most_at_once: usize) {
+    let Some(scene) = Scene::start() else { return };
+    let begun = Instant::now();
+    scene.all_heard(2, "two beats of every node");
+    let steady = peak(scene.writes(begun));
+    scene.line.set(way);
+    let cut = Instant::now();
+    wait::until("the outage to be over", || (cut.elapsed() > OUTAGE).then_some(())).unwrap();
+    let back = Instant::now();
+    scene.line.set(Way::Open);
+    scene.all_heard(1, "every node to be heard again");
+    let all_back = back.elapsed();
+    scene.all_heard(2, "two more beats of every node");
+    let writes = scene.writes(back);
+    let (first, later): (Vec<_>, Vec<_>) = writes.into_iter().partition(|at| *at < Duration::from_secs(1));
+    let (at_once, again) = (peak(first), peak(later));
+    println!(
+        "{name}: {NODES} nodes, writes within 100 ms at most: steady {steady}, on return {at_once}, from a second later {again}; \
+         all are back within {} ms",
+        all_back.as_millis()
+    );
+    assert!(at_once <= most_at_once, "{at_once} of {CALLS} writes in the same 100 ms on return");
+    // An even spread of all calls over an interval has one in fifty of them in 100 ms.
+    let even = CALLS / 50;
+    assert!(again <= 4 * even, "{again} of {CALLS} writes in the same 100 ms later, {even} if they were spread evenly");
+    assert!(all_back < Duration::from_secs(12), "{all_back:?}");
+    scene.runtime.shutdown_background();
+}
+
+#[test]
+fn nodes_whose_database_was_away_do_not_return_in_one_moment() {
+    comes_back("away", Way::Cut, CALLS / 4);
+}
+
+#[test]
+fn nodes_whose_database_has_stalled_do_not_stay_in_step() {
+    comes_back("stalled", Way::Stalled, CALLS / 2);
+}
+
+const WINDOW: Duration = Duration::from_millis(100);
+/// Of nodes.
+const WRITES: [&str; 2] = ["update", "findAndModify"];

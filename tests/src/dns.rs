@@ -1,0 +1,112 @@
+//! A DNS server of a test's own, which is Debian's dnsmasq, and programs that ask it and no other.
+//!
+//! It has a loopback address of its own, with DNS's own port. A program that is to ask it runs in a mount namespace where
+//! `/etc/resolv.conf` names it; so what reads that file is the program's own resolver, as on any machine.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::Context as _;
+
+use crate::process::Process;
+use crate::temp::Folder;
+use crate::tools;
+
+/// A DNS server. Dropped = gone.
+#[derive(Debug)]
+pub struct Dns {
+    address: Ipv4Addr,
+    folder: Folder,
+    state: Mutex<State>,
+}
+
+/// What answers at the address.
+#[derive(Debug)]
+enum State {
+    Absent,
+    /// Questions arrive, and that is all.
+    Silent {
+        _socket: UdpSocket,
+    },
+    Answers {
+        _server: Process,
+    },
+}
+
+impl Dns {
+    /// An address for one, at which nobody answers yet. `None` without dnsmasq (said aloud).
+    ///
+    /// # Errors
+    /// If there is no address.
+    pub fn new() -> anyhow::Result<Option<Self>> {
+        if tools::find("dnsmasq").is_none() {
+            return Ok(None);
+        }
+        let begin = std::process::id();
+        let address = (0..1_000)
+            .map(|n| (begin.wrapping_mul(7).wrapping_add(n)).to_be_bytes())
+            .map(|[.., high, low]| Ipv4Addr::new(127, 53, high, low.clamp(1, 254)))
+            .find(|address| UdpSocket::bind((*address, PORT)).is_ok())
+            .context("no loopback address with a free port 53 (that takes root)")?;
+        let folder = Folder::new()?;
+        folder.write(FILE, format!("nameserver {address}\n"))?;
+        Ok(Some(Self { address, folder, state: Mutex::new(State::Absent) }))
+    }
+
+    /// It answers with these entries from now on, in dnsmasq's words (`srv-host=…`, `txt-record=…`, `host-record=…`), and knows no
+    /// other.
+    ///
+    /// # Errors
+    /// If dnsmasq does not take them.
+    pub fn answer(&self, entries: &[String]) -> anyhow::Result<()> {
+        let mut state = self.state();
+        // The address has one server at a time.
+        *state = State::Absent;
+        let mut command = Command::new("dnsmasq");
+        command.args([
+            "--conf-file=/dev/null",
+            "--keep-in-foreground",
+            "--log-facility=-",
+            "--pid-file=",
+            "--user=root",
+        ]);
+        command.args(["--no-resolv", "--no-hosts", "--bind-interfaces", &format!("--listen-address={}", self.address)]);
+        // What it does not know there is not.
+        command.args(["--address=/#/"]).args(entries.iter().map(|entry| format!("--{entry}")));
+        let server = Process::start_tied(&command)?;
+        server.line("started, version")?;
+        *state = State::Answers { _server: server };
+        Ok(())
+    }
+
+    /// Questions get no answer from now on.
+    ///
+    /// # Errors
+    /// If the address is taken.
+    pub fn fall_silent(&self) -> anyhow::Result<()> {
+        let mut state = self.state();
+        *state = State::Absent;
+        *state = State::Silent { _socket: UdpSocket::bind((self.address, PORT))? };
+        Ok(())
+    }
+
+    /// Nobody is there from now on.
+    pub fn end(&self) {
+        *self.state() = State::Absent;
+    }
+
+    /// The start of a command line whose program asks this server, and keeps its process id.
+    pub fn inside(&self) -> Vec<String> {
+        let file = self.folder.path().join(FILE).display().to_string();
+        let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, &file].map(str::to_owned).into()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const PORT: u16 = 53;
+const FILE: &str = "resolv.conf";
