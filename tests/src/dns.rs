@@ -8,10 +8,12 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
+use nix::sys::signal::Signal;
 
 use crate::process::Process;
 use crate::temp::Folder;
 use crate::tools;
+use crate::wait::PATIENCE;
 
 /// A DNS server. Dropped = gone.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ enum State {
         _socket: UdpSocket,
     },
     Answers {
-        _server: Process,
+        server: Process,
     },
 }
 
@@ -60,9 +62,7 @@ impl Dns {
     /// # Errors
     /// If dnsmasq does not take them.
     pub fn answer(&self, entries: &[String]) -> anyhow::Result<()> {
-        let mut state = self.state();
-        // The address has one server at a time.
-        *state = State::Absent;
+        let mut state = self.end()?;
         let mut command = Command::new("dnsmasq");
         command.args([
             "--conf-file=/dev/null",
@@ -76,7 +76,7 @@ impl Dns {
         command.args(["--address=/#/"]).args(entries.iter().map(|entry| format!("--{entry}")));
         let server = Process::start_tied(&command)?;
         server.line("started, version")?;
-        *state = State::Answers { _server: server };
+        *state = State::Answers { server };
         Ok(())
     }
 
@@ -85,15 +85,9 @@ impl Dns {
     /// # Errors
     /// If the address is taken.
     pub fn fall_silent(&self) -> anyhow::Result<()> {
-        let mut state = self.state();
-        *state = State::Absent;
+        let mut state = self.end()?;
         *state = State::Silent { _socket: UdpSocket::bind((self.address, PORT))? };
         Ok(())
-    }
-
-    /// Nobody is there from now on.
-    pub fn end(&self) {
-        *self.state() = State::Absent;
     }
 
     /// The start of a command line whose program asks this server, and keeps its process id.
@@ -103,8 +97,15 @@ impl Dns {
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, &file].map(str::to_owned).into()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The address has one server at a time: waits until whoever has it is gone.
+    fn end(&self) -> anyhow::Result<MutexGuard<'_, State>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let State::Answers { server } = &*state {
+            server.signal(Signal::SIGKILL);
+            server.exit(PATIENCE)?;
+        }
+        *state = State::Absent;
+        Ok(state)
     }
 }
 
