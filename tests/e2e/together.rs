@@ -142,7 +142,10 @@ fn comes_back(name: &str, way: Way, most_at_once: usize) {
     assert!(at_once <= most_at_once, "{at_once} of {CALLS} writes in the same 100 ms on return");
     // An even spread of all calls over an interval has one in fifty of them in 100 ms.
     let even = CALLS / 50;
-    assert!(again <= 10 * even, "{again} of {CALLS} writes in the same 100 ms later, {even} if they were spread evenly");
+    assert!(
+        again <= 10 * even,
+        "{again} of {CALLS} writes in the same 100 ms later, {even} if they were spread evenly"
+    );
     assert!(all_back < Duration::from_secs(12), "{all_back:?}");
     scene.runtime.shutdown_background();
 }

@@ -56,6 +56,20 @@ impl Fill {
         self.look(busy).must_one_leave(n)
     }
 
+    /// Looks no more: every thread is crowded until something has left it.
+    #[cfg(test)]
+    pub(crate) fn crowd(&self) {
+        let mut gauge = self.gauge.lock().unwrap();
+        gauge.crowded.fill(true);
+        gauge.at = Instant::now() + Duration::from_secs(3_600);
+    }
+
+    /// True if something should still leave thread `n`.
+    #[cfg(test)]
+    pub(crate) fn is_crowded(&self, n: usize) -> bool {
+        self.gauge.lock().unwrap().crowded[n]
+    }
+
     fn look(&self, busy: impl FnOnce() -> Vec<Duration>) -> MutexGuard<'_, Gauge> {
         let mut gauge = self.gauge.lock().unwrap_or_else(PoisonError::into_inner);
         if gauge.at.elapsed() >= LOOK_EVERY {

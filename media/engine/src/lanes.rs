@@ -57,6 +57,12 @@ impl Lanes {
         Ok(Self(Some(inner)))
     }
 
+    /// What fills them.
+    #[cfg(test)]
+    pub(crate) fn fill(&self) -> &Fill {
+        &self.0.as_ref().unwrap().fill
+    }
+
     /// Runs `connection` on a lane, counted by `tasks`. A socket that cannot be moved is closed.
     pub fn spawn<F: Future<Output = ()> + Send + 'static>(
         &self,

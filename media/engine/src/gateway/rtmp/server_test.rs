@@ -31,6 +31,10 @@ struct Running {
 }
 
 fn serve(max_connections: usize, tls: Option<Arc<rustls::ServerConfig>>) -> Running {
+    serve_on(Lanes::here(), max_connections, tls)
+}
+
+fn serve_on(lanes: Lanes, max_connections: usize, tls: Option<Arc<rustls::ServerConfig>>) -> Running {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let config = config::Rtmp { listen: any, tls_listen: any, max_connections: max_connections.try_into().unwrap() };
     let server = Server::bind(&config, tls).unwrap();
@@ -41,8 +45,7 @@ fn serve(max_connections: usize, tls: Option<Arc<rustls::ServerConfig>>) -> Runn
     let meter = crate::load::Meter::new(&config);
     let nobody = crate::standing::Told::by_nobody();
     let door = Admission::new(&config.limits, &meter, &hub, &nobody, &leaving);
-    let task =
-        tokio::spawn(server.run(hub.clone(), Apps::new(["live".to_owned()]), door, Lanes::here(), drain.clone()));
+    let task = tokio::spawn(server.run(hub.clone(), Apps::new(["live".to_owned()]), door, lanes, drain.clone()));
     Running { address, tls_address, hub, leaving, drain, task }
 }
 
@@ -96,6 +99,26 @@ async fn a_hundred_players_of_one_stream_all_get_every_picture() {
     for player in &mut players {
         assert_eq!(player.marks(11).await, (0..=10).collect::<Vec<u8>>());
     }
+}
+
+#[tokio::test]
+async fn players_lose_nothing_when_their_writer_leaves_a_lane_that_has_too_much_to_do() {
+    let lanes = Lanes::start().unwrap();
+    let server = serve_on(lanes.clone(), 9, None);
+    let mut publisher = server.publisher("demo").await;
+    publisher.picture(0, true, 0, 1_000).await;
+    let mut player = server.player("demo").await;
+    publisher.picture(33, false, 1, 1_000).await;
+    assert_eq!(player.marks(2).await, [0, 1]);
+    lanes.fill().crowd();
+    for mark in 2..=9 {
+        publisher.picture(u32::from(mark) * 33, false, mark, 1_000).await;
+    }
+    assert_eq!(player.marks(8).await, (2..=9).collect::<Vec<u8>>());
+    // Whoever writes this one has asked since it wrote the first.
+    publisher.picture(330, false, 10, 1_000).await;
+    assert_eq!(player.marks(1).await, [10]);
+    assert!(!lanes.fill().is_crowded(0), "the writer has left the publisher's lane");
 }
 
 #[tokio::test]
