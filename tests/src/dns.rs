@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
@@ -45,10 +46,12 @@ impl Dns {
         if tools::find("dnsmasq").is_none() {
             return Ok(None);
         }
-        let begin = std::process::id();
+        let begin = std::process::id().wrapping_mul(7);
+        // Each candidate once: another test of this process may be between its look and its server.
         let address = (0..1_000)
-            .map(|n| (begin.wrapping_mul(7).wrapping_add(n)).to_be_bytes())
-            .map(|[.., high, low]| Ipv4Addr::new(127, 53, high, low.clamp(1, 254)))
+            .map(|_| begin.wrapping_add(LOOKED_AT.fetch_add(1, Ordering::Relaxed)).to_be_bytes())
+            .filter(|[.., low]| (1..=254).contains(low))
+            .map(|[.., high, low]| Ipv4Addr::new(127, 53, high, low))
             .find(|address| UdpSocket::bind((*address, PORT)).is_ok())
             .context("no loopback address with a free port 53 (that takes root)")?;
         let folder = Folder::new()?;
@@ -109,5 +112,6 @@ impl Dns {
     }
 }
 
+static LOOKED_AT: AtomicU32 = AtomicU32::new(0);
 const PORT: u16 = 53;
 const FILE: &str = "resolv.conf";
