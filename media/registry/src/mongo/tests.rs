@@ -83,7 +83,7 @@ async fn the_database_removes_what_has_expired() {
 async fn nothing_that_opens_or_fails_shows_the_password() {
     let good = "mongodb://user:hunter2@127.0.0.1:9/";
     let registry = MongoDb::open(&Secret::new(good), Timing::default()).await.unwrap();
-    assert_eq!(format!("{registry:?}"), "MongoDb(127.0.0.1:9/headwater)");
+    assert_eq!(format!("{registry:?}"), "MongoDb(127.0.0.1:9)");
     for bad in [
         "mongodb://user:hunter2@/",
         "hunter2",
