@@ -105,7 +105,8 @@ fn a_node_joins_by_an_srv_name_with_tls_and_dns_that_ends_costs_neither_lease_no
         return;
     };
     node.wait_live("live/demo").unwrap();
-    node.daemon.process().nth_line(mark, "registry is away, streams go on").unwrap();
+    let told = node.daemon.process().nth_line(mark, "registry is away, streams go on").unwrap();
+    assert!(told.contains("DNS gave no answer"), "{told}");
     let mark = node.daemon.process().line_count();
     dns.answer(&scene.entries()).unwrap();
     node.daemon.process().nth_line(mark, "the apps of the registry are known").unwrap();

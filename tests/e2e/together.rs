@@ -68,11 +68,12 @@ impl Scene {
             .unwrap();
     }
 
-    /// The writes of nodes since then.
+    /// The writes of nodes that were asked for since then, and passed so long after it. What a stall has kept, of callers who have
+    /// given up too, comes when it ends, whatever their pace: that is not counted.
     fn writes(&self, since: Instant) -> Vec<Duration> {
         let passed = self.line.passed();
-        let writes = passed.iter().filter(|(at, name)| *at >= since && WRITES.contains(&name.as_str()));
-        writes.map(|(at, _)| *at - since).collect()
+        let writes = passed.iter().filter(|write| write.asked >= since && WRITES.contains(&write.name.as_str()));
+        writes.map(|write| write.at - since).collect()
     }
 }
 
@@ -152,14 +153,14 @@ fn comes_back(name: &str, way: Way, most_at_once: usize) {
 
 #[test]
 fn nodes_whose_database_was_away_do_not_return_in_one_moment() {
-    // No more than wait for a server at any moment, as if all of those were heard at once.
+    // Nine in twenty wait for a server at any moment, and each finds it in its own time.
     comes_back("away", Way::Cut, CALLS * 2 / 5);
 }
 
 #[test]
 fn nodes_whose_database_has_stalled_do_not_stay_in_step() {
-    // What was said during the stall is heard at its end, each of it once.
-    comes_back("stalled", Way::Stalled, CALLS);
+    // The questions of all monitors are answered in the moment that it ends, and all who wait are heard.
+    comes_back("stalled", Way::Stalled, CALLS * 3 / 5);
 }
 
 const WINDOW: Duration = Duration::from_millis(100);

@@ -30,7 +30,7 @@ use cases::fanout::{self, Protocol};
 use cases::{Setup, Subject, all, curve, in_turns, ingest, join, side_by_side};
 use report::{Report, print, progress};
 
-/// Measures headwater-engine under load, beside a floor and nginx-rtmp, in turns.
+/// Measures headwater-engine under load, beside a floor and nginx-rtmp: in turns, publishers at the same time.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {

@@ -1,4 +1,4 @@
-//! A line to a database that writes down when each command passed, and that can be cut, or stall with all connections open.
+//! A line to a database that writes down when each command came and passed, and that can be cut, or stall with all connections open.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,12 +22,23 @@ pub enum Way {
     Stalled,
 }
 
+/// A command that has passed.
+#[derive(Debug, Clone)]
+pub struct Passed {
+    /// When the line had it from its client: before `at` by as long as the line stalled.
+    pub asked: Instant,
+    /// When the database was given it.
+    pub at: Instant,
+    /// The command's name, as `findAndModify`.
+    pub name: String,
+}
+
 /// The line. Dropped = cut.
 #[derive(Debug)]
 pub struct Toll {
     port: u16,
     way: watch::Sender<Way>,
-    passed: Arc<Mutex<Vec<(Instant, String)>>>,
+    passed: Arc<Mutex<Vec<Passed>>>,
     task: JoinHandle<()>,
 }
 
@@ -54,8 +65,8 @@ impl Toll {
         self.way.send_replace(way);
     }
 
-    /// When each command so far passed, and its name, in this order.
-    pub fn passed(&self) -> Vec<(Instant, String)> {
+    /// Every command so far, as they passed.
+    pub fn passed(&self) -> Vec<Passed> {
         self.passed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -81,7 +92,7 @@ async fn serve(
     listener: std::net::TcpListener,
     server: SocketAddr,
     way: watch::Sender<Way>,
-    passed: Arc<Mutex<Vec<(Instant, String)>>>,
+    passed: Arc<Mutex<Vec<Passed>>>,
 ) {
     let mut ways = way.subscribe();
     let port = listener.local_addr().map_or(0, |at| at.port());
@@ -119,7 +130,7 @@ async fn carry(
     client: TcpStream,
     server: SocketAddr,
     mut ways: watch::Receiver<Way>,
-    passed: &Mutex<Vec<(Instant, String)>>,
+    passed: &Mutex<Vec<Passed>>,
 ) -> anyhow::Result<()> {
     client.set_nodelay(true)?;
     let server = TcpStream::connect(server).await?;
@@ -130,9 +141,11 @@ async fn carry(
     let asks = async {
         loop {
             let question = Message::read(&mut from_client).await?;
+            let asked = Instant::now();
             ways.wait_for(|way| *way == Way::Open).await?;
             let name = question.document()?.keys().next().cloned().unwrap_or_default();
-            passed.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), name));
+            let command = Passed { asked, at: Instant::now(), name };
+            passed.lock().unwrap_or_else(PoisonError::into_inner).push(command);
             question.write(&mut to_server).await?;
         }
     };

@@ -47,7 +47,7 @@ const STEADY: (f64, f64) = (0.8, 1.2);
 /// As wide as the interval.
 const RETURN: (f64, f64) = (0.2, 1.2);
 /// Soon, since what is held may be lost meanwhile; not so soon that most would be waiting at any moment.
-const AWAY: (f64, f64) = (0.4, 1.0);
+const AWAY: (f64, f64) = (0.4, 0.8);
 
 #[cfg(test)]
 mod tests {
@@ -79,8 +79,8 @@ mod tests {
                 assert!((least_ms..=most_ms).contains(&(pause.as_millis() as u64)), "{pause:?}");
             };
             check(&mut pace, true, 4_000, 6_000);
-            check(&mut pace, false, 2_000, 5_000);
-            check(&mut pace, false, 2_000, 5_000);
+            check(&mut pace, false, 2_000, 4_000);
+            check(&mut pace, false, 2_000, 4_000);
             check(&mut pace, true, 1_000, 6_000);
             check(&mut pace, true, 4_000, 6_000);
             assert!(pace.first(0.999) < timing.heartbeat);

@@ -80,13 +80,13 @@ impl Link {
         Ok(link)
     }
 
-    /// The database; waits for DNS if that has not yet said where it is, as long as for a server at most.
+    /// The database; waits a moment for DNS if that has not yet said where it is.
     pub(super) async fn known(&self, attempted: &str) -> Result<&Known, RegistryError> {
         if let Some(known) = self.0.known.get() {
             return Ok(known);
         }
         let mut asking = self.ask();
-        let wait = connect::selection(self.0.patience);
+        let wait = connect::selection(self.0.patience).min(WAIT);
         let outcome = match tokio::time::timeout(wait, asking.wait_for(|a| !matches!(a, Asking::Now))).await {
             Ok(Ok(asking)) => match &*asking {
                 Asking::Failed(why, _) => Err(self.failed(attempted, why.clone())),
@@ -142,5 +142,7 @@ impl Link {
     }
 }
 
+/// Less than the two seconds that the engine gives a claim: that DNS is silent is told by who knows it.
+const WAIT: Duration = Duration::from_millis(1_500);
 /// Between two questions that fail: viewers may cause any number of calls.
 const PAUSE: Duration = Duration::from_secs(1);
