@@ -16,8 +16,8 @@ use std::time::Duration;
 const RECEIVE_MESSAGES: usize = 32;
 /// Nothing a viewer sends is longer; what is longer is cut and fails its integrity check.
 const RECEIVE_BYTES: usize = 2_048;
-/// Messages sent by one call.
-const SEND_MESSAGES: usize = 64;
+/// Messages sent by one call: of pictures, six fill the room below.
+const SEND_MESSAGES: usize = 16;
 /// Bytes gathered before they are sent: a burst for one viewer. More would push the keys of the next out of the core's cache.
 const SEND_BYTES: usize = 64 << 10;
 /// Segments of one message at most; the kernel allows 64 (`UDP_MAX_SEGMENTS`).
@@ -38,11 +38,34 @@ pub(super) struct Path {
     interface: u32,
 }
 
+/// What one call has received.
+#[derive(Default)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    /// Who sent each, and its length.
+    datagrams: Vec<(Path, usize)>,
+}
+
+impl Batch {
+    /// Each datagram and its way, as they came.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Path, &[u8])> {
+        self.datagrams
+            .iter()
+            .zip(self.bytes.chunks_exact(RECEIVE_BYTES))
+            .map(|((path, len), bytes)| (path, &bytes[..*len]))
+    }
+
+    /// True if there may be more to receive.
+    pub(super) fn is_full(&self) -> bool {
+        self.datagrams.len() == RECEIVE_MESSAGES
+    }
+}
+
 /// The socket, its wake-up call, and what is about to be sent.
 pub(super) struct Socket {
     socket: std::net::UdpSocket,
     wake: std::sync::Arc<Wake>,
-    receive: Vec<u8>,
+    spare: Batch,
     out: Vec<u8>,
     used: usize,
     messages: Vec<Message>,
@@ -121,7 +144,7 @@ impl Socket {
         Ok(Self {
             socket: socket.into(),
             wake: std::sync::Arc::new(Wake::new()?),
-            receive: vec![0; RECEIVE_MESSAGES * RECEIVE_BYTES],
+            spare: Batch::default(),
             out: vec![0; SEND_BYTES],
             used: 0,
             messages: Vec::with_capacity(SEND_MESSAGES),
@@ -155,9 +178,11 @@ impl Socket {
         fds[0].revents != 0
     }
 
-    /// Receives what has come, at most one batch, and hands each datagram over. True if there may be more.
-    pub(super) fn receive(&mut self, mut each: impl FnMut(&mut Self, Path, &[u8])) -> bool {
-        let mut buffer = std::mem::take(&mut self.receive);
+    /// Receives what has come, at most one batch. Give it [back](Self::recycle).
+    pub(super) fn receive(&mut self) -> Batch {
+        let mut batch = std::mem::take(&mut self.spare);
+        batch.bytes.resize(RECEIVE_MESSAGES * RECEIVE_BYTES, 0);
+        batch.datagrams.clear();
         // SAFETY: all of these are plain data for which zero is a value.
         let mut names: [libc::sockaddr_in6; RECEIVE_MESSAGES] = unsafe { zeroed() };
         let mut controls = [[0_u64; CONTROL_WORDS]; RECEIVE_MESSAGES];
@@ -165,7 +190,7 @@ impl Socket {
         let mut iovecs: [libc::iovec; RECEIVE_MESSAGES] = unsafe { zeroed() };
         // SAFETY: as above.
         let mut headers: [libc::mmsghdr; RECEIVE_MESSAGES] = unsafe { zeroed() };
-        for (i, chunk) in buffer.chunks_exact_mut(RECEIVE_BYTES).enumerate() {
+        for (i, chunk) in batch.bytes.chunks_exact_mut(RECEIVE_BYTES).enumerate() {
             iovecs[i] = libc::iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: RECEIVE_BYTES };
             let header = &mut headers[i].msg_hdr;
             header.msg_name = (&raw mut names[i]).cast();
@@ -188,7 +213,6 @@ impl Socket {
         let count = usize::try_from(count).unwrap_or(0);
         for i in 0..count {
             let len = (headers[i].msg_len as usize).min(RECEIVE_BYTES);
-            let begin = i * RECEIVE_BYTES;
             let (local, interface) = local_of(&headers[i].msg_hdr);
             let name = &names[i];
             let ip = Ipv6Addr::from(name.sin6_addr.s6_addr);
@@ -197,10 +221,14 @@ impl Socket {
                 Some(v4) => SocketAddr::from((v4, port)),
                 None => SocketAddr::V6(SocketAddrV6::new(ip, port, 0, name.sin6_scope_id)),
             };
-            each(self, Path { peer, local, interface }, &buffer[begin..begin + len]);
+            batch.datagrams.push((Path { peer, local, interface }, len));
         }
-        self.receive = std::mem::take(&mut buffer);
-        count == RECEIVE_MESSAGES
+        batch
+    }
+
+    /// Takes back the room of a batch that was looked at.
+    pub(super) fn recycle(&mut self, batch: Batch) {
+        self.spare = batch;
     }
 
     /// Room for one datagram of `len` bytes to this path; it leaves with the next [`Socket::flush`], or before if there is
@@ -412,14 +440,11 @@ mod tests {
         peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         peer.send_to(b"hello", (ip, socket.port().unwrap())).unwrap();
         assert!(socket.wait(Duration::from_secs(5)));
-        let mut path = None;
-        socket.receive(|_, from, bytes| {
-            assert_eq!((from.peer, bytes), (peer.local_addr().unwrap(), &b"hello"[..]));
-            path = Some(from);
-        });
-        let path = path.unwrap();
+        let batch = socket.receive();
+        let (path, bytes) = batch.iter().next().unwrap();
+        assert_eq!((path.peer, bytes), (peer.local_addr().unwrap(), &b"hello"[..]));
         for (i, &size) in sizes.iter().enumerate() {
-            socket.datagram(&path, size).fill(i as u8);
+            socket.datagram(path, size).fill(i as u8);
         }
         socket.flush();
         assert_eq!((socket.unsent, socket.sent_bytes), (0, sizes.iter().sum::<usize>() as u64));

@@ -200,19 +200,19 @@ impl Worker {
     }
 
     fn receive(&mut self) {
-        // The socket lends itself to the handler while its datagrams are read.
         for _ in 0..MAX_BATCHES {
-            let mut datagrams: Vec<(Path, Vec<u8>)> = Vec::new();
-            let more = self.socket.receive(|_, path, bytes| datagrams.push((path, bytes.to_vec())));
+            let batch = self.socket.receive();
             let now = Instant::now();
-            for (path, bytes) in datagrams {
+            for (path, bytes) in batch.iter() {
                 let slot = self.by_address.get(&path.peer).copied();
-                let handled = catch_unwind(AssertUnwindSafe(|| self.on_datagram(now, &path, &bytes)));
+                let handled = catch_unwind(AssertUnwindSafe(|| self.on_datagram(now, path, bytes)));
                 if handled.is_err() {
                     log::error!(peer:% = path.peer; "a datagram caused a bug, its session is closed");
                     slot.into_iter().for_each(|slot| self.close(slot, "bug", false));
                 }
             }
+            let more = batch.is_full();
+            self.socket.recycle(batch);
             if !more {
                 break;
             }
