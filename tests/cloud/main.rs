@@ -59,7 +59,8 @@ struct Arguments {
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(code) => code,
-        Err(e) if e.is::<scene::Missing>() => ExitCode::SUCCESS,
+        // EX_TEMPFAIL of sysexits.h: nothing has been checked.
+        Err(e) if e.is::<scene::Missing>() => ExitCode::from(75),
         Err(e) => {
             say(&format!("headwater-cloud: {e:#}"));
             ExitCode::FAILURE

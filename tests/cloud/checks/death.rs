@@ -44,11 +44,10 @@ pub(super) fn origin(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     }
     rtmp_pauses(&stranger, 100).context("HLS in ffmpeg")?;
     ensure!(publisher.starts() >= 2, "the publisher never left");
-    let low = hls[1].seen().pause;
+    let low = below("LL-HLS", &[hls[1].seen().pause], PAUSE_LL_HLS)?;
     Ok(format!(
-        "publisher back after {:.2} s; pauses: {webrtc}; {rtmp}; LL-HLS {:.2} s, discontinuity sequence moved on, 0 x 404, ffmpeg plays on",
-        back.as_secs_f64(),
-        low.as_secs_f64()
+        "publisher back after {:.2} s; pauses: {webrtc}; {rtmp}; {low}, discontinuity sequence moved on, 0 x 404, ffmpeg plays on",
+        back.as_secs_f64()
     ))
 }
 
@@ -82,3 +81,5 @@ pub(super) fn edge(stage: &mut Stage<'_>) -> anyhow::Result<String> {
 
 /// Of a viewer whose stream comes back elsewhere.
 const PAUSE: Duration = Duration::from_secs(3);
+/// Between two parts: the publisher's return, and a segment of the new life.
+const PAUSE_LL_HLS: Duration = Duration::from_secs(4);
