@@ -1,6 +1,7 @@
 //! A whole node as `headwaterd run` starts it: comes up, survives its engine, ends in order, and says why it does not.
 
 use std::net::TcpListener;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -46,6 +47,35 @@ fn play(url: &str) -> Option<Process> {
     let mut command = ffmpeg_command()?;
     command.args(["-i", url, "-frames:v", "25", "-f", "null", "-"]);
     Some(Process::start(&mut command).unwrap())
+}
+
+#[test]
+fn systemd_hears_when_the_node_serves_that_it_is_alive_and_when_it_ends() {
+    let folder = Folder::new().unwrap();
+    let path = folder.path().join("notify");
+    let ear = UnixDatagram::bind(&path).unwrap();
+    ear.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut heard = Vec::new();
+    let mut wait_for = |word: &str| {
+        let mut bytes = [0; 1_024];
+        while !heard.iter().any(|h: &String| h.lines().any(|line| line == word)) {
+            let count = ear.recv(&mut bytes).unwrap_or_else(|e| panic!("{word}: {e}; heard {heard:?}"));
+            heard.push(String::from_utf8_lossy(&bytes[..count]).into_owned());
+        }
+        std::mem::take(&mut heard)
+    };
+    let environment =
+        vec![("NOTIFY_SOCKET", path.to_string_lossy().into_owned()), ("WATCHDOG_USEC", "1000000".to_owned())];
+    let daemon = Daemon::start(Options { environment, ..Options::default() }).unwrap();
+    wait_for("READY=1");
+    let at = daemon.endpoints(None).unwrap();
+    assert_eq!(http::get(at.health, "/readyz").unwrap().status, 200);
+    wait_for("WATCHDOG=1");
+    wait_for("WATCHDOG=1");
+    daemon.signal(Signal::SIGTERM);
+    let last = wait_for("STOPPING=1");
+    assert!(!last.iter().any(|h| h.contains("READY=1")), "{last:?}");
+    assert!(daemon.process().exit(PATIENCE).unwrap().success());
 }
 
 #[test]

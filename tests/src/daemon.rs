@@ -54,8 +54,8 @@ impl Daemon {
                 .env("HEADWATER_LOG", options.log)
                 // No credentials anywhere: nothing of this reaches a real account.
                 .env("AWS_EC2_METADATA_DISABLED", "true")
-                .envs(options.environment)
-                .env_remove("NOTIFY_SOCKET"),
+                .env_remove("NOTIFY_SOCKET")
+                .envs(options.environment),
         )?;
         Ok(Self { process, data_dir, folder: None })
     }
