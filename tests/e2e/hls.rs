@@ -5,7 +5,7 @@ use std::process::Command;
 use headwater_tests::engine::{Engine, Options};
 use headwater_tests::process::Process;
 use headwater_tests::publish::{self, Source};
-use headwater_tests::{tools, wait};
+use headwater_tests::{http, tools, wait};
 
 use crate::probe;
 
@@ -63,6 +63,12 @@ fn every_address_of_every_playlist_answers_with_its_headers() {
         assert_eq!(engine.get(&resolve("/live/streams/demo_adaptive.m3u8", &reference)).unwrap().status, 200);
     }
     assert_eq!(engine.panics(), [""; 0]);
+    // And is counted where an operator looks.
+    let counted = http::get(engine.health(), "/metrics").unwrap().text();
+    for name in ["headwater_hls_feeds", "headwater_hls_playlists_total", "headwater_hls_resources_total"] {
+        let value = counted.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<u64>().ok());
+        assert!(value.is_some_and(|n| n > 0), "{name}: {value:?}");
+    }
 }
 
 #[test]

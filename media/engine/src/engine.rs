@@ -48,8 +48,8 @@ pub enum StartError {
     /// An address is taken or not ours.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// A WebRTC port is taken.
-    #[error("could not open the WebRTC ports")]
+    /// The WebRTC side cannot begin.
+    #[error("could not prepare WebRTC")]
     Webrtc(#[source] std::io::Error),
     /// The cluster secret cannot be used.
     #[error(transparent)]
@@ -94,7 +94,10 @@ impl Engine {
         let tls = tls::load(&config.tls).map_err(|e| StartError::Tls(Box::new(e)))?;
         let http = http::Server::bind(&config.http, tls.clone())?;
         let rtmp = rtmp::Server::bind(&config.rtmp, tls)?;
-        let webrtc = webrtc::Gateway::bind(&config.webrtc, &config.node.addresses).map_err(StartError::Webrtc)?;
+        let webrtc = webrtc::Gateway::bind(&config.webrtc, &config.node.addresses).map_err(|e| match e {
+            webrtc::BindError::Port(e) => StartError::Listen(e),
+            webrtc::BindError::Other(e) => StartError::Webrtc(e),
+        })?;
         let health = http::Server::bind_plain("health", config.health.listen, http::MAX_HEALTH_CONNECTIONS)?;
         let hub = Hub::with_transcoder(limits(&config), Some(Box::new(transcode::Audio)));
         let relay = join(&config, &hub, &registry)?;
@@ -147,6 +150,8 @@ impl Engine {
         rtmp.metrics().register(ours);
         webrtc.whep().metrics().register(ours);
         http.metrics().register(ours);
+        let hls = Hls::new(&config.hls);
+        hls.metrics().register(ours);
         let pulses: Vec<(&'static str, http::Pulse)> =
             vec![("webrtc", Box::new(webrtc.pulse())), ("loopback", Box::new(rtmp.pulse()))];
         if let Some(joined) = &relay {
@@ -208,7 +213,7 @@ impl Engine {
             accounts,
             view,
             whep: webrtc.whep(),
-            hls: Hls::new(&config.hls),
+            hls,
             node_id: config.node.id.clone(),
             endpoints: endpoints.clone(),
             door,
