@@ -25,6 +25,7 @@ type Options struct {
 	AskAgain    int
 	PLI         int
 	Attack      int
+	Haunt       bool
 	Forge       bool
 	DeleteAtEnd bool
 	Progress    time.Duration
@@ -75,6 +76,7 @@ func main() {
 	flag.IntVar(&o.AskAgain, "again", 0, "ask once for the last n video packets although they came")
 	flag.IntVar(&o.PLI, "pli", 0, "ask n times for a key frame")
 	flag.IntVar(&o.Attack, "attack", 0, "send n datagrams of each bad kind to the media port while watching")
+	flag.BoolVar(&o.Haunt, "haunt", false, "fall silent after the first picture, but for one old connectivity check")
 	flag.BoolVar(&o.Forge, "forge", false, "name another certificate in the offer than the one that is used")
 	flag.BoolVar(&o.DeleteAtEnd, "delete", true, "end the session with DELETE")
 	flag.DurationVar(&o.Progress, "progress", 0, "say so often how many pictures have come, and the longest pause between two packets of video")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"net"
 	"sync"
@@ -18,6 +19,7 @@ type Tap struct {
 	first     time.Time
 	server    *net.UDPAddr
 	checks    [][]byte
+	muted     bool
 	streams   map[byte]*Numbers
 }
 
@@ -75,7 +77,33 @@ func (t *Tap) WriteTo(b []byte, addr net.Addr) (int, error) {
 		t.server, _ = addr.(*net.UDPAddr)
 		t.mu.Unlock()
 	}
+	t.mu.Lock()
+	muted := t.muted
+	t.mu.Unlock()
+	if muted {
+		return len(b), nil
+	}
 	return t.UDPConn.WriteTo(b, addr)
+}
+
+// haunt says nothing more but a check that was sent before, again and again, until ctx ends.
+func (t *Tap) haunt(ctx context.Context) error {
+	t.mu.Lock()
+	t.muted = true
+	check, server := t.checks[len(t.checks)-1], t.server
+	t.mu.Unlock()
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if _, err := t.UDPConn.WriteTo(check, server); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // lose counts a datagram and says whether it is to be lost. RFC 7983 tells kinds apart, RFC 5761 RTP from RTCP.

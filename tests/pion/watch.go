@@ -266,6 +266,9 @@ func (v *Viewer) disturb(ctx context.Context) error {
 		say("attacked", sent)
 		return err
 	}
+	if v.options.Haunt {
+		return v.tap.haunt(ctx)
+	}
 	return nil
 }
 

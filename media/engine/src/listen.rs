@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 #[derive(Debug, thiserror::Error)]
 #[error("could not listen on {address} for {what}")]
 pub struct ListenError {
-    /// `http`, `https`, `rtmp`, `rtmps` or `health`.
+    /// `http`, `https`, `rtmp`, `rtmps`, `webrtc` or `health`.
     pub what: &'static str,
     /// As configured.
     pub address: SocketAddr,

@@ -81,10 +81,6 @@ async function withHls(Hls, { url, token, video, signal, on }) {
     }
     over ??= new Outcome("ended", "The stream stopped.");
   });
-  // Another media clock or another first segment under the same address: a new life of the stream.
-  hls.on(Hls.Events.LEVEL_UPDATED, (_, { details }) => {
-    if (!details.live) over ??= null;
-  });
   try {
     hls.loadSource(url.href);
     hls.attachMedia(video);

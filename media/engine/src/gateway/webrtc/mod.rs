@@ -27,4 +27,4 @@ mod worker;
 
 pub use metrics::Metrics;
 pub use play::{Answer, OfferError, SessionId, Whep};
-pub use server::{Gateway, Limits};
+pub use server::{BindError, Gateway, Limits};

@@ -1,7 +1,7 @@
 //! Opens the sockets and runs the workers.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use super::play::{Directory, Place, Whep};
 use super::pulse::Pulse;
 use super::udp::Socket;
 use super::worker::{Shared, Worker};
+use crate::listen::ListenError;
 
 /// Workers at most: the ports 50000 to 50063.
 const MAX_WORKERS: usize = 64;
@@ -34,6 +35,17 @@ impl Default for Limits {
     }
 }
 
+/// Why the ports are not open.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// This one is not to be had.
+    #[error(transparent)]
+    Port(ListenError),
+    /// The interfaces cannot be listed, there is no certificate, or the ports end below 65,536.
+    #[error(transparent)]
+    Other(#[from] io::Error),
+}
+
 /// The WebRTC room with its ports open.
 #[derive(Debug)]
 pub struct Gateway {
@@ -48,7 +60,7 @@ impl Gateway {
     ///
     /// # Errors
     /// If a port is taken, or the interfaces cannot be listed.
-    pub fn bind(config: &config::Webrtc, addresses: &[IpAddr]) -> io::Result<Self> {
+    pub fn bind(config: &config::Webrtc, addresses: &[IpAddr]) -> Result<Self, BindError> {
         Self::bind_with(config, addresses, Limits::default())
     }
 
@@ -56,7 +68,7 @@ impl Gateway {
     ///
     /// # Errors
     /// If a port is taken, or the interfaces cannot be listed.
-    pub fn bind_with(config: &config::Webrtc, addresses: &[IpAddr], limits: Limits) -> io::Result<Self> {
+    pub fn bind_with(config: &config::Webrtc, addresses: &[IpAddr], limits: Limits) -> Result<Self, BindError> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let count = if config.workers == 0 { cores() } else { usize::from(config.workers) }.min(MAX_WORKERS);
         let addresses = candidates(addresses)?;
@@ -74,9 +86,17 @@ impl Gateway {
         for n in 0..count {
             let wanted = match config.port {
                 0 => 0,
-                port => port.checked_add(n as u16).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?,
+                port => port.checked_add(n as u16).ok_or_else(|| {
+                    io::Error::other(format!("[webrtc] port {port} leaves no room for {count} workers"))
+                })?,
             };
-            let socket = Socket::bind(wanted)?;
+            let socket = Socket::bind(wanted).map_err(|source| {
+                BindError::Port(ListenError {
+                    what: "webrtc",
+                    address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, wanted)),
+                    source,
+                })
+            })?;
             let port = socket.port()?;
             let mailbox = Arc::new(Mailbox::new(socket.wake_handle()));
             let candidates = addresses.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
@@ -157,6 +177,20 @@ mod tests {
         assert!(pulses[1].has_ended() && !pulses[0].has_ended());
         drain.cancel();
         served.await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_named() {
+        let config = config::Webrtc { port: 0, workers: 1, ..config::Webrtc::default() };
+        let port = Gateway::bind(&config, &[]).unwrap().ports()[0];
+        let _taken = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
+        let refused = Gateway::bind(&config::Webrtc { port, ..config.clone() }, &[]).unwrap_err();
+        assert_eq!(refused.to_string(), format!("could not listen on [::]:{port} for webrtc"));
+        let refused = Gateway::bind(&config::Webrtc { port: 65_535, workers: 2, ..config }, &[]).unwrap_err();
+        assert!(
+            matches!(&refused, BindError::Other(e) if e.to_string().contains("no room for 2 workers")),
+            "{refused}"
+        );
     }
 
     async fn until(mut is: impl FnMut() -> bool) {

@@ -73,7 +73,12 @@ pub(super) struct Session {
 /// What became of a STUN datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Checked {
-    /// Answered; the address is good.
+    /// Answered; the address is good. An older one may have been forgotten for it.
+    Valid {
+        /// Not the viewer's any more.
+        forgotten: Option<SocketAddr>,
+    },
+    /// Answered as before; says nothing new.
     Answered,
     /// A copy, sent from elsewhere.
     Replayed,
@@ -122,19 +127,21 @@ impl Session {
     ) -> Result<Checked, StunError> {
         request.verify(&self.credentials, &self.remote_ufrag, crypto)?;
         let transaction = request.transaction();
-        match self.transactions.iter().find(|(seen, _)| *seen == transaction) {
-            Some((_, first)) if *first != from.peer => return Ok(Checked::Replayed),
-            Some(_) => {}
-            None => {
-                if self.transactions.len() == MAX_TRANSACTIONS {
-                    self.transactions.remove(0);
-                }
-                self.transactions.push((transaction, from.peer));
-            }
+        let seen = self.transactions.iter().find(|(seen, _)| *seen == transaction).map(|(_, first)| *first);
+        if seen.is_some_and(|first| first != from.peer) {
+            return Ok(Checked::Replayed);
         }
         if let Some(response) = request.response(from.peer, &self.credentials, crypto) {
             socket.send(from, &response);
         }
+        if seen.is_some() {
+            // Asked again since the answer was lost, or by somebody who has recorded it: no sign of life.
+            return Ok(Checked::Answered);
+        }
+        if self.transactions.len() == MAX_TRANSACTIONS {
+            self.transactions.remove(0);
+        }
+        self.transactions.push((transaction, from.peer));
         self.last_valid = now;
         let silent = now.saturating_duration_since(self.path_at) > PATH_SILENCE;
         if self.outlet.path.is_none() || request.use_candidate || silent {
@@ -143,10 +150,16 @@ impl Session {
         if self.outlet.path.is_some_and(|path| path.peer == from.peer) {
             self.path_at = now;
         }
-        if !self.addresses.contains(&from.peer) && self.addresses.len() < MAX_ADDRESSES {
-            self.addresses.push(from.peer);
-        }
-        Ok(Checked::Answered)
+        let forgotten = self.remember(from.peer);
+        Ok(Checked::Valid { forgotten })
+    }
+
+    /// Remembers an address, the latest last. Gives the one that there is no room for any more.
+    fn remember(&mut self, peer: SocketAddr) -> Option<SocketAddr> {
+        self.addresses.retain(|known| *known != peer);
+        let forgotten = (self.addresses.len() == MAX_ADDRESSES).then(|| self.addresses.remove(0));
+        self.addresses.push(peer);
+        forgotten
     }
 
     /// Takes a DTLS datagram and sends what it asks for. With a wrong certificate nothing at all is sent.

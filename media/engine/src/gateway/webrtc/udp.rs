@@ -1,14 +1,14 @@
 //! One UDP socket of a worker: many datagrams in by one call, many out by one call, and a way to wake the worker.
 //!
 //! The only file of this room that speaks to the kernel by hand: `recvmmsg`, `sendmmsg` with `UDP_SEGMENT` (one buffer, cut by
-//! the kernel or the card into datagrams of equal size) and `IPV6_PKTINFO` (answer from the address that was asked) have
-//! no safe wrapper that takes a different segment size and address per message. All pointers handed out below point into
+//! the kernel or the card into datagrams of equal size) and `IPV6_PKTINFO` (answer from the address that was asked; `IP_PKTINFO`
+//! on a host without IPv6) have no safe wrapper that takes a different segment size and address per message. All pointers handed out below point into
 //! vectors owned by the same struct, whose lengths are fixed when it is made, and are used within one call.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
@@ -38,6 +38,15 @@ pub(super) struct Path {
     interface: u32,
 }
 
+/// What the socket speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    /// Both, IPv4 as mapped addresses.
+    Both,
+    /// IPv4 alone: the host has no IPv6.
+    V4,
+}
+
 /// What one call has received.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -64,6 +73,7 @@ impl Batch {
 /// The socket, its wake-up call, and what is about to be sent.
 pub(super) struct Socket {
     socket: std::net::UdpSocket,
+    family: Family,
     wake: std::sync::Arc<Wake>,
     spare: Batch,
     out: Vec<u8>,
@@ -117,23 +127,36 @@ impl Wake {
 }
 
 impl Socket {
-    /// Binds both IPv4 and IPv6; port 0 takes any.
+    /// Binds both IPv4 and IPv6, or IPv4 on a host that has no other; port 0 takes any.
     pub(super) fn bind(port: u16) -> io::Result<Self> {
+        match Self::open(Family::Both, port) {
+            Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => Self::open(Family::V4, port),
+            result => result,
+        }
+    }
+
+    fn open(family: Family, port: u16) -> io::Result<Self> {
         use socket2::{Domain, Protocol, Type};
-        let socket = socket2::Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
-        socket.set_only_v6(false)?;
+        let (domain, any, level, option) = match family {
+            Family::Both => (Domain::IPV6, Ipv6Addr::UNSPECIFIED.into(), libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+            Family::V4 => (Domain::IPV4, IpAddr::from(Ipv4Addr::UNSPECIFIED), libc::IPPROTO_IP, libc::IP_PKTINFO),
+        };
+        let socket = socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        if family == Family::Both {
+            socket.set_only_v6(false)?;
+        }
         socket.set_nonblocking(true)?;
         // The kernel cuts these to what it allows; less is slower under bursts, and no reason not to start.
         let _ = socket.set_recv_buffer_size(KERNEL_BUFFER_BYTES);
         let _ = socket.set_send_buffer_size(KERNEL_BUFFER_BYTES);
-        socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+        socket.bind(&SocketAddr::new(any, port).into())?;
         let on: libc::c_int = 1;
         // SAFETY: the option takes an int, and its length is given.
         let set = unsafe {
             libc::setsockopt(
                 socket.as_raw_fd(),
-                libc::IPPROTO_IPV6,
-                libc::IPV6_RECVPKTINFO,
+                level,
+                option,
                 (&raw const on).cast(),
                 size_of::<libc::c_int>() as libc::socklen_t,
             )
@@ -143,6 +166,7 @@ impl Socket {
         }
         Ok(Self {
             socket: socket.into(),
+            family,
             wake: std::sync::Arc::new(Wake::new()?),
             spare: Batch::default(),
             out: vec![0; SEND_BYTES],
@@ -214,13 +238,7 @@ impl Socket {
         for i in 0..count {
             let len = (headers[i].msg_len as usize).min(RECEIVE_BYTES);
             let (local, interface) = local_of(&headers[i].msg_hdr);
-            let name = &names[i];
-            let ip = Ipv6Addr::from(name.sin6_addr.s6_addr);
-            let port = u16::from_be(name.sin6_port);
-            let peer = match ip.to_ipv4_mapped() {
-                Some(v4) => SocketAddr::from((v4, port)),
-                None => SocketAddr::V6(SocketAddrV6::new(ip, port, 0, name.sin6_scope_id)),
-            };
+            let peer = peer_of(&names[i]);
             batch.datagrams.push((Path { peer, local, interface }, len));
         }
         batch
@@ -336,17 +354,17 @@ impl Socket {
         // SAFETY: as above.
         let mut headers: [libc::mmsghdr; SEND_MESSAGES] = unsafe { zeroed() };
         for (i, m) in messages.iter().enumerate() {
-            names[i] = name_of(m.path.peer);
+            let name_bytes = write_name(&mut names[i], m.path.peer, self.family);
             let bytes = &self.out[m.begin..m.begin + m.len];
             // The kernel only reads from it.
             iovecs[i] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
             let header = &mut headers[i].msg_hdr;
             header.msg_name = (&raw mut names[i]).cast();
-            header.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+            header.msg_namelen = name_bytes;
             header.msg_iov = &raw mut iovecs[i];
             header.msg_iovlen = 1;
             header.msg_control = controls[i].as_mut_ptr().cast();
-            header.msg_controllen = write_control(&mut controls[i], m) as _;
+            header.msg_controllen = write_control(&mut controls[i], m, self.family) as _;
         }
         // SAFETY: every header points to a name, a buffer and a control area of the length it gives, all alive here.
         let sent = unsafe {
@@ -362,29 +380,45 @@ impl Socket {
 }
 
 /// Fills a control area: the source address, then the segment size if there is more than one. Gives its length in bytes.
-fn write_control(area: &mut [u64; CONTROL_WORDS], m: &Message) -> usize {
-    // SAFETY: plain data for which zero is a value.
-    let mut info: libc::in6_pktinfo = unsafe { zeroed() };
-    info.ipi6_addr.s6_addr = m.path.local.octets();
-    info.ipi6_ifindex = m.path.interface;
-    let info_bytes = size_of::<libc::in6_pktinfo>() as u32;
-    // SAFETY: CMSG_SPACE and CMSG_LEN only count. The area has 64 bytes, aligned to 8; the two entries take 40 and 24.
-    unsafe {
-        let first: *mut libc::cmsghdr = area.as_mut_ptr().cast();
-        (*first).cmsg_level = libc::IPPROTO_IPV6;
-        (*first).cmsg_type = libc::IPV6_PKTINFO;
-        (*first).cmsg_len = libc::CMSG_LEN(info_bytes) as _;
-        libc::CMSG_DATA(first).cast::<libc::in6_pktinfo>().write_unaligned(info);
-        let mut used = libc::CMSG_SPACE(info_bytes) as usize;
-        if m.segments > 1 {
-            let second: *mut libc::cmsghdr = area.as_mut_ptr().cast::<u8>().add(used).cast();
-            (*second).cmsg_level = libc::SOL_UDP;
-            (*second).cmsg_type = libc::UDP_SEGMENT;
-            (*second).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as _;
-            libc::CMSG_DATA(second).cast::<u16>().write_unaligned(m.segment as u16);
-            used += libc::CMSG_SPACE(size_of::<u16>() as u32) as usize;
+fn write_control(area: &mut [u64; CONTROL_WORDS], m: &Message, family: Family) -> usize {
+    let source = match family {
+        Family::Both => {
+            // SAFETY: plain data for which zero is a value.
+            let mut info: libc::in6_pktinfo = unsafe { zeroed() };
+            info.ipi6_addr.s6_addr = m.path.local.octets();
+            info.ipi6_ifindex = m.path.interface;
+            // SAFETY: the area is empty and has room for this and one more.
+            unsafe { write_entry(area, 0, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info) }
         }
-        used
+        Family::V4 => {
+            let local = m.path.local.to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED);
+            // SAFETY: plain data for which zero is a value.
+            let mut info: libc::in_pktinfo = unsafe { zeroed() };
+            info.ipi_spec_dst.s_addr = u32::from_ne_bytes(local.octets());
+            // SAFETY: as above.
+            unsafe { write_entry(area, 0, libc::IPPROTO_IP, libc::IP_PKTINFO, info) }
+        }
+    };
+    if m.segments > 1 {
+        // SAFETY: the second of two, behind the first.
+        return unsafe { write_entry(area, source, libc::SOL_UDP, libc::UDP_SEGMENT, m.segment as u16) };
+    }
+    source
+}
+
+/// Writes one entry of a control area `at` bytes from its beginning. Gives where the next one goes.
+///
+/// # Safety
+/// `at` is 0 or what this has given, and the area has room: its 64 bytes, aligned to 8, hold 40 (or 32) and 24.
+unsafe fn write_entry<T>(area: &mut [u64; CONTROL_WORDS], at: usize, level: i32, kind: i32, value: T) -> usize {
+    // SAFETY: as the caller promises; CMSG_SPACE and CMSG_LEN only count.
+    unsafe {
+        let entry: *mut libc::cmsghdr = area.as_mut_ptr().cast::<u8>().add(at).cast();
+        (*entry).cmsg_level = level;
+        (*entry).cmsg_type = kind;
+        (*entry).cmsg_len = libc::CMSG_LEN(size_of::<T>() as u32) as _;
+        libc::CMSG_DATA(entry).cast::<T>().write_unaligned(value);
+        at + libc::CMSG_SPACE(size_of::<T>() as u32) as usize
     }
 }
 
@@ -394,25 +428,52 @@ fn local_of(header: &libc::msghdr) -> (Ipv6Addr, u32) {
     unsafe {
         let mut entry = libc::CMSG_FIRSTHDR(header);
         while !entry.is_null() {
-            if (*entry).cmsg_level == libc::IPPROTO_IPV6 && (*entry).cmsg_type == libc::IPV6_PKTINFO {
-                let info = libc::CMSG_DATA(entry).cast::<libc::in6_pktinfo>().read_unaligned();
-                let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                // Only a link-local address needs its interface; else the routing table knows better.
-                let interface = if ip.is_unicast_link_local() { info.ipi6_ifindex } else { 0 };
-                return (ip, interface as u32);
+            match ((*entry).cmsg_level, (*entry).cmsg_type) {
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info = libc::CMSG_DATA(entry).cast::<libc::in6_pktinfo>().read_unaligned();
+                    let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                    // Only a link-local address needs its interface; else the routing table knows better.
+                    let interface = if ip.is_unicast_link_local() { info.ipi6_ifindex } else { 0 };
+                    return (ip, interface as u32);
+                }
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let info = libc::CMSG_DATA(entry).cast::<libc::in_pktinfo>().read_unaligned();
+                    return (Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()).to_ipv6_mapped(), 0);
+                }
+                _ => entry = libc::CMSG_NXTHDR(header, entry),
             }
-            entry = libc::CMSG_NXTHDR(header, entry);
         }
     }
     (Ipv6Addr::UNSPECIFIED, 0)
 }
 
-fn name_of(peer: SocketAddr) -> libc::sockaddr_in6 {
-    // SAFETY: plain data for which zero is a value.
-    let mut name: libc::sockaddr_in6 = unsafe { zeroed() };
-    let ip = match peer.ip() {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
+/// Who sent a datagram; IPv4 as IPv4.
+fn peer_of(name: &libc::sockaddr_in6) -> SocketAddr {
+    if i32::from(name.sin6_family) == libc::AF_INET {
+        // SAFETY: the kernel has written a shorter name of this family, and both are plain data with the same alignment.
+        let name = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in>() };
+        return SocketAddr::from((name.sin_addr.s_addr.to_ne_bytes(), u16::from_be(name.sin_port)));
+    }
+    let (ip, port) = (Ipv6Addr::from(name.sin6_addr.s6_addr), u16::from_be(name.sin6_port));
+    match ip.to_ipv4_mapped() {
+        Some(v4) => SocketAddr::from((v4, port)),
+        None => SocketAddr::V6(SocketAddrV6::new(ip, port, 0, name.sin6_scope_id)),
+    }
+}
+
+/// Writes where a message goes. Gives the length of the name.
+fn write_name(name: &mut libc::sockaddr_in6, peer: SocketAddr, family: Family) -> libc::socklen_t {
+    let ip = match (peer.ip(), family) {
+        (IpAddr::V4(v4), Family::V4) => {
+            // SAFETY: shorter, with the same alignment, and plain data.
+            let name = unsafe { &mut *(&raw mut *name).cast::<libc::sockaddr_in>() };
+            name.sin_family = libc::AF_INET as libc::sa_family_t;
+            name.sin_port = peer.port().to_be();
+            name.sin_addr.s_addr = u32::from_ne_bytes(v4.octets());
+            return size_of::<libc::sockaddr_in>() as libc::socklen_t;
+        }
+        (IpAddr::V4(v4), Family::Both) => v4.to_ipv6_mapped(),
+        (IpAddr::V6(v6), _) => v6,
     };
     name.sin6_family = libc::AF_INET6 as libc::sa_family_t;
     name.sin6_port = peer.port().to_be();
@@ -420,7 +481,7 @@ fn name_of(peer: SocketAddr) -> libc::sockaddr_in6 {
     if let SocketAddr::V6(v6) = peer {
         name.sin6_scope_id = v6.scope_id();
     }
-    name
+    size_of::<libc::sockaddr_in6>() as libc::socklen_t
 }
 
 impl std::fmt::Debug for Socket {
@@ -434,8 +495,7 @@ mod tests {
     use super::*;
 
     /// Sends datagrams of these sizes to a plain socket at `ip` and gives back what it got.
-    fn echo(ip: IpAddr, sizes: &[usize]) -> Vec<usize> {
-        let mut socket = Socket::bind(0).unwrap();
+    fn echo(mut socket: Socket, ip: IpAddr, sizes: &[usize]) -> Vec<usize> {
         let peer = std::net::UdpSocket::bind((ip, 0)).unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         peer.send_to(b"hello", (ip, socket.port().unwrap())).unwrap();
@@ -463,8 +523,12 @@ mod tests {
     fn runs_of_equal_datagrams_arrive_one_by_one_and_unchanged() {
         let sizes: Vec<usize> =
             [&[1_200; 10][..], &[300], &[90], &[200; 130], &[7], &[1_000; 2], &[1_100], &[100; 5]].concat();
-        assert_eq!(echo("127.0.0.1".parse().unwrap(), &sizes), sizes);
-        assert_eq!(echo("::1".parse().unwrap(), &sizes[..20]), sizes[..20]);
+        let bind = || Socket::bind(0).unwrap();
+        assert_eq!(echo(bind(), "127.0.0.1".parse().unwrap(), &sizes), sizes);
+        assert_eq!(echo(bind(), "::1".parse().unwrap(), &sizes[..20]), sizes[..20]);
+        // As on a host without IPv6, to an address that the kernel would not choose by itself.
+        let v4 = Socket::open(Family::V4, 0).unwrap();
+        assert_eq!(echo(v4, "127.0.0.9".parse().unwrap(), &sizes), sizes);
     }
 
     #[test]

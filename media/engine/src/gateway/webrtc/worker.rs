@@ -242,14 +242,15 @@ impl Worker {
         let Some(&slot) = self.by_ufrag.get(request.receiver_ufrag()) else { return Some(Ignored::UnknownUser) };
         let session = self.sessions[slot].as_mut()?;
         let crypto = self.shared.identity.provider.crypto();
-        let known = session.addresses.len();
         match session.on_check(now, &mut request, path, &mut self.socket, crypto) {
-            Ok(Checked::Answered) => {
-                if session.addresses.len() > known {
-                    self.by_address.insert(path.peer, slot);
+            Ok(Checked::Valid { forgotten }) => {
+                if let Some(old) = forgotten.filter(|old| self.by_address.get(old) == Some(&slot)) {
+                    self.by_address.remove(&old);
                 }
+                self.by_address.insert(path.peer, slot);
                 None
             }
+            Ok(Checked::Answered) => None,
             Ok(Checked::Replayed) => Some(Ignored::Replayed),
             Err(_) => Some(Ignored::WrongPassword),
         }
