@@ -21,15 +21,21 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms of the engine that a room may name with `crate::`, beside itself. What lies directly in `src` (`apps`, `listen`)
-/// belongs to nobody and may be named by all; only `engine.rs` and `main.rs` may name everything.
+/// may be named by all; only `engine.rs`, `lib.rs` and `main.rs` may name everything.
 const ROOMS: &[(&str, &[&str])] = &[
     ("hub", &[]),
     ("transcode", &["hub"]),
     ("record", &["hub"]),
     ("gateway", &["hub"]),
-    ("cluster", &["gateway", "hub"]),
+    ("cluster", &["gateway::relay", "hub"]),
     ("http", &["cluster", "gateway", "record", "hub"]),
 ];
+
+/// What the other files directly in `src` may name.
+const BESIDE_ROOMS: &[&str] = &["hub"];
+
+/// None of these names another.
+const GATEWAYS: &[&str] = &["rtmp", "srt", "webrtc", "hls", "relay"];
 
 /// What only these folders may name.
 const ONLY: &[(&str, &str)] = &[("redb::", "media/registry/"), ("mongodb::", "media/registry/")];
@@ -59,17 +65,85 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text[..end].lines().enumerate().map(|(i, line)| (i + 1, line)).filter(|(_, l)| !l.trim_start().starts_with("//"))
 }
 
-/// Every `crate::NAME` of a line, also those in `crate::{a, b::c}`.
-fn named_rooms(line: &str) -> Vec<&str> {
-    let word = |s: &str| s.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(s.len());
+/// Every path behind `root`, as `crate::`, with its line; `crate::{a, b::{c, d}}` is `a`, `b::c` and `b::d`.
+fn paths(code: &[(usize, &str)], root: &str) -> Vec<(usize, String)> {
+    let text = code.iter().map(|(_, line)| *line).collect::<Vec<_>>().join("\n");
     let mut out = Vec::new();
-    for rest in line.split("crate::").skip(1) {
-        match rest.strip_prefix('{') {
-            None => out.push(&rest[..word(rest)]),
-            Some(list) => out.extend(list.split([',', '}']).map(|item| item.trim()).map(|item| &item[..word(item)])),
+    for (at, _) in text.match_indices(root) {
+        let before = text[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+            continue;
         }
+        let number = code[text[..at].matches('\n').count()].0;
+        let mut found = Vec::new();
+        expand(&text[at + root.len()..], "", &mut found);
+        out.extend(found.into_iter().map(|path| (number, path)));
     }
     out
+}
+
+/// The paths of the use tree that `text` begins with, each behind `prefix`. Gives what follows the tree.
+fn expand<'a>(text: &'a str, prefix: &str, out: &mut Vec<String>) -> &'a str {
+    let text = text.trim_start();
+    if let Some(mut rest) = text.strip_prefix('{') {
+        loop {
+            rest = rest.trim_start().trim_start_matches(',').trim_start();
+            match rest.chars().next() {
+                Some(c) if c.is_alphanumeric() || c == '_' || c == '{' || c == '*' => {
+                    rest = expand(rest, prefix, out);
+                }
+                _ => return rest.strip_prefix('}').unwrap_or(rest),
+            }
+        }
+    }
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '*').unwrap_or(text.len());
+    let path = format!("{prefix}{}", &text[..end]);
+    match text[end..].strip_prefix("::") {
+        Some(rest) => expand(rest, &format!("{path}::"), out),
+        None => {
+            out.push(path);
+            let rest = text[end..].trim_start();
+            rest.strip_prefix("as ")
+                .map_or(rest, |rest| rest.trim_start().trim_start_matches(|c: char| c.is_alphanumeric() || c == '_'))
+        }
+    }
+}
+
+/// Whether `path` is `name`, or lies in it.
+fn lies_in(path: &str, name: &str) -> bool {
+    path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// What a file of the engine names that it may not.
+fn check_room(path: &str, inside: &str, code: &[(usize, &str)], faults: &mut Vec<String>) {
+    let (room, below) = inside.split_once('/').unwrap_or(("", inside));
+    if room.is_empty() && ["engine.rs", "main.rs", "lib.rs"].contains(&below) {
+        return;
+    }
+    let allowed: &[&str] = match ROOMS.iter().find(|(name, _)| *name == room) {
+        Some((_, allowed)) => allowed,
+        None if room.is_empty() => BESIDE_ROOMS,
+        None => {
+            faults.push(format!("{path}: ARCHITECTURE.md knows no room {room}"));
+            return;
+        }
+    };
+    for (number, named) in paths(code, "crate::") {
+        let of = ROOMS.iter().map(|(name, _)| *name).chain(["engine"]).find(|name| lies_in(&named, name));
+        let may = of.is_none_or(|of| of == room || allowed.iter().any(|a| lies_in(&named, a)));
+        if !may {
+            faults.push(format!("{path}:{number} names crate::{named}, and {inside} may not"));
+        }
+    }
+    if let ("gateway", Some((protocol, _))) = (room, below.split_once('/')) {
+        let by_crate =
+            paths(code, "crate::").into_iter().filter_map(|(n, p)| Some((n, p.strip_prefix("gateway::")?.to_owned())));
+        for (number, named) in by_crate.chain(paths(code, "super::super::")) {
+            for other in GATEWAYS.iter().filter(|other| **other != protocol && lies_in(&named, other)) {
+                faults.push(format!("{path}:{number} names the gateway {other}"));
+            }
+        }
+    }
 }
 
 /// What is wrong with one Rust file.
@@ -99,28 +173,9 @@ fn check_source(source: &Source, faults: &mut Vec<String>) {
                 faults.push(format!("{path}:{number} names {name}: wire does not wait and has no clock"));
             }
         }
-        let Some(inside) = path.strip_prefix("media/engine/src/") else { continue };
-        let Some((room, below)) = inside.split_once('/') else { continue };
-        let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
-            faults.push(format!("{path}: ARCHITECTURE.md knows no room {room}"));
-            return;
-        };
-        for named in named_rooms(line) {
-            let is_room = ROOMS.iter().any(|(name, _)| *name == named) || named == "engine";
-            if is_room && named != room && !allowed.contains(&named) {
-                faults.push(format!("{path}:{number} names crate::{named}, and {room} may not"));
-            }
-        }
-        if room == "gateway"
-            && let Some((protocol, _)) = below.split_once('/')
-        {
-            for other in ["rtmp", "srt", "webrtc", "hls", "relay"].iter().filter(|p| **p != protocol) {
-                let named = [format!("gateway::{other}"), format!("super::super::{other}")];
-                if named.iter().any(|n| line.contains(n.as_str())) {
-                    faults.push(format!("{path}:{number} names the gateway {other}"));
-                }
-            }
-        }
+    }
+    if let Some(inside) = path.strip_prefix("media/engine/src/") {
+        check_room(path, inside, &code(text).collect::<Vec<_>>(), faults);
     }
 }
 
@@ -194,6 +249,11 @@ fn every_forbidden_arrow_is_found() {
         ("media/engine/src/transcode/aac.rs", "use crate::gateway::Hls;"),
         ("media/engine/src/gateway/rtmp/play.rs", "use crate::gateway::hls::Hls;"),
         ("media/engine/src/gateway/rtmp/play.rs", "use super::super::webrtc::Whep;"),
+        ("media/engine/src/gateway/rtmp/play.rs", "use crate::gateway::{hls::Hls, rtmp};"),
+        ("media/engine/src/hub/stream.rs", "use crate::{\n    apps,\n    http::State,\n};"),
+        ("media/engine/src/cluster/view.rs", "use crate::gateway::{relay::Locate, rtmp};"),
+        ("media/engine/src/admission.rs", "use crate::{hub::Hub, http::State as S, load};"),
+        ("media/engine/src/load.rs", "let x = crate::engine::Engine::new();"),
         ("media/engine/src/gateway/rtmp/play.rs", "let x = crate::http::State::new();"),
         ("media/engine/src/http/rest.rs", "use crate::transcode::Aac;"),
         ("media/engine/src/http/rest.rs", "use crate::engine::Engine;"),
@@ -221,6 +281,8 @@ fn allowed_arrows_comments_and_tests_pass() {
         ("media/engine/src/engine.rs", "use crate::{gateway, http, hub, transcode};"),
         ("media/engine/src/gateway/rtmp/play.rs", "use crate::hub::Hub;\nuse crate::gateway::rtmp::link;"),
         ("media/engine/src/http/rest.rs", "use crate::gateway::hls::Hls;\nuse crate::apps::Apps;"),
+        ("media/engine/src/cluster/view.rs", "use crate::gateway::relay::{\n    AskOwner, Locate,\n};"),
+        ("media/engine/src/admission.rs", "use crate::hub::Hub;\nuse crate::load::Meter;"),
         (
             "media/engine/src/hub/stream.rs",
             "// crate::http is another room\n#[cfg(test)]\nmod tests {\nuse crate::http;\n}",
