@@ -5,6 +5,7 @@ mod faults;
 mod proxy;
 mod scripted;
 mod wire;
+mod writes;
 
 use std::time::{Duration, Instant};
 
