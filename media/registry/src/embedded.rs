@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use headwater_api::StreamName;
 use headwater_api::app::{AppDocument, DEFAULT_APPS};
+use headwater_api::config::Role;
 use headwater_api::node::{BootEpoch, Heartbeat, Life, NodeDocument, NodeRecord};
 use headwater_api::recording::{RecordingDocument, RecordingQuery};
 use headwater_api::stream::{Claim, StreamOffer, StreamRecord};
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Cause;
 use crate::leases::Leases;
-use crate::{Registry, RegistryError, Timing};
+use crate::{Peers, Registry, RegistryError, Timing};
 
 /// The file inside `data_dir`.
 pub const FILE_NAME: &str = "registry.redb";
@@ -221,6 +222,16 @@ impl Registry for Embedded {
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, RegistryError> {
         Ok(self.leases().nodes(self.now_ms()))
+    }
+
+    async fn peers(&self, which: Peers<'_>) -> Result<Vec<NodeRecord>, RegistryError> {
+        let wanted = |record: &NodeRecord| match which {
+            Peers::These(ids) => ids.contains(&record.node.id),
+            Peers::EdgesOf(group) => record.node.role == Role::Edge && record.node.group == group,
+        };
+        let mut found: Vec<_> = self.leases().nodes(self.now_ms()).into_iter().filter(wanted).collect();
+        found.iter_mut().for_each(|record| record.heartbeat.watched.clear());
+        Ok(found)
     }
 
     async fn node(&self, id: &str) -> Result<Option<NodeRecord>, RegistryError> {

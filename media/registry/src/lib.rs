@@ -61,6 +61,9 @@ pub trait Registry: Send + Sync {
     /// All nodes, dead ones that are not yet forgotten included, sorted by id.
     fn nodes(&self) -> impl Future<Output = Result<Vec<NodeRecord>, RegistryError>> + Send;
 
+    /// The same of some nodes, and without what is watched there: what other nodes need to find a way.
+    fn peers(&self, which: Peers<'_>) -> impl Future<Output = Result<Vec<NodeRecord>, RegistryError>> + Send;
+
     /// One node.
     fn node(&self, id: &str) -> impl Future<Output = Result<Option<NodeRecord>, RegistryError>> + Send;
 
@@ -165,6 +168,15 @@ pub trait Registry: Send + Sync {
 
     /// Writes and reads back, and gives the registry's Unix time in milliseconds.
     fn probe(&self) -> impl Future<Output = Result<u64, RegistryError>> + Send;
+}
+
+/// Of which nodes somebody wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peers<'a> {
+    /// Those of these ids. Read by `_id`.
+    These(&'a [String]),
+    /// The edges of a node group.
+    EdgesOf(&'a str),
 }
 
 /// How long leases and what is left of them last. All nodes of a cluster must agree.

@@ -34,7 +34,7 @@ use mongodb::Collection;
 use mongodb::bson::Document;
 use tokio::sync::OnceCell;
 
-use crate::{Registry, RegistryError, Timing};
+use crate::{Peers, Registry, RegistryError, Timing};
 
 pub use mongod::{Mongod, User, UserRights};
 pub use set_config::{Hello, MemberState, MemberStatus, SetConfig};
@@ -114,11 +114,15 @@ impl Registry for MongoDb {
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, RegistryError> {
-        nodes::list(self, None).await
+        nodes::list(self, nodes::Wanted::All).await
+    }
+
+    async fn peers(&self, which: Peers<'_>) -> Result<Vec<NodeRecord>, RegistryError> {
+        nodes::list(self, nodes::Wanted::Peers(which)).await
     }
 
     async fn node(&self, id: &str) -> Result<Option<NodeRecord>, RegistryError> {
-        Ok(nodes::list(self, Some(id)).await?.pop())
+        Ok(nodes::list(self, nodes::Wanted::One(id)).await?.pop())
     }
 
     async fn remove_node(&self, id: &str) -> Result<bool, RegistryError> {

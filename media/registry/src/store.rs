@@ -13,7 +13,7 @@ use headwater_api::stream::{Claim, StreamOffer, StreamRecord};
 use headwater_api::token::{Grant, TokenDocument};
 use headwater_api::user::UserDocument;
 
-use crate::{Embedded, MongoDb, Registry, RegistryError, Source, Timing};
+use crate::{Embedded, MongoDb, Peers, Registry, RegistryError, Source, Timing};
 
 /// A registry of the kind that was configured. Cheap to clone; the last clone dropped closes it.
 #[derive(Debug, Clone)]
@@ -83,6 +83,7 @@ delegate! {
     register(node: &NodeDocument, resumes: Option<BootEpoch>) -> Life;
     heartbeat(life: &Life, heartbeat: &Heartbeat) -> ();
     nodes() -> Vec<NodeRecord>;
+    peers(which: Peers<'_>) -> Vec<NodeRecord>;
     node(id: &str) -> Option<NodeRecord>;
     remove_node(id: &str) -> bool;
     leave(life: &Life) -> bool;

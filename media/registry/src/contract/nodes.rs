@@ -1,13 +1,15 @@
 //! Nodes: a lease, and lives that follow each other.
 
+use headwater_api::config::Role;
 use headwater_api::node::{BootEpoch, Heartbeat, Life, Load, MAX_WATCHED, NodeDocument, Watched};
 use headwater_api::status::ViewerCounts;
 
 use super::{TIMING, name, node, register, until};
-use crate::{Registry, RegistryError};
+use crate::{Peers, Registry, RegistryError};
 
 pub(super) async fn check<R: Registry + Clone + 'static>(registry: &R) {
     a_node_is_listed_with_what_it_said(registry).await;
+    peers_are_some_nodes_without_what_is_watched_there(registry).await;
     a_later_life_replaces_an_earlier_one_which_is_told(registry).await;
     an_earlier_life_cannot_come_back(registry).await;
     of_many_who_register_one_id_each_is_a_life_of_its_own(registry).await;
@@ -33,6 +35,25 @@ async fn a_node_is_listed_with_what_it_said(registry: &impl Registry) {
     assert_eq!(record.heartbeat.watched, busy().watched[..MAX_WATCHED]);
     assert!(record.silent_ms <= record.age_ms && record.age_ms < 60_000, "{record:?}");
     assert_eq!(registry.node("c").await.unwrap(), None);
+}
+
+async fn peers_are_some_nodes_without_what_is_watched_there(registry: &impl Registry) {
+    let a = register(registry, "a").await;
+    register(registry, "b").await;
+    for (id, role, group) in
+        [("east-1", Role::Edge, "east"), ("east-2", Role::Origin, "east"), ("west", Role::Edge, "west")]
+    {
+        registry.register(&NodeDocument { role, group: group.to_owned(), ..node(id) }, None).await.unwrap();
+    }
+    registry.heartbeat(&a, &busy()).await.unwrap();
+    let ids = ["west", "a", "nobody"].map(str::to_owned);
+    let found = registry.peers(Peers::These(&ids)).await.unwrap();
+    assert_eq!(found.iter().map(|n| n.node.id.as_str()).collect::<Vec<_>>(), ["a", "west"]);
+    assert_eq!((&found[0].node, found[0].alive), (&node("a"), true));
+    assert_eq!(found[0].heartbeat, Heartbeat { watched: Vec::new(), ..busy() });
+    let edges = registry.peers(Peers::EdgesOf("east")).await.unwrap();
+    assert_eq!(edges.iter().map(|n| n.node.id.as_str()).collect::<Vec<_>>(), ["east-1"]);
+    assert_eq!(registry.peers(Peers::These(&[])).await.unwrap(), []);
 }
 
 async fn a_later_life_replaces_an_earlier_one_which_is_told(registry: &impl Registry) {

@@ -8,7 +8,7 @@ use mongodb::bson::{Bson, Document, doc};
 
 use super::documents::{collect, decode, decode_field, encode, hence, long, millis, time_ms, update_or_insert};
 use super::{MongoDb, failure, schema};
-use crate::RegistryError;
+use crate::{Peers, RegistryError};
 
 pub(super) async fn register(
     registry: &MongoDb,
@@ -85,15 +85,38 @@ async fn not_this_life(
     })
 }
 
-/// All nodes, or the one of that id, sorted by id.
-pub(super) async fn list(registry: &MongoDb, id: Option<&str>) -> Result<Vec<NodeRecord>, RegistryError> {
-    let attempted = id.map_or_else(|| "list the nodes".to_owned(), |id| format!("look for node {id}"));
+/// Of which nodes, and how much of each.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted<'a> {
+    All,
+    One(&'a str),
+    /// Without what is watched there.
+    Peers(Peers<'a>),
+}
+
+/// Nodes, sorted by id.
+pub(super) async fn list(registry: &MongoDb, wanted: Wanted<'_>) -> Result<Vec<NodeRecord>, RegistryError> {
+    let attempted = match wanted {
+        Wanted::All => "list the nodes".to_owned(),
+        Wanted::One(id) => format!("look for node {id}"),
+        Wanted::Peers(Peers::These(ids)) => format!("look for {} nodes", ids.len()),
+        Wanted::Peers(Peers::EdgesOf(group)) => format!("list the edges of group {group:?}"),
+    };
     let nodes = registry.collection(schema::NODES, &attempted).await?;
     let mut filter = doc! { "gone": false };
-    if let Some(id) = id {
-        filter.insert("_id", id);
+    match wanted {
+        Wanted::All => {}
+        Wanted::One(id) => filter.extend(doc! { "_id": id }),
+        Wanted::Peers(Peers::These(ids)) => filter.extend(doc! { "_id": { "$in": ids } }),
+        Wanted::Peers(Peers::EdgesOf(group)) => {
+            filter.extend(doc! { "document.role": "edge", "document.group": group });
+        }
     }
-    let stages = [doc! { "$match": filter }, doc! { "$sort": { "_id": 1 } }, doc! { "$addFields": { "now": "$$NOW" } }];
+    let mut stages =
+        vec![doc! { "$match": filter }, doc! { "$sort": { "_id": 1 } }, doc! { "$addFields": { "now": "$$NOW" } }];
+    if matches!(wanted, Wanted::Peers(_)) {
+        stages.push(doc! { "$project": { "heartbeat.watched": 0 } });
+    }
     let found = registry.attempt(&attempted, collect(nodes.aggregate(stages))).await?;
     let lease_ms = millis(registry.0.timing.lease);
     let mut records = Vec::with_capacity(found.len());
