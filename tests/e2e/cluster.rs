@@ -89,6 +89,12 @@ fn nodes_find_each_other_serve_any_stream_and_outlive_their_database() {
         let late = play_from(node, "live/demo").unwrap();
         wait_frames(&late, 25, "pictures for who comes while the registry is away");
     }
+    // A known name is not to be had while its owner lives, however often it is asked for.
+    for _ in 0..2 {
+        let second = publish(&other, "live/demo").unwrap();
+        assert!(!second.exit(PATIENCE).unwrap().success());
+    }
+    assert!(!other.daemon.process().lines().iter().any(|l| l.contains("publish accepted")), "two owners");
     // A new publisher is taken, and registered later.
     let _new = publish(&other, "live/new").unwrap();
     other.wait_live("live/new").unwrap();

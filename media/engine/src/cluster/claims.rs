@@ -5,6 +5,7 @@
 //!          |--> taken, and its owner has it: refused                       ^
 //!          |--> taken, and its owner is gone: let go in its name, granted   |
 //!          '--> registry away: let in, without a claim until it is back ----+
+//!                 '--> known as another node's, and not gone: refused
 //! ```
 
 use std::collections::HashMap;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use headwater_api::StreamName;
 use headwater_api::error::Chain;
 use headwater_api::stream::{Claim, StreamOffer};
-use headwater_registry::{Registry, RegistryError};
+use headwater_registry::{Registry, RegistryError, Timing};
 
 use super::member::Cluster;
 use crate::gateway::relay::Holds;
@@ -78,10 +79,13 @@ impl<R: Registry + std::fmt::Debug + 'static> Drop for Guard<R> {
         if held.get(&self.name).is_none_or(|h| h.epoch_here != self.epoch_here) {
             return;
         }
-        let claim = held.remove(&self.name).and_then(|h| h.claim);
+        let removed = held.remove(&self.name);
         drop(held);
-        self.cluster.0.lookups.forget(&self.name);
-        if let (Some(claim), Ok(runtime)) = (claim, tokio::runtime::Handle::try_current()) {
+        if removed.as_ref().is_some_and(|h| h.accepted) {
+            // It was ours. What is known of a name that was refused is still true.
+            self.cluster.0.lookups.forget(&self.name);
+        }
+        if let (Some(claim), Ok(runtime)) = (removed.and_then(|h| h.claim), tokio::runtime::Handle::try_current()) {
             let cluster = self.cluster.clone();
             self.cluster.0.releases.spawn_on(async move { cluster.release(&claim).await }, &runtime);
         }
@@ -112,13 +116,9 @@ impl<R: Registry + std::fmt::Debug + 'static> Owners for Cluster<R> {
                     return Err(PublishError::LiveElsewhere { name, node: owner });
                 }
                 Err(e) => {
+                    cluster.admit_unclaimed(&name).await?;
                     // Better a stream that may turn out to be another node's than none.
                     log::warn!(stream = name.as_str(), err:% = Chain(&e); "stream accepted without a claim");
-                    if let Some(known) = cluster.0.lookups.known_owner(&name, &cluster.0.identity.life)
-                        && cluster.0.owners.ask(&known.offer.relay, &name).await != Holds::No
-                    {
-                        return Err(PublishError::LiveElsewhere { name, node: known.claim.owner.node });
-                    }
                 }
             }
             cluster.0.claims.accept(&name, epoch_here);
@@ -152,6 +152,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
         let Ok(Ok(Some(record))) = tokio::time::timeout(CLAIM, self.0.registry.stream(name)).await else {
             return false;
         };
+        self.0.lookups.put(name, Some(record.clone()));
         let claim = record.claim;
         if claim.owner.node == self.0.identity.life.node
             || self.0.owners.ask(&record.offer.relay, name).await != Holds::No
@@ -160,6 +161,20 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
         }
         log::info!(stream = name.as_str(), node = claim.owner.node.as_str(); "its owner has it no more, taking it over");
         matches!(tokio::time::timeout(CLAIM, self.0.registry.release(&claim)).await, Ok(Ok(true)))
+    }
+
+    /// While the registry is away: a name that nobody is known to have is free, and one that is known to be another node's only if
+    /// that is gone.
+    async fn admit_unclaimed(&self, name: &StreamName) -> Result<(), PublishError> {
+        let inner = &self.0;
+        let Some(known) = inner.lookups.known_owner(name, &inner.identity.life) else { return Ok(()) };
+        let holds = inner.owners.ask(&known.offer.relay, name).await;
+        let node = known.claim.owner.node;
+        if is_gone(holds, inner.lookups.on_word(name, holds)) {
+            log::info!(stream = name.as_str(), node = node.as_str(), holds:?; "its owner has it no more, taking it over");
+            return Ok(());
+        }
+        Err(PublishError::LiveElsewhere { name: name.clone(), node })
     }
 
     async fn release(&self, claim: &Claim) {
@@ -204,6 +219,16 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
             }
         }
         Ok(())
+    }
+}
+
+/// True if the owner of a stream, which says so and was silent for so long, can be taken to have it no more although nobody can
+/// look at its lease. It cannot renew that either: that it answers is what is left of it.
+fn is_gone(holds: Holds, silent: Duration) -> bool {
+    match holds {
+        Holds::No => true,
+        Holds::Yes | Holds::Unknown => false,
+        Holds::Silent => silent >= Timing::default().lease,
     }
 }
 

@@ -1,12 +1,14 @@
 //! Two nodes and one registry, which is sometimes away.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use headwater_api::StreamName;
-use headwater_api::node::{BootEpoch, Life};
-use headwater_registry::{Embedded, Registry as _, Timing};
+use headwater_api::config::{self, RegistryKind, Role};
+use headwater_api::node::{BootEpoch, Heartbeat, Life, NodeDocument};
+use headwater_api::stream::{Claim, StreamOffer, StreamRecord};
+use headwater_registry::{Embedded, Registry, Store, Timing};
 
 use super::{Cluster, Identity};
 use crate::gateway::relay::{AskOwner, Asking, Holds, Locate as _, Located};
@@ -38,13 +40,19 @@ impl Elsewhere for Nowhere {
     }
 }
 
-/// Says the same of every owner.
-#[derive(Debug)]
-struct Says(Holds);
+/// Says the same of every owner, until it says something else.
+#[derive(Debug, Clone)]
+struct Says(Arc<Mutex<Holds>>);
+
+impl Says {
+    fn now(&self, holds: Holds) {
+        *self.0.lock().unwrap() = holds;
+    }
+}
 
 impl AskOwner for Says {
     fn ask<'a>(&'a self, _: &'a [std::net::SocketAddr], _: &'a StreamName) -> Asking<'a> {
-        Box::pin(std::future::ready(self.0))
+        Box::pin(std::future::ready(*self.0.lock().unwrap()))
     }
 }
 
@@ -57,12 +65,43 @@ fn member(registry: &Embedded, id: &str) -> (Hub, Cluster<Embedded>) {
 }
 
 fn member_who_hears(registry: &Embedded, id: &str, holds: Holds) -> (Hub, Cluster<Embedded>) {
+    let (hub, cluster, _) = member_of(registry, id, holds);
+    (hub, cluster)
+}
+
+fn member_of<R: Registry + Clone + std::fmt::Debug + 'static>(
+    registry: &R,
+    id: &str,
+    holds: Holds,
+) -> (Hub, Cluster<R>, Says) {
     let life = Life { node: id.to_owned(), epoch: BootEpoch(1) };
     let relay = vec![format!("10.0.0.{}:5000", id.len()).parse().unwrap()];
-    let cluster = Cluster::new(registry.clone(), Identity { life, relay }, Box::new(Says(holds)), timing());
+    let says = Says(Arc::new(Mutex::new(holds)));
+    let cluster = Cluster::new(registry.clone(), Identity { life, relay }, Box::new(says.clone()), timing());
     let hub = Hub::new(Limits::default());
     hub.join(Box::new(Nowhere), Some(Box::new(cluster.clone())));
-    (hub, cluster)
+    (hub, cluster, says)
+}
+
+/// A registry that is away, and stays so.
+async fn away(folder: &Folder) -> Store {
+    let uri_file = folder.0.join("uri");
+    // Nobody listens there.
+    std::fs::write(&uri_file, "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300000").unwrap();
+    let config = config::Registry { kind: RegistryKind::MongoDb, uri_file: Some(uri_file) };
+    Store::open(&config, &folder.0).await.unwrap()
+}
+
+/// What the registry said when it was there: node `a` has the stream.
+fn known() -> StreamRecord {
+    let owner = Life { node: "a".to_owned(), epoch: BootEpoch(1) };
+    let relay = vec!["10.0.0.1:5000".parse().unwrap()];
+    StreamRecord {
+        claim: Claim { name: name(), owner, epoch: 1 },
+        offer: StreamOffer { relay, protocol: "rtmp".to_owned(), started_at_ms: 0 },
+        age_ms: 0,
+        lease_left_ms: 15_000,
+    }
 }
 
 fn name() -> StreamName {
@@ -93,7 +132,7 @@ async fn a_name_has_one_publisher_in_the_whole_cluster_until_it_lets_go() {
     assert_eq!(refused, PublishError::LiveElsewhere { name: name(), node: "a".to_owned() });
     assert!(two.stream(&name()).is_none());
     let located = elsewhere.locate(&name()).await.unwrap();
-    assert_eq!(located, Located { relays: vec!["10.0.0.1:5000".parse().unwrap()], through: false });
+    assert_eq!(located, Located::at(vec!["10.0.0.1:5000".parse().unwrap()]));
     drop(first);
     drop(until_free(&two).await);
 }
@@ -198,4 +237,115 @@ async fn a_node_that_drains_lets_go_of_what_is_still_published() {
     drop(still);
     cluster.settle().await;
     assert_eq!(registry.stream(&name()).await.unwrap().unwrap().claim.owner.node, "bb");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_registry_a_known_name_is_refused_while_its_owner_lives_and_an_unknown_one_is_free() {
+    let folder = Folder::new("known");
+    let (hub, cluster, says) = member_of(&away(&folder).await, "bb", Holds::Yes);
+    drop(hub.publish_owned(&name(), "rtmp").await.expect("unknown"));
+    cluster.0.lookups.put(&name(), Some(known()));
+    let refused = PublishError::LiveElsewhere { name: name(), node: "a".to_owned() };
+    // It was known long ago, and whoever is refused tries again.
+    for holds in [Holds::Yes, Holds::Yes, Holds::Unknown, Holds::Silent] {
+        tokio::time::advance(Duration::from_secs(10 * 60)).await;
+        says.now(holds);
+        assert_eq!(hub.publish_owned(&name(), "rtmp").await.unwrap_err(), refused, "{holds:?}");
+    }
+    says.now(Holds::No);
+    drop(hub.publish_owned(&name(), "rtmp").await.expect("its owner is gone"));
+    // It was ours last.
+    says.now(Holds::Yes);
+    drop(hub.publish_owned(&name(), "rtmp").await.expect("unknown again"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_registry_an_owner_that_is_silent_for_a_lease_has_lost_its_name_unless_frames_come_from_it() {
+    let folder = Folder::new("silent");
+    let (hub, cluster, says) = member_of(&away(&folder).await, "bb", Holds::Silent);
+    cluster.0.lookups.put(&name(), Some(known()));
+    let refused = PublishError::LiveElsewhere { name: name(), node: "a".to_owned() };
+    let try_for = async |lease: f64| {
+        let begun = tokio::time::Instant::now();
+        while begun.elapsed() < Timing::default().lease.mul_f64(lease) {
+            assert_eq!(hub.publish_owned(&name(), "rtmp").await.unwrap_err(), refused, "{:?}", begun.elapsed());
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+    };
+    try_for(0.7).await;
+    // A word in between, or frames, and it counts from the start.
+    says.now(Holds::Yes);
+    try_for(0.1).await;
+    says.now(Holds::Silent);
+    try_for(0.7).await;
+    cluster.flows(&name());
+    try_for(0.7).await;
+    // So does a silence that nobody has listened to.
+    tokio::time::advance(Duration::from_secs(2 * 60)).await;
+    try_for(0.7).await;
+    tokio::time::advance(Timing::default().lease / 2).await;
+    drop(hub.publish_owned(&name(), "rtmp").await.expect("silent for a lease"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_has_flowed_for_hours_is_known_as_long_as_it_does() {
+    let folder = Folder::new("hours");
+    let (hub, cluster, _) = member_of(&away(&folder).await, "bb", Holds::Yes);
+    cluster.0.lookups.put(&name(), Some(known()));
+    for _ in 0..3 {
+        tokio::time::advance(Duration::from_secs(50 * 60)).await;
+        cluster.flows(&name());
+    }
+    assert!(hub.publish_owned(&name(), "rtmp").await.is_err());
+    tokio::time::advance(Duration::from_secs(61 * 60)).await;
+    drop(hub.publish_owned(&name(), "rtmp").await.expect("forgotten"));
+}
+
+async fn register(registry: &Embedded, id: &str, role: Role, group: &str) -> Life {
+    let relay = vec![format!("10.1.0.{}:5000", id.len()).parse().unwrap()];
+    let node = NodeDocument {
+        id: id.to_owned(),
+        role,
+        relay,
+        group: group.to_owned(),
+        ..serde_json::from_str(r#"{"id": "", "role": "edge", "addresses": [], "version": ""}"#).unwrap()
+    };
+    registry.register(&node, None).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_stream_of_another_group_is_had_from_an_edge_of_our_own_and_one_of_our_group_from_its_owner() {
+    let folder = Folder::new("groups");
+    let registry = Embedded::open_with(&folder.0, Timing::default()).unwrap();
+    register(&registry, "a", Role::Origin, "west").await;
+    register(&registry, "bb", Role::Edge, "west").await;
+    register(&registry, "eeeee", Role::Edge, "east").await;
+    register(&registry, "oooo", Role::Origin, "east").await;
+    register(&registry, "wwwwww", Role::Origin, "west").await;
+    let (one, _) = member(&registry, "a");
+    let _live = one.publish_owned(&name(), "rtmp").await.unwrap();
+    let owner = vec!["10.0.0.1:5000".parse().unwrap()];
+    let (_, neighbour) = member(&registry, "wwwwww");
+    assert_eq!(neighbour.locate(&name()).await, Some(Located::at(owner.clone())));
+    let edge = vec!["10.1.0.5:5000".parse().unwrap()];
+    let (_, far) = member(&registry, "oooo");
+    assert_eq!(far.locate(&name()).await, Some(Located { relays: edge, beyond: Some(owner.clone()) }));
+    let (_, itself) = member(&registry, "eeeee");
+    assert_eq!(itself.locate(&name()).await, Some(Located::at(owner)));
+}
+
+#[tokio::test]
+async fn a_node_leaves_when_it_drains_or_is_not_listed_and_nothing_is_known_without_the_registry() {
+    let folder = Folder::new("leaving");
+    let registry = Embedded::open_with(&folder.0, Timing::default()).unwrap();
+    let stays = register(&registry, "stays", Role::Edge, "").await;
+    let drains = register(&registry, "drains", Role::Edge, "").await;
+    registry.heartbeat(&stays, &Heartbeat::default()).await.unwrap();
+    registry.heartbeat(&drains, &Heartbeat { draining: true, ..Heartbeat::default() }).await.unwrap();
+    let (_, cluster) = member(&registry, "a");
+    for (id, leaves) in [("stays", false), ("drains", true), ("nobody", true)] {
+        assert_eq!(cluster.is_leaving(id).await, leaves, "{id}");
+    }
+    let (_, lost, _) = member_of(&away(&folder).await, "bb", Holds::Yes);
+    assert!(!lost.is_leaving("drains").await);
 }

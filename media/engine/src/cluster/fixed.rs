@@ -19,9 +19,11 @@ impl Fixed {
 
 impl Locate for Fixed {
     fn locate<'a>(&'a self, _: &'a StreamName) -> Locating<'a> {
-        let located = (!self.0.is_empty()).then(|| Located { relays: self.0.clone(), through: false });
+        let located = (!self.0.is_empty()).then(|| Located::at(self.0.clone()));
         Box::pin(async move { located })
     }
 
     fn doubt(&self, _: &StreamName) {}
+
+    fn flows(&self, _: &StreamName) {}
 }

@@ -12,7 +12,7 @@ use headwater_registry::Registry;
 use tokio::time::Instant;
 
 use super::member::Cluster;
-use crate::gateway::relay::{Locate, Located, Locating};
+use crate::gateway::relay::{Holds, Locate, Located, Locating};
 
 /// Answers of the registry, by stream.
 #[derive(Debug, Default)]
@@ -23,6 +23,22 @@ struct Answer {
     record: Option<StreamRecord>,
     at: Instant,
     doubted: bool,
+    /// When frames came from there last, if they ever did.
+    flowed: Option<Instant>,
+    silence: Option<Silence>,
+}
+
+/// Of an owner that was asked.
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    since: Instant,
+    last: Instant,
+}
+
+impl Answer {
+    fn is_kept(&self) -> bool {
+        self.flowed.unwrap_or(self.at).max(self.at).elapsed() < STALE
+    }
 }
 
 impl Lookups {
@@ -32,29 +48,41 @@ impl Lookups {
 
     /// The last answer that named an owner.
     fn stale(&self, name: &StreamName) -> Option<StreamRecord> {
-        self.lock().get(name).filter(|a| a.at.elapsed() < STALE).and_then(|a| a.record.clone())
+        self.lock().get(name).filter(|a| a.is_kept()).and_then(|a| a.record.clone())
     }
 
-    fn put(&self, name: &StreamName, record: Option<StreamRecord>) {
+    pub(super) fn put(&self, name: &StreamName, record: Option<StreamRecord>) {
         let mut answers = self.lock();
         if answers.len() >= MAX_ANSWERS && !answers.contains_key(name) {
-            answers.retain(|_, a| a.record.is_some() && a.at.elapsed() < STALE);
+            answers.retain(|_, a| a.record.is_some() && a.is_kept());
             if answers.len() >= MAX_ANSWERS {
                 answers.clear();
             }
         }
-        answers.insert(name.clone(), Answer { record, at: Instant::now(), doubted: false });
+        let answer = Answer { record, at: Instant::now(), doubted: false, flowed: None, silence: None };
+        answers.insert(name.clone(), answer);
     }
 
     pub(super) fn forget(&self, name: &StreamName) {
         self.lock().remove(name);
     }
 
-    /// What was said of another node that held the stream so lately that its lease may last.
+    /// What was said last of another node that held the stream, and may hold it still.
     pub(super) fn known_owner(&self, name: &StreamName, us: &Life) -> Option<StreamRecord> {
-        let answers = self.lock();
-        let answer = answers.get(name).filter(|a| !a.doubted && a.at.elapsed() < LEASE)?;
-        answer.record.clone().filter(|record| record.claim.owner.node != us.node)
+        self.stale(name).filter(|record| record.claim.owner.node != us.node)
+    }
+
+    /// Notes what the owner of a known stream has said just now, and gives how long it has been silent.
+    pub(super) fn on_word(&self, name: &StreamName, holds: Holds) -> Duration {
+        let mut answers = self.lock();
+        let Some(answer) = answers.get_mut(name) else { return Duration::ZERO };
+        let now = Instant::now();
+        // What comes from there, by whatever way, is no silence.
+        let flows = answer.flowed.is_some_and(|at| now.duration_since(at) < FLOWS);
+        let before = answer.silence.filter(|silence| now.duration_since(silence.last) < ATTENTION);
+        let silent = holds == Holds::Silent && !flows;
+        answer.silence = silent.then(|| Silence { since: before.map_or(now, |silence| silence.since), last: now });
+        answer.silence.map_or(Duration::ZERO, |silence| now.duration_since(silence.since))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, Answer>> {
@@ -71,6 +99,13 @@ impl<R: Registry + std::fmt::Debug + 'static> Locate for Cluster<R> {
         if let Some(answer) = self.0.lookups.lock().get_mut(name) {
             answer.doubted = true;
         }
+        self.0.groups.doubt();
+    }
+
+    fn flows(&self, name: &StreamName) {
+        if let Some(answer) = self.0.lookups.lock().get_mut(name) {
+            answer.flowed = Some(Instant::now());
+        }
     }
 }
 
@@ -79,7 +114,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
         let inner = &self.0;
         // A stream may be here although the registry knows nothing of it yet.
         if inner.claims.holds(name) {
-            return Some(Located { relays: inner.identity.relay.clone(), through: false });
+            return Some(Located::at(inner.identity.relay.clone()));
         }
         let record = match inner.lookups.fresh(name) {
             Some(answer) => answer.record,
@@ -90,9 +125,9 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
             return None;
         }
         if let Some(relays) = self.tier(name, &record.claim.owner.node).await {
-            return Some(Located { relays, through: true });
+            return Some(Located { relays, beyond: Some(record.offer.relay) });
         }
-        Some(Located { relays: record.offer.relay, through: false })
+        Some(Located::at(record.offer.relay))
     }
 
     async fn ask(&self, name: &StreamName) -> Option<StreamRecord> {
@@ -114,8 +149,10 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
 const FRESH: Duration = Duration::from_secs(1);
 /// While the registry is away, an answer is good for so long.
 const STALE: Duration = Duration::from_secs(60 * 60);
-/// Of a stream in the registry.
-const LEASE: Duration = Duration::from_secs(15);
+/// Frames, or answers to pings, came so lately that the source lives: as long as the relay puts up with silence.
+const FLOWS: Duration = Duration::from_secs(3);
+/// A silence that was noted longer ago is none: nobody has asked since. Encoders that are refused come back within half of it.
+const ATTENTION: Duration = Duration::from_secs(60);
 /// A viewer does not wait longer for the registry.
 const ASK: Duration = Duration::from_secs(1);
 /// Names from the network end up here, so there is a limit.

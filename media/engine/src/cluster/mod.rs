@@ -15,6 +15,7 @@ mod claims;
 mod cluster_test;
 mod fixed;
 mod group;
+mod kept;
 mod lookup;
 mod member;
 mod view;

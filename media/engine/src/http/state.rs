@@ -46,7 +46,7 @@ pub struct Parts {
 
 /// What is known of the other nodes of the cluster.
 pub trait Others: std::fmt::Debug + Send + Sync {
-    /// True if the node of this id takes its leave or is gone, as far as is known. Ends within a second.
+    /// True if the node of this id takes its leave or is gone, as far as is known. Ends within a few seconds.
     fn is_leaving(&self, node: &str) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
 }
 

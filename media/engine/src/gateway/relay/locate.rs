@@ -10,8 +10,16 @@ use headwater_api::StreamName;
 pub struct Located {
     /// Relays to try, best first. May be this node's own.
     pub relays: Vec<SocketAddr>,
-    /// True if they stand between this node and the one that holds the stream, and may have to fetch it first.
-    pub through: bool,
+    /// Set if they stand between this node and the one that holds the stream, and may have to fetch it first: the relays of that
+    /// one.
+    pub beyond: Option<Vec<SocketAddr>>,
+}
+
+impl Located {
+    /// At the node that holds it.
+    pub fn at(relays: Vec<SocketAddr>) -> Self {
+        Self { relays, beyond: None }
+    }
 }
 
 /// An answer on its way; `None`: nobody holds it.
@@ -24,4 +32,7 @@ pub trait Locate: std::fmt::Debug + Send + Sync {
 
     /// The last answer for this stream did not help: look anew.
     fn doubt(&self, name: &StreamName);
+
+    /// The stream comes from where the last answer said. Told every second or so.
+    fn flows(&self, name: &StreamName);
 }

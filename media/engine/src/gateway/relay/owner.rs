@@ -4,6 +4,7 @@
 //! node whose relay is closed, or that proves who it is and does not know the stream, does not have it. Silence says
 //! nothing: behind it may be a node that serves on.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
@@ -20,8 +21,10 @@ pub enum Holds {
     Yes,
     /// It does not.
     No,
-    /// It does not say.
+    /// Somebody answers there, and does not say.
     Unknown,
+    /// Nobody answers.
+    Silent,
 }
 
 /// An answer on its way.
@@ -48,9 +51,15 @@ impl Inquiry {
 
     async fn ask_one(&self, address: SocketAddr, name: &StreamName) -> Holds {
         match self.talk(address, name).await {
-            Ok(Message::Accepted { .. }) => Holds::Yes,
+            // Only a stream that is there is refused for another reason.
+            Ok(Message::Accepted { .. } | Message::Refused(Refusal::Full | Refusal::Draining)) => Holds::Yes,
             Ok(Message::Refused(Refusal::NotFound)) => Holds::No,
-            Err(LinkError::Socket(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => Holds::No,
+            Err(LinkError::Socket(e)) => match e.kind() {
+                ErrorKind::ConnectionRefused => Holds::No,
+                ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::TimedOut => Holds::Silent,
+                _ => Holds::Unknown,
+            },
+            Err(LinkError::TooSlow(_) | LinkError::Silent(_) | LinkError::NotReading(_)) => Holds::Silent,
             Ok(_) | Err(_) => Holds::Unknown,
         }
     }
@@ -74,13 +83,15 @@ impl Inquiry {
 impl AskOwner for Inquiry {
     fn ask<'a>(&'a self, relays: &'a [SocketAddr], name: &'a StreamName) -> Asking<'a> {
         Box::pin(async move {
+            let mut heard = Holds::Silent;
             for address in relays.iter().take(MAX_ADDRESSES) {
                 match self.ask_one(*address, name).await {
-                    Holds::Unknown => {}
+                    Holds::Silent => {}
+                    Holds::Unknown => heard = Holds::Unknown,
                     known => return known,
                 }
             }
-            Holds::Unknown
+            heard
         })
     }
 }

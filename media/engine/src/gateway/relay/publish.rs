@@ -213,13 +213,17 @@ impl Pull {
                 Over::Nowhere if self.intake.producer().is_none() => return End::Unknown,
                 over => {
                     self.inner.upstreams.lose(&self.name);
-                    self.inner.locate.doubt(&self.name);
+                    // One that is full has it: there is nothing to look up.
+                    search.is_full = matches!(over, Over::Refused(Refusal::Full));
+                    if !search.is_full {
+                        self.inner.locate.doubt(&self.name);
+                    }
                     log::info!(stream = self.name.as_str(), reason = over.sentence().as_str(); "relay source lost, searching");
                 }
             }
             let is_here = self.intake.producer().is_some();
             // A viewer who has nothing yet gets an answer soon; those who watch already are worth some patience.
-            let is_hopeless = !is_here && search.tries > FIRST_TRIES;
+            let is_hopeless = !is_here && !search.is_full && search.tries > FIRST_TRIES;
             if is_hopeless || search.is_over() {
                 return if is_here { End::GivenUp } else { End::Unknown };
             }
@@ -235,11 +239,20 @@ impl Pull {
         let Some(located) = self.inner.locate.locate(&self.name).await else {
             return Over::Nowhere;
         };
+        let last = self.try_each(located.relays, located.beyond.is_some(), search).await;
+        match (last, located.beyond) {
+            (Over::Refused(Refusal::Full), Some(beyond)) => self.try_each(beyond, false, search).await,
+            (last, _) => last,
+        }
+    }
+
+    /// Follows the first of these relays that has the stream.
+    async fn try_each(&mut self, relays: Vec<SocketAddr>, through: bool, search: &mut Search) -> Over {
         let mut last = Over::Refused(Refusal::NotFound);
-        for address in located.relays.into_iter().take(MAX_ADDRESSES) {
+        for address in relays.into_iter().take(MAX_ADDRESSES) {
             match Link::dial(address, &self.inner.secret, self.inner.timing.dial).await {
                 Ok(link) => {
-                    last = self.follow(link, address, located.through, search).await;
+                    last = self.follow(link, address, through, search).await;
                     if !matches!(last, Over::Refused(_)) {
                         return last;
                     }
@@ -288,6 +301,9 @@ impl Pull {
                         }
                     }
                     if ticks.is_multiple_of(u64::from(TICKS_PER_PING)) {
+                        if self.intake.producer().is_some() && now.duration_since(heard) <= timing.ping {
+                            self.inner.locate.flows(&self.name);
+                        }
                         outgoing.record(|out| Message::Ping(ticks).write(out));
                     }
                     match outgoing.flush(timing.silence).await {
@@ -352,6 +368,7 @@ impl Over {
             Self::Said(EndReason::Draining) => "the origin drains".to_owned(),
             Self::Said(EndReason::Moved) => "the stream is another node's now".to_owned(),
             Self::Said(_) => "the origin ended it".to_owned(),
+            Self::Refused(Refusal::Full) => "the node that has it serves as many edges as it may".to_owned(),
             Self::Refused(why) => format!("no node has it ({why:?})"),
             Self::Nowhere => "no node is known to have it".to_owned(),
             Self::NoViewers => "no viewers".to_owned(),
@@ -366,11 +383,13 @@ struct Search {
     /// Set by the first failure.
     since: Option<Instant>,
     tries: u32,
+    /// The last source has the stream and no place.
+    is_full: bool,
 }
 
 impl Search {
     fn new(patience: Duration) -> Self {
-        Self { patience, since: None, tries: 0 }
+        Self { patience, since: None, tries: 0, is_full: false }
     }
 
     fn is_over(&mut self) -> bool {
@@ -379,6 +398,10 @@ impl Search {
 
     /// Nothing at first, then doubling up to a second, each a random half more or less: edges lose an origin all at once.
     fn pause(&self) -> Duration {
+        if self.is_full {
+            // Places come free one by one; all who want one ask.
+            return Duration::from_millis(rand::random_range(MAX_PAUSE_MS / 2..MAX_PAUSE_MS * 3 / 2));
+        }
         if self.tries <= 1 {
             return Duration::from_millis(rand::random_range(0..FIRST_PAUSE_MS / 2));
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_api::{StreamName, config};
-use headwater_wire::relay::{ClusterSecret, Dial, Message, SERVER_HELLO_BYTES};
+use headwater_wire::relay::{ClusterSecret, Dial, Message, Refusal, SERVER_HELLO_BYTES};
 use headwater_wire::{Codec, Frame, MediaTime, Track, VideoTrack};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -22,11 +22,17 @@ use crate::hub::{Consumer, Hub, Item, Limits, Producer};
 struct Map {
     places: Mutex<HashMap<StreamName, Located>>,
     asked: AtomicUsize,
+    doubted: AtomicUsize,
+    flowed: AtomicUsize,
 }
 
 impl Map {
-    fn put(&self, at: &[SocketAddr], through: bool) {
-        self.places.lock().unwrap().insert(name(), Located { relays: at.to_vec(), through });
+    fn put(&self, at: &[SocketAddr]) {
+        self.places.lock().unwrap().insert(name(), Located::at(at.to_vec()));
+    }
+
+    fn put_through(&self, at: &[SocketAddr], owner: &[SocketAddr]) {
+        self.places.lock().unwrap().insert(name(), Located { relays: at.to_vec(), beyond: Some(owner.to_vec()) });
     }
 }
 
@@ -37,7 +43,13 @@ impl Locate for Map {
         Box::pin(async move { found })
     }
 
-    fn doubt(&self, _: &StreamName) {}
+    fn doubt(&self, _: &StreamName) {
+        self.doubted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn flows(&self, _: &StreamName) {
+        self.flowed.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 struct Node {
@@ -160,7 +172,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[tokio::test]
 async fn a_stream_of_another_node_starts_at_its_last_key_frame_and_keeps_its_numbers() {
     let (origin, edge) = (node(), node());
-    edge.map.put(&[origin.address], false);
+    edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
     camera.shoot(120);
     let here = edge.hub.find(&name()).await.expect("found");
@@ -179,7 +191,7 @@ async fn a_stream_of_another_node_starts_at_its_last_key_frame_and_keeps_its_num
 #[tokio::test]
 async fn many_viewers_who_come_at_once_share_one_connection() {
     let (origin, edge) = (node(), node());
-    edge.map.put(&[origin.address], false);
+    edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
     camera.shoot(1);
     let asking: Vec<_> = (0..40)
@@ -201,7 +213,7 @@ async fn a_stream_that_nobody_has_is_not_found() {
     let (origin, edge) = (node(), node());
     assert!(edge.hub.find(&name()).await.is_none());
     // A registry that is wrong about it.
-    edge.map.put(&[origin.address], false);
+    edge.map.put(&[origin.address]);
     assert!(edge.hub.find(&name()).await.is_none());
     until("forgotten", || edge.relay.metrics().pulls.get() == 0).await;
 }
@@ -209,7 +221,7 @@ async fn a_stream_that_nobody_has_is_not_found() {
 #[tokio::test]
 async fn a_pull_ends_when_the_last_viewer_has_gone() {
     let (origin, edge) = (node(), node());
-    edge.map.put(&[origin.address], false);
+    edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
     camera.shoot(1);
     let viewer = edge.hub.find(&name()).await.unwrap().consumer();
@@ -223,7 +235,7 @@ async fn a_pull_ends_when_the_last_viewer_has_gone() {
 #[tokio::test]
 async fn viewers_of_an_edge_see_the_end_of_the_stream() {
     let (origin, edge) = (node(), node());
-    edge.map.put(&[origin.address], false);
+    edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
     camera.shoot(2);
     let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
@@ -235,7 +247,7 @@ async fn viewers_of_an_edge_see_the_end_of_the_stream() {
 #[tokio::test]
 async fn when_the_origin_dies_the_stream_goes_on_from_another_one_for_the_same_viewers() {
     let (first, second, edge) = (node(), node(), node());
-    edge.map.put(&[first.address], false);
+    edge.map.put(&[first.address]);
     let mut camera = Camera::on(&first, 50);
     camera.shoot(110);
     let here = edge.hub.find(&name()).await.unwrap();
@@ -244,7 +256,7 @@ async fn when_the_origin_dies_the_stream_goes_on_from_another_one_for_the_same_v
     // Killed: sockets close without a farewell, the publisher goes to another node.
     first.task.abort();
     first.drain.cancel();
-    edge.map.put(&[second.address], false);
+    edge.map.put(&[second.address]);
     let mut again = Camera::on(&second, 50);
     again.shoot(3);
     let mut last = MediaTime::from_ms(109 * 40);
@@ -264,7 +276,7 @@ async fn when_the_origin_dies_the_stream_goes_on_from_another_one_for_the_same_v
 #[tokio::test]
 async fn a_life_that_has_no_picture_yet_begins_with_its_first() {
     let (first, second, edge) = (node(), node(), node());
-    edge.map.put(&[first.address], false);
+    edge.map.put(&[first.address]);
     let mut camera = Camera::on(&first, 50);
     camera.shoot(1);
     let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
@@ -272,7 +284,7 @@ async fn a_life_that_has_no_picture_yet_begins_with_its_first() {
     first.task.abort();
     first.drain.cancel();
     let mut again = Camera::on(&second, 50);
-    edge.map.put(&[second.address], false);
+    edge.map.put(&[second.address]);
     until("reconnected", || edge.relay.metrics().resumed.get() == 1).await;
     again.shoot(1);
     let item = tokio::time::timeout(PATIENCE, viewer.next()).await.unwrap().expect("goes on");
@@ -283,7 +295,7 @@ async fn a_life_that_has_no_picture_yet_begins_with_its_first() {
 async fn an_origin_that_hangs_is_left_and_what_was_seen_is_not_seen_twice() {
     let (origin, edge) = (node(), node());
     let proxy = Proxy::before(origin.address).await;
-    edge.map.put(&[proxy.address], false);
+    edge.map.put(&[proxy.address]);
     let mut camera = Camera::on(&origin, 50);
     camera.shoot(60);
     let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
@@ -299,12 +311,12 @@ async fn an_origin_that_hangs_is_left_and_what_was_seen_is_not_seen_twice() {
 #[tokio::test]
 async fn a_drained_origin_sends_its_edges_elsewhere() {
     let (first, second, edge) = (node(), node(), node());
-    edge.map.put(&[first.address], false);
+    edge.map.put(&[first.address]);
     let mut camera = Camera::on(&first, 50);
     camera.shoot(1);
     let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
     marks(&mut viewer, 1).await;
-    edge.map.put(&[second.address], false);
+    edge.map.put(&[second.address]);
     first.drain.cancel();
     drop(camera);
     let mut again = Camera::on(&second, 50);
@@ -316,14 +328,14 @@ async fn a_drained_origin_sends_its_edges_elsewhere() {
 #[tokio::test]
 async fn viewers_of_a_stream_that_was_given_to_another_node_go_on_from_there() {
     let (first, second, edge) = (node(), node(), node());
-    edge.map.put(&[first.address], false);
+    edge.map.put(&[first.address]);
     let mut camera = Camera::on(&first, 50);
     camera.shoot(1);
     let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
     marks(&mut viewer, 1).await;
     let mut again = Camera::on(&second, 50);
     again.shoot(1);
-    edge.map.put(&[second.address], false);
+    edge.map.put(&[second.address]);
     camera.producer.stream().revoke();
     assert_eq!(marks(&mut viewer, 1).await, [0]);
 }
@@ -331,7 +343,7 @@ async fn viewers_of_a_stream_that_was_given_to_another_node_go_on_from_there() {
 #[tokio::test]
 async fn without_a_source_for_too_long_viewers_see_the_end() {
     let (origin, edge) = (node(), node());
-    edge.map.put(&[origin.address], false);
+    edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
     camera.shoot(1);
     let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
@@ -345,8 +357,8 @@ async fn without_a_source_for_too_long_viewers_see_the_end() {
 #[tokio::test]
 async fn an_edge_of_an_edge_gets_the_same_numbers() {
     let (origin, middle, edge) = (node(), node(), node());
-    middle.map.put(&[origin.address], false);
-    edge.map.put(&[middle.address], true);
+    middle.map.put(&[origin.address]);
+    edge.map.put_through(&[middle.address], &[]);
     let mut camera = Camera::on(&origin, 50);
     camera.shoot(60);
     let here = edge.hub.find(&name()).await.expect("through the middle");
@@ -360,16 +372,16 @@ async fn an_edge_of_an_edge_gets_the_same_numbers() {
 #[tokio::test]
 async fn two_nodes_that_believe_each_other_do_not_go_round_in_circles() {
     let (one, two) = (node(), node());
-    one.map.put(&[two.address], true);
-    two.map.put(&[one.address], true);
+    one.map.put_through(&[two.address], &[]);
+    two.map.put_through(&[one.address], &[]);
     assert!(one.hub.find(&name()).await.is_none());
 }
 
 #[tokio::test]
 async fn a_late_edge_gets_the_segments_that_others_list() {
     let (origin, early, late) = (node(), node(), node());
-    early.map.put(&[origin.address], false);
-    late.map.put(&[origin.address], false);
+    early.map.put(&[origin.address]);
+    late.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
     camera.shoot(60);
     let mut first = early.hub.find(&name()).await.unwrap().consumer_of_history();
@@ -419,7 +431,7 @@ async fn an_edge_that_reads_too_slowly_is_moved_to_a_key_frame_and_the_stream_go
 async fn whoever_does_not_know_the_secret_gets_nothing() {
     let origin = node();
     let edge = node_with(ClusterSecret::new(b"the secret of another cluster").unwrap(), 9);
-    edge.map.put(&[origin.address], false);
+    edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
     camera.shoot(1);
     assert!(edge.hub.find(&name()).await.is_none());
@@ -470,23 +482,86 @@ async fn garbage_before_and_after_the_handshake_ends_only_its_own_connection() {
     assert!(link.incoming.next().await.is_err(), "a message out of place");
 
     let edge = node();
-    edge.map.put(&[origin.address], false);
+    edge.map.put(&[origin.address]);
     assert!(edge.hub.find(&name()).await.is_some());
 }
 
+/// What the relay answers to who wants the stream.
+async fn wished(address: SocketAddr) -> Option<Message> {
+    let mut link = Link::dial(address, &secret(), PATIENCE).await.ok()?;
+    let wish = Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned(), history: false, reach: 1 };
+    link.outgoing.say(&wish, PATIENCE).await.ok()?;
+    link.incoming.next_within(PATIENCE).await.ok()
+}
+
 #[tokio::test]
-async fn one_connection_beyond_the_limit_is_closed_at_once() {
+async fn one_connection_beyond_the_limit_is_told_that_there_is_no_place_or_no_such_stream() {
     let origin = node_with(secret(), 1);
     let _held = Link::dial(origin.address, &secret(), PATIENCE).await.unwrap();
-    let refused = Link::dial(origin.address, &secret(), PATIENCE).await;
-    assert!(refused.is_err());
-    assert_eq!(origin.relay.metrics().turned_away.get(), 1);
+    assert_eq!(wished(origin.address).await, Some(Message::Refused(Refusal::NotFound)));
+    assert_eq!(Inquiry::new(secret(), PATIENCE).ask(&[origin.address], &name()).await, Holds::No);
+    let _camera = Camera::on(&origin, 50);
+    assert_eq!(wished(origin.address).await, Some(Message::Refused(Refusal::Full)));
+    assert_eq!(Inquiry::new(secret(), PATIENCE).ask(&[origin.address], &name()).await, Holds::Yes);
+    assert_eq!(origin.relay.metrics().turned_away.get(), 4);
+}
+
+#[tokio::test]
+async fn a_flood_at_a_full_relay_is_closed_without_a_word_and_the_relay_serves_on() {
+    let origin = node_with(secret(), 1);
+    let _camera = Camera::on(&origin, 50);
+    let held = Link::dial(origin.address, &secret(), PATIENCE).await.unwrap();
+    // They say nothing: the first few are listened to for a moment, the others are closed at once.
+    let mut flood = Vec::new();
+    for _ in 0..100 {
+        flood.push(TcpStream::connect(origin.address).await.unwrap());
+    }
+    until("turned away", || origin.relay.metrics().turned_away.get() == 100).await;
+    let last = tokio::time::timeout(Duration::from_millis(500), flood.pop().unwrap().read(&mut [0; 1])).await;
+    assert_eq!(last.expect("closed at once").unwrap_or(0), 0);
+    drop((held, flood));
+    let mut answer = None;
+    while !matches!(answer, Some(Message::Accepted { .. })) {
+        answer = wished(origin.address).await;
+    }
+}
+
+#[tokio::test]
+async fn an_edge_waits_for_a_place_at_a_full_origin_and_looks_nothing_up_meanwhile() {
+    let (origin, edge) = (node_with(secret(), 1), node());
+    edge.map.put(&[origin.address]);
+    let mut camera = Camera::on(&origin, 50);
+    camera.shoot(1);
+    let held = Link::dial(origin.address, &secret(), PATIENCE).await.unwrap();
+    let name = name();
+    let viewer = edge.hub.find(&name);
+    let freed = async {
+        until("tried often", || origin.relay.metrics().turned_away.get() > 3).await;
+        assert_eq!(edge.map.doubted.load(Ordering::Relaxed), 0);
+        drop(held);
+    };
+    let (viewer, ()) = tokio::join!(viewer, freed);
+    let viewer = viewer.expect("a place in the end");
+    let _reads = viewer.consumer();
+    until("that it flows is told", || edge.map.flowed.load(Ordering::Relaxed) > 0).await;
+}
+
+#[tokio::test]
+async fn an_edge_whose_groups_edge_is_full_goes_to_the_owner_itself() {
+    let (origin, middle, edge) = (node(), node_with(secret(), 1), node());
+    middle.map.put(&[origin.address]);
+    edge.map.put_through(&[middle.address], &[origin.address]);
+    let mut camera = Camera::on(&origin, 50);
+    camera.shoot(1);
+    let _held = Link::dial(middle.address, &secret(), PATIENCE).await.unwrap();
+    assert!(edge.hub.find(&name()).await.is_some());
+    assert_eq!((middle.relay.metrics().turned_away.get(), origin.relay.metrics().edges.get()), (1, 1));
 }
 
 #[tokio::test]
 async fn a_key_frame_that_a_viewer_wants_is_asked_of_the_publisher() {
     let (origin, edge) = (node(), node());
-    edge.map.put(&[origin.address], false);
+    edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
     camera.shoot(1);
     let here = edge.hub.find(&name()).await.unwrap();
@@ -498,7 +573,7 @@ async fn a_key_frame_that_a_viewer_wants_is_asked_of_the_publisher() {
 #[tokio::test]
 async fn what_the_publisher_should_change_is_known_on_every_node() {
     let (origin, edge) = (node(), node());
-    edge.map.put(&[origin.address], false);
+    edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
     camera.producer.stream().notice("first", "One.");
     camera.shoot(1);
@@ -512,7 +587,7 @@ async fn what_the_publisher_should_change_is_known_on_every_node() {
 #[tokio::test]
 async fn a_publisher_may_come_to_a_node_that_has_its_viewers() {
     let (first, edge) = (node(), node());
-    edge.map.put(&[first.address], false);
+    edge.map.put(&[first.address]);
     let mut camera = Camera::on(&first, 50);
     camera.shoot(1);
     let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
@@ -520,7 +595,7 @@ async fn a_publisher_may_come_to_a_node_that_has_its_viewers() {
     first.task.abort();
     first.drain.cancel();
     let mut again = Camera::on(&edge, 50);
-    edge.map.put(&[edge.address], false);
+    edge.map.put(&[edge.address]);
     again.shoot(2);
     assert_eq!(marks(&mut viewer, 2).await, [0, 1]);
     assert_eq!(edge.hub.streams().len(), 1);
@@ -573,9 +648,12 @@ async fn an_owner_that_is_asked_says_what_it_has_and_silence_says_nothing() {
     assert_eq!(other.ask(&[owner.address], &name()).await, Holds::Unknown, "a node of another cluster");
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent_at = silent.local_addr().unwrap();
-    assert_eq!(inquiry.ask(&[silent_at], &name()).await, Holds::Unknown, "it takes connections and hangs");
+    assert_eq!(inquiry.ask(&[silent_at], &name()).await, Holds::Silent, "it takes connections and hangs");
     assert_eq!(inquiry.ask(&[silent_at, owner.address], &name()).await, Holds::Yes, "its other address");
     drop(silent);
     assert_eq!(inquiry.ask(&[silent_at], &name()).await, Holds::No, "nothing runs there");
-    assert_eq!(inquiry.ask(&[], &name()).await, Holds::Unknown);
+    assert_eq!(inquiry.ask(&[], &name()).await, Holds::Silent);
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let both = [silent.local_addr().unwrap(), owner.address];
+    assert_eq!(other.ask(&both, &name()).await, Holds::Unknown, "one address hangs, and somebody is at the other");
 }

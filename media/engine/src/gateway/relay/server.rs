@@ -49,6 +49,7 @@ impl Server {
         let Self { listener, max_connections, .. } = self;
         let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
         let (secret, upstreams) = (relay.secret().clone(), relay.upstreams().clone());
+        let farewells = Arc::new(Semaphore::new(MAX_FAREWELLS));
         let visits = Arc::new(Visits { hub, secret, upstreams, metrics: relay.metrics().clone(), drain });
         let tasks = TaskTracker::new();
         loop {
@@ -62,6 +63,14 @@ impl Server {
                     let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
                         visits.metrics.turned_away.inc();
                         log::warn!(peer:%; "relay connection turned away, too many are open");
+                        // Beyond that, the closed socket must do.
+                        if let Ok(farewell) = Arc::clone(&farewells).try_acquire_owned() {
+                            let visits = Arc::clone(&visits);
+                            tasks.spawn(async move {
+                                let _ = tokio::time::timeout(FAREWELL, visits.turn_away(socket)).await;
+                                drop(farewell);
+                            });
+                        }
                         continue;
                     };
                     let visits = Arc::clone(&visits);
@@ -114,6 +123,19 @@ impl Visits {
         }
     }
 
+    /// Says to an edge that there is no place, so that it goes elsewhere or waits, and whether the stream is here at all: others may
+    /// want to know who owns it.
+    async fn turn_away(&self, socket: TcpStream) -> Result<(), LinkError> {
+        let mut link = Link::answer(socket, &self.secret, FAREWELL).await?;
+        let Message::Subscribe { app, stream_id, reach, .. } = link.incoming.next_within(FAREWELL).await? else {
+            return Err(LinkError::OutOfPlace);
+        };
+        let is_here = |name: &StreamName| self.hub.published(name).is_some() || self.upstreams.hops(name).is_some();
+        let may_be_had = StreamName::new(&app, &stream_id).is_ok_and(|name| reach > 1 || is_here(&name));
+        let why = if may_be_had { Refusal::Full } else { Refusal::NotFound };
+        link.outgoing.say(&Message::Refused(why), FAREWELL).await
+    }
+
     /// Hears what the edge wants; `None` if it cannot have it.
     async fn welcome(&self, link: &mut Link, peer: SocketAddr) -> Result<Option<Play>, LinkError> {
         let Message::Subscribe { app, stream_id, history, reach } = link.incoming.next_within(HANDSHAKE).await? else {
@@ -150,4 +172,8 @@ impl Visits {
 
 /// From the first byte to the wish.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Edges that are told that there is no place, at once at most: each costs a handshake.
+const MAX_FAREWELLS: usize = 16;
+/// For all of it.
+const FAREWELL: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
