@@ -1,7 +1,8 @@
 //! What `/readyz` says of a node: each fault turns it within ten seconds, and its end turns it back.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -75,7 +76,7 @@ fn each_fault_of_a_node_turns_readyz_within_ten_seconds_and_back() {
         assert!(Command::new("fallocate").args(["-l", &size]).arg(&hog).status().unwrap().success());
     };
     let free = || std::fs::remove_file(&hog).unwrap();
-    // Cluster faults (lease, clock) are in cluster.rs and clock.rs; listeners and workers in the engine's own tests.
+    // Cluster faults (lease, clock) are in cluster.rs and clock.rs; workers in whep.rs, listeners below.
     let faults: [(&str, &str, Act<'_>, Act<'_>); 2] = [
         ("disk", "MB are free in", Box::new(fill), Box::new(free)),
         (
@@ -86,11 +87,125 @@ fn each_fault_of_a_node_turns_readyz_within_ten_seconds_and_back() {
         ),
     ];
     wait_wrong(health, None, "");
+    let http = daemon.endpoints(None).unwrap().http;
     for (check, sentence, breaks, mends) in &faults {
+        wait_shown(http, true);
         breaks();
         wait_wrong(health, Some(check), sentence);
+        wait_shown(http, false);
         mends();
         wait_wrong(health, None, "");
+    }
+}
+
+/// Waits until the list of nodes, which the dashboard shows, says the same of this one.
+fn wait_shown(http: SocketAddr, ready: bool) {
+    wait::until_within(SOON, "the node's entry", || {
+        let nodes: serde_json::Value = http::get(http, "/rest/v2/cluster/nodes/0/10").ok()?.json().ok()?;
+        (nodes[0]["ready"] == ready).then_some(())
+    })
+    .unwrap();
+}
+
+/// An engine with every listener there is.
+fn with_all_listeners(folder: &Folder, change: impl FnOnce(&mut headwater_api::Config)) -> Engine {
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = folder.write("certificate.pem", pair.cert.pem()).unwrap();
+    let key = folder.write("key.pem", pair.signing_key.serialize_pem()).unwrap();
+    let secret = folder.write("secret", "the secret of this test's cluster").unwrap();
+    Engine::start(Options::with(|c| {
+        c.tls.certificate_file = Some(certificate);
+        c.tls.key_file = Some(key);
+        c.relay.listen = "127.0.0.1:0".parse().unwrap();
+        c.relay.secret_file = Some(secret);
+        change(c);
+    }))
+    .unwrap()
+}
+
+/// A connection to the health listener that is there before the fault: the engine needs no file descriptor for it any more.
+struct Line(TcpStream);
+
+impl Line {
+    fn open(health: SocketAddr) -> Self {
+        let stream = TcpStream::connect(health).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        Self(stream)
+    }
+
+    fn readiness(&mut self) -> Readiness {
+        self.0.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        let (mut answer, mut byte) = (Vec::new(), [0]);
+        while !answer.ends_with(b"\r\n\r\n") {
+            self.0.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+        let head = String::from_utf8(answer).unwrap().to_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+}
+
+#[test]
+fn an_engine_that_has_no_file_descriptor_left_is_not_ready_and_is_again_when_it_has() {
+    let folder = Folder::new().unwrap();
+    let engine = with_all_listeners(&folder, |_| {});
+    wait_wrong(engine.health(), None, "");
+    let mut line = Line::open(engine.health());
+    let listeners = ["http", "https", "relay", "rtmp", "rtmps"];
+    let limit = |soft: &str| {
+        let pid = engine.process().pid().to_string();
+        assert!(
+            Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={soft}:")]).status().unwrap().success()
+        );
+    };
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", engine.process().pid())).unwrap();
+    let before = limits.lines().find(|l| l.starts_with("Max open files")).unwrap();
+    let before = before.split_whitespace().nth(3).unwrap();
+    for check in listeners {
+        assert_eq!(line.readiness().checks[check], "ok", "{check}");
+    }
+    limit("8");
+    wait::until_within(SOON, "every listener to be found out", || {
+        let readiness = line.readiness();
+        (!readiness.ready && listeners.iter().all(|check| readiness.checks[*check].contains("open files")))
+            .then_some(())
+    })
+    .unwrap();
+    limit(before);
+    wait_wrong(engine.health(), None, "");
+    assert_eq!(engine.panics(), Vec::<String>::new());
+}
+
+#[test]
+fn a_listener_whose_places_are_all_taken_turns_readyz_within_ten_seconds_and_back() {
+    const PLACES: usize = 4;
+    /// Connections to a full relay that may still prove themselves, to be told that it is full.
+    const FAREWELLS: usize = 16;
+    let folder = Folder::new().unwrap();
+    let engine = with_all_listeners(&folder, |c| {
+        c.rtmp.max_connections = PLACES.try_into().unwrap();
+        c.relay.max_connections = PLACES.try_into().unwrap();
+    });
+    wait_wrong(engine.health(), None, "");
+    let at = engine.endpoints();
+    for (checks, address, connections) in
+        [(&["rtmp", "rtmps"][..], at.rtmp, PLACES), (&["relay"], at.relay.unwrap(), PLACES + FAREWELLS)]
+    {
+        // They say nothing, and are closed for it in the end: new ones come until it is seen.
+        let mut held = Vec::new();
+        wait::until_within(SOON, "the full listener to be found out", || {
+            held.extend((0..connections).map(|_| TcpStream::connect(address).unwrap()));
+            let readiness = readiness(engine.health())?;
+            let wrong: Vec<_> = readiness.checks.iter().filter(|(_, said)| *said != "ok").collect();
+            let expected = wrong.len() == checks.len() && wrong.iter().all(|(name, _)| checks.contains(&name.as_str()));
+            expected.then_some(())
+        })
+        .unwrap();
+        drop(held);
+        wait_wrong(engine.health(), None, "");
     }
 }
 

@@ -165,9 +165,10 @@ impl Engine {
         if let Some(registry) = apps_from {
             watching.spawn(apps.clone().follow(registry));
         }
-        let answers = http::Health {
+        let answers = Arc::new(http::Health {
             endpoints: endpoints.clone(),
             drain: drain.clone(),
+            relay: relay.as_ref().map(|joined| joined.puller.clone()),
             pulses,
             metrics,
             hub: hub.clone(),
@@ -175,7 +176,7 @@ impl Engine {
             door: door.clone(),
             told: told.clone(),
             disk: (config.node.data_dir.clone(), config.limits.min_free_mb),
-        };
+        });
         let view = View::new(registry.clone());
         let greets = http::Relays {
             node_id: config.node.id.clone(),
@@ -185,11 +186,20 @@ impl Engine {
         };
         // Health answers to the very end, so that a drain can be watched; the process ends it.
         let watched = CancellationToken::new();
-        watching.spawn(health.run(answers.router().merge(greets.router()), Lanes::here(), watched.clone(), deadline));
+        watching.spawn(health.run(
+            Arc::clone(&answers).router().merge(greets.router()),
+            Lanes::here(),
+            watched.clone(),
+            deadline,
+        ));
         watching.spawn(meter.clone().run(told, watched));
         if let Some(epoch) = config.node.boot_epoch.filter(|_| matches!(registry, Store::Embedded(_))) {
             let life = Life { node: config.node.id.clone(), epoch: BootEpoch(epoch) };
-            watching.spawn(cluster::stay_registered(registry, life, hub.clone(), meter, drain.clone()));
+            let is_ready = move || -> cluster::Readying {
+                let answers = Arc::clone(&answers);
+                Box::pin(async move { answers.is_ready().await })
+            };
+            watching.spawn(cluster::stay_registered(registry, life, hub.clone(), meter, drain.clone(), is_ready));
         }
         let mut others: Option<Arc<dyn http::Others>> = None;
         let settling = relay.as_ref().and_then(|joined| joined.cluster.clone());

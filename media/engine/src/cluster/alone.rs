@@ -1,6 +1,8 @@
 //! The entry of a node that has its registry to itself: its daemon cannot have that open while it serves, so the engine
 //! renews the entry.
 
+use std::pin::Pin;
+
 use headwater_api::error::Chain;
 use headwater_api::node::{Heartbeat, Life};
 use headwater_registry::{Registry, Timing};
@@ -9,17 +11,67 @@ use tokio_util::sync::CancellationToken;
 use crate::hub::Hub;
 use crate::load::{Meter, watched};
 
-/// Tells the registry every few seconds how busy this node is. Never ends.
-pub async fn stay_registered(registry: impl Registry, life: Life, hub: Hub, meter: Meter, drain: CancellationToken) {
+/// An answer on its way: whether this node is ready.
+pub type Readying = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// Tells the registry every few seconds how busy this node is, and whether it `is_ready`. Never ends.
+pub async fn stay_registered(
+    registry: impl Registry,
+    life: Life,
+    hub: Hub,
+    meter: Meter,
+    drain: CancellationToken,
+    is_ready: impl Fn() -> Readying,
+) {
     let mut well = true;
     loop {
-        let draining = drain.is_cancelled();
-        let beat = Heartbeat { load: meter.load(&hub), draining, ready: !draining, watched: watched(&hub) };
+        let (draining, ready) = (drain.is_cancelled(), is_ready().await);
+        let beat = Heartbeat { load: meter.load(&hub), draining, ready, watched: watched(&hub) };
         let renewed = registry.heartbeat(&life, &beat).await;
         if let (Err(e), true) = (&renewed, well) {
             log::warn!(err:% = Chain(e); "the entry of this node could not be renewed");
         }
         well = renewed.is_ok();
         tokio::time::sleep(Timing::default().heartbeat).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use headwater_registry::Embedded;
+
+    use super::*;
+    use crate::hub::Limits;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_entry_of_a_node_that_is_alone_says_whether_it_is_ready() {
+        let folder = std::env::temp_dir().join(format!("headwater-alone-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let registry = Embedded::open_with(&folder, Timing::default()).unwrap();
+        let node =
+            serde_json::from_str(r#"{"id": "a", "role": "standalone", "addresses": [], "version": ""}"#).unwrap();
+        let life = registry.register(&node, None).await.unwrap();
+        let (ready, drain) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
+        let says = Arc::clone(&ready);
+        let is_ready = move || -> Readying { Box::pin(std::future::ready(says.load(Ordering::Relaxed))) };
+        let (hub, meter) = (Hub::new(Limits::default()), Meter::new(&headwater_api::Config::default()));
+        let staying = tokio::spawn(stay_registered(registry.clone(), life, hub, meter, drain.clone(), is_ready));
+        let shown = async || {
+            tokio::time::sleep(2 * Timing::default().heartbeat).await;
+            let beat = registry.node("a").await.unwrap().unwrap().heartbeat;
+            (beat.ready, beat.draining)
+        };
+        assert_eq!(shown().await, (false, false));
+        ready.store(true, Ordering::Relaxed);
+        assert_eq!(shown().await, (true, false));
+        ready.store(false, Ordering::Relaxed);
+        drain.cancel();
+        assert_eq!(shown().await, (false, true));
+        staying.abort();
+        drop(registry);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

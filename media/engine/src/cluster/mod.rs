@@ -20,7 +20,7 @@ mod lookup;
 mod member;
 mod view;
 
-pub use alone::stay_registered;
+pub use alone::{Readying, stay_registered};
 pub use fixed::Fixed;
 pub use member::{Cluster, Identity};
 pub use view::{Removal, Seen, View};

@@ -21,6 +21,7 @@ use super::error::{Code, Problem};
 use super::probe;
 use super::rest::live;
 use crate::admission::Admission;
+use crate::gateway::relay::Relay;
 use crate::hub::Hub;
 use crate::load::{Meter, watched};
 use crate::standing::Told;
@@ -37,6 +38,8 @@ pub struct Health {
     pub endpoints: Endpoints,
     /// Cancelled when the drain begins.
     pub drain: CancellationToken,
+    /// Who greets this node's own relay, if it has one.
+    pub relay: Option<Relay>,
     /// Rooms that have no port to be probed at, by name.
     pub pulses: Vec<(&'static str, Pulse)>,
     /// All metrics.
@@ -63,23 +66,38 @@ pub struct Readiness {
 }
 
 impl Health {
+    /// True if traffic should come here.
+    pub async fn is_ready(&self) -> bool {
+        self.readiness().await.ready
+    }
+
     /// The paths of the health listener.
-    pub fn router(self) -> Router {
+    pub fn router(self: Arc<Self>) -> Router {
         Router::new()
             .route("/livez", get(async || "alive\n"))
             .route("/readyz", get(readyz))
             .route("/status", get(status))
             .route("/metrics", get(metrics))
             .fallback(async || Problem::new(Code::NotFound, "There are /livez, /readyz, /status and /metrics."))
-            .with_state(Arc::new(self))
+            .with_state(self)
     }
 
     async fn readiness(&self) -> Readiness {
-        let (http, rtmp) = tokio::join!(probe::http(self.endpoints.http), probe::rtmp(self.endpoints.rtmp));
+        let at = &self.endpoints;
+        let (http, rtmp, https, rtmps, relay) = tokio::join!(
+            probe::http(at.http),
+            probe::rtmp(at.rtmp),
+            if_there(at.https, probe::https),
+            if_there(at.rtmps, probe::rtmps),
+            if_there(at.relay.zip(self.relay.as_ref()), |(address, relay)| probe::relay(address, relay)),
+        );
         let drain = if self.drain.is_cancelled() { Err("draining".to_owned()) } else { Ok(()) };
         let pulses = self.pulses.iter().map(|(name, pulse)| (*name, pulse()));
         let disk = free_space(&self.disk.0, self.disk.1);
-        let own = [("drain", drain), ("http", http), ("rtmp", rtmp), ("disk", disk)].into_iter().chain(pulses);
+        let own = [("drain", drain), ("http", http), ("rtmp", rtmp), ("disk", disk)];
+        let configured = [("https", https), ("rtmps", rtmps), ("relay", relay)];
+        let configured = configured.into_iter().filter_map(|(name, result)| Some((name, result?)));
+        let own = own.into_iter().chain(configured).chain(pulses);
         let all: BTreeMap<String, Result<(), String>> =
             own.map(|(name, result)| (name.to_owned(), result)).chain(self.told.checks()).collect();
         Readiness {
@@ -96,6 +114,14 @@ impl std::fmt::Debug for Health {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Health").field("endpoints", &self.endpoints).finish_non_exhaustive()
     }
+}
+
+/// Probes what is configured.
+async fn if_there<T, F>(listener: Option<T>, probe: impl Fn(T) -> F) -> Option<Result<(), String>>
+where
+    F: Future<Output = Result<(), String>>,
+{
+    Some(probe(listener?).await)
 }
 
 /// Recordings and the registry need room; a full disk is found out before they fail.
@@ -117,7 +143,7 @@ async fn readyz(health: axum::extract::State<Arc<Health>>) -> Response {
 
 async fn status(health: axum::extract::State<Arc<Health>>) -> Response {
     live(EngineStatus {
-        ready: health.readiness().await.ready,
+        ready: health.is_ready().await,
         draining: health.drain.is_cancelled(),
         full: health.door.room().is_err(),
         load: health.meter.load(&health.hub),
@@ -157,12 +183,30 @@ mod tests {
                 health: nowhere,
             },
             drain: drain.clone(),
+            relay: None,
             pulses: vec![("hub", pulse)],
             metrics: Registry::default(),
             hub,
             meter,
             told: told.clone(),
             disk: (std::env::temp_dir(), disk_mb),
+        }
+    }
+
+    #[tokio::test]
+    async fn listeners_that_are_configured_are_looked_at_and_no_others() {
+        let nowhere = Some("127.0.0.1:1".parse().unwrap());
+        let (told, drain) = (Told::by_nobody(), CancellationToken::new());
+        let mut node = health(0, Box::new(|| Ok(())), &told, &drain);
+        let checks = node.readiness().await.checks;
+        assert!(["https", "rtmps", "relay"].iter().all(|check| !checks.contains_key(*check)), "{checks:?}");
+        (node.endpoints.https, node.endpoints.rtmps, node.endpoints.relay) = (nowhere, nowhere, nowhere);
+        let secret = headwater_wire::relay::ClusterSecret::new(b"a secret of the cluster").unwrap();
+        let nobody = Arc::new(crate::cluster::Fixed::new(Vec::new()));
+        node.relay = Some(Relay::new(secret, nobody, crate::gateway::relay::Timing::default()));
+        let checks = node.readiness().await.checks;
+        for check in ["https", "rtmps", "relay"] {
+            assert!(checks[check].starts_with("does not answer: "), "{check}: {}", checks[check]);
         }
     }
 

@@ -4,42 +4,130 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::gateway::relay::Relay;
 
 /// For connecting and answering together.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// HTTP: the status line of a cheap request. RFC 9112 §4.
 pub(super) async fn http(address: SocketAddr) -> Result<(), String> {
-    let request = b"GET /rest/v2/version HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    let start = ask::<12>(address, request).await?;
-    if &start == b"HTTP/1.1 200" { Ok(()) } else { Err("answers something else than HTTP".to_owned()) }
+    in_time(async { ask_http(connect(address).await?).await }).await
+}
+
+/// The same, sealed.
+pub(super) async fn https(address: SocketAddr) -> Result<(), String> {
+    in_time(async { ask_http(sealed(connect(address).await?).await?).await }).await
 }
 
 /// RTMP: the version byte that answers C0 and C1. RTMP 1.0 §5.2.2.
 pub(super) async fn rtmp(address: SocketAddr) -> Result<(), String> {
+    in_time(async { ask_rtmp(connect(address).await?).await }).await
+}
+
+/// The same, sealed.
+pub(super) async fn rtmps(address: SocketAddr) -> Result<(), String> {
+    in_time(async { ask_rtmp(sealed(connect(address).await?).await?).await }).await
+}
+
+/// The relay: its proof that it knows the cluster's secret.
+pub(super) async fn relay(address: SocketAddr, relay: &Relay) -> Result<(), String> {
+    relay.greet(reachable(address)).await.map_err(|why| format!("does not answer: {why}"))
+}
+
+async fn ask_http(stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Result<(), String>> {
+    let request = b"GET /rest/v2/version HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let is_http = &ask::<12>(stream, request).await? == b"HTTP/1.1 200";
+    Ok(if is_http { Ok(()) } else { Err("answers something else than HTTP".to_owned()) })
+}
+
+async fn ask_rtmp(stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Result<(), String>> {
     let mut hello = [0; 1 + 1536];
     hello[0] = 3;
-    match ask::<1>(address, &hello).await? {
-        [3] => Ok(()),
-        _ => Err("answers something else than RTMP".to_owned()),
+    let is_rtmp = ask::<1>(stream, &hello).await? == [3];
+    Ok(if is_rtmp { Ok(()) } else { Err("answers something else than RTMP".to_owned()) })
+}
+
+async fn ask<const N: usize>(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) -> io::Result<[u8; N]> {
+    stream.write_all(request).await?;
+    stream.flush().await?;
+    let mut answer = [0; N];
+    stream.read_exact(&mut answer).await?;
+    Ok(answer)
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    TcpStream::connect(reachable(address)).await
+}
+
+/// Shakes hands with a server whose certificate does not matter: it is this engine's own.
+async fn sealed(stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let trusting = Trusting(provider.signature_verification_algorithms);
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(trusting))
+        .with_no_client_auth();
+    let name = ServerName::IpAddress(stream.peer_addr()?.ip().into());
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+async fn in_time(talk: impl Future<Output = io::Result<Result<(), String>>>) -> Result<(), String> {
+    match tokio::time::timeout(PATIENCE, talk).await {
+        Ok(result) => result.map_err(|e| format!("does not answer: {e}"))?,
+        Err(_) => Err(format!("does not answer within {} ms", PATIENCE.as_millis())),
     }
 }
 
-async fn ask<const N: usize>(address: SocketAddr, request: &[u8]) -> Result<[u8; N], String> {
-    let talk = async {
-        let mut stream = TcpStream::connect(reachable(address)).await?;
-        stream.write_all(request).await?;
-        let mut answer = [0; N];
-        stream.read_exact(&mut answer).await?;
-        Ok::<_, io::Error>(answer)
-    };
-    match tokio::time::timeout(PATIENCE, talk).await {
-        Ok(result) => result.map_err(|e| format!("does not answer: {e}")),
-        Err(_) => Err(format!("does not answer within {} ms", PATIENCE.as_millis())),
+/// Takes any certificate, if whoever shows it has its key.
+#[derive(Debug)]
+struct Trusting(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
     }
 }
 
@@ -55,9 +143,93 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    use headwater_api::config;
+    use headwater_wire::relay::ClusterSecret;
+    use rustls::pki_types::PrivateKeyDer;
     use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::cluster::Fixed;
+    use crate::gateway::relay::{Server, Timing};
+    use crate::hub::{Hub, Limits};
+
+    /// A TLS listener that says this to whoever says something.
+    async fn sealed_and_saying(answer: &'static [u8]) -> SocketAddr {
+        let pair = rcgen::generate_simple_self_signed(vec!["somewhere.example".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(pair.signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![pair.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                stream.read_exact(&mut [0; 1]).await.unwrap();
+                stream.write_all(answer).await.unwrap();
+                stream.flush().await.unwrap();
+                // The client may hang up without a farewell.
+                stream.read_to_end(&mut Vec::new()).await.ok();
+            }
+        });
+        address
+    }
+
+    /// The probes of sealed listeners at this address.
+    async fn both(address: SocketAddr) -> (Result<(), String>, Result<(), String>) {
+        (https(address).await, rtmps(address).await)
+    }
+
+    #[tokio::test]
+    async fn a_sealed_listener_is_alive_if_what_it_says_inside_is_right_whatever_its_certificate() {
+        let (https, rtmps) = both(sealed_and_saying(b"HTTP/1.1 200 OK\r\n\r\n").await).await;
+        assert_eq!((https, rtmps.is_err()), (Ok(()), true));
+        let (https, rtmps) = both(sealed_and_saying(&[3; 12]).await).await;
+        assert_eq!((https.is_err(), rtmps), (true, Ok(())));
+    }
+
+    #[tokio::test]
+    async fn a_sealed_listener_that_shakes_no_hands_is_not_alive() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (https, rtmps) = both(address).await;
+        assert!(https.unwrap_err().contains("within 1000 ms") && rtmps.unwrap_err().contains("within 1000 ms"));
+        drop(listener);
+        let (https, rtmps) = both(address).await;
+        assert!(https.unwrap_err().starts_with("does not answer: ") && rtmps.is_err());
+    }
+
+    fn puller(secret: &[u8]) -> Relay {
+        let secret = ClusterSecret::new(secret).unwrap();
+        Relay::new(secret, Arc::new(Fixed::new(Vec::new())), Timing::default())
+    }
+
+    #[tokio::test]
+    async fn a_relay_is_alive_if_it_proves_that_it_knows_the_secret_even_when_all_its_places_are_taken() {
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let config = config::Relay { listen, max_connections: 1.try_into().unwrap(), ..config::Relay::default() };
+        let server = Server::bind(&config).unwrap();
+        let (address, drain, ours) =
+            (server.local_addr(), CancellationToken::new(), puller(b"a secret of the cluster"));
+        let unserved = relay(address, &ours).await.unwrap_err();
+        assert!(unserved.contains("within 1000 ms"), "{unserved}");
+        let hub = Hub::new(Limits::default());
+        let serving = tokio::spawn(server.run(hub, ours.clone(), drain.clone()));
+        let _held = TcpStream::connect(address).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(relay(address, &ours).await, Ok(()));
+        }
+        assert!(relay(address, &puller(b"a secret of another cluster")).await.is_err());
+        serving.abort();
+        assert!(serving.await.unwrap_err().is_cancelled());
+        assert!(relay(address, &ours).await.unwrap_err().contains("refused"));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_listener_that_accepts_and_says_nothing_is_not_alive() {
