@@ -69,3 +69,53 @@ fn a_full_node_turns_newcomers_away_with_a_sentence_and_keeps_who_is_there() {
     })
     .unwrap();
 }
+
+#[test]
+fn a_full_edge_names_another_one_that_has_the_stream_and_room() {
+    let Some(database) = Database::start().unwrap() else { return };
+    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
+    let start = |id: &str, role: &str, max_viewers: usize| {
+        let change = |o: &mut Options| o.config.limits.max_viewers = max_viewers.try_into().unwrap();
+        let node = Node::start_with(&aws, id, role, change).unwrap();
+        node.wait_ready().unwrap();
+        node
+    };
+    let (origin, edge) = (start("i-0origin", "origin", 1), start("i-0edge", "edge", 1));
+    let other = start("i-0other", "edge", 100);
+    let url = origin.rtmp_url("live/demo").unwrap();
+    let Some(_publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
+    origin.wait_live("live/demo").unwrap();
+    let mut player = publish::ffmpeg_command().unwrap();
+    player.args(["-i", &edge.rtmp_url("live/demo").unwrap(), "-f", "null", "-"]);
+    let _viewer = headwater_tests::process::Process::start(&mut player).unwrap();
+    let at = edge.http().unwrap();
+    wait_status(at, "live/demo", "the one viewer", |s| s.viewers.rtmp == 1).unwrap();
+
+    let base = format!("http://127.0.0.1:{}", other.http().unwrap().port());
+    let offer = [("content-type", "application/sdp")];
+    for (method, path, address) in [
+        ("POST", "/live/whep/demo", format!("{base}/live/whep/demo")),
+        ("GET", "/live/streams/demo.m3u8", format!("{base}/live/streams/demo.m3u8")),
+        ("GET", "/live/streams/demo/playlist.m3u8", format!("{base}/live/streams/demo.m3u8")),
+    ] {
+        // The daemon hears of the other node with one of its next looks at the registry.
+        let answer = wait::until("an answer that names the other node", || {
+            let answer = http::request(at, method, path, &offer, b"").unwrap();
+            assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{path}: {}", answer.text());
+            answer.header("link").is_some().then_some(answer)
+        })
+        .unwrap();
+        let body: serde_json::Value = answer.json().unwrap();
+        assert_eq!(answer.header("link"), Some(format!("<{address}>; rel=\"alternate\"").as_str()), "{path}");
+        assert_eq!(
+            (&body["error"], &body["elsewhere"]),
+            (&"too_many_viewers".into(), &address.as_str().into()),
+            "{path}"
+        );
+    }
+    // Who follows it finds the stream there.
+    wait::until("the stream at the other node", || {
+        (http::get(other.http().unwrap(), "/live/streams/demo.m3u8").ok()?.status == 200).then_some(())
+    })
+    .unwrap();
+}
