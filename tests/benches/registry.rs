@@ -1,8 +1,9 @@
 //! What a registry costs: many simulated daemons and engines against one database, in real time.
 //!
-//! `cargo bench -p headwater-tests --bench registry -- DIR [NODES] [STREAMS] [SECONDS]`, where DIR is a folder in which
+//! `cargo bench -p headwater-tests --bench registry -- DIR [NODES] [STREAMS] [SECONDS] [JOINS]`, where DIR is a folder in which
 //! `tests/mongo/database start DIR` has started one. Every node renews its lease and the leases of its streams each five seconds,
-//! spread evenly, as a thousand daemons would that began at random. Prints operations per second, how late they were, and
+//! spread evenly, as a thousand daemons would that began at random. In the same interval every node looks for JOINS streams of other
+//! nodes, as an edge does whose viewers ask for a stream that is not there yet: where it lives, and in which group its owner is. Prints operations per second, how late they were, and
 //! the CPU-seconds of the database.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, reason = "a tool for people")]
 
@@ -14,7 +15,7 @@ use headwater_api::config::Role;
 use headwater_api::node::{Heartbeat, Life, Load, NodeDocument};
 use headwater_api::secret::Secret;
 use headwater_api::stream::{Claim, StreamOffer};
-use headwater_registry::{MongoDb, Registry as _, RegistryError, Timing};
+use headwater_registry::{MongoDb, Peers, Registry as _, RegistryError, Timing};
 use tokio::task::JoinSet;
 
 /// Daemons that share one client: the database sees the operations of all, over fewer connections.
@@ -28,7 +29,7 @@ async fn main() {
         return;
     };
     let number = |index: usize, default: usize| arguments.get(index).map_or(default, |a| a.parse().expect("a number"));
-    let (nodes, streams, seconds) = (number(1, 1_000), number(2, 5), number(3, 30));
+    let (nodes, streams, seconds, joins) = (number(1, 1_000), number(2, 5), number(3, 30), number(4, 5));
     let uri = Secret::new(std::fs::read_to_string(folder.join("uri")).expect("a database runs in that folder").trim());
 
     let mut clients = Vec::new();
@@ -56,43 +57,67 @@ async fn main() {
     let (cpu, own) = (cpu_seconds(folder), own_cpu_seconds());
     let began = Instant::now();
     let end = began + Duration::from_secs(seconds as u64);
-    let mut beating = JoinSet::new();
-    for (client, started) in started {
+    let (mut beating, mut joining) = (JoinSet::new(), JoinSet::new());
+    for (at, (client, started)) in started.into_iter().enumerate() {
         for (n, (life, claims)) in started.into_iter().enumerate() {
             let client = client.clone();
             let first = began + Timing::default().heartbeat * (n as u32) / (PER_CLIENT as u32);
+            let node = at * PER_CLIENT + n;
+            let others: Vec<usize> = (1..=joins).map(|j| (node + j * 37) % nodes).collect();
+            if streams > 0 {
+                let (client, life) = (client.clone(), life.clone());
+                joining.spawn(async move { join(&client, &life, &others, first, end).await });
+            }
             beating.spawn(async move { beat(&client, &life, &claims, first, end).await });
         }
     }
-    let mut millis: Vec<f64> = Vec::new();
-    let mut failed = 0;
-    for (took, failures) in beating.join_all().await {
-        millis.extend(took);
-        failed += failures;
-    }
+    let (writes, failed) = gathered(beating).await;
+    let (reads, lost) = gathered(joining).await;
     let elapsed = began.elapsed().as_secs_f64();
     let (cpu, own) = (cpu_seconds(folder) - cpu, own_cpu_seconds() - own);
-    millis.sort_by(f64::total_cmp);
-    let at =
-        |part: f64| millis.get((millis.len() as f64 * part) as usize).or(millis.last()).copied().unwrap_or(f64::NAN);
-    println!("{nodes} nodes, {streams} streams each, heartbeat every {:?}", Timing::default().heartbeat);
-    println!(
-        "operations: {} in {elapsed:.1} s = {:.0}/s, {failed} failed",
-        millis.len(),
-        millis.len() as f64 / elapsed
-    );
-    println!("latency from the moment due: p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms", at(0.5), at(0.99), at(1.0));
+    let count = writes.len() + reads.len();
+    let every = Timing::default().heartbeat;
+    println!("{nodes} nodes, {streams} streams each; every {every:?} a heartbeat, a renewal and {joins} joins");
+    shown("writes", writes, failed, elapsed);
+    if !reads.is_empty() {
+        shown("reads of joins, two each", reads, lost, elapsed);
+    }
     println!(
         "database: {cpu:.1} CPU-s = {:.2} cores, {:.0} us an operation; the {nodes} daemons: {own:.1} CPU-s",
         cpu / elapsed,
-        cpu * 1e6 / millis.len() as f64
+        cpu * 1e6 / count as f64
     );
     clear(&clients[0]).await;
 }
 
+/// What all of them took, and how many calls failed.
+async fn gathered(mut tasks: JoinSet<(Vec<f64>, usize)>) -> (Vec<f64>, usize) {
+    let (mut millis, mut failed) = (Vec::new(), 0);
+    while let Some(done) = tasks.join_next().await {
+        let (took, failures) = done.expect("no panic");
+        millis.extend(took);
+        failed += failures;
+    }
+    (millis, failed)
+}
+
+fn shown(what: &str, mut millis: Vec<f64>, failed: usize, elapsed: f64) {
+    millis.sort_by(f64::total_cmp);
+    let at =
+        |part: f64| millis.get((millis.len() as f64 * part) as usize).or(millis.last()).copied().unwrap_or(f64::NAN);
+    println!(
+        "{what}: {} in {elapsed:.1} s = {:.0}/s, {failed} failed; from the moment due p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
+        millis.len(),
+        millis.len() as f64 / elapsed,
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}
+
 async fn start(client: &MongoDb, n: usize, streams: usize) -> Result<(Life, Vec<Claim>), RegistryError> {
     let node = NodeDocument {
-        id: format!("i-{n:017x}"),
+        id: id(n),
         role: Role::Origin,
         addresses: vec![[192, 0, 2, 1].into()],
         relay: vec![([10, 0, 0, 1], 5000).into()],
@@ -137,6 +162,30 @@ async fn beat(client: &MongoDb, life: &Life, claims: &[Claim], first: Instant, e
         due += Timing::default().heartbeat;
     }
     (took, failed)
+}
+
+/// Joins the first stream of each of `others` once an interval until `end`, spread over it; gives how long each read took from the
+/// moment the join was due, and how many failed. Every owner is new to the node, which is the most that a join costs.
+async fn join(client: &MongoDb, life: &Life, others: &[usize], first: Instant, end: Instant) -> (Vec<f64>, usize) {
+    let (mut took, mut failed) = (Vec::new(), 0);
+    let mut due = first;
+    while due < end && !others.is_empty() {
+        for other in others {
+            tokio::time::sleep_until(due.into()).await;
+            let name = StreamName::new("live", &format!("{other}-0")).expect("a legal name");
+            failed += usize::from(!client.stream(&name).await.is_ok_and(|found| found.is_some()));
+            took.push(due.elapsed().as_secs_f64() * 1e3);
+            let ids = [life.node.clone(), id(*other)];
+            failed += usize::from(client.peers(Peers::These(&ids)).await.is_err());
+            took.push(due.elapsed().as_secs_f64() * 1e3);
+            due += Timing::default().heartbeat / others.len() as u32;
+        }
+    }
+    (took, failed)
+}
+
+fn id(n: usize) -> String {
+    format!("i-{n:017x}")
 }
 
 /// Leaves no node and no live stream behind.
