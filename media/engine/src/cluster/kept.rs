@@ -192,6 +192,7 @@ const KEEP: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
@@ -205,11 +206,10 @@ mod tests {
         asked: Arc<Mutex<Vec<Vec<String>>>>,
     }
 
+    type Answering = Pin<Box<dyn Future<Output = Option<HashMap<String, usize>>> + Send>>;
+
     impl Script {
-        fn ask(
-            &self,
-        ) -> impl Fn(Vec<String>) -> std::pin::Pin<Box<dyn Future<Output = Option<HashMap<String, usize>>> + Send>> + use<>
-        {
+        fn ask(&self) -> impl Fn(Vec<String>) -> Answering + use<> {
             let this = self.clone();
             move |keys| {
                 let this = this.clone();

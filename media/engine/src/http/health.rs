@@ -116,12 +116,12 @@ impl std::fmt::Debug for Health {
     }
 }
 
-/// Probes what is configured.
+/// Probes what is configured. A handshake is tens of kilobytes: boxed, it stays out of everybody else's future.
 async fn if_there<T, F>(listener: Option<T>, probe: impl Fn(T) -> F) -> Option<Result<(), String>>
 where
     F: Future<Output = Result<(), String>>,
 {
-    Some(probe(listener?).await)
+    Some(Box::pin(probe(listener?)).await)
 }
 
 /// Recordings and the registry need room; a full disk is found out before they fail.
