@@ -4,8 +4,9 @@
 //! The secret `headwater/CLUSTER/registry` holds `{"username": …, "password": …}`, or a whole connection string.
 
 use std::fmt::{self, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use headwater_registry::{MongoDb, RegistryError, Timing};
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{Aws, AwsError, Secret};
@@ -42,9 +43,28 @@ pub(crate) enum SharedRegistryError {
     /// A secret that would take its password from the one who keeps the replica set.
     #[error("secret {0} names the user {KEEPER}, which registry nodes need for themselves; choose another name")]
     Keeper(String),
+    /// A connection string that no database can be reached by; it is not shown.
+    #[error("secret {secret} is of no use")]
+    Useless {
+        /// The secret.
+        secret: String,
+        /// The cause.
+        source: RegistryError,
+    },
     /// A secret where everybody can read it.
     #[error("tag `headwater:registry` holds a password; name hosts or a secret there")]
     PasswordInTag,
+    /// More than hosts. It is not shown: options may be secrets.
+    #[error(
+        "tag `headwater:registry` holds {0}, but only hosts (HOST:PORT,HOST:PORT) can be named there; put the whole connection string \
+         into a secret, and secret:NAME or its ARN into the tag"
+    )]
+    NotHosts(&'static str),
+    /// Something that is no host.
+    #[error(
+        "tag `headwater:registry` names the host {0:?}, which is none; hosts are HOST or HOST:PORT, with commas between them"
+    )]
+    Host(String),
 }
 
 /// Finds the registry of a cluster.
@@ -67,7 +87,14 @@ pub(crate) async fn find(aws: &Aws, cluster: &Cluster) -> Result<SharedRegistry,
     let text = aws.fetch_secret(&secret).await?;
     let uri =
         connection(&hosts, &text, replica_set.as_deref()).ok_or_else(|| SharedRegistryError::Secret(secret.clone()))?;
+    check(&secret, &uri).await?;
     Ok(SharedRegistry { hosts, secret, uri })
+}
+
+/// Refuses a connection string that is none before anybody keeps it: it can be put right in AWS. Connects to nobody.
+async fn check(secret: &str, uri: &Secret) -> Result<(), SharedRegistryError> {
+    let opened = MongoDb::open(&headwater_api::secret::Secret::new(uri.expose()), Timing::default()).await;
+    opened.map(drop).map_err(|source| SharedRegistryError::Useless { secret: secret.to_owned(), source })
 }
 
 /// What all nodes of a cluster log in with, as a registry node must know it in parts.
@@ -130,7 +157,7 @@ enum Place {
 }
 
 /// What `headwater:registry` may hold: hosts (`db1:27017,db2`, with or without `mongodb://`), or a secret by ARN or as
-/// `secret:NAME`.
+/// `secret:NAME`. All else of a connection string belongs into a secret: a tag is short, and everybody can read it.
 fn place(registry: &RegistryPlace) -> Result<Place, SharedRegistryError> {
     let RegistryPlace::Tag(value) = registry else { return Ok(Place::Discover) };
     if value.starts_with("arn:") {
@@ -142,9 +169,37 @@ fn place(registry: &RegistryPlace) -> Result<Place, SharedRegistryError> {
     if value.contains('@') {
         return Err(SharedRegistryError::PasswordInTag);
     }
-    let hosts = value.strip_prefix("mongodb://").unwrap_or(value);
-    let hosts = hosts.split(['/', '?']).next().unwrap_or_default();
-    Ok(Place::Hosts(hosts.split(',').map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect()))
+    if value.starts_with("mongodb+srv:") {
+        return Err(SharedRegistryError::NotHosts("a name that DNS resolves (mongodb+srv)"));
+    }
+    let list = value.strip_prefix("mongodb://").unwrap_or(value);
+    let list = list.strip_suffix('/').unwrap_or(list);
+    if list.contains("://") {
+        return Err(SharedRegistryError::NotHosts("an address that is not MongoDB's"));
+    }
+    if list.contains(['/', '?']) {
+        return Err(SharedRegistryError::NotHosts("a database or options after the hosts"));
+    }
+    let hosts = list.split(',').map(|host| host.trim().to_owned());
+    let hosts: Vec<_> = hosts
+        .map(|host| if is_host(&host) { Ok(host) } else { Err(SharedRegistryError::Host(host)) })
+        .collect::<Result<_, _>>()?;
+    Ok(Place::Hosts(hosts))
+}
+
+/// `HOST` or `HOST:PORT`; IPv6 addresses in brackets.
+fn is_host(text: &str) -> bool {
+    let name = match text.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => match port.parse::<u16>() {
+            Ok(1..) => name,
+            _ => return false,
+        },
+        _ => text,
+    };
+    match name.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')) {
+        Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
+        None => !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')),
+    }
 }
 
 /// As members of the replica set and connection strings name it.
@@ -190,12 +245,46 @@ mod tests {
         };
         let hosts = |list: &[&str]| Place::Hosts(list.iter().map(|h| (*h).to_owned()).collect());
         check("db", hosts(&["db"]));
-        check("mongodb://a:1,b:2/x?y=z", hosts(&["a:1", "b:2"]));
+        check("mongodb://a:1,b:2/", hosts(&["a:1", "b:2"]));
+        check("[2001:db8::1]:27017,10.0.1.5", hosts(&["[2001:db8::1]:27017", "10.0.1.5"]));
         check("a:1, b:2", hosts(&["a:1", "b:2"]));
         check("secret:team/db", Place::Secret("team/db".to_owned()));
         let arn = "arn:aws:secretsmanager:eu-central-1:1:secret:x";
         check(arn, Place::Secret(arn.to_owned()));
         assert_eq!(place(&RegistryPlace::Discover).unwrap(), Place::Discover);
+    }
+
+    #[test]
+    fn what_the_registry_tag_cannot_hold_is_refused_in_words_and_nothing_of_it_is_dropped() {
+        let refused = |tag: &str| place(&RegistryPlace::Tag(tag.to_owned())).unwrap_err().to_string();
+        for (tag, words) in [
+            ("mongodb://a,b/?tls=true&replicaSet=x", "a database or options after the hosts"),
+            ("mongodb://a:1/live", "a database or options after the hosts"),
+            ("a:1?tls=true", "a database or options after the hosts"),
+            ("mongodb+srv://db.example", "a name that DNS resolves (mongodb+srv)"),
+            ("https://db.example", "an address that is not MongoDB's"),
+            ("a:1,,b", "the host \"\""),
+            ("mongodb:", "the host \"mongodb:\""),
+            ("a b", "the host \"a b\""),
+            ("a:0", "the host \"a:0\""),
+            ("2001:db8::1:27017", "the host \"2001:db8::1:27017\""),
+            ("", "the host \"\""),
+        ] {
+            assert!(refused(tag).contains(words), "{tag}: {}", refused(tag));
+        }
+        assert!(!refused("db?tlsCertificateKeyFilePassword=hunter2").contains("hunter2"));
+        assert!(refused("mongodb+srv://db.example").contains("secret:NAME"));
+    }
+
+    #[tokio::test]
+    async fn a_connection_string_that_is_none_is_refused_with_its_secret_s_name_and_without_its_password() {
+        for bad in ["mongodb://u:hunter2@", "mongodb://u:hunter2@db:port", "mongodb://u:hunter2@db/?tls=perhaps"] {
+            let error = check("team/db", &Secret::new(bad.to_owned())).await.unwrap_err();
+            let said = headwater_api::error::Chain(&error).to_string();
+            assert!(said.contains("secret team/db is of no use: the MongoDB connection string is no good"), "{said}");
+            assert!(!said.contains("hunter2"), "{said}");
+        }
+        check("team/db", &Secret::new("mongodb://u:hunter2@db/?replicaSet=x".to_owned())).await.unwrap();
     }
 
     #[test]
