@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use headwater_api::error::exit;
-use headwater_api::standing::Standing;
 use headwater_registry::RegistryError;
 use tokio::sync::watch;
 
@@ -17,6 +16,7 @@ use crate::lifecycle::{ServiceManager, Signals};
 use crate::mongod::PrepareError;
 use crate::plan::{self, PlanError};
 use crate::settings::{Settings, SettingsError};
+use crate::standing::Outlook;
 use crate::{administrator, capacity, data_dir, decide, heartbeat, join, notice, register, registry_node, scaling};
 
 /// Why the node is not up.
@@ -129,7 +129,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
 
     let (orders, told) = watch::channel(Order::Serve);
     let (news, mut latest) = watch::channel(None);
-    let (standing, stands) = watch::channel(Standing::default());
+    let (standing, stands) = watch::channel(Outlook::new(registered.shared.is_some()).standing());
     let registry = join::follow_registry(&plan, &config, standing.subscribe());
     let service = engine.run(told, stands, |happened| drop(news.send_replace(Some(happened))));
     let group = Group::of(&plan).await;

@@ -35,9 +35,7 @@ pub(crate) struct Ears {
 /// Renews the entry until a later life of this node has registered; says so then. Never ends on a node with a registry of
 /// its own.
 pub(crate) async fn until_superseded(registered: &Registered, mut ears: Ears) -> String {
-    let mut outlook = Outlook::default();
-    // It has just been entered, or there would be no engine.
-    outlook.on_renewed();
+    let mut outlook = Outlook::new(registered.shared.is_some());
     let Some(store) = &registered.shared else { return alone(outlook, ears).await };
     // Why it is away, each reason once; empty while it is not.
     let mut reasons: Vec<String> = Vec::new();
@@ -59,7 +57,12 @@ pub(crate) async fn until_superseded(registered: &Registered, mut ears: Ears) ->
         ears.writing.send_replace(false);
         let trouble = match renewed {
             Ok(Ok(())) => None,
-            Ok(Err(e @ RegistryError::Superseded { .. })) => return Chain(&e).to_string(),
+            Ok(Err(e @ RegistryError::Superseded { .. })) => {
+                let why = Chain(&e).to_string();
+                outlook.on_superseded(&why);
+                ears.standing.send_replace(outlook.standing());
+                return why;
+            }
             Ok(Err(e)) => Some(Chain(&e).to_string()),
             Err(_) => Some(format!("the registry does not answer within {} s", PATIENCE.as_secs())),
         };
@@ -70,15 +73,6 @@ pub(crate) async fn until_superseded(registered: &Registered, mut ears: Ears) ->
                 if !std::mem::take(&mut reasons).is_empty() {
                     log::info!("registry is back");
                 }
-                if outlook.wants_clock(unix_ms(), Instant::now()) {
-                    let before_ms = unix_ms();
-                    // That it did not answer this one says nothing about clocks.
-                    if let Ok(Ok(theirs_ms)) = tokio::time::timeout(PATIENCE, store.probe()).await {
-                        outlook.on_clock(before_ms, theirs_ms, unix_ms());
-                    }
-                }
-                let nodes = if wants_help { store.nodes().await.unwrap_or_default() } else { Vec::new() };
-                outlook.on_elsewhere(standing::elsewhere(&nodes, &node.id));
             }
             Some(why) => {
                 // The first may be no more than a connection that broke.
@@ -92,13 +86,46 @@ pub(crate) async fn until_superseded(registered: &Registered, mut ears: Ears) ->
         outlook.on_capacity(*ears.capacity_bps.borrow());
         ears.standing.send_replace(outlook.standing());
         let pause = pace.after(answered, rand::random_range(0.0..1.0));
-        // A new engine, or an order to end, is told at once.
+        let asking = async {
+            let was_well = outlook.is_well();
+            if answered {
+                ask(store, &mut outlook, &node.id, wants_help).await;
+                ears.standing.send_replace(outlook.standing());
+            }
+            match outlook.is_well() && !was_well {
+                // The engine hears it in a moment, and others are to hear of that.
+                true => tokio::time::sleep(HEARD).await,
+                false => std::future::pending().await,
+            }
+        };
+        // A new engine, or an order to end, is told at once. Questions take nothing from the time between two renewals.
         tokio::select! {
+            () = asking => {}
             () = tokio::time::sleep(pause) => {}
             Ok(()) = ears.engines.changed() => {}
             Ok(()) = ears.orders.changed() => {}
         }
     }
+}
+
+/// Asks the registry what the node need not know at once: its time, if that is due, and who else has room, if this node `wants_help`.
+/// What is not answered says nothing.
+async fn ask(store: &Store, outlook: &mut Outlook, us: &str, wants_help: bool) {
+    let before_ms = unix_ms();
+    let wants_clock = outlook.wants_clock(before_ms, Instant::now());
+    let clock = async {
+        let told = tokio::time::timeout(PATIENCE, store.probe());
+        if wants_clock { told.await.ok()?.ok().map(|theirs_ms| (theirs_ms, unix_ms())) } else { None }
+    };
+    let nodes = async {
+        let listed = tokio::time::timeout(PATIENCE, store.nodes());
+        if wants_help { listed.await.ok()?.ok() } else { None }
+    };
+    let (clock, nodes) = tokio::join!(clock, nodes);
+    if let Some((theirs_ms, after_ms)) = clock {
+        outlook.on_clock(before_ms, theirs_ms, after_ms);
+    }
+    outlook.on_elsewhere(standing::elsewhere(&nodes.unwrap_or_default(), us));
 }
 
 /// A node with a registry of its own is in it: it has opened the file.
@@ -140,7 +167,7 @@ pub(crate) async fn renew(
 
 /// What the engine says of itself.
 async fn status_of(engine: Option<&Endpoints>) -> Option<EngineStatus> {
-    engine::fetch_status(engine?.health).await
+    tokio::time::timeout(STATUS_PATIENCE, engine::fetch_status(engine?.health)).await.ok()?
 }
 
 /// An engine that does not answer carries nothing that anybody should count on.
@@ -160,3 +187,7 @@ fn beat_of(status: Option<EngineStatus>, draining: bool) -> Heartbeat {
 const MAX_REASONS: usize = 4;
 /// For one renewal. With the longest pause this makes nine seconds from a registry that falls silent to `/readyz`.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// For an engine that hangs: with two renewals and the longest pause between them this is less than a lease.
+const STATUS_PATIENCE: Duration = Duration::from_secs(2);
+/// What the engine is told it has taken in after so long, by far.
+const HEARD: Duration = Duration::from_millis(200);

@@ -7,9 +7,10 @@ use headwater_api::node::NodeRecord;
 use headwater_api::standing::{CLOCK, LEASE, REGISTERED, Standing};
 
 /// What is known of the outside.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outlook {
-    renewed: bool,
+    /// Why the registry does not have this life of the node, if it does not. What it does not hear meanwhile is `why_not`.
+    missing: Option<String>,
     why_not: Option<String>,
     clock: Clock,
     capacity_bps: u64,
@@ -17,9 +18,25 @@ pub(crate) struct Outlook {
 }
 
 impl Outlook {
+    /// Of a node whose registry has not yet answered, if it is `shared`; one of its own has nothing to say of lease and clock.
+    pub(crate) fn new(shared: bool) -> Self {
+        Self {
+            missing: shared.then(|| "the registry has not yet heard from this life of the node".to_owned()),
+            why_not: None,
+            clock: Clock { unknown: shared, ..Clock::default() },
+            capacity_bps: 0,
+            elsewhere: None,
+        }
+    }
+
     /// The entry is there and the lease runs.
     pub(crate) fn on_renewed(&mut self) {
-        (self.renewed, self.why_not) = (true, None);
+        (self.missing, self.why_not) = (None, None);
+    }
+
+    /// Another life of the node has its entry.
+    pub(crate) fn on_superseded(&mut self, why: &str) {
+        self.missing = Some(format!("another life of this node has taken over: {why}"));
     }
 
     /// The lease could not be renewed, for this reason.
@@ -31,11 +48,11 @@ impl Outlook {
     /// time. What the call took is no error of the clock.
     pub(crate) fn on_clock(&mut self, before_ms: u64, theirs_ms: u64, after_ms: u64) {
         let less = |ours: u64| i64::try_from(ours).unwrap_or(i64::MAX) - i64::try_from(theirs_ms).unwrap_or(i64::MAX);
-        self.clock.ahead_ms = less(before_ms).max(0) + less(after_ms).min(0);
+        self.clock.on_answer(less(before_ms).max(0) + less(after_ms).min(0));
     }
 
-    /// True if the registry should be asked for its time: it never was, not for a minute, or this machine's clock has
-    /// jumped since the last call.
+    /// True if the registry should be asked for its time: it never told it, not for a minute, or not since this machine's clock
+    /// has jumped.
     pub(crate) fn wants_clock(&mut self, ours_ms: u64, now: Instant) -> bool {
         self.clock.is_due(ours_ms, now)
     }
@@ -50,16 +67,24 @@ impl Outlook {
         self.elsewhere = url;
     }
 
+    /// True if there is nothing to say against the node.
+    pub(crate) fn is_well(&self) -> bool {
+        self.standing().checks.values().all(Option::is_none)
+    }
+
     /// For the engine.
     pub(crate) fn standing(&self) -> Standing {
-        let registered = (!self.renewed).then(|| "this node is not in the registry yet".to_owned());
         let lease = self.why_not.as_ref().map(|why| format!("the registry does not hear from this node: {why}"));
         let off_secs = self.clock.ahead_ms.unsigned_abs() / 1_000;
-        let clock = (off_secs > MAX_OFF.as_secs()).then(|| {
-            let word = if self.clock.ahead_ms > 0 { "ahead of" } else { "behind" };
-            format!("the clock of this machine is {off_secs} s {word} the registry's")
-        });
-        let checks = [(REGISTERED, registered), (LEASE, lease), (CLOCK, clock)];
+        let word = if self.clock.ahead_ms > 0 { "ahead of" } else { "behind" };
+        let clock = match self.clock.unknown {
+            true => Some("the clock of this machine has not yet been compared with the registry's".to_owned()),
+            false if off_secs > MAX_OFF.as_secs() => {
+                Some(format!("the clock of this machine is {off_secs} s {word} the registry's"))
+            }
+            false => None,
+        };
+        let checks = [(REGISTERED, self.missing.clone()), (LEASE, lease), (CLOCK, clock)];
         Standing {
             checks: checks.into_iter().map(|(name, wrong)| (name.to_owned(), wrong)).collect(),
             egress_capacity_bps: self.capacity_bps,
@@ -72,24 +97,30 @@ impl Outlook {
 /// This machine's clock against the registry's.
 #[derive(Debug, Default)]
 struct Clock {
+    /// True until the registry has told its time.
+    unknown: bool,
     /// Ours less theirs.
     ahead_ms: i64,
-    /// Our clock and a clock that never jumps, at the last call; and when the registry was asked last.
+    /// Our clock and a clock that never jumps, at the last call; and the last call before the registry told its time.
     before: Option<(u64, Instant)>,
-    asked: Option<Instant>,
+    answered: Option<Instant>,
+    /// True until the registry has answered: a question that gets lost is asked again.
+    due: bool,
 }
 
 impl Clock {
+    fn on_answer(&mut self, ahead_ms: i64) {
+        (self.unknown, self.ahead_ms, self.due) = (false, ahead_ms, false);
+        self.answered = self.before.map(|(_, at)| at);
+    }
+
     fn is_due(&mut self, ours_ms: u64, now: Instant) -> bool {
         let jumped = self.before.replace((ours_ms, now)).is_some_and(|(then_ms, then)| {
             let passed_ms = u64::try_from((now - then).as_millis()).unwrap_or(u64::MAX);
             ours_ms.abs_diff(then_ms.saturating_add(passed_ms)) > JUMP_MS
         });
-        let due = jumped || self.asked.is_none_or(|at| now - at >= ASK_CLOCK);
-        if due {
-            self.asked = Some(now);
-        }
-        due
+        self.due |= jumped || self.answered.is_none_or(|at| now - at >= ASK_CLOCK);
+        self.due
     }
 }
 
@@ -125,9 +156,9 @@ mod tests {
 
     #[test]
     fn every_fault_of_the_outside_is_told_and_taken_back() {
-        let mut outlook = Outlook::default();
-        assert_eq!(wrong(&outlook), ["registered: this node is not in the registry yet"]);
+        let mut outlook = Outlook::new(true);
         outlook.on_renewed();
+        outlook.on_clock(0, 0, 0);
         assert!(wrong(&outlook).is_empty());
         outlook.on_refused("no servers".to_owned());
         assert_eq!(wrong(&outlook), ["lease: the registry does not hear from this node: no servers"]);
@@ -148,12 +179,35 @@ mod tests {
             outlook.on_clock(before, theirs, after);
             assert_eq!(outlook.standing().clock_ahead_ms, ahead);
         }
+        outlook.on_superseded("epoch 2");
+        assert_eq!(wrong(&outlook), ["registered: another life of this node has taken over: epoch 2"]);
+    }
+
+    #[test]
+    fn a_node_is_well_only_when_a_shared_registry_has_answered_once_and_told_its_time() {
+        let mut outlook = Outlook::new(true);
+        let clock = "clock: the clock of this machine has not yet been compared with the registry's";
+        assert_eq!(wrong(&outlook), [clock, "registered: the registry has not yet heard from this life of the node"]);
+        outlook.on_refused("no servers".to_owned());
+        assert_eq!(wrong(&outlook).len(), 3);
+        outlook.on_renewed();
+        assert_eq!(wrong(&outlook), [clock]);
+        outlook.on_clock(0, 0, 0);
+        assert!(wrong(&outlook).is_empty());
+        assert!(wrong(&Outlook::new(false)).is_empty(), "a registry of its own is never away");
     }
 
     #[test]
     fn the_registry_is_asked_for_its_time_at_first_once_a_minute_and_when_our_clock_jumps() {
-        let (mut outlook, start) = (Outlook::default(), Instant::now());
-        let mut ask = |ms: u64, secs: u64| outlook.wants_clock(ms, start + Duration::from_secs(secs));
+        let (mut outlook, start) = (Outlook::new(true), Instant::now());
+        assert!(outlook.wants_clock(999_999, start), "and again, since this question was lost");
+        let mut ask = |ms: u64, secs: u64| {
+            let asks = outlook.wants_clock(ms, start + Duration::from_secs(secs));
+            if asks {
+                outlook.on_clock(ms, ms, ms);
+            }
+            asks
+        };
         assert!(ask(1_000_000, 0));
         assert!(!ask(1_005_000, 5) && !ask(1_010_500, 10), "half a second is no jump");
         assert!(ask(4_615_000, 15), "an hour ahead");

@@ -16,9 +16,11 @@ use headwater_tests::mongo::Database;
 use headwater_tests::moto::Moto;
 use headwater_tests::process::Process;
 use headwater_tests::publish::{self, Source};
+use headwater_tests::replica_set::ReplicaSet;
 use headwater_tests::wait::{self, PATIENCE};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 use crate::readiness::wait_wrong;
 
@@ -146,6 +148,30 @@ fn a_node_that_boots_an_hour_off_is_held_back_by_its_launching_hook_until_the_cl
         })
         .unwrap();
     assert_eq!(http::get(node.health().unwrap(), "/readyz").unwrap().status, 200);
+    leave(node);
+}
+
+#[test]
+fn a_node_that_boots_an_hour_off_beside_a_slow_database_is_not_ready_for_a_single_moment() {
+    let Some(clock) = Clock::new().unwrap() else { return };
+    clock.set(HOUR_SECS).unwrap();
+    let Some(database) = Database::start().unwrap() else { return };
+    let runtime = Runtime::new().unwrap();
+    let set = ReplicaSet::start(runtime.handle(), database.uri()).unwrap();
+    let Some(aws) = cluster::aws(set.uri()).unwrap() else { return };
+    let groups = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    // The engine serves long before the registry has told its time.
+    set.delay_writes(Duration::from_millis(800));
+    let ahead = |options: &mut Options| options.environment.extend(by(&clock));
+    let node = Node::start_in_group(&aws, &groups, "i-0ahead", "edge", ahead).unwrap();
+    let health = node.health().unwrap();
+    wait::until("the clock to be known", || {
+        let answer = http::get(health, "/readyz").ok()?;
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        answer.text().contains("s ahead of the registry's").then_some(())
+    })
+    .unwrap();
+    assert_eq!(groups.actions(), Vec::<String>::new(), "a hook was asked for by a node that is not ready");
     leave(node);
 }
 

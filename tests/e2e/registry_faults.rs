@@ -4,16 +4,21 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use headwater_api::config::{RegistryKind, Role};
 use headwater_api::secret::Secret;
 use headwater_registry::{MongoDb, Registry as _, Timing};
-use headwater_tests::cluster::{self, Node};
+use headwater_tests::cluster::{self, Node, RELAY_SECRET};
+use headwater_tests::daemon::Daemon;
 use headwater_tests::delay::{Delay, Manner};
+use headwater_tests::engine::Options;
 use headwater_tests::http;
 use headwater_tests::mongo::Database;
 use headwater_tests::moto::Moto;
 use headwater_tests::replica_set::ReplicaSet;
+use headwater_tests::temp::Folder;
 use headwater_tests::wait::{self, PATIENCE};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -21,6 +26,8 @@ use crate::readiness::wait_wrong;
 
 /// Of a node.
 const LEASE: Duration = Duration::from_secs(15);
+/// The longest pause between two renewals (6 s), an engine that hangs (2 s), and a busy machine.
+const LONGEST_SILENCE_MS: u64 = 11_000;
 
 fn edge(id: &str, aws: &Moto) -> Node {
     Node::start_with(aws, id, "edge", |o| o.config.limits.egress_mbps = 100_000.try_into().ok()).unwrap()
@@ -101,6 +108,61 @@ fn a_wrong_password_is_said_and_a_right_one_is_found_without_a_restart() {
     node.wait_ready().unwrap();
     // Neither password, of which one begins as the other.
     assert!(!node.daemon.process().lines().iter().any(|l| l.contains(login)), "a password in the log");
+}
+
+#[test]
+fn a_connection_string_of_aws_that_is_none_is_said_and_a_right_one_is_found_without_a_restart() {
+    let Some(database) = Database::start().unwrap() else { return };
+    let Some(aws) = cluster::aws("mongodb://u:hunter2@127.0.0.1:port").unwrap() else { return };
+    let node = edge("i-0none", &aws);
+    let line = node.daemon.process().line("out of service").unwrap();
+    assert!(line.contains("secret demo/registry is of no use: the MongoDB connection string is no good"), "{line}");
+    cluster::move_registry(&aws, database.uri()).unwrap();
+    node.wait_ready().unwrap();
+    assert!(!node.daemon.process().lines().iter().any(|l| l.contains("hunter2")), "a password in the log");
+}
+
+#[test]
+fn a_connection_string_of_the_local_file_that_is_none_ends_the_node_as_a_bad_setting() {
+    let folder = Folder::new().unwrap();
+    let write = |name: &str, text: &str| Some(folder.write(name, text).unwrap());
+    let (uri_file, secret_file) = (write("uri", "mongodb://u:hunter2@127.0.0.1:port"), write("relay", RELAY_SECRET));
+    let options = Options::with(|c| {
+        c.node.role = Role::Edge;
+        (c.registry.kind, c.registry.uri_file) = (RegistryKind::MongoDb, uri_file);
+        c.relay.secret_file = secret_file;
+    });
+    let node = Daemon::start(options).unwrap();
+    assert_eq!(node.process().exit(PATIENCE).unwrap().code(), Some(78));
+}
+
+#[test]
+fn a_node_that_drains_is_renewed_while_the_registry_does_not_tell_who_else_is_there() {
+    let Some(database) = Database::start().unwrap() else { return };
+    let runtime = Runtime::new().unwrap();
+    let set = ReplicaSet::start(runtime.handle(), database.uri()).unwrap();
+    let Some(aws) = cluster::aws(set.uri()).unwrap() else { return };
+    let node =
+        Node::start_with(&aws, "i-0slow", "edge", |o| o.config.node.drain_ms = 60_000.try_into().unwrap()).unwrap();
+    node.wait_ready().unwrap();
+    wait_wrong(node.health().unwrap(), None, "");
+    let registry = runtime.block_on(MongoDb::open(&Secret::new(database.uri()), Timing::default())).unwrap();
+    let entry = || runtime.block_on(registry.node("i-0slow")).unwrap().unwrap();
+    // An engine that stands still drains for as long as it may; a node that drains asks where its viewers can go.
+    let engine = Pid::from_raw(node.daemon.endpoints(None).unwrap().pid.try_into().unwrap());
+    kill(engine, Signal::SIGSTOP).unwrap();
+    set.delay_reads(LEASE);
+    node.daemon.process().signal(Signal::SIGTERM);
+    wait::until("the entry to say that it drains", || entry().heartbeat.draining.then_some(())).unwrap();
+    let begun = Instant::now();
+    wait::until("one and a half leases", || {
+        let entry = entry();
+        assert!(entry.alive && entry.silent_ms < LONGEST_SILENCE_MS, "not heard for {} ms", entry.silent_ms);
+        (begun.elapsed() > LEASE + LEASE / 2).then_some(())
+    })
+    .unwrap();
+    kill(engine, Signal::SIGCONT).unwrap();
+    assert_eq!(node.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
 }
 
 #[test]

@@ -38,6 +38,8 @@ struct State {
     writes: [AtomicUsize; MEMBERS],
     /// The answer to a write comes so many milliseconds later than it is done.
     late_ms: AtomicU64,
+    /// The same for reads.
+    late_reads_ms: AtomicU64,
 }
 
 impl ReplicaSet {
@@ -59,6 +61,7 @@ impl ReplicaSet {
             refusal: AtomicI32::new(0),
             writes: Default::default(),
             late_ms: AtomicU64::new(0),
+            late_reads_ms: AtomicU64::new(0),
         });
         let _entered = runtime.enter();
         let mut members = JoinSet::new();
@@ -87,6 +90,11 @@ impl ReplicaSet {
     /// From now on answers to writes are so late.
     pub fn delay_writes(&self, by: Duration) {
         self.state.late_ms.store(by.as_millis().try_into().unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    /// From now on answers to reads are so late.
+    pub fn delay_reads(&self, by: Duration) {
+        self.state.late_reads_ms.store(by.as_millis().try_into().unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     /// Writes that this member has passed on.
@@ -138,6 +146,9 @@ async fn answer(mut client: TcpStream, member: usize, state: &State) -> io::Resu
             state.writes[member].fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(state.late_ms.load(Ordering::SeqCst))).await;
         }
+        if READS.contains(&name.as_str()) {
+            tokio::time::sleep(Duration::from_millis(state.late_reads_ms.load(Ordering::SeqCst))).await;
+        }
         answer.write(&mut client).await?;
     }
 }
@@ -176,4 +187,5 @@ pub const OUT_OF_DISK_SPACE: i32 = 14_031;
 const NAME: &str = "of-the-test";
 const HELLO: [&str; 3] = ["hello", "isMaster", "ismaster"];
 const LOGIN: [&str; 4] = ["saslStart", "saslContinue", "endSessions", "ping"];
+const READS: [&str; 2] = ["find", "aggregate"];
 const WRITES: [&str; 5] = ["insert", "update", "delete", "findAndModify", "createIndexes"];
