@@ -1,5 +1,6 @@
 //! An instance and its Auto Scaling group: the launching hook is let go when the node really serves, the terminating
-//! hook is held while it drains, and scale-in is kept away while somebody publishes here.
+//! hook is held while it drains, and scale-in is kept away while somebody publishes here. An instance in the warm pool is held by
+//! nothing: it neither starts nor ends anything.
 //!
 //! Follows the node's state and decides nothing about it. What is refused is tried again until it is done or no longer
 //! true; a node serves on without Auto Scaling.
@@ -82,32 +83,32 @@ impl Group {
         match state {
             State::Starting => Ok(None),
             State::Serving(health) => {
-                if !done.launched {
+                let status = engine::fetch_status(health).await;
+                if !done.launch.is_over() {
                     // The engine serves, but what the registry says of the node counts too.
-                    if !engine::fetch_status(health).await.is_some_and(|status| status.ready) {
-                        return Ok(Some(LOOK));
+                    if !status.as_ref().is_some_and(|status| status.ready) {
+                        return Ok(Some(SOON));
                     }
-                    pass(member, Transition::Launching).await?;
-                    done.launched = true;
+                    done.launch.on(pass(member, Transition::Launching).await?);
                 }
                 if !self.takes_publishers {
-                    return Ok(None);
+                    return Ok((!done.launch.is_over()).then_some(LOOK));
                 }
                 // An engine that does not answer now says nothing about its publishers.
-                let busy = engine::fetch_status(health).await.map_or(done.protected, |status| status.load.streams > 0);
-                if busy != done.protected {
-                    member.protect(busy).await?;
-                    done.protected = busy;
-                    log::info!(protected = busy; "scale-in protection changed");
+                let busy = status.map(|status| status.load.streams > 0).filter(|busy| Some(*busy) != done.protected);
+                if let Some(busy) = busy
+                    && member.protect(busy).await?
+                {
+                    done.protected = Some(busy);
+                    log::info!(protected = busy; "scale-in protection set");
                 }
                 Ok(Some(LOOK))
             }
             State::Ready => {
-                if !done.launched {
-                    pass(member, Transition::Launching).await?;
-                    done.launched = true;
+                if !done.launch.is_over() {
+                    done.launch.on(pass(member, Transition::Launching).await?);
                 }
-                Ok(None)
+                Ok((!done.launch.is_over()).then_some(LOOK))
             }
             State::Draining => {
                 for hook in member.fetch_hooks(Transition::Terminating).await? {
@@ -133,26 +134,123 @@ impl Group {
     }
 }
 
-/// What Auto Scaling has been told.
+/// An instance that its group keeps warm, as far as hooks are concerned: on its way into the pool the launching ones hold it, on its way
+/// back into the pool or out of it to its end the terminating ones.
 #[derive(Debug, Default)]
-struct Done {
-    launched: bool,
-    protected: bool,
+pub(crate) struct Warm {
+    /// Where Auto Scaling wanted it to go when it was looked at last.
+    target: String,
+    passing: Passing,
+    failing: bool,
 }
 
-async fn pass(member: &GroupMember, transition: Transition) -> Result<(), AwsError> {
-    for hook in member.fetch_hooks(transition).await? {
+impl Warm {
+    /// Lets go whatever holds the instance on its way to `target` (`Warmed:…`). To be called again and again; asks AWS only until it is
+    /// done.
+    pub(crate) async fn let_go(&mut self, plan: &Plan, target: &str) {
+        if self.target != target {
+            (self.target, self.passing) = (target.to_owned(), Passing::default());
+        }
+        if self.passing.is_over() {
+            return;
+        }
+        let Some(member) = Group::of(plan).await.member else { return };
+        let passed = async {
+            let (launching, terminating) =
+                (pass(&member, Transition::Launching).await?, pass(&member, Transition::Terminating).await?);
+            Ok::<_, AwsError>(launching.and(terminating))
+        };
+        match passed.await {
+            Ok(passed) => {
+                self.failing = false;
+                self.passing.on(passed);
+            }
+            Err(e) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    log::warn!(err:% = Chain(&e); "Auto Scaling refused, trying again");
+                }
+            }
+        }
+    }
+}
+
+/// What Auto Scaling has been told in this life of the daemon.
+#[derive(Debug, Default)]
+struct Done {
+    launch: Passing,
+    /// `None` at first: an earlier life may have left it either way.
+    protected: Option<bool>,
+}
+
+/// How far it is with letting hooks go. An instance may come up before Auto Scaling begins to wait for it, so that no hook holds it yet: that
+/// is believed when it has been said for a while.
+#[derive(Debug, Default)]
+struct Passing {
+    tries: u32,
+    over: bool,
+}
+
+impl Passing {
+    fn on(&mut self, passed: Passed) {
+        self.tries += 1;
+        self.over = passed.hooks == 0 || passed.held > 0 || self.tries >= MAX_TRIES;
+    }
+
+    fn is_over(&self) -> bool {
+        self.over
+    }
+}
+
+/// What came of letting hooks go: how many there are, and how many of them held the instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Passed {
+    hooks: usize,
+    held: usize,
+}
+
+impl Passed {
+    fn and(self, other: Self) -> Self {
+        Self { hooks: self.hooks + other.hooks, held: self.held + other.held }
+    }
+}
+
+async fn pass(member: &GroupMember, transition: Transition) -> Result<Passed, AwsError> {
+    let hooks = member.fetch_hooks(transition).await?;
+    let mut passed = Passed { hooks: hooks.len(), held: 0 };
+    for hook in hooks {
         if member.complete(&hook).await? {
+            passed.held += 1;
             log::info!(hook = hook.as_str(); "lifecycle hook passed");
         }
     }
-    Ok(())
+    Ok(passed)
 }
 
 /// Well below the shortest time-out a hook can have (30 s).
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Between two counts of publishers.
 const LOOK: Duration = Duration::from_secs(2);
+/// Between two questions whether a node that has just come up is ready: asks nobody but its engine.
+const SOON: Duration = Duration::from_millis(250);
+/// Looks at hooks that hold nothing: a minute of them, or more.
+const MAX_TRIES: u32 = 30;
 const RETRY: Duration = Duration::from_secs(3);
 /// For telling Auto Scaling at the end.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_no_hook_holds_the_instance_is_believed_after_a_while_and_that_there_is_none_at_once() {
+        let after = |answers: &[(usize, usize)]| {
+            let mut passing = Passing::default();
+            answers.iter().for_each(|(hooks, held)| passing.on(Passed { hooks: *hooks, held: *held }));
+            passing.is_over()
+        };
+        assert!(!after(&[]) && after(&[(0, 0)]) && after(&[(1, 1)]) && after(&[(2, 1)]));
+        assert!(!after(&[(1, 0); MAX_TRIES as usize - 1]) && after(&[(1, 0); MAX_TRIES as usize]));
+        assert!(after(&[(1, 0), (1, 0), (1, 1)]));
+    }
+}

@@ -227,11 +227,15 @@ impl GroupMember {
         }
     }
 
-    /// Keeps scale-in away from the instance, or no longer.
-    pub(crate) async fn protect(&self, protected: bool) -> Result<(), AwsError> {
+    /// Keeps scale-in away from the instance, or no longer. False if the instance is not in service yet, or not any more.
+    pub(crate) async fn protect(&self, protected: bool) -> Result<bool, AwsError> {
         let request = self.client.set_instance_protection().auto_scaling_group_name(&self.group);
         let answer = request.instance_ids(&self.instance).protected_from_scale_in(protected).send().await;
-        answer.map(drop).map_err(|e| error("autoscaling:SetInstanceProtection", &self.instance, e))
+        match answer {
+            Ok(_) => Ok(true),
+            Err(e) if is_invalid(&e, "is not in InService") => Ok(false),
+            Err(e) => Err(error("autoscaling:SetInstanceProtection", &self.instance, e)),
+        }
     }
 }
 
@@ -245,7 +249,11 @@ fn internet_bps(baseline_gbps: f64, cores: i32) -> u64 {
 
 /// Auto Scaling's words for "this hook does not hold this instance".
 fn holds_nothing(error: &impl ProvideErrorMetadata) -> bool {
-    error.code() == Some("ValidationError") && error.message().is_some_and(|m| m.contains("No active Lifecycle Action"))
+    is_invalid(error, "No active Lifecycle Action")
+}
+
+fn is_invalid(error: &impl ProvideErrorMetadata, words: &str) -> bool {
+    error.code() == Some("ValidationError") && error.message().is_some_and(|m| m.contains(words))
 }
 
 fn error(action: &'static str, subject: &str, source: impl std::error::Error + Send + Sync + 'static) -> AwsError {

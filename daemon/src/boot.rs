@@ -1,6 +1,6 @@
 //! The whole boot of a node, on one screen: facts, plan, registry, engine, serve, drain.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use headwater_api::error::exit;
@@ -12,7 +12,7 @@ use crate::asg::{Group, State};
 use crate::engine::{self, Engine, EngineError, News, Order};
 use crate::heartbeat::Ears;
 use crate::imds::ImdsError;
-use crate::lifecycle::{ServiceManager, Signals};
+use crate::lifecycle::{ServiceManager, Signals, Watchdog};
 use crate::mongod::PrepareError;
 use crate::plan::{self, PlanError};
 use crate::settings::{Settings, SettingsError};
@@ -63,17 +63,46 @@ impl BootError {
     }
 }
 
+/// How the life of a node has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// For good: the daemon ends too.
+    Over,
+    /// Its instance is back in the warm pool, and may be wanted again.
+    Warm,
+}
+
 /// Runs the node until it is told to end.
 pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Result<(), BootError> {
-    let started = Instant::now();
     let mut signals = Signals::watch().map_err(BootError::Signals)?;
-    let mut manager = ServiceManager::find();
+    let (mut manager, mut watchdog) = (ServiceManager::find(), Watchdog::find());
     let settings = Settings::read(config.as_deref())?;
+    let program = program.unwrap_or_else(engine::default_program);
+    let lives = async {
+        while live(&settings, &program, &mut signals, &mut manager).await? == Ending::Warm {
+            log::info!("back in the warm pool");
+        }
+        Ok(())
+    };
+    tokio::select! {
+        ended = lives => ended,
+        never = watchdog.keep_alive() => match never {},
+    }
+}
+
+/// One life of the node, from its facts to its end.
+async fn live(
+    settings: &Settings,
+    program: &Path,
+    signals: &mut Signals,
+    manager: &mut ServiceManager,
+) -> Result<Ending, BootError> {
+    let started = Instant::now();
     let (facts, plan, mut imds) = tokio::select! {
-        decided = decide::until_wanted(&settings, &manager) => decided?,
+        decided = decide::until_wanted(settings, manager) => decided?,
         _ = signals.next() => {
             log::info!("headwaterd ended before it had a plan");
-            return Ok(());
+            return Ok(Ending::Over);
         }
     };
     let node = &plan.engine.node;
@@ -84,7 +113,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     );
     data_dir::prepare(&node.data_dir)?;
     if plan.mongod.is_some() {
-        let life = registry_node::run(&plan, &facts, imds.as_mut(), &mut signals, &mut manager, started);
+        let life = registry_node::run(&plan, &facts, imds.as_mut(), signals, manager, started);
         return Box::pin(life).await;
     }
     let mut config = plan.engine.clone();
@@ -93,16 +122,16 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
         let mut said = String::new();
         loop {
             if let Some(cluster) = &plan.cluster {
-                join::until_joined(cluster, &mut config, &manager).await;
+                join::until_joined(cluster, &mut config, manager).await;
             }
             let node = register::document(&plan, &config, facts.instance.as_ref());
             let patience = plan.cluster.as_ref().map_or(Duration::MAX, |_| join::patience_at_one_place());
-            match register::enter(node, &config, &manager, &writing, &mut said, patience).await {
+            match register::enter(node, &config, manager, &writing, &mut said, patience).await {
                 // A place, a password or a certificate that came from AWS can be put right there: ask for it anew.
                 Err(e @ (RegistryError::Refused { .. } | RegistryError::Unreachable { .. }))
                     if plan.cluster.is_some() =>
                 {
-                    join::wait_refused(&e, &manager, &mut said).await;
+                    join::wait_refused(&e, manager, &mut said).await;
                     config = plan.engine.clone();
                 }
                 entered => break entered,
@@ -119,13 +148,13 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
                 () = signals.next_kill() => {}
             }
             log::info!("headwaterd ended before it was registered");
-            return Ok(());
+            return Ok(Ending::Over);
         }
     };
     drop(entering);
     administrator::at_first_boot(&config).await?;
     config.node.boot_epoch = Some(registered.life.epoch.0);
-    let engine = Engine::prepare(program.unwrap_or_else(engine::default_program), &config)?;
+    let engine = Engine::prepare(program.to_owned(), &config)?;
 
     let (orders, told) = watch::channel(Order::Serve);
     let (news, mut latest) = watch::channel(None);
@@ -145,13 +174,13 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     let administrator = administrator::follow_secret(plan.cluster.as_ref(), registered.shared.as_ref());
     let measured = capacity::until_known(&plan, facts.instance.as_ref(), capacity);
     tokio::pin!(service, unwanted, accompany, superseded, administrator, measured, scaling, registry);
-    let mut replaced = false;
+    let (mut replaced, mut warm) = (false, false);
     let ended = loop {
         tokio::select! {
             ended = &mut service => break ended,
             signal = signals.next() => {
                 let order = *orders.borrow();
-                orders.send_replace(obey(signal, order, &manager));
+                orders.send_replace(obey(signal, order, manager));
             }
             // Also while it drains: others must hear that it does.
             why = &mut superseded, if !replaced => {
@@ -161,9 +190,10 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
                     orders.send_replace(Order::Drain);
                 }
             }
-            why = &mut unwanted, if *orders.borrow() == Order::Serve => {
-                log::info!(err = why.as_str(); "draining");
-                manager.stopping("draining");
+            farewell = &mut unwanted, if *orders.borrow() == Order::Serve => {
+                log::info!(err = farewell.why.as_str(); "draining");
+                warm = farewell.warm;
+                manager.draining(warm);
                 phase.send_replace(State::Draining);
                 orders.send_replace(Order::Drain);
             }
@@ -176,17 +206,19 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
                 if let (Some(News::Serving(at)), Order::Serve) = (news.as_ref(), *orders.borrow()) {
                     phase.send_replace(State::Serving(at.health));
                 }
-                announce(news.as_ref(), &mut manager, started);
+                announce(news.as_ref(), manager, started);
             }
             () = &mut accompany => {}
             () = &mut administrator => {}
             () = &mut registry => {}
             () = &mut measured => {}
             () = &mut scaling => {}
-            () = manager.keep_alive() => {}
         }
     };
-    manager.stopping("leaving the registry");
+    match warm {
+        true => manager.status("leaving the registry"),
+        false => manager.stopping("leaving the registry"),
+    }
     let leaving = async {
         // What is on its way to the registry must arrive first, or it would enter the node again.
         tokio::select! {
@@ -204,8 +236,11 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
         () = signals.next_kill() => log::warn!("told again to end at once, while taking leave"),
     }
     ended?;
+    if warm && !signals.told() {
+        return Ok(Ending::Warm);
+    }
     log::info!("headwaterd ended");
-    Ok(())
+    Ok(Ending::Over)
 }
 
 /// What is to be done after a signal, if `before` was until now.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use headwater_api::error::Chain;
 
+use crate::asg::Warm;
 use crate::aws::Aws;
 use crate::boot::BootError;
 use crate::facts::{self, Facts, Tags};
@@ -41,18 +42,23 @@ pub(crate) async fn until_wanted(
     manager: &ServiceManager,
 ) -> Result<(Facts, Plan, Option<Imds>), BootError> {
     let mut said = String::new();
+    let mut warm = Warm::default();
     loop {
         let (facts, imds) = fetch_facts(settings).await?;
-        let why = match plan::plan(&facts, settings) {
+        let (why, kept) = match plan::plan(&facts, settings) {
             Ok(plan) if plan.wanted => return Ok((facts, plan, imds)),
-            Ok(_) => "Auto Scaling keeps this instance warm".to_owned(),
+            Ok(plan) => ("Auto Scaling keeps this instance warm".to_owned(), Some(plan)),
             Err(e) if settled(&e) => return Err(e.into()),
-            Err(e) => Chain(&e).to_string(),
+            Err(e) => (Chain(&e).to_string(), None),
         };
         if why != said {
             log::warn!(err = why.as_str(); "out of service");
             manager.status(&format!("out of service: {why}"));
             said = why;
+        }
+        if let Some(plan) = &kept {
+            let target = facts.instance.as_ref().and_then(|i| i.target_lifecycle_state.as_deref());
+            warm.let_go(plan, target.unwrap_or_default()).await;
         }
         tokio::time::sleep(PAUSE).await;
     }

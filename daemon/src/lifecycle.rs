@@ -3,6 +3,7 @@
 //! The first SIGTERM or SIGINT drains, the second ends at once. A drain that began for another reason, such as Auto Scaling's wish,
 //! is no signal: the service manager's SIGTERM at the end of the machine is the first one all the same.
 
+use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
@@ -40,20 +41,22 @@ impl Signals {
         if std::mem::replace(&mut self.told, true) { Order::Kill } else { Order::Drain }
     }
 
+    /// True once there has been one: the daemon is to end.
+    pub(crate) fn told(&self) -> bool {
+        self.told
+    }
+
     /// Waits for one that ends the daemon at once.
     pub(crate) async fn next_kill(&mut self) {
         while self.next().await != Order::Kill {}
     }
 }
 
-/// The service manager, if there is one: told of every change, and that the daemon is alive if it wants to know.
+/// Tells the service manager that the daemon is alive, if it wants to know: from the first life of the node to the end of the last.
 #[derive(Debug)]
-pub(crate) struct ServiceManager {
-    ready: bool,
-    watchdog: Option<Interval>,
-}
+pub(crate) struct Watchdog(Option<Interval>);
 
-impl ServiceManager {
+impl Watchdog {
     /// As the environment of this process describes it.
     pub(crate) fn find() -> Self {
         // Twice as often as it wants to hear from us, as systemd advises (sd_watchdog_enabled(3)).
@@ -62,7 +65,31 @@ impl ServiceManager {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks
         });
-        Self { ready: false, watchdog }
+        Self(watchdog)
+    }
+
+    /// Never ends.
+    pub(crate) async fn keep_alive(&mut self) -> Infallible {
+        match &mut self.0 {
+            Some(ticks) => loop {
+                ticks.tick().await;
+                tell(&[NotifyState::Watchdog]);
+            },
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The service manager, if there is one: told of every change.
+#[derive(Debug)]
+pub(crate) struct ServiceManager {
+    ready: bool,
+}
+
+impl ServiceManager {
+    /// As the environment of this process describes it.
+    pub(crate) fn find() -> Self {
+        Self { ready: false }
     }
 
     /// The node serves: says so for the first time, or again after a crash.
@@ -80,20 +107,14 @@ impl ServiceManager {
         tell(&[NotifyState::Status(status)]);
     }
 
+    /// The node takes leave; the daemon ends with it, or stays, `warm`, until the node is wanted again.
+    pub(crate) fn draining(&self, warm: bool) {
+        if warm { self.status("draining") } else { self.stopping("draining") }
+    }
+
     /// The node is ending.
     pub(crate) fn stopping(&self, status: &str) {
         tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
-    }
-
-    /// Tells it now and then that the daemon is alive. Never ends.
-    pub(crate) async fn keep_alive(&mut self) {
-        match &mut self.watchdog {
-            Some(ticks) => loop {
-                ticks.tick().await;
-                tell(&[NotifyState::Watchdog]);
-            },
-            None => std::future::pending().await,
-        }
     }
 }
 

@@ -162,6 +162,8 @@ pub(crate) const CLUSTER_TAG: &str = "headwater:cluster";
 const REGISTRY_TAG: &str = "headwater:registry";
 /// Nodes that are near each other: a region, usually.
 const NODE_GROUP_TAG: &str = "headwater:node-group";
+/// How the target states of an instance begin that Auto Scaling keeps in a warm pool.
+pub(crate) const WARMED: &str = "Warmed:";
 /// Busier than this an instance takes no newcomers: nobody else uses it.
 const CPU_PERCENT: NonZeroU32 = NonZeroU32::new(90).expect("a literal above zero");
 /// Bytes in a node's name at most.
@@ -205,7 +207,7 @@ pub(crate) fn plan(facts: &Facts, settings: &Settings) -> Result<Plan, PlanError
         cluster,
         mongod,
         group: instance.and_then(membership),
-        wanted: !instance.and_then(|i| i.target_lifecycle_state.as_deref()).is_some_and(|s| s.starts_with("Warmed:")),
+        wanted: !instance.and_then(|i| i.target_lifecycle_state.as_deref()).is_some_and(|s| s.starts_with(WARMED)),
         engine,
     })
 }

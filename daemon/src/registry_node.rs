@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::asg::{Group, State};
 use crate::aws::{Aws, AwsError, Secret};
-use crate::boot::{self, BootError};
+use crate::boot::{self, BootError, Ending};
 use crate::engine::Order;
 use crate::facts::Facts;
 use crate::imds::Imds;
@@ -33,16 +33,16 @@ pub(crate) async fn run(
     signals: &mut Signals,
     manager: &mut ServiceManager,
     started: Instant,
-) -> Result<(), BootError> {
+) -> Result<Ending, BootError> {
     let (Some(cluster), Some(listen), Some(instance)) = (&plan.cluster, plan.mongod, &facts.instance) else {
-        return Ok(());
+        return Ok(Ending::Over);
     };
     let layout = Layout::new(&plan.engine.node.data_dir, listen, cluster.replica_set());
     let (keys, login) = tokio::select! {
         told = until_told(cluster, &plan.engine, manager) => told,
         _ = signals.next() => {
             log::info!("headwaterd ended before it had its secrets");
-            return Ok(());
+            return Ok(Ending::Over);
         }
     };
     let mongod = Mongod::prepare(&plan.engine.mongod.program, &layout, &keys)?;
@@ -65,7 +65,7 @@ pub(crate) async fn run(
     let (unwanted, renewed) = (notice::until_unwanted(imds), follow_login(cluster, logins));
     let farewell = farewell(&layout, &keys, &entered, &plan.engine);
     tokio::pin!(service, kept, superseded, accompany, unwanted, renewed, farewell);
-    let mut wish = Order::Serve;
+    let (mut wish, mut warm) = (Order::Serve, false);
     loop {
         let serving = wish == Order::Serve;
         tokio::select! {
@@ -80,9 +80,10 @@ pub(crate) async fn run(
                 log::error!(err = why.as_str(); "another life of this node has taken over, draining");
                 wish = Order::Drain;
             }
-            why = &mut unwanted, if serving => {
-                log::info!(err = why.as_str(); "draining");
-                manager.stopping("draining");
+            leave = &mut unwanted, if serving => {
+                log::info!(err = leave.why.as_str(); "draining");
+                warm = leave.warm;
+                manager.draining(warm);
                 phase.send_replace(State::Draining);
                 wish = Order::Drain;
             }
@@ -109,7 +110,6 @@ pub(crate) async fn run(
             () = &mut kept, if serving => {}
             () = &mut renewed, if serving => {}
             () = &mut accompany => {}
-            () = manager.keep_alive() => {}
         }
     }
     if *phase.borrow() == State::Draining {
@@ -118,8 +118,11 @@ pub(crate) async fn run(
             () = signals.next_kill() => log::warn!("told again to end at once, while taking leave"),
         }
     }
+    if warm && !signals.told() {
+        return Ok(Ending::Warm);
+    }
     log::info!("headwaterd ended");
-    Ok(())
+    Ok(Ending::Over)
 }
 
 /// Why there are no secrets yet.

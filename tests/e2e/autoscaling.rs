@@ -22,18 +22,29 @@ struct Group {
 }
 
 impl Group {
+    /// Its instance goes into service.
     fn new() -> Self {
+        Self::launching(|scaling, tell| scaling.launch(ID, "nodes", tell))
+    }
+
+    /// Its instance goes into the warm pool.
+    fn in_pool(pool: &'static str) -> Self {
+        Self::launching(|scaling, tell| scaling.launch_warm(ID, "nodes", pool, tell))
+    }
+
+    fn launching(launch: impl FnOnce(&Groups, Box<dyn Fn(&str) + Send + Sync>)) -> Self {
         let metadata =
             Fake::start(&[("headwater:role", "standalone"), ("aws:autoscaling:groupName", "nodes")]).unwrap();
         metadata.change(|s| s.id = ID.to_owned());
         let metadata = Arc::new(metadata);
         let scaling = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let told = Arc::downgrade(&metadata);
-        scaling.launch(ID, "nodes", move |target| {
+        let tell = move |target: &str| {
             if let Some(metadata) = told.upgrade() {
                 metadata.change(|s| s.target_lifecycle_state = Some(target.to_owned()));
             }
-        });
+        };
+        launch(&scaling, Box::new(tell));
         Self { scaling, metadata }
     }
 
@@ -166,6 +177,57 @@ fn a_service_that_refuses_is_asked_again_at_both_ends() {
     group.scaling.refuse(8); // also those who tell of the end, when the drain is over
     group.terminate();
     group.wait_terminated();
+}
+
+#[test]
+fn a_node_that_starts_anew_without_a_publisher_is_not_protected_because_it_once_was() {
+    let group = Group::new();
+    let node = group.node(|_| {});
+    let at = node.endpoints(None).unwrap();
+    let Some(publisher) = ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else { return };
+    group.wait("protection", |i| i.protected);
+    // Killed, it cannot take it back; and whoever published goes elsewhere.
+    drop((node, publisher));
+    assert!(group.scaling.wait(ID, PATIENCE, "the instance", |i| Some(i.protected)).unwrap());
+    let _node = group.node(|_| {});
+    group.wait("the end of protection", |i| !i.protected);
+}
+
+#[test]
+fn an_instance_that_ends_in_the_warm_pool_is_let_go_by_the_terminating_hook() {
+    let group = Group::in_pool("Running");
+    let node = group.node(|_| {});
+    group.wait("the warm pool", |i| i.lifecycle == Lifecycle::Warmed && i.completed);
+    group.terminate();
+    group.wait_terminated();
+    assert!(!node.data_dir().exists() && node.process().is_running());
+}
+
+#[test]
+fn a_service_that_refuses_is_asked_again_to_let_an_instance_into_the_warm_pool() {
+    let group = Group::in_pool("Running");
+    group.scaling.refuse(4); // one more than the SDK tries by itself
+    let node = group.node(|_| {});
+    node.process().line("Auto Scaling refused, trying again").unwrap();
+    group.wait("the warm pool", |i| i.lifecycle == Lifecycle::Warmed && i.completed);
+}
+
+#[test]
+fn sigterm_while_a_node_returns_to_the_warm_pool_ends_the_daemon_too() {
+    let group = Group::in_pool("Running");
+    let node = group.node(|c| c.node.drain_ms = 60_000.try_into().unwrap());
+    group.wait("the warm pool", |i| i.lifecycle == Lifecycle::Warmed);
+    group.scaling.scale_out("nodes").unwrap();
+    group.wait("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
+    let engine = Pid::from_raw(node.endpoints(None).unwrap().pid.try_into().unwrap());
+    kill(engine, Signal::SIGSTOP).unwrap();
+    group.scaling.scale_in("nodes").unwrap();
+    group.wait("the drain", |i| i.heartbeats >= 1);
+    node.process().signal(Signal::SIGTERM);
+    node.process().line("draining already; a second signal ends at once").unwrap();
+    kill(engine, Signal::SIGCONT).unwrap();
+    group.wait("the warm pool", |i| i.lifecycle == Lifecycle::Warmed && i.completed);
+    assert_eq!(node.process().exit(PATIENCE).unwrap().code(), Some(0));
 }
 
 #[test]

@@ -27,4 +27,5 @@ mod slow;
 mod srv;
 mod tls_line;
 mod together;
+mod warm_pool;
 mod whep;

@@ -7,6 +7,15 @@
 //!        '-- ABANDON, or time over ------------------------------------------^
 //! ```
 //!
+//! An instance of a warm pool goes there first, and back on scale-in ("reuse on scale-in"). Both times it waits in `Warmed:Pending:Wait`,
+//! for the launching hook and for the terminating one
+//! (docs.aws.amazon.com/autoscaling/ec2/userguide/warm-pool-instance-lifecycle.html):
+//!
+//! ```text
+//!   Warmed:Pending:Wait --CONTINUE--> Warmed:STATE --scale out--> Pending:Wait --CONTINUE--> InService --scale in--> Warmed:Pending:Wait
+//!        '-- ABANDON, or time over --> Warmed:Terminating:Wait <--terminate-- Warmed:STATE
+//! ```
+//!
 //! What becomes of an instance is told to whoever launched it. The protocol is in `service.rs`.
 
 mod service;
@@ -29,6 +38,14 @@ pub enum Lifecycle {
     TerminatingWait,
     /// Gone.
     Terminated,
+    /// Held by the launching hook, on its way into the warm pool.
+    WarmedPendingWait,
+    /// In the warm pool.
+    Warmed,
+    /// Held by the terminating hook, on its way back into the warm pool.
+    WarmedReturnWait,
+    /// Held by the terminating hook, on its way from the warm pool to its end.
+    WarmedTerminatingWait,
 }
 
 /// Told the target state, as metadata shows it.
@@ -37,13 +54,15 @@ type Tell = Box<dyn Fn(&str) + Send + Sync>;
 /// One instance of a group.
 pub struct Instance {
     group: String,
+    /// `Running`, `Stopped` or `Hibernated`, if its group has a warm pool.
+    pool: Option<&'static str>,
     /// Where it stands.
     pub lifecycle: Lifecycle,
     /// Kept from scale-in.
     pub protected: bool,
     /// Heartbeats of the hook that holds it or held it last.
     pub heartbeats: u32,
-    /// The terminating hook was completed, and not left to its time-out.
+    /// The hook that held it last was completed, and not left to its time-out.
     pub completed: bool,
     hook_began: Instant,
     hook_ends: Instant,
@@ -110,19 +129,32 @@ impl Groups {
     /// A new instance, held by the launching hook. `tell` hears its target state, now and whenever it changes; it must not
     /// call back.
     pub fn launch(&self, id: &str, group: &str, tell: impl Fn(&str) + Send + Sync + 'static) {
-        tell("InService");
+        self.add(id, group, None, Box::new(tell));
+    }
+
+    /// The same, into the warm pool of its group, which keeps instances in the state `pool`: `Running`, `Stopped` or `Hibernated`.
+    pub fn launch_warm(&self, id: &str, group: &str, pool: &'static str, tell: impl Fn(&str) + Send + Sync + 'static) {
+        self.add(id, group, Some(pool), Box::new(tell));
+    }
+
+    fn add(&self, id: &str, group: &str, pool: Option<&'static str>, tell: Tell) {
         let now = Instant::now();
-        let instance = Instance {
+        let mut instance = Instance {
             group: group.to_owned(),
-            lifecycle: Lifecycle::PendingWait,
+            pool,
+            lifecycle: Lifecycle::Terminated,
             protected: false,
             heartbeats: 0,
             completed: false,
             hook_began: now,
             hook_ends: now + HEARTBEAT_TIMEOUT,
             launched: now,
-            tell: Box::new(tell),
+            tell,
         };
+        match pool {
+            None => instance.hold(Lifecycle::PendingWait, "InService"),
+            Some(pool) => instance.hold(Lifecycle::WarmedPendingWait, &format!("Warmed:{pool}")),
+        }
         self.shared.lock().instances.insert(id.to_owned(), instance);
         self.shared.news.notify_all();
     }
@@ -146,8 +178,20 @@ impl Groups {
         Ok(())
     }
 
+    /// The desired size of a group goes up by one: takes an instance out of its warm pool, if there is one, and says which.
+    pub fn scale_out(&self, group: &str) -> Option<String> {
+        let mut state = self.shared.lock();
+        let (id, instance) =
+            state.instances.iter_mut().find(|(_, i)| i.group == group && i.lifecycle == Lifecycle::Warmed)?;
+        instance.hold(Lifecycle::PendingWait, "InService");
+        let id = id.clone();
+        drop(state);
+        self.shared.news.notify_all();
+        Some(id)
+    }
+
     /// The desired size of a group goes down by one: ends its oldest instance that is not protected, if there is one, and
-    /// says which.
+    /// says which. An instance of a warm pool goes back there.
     pub fn scale_in(&self, group: &str) -> Option<String> {
         let mut state = self.shared.lock();
         let (id, instance) = state
@@ -155,7 +199,10 @@ impl Groups {
             .iter_mut()
             .filter(|(_, i)| i.group == group && i.lifecycle == Lifecycle::InService && !i.protected)
             .min_by_key(|(_, i)| i.launched)?;
-        instance.terminate();
+        match instance.pool {
+            None => instance.terminate(),
+            Some(pool) => instance.hold(Lifecycle::WarmedReturnWait, &format!("Warmed:{pool}")),
+        }
         let id = id.clone();
         drop(state);
         self.shared.news.notify_all();
@@ -205,22 +252,34 @@ impl Groups {
 
 impl Instance {
     fn terminate(&mut self) {
-        if matches!(self.lifecycle, Lifecycle::TerminatingWait | Lifecycle::Terminated) {
-            return;
+        match self.lifecycle {
+            Lifecycle::TerminatingWait | Lifecycle::WarmedTerminatingWait | Lifecycle::Terminated => {}
+            Lifecycle::WarmedPendingWait | Lifecycle::Warmed => {
+                self.hold(Lifecycle::WarmedTerminatingWait, "Warmed:Terminated");
+            }
+            Lifecycle::PendingWait | Lifecycle::InService | Lifecycle::WarmedReturnWait => {
+                self.hold(Lifecycle::TerminatingWait, "Terminated");
+            }
         }
+    }
+
+    /// A hook holds it from now on, on its way to `target`.
+    fn hold(&mut self, lifecycle: Lifecycle, target: &str) {
         let now = Instant::now();
-        self.lifecycle = Lifecycle::TerminatingWait;
-        (self.hook_began, self.hook_ends, self.heartbeats) = (now, now + HEARTBEAT_TIMEOUT, 0);
-        (self.tell)("Terminated");
+        self.lifecycle = lifecycle;
+        (self.hook_began, self.hook_ends) = (now, now + HEARTBEAT_TIMEOUT);
+        (self.heartbeats, self.completed) = (0, false);
+        (self.tell)(target);
     }
 
     /// The hook that holds it is over; `go_on` is CONTINUE.
     fn over(&mut self, go_on: bool) {
         match self.lifecycle {
             Lifecycle::PendingWait if go_on => self.lifecycle = Lifecycle::InService,
-            Lifecycle::PendingWait => self.terminate(),
-            Lifecycle::TerminatingWait => self.lifecycle = Lifecycle::Terminated,
-            Lifecycle::InService | Lifecycle::Terminated => {}
+            Lifecycle::WarmedPendingWait | Lifecycle::WarmedReturnWait if go_on => self.lifecycle = Lifecycle::Warmed,
+            Lifecycle::PendingWait | Lifecycle::WarmedPendingWait | Lifecycle::WarmedReturnWait => self.terminate(),
+            Lifecycle::TerminatingWait | Lifecycle::WarmedTerminatingWait => self.lifecycle = Lifecycle::Terminated,
+            Lifecycle::InService | Lifecycle::Warmed | Lifecycle::Terminated => {}
         }
     }
 
@@ -231,14 +290,17 @@ impl Instance {
     }
 
     fn is_held(&self) -> bool {
-        matches!(self.lifecycle, Lifecycle::PendingWait | Lifecycle::TerminatingWait)
+        self.held_by().is_some()
     }
 
-    fn is_held_by(&self, hook: &str) -> bool {
-        matches!(
-            (hook, self.lifecycle),
-            ("launching", Lifecycle::PendingWait) | ("terminating", Lifecycle::TerminatingWait)
-        )
+    fn held_by(&self) -> Option<&'static str> {
+        match self.lifecycle {
+            Lifecycle::PendingWait | Lifecycle::WarmedPendingWait => Some("launching"),
+            Lifecycle::TerminatingWait | Lifecycle::WarmedReturnWait | Lifecycle::WarmedTerminatingWait => {
+                Some("terminating")
+            }
+            Lifecycle::InService | Lifecycle::Warmed | Lifecycle::Terminated => None,
+        }
     }
 }
 

@@ -89,18 +89,38 @@ impl Node {
         role: &str,
         change: impl FnOnce(&mut Options),
     ) -> anyhow::Result<Self> {
-        let metadata = Arc::new(metadata(id, role, &[("aws:autoscaling:groupName", role)])?);
-        let told = Arc::downgrade(&metadata);
-        groups.launch(id, role, move |target| {
-            if let Some(metadata) = told.upgrade() {
-                metadata.change(|s| s.target_lifecycle_state = Some(target.to_owned()));
-            }
-        });
-        let address = format!("http://{}", groups.address());
+        let metadata = member(id, role)?;
+        groups.launch(id, role, teller(&metadata));
         Self::launch(aws, metadata, |options| {
-            options.environment.push(("AWS_ENDPOINT_URL_AUTO_SCALING", address));
+            options.environment.push(scaling(groups));
             change(options);
         })
+    }
+
+    /// The same, into the warm pool of its group, which keeps instances in the state `pool`: `Running`, `Stopped` or `Hibernated`.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_in_pool(
+        aws: &Moto,
+        groups: &Groups,
+        id: &str,
+        role: &str,
+        pool: &'static str,
+    ) -> anyhow::Result<Self> {
+        let metadata = member(id, role)?;
+        groups.launch_warm(id, role, pool, teller(&metadata));
+        Self::launch(aws, metadata, |options| options.environment.push(scaling(groups)))
+    }
+
+    /// The same machine, stopped and started: another run of the daemon with the same metadata.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_again(self, aws: &Moto, groups: &Groups) -> anyhow::Result<Self> {
+        let Self { daemon, metadata } = self;
+        drop(daemon);
+        Self::launch(aws, metadata, |options| options.environment.push(scaling(groups)))
     }
 
     fn launch(aws: &Moto, metadata: Arc<Fake>, change: impl FnOnce(&mut Options)) -> anyhow::Result<Self> {
@@ -152,6 +172,25 @@ impl Node {
     pub fn wait_live(&self, name: &str) -> anyhow::Result<()> {
         wait_status(self.http()?, name, "pictures", |s| s.video.is_some()).map(drop)
     }
+}
+
+/// Of an instance in the group of its role's name.
+fn member(id: &str, role: &str) -> anyhow::Result<Arc<Fake>> {
+    Ok(Arc::new(metadata(id, role, &[("aws:autoscaling:groupName", role)])?))
+}
+
+/// Shows in metadata where Auto Scaling wants the instance to go.
+fn teller(metadata: &Arc<Fake>) -> impl Fn(&str) + Send + Sync + 'static {
+    let told = Arc::downgrade(metadata);
+    move |target| {
+        if let Some(metadata) = told.upgrade() {
+            metadata.change(|s| s.target_lifecycle_state = Some(target.to_owned()));
+        }
+    }
+}
+
+fn scaling(groups: &Groups) -> (&'static str, String) {
+    ("AWS_ENDPOINT_URL_AUTO_SCALING", format!("http://{}", groups.address()))
 }
 
 fn metadata(id: &str, role: &str, more: &[(&str, &str)]) -> anyhow::Result<Fake> {

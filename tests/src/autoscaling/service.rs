@@ -59,7 +59,7 @@ impl Shared {
         };
         let hook = value("LifecycleHookName");
         match action {
-            "CompleteLifecycleAction" | "RecordLifecycleActionHeartbeat" if !instance.is_held_by(hook) => {
+            "CompleteLifecycleAction" | "RecordLifecycleActionHeartbeat" if instance.held_by() != Some(hook) => {
                 error(400, "ValidationError", &format!("No active Lifecycle Action found with instance ID {id}"))
             }
             "CompleteLifecycleAction" => {
@@ -70,6 +70,10 @@ impl Shared {
             "RecordLifecycleActionHeartbeat" => {
                 instance.beat();
                 ok(action, "")
+            }
+            "SetInstanceProtection" if instance.lifecycle != Lifecycle::InService => {
+                let why = format!("The instance {id} is not in InService or EnteringStandby or Standby.");
+                error(400, "ValidationError", &why)
             }
             "SetInstanceProtection" => {
                 instance.protected = value("ProtectedFromScaleIn") == "true";
@@ -83,10 +87,13 @@ impl Shared {
 fn member(id: &str, instance: &Instance) -> String {
     let (group, protected) = (&instance.group, instance.protected);
     let state = match instance.lifecycle {
-        Lifecycle::PendingWait => "Pending:Wait",
-        Lifecycle::InService => "InService",
-        Lifecycle::TerminatingWait => "Terminating:Wait",
-        Lifecycle::Terminated => "Terminated",
+        Lifecycle::PendingWait => "Pending:Wait".to_owned(),
+        Lifecycle::InService => "InService".to_owned(),
+        Lifecycle::TerminatingWait => "Terminating:Wait".to_owned(),
+        Lifecycle::Terminated => "Terminated".to_owned(),
+        Lifecycle::WarmedPendingWait | Lifecycle::WarmedReturnWait => "Warmed:Pending:Wait".to_owned(),
+        Lifecycle::Warmed => format!("Warmed:{}", instance.pool.unwrap_or_default()),
+        Lifecycle::WarmedTerminatingWait => "Warmed:Terminating:Wait".to_owned(),
     };
     format!(
         "<member><InstanceId>{id}</InstanceId><AutoScalingGroupName>{group}</AutoScalingGroupName>\
