@@ -9,16 +9,17 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::imds;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_autoscaling::error::ProvideErrorMetadata;
 use aws_sdk_ec2::types::{Filter, Instance, InstanceStateName};
 
 pub(crate) use metric::Percent;
 
-use crate::facts::GROUP_TAG;
-use crate::facts::TAG_PREFIX;
+use crate::facts::{GROUP_TAG, Region, TAG_PREFIX};
 use crate::plan::{CLUSTER_TAG, ROLE_TAG};
 
 /// AWS did not answer as it should.
@@ -58,15 +59,26 @@ impl fmt::Debug for Secret {
 pub(crate) struct Aws(SdkConfig);
 
 impl Aws {
-    /// Asks nobody yet; credentials are fetched with the first question.
-    pub(crate) async fn in_region(region: &str) -> Self {
+    /// Asks nobody yet; credentials are fetched with the first question: those of the instance's role from the metadata service that
+    /// the daemon itself asks, unless the environment has others.
+    pub(crate) async fn in_region(region: &Region) -> Self {
+        let name = aws_config::Region::new(region.name.clone());
+        let credentials = DefaultCredentialsChain::builder().region(name.clone());
+        let credentials = match imds::Client::builder().endpoint(format!("http://{}", region.metadata)) {
+            Ok(client) => credentials.imds_client(client.build()),
+            Err(e) => {
+                log::warn!(err:% = e; "the metadata service cannot be asked for credentials");
+                credentials
+            }
+        };
         let times = TimeoutConfig::builder()
             .connect_timeout(CONNECT_PATIENCE)
             .operation_attempt_timeout(ATTEMPT_PATIENCE)
             .operation_timeout(PATIENCE)
             .build();
         let config = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new(region.to_owned()))
+            .region(name)
+            .credentials_provider(credentials.build().await)
             .timeout_config(times)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             .load()

@@ -4,7 +4,7 @@
 //! Facts are only gathered here; what follows from them is for `plan.rs`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use headwater_api::config::Metadata;
@@ -35,8 +35,8 @@ pub(crate) struct Instance {
     pub instance_type: String,
     /// `ami-…`.
     pub image: String,
-    /// `eu-central-1`, …
-    pub region: String,
+    /// Where it is.
+    pub region: Region,
     /// `eu-central-1a`, …
     pub zone: String,
     /// Public addresses first, as others reach it.
@@ -47,6 +47,23 @@ pub(crate) struct Instance {
     pub tags: Tags,
     /// Where Auto Scaling wants it to go (`InService`, `Terminated`, `Warmed:Stopped`, …), if it belongs to a group.
     pub target_lifecycle_state: Option<String>,
+}
+
+/// A region of AWS, as an instance in it asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Region {
+    /// `eu-central-1`, …
+    pub name: String,
+    /// The metadata service, which has the credentials of the instance's role.
+    #[serde(skip)]
+    pub metadata: SocketAddr,
+}
+
+impl Default for Region {
+    fn default() -> Self {
+        Self { name: String::new(), metadata: Metadata::default().endpoint }
+    }
 }
 
 /// Tags, and how they came.
@@ -121,7 +138,7 @@ pub(crate) async fn fetch_instance(imds: &mut Imds) -> Result<Instance, ImdsErro
         id: imds.get("meta-data/instance-id").await?.filter(|id| !id.is_empty()).unwrap_or(identity.instance_id),
         instance_type: identity.instance_type,
         image: identity.image_id,
-        region: identity.region,
+        region: Region { name: identity.region, metadata: imds.endpoint() },
         zone: identity.availability_zone,
         addresses,
         private_ipv4,

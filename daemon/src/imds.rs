@@ -85,6 +85,11 @@ impl Imds {
         }
     }
 
+    /// Where it is asked.
+    pub(crate) fn endpoint(&self) -> SocketAddr {
+        self.endpoint
+    }
+
     /// The value at `/latest/PATH`; `None` if there is none (404).
     ///
     /// # Errors

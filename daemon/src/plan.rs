@@ -11,7 +11,7 @@ use headwater_api::Config;
 use headwater_api::config::{RegistryKind, Role};
 use serde::Serialize;
 
-use crate::facts::{Facts, GROUP_TAG, Instance, Tags};
+use crate::facts::{Facts, GROUP_TAG, Instance, Region, Tags};
 use crate::settings::Settings;
 
 /// What this node will be.
@@ -41,7 +41,7 @@ pub(crate) struct Membership {
     /// The group's name.
     pub name: String,
     /// Where the group is.
-    pub region: String,
+    pub region: Region,
     /// The instance's id, as the group knows it.
     pub instance: String,
 }
@@ -56,7 +56,7 @@ pub(crate) struct Cluster {
     /// Where its registry is.
     pub registry: RegistryPlace,
     /// Where its secrets are.
-    pub region: String,
+    pub region: Region,
     /// Where the mongod of each registry node listens.
     pub port: u16,
 }

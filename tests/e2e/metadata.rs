@@ -1,10 +1,12 @@
 //! A daemon on EC2, as far as it can tell: against the vendor's own mock, and against a fake with faults.
 
+use headwater_tests::cluster;
 use headwater_tests::daemon::Daemon;
 use headwater_tests::engine::{Options, program};
 use headwater_tests::http;
-use headwater_tests::metadata::{Fake, Manner, vendor};
+use headwater_tests::metadata::{Fake, Manner, Role, vendor};
 use headwater_tests::moto::Moto;
+use headwater_tests::tap::Tap;
 use headwater_tests::temp::Folder;
 use headwater_tests::wait::PATIENCE;
 use nix::sys::signal::Signal;
@@ -273,4 +275,36 @@ fn a_cluster_without_registry_nodes_is_said_to_have_none() {
     let report = plan_with(fake.address(), &moto.environment());
     let why = report["registry"]["Err"].as_str().unwrap();
     assert_eq!(why, "no running instance has the tags of a registry node of cluster \"demo\"");
+}
+
+#[test]
+fn a_node_without_keys_asks_aws_with_its_role_s_credentials_from_the_metadata_service_it_is_told() {
+    let away = "mongodb://u:p@127.0.0.1:1/?serverSelectionTimeoutMS=500";
+    let Some(moto) = cluster::aws(away).unwrap() else { return };
+    let tap = Tap::start(moto.address()).unwrap();
+    let tags =
+        [("headwater:role", "edge"), ("headwater:cluster", "demo"), ("headwater:registry", "secret:demo/registry")];
+    let fake = Fake::start(&tags).unwrap();
+    let text = |text: &str| text.to_owned();
+    let role = Role { name: text("node"), key_id: text("ASIAROLE"), key: text("hunter2"), token: text("session-1") };
+    fake.change(|s| s.role = Some(role));
+    let mut options = options(fake.address());
+    options.environment = vec![
+        ("AWS_ENDPOINT_URL", format!("http://{}", tap.address())),
+        // All other tests forbid it, lest a forgotten key reach a real account.
+        ("AWS_EC2_METADATA_DISABLED", text("false")),
+    ];
+    let node = Daemon::start(options).unwrap();
+    // That its database is away it can know only from the secret.
+    let line = node.process().line("out of service").unwrap();
+    assert!(line.contains("the database 127.0.0.1:1 is not to be reached"), "{line}");
+    let asked = fake.asked();
+    let credentials: Vec<_> =
+        asked.iter().filter(|a| a.path == "/latest/meta-data/iam/security-credentials/node").collect();
+    assert!(!credentials.is_empty() && credentials.iter().all(|a| a.token.is_some() && a.status == 200), "{asked:?}");
+    let said = tap.said();
+    assert!(said.contains("Credential=ASIAROLE/") && said.contains("x-amz-security-token: session-1"), "{said}");
+    for secret in ["hunter2", "session-1"] {
+        assert!(!node.process().lines().iter().any(|l| l.contains(secret)), "{secret} is in the log");
+    }
 }

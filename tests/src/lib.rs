@@ -22,6 +22,7 @@ pub mod process;
 pub mod publish;
 pub mod replica_set;
 pub mod rtmp;
+pub mod tap;
 pub mod temp;
 pub mod toll;
 pub mod tools;

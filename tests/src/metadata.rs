@@ -30,9 +30,24 @@ pub struct State {
     pub local_ipv4: String,
     /// Its public address, if it has one.
     pub public_ipv4: Option<String>,
+    /// The instance's role with its credentials, if it has one.
+    pub role: Option<Role>,
     /// How it behaves.
     pub manner: Manner,
     /// The token that is good now; a new value makes all others bad.
+    pub token: String,
+}
+
+/// A role of an instance, and what it signs with.
+#[derive(Debug, Clone)]
+pub struct Role {
+    /// Its name.
+    pub name: String,
+    /// Id of its key.
+    pub key_id: String,
+    /// The key.
+    pub key: String,
+    /// Shown with each request that the key signs.
     pub token: String,
 }
 
@@ -56,6 +71,18 @@ pub enum Manner {
 pub struct Fake {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+/// A request to the fake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// `/latest/meta-data/…`.
+    pub path: String,
+    /// The token that came with it.
+    pub token: Option<String>,
+    /// Status of the answer.
+    pub status: u16,
 }
 
 impl Fake {
@@ -80,10 +107,12 @@ impl Fake {
             spot_action: None,
             local_ipv4: "127.0.0.1".to_owned(),
             public_ipv4: None,
+            role: None,
             manner: Manner::Well,
             token: "token-1".to_owned(),
         }));
-        let shared = Arc::downgrade(&state);
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (shared, heard) = (Arc::downgrade(&state), Arc::clone(&asked));
         std::thread::spawn(move || {
             let mut silent = Vec::new();
             for stream in listener.incoming().map_while(Result::ok) {
@@ -96,12 +125,12 @@ impl Fake {
                             std::thread::park_timeout(pause);
                         }
                         // A client that went away is its own affair.
-                        let _ = serve(stream, &now);
+                        let _ = serve(stream, &now, &heard);
                     }
                 }
             }
         });
-        Ok(Self { address, state })
+        Ok(Self { address, state, asked })
     }
 
     /// Where it answers.
@@ -112,6 +141,11 @@ impl Fake {
     /// Changes what it says from now on.
     pub fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut lock(&self.state));
+    }
+
+    /// What it was asked so far.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -128,7 +162,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn serve(mut stream: TcpStream, state: &State) -> std::io::Result<()> {
+fn serve(mut stream: TcpStream, state: &State, asked: &Mutex<Vec<Asked>>) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut request = Vec::new();
     let mut byte = [0];
@@ -147,9 +181,12 @@ fn serve(mut stream: TcpStream, state: &State) -> std::io::Result<()> {
         (Manner::Well | Manner::Slow(_), ..) if token != Some(state.token.as_str()) => (401, String::new()),
         _ => value(path.trim_start_matches("/latest/"), state).map_or((404, String::new()), |body| (200, body)),
     };
+    let request = Asked { path: path.to_owned(), token: token.map(str::to_owned), status };
+    asked.lock().unwrap_or_else(PoisonError::into_inner).push(request);
     write!(
         stream,
-        "HTTP/1.1 {status} x\r\nx-aws-ec2-metadata-token-ttl-seconds: 21600\r\ncontent-length: {}\r\n\r\n{body}",
+        "HTTP/1.1 {status} x\r\nx-aws-ec2-metadata-token-ttl-seconds: 21600\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
         body.len()
     )
 }
@@ -172,6 +209,15 @@ fn value(path: &str, state: &State) -> Option<String> {
             .spot_action
             .as_ref()
             .map(|action| serde_json::json!({ "action": action, "time": "2030-01-01T00:00:00Z" }).to_string()),
+        "meta-data/iam/security-credentials/" => Some(state.role.as_ref()?.name.clone()),
+        _ if path.starts_with("meta-data/iam/security-credentials/") => {
+            let role = state.role.as_ref().filter(|role| path.ends_with(&format!("/{}", role.name)))?;
+            let credentials = serde_json::json!({
+                "Code": "Success", "LastUpdated": "2026-01-01T00:00:00Z", "Type": "AWS-HMAC", "AccessKeyId": role.key_id,
+                "SecretAccessKey": role.key, "Token": role.token, "Expiration": "2099-01-01T00:00:00Z",
+            });
+            Some(credentials.to_string())
+        }
         _ => state.tags.as_ref()?.get(path.strip_prefix("meta-data/tags/instance/")?).cloned(),
     }
 }

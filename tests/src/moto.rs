@@ -38,6 +38,11 @@ impl Moto {
         Ok(Some(Self { address, _process: process }))
     }
 
+    /// Where it answers.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Environment that makes the SDK of AWS ask this server, with credentials that are good nowhere else.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
