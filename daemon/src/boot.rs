@@ -79,7 +79,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     let settings = Settings::read(config.as_deref())?;
     let program = program.unwrap_or_else(engine::default_program);
     let lives = async {
-        while live(&settings, &program, &mut signals, &mut manager).await? == Ending::Warm {
+        while Box::pin(live(&settings, &program, &mut signals, &mut manager)).await? == Ending::Warm {
             log::info!("back in the warm pool");
         }
         Ok(())
