@@ -30,6 +30,8 @@ fn todo(why: &str) -> &'static str {
     let says = |words: &[&str]| words.iter().any(|word| why.contains(word));
     if super::clock::is_blamed(why) {
         "put this machine's clock right"
+    } else if says(&["connection string", "tag `headwater:registry`"]) {
+        "put right what the secret or the tag holds (docs/ec2.md)"
     } else if says(&["secretsmanager", "ec2:Describe"]) {
         "allow the action to the instance's role (docs/ec2.md), and see that the secret is there"
     } else if says(&["uthentication", "password"]) {
@@ -51,6 +53,16 @@ mod tests {
     use super::super::{Mark, plan_of};
     use super::*;
     use crate::reach;
+
+    #[test]
+    fn a_string_or_a_tag_that_is_no_good_is_not_blamed_on_the_database() {
+        for why in [
+            "secret s is of no use: the MongoDB connection string is no good: invalid port in tls",
+            "tag `headwater:registry` holds a password; name hosts or a secret there",
+        ] {
+            assert!(todo(why).contains("what the secret or the tag holds"), "{}", todo(why));
+        }
+    }
 
     #[tokio::test]
     async fn a_registry_that_can_be_written_is_well_and_one_that_is_in_use_too() {
