@@ -11,7 +11,7 @@ use headwater_api::node::{Heartbeat, NodeDocument};
 use headwater_api::standing::Standing;
 use headwater_api::status::EngineStatus;
 use headwater_registry::{Pace, Registry as _, RegistryError, Store, Timing};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::engine::{self, Order};
 use crate::register::{self, Registered};
@@ -86,46 +86,46 @@ pub(crate) async fn until_superseded(registered: &Registered, mut ears: Ears) ->
         outlook.on_capacity(*ears.capacity_bps.borrow());
         ears.standing.send_replace(outlook.standing());
         let pause = pace.after(answered, rand::random_range(0.0..1.0));
+        let heard = Notify::new();
         let asking = async {
             let was_well = outlook.is_well();
             if answered {
                 ask(store, &mut outlook, &node.id, wants_help).await;
                 ears.standing.send_replace(outlook.standing());
             }
-            match outlook.is_well() && !was_well {
+            if outlook.is_well() && !was_well {
                 // The engine hears it in a moment, and others are to hear of that.
-                true => tokio::time::sleep(HEARD).await,
-                false => std::future::pending().await,
+                tokio::time::sleep(HEARD).await;
+                heard.notify_one();
             }
         };
-        // A new engine, or an order to end, is told at once. Questions take nothing from the time between two renewals.
-        tokio::select! {
-            () = asking => {}
-            () = tokio::time::sleep(pause) => {}
-            Ok(()) = ears.engines.changed() => {}
-            Ok(()) = ears.orders.changed() => {}
-        }
+        // A new engine, or an order to end, is told at once.
+        let pausing = async {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = heard.notified() => {}
+                Ok(()) = ears.engines.changed() => {}
+                Ok(()) = ears.orders.changed() => {}
+            }
+        };
+        // Questions take nothing from the time between two renewals. They are waited for all the same: one that is dropped half-way costs
+        // the driver a connection.
+        tokio::join!(asking, pausing);
     }
 }
 
 /// Asks the registry what the node need not know at once: its time, if that is due, and who else has room, if this node `wants_help`.
 /// What is not answered says nothing.
 async fn ask(store: &Store, outlook: &mut Outlook, us: &str, wants_help: bool) {
-    let before_ms = unix_ms();
-    let wants_clock = outlook.wants_clock(before_ms, Instant::now());
-    let clock = async {
-        let told = tokio::time::timeout(PATIENCE, store.probe());
-        if wants_clock { told.await.ok()?.ok().map(|theirs_ms| (theirs_ms, unix_ms())) } else { None }
-    };
-    let nodes = async {
-        let listed = tokio::time::timeout(PATIENCE, store.nodes());
-        if wants_help { listed.await.ok()?.ok() } else { None }
-    };
-    let (clock, nodes) = tokio::join!(clock, nodes);
-    if let Some((theirs_ms, after_ms)) = clock {
-        outlook.on_clock(before_ms, theirs_ms, after_ms);
+    if outlook.wants_clock(unix_ms(), Instant::now()) {
+        let before_ms = unix_ms();
+        if let Ok(Ok(theirs_ms)) = tokio::time::timeout(PATIENCE, store.probe()).await {
+            outlook.on_clock(before_ms, theirs_ms, unix_ms());
+        }
     }
-    outlook.on_elsewhere(standing::elsewhere(&nodes.unwrap_or_default(), us));
+    let listed = if wants_help { tokio::time::timeout(PATIENCE, store.nodes()).await.ok() } else { None };
+    let nodes = listed.and_then(Result::ok).unwrap_or_default();
+    outlook.on_elsewhere(standing::elsewhere(&nodes, us));
 }
 
 /// A node with a registry of its own is in it: it has opened the file.
@@ -185,7 +185,8 @@ fn beat_of(status: Option<EngineStatus>, draining: bool) -> Heartbeat {
 
 /// Told of one outage at most.
 const MAX_REASONS: usize = 4;
-/// For one renewal. With the longest pause this makes nine seconds from a registry that falls silent to `/readyz`.
+/// For one renewal or question. With the longest pause this makes nine seconds from a registry that falls silent to `/readyz`. Two
+/// questions take no longer than that pause.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// For an engine that hangs: with two renewals and the longest pause between them this is less than a lease.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
