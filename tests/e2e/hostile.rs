@@ -111,6 +111,11 @@ fn the_messages_that_crash_other_rtmp_servers_cost_only_their_own_connection() {
         // On chunk streams without end: messages of one byte, and longer ones that are never finished.
         let whole = |i: u32| [vec![1, i as u8, (i >> 8) as u8, 0, 0, 0, 0, 0, 1, 9, 1, 0, 0, 0], vec![7]].concat();
         let begun = |i: u8| [vec![i, 0, 0, 0, 0, 0, 200, 9, 1, 0, 0, 0], vec![7; 128]].concat();
+        // A message of so many bytes on chunk stream `i`, of which one chunk comes.
+        let long = |i: u8, len: u32| {
+            let [_, a, b, c] = len.to_be_bytes();
+            [vec![i, 0, 0, 0, a, b, c, 9, 1, 0, 0, 0], vec![7; 128]].concat()
+        };
         for (attack, why) in [
             (message(20, &nested), "nested more than"),
             (message(17, &[&[0][..], &nested].concat()), "nested more than"),
@@ -119,7 +124,10 @@ fn the_messages_that_crash_other_rtmp_servers_cost_only_their_own_connection() {
             (message(20, &string("connect")), "no name or no transaction id"),
             (message(1, &[0, 0, 0, 0]), "chunk size 0 is outside"),
             (message(1, &[0x7f, 0xff, 0xff, 0xff]), "chunk size 2147483647 is outside"),
-            (vec![4, 0, 0, 0, 0xff, 0xff, 0xff, 9, 1, 0, 0, 0], "message of 16777215 bytes exceeds"),
+            (vec![4, 0, 0, 0, 0xff, 0xff, 0xff, 9, 1, 0, 0, 0], "message of 16777215 bytes exceeds 65536"),
+            // Who has not been let in as a publisher begins no pictures, neither one nor in several.
+            (long(4, 65_537), "message of 65537 bytes exceeds 65536"),
+            ([long(4, 40_000), long(5, 40_000)].concat(), "messages of 80000 bytes in all are begun"),
             ((0..70_000).flat_map(whole).collect(), "chunk streams are in use"),
             ((4..64).flat_map(begun).collect(), "messages are interleaved"),
         ] {

@@ -2,9 +2,11 @@
 
 use std::process::Command;
 
+use bytes::Bytes;
 use headwater_tests::engine::{Engine, Options};
 use headwater_tests::process::Process;
 use headwater_tests::publish::{self, Source};
+use headwater_tests::rtmp::Peer;
 use headwater_tests::temp::Folder;
 use headwater_tests::tools;
 use headwater_tests::wait::PATIENCE;
@@ -66,6 +68,21 @@ fn a_second_publisher_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
+fn one_stream_more_than_the_node_may_have_is_denied_with_the_number_and_the_first_goes_on() {
+    let engine = Engine::start(Options::with(|c| c.node.max_streams = 1.try_into().unwrap())).unwrap();
+    let mut first = Peer::publisher(engine.rtmp(), "first").unwrap();
+    let refusal = Peer::publisher(engine.rtmp(), "second").unwrap_err();
+    assert!(format!("{refusal:#}").contains("NetStream.Publish.Denied"), "{refusal:#}");
+    let line = engine.process().line("publish refused").unwrap();
+    assert!(line.contains("this node already carries 1 streams"), "{line}");
+    first.send_audio(0, Bytes::from_static(&[0xaf, 0, 0x12, 0x08])).unwrap();
+    engine.wait_status("live/first", "its sound", |s| s.audio.is_some()).unwrap();
+    drop(first);
+    engine.wait_gone("live/first").unwrap();
+    Peer::publisher(engine.rtmp(), "second").unwrap();
+}
+
+#[test]
 fn an_unknown_app_is_refused_with_a_sentence() {
     let engine = Engine::start(Options::default()).unwrap();
     let Some(publisher) = publish::ffmpeg(&Source::default(), &engine.rtmp_url("nowhere/demo")).unwrap() else {
@@ -98,6 +115,8 @@ fn b_frames_are_played_over_rtmp_and_noticed_with_the_setting_that_ends_them() {
     let status = engine.wait_status("live/demo", "a notice", |s| !s.notices.is_empty()).unwrap();
     assert_eq!(status.notices[0].code, "b_frames");
     assert!(status.notices[0].message.contains("zerolatency"), "{}", status.notices[0].message);
+    let line = engine.process().line("code=b_frames").unwrap();
+    assert!(line.contains("stream=live/demo") && line.contains(&status.notices[0].message), "{line}");
     assert!(probe::decode(&url, 2).unwrap().0 >= 40);
 }
 

@@ -149,3 +149,7 @@ impl Connections {
         drop(permit);
     }
 }
+
+#[cfg(test)]
+#[path = "connection_test.rs"]
+mod tests;

@@ -89,11 +89,12 @@ impl<T> Patient<T> {
         Poll::Pending
     }
 
-    fn on_write(&mut self, result: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn on_write<R>(&mut self, result: Poll<io::Result<R>>, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
         if result.is_ready() {
             self.write_by = None;
-            if !self.in_head {
-                self.read_by = None;
+            // The wait for the next request begins behind the answer. Nobody may look before the timer does.
+            if let Some(by) = self.read_by.as_mut().filter(|_| !self.in_head) {
+                *by = Instant::now() + IDLE;
             }
             return result;
         }
@@ -142,10 +143,98 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Patient<T> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.inner).poll_flush(cx);
+        // hyper flushes at every turn. Only a flush that had to wait says something about the peer.
+        if result.is_ready() && this.write_by.is_none() { result } else { this.on_write(result, cx) }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.inner).poll_shutdown(cx);
+        this.on_write(result, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    /// Takes bytes and keeps them, as TLS does over a full socket; nothing comes from there.
+    struct Stuck;
+
+    impl AsyncRead for Stuck {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Stuck {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    async fn check<T>(what: &str, limit: Duration, waiting: impl Future<Output = io::Result<T>>) {
+        let start = Instant::now();
+        let ended = tokio::time::timeout(2 * limit, waiting).await;
+        assert_eq!(ended.expect(what).err().map(|e| e.kind()), Some(io::ErrorKind::TimedOut), "{what}");
+        let took = start.elapsed();
+        assert!((limit..limit + Duration::from_millis(2)).contains(&took), "{what}: {took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_is_given_up_after_twenty_seconds() {
+        let (full, _peer) = duplex(4);
+        let mut full = Patient::new(full, Phase::default());
+        check("write", STALLED, full.write_all(&[0; 5])).await;
+        let (full, _peer) = duplex(4);
+        let mut full = Patient::new(full, Phase::default());
+        full.write_all(&[0; 4]).await.unwrap();
+        check("vectored write", STALLED, full.write_vectored(&[io::IoSlice::new(&[0])])).await;
+        let mut stuck = Patient::new(Stuck, Phase::default());
+        stuck.write_all(&[0; 5]).await.unwrap();
+        check("flush", STALLED, stuck.flush()).await;
+        check("shutdown", STALLED, Patient::new(Stuck, Phase::default()).shutdown()).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_something_in_time_has_as_long_again() {
+        let (full, mut peer) = duplex(4);
+        let mut full = Patient::new(full, Phase::default());
+        let taking = async {
+            for _ in 0..3 {
+                tokio::time::advance(STALLED - Duration::from_secs(1)).await;
+                peer.read_u8().await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(full.write_all(&[0; 7]), taking);
+        written.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_may_take_ten_seconds_an_answer_any_time_and_the_next_request_75_seconds() {
+        let (here, mut peer) = duplex(4);
+        let phase = Phase::default();
+        let mut patient = Patient::new(here, phase.clone());
+        check("the first byte", HEAD, patient.read_u8()).await;
+        peer.write_u8(b'G').await.unwrap();
+        patient.read_u8().await.unwrap();
+        check("the rest of the head", HEAD, patient.read_u8()).await;
+        phase.advance();
+        let answering = tokio::time::timeout(10 * IDLE, patient.read_u8()).await;
+        assert!(answering.is_err(), "a request is being answered: {answering:?}");
+        phase.advance();
+        check("the next request", IDLE, patient.read_u8()).await;
     }
 }

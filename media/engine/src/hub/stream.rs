@@ -446,9 +446,11 @@ impl Drop for Producer {
 }
 
 impl Bitrate {
+    /// Sound may be a little older than the picture before it: what comes for a second that is over counts in the one that
+    /// runs.
     fn add(&mut self, dts: MediaTime, bytes: usize) {
         let second = dts.as_flicks().div_euclid(MediaTime::HZ);
-        if second != self.second {
+        if second > self.second {
             self.last_bps = if second == self.second + 1 { self.running_bits } else { 0 };
             self.second = second;
             self.running_bits = 0;

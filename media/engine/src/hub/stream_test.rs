@@ -133,6 +133,37 @@ async fn a_reader_of_sound_neither_wakes_for_pictures_nor_gets_them_and_sees_the
     assert!(consumer.take_lost().is_none());
 }
 
+#[tokio::test]
+async fn sound_that_comes_after_a_picture_of_the_next_second_does_not_disturb_the_bitrate() {
+    let hub = Hub::new(Limits::default());
+    let mut producer = hub.publish(&name(), "test").unwrap();
+    let (pictures, sound) = (track(), Arc::new(Track { codec: Codec::Opus, video: None, ..(*track()).clone() }));
+    let bitrate = |producer: &super::Producer| producer.stream().status().bitrate_bps;
+    for second in 0..5 {
+        producer.send(frame(&pictures, second * 1_000, true));
+        let shown = bitrate(&producer);
+        if second > 0 {
+            producer.send(frame(&sound, second * 1_000 - 40, true));
+            assert_eq!(bitrate(&producer), shown, "a late packet changes what was said of a whole second");
+        }
+        producer.send(frame(&pictures, second * 1_000 + 500, false));
+        // Two pictures in the first second, three frames in each of the others, a byte each.
+        assert_eq!(bitrate(&producer), [0, 16, 24, 24, 24][second as usize], "in second {second}");
+    }
+    assert_eq!(producer.stream().status().media_ms, 4_500);
+}
+
+#[tokio::test]
+async fn a_second_without_frames_shows_in_the_bitrate() {
+    let hub = Hub::new(Limits::default());
+    let mut producer = hub.publish(&name(), "test").unwrap();
+    let track = track();
+    for (ms, bps) in [(0, 0), (1_000, 8), (3_500, 0), (4_000, 8)] {
+        producer.send(frame(&track, ms, true));
+        assert_eq!(producer.stream().status().bitrate_bps, bps, "at {ms} ms");
+    }
+}
+
 fn counting_waker() -> (Waker, Arc<AtomicUsize>) {
     struct Count(Arc<AtomicUsize>);
     impl Wake for Count {

@@ -12,10 +12,20 @@ use super::message::{Message, kind};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
     /// A message is longer than allowed.
-    #[error("message of {len} bytes exceeds {MAX_MESSAGE_BYTES}")]
+    #[error("message of {len} bytes exceeds {limit}")]
     MessageTooLong {
         /// Length in the header.
         len: usize,
+        /// Bytes at most.
+        limit: usize,
+    },
+    /// Messages are begun that are longer, all together, than allowed.
+    #[error("messages of {len} bytes in all are begun, which exceeds {limit}")]
+    BegunTooLong {
+        /// Sum of the lengths in their headers.
+        len: usize,
+        /// Bytes at most.
+        limit: usize,
     },
     /// Too many messages are begun and not finished.
     #[error("more than {MAX_PARTIAL} messages are interleaved")]
@@ -47,6 +57,9 @@ pub enum ChunkError {
 
 /// Longest message taken. A key frame of 4 MiB is one of 25 Mbit/s that comes every second and is all of the second.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+/// The same before media is expected, and then for all that is begun at the same time: no command is longer, and
+/// strangers hold no memory.
+pub const MAX_COMMANDS_BYTES: usize = 64 << 10;
 /// Messages begun and not finished at the same time.
 pub const MAX_PARTIAL: usize = 8;
 /// Chunk streams one peer may use; real encoders use 3 to 6.
@@ -56,9 +69,12 @@ pub const MIN_CHUNK_BYTES: u32 = 128;
 /// Largest chunk size taken.
 pub const MAX_CHUNK_BYTES: u32 = 1 << 20;
 
-/// Follows the chunk stream of one peer.
+/// Follows the chunk stream of one peer, who may send commands only until [`ChunkReader::expect_media`].
 #[derive(Debug)]
 pub struct ChunkReader {
+    expects_media: bool,
+    /// True once bytes of a picture or of sound have come.
+    media: bool,
     chunk_bytes: usize,
     streams: Vec<ChunkStream>,
     partial: usize,
@@ -88,6 +104,8 @@ struct ChunkStream {
 impl Default for ChunkReader {
     fn default() -> Self {
         Self {
+            expects_media: false,
+            media: false,
             chunk_bytes: MIN_CHUNK_BYTES as usize,
             streams: Vec::new(),
             partial: 0,
@@ -113,6 +131,27 @@ impl ChunkReader {
             }
         }
         Ok(None)
+    }
+
+    /// The peer was let in: messages may have [`MAX_MESSAGE_BYTES`] from now on.
+    pub fn expect_media(&mut self) {
+        self.expects_media = true;
+    }
+
+    /// The peer has no more media to send: [`MAX_COMMANDS_BYTES`] hold again, and longer messages that are begun are
+    /// forgotten.
+    pub fn expect_commands(&mut self) {
+        self.expects_media = false;
+        for stream in self.streams.iter_mut().filter(|s| s.begun && s.len > MAX_COMMANDS_BYTES) {
+            stream.begun = false;
+            stream.buffer = Vec::new();
+            self.partial -= 1;
+        }
+    }
+
+    /// True once after bytes of pictures or sound have come, in whole messages or not.
+    pub fn take_media(&mut self) -> bool {
+        std::mem::take(&mut self.media)
     }
 
     fn step_or_stash(&mut self, input: &mut &[u8]) -> Result<Option<Message>, ChunkError> {
@@ -159,7 +198,9 @@ impl ChunkReader {
             return Ok((taken, if left == 0 { self.finish_chunk(index) } else { None }));
         };
         let taken = left.min(input.len());
-        self.streams[index].buffer.extend_from_slice(&input[..taken]);
+        let stream = &mut self.streams[index];
+        stream.buffer.extend_from_slice(&input[..taken]);
+        self.media |= matches!(stream.kind, kind::AUDIO | kind::VIDEO);
         self.payload = Some((index, left - taken));
         Ok((taken, if taken == left { self.finish_chunk(index) } else { None }))
     }
@@ -224,9 +265,6 @@ impl ChunkReader {
         stream.timestamp = if format == 0 { time } else { stream.timestamp.wrapping_add(time) };
         stream.delta = time;
         stream.extended = (extra > 0).then_some(time);
-        if stream.len > MAX_MESSAGE_BYTES {
-            return Err(ChunkError::MessageTooLong { len: stream.len });
-        }
         self.begin(index)?;
         Ok(Some((basic + fields + extra, index)))
     }
@@ -234,6 +272,10 @@ impl ChunkReader {
     /// Begins a message; one that was not finished on this chunk stream is forgotten.
     fn begin(&mut self, index: usize) -> Result<(), ChunkError> {
         let stream = &mut self.streams[index];
+        let limit = if self.expects_media { MAX_MESSAGE_BYTES } else { MAX_COMMANDS_BYTES };
+        if stream.len > limit {
+            return Err(ChunkError::MessageTooLong { len: stream.len, limit });
+        }
         stream.buffer.clear();
         // Not more at once than a peer can send in little time: lengths are only claims.
         stream.buffer.reserve_exact(stream.len.min(FIRST_RESERVE_BYTES));
@@ -242,6 +284,12 @@ impl ChunkReader {
         }
         if self.partial > MAX_PARTIAL {
             return Err(ChunkError::TooManyPartial);
+        }
+        if !self.expects_media {
+            let len = self.streams.iter().filter(|s| s.begun).map(|s| s.len).sum();
+            if len > limit {
+                return Err(ChunkError::BegunTooLong { len, limit });
+            }
         }
         Ok(())
     }

@@ -23,9 +23,18 @@ fn set_chunk_size(size: u32) -> Vec<u8> {
     out
 }
 
-/// All messages of `bytes`, fed in pieces of `piece`.
-fn read(bytes: &[u8], piece: usize) -> Result<Vec<Message>, ChunkError> {
+fn of_media() -> ChunkReader {
     let mut reader = ChunkReader::default();
+    reader.expect_media();
+    reader
+}
+
+/// All messages of `bytes` of an accepted publisher, fed in pieces of `piece`.
+fn read(bytes: &[u8], piece: usize) -> Result<Vec<Message>, ChunkError> {
+    read_with(&mut of_media(), bytes, piece)
+}
+
+fn read_with(reader: &mut ChunkReader, bytes: &[u8], piece: usize) -> Result<Vec<Message>, ChunkError> {
     let mut out = Vec::new();
     for mut input in bytes.chunks(piece) {
         while let Some(message) = reader.next(&mut input)? {
@@ -122,7 +131,7 @@ fn an_aborted_message_is_forgotten() {
 fn limits_hold_on_both_sides() {
     assert!(read(&type0(6, 0, MAX_MESSAGE_BYTES, kind::VIDEO), 99).is_ok());
     let long = MAX_MESSAGE_BYTES + 1;
-    assert_eq!(read(&type0(6, 0, long, kind::VIDEO), 99), Err(ChunkError::MessageTooLong { len: long }));
+    assert_eq!(read(&type0(6, 0, long, kind::VIDEO), 99), Err(too_long(long, MAX_MESSAGE_BYTES)));
     for (size, fine) in [(127, false), (128, true), (1 << 20, true), ((1 << 20) + 1, false), (0x7fff_ffff, false)] {
         assert_eq!(read(&set_chunk_size(size), 99).is_ok(), fine, "{size}");
     }
@@ -140,9 +149,67 @@ fn limits_hold_on_both_sides() {
     assert_eq!(read(&[0x45, 0, 0, 0, 0, 0, 0, 8], 9), Err(ChunkError::NoHeader { csid: 5 }));
 }
 
+fn too_long(len: usize, limit: usize) -> ChunkError {
+    ChunkError::MessageTooLong { len, limit }
+}
+
+/// Messages of these lengths, begun on chunk streams of their own from 3 on, with a chunk of each.
+fn begun(lengths: &[usize]) -> Vec<u8> {
+    (3..).zip(lengths).flat_map(|(csid, &len)| [type0(csid, 0, len, kind::VIDEO), vec![0; 128]].concat()).collect()
+}
+
+#[test]
+fn before_it_is_accepted_a_peer_may_begin_only_as_much_as_commands_need() {
+    let limit = MAX_COMMANDS_BYTES;
+    let check = |bytes: &[u8], expect: Result<(), ChunkError>| {
+        assert_eq!(read_with(&mut ChunkReader::default(), bytes, 99).map(drop), expect);
+    };
+    check(&begun(&[limit]), Ok(()));
+    check(&begun(&[limit + 1]), Err(too_long(limit + 1, limit)));
+    check(&begun(&[limit / 2, limit / 2]), Ok(()));
+    let one_more = limit / 2 + 1;
+    check(&begun(&[limit / 2, one_more]), Err(ChunkError::BegunTooLong { len: limit + 1, limit }));
+    // A message that takes the place of one that was not finished counts alone, and one that is whole no longer.
+    check(&[begun(&[limit]), begun(&[limit])].concat(), Ok(()));
+    let abort = [type0(2, 0, 4, kind::ABORT), 3_u32.to_be_bytes().to_vec()].concat();
+    check(&[begun(&[limit - 4]), abort, type0(4, 0, limit, kind::VIDEO)].concat(), Ok(()));
+    let whole = [type0(4, 0, 128, kind::COMMAND_AMF0), vec![0; 128]].concat();
+    check(&[whole.repeat(limit / 128 + 1), begun(&[limit])].concat(), Ok(()));
+}
+
+#[test]
+fn the_room_of_a_publisher_is_taken_back_with_what_is_begun_in_it() {
+    let mut reader = of_media();
+    read_with(&mut reader, &begun(&[MAX_MESSAGE_BYTES, 200]), 99).unwrap();
+    reader.expect_commands();
+    let held: usize = reader.streams.iter().map(|s| s.buffer.capacity()).sum();
+    assert!(held <= MAX_COMMANDS_BYTES, "{held}");
+    // The short one goes on, the long one does not.
+    let rest = [vec![0xc4], vec![0; 72]].concat();
+    assert_eq!(times(&read_with(&mut reader, &rest, 99).unwrap()), [(kind::VIDEO, 0, 200)]);
+    assert_eq!(read_with(&mut reader, &[0xc3, 0], 99), Err(too_long(MAX_MESSAGE_BYTES, MAX_COMMANDS_BYTES)));
+}
+
+#[test]
+fn only_bytes_of_pictures_and_sound_are_media() {
+    let mut reader = of_media();
+    let mut is_media = |bytes: &[u8]| {
+        read_with(&mut reader, bytes, 99).unwrap();
+        reader.take_media()
+    };
+    assert!(!is_media(&[type0(2, 0, 6, kind::USER_CONTROL), vec![0; 6]].concat()), "a ping");
+    assert!(!is_media(&type0(4, 0, 0, kind::AUDIO)), "sound without a byte");
+    assert!(!is_media(&type0(6, 0, 300, kind::VIDEO)), "a header");
+    assert!(is_media(&[1]), "a piece of a picture");
+    assert!(!is_media(&[]), "told once");
+    assert!(is_media(&[1; 127]));
+    assert!(!is_media(&[type0(2, 0, 6, kind::USER_CONTROL), vec![0; 6]].concat()), "a ping within a picture");
+    assert!(is_media(&[type0(4, 0, 1, kind::AUDIO), vec![0]].concat()));
+}
+
 #[test]
 fn a_claimed_length_costs_no_memory_before_the_bytes_come() {
-    let mut reader = ChunkReader::default();
+    let mut reader = of_media();
     let bytes: Vec<u8> = (0..8).flat_map(|i| type0(3 + i, 0, MAX_MESSAGE_BYTES, kind::VIDEO)).collect();
     // Each header would be followed by payload; here every one is cut off by the next.
     for head in bytes.chunks(12) {

@@ -50,6 +50,7 @@ impl Server {
                 Some(Event::Publish { stream_id } | Event::Play { stream_id }) => {
                     self.names.push(stream_id);
                     self.session.accept();
+                    self.reader.expect_media();
                 }
                 Some(Event::Media(message)) => match self.ingest.on_message(message) {
                     Ok(Some(Media::Track(track))) => self.tracks.push(track.codec),

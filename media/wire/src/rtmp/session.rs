@@ -37,7 +37,7 @@ pub enum Event {
     Media(Message),
     /// `onMetaData` of the stream it publishes.
     Metadata(Value),
-    /// Publishes or plays no longer.
+    /// Publishes or plays no longer, or no longer wants to: an answer that is still due would be for nobody.
     Ended,
 }
 
@@ -356,15 +356,17 @@ impl Session {
         if delete && (1..=MAX_STREAMS).contains(&id) {
             self.streams &= !(1 << (id - 1));
         }
-        let (stream, role) = match self.state {
-            State::Active { stream, role } => (stream, role),
-            _ => return None,
+        let (stream, publishes) = match self.state {
+            State::Active { stream, role } => (stream, role == Role::Publish),
+            // An answer that comes now is for nobody.
+            State::Asked { stream, .. } => (stream, false),
+            State::New | State::Connecting { .. } | State::Connected => return None,
         };
         if stream != id {
             return None;
         }
         self.state = State::Connected;
-        if role == Role::Publish {
+        if publishes {
             self.replies.status(stream, "status", "NetStream.Unpublish.Success", "The stream is no longer published.");
         }
         Some(Event::Ended)

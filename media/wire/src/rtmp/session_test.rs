@@ -57,16 +57,24 @@ fn an_app_is_named_without_query_and_slashes() {
 
 #[test]
 fn enhanced_rtmp_is_answered_only_to_those_who_speak_it() {
-    for (fields, answered) in
-        [(vec![("app", "live".into())], false), (vec![("app", "live".into()), ("capsEx", 15.0.into())], true)]
-    {
+    let list = || Value::StrictArray(vec!["hvc1".into(), "vp09".into()]);
+    for (more, answered) in [
+        (vec![], false),
+        (vec![("capsEx", 15.0.into())], true),
+        (vec![("fourCcList", list())], true),
+        (vec![("fourCcList", list()), ("capsEx", 15.0.into())], true),
+    ] {
+        let fields = [vec![("app", "live".into())], more].concat();
         let (mut session, mut reader) = (Session::default(), ChunkReader::default());
         session.on_message(connect(&fields)).unwrap();
         session.accept_connect();
         let replies = read(&mut session, &mut reader);
         let (_, values) = &replies[0];
         assert_eq!(values[0].as_str(), Some("_result"));
-        assert_eq!(values[2].get("fourCcList").is_some(), answered);
+        let list =
+            answered.then(|| Value::StrictArray(["avc1", "hvc1", "av01", "mp4a", "Opus"].map(Value::from).to_vec()));
+        assert_eq!(values[2].get("fourCcList"), list.as_ref(), "{fields:?}");
+        assert_eq!(values[2].get("capsEx"), answered.then_some(&Value::from(5.0)), "{fields:?}");
         assert_eq!(values[3].get("code").unwrap().as_str(), Some("NetConnection.Connect.Success"));
     }
 }
@@ -93,6 +101,26 @@ fn a_publisher_is_accepted_and_its_media_comes_out() {
     let end = command(0, &["deleteStream".into(), 4.0.into(), Value::Null, 1.0.into()]);
     assert_eq!(session.on_message(end).unwrap(), Some(Event::Ended));
     assert_eq!(codes(&mut session, &mut reader), ["NetStream.Unpublish.Success"]);
+}
+
+#[test]
+fn whoever_deletes_or_closes_its_stream_before_it_was_answered_is_not_let_in_by_the_answer() {
+    let delete = command(0, &["deleteStream".into(), 4.0.into(), Value::Null, 1.0.into()]);
+    let close = command(1, &["closeStream".into(), 4.0.into(), Value::Null]);
+    let other = command(0, &["deleteStream".into(), 4.0.into(), Value::Null, 2.0.into()]);
+    for what in ["publish", "play"] {
+        for (end, may_ask_again) in [(&delete, false), (&close, true)] {
+            let (mut session, mut reader) = connected();
+            ask(&mut session, what, "demo");
+            assert_eq!(session.on_message(other.clone()).unwrap(), None, "another message stream");
+            assert_eq!(session.on_message(end.clone()).unwrap(), Some(Event::Ended), "{what}");
+            session.accept();
+            session.refuse(code::BAD_NAME, "demo is already live.");
+            assert_eq!(codes(&mut session, &mut reader), [""; 0], "{what}");
+            let again = session.on_message(command(1, &[what.into(), 5.0.into(), Value::Null, "demo".into()]));
+            assert_eq!(again.is_ok(), may_ask_again, "{what}");
+        }
+    }
 }
 
 #[test]

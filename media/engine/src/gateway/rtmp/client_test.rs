@@ -27,7 +27,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             panic!("the handshake is not complete");
         };
         socket.write_all(&response_bytes).await.unwrap();
-        let mut client = Self { socket, reader: ChunkReader::default(), buffer: BytesMut::new() };
+        let mut reader = ChunkReader::default();
+        reader.expect_media();
+        let mut client = Self { socket, reader, buffer: BytesMut::new() };
         client.send(kind::SET_CHUNK_SIZE, 0, 0, &60_000_u32.to_be_bytes()).await;
         client
     }
@@ -82,6 +84,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let mut out = BytesMut::new();
         message::write(&mut out, kind, stream, ms, body, &[]);
         self.socket.write_all(&out).await.unwrap();
+    }
+
+    /// Sends `bytes`, whatever they are, and a ping behind them; true once that was answered, and so all of it read.
+    pub(super) async fn send_and_ping(&mut self, bytes: &[u8]) -> bool {
+        let mut out = BytesMut::from(bytes);
+        message::write(&mut out, kind::USER_CONTROL, 0, 0, &[0, 6, 0, 0, 0, 0], &[]);
+        if self.socket.write_all(&out).await.is_err() {
+            return false;
+        }
+        while let Some(message) = self.next().await {
+            if message.kind == kind::USER_CONTROL && message.payload[..2] == [0, 7] {
+                return true;
+            }
+        }
+        false
     }
 
     /// The next message, or `None` at the end.

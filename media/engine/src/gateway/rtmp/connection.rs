@@ -82,7 +82,7 @@ pub(super) struct Connection {
     opened: Instant,
     /// When it was woken.
     now: Instant,
-    /// When the last bytes came.
+    /// When the last bytes came; of a publisher, the last ones of its media.
     heard: Instant,
     received_bytes: u64,
     /// Until it is done.
@@ -96,6 +96,8 @@ pub(super) struct Connection {
     /// When a client that was asked to reconnect is closed.
     leave_by: Option<Instant>,
     closing: Option<(Closed, Instant)>,
+    /// True if [`Connection::deadline`] may be earlier than it was.
+    hurries: bool,
 }
 
 #[derive(Debug)]
@@ -147,6 +149,7 @@ impl Connection {
             served: Served::default(),
             leave_by: None,
             closing: None,
+            hurries: false,
         }
     }
 
@@ -163,6 +166,10 @@ impl Connection {
                 self.now = Instant::now();
                 if let Poll::Ready(why) = self.poll(cx) {
                     return Poll::Ready(why);
+                }
+                if std::mem::take(&mut self.hurries) {
+                    timer.as_mut().reset(self.deadline());
+                    awaited = false;
                 }
                 if awaited && self.now < timer.deadline() && (draining || !drain.is_cancelled()) {
                     return Poll::Pending;
@@ -248,9 +255,13 @@ impl Connection {
                 // Heard no more: only the farewell must still go out.
                 return Poll::Ready(Ok(()));
             }
-            self.heard = self.now;
             self.received_bytes += buffer.filled().len() as u64;
             let result = self.on_bytes(buffer.filled());
+            // Whoever holds a name holds it by what it sends for the stream, and not by pings.
+            let media = self.reader.take_media();
+            if media || !matches!(self.role, Role::Publishing(_)) {
+                self.heard = self.now;
+            }
             Poll::Ready(result.inspect_err(|_| {
                 self.shared.metrics.protocol_errors.inc();
             }))
@@ -359,6 +370,9 @@ impl Connection {
         match result {
             Ok(producer) => {
                 self.session.accept();
+                self.reader.expect_media();
+                self.heard = self.now;
+                self.hurries = true;
                 let publisher = Box::new(Publisher::new(producer, self.level()));
                 log::log!(self.level(), stream = publisher.name(), peer:% = self.peer, protocol = "rtmp"; "publish accepted");
                 self.role = Role::Publishing(publisher);
@@ -421,6 +435,7 @@ impl Connection {
     fn leave_role(&mut self) {
         self.served = match std::mem::replace(&mut self.role, Role::Idle) {
             Role::Publishing(publisher) => {
+                self.reader.expect_commands();
                 Served { stream: publisher.name().to_owned(), role: "publisher", frames: publisher.frames() }
             }
             Role::Playing(player) => Served { stream: player.name().to_owned(), role: "player", frames: 0 },
@@ -431,6 +446,7 @@ impl Connection {
     fn close(&mut self, why: Closed) {
         self.leave_role();
         self.closing.get_or_insert((why, self.now));
+        self.hurries = true;
     }
 
     /// When the connection must be looked at even if nothing happens.

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use headwater_api::{StreamName, config};
-use headwater_wire::rtmp::amf0::Value;
-use headwater_wire::rtmp::message::kind;
+use headwater_wire::rtmp::amf0::{self, Value};
+use headwater_wire::rtmp::message::{self, kind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -17,7 +18,7 @@ use super::Server;
 use super::client_test::Client;
 use crate::admission::Admission;
 use crate::apps::Apps;
-use crate::hub::{Hub, Limits};
+use crate::hub::{Claiming, Elsewhere, Fetching, Hub, Limits, Owners, Stream};
 use crate::lanes::Lanes;
 
 struct Running {
@@ -249,6 +250,135 @@ async fn a_silent_publisher_is_closed_after_ten_seconds() {
     let took = start.elapsed();
     assert!((Duration::from_millis(9_500)..=Duration::from_millis(10_100)).contains(&took), "{took:?}");
     assert!(server.hub.streams().is_empty());
+}
+
+#[tokio::test]
+async fn a_publisher_that_only_pings_is_closed_after_ten_seconds() {
+    let server = serve(9, None);
+    let mut publisher = server.publisher("demo").await;
+    publisher.picture(0, true, 1, 10).await;
+    assert!(publisher.send_and_ping(&[]).await);
+    tokio::time::pause();
+    let start = Instant::now();
+    while !server.hub.streams().is_empty() && start.elapsed() < Duration::from_secs(60) {
+        // In short steps: a look at the clock that comes late says nothing about the peer.
+        tokio::time::advance(Duration::from_millis(100)).await;
+        publisher.send_and_ping(&[]).await;
+    }
+    let took = start.elapsed();
+    assert!((Duration::from_millis(9_500)..=Duration::from_millis(10_500)).contains(&took), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_publisher_whose_picture_takes_long_to_come_is_not_silent() {
+    let server = serve(9, None);
+    let mut publisher = server.publisher("demo").await;
+    let mut picture = BytesMut::new();
+    message::write(&mut picture, kind::VIDEO, 1, 0, &[0x17, 1, 0, 0, 0], &[7; 300_000]);
+    tokio::time::pause();
+    // Chunk by chunk; the first has the long header.
+    let mut left = &picture[..];
+    for header in std::iter::once(12).chain(std::iter::repeat(1)) {
+        let (chunk, later) = left.split_at(left.len().min(header + message::SEND_CHUNK_BYTES));
+        assert!(publisher.send_and_ping(chunk).await, "closed with {} bytes to come", left.len());
+        tokio::time::advance(Duration::from_secs(9)).await;
+        left = later;
+        if left.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(server.player("demo").await.marks(1).await, [7]);
+}
+
+#[tokio::test]
+async fn a_publisher_that_comes_late_and_is_silent_is_closed_as_soon_as_any_other() {
+    let server = serve(9, None);
+    let mut client = Client::connected(server.socket().await).await;
+    assert!(client.send_and_ping(&[]).await);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(6)).await;
+    client.ask("publish", "demo").await;
+    client.until_code("NetStream.Publish.Start").await;
+    let start = Instant::now();
+    assert!(client.is_closed().await);
+    let took = start.elapsed();
+    assert!((Duration::from_millis(9_500)..=Duration::from_millis(10_100)).contains(&took), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_for_nothing_is_closed_after_thirty_seconds() {
+    let server = serve(9, None);
+    let mut shaken = Client::shake(server.socket().await).await;
+    let mut connected = Client::connected(server.socket().await).await;
+    assert!(shaken.send_and_ping(&[]).await && connected.send_and_ping(&[]).await);
+    tokio::time::pause();
+    let start = Instant::now();
+    for client in [&mut shaken, &mut connected] {
+        assert!(client.is_closed().await);
+        let took = start.elapsed();
+        assert!((Duration::from_millis(29_000)..=Duration::from_millis(30_100)).contains(&took), "{took:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_publisher_that_takes_its_request_back_in_the_same_breath_leaves_the_name_free() {
+    let server = serve(9, None);
+    let mut client = Client::connected(server.socket().await).await;
+    let publish = command(1, &["publish".into(), 3.0.into(), Value::Null, "demo".into()]);
+    assert!(client.send_and_ping(&[publish, delete_stream()].concat()).await);
+    assert!(server.hub.streams().is_empty());
+    server.publisher("demo").await;
+}
+
+#[tokio::test]
+async fn a_publisher_that_takes_its_request_back_while_the_cluster_is_asked_leaves_the_name_free() {
+    let server = serve(9, None);
+    server.hub.join(Box::new(Deaf), Some(Box::new(Deaf)));
+    let mut client = Client::connected(server.socket().await).await;
+    client.ask("publish", "demo").await;
+    assert!(client.send_and_ping(&[]).await);
+    assert_eq!(server.hub.streams().len(), 1, "the name is kept while the cluster is asked");
+    assert!(client.send_and_ping(&delete_stream()).await);
+    assert!(server.hub.streams().is_empty());
+}
+
+/// A cluster that never answers.
+#[derive(Debug)]
+struct Deaf;
+
+impl Elsewhere for Deaf {
+    fn fetch(&self, _: &Hub, _: &StreamName) -> Fetching {
+        Box::pin(std::future::pending())
+    }
+}
+
+impl Owners for Deaf {
+    fn claim(&self, _: &Arc<Stream>) -> Claiming {
+        Box::pin(std::future::pending())
+    }
+}
+
+fn command(stream: u32, values: &[Value]) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    message::write(&mut out, kind::COMMAND_AMF0, stream, 0, &amf0::encode(values), &[]);
+    out.to_vec()
+}
+
+fn delete_stream() -> Vec<u8> {
+    command(0, &["deleteStream".into(), 4.0.into(), Value::Null, 1.0.into()])
+}
+
+#[tokio::test]
+async fn long_messages_are_taken_from_publishers_only_and_while_they_publish() {
+    let mut picture = BytesMut::new();
+    message::write(&mut picture, kind::VIDEO, 1, 0, &[0x17, 1, 0, 0, 0], &[7; 100_000]);
+    let server = serve(9, None);
+    let mut early = Client::connected(server.socket().await).await;
+    assert!(!early.send_and_ping(&picture).await);
+    let mut publisher = server.publisher("demo").await;
+    assert!(publisher.send_and_ping(&picture).await);
+    assert!(publisher.send_and_ping(&delete_stream()).await);
+    assert!(!publisher.send_and_ping(&picture).await);
 }
 
 #[tokio::test]
