@@ -12,7 +12,12 @@ fuzz_target!(|data: &[u8]| {
     while let Ok(Some(message)) = reader.next(&mut input) {
         match session.on_message(message) {
             Ok(Some(Event::Connect { .. })) => session.accept_connect(),
-            Ok(Some(Event::Publish { .. } | Event::Play { .. })) => session.accept(),
+            Ok(Some(Event::Publish { .. })) => {
+                session.accept();
+                reader.expect_media();
+            }
+            Ok(Some(Event::Play { .. })) => session.accept(),
+            Ok(Some(Event::Ended)) => reader.expect_commands(),
             Ok(Some(Event::Media(message))) => {
                 let _ = ingest.on_message(message);
             }
