@@ -5,7 +5,7 @@
 //! timestamps squeezed to a millisecond a frame before the newest one: a player that spread the group over its real time
 //! would stay that far behind.
 
-use headwater_wire::rtp::{Header, Place, Ring};
+use headwater_wire::rtp::{Header, PacketisedFrame, Place, Ring};
 use smallvec::SmallVec;
 
 use super::feed::Feed;
@@ -103,7 +103,7 @@ impl Track {
                 }
                 *budget -= 1;
                 self.base.get_or_insert((frame.first + u64::from(self.next.packet), self.next_out));
-                self.send(ring, self.next, self.next_out, way);
+                self.send(frame, self.next, self.next_out, way);
                 self.next.packet += 1;
                 self.next_out += 1;
             }
@@ -120,12 +120,13 @@ impl Track {
         let back = u64::from((newest as u16).wrapping_sub(sequence_number));
         let Some(out) = newest.checked_sub(back).filter(|&out| out >= out_base) else { return false };
         let Some(place) = ring.find(ring_base + (out - out_base)) else { return false };
-        self.send(ring, place, out, way);
+        let Some(frame) = ring.frame(place.frame) else { return false };
+        self.send(frame, place, out, way);
         true
     }
 
-    fn send(&mut self, ring: &Ring, place: Place, out: u64, way: &mut Way<'_>) {
-        let Some(frame) = ring.frame(place.frame) else { return };
+    /// Sends the packet of `frame` that `place` says, as the viewer's number `out`.
+    fn send(&mut self, frame: &PacketisedFrame, place: Place, out: u64, way: &mut Way<'_>) {
         let Some(payload) = frame.payload(place.packet) else { return };
         let timestamp = match self.squeeze {
             Some((newest, timestamp)) if place.frame < newest => {
