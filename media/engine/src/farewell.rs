@@ -99,7 +99,7 @@ mod tests {
 
     impl crate::hub::Elsewhere for Nowhere {
         fn fetch(&self, _: &Hub, _: &StreamName) -> crate::hub::Fetching {
-            Box::pin(async { None })
+            Box::pin(async { Err(crate::hub::Missing::Unknown) })
         }
     }
 

@@ -12,7 +12,7 @@ use headwater_registry::{Embedded, Registry, Store, Timing};
 
 use super::{Cluster, Identity};
 use crate::gateway::relay::{AskOwner, Asking, Holds, Locate as _, Located};
-use crate::hub::{Elsewhere, Fetching, Hub, Limits, PublishError};
+use crate::hub::{Elsewhere, Fetching, Hub, Limits, Missing, PublishError};
 
 /// A folder that lives as long as a test.
 struct Folder(PathBuf);
@@ -36,7 +36,7 @@ struct Nowhere;
 
 impl Elsewhere for Nowhere {
     fn fetch(&self, _: &Hub, _: &StreamName) -> Fetching {
-        Box::pin(async { None })
+        Box::pin(async { Err(Missing::Unknown) })
     }
 }
 

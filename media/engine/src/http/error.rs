@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use headwater_api::error::ErrorBody;
 
 use crate::admission::Refusal;
+use crate::hub::Missing;
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $name:ident = $code:literal => $status:ident,)*) => {
@@ -60,6 +61,8 @@ codes! {
     NodeNotFound = "node_not_found" => NOT_FOUND,
     /// The node lives, and so cannot be removed.
     NodeAlive = "node_alive" => CONFLICT,
+    /// The node is dead, or of a role that does not drain.
+    NotDrainable = "not_drainable" => CONFLICT,
     /// The path exists, the method does not.
     MethodNotAllowed = "method_not_allowed" => METHOD_NOT_ALLOWED,
     /// The stream has B-frames, which WebRTC cannot carry.
@@ -122,6 +125,17 @@ impl Problem {
     /// The sentence for people.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// Why the stream `name` cannot be had here.
+    pub fn missing(missing: Missing, name: &headwater_api::StreamName) -> Self {
+        match missing {
+            Missing::Unknown => Self::stream_not_found(name),
+            Missing::Full => Self::new(
+                Code::Full,
+                format!("{name} is live, and the node that has it serves as many others as it may; try again."),
+            ),
+        }
     }
 
     /// Nobody publishes `name`.

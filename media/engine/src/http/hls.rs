@@ -26,6 +26,7 @@ use hyper::body::{Frame, SizeHint};
 
 use super::{Code, Peer, Problem, State};
 use crate::gateway::hls::{Form, HlsError};
+use crate::hub::Missing;
 
 /// Playlists, init sections, segments and parts, for whatever way their addresses are written.
 pub(crate) fn routes() -> Router<State> {
@@ -128,7 +129,7 @@ async fn playlist_beside(
             let plain = stream_name(state, app, id)?;
             // Asked in this order, the common case costs no look-up elsewhere.
             if state.hub.stream(&name).is_none()
-                && (state.hub.find(&plain).await.is_some() || state.hub.find(&name).await.is_none())
+                && (state.hub.find(&plain).await.is_ok() || state.hub.find(&name).await.is_err())
             {
                 (plain, Form::Multivariant)
             } else {
@@ -215,7 +216,8 @@ const NOTHING_HERE: Problem = Problem::fixed(Code::NotFound, "There is nothing a
 impl From<HlsError> for Problem {
     fn from(e: HlsError) -> Self {
         match e {
-            HlsError::NoStream(name) => Self::stream_not_found(&name),
+            HlsError::NoStream(name) => Self::missing(Missing::Unknown, &name),
+            HlsError::Full(name) => Self::missing(Missing::Full, &name),
             HlsError::NotYet => Self::new(Code::NotYet, "What was asked for did not come in time; try again."),
             HlsError::TooFarAhead => {
                 Self::new(Code::BadRequest, "_HLS_msn or _HLS_part is too far ahead of the stream.")

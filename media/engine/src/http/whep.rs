@@ -41,7 +41,8 @@ async fn answer(state: &State, app: &str, id: &str, request: Request) -> Result<
     let Small(body) = <Small as axum::extract::FromRequest<()>>::from_request(request, &()).await?;
     let sdp = std::str::from_utf8(&body).map_err(|_| Problem::new(Code::BadSdp, "The offer is not text."))?;
     state.door.viewer().map_err(|refusal| Problem::from(refusal).elsewhere(elsewhere(state, &name)))?;
-    let stream = state.hub.find(&name).await.ok_or_else(|| Problem::stream_not_found(&name))?;
+    let found = state.hub.find(&name).await;
+    let stream = found.map_err(|missing| Problem::missing(missing, &name).elsewhere(elsewhere(state, &name)))?;
     let answer = state.whep.offer(&state.hub, &stream, sdp).await?;
     // Behind a balancer any node may be asked about the session.
     let node = if state.others.is_some() { format!("?node={}", state.node_id) } else { String::new() };

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use headwater_api::StreamName;
 use headwater_wire::{Codec, MediaTime};
 
-use super::elsewhere::{Elsewhere, Owners};
+use super::elsewhere::{Elsewhere, Missing, Owners};
 use super::rendition::{TranscodeError, Transcoder};
 use super::stream::{Producer, RELAY, Stream};
 use super::wall_clock::WallClock;
@@ -222,11 +222,14 @@ impl Hub {
     }
 
     /// The live stream of this name, fetched from another node if it is not here. Waits seconds at most.
-    pub async fn find(&self, name: &StreamName) -> Option<Arc<Stream>> {
+    ///
+    /// # Errors
+    /// If it can be had neither here nor elsewhere; with the reason.
+    pub async fn find(&self, name: &StreamName) -> Result<Arc<Stream>, Missing> {
         match (self.stream(name), self.0.elsewhere.get()) {
-            (Some(here), _) => Some(here),
+            (Some(here), _) => Ok(here),
             (None, Some(elsewhere)) => elsewhere.fetch(self, name).await,
-            (None, None) => None,
+            (None, None) => Err(Missing::Unknown),
         }
     }
 

@@ -10,8 +10,19 @@ use headwater_api::StreamName;
 
 use super::{Hub, PublishError, Stream};
 
-/// A stream on its way here, or the news that there is none.
-pub type Fetching = Pin<Box<dyn Future<Output = Option<Arc<Stream>>> + Send>>;
+/// Why a stream cannot be had here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// Nobody publishes it, as far as is known.
+    #[error("nobody is publishing this stream right now")]
+    Unknown,
+    /// The node that has it serves as many others as it may.
+    #[error("the stream is live, and the node that has it serves as many others as it may; try again")]
+    Full,
+}
+
+/// A stream on its way here, or why there is none.
+pub type Fetching = Pin<Box<dyn Future<Output = Result<Arc<Stream>, Missing>> + Send>>;
 
 /// A name being claimed; what comes out is dropped when the stream ends.
 pub type Claiming = Pin<Box<dyn Future<Output = Result<Box<dyn Send + Sync>, PublishError>> + Send>>;

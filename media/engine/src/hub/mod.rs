@@ -16,7 +16,7 @@ mod stream_test;
 mod wall_clock;
 
 pub use directory::{Hub, Limits, PublishError};
-pub use elsewhere::{Claiming, Elsewhere, Fetching, Owners};
+pub use elsewhere::{Claiming, Elsewhere, Fetching, Missing, Owners};
 pub use group::{Item, Lost};
 pub use per_stream::PerStream;
 pub use rendition::{TranscodeError, Transcoder};

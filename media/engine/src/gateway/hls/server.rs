@@ -15,7 +15,7 @@ use super::error::HlsError;
 use super::feed::Feed;
 use super::metrics::Metrics;
 use super::snapshot::{Form, Snapshot};
-use crate::hub::{Hub, Stream};
+use crate::hub::{Hub, Missing, Stream};
 
 /// The HLS gateway; clones share it.
 #[derive(Debug, Clone)]
@@ -67,7 +67,7 @@ impl Hls {
         reload: Option<Reload>,
         viewer: u64,
     ) -> Result<Bytes, HlsError> {
-        let feed = self.feed(hub, name).await.ok_or_else(|| HlsError::NoStream(name.clone()))?;
+        let feed = self.feed(hub, name).await.map_err(|missing| HlsError::missing(missing, name))?;
         feed.note(Some(viewer));
         let is_settled = |snapshot: &Snapshot| {
             let window = &snapshot.window;
@@ -97,7 +97,7 @@ impl Hls {
         started_at_ms: u64,
         resource: Resource,
     ) -> Result<Vec<Bytes>, HlsError> {
-        let feed = self.feed(hub, name).await.ok_or_else(|| HlsError::NoStream(name.clone()))?;
+        let feed = self.feed(hub, name).await.map_err(|missing| HlsError::missing(missing, name))?;
         feed.note(None);
         let is_plausible = started_at_ms < hub.wall_clock().now_ms() + CLOCK_ERROR_MS;
         let find = |snapshot: &Snapshot| {
@@ -150,17 +150,20 @@ impl Hls {
     }
 
     /// The feed of this stream: of its life now, started if need be, or of the one that has just ended.
-    async fn feed(&self, hub: &Hub, name: &StreamName) -> Option<Arc<Feed>> {
+    async fn feed(&self, hub: &Hub, name: &StreamName) -> Result<Arc<Feed>, Missing> {
         let live = match hub.stream(name) {
             // What has just ended here is served from here.
             None if !self.0.lock().contains_key(name) => hub.find(name).await,
-            here => here,
+            here => here.ok_or(Missing::Unknown),
         };
         let mut feeds = self.0.lock();
         let known = feeds.get(name);
-        let Some(stream) = live else { return known.cloned() };
+        let stream = match live {
+            Ok(stream) => stream,
+            Err(missing) => return known.cloned().ok_or(missing),
+        };
         if let Some(known) = known.filter(|f| f.epoch == stream.epoch()) {
-            return Some(Arc::clone(known));
+            return Ok(Arc::clone(known));
         }
         let Inner { part, segment, listed, .. } = *self.0;
         let settings = Settings { part, segment, listed, started_at_ms: stream.started_at_ms() };
@@ -170,7 +173,7 @@ impl Hls {
         drop(feeds);
         let home = stream.home().clone();
         home.spawn(self.clone().serve(stream, Arc::clone(&feed)));
-        Some(feed)
+        Ok(feed)
     }
 
     /// The task of one feed. It ends by itself, at the latest some time after its stream.

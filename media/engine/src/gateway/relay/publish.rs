@@ -26,7 +26,7 @@ use super::link::{Link, LinkError};
 use super::locate::Locate;
 use super::metrics::Metrics;
 use super::upstreams::Upstreams;
-use crate::hub::{Elsewhere, Fetching, Hub, Stream};
+use crate::hub::{Elsewhere, Fetching, Hub, Missing, Stream};
 use crate::lanes::Home;
 
 /// How patient an edge is.
@@ -77,9 +77,20 @@ struct Inner {
 /// What those who wait for a stream see.
 #[derive(Debug, Clone)]
 enum State {
-    Looking,
+    /// With what is known of it so far.
+    Looking(Missing),
     Here(Arc<Stream>),
-    Gone,
+    Gone(Missing),
+}
+
+impl State {
+    /// Why a viewer who will not wait gets nothing.
+    fn missing(&self) -> Missing {
+        match self {
+            Self::Looking(missing) | Self::Gone(missing) => *missing,
+            Self::Here(_) => Missing::Unknown,
+        }
+    }
 }
 
 impl Relay {
@@ -123,13 +134,13 @@ impl Elsewhere for Relay {
         let mut state = self.0.state(hub, name);
         let patience = self.0.timing.fetch;
         Box::pin(async move {
-            let settled = state.wait_for(|state| !matches!(state, State::Looking));
-            match tokio::time::timeout(patience, settled).await {
-                Ok(Ok(state)) => match &*state {
-                    State::Here(stream) => Some(Arc::clone(stream)),
-                    State::Looking | State::Gone => None,
-                },
-                _ => None,
+            let settled = state.wait_for(|state| !matches!(state, State::Looking(_)));
+            // It may still be looked for then; this viewer does not wait any longer.
+            let _ = tokio::time::timeout(patience, settled).await;
+            let state = state.borrow();
+            match &*state {
+                State::Here(stream) => Ok(Arc::clone(stream)),
+                State::Gone(missing) | State::Looking(missing) => Err(*missing),
             }
         })
     }
@@ -142,7 +153,7 @@ impl Inner {
         if let Some(running) = pulls.get(name) {
             return running.clone();
         }
-        let (sender, receiver) = watch::channel(State::Looking);
+        let (sender, receiver) = watch::channel(State::Looking(Missing::Unknown));
         pulls.insert(name.clone(), receiver.clone());
         drop(pulls);
         let pull = Pull {
@@ -215,6 +226,11 @@ impl Pull {
                     self.inner.upstreams.lose(&self.name);
                     // One that is full has it: there is nothing to look up.
                     search.is_full = matches!(over, Over::Refused(Refusal::Full));
+                    let known = if search.is_full { Missing::Full } else { Missing::Unknown };
+                    self.state.send_if_modified(|state| match state {
+                        State::Looking(before) => std::mem::replace(before, known) != known,
+                        State::Here(_) | State::Gone(_) => false,
+                    });
                     if !search.is_full {
                         self.inner.locate.doubt(&self.name);
                     }
@@ -357,7 +373,8 @@ impl Drop for Pull {
     fn drop(&mut self) {
         // First the entry, then the stream: whoever asks in between begins a new pull.
         self.inner.lock().remove(&self.name);
-        self.state.send_replace(State::Gone);
+        let missing = self.state.borrow().missing();
+        self.state.send_replace(State::Gone(missing));
     }
 }
 

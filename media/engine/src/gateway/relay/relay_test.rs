@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::link::Link;
 use super::{AskOwner as _, Holds, Inquiry, Locate, Located, Locating, Relay, Server, Timing};
-use crate::hub::{Consumer, Hub, Item, Limits, Producer};
+use crate::hub::{Consumer, Hub, Item, Limits, Missing, Producer};
 
 #[derive(Debug, Default)]
 struct Map {
@@ -211,10 +211,10 @@ async fn many_viewers_who_come_at_once_share_one_connection() {
 #[tokio::test]
 async fn a_stream_that_nobody_has_is_not_found() {
     let (origin, edge) = (node(), node());
-    assert!(edge.hub.find(&name()).await.is_none());
+    assert!(edge.hub.find(&name()).await.is_err());
     // A registry that is wrong about it.
     edge.map.put(&[origin.address]);
-    assert!(edge.hub.find(&name()).await.is_none());
+    assert!(edge.hub.find(&name()).await.is_err());
     until("forgotten", || edge.relay.metrics().pulls.get() == 0).await;
 }
 
@@ -229,7 +229,7 @@ async fn a_pull_ends_when_the_last_viewer_has_gone() {
     drop(viewer);
     until("let go", || origin.relay.metrics().edges.get() == 0 && edge.relay.metrics().pulls.get() == 0).await;
     assert!(edge.hub.stream(&name()).is_none());
-    assert!(edge.hub.find(&name()).await.is_some());
+    assert!(edge.hub.find(&name()).await.is_ok());
 }
 
 #[tokio::test]
@@ -374,7 +374,7 @@ async fn two_nodes_that_believe_each_other_do_not_go_round_in_circles() {
     let (one, two) = (node(), node());
     one.map.put_through(&[two.address], &[]);
     two.map.put_through(&[one.address], &[]);
-    assert!(one.hub.find(&name()).await.is_none());
+    assert!(one.hub.find(&name()).await.is_err());
 }
 
 #[tokio::test]
@@ -434,7 +434,7 @@ async fn whoever_does_not_know_the_secret_gets_nothing() {
     edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
     camera.shoot(1);
-    assert!(edge.hub.find(&name()).await.is_none());
+    assert!(edge.hub.find(&name()).await.is_err());
     assert!(origin.relay.metrics().strangers.get() > 0);
     assert_eq!(origin.relay.metrics().edges.get(), 0);
 }
@@ -483,7 +483,7 @@ async fn garbage_before_and_after_the_handshake_ends_only_its_own_connection() {
 
     let edge = node();
     edge.map.put(&[origin.address]);
-    assert!(edge.hub.find(&name()).await.is_some());
+    assert!(edge.hub.find(&name()).await.is_ok());
 }
 
 /// What the relay answers to who wants the stream.
@@ -547,6 +547,20 @@ async fn an_edge_waits_for_a_place_at_a_full_origin_and_looks_nothing_up_meanwhi
 }
 
 #[tokio::test]
+async fn who_waits_in_vain_for_a_place_at_a_full_origin_is_told_that_it_is_full() {
+    let (origin, edge) = (node_with(secret(), 1), node());
+    edge.map.put(&[origin.address]);
+    let mut camera = Camera::on(&origin, 50);
+    camera.shoot(1);
+    let _held = Link::dial(origin.address, &secret(), PATIENCE).await.unwrap();
+    assert_eq!(edge.hub.find(&name()).await.unwrap_err(), Missing::Full);
+    // Nobody publishes this one, there or anywhere.
+    let empty = node();
+    empty.map.put(&[node().address]);
+    assert_eq!(empty.hub.find(&name()).await.unwrap_err(), Missing::Unknown);
+}
+
+#[tokio::test]
 async fn an_edge_whose_groups_edge_is_full_goes_to_the_owner_itself() {
     let (origin, middle, edge) = (node(), node_with(secret(), 1), node());
     middle.map.put(&[origin.address]);
@@ -554,7 +568,7 @@ async fn an_edge_whose_groups_edge_is_full_goes_to_the_owner_itself() {
     let mut camera = Camera::on(&origin, 50);
     camera.shoot(1);
     let _held = Link::dial(middle.address, &secret(), PATIENCE).await.unwrap();
-    assert!(edge.hub.find(&name()).await.is_some());
+    assert!(edge.hub.find(&name()).await.is_ok());
     assert_eq!((middle.relay.metrics().turned_away.get(), origin.relay.metrics().edges.get()), (1, 1));
 }
 

@@ -163,7 +163,7 @@ impl Visits {
         if reach < 2 && self.upstreams.hops(&name).is_none() {
             return None;
         }
-        let stream = self.hub.find(&name).await?;
+        let stream = self.hub.find(&name).await.ok()?;
         // One that waits for its source to come back must not be passed on: two nodes could wait for each other.
         let hops = self.upstreams.hops(&name)? + 1;
         (hops <= MAX_HOPS).then_some((stream, hops))

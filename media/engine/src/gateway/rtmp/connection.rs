@@ -33,7 +33,7 @@ use super::play::{Fanouts, Player};
 use super::publish::Publisher;
 use crate::admission::Admission;
 use crate::apps::Apps;
-use crate::hub::{Hub, Producer, PublishError, Stream};
+use crate::hub::{Hub, Missing, Producer, PublishError, Stream};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ enum Role {
 /// What is asked, with the stream id for the log.
 enum Asking {
     Publish(String, Pin<Box<dyn Future<Output = Result<Producer, PublishError>> + Send>>),
-    Play(String, Pin<Box<dyn Future<Output = Option<Arc<Stream>>> + Send>>),
+    Play(String, Pin<Box<dyn Future<Output = Result<Arc<Stream>, Missing>> + Send>>),
 }
 
 impl fmt::Debug for Asking {
@@ -402,17 +402,25 @@ impl Connection {
                 let finding = Box::pin(async move { hub.find(&name).await });
                 self.role = Role::Asking(Asking::Play(stream_id.to_owned(), finding));
             }
-            Err(_) => self.on_found(stream_id, None),
+            Err(_) => self.on_found(stream_id, Err(Missing::Unknown)),
         }
     }
 
-    fn on_found(&mut self, stream_id: &str, found: Option<Arc<Stream>>) {
-        let Some(stream) = found else {
-            let name = printable(stream_id);
-            log::info!(app = self.app.as_str(), stream_id = name.as_str(), peer:% = self.peer; "play refused, no such stream");
-            self.shared.metrics.play_refused.inc();
-            self.session.refuse(code::STREAM_NOT_FOUND, "Nobody publishes a stream of this name.");
-            return;
+    fn on_found(&mut self, stream_id: &str, found: Result<Arc<Stream>, Missing>) {
+        let stream = match found {
+            Ok(stream) => stream,
+            Err(missing) => {
+                let name = printable(stream_id);
+                log::info!(app = self.app.as_str(), stream_id = name.as_str(), peer:% = self.peer, err:% = missing; "play refused");
+                self.shared.metrics.play_refused.inc();
+                match missing {
+                    Missing::Unknown => {
+                        self.session.refuse(code::STREAM_NOT_FOUND, "Nobody publishes a stream of this name.");
+                    }
+                    Missing::Full => self.session.refuse(code::PLAY_FAILED, &missing.to_string()),
+                }
+                return;
+            }
         };
         self.session.accept();
         // The replies must come before the first packet.
