@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use headwater_api::error::exit;
-use headwater_registry::RegistryError;
+use headwater_registry::{RegistryError, Wish};
 use tokio::sync::watch;
 
 use crate::administrator::AdministratorError;
@@ -166,7 +166,8 @@ async fn live(
     let (engine_at, engines) = watch::channel(None);
     let (capacity, capacity_bps) = watch::channel(0);
     let (writing, mut writes) = watch::channel(false);
-    let ears = Ears { engines, orders: orders.subscribe(), standing, capacity_bps, writing };
+    let (wish, mut wishes) = watch::channel(Wish::Serve);
+    let ears = Ears { engines, orders: orders.subscribe(), standing, capacity_bps, writing, wish };
     let superseded = heartbeat::until_superseded(&registered, ears);
     let scaling = scaling::publish(&plan, phases.clone());
     let accompany = group.accompany(phases);
@@ -196,6 +197,13 @@ async fn live(
                 manager.draining(warm);
                 phase.send_replace(State::Draining);
                 orders.send_replace(Order::Drain);
+            }
+            Ok(()) = wishes.changed(), if *orders.borrow() == Order::Serve => {
+                if *wishes.borrow_and_update() == Wish::Drain {
+                    log::info!("draining: the administrator has asked for it");
+                    manager.stopping("draining");
+                    orders.send_replace(Order::Drain);
+                }
             }
             Ok(()) = latest.changed() => {
                 let news = latest.borrow_and_update();

@@ -10,7 +10,7 @@ use headwater_api::error::Chain;
 use headwater_api::node::{Heartbeat, NodeDocument};
 use headwater_api::standing::Standing;
 use headwater_api::status::EngineStatus;
-use headwater_registry::{Pace, Registry as _, RegistryError, Store, Timing};
+use headwater_registry::{Pace, Registry as _, RegistryError, Store, Timing, Wish};
 use tokio::sync::{Notify, watch};
 
 use crate::engine::{self, Order};
@@ -30,6 +30,8 @@ pub(crate) struct Ears {
     pub capacity_bps: watch::Receiver<u64>,
     /// True while the entry is being written.
     pub writing: watch::Sender<bool>,
+    /// What operators want of the node.
+    pub wish: watch::Sender<Wish>,
 }
 
 /// Renews the entry until a later life of this node has registered; says so then. Never ends on a node with a registry of
@@ -56,7 +58,10 @@ pub(crate) async fn until_superseded(registered: &Registered, mut ears: Ears) ->
         let renewed = tokio::time::timeout(PATIENCE, renew(store, registered, &node, &mut said, &beat)).await;
         ears.writing.send_replace(false);
         let trouble = match renewed {
-            Ok(Ok(())) => None,
+            Ok(Ok(wish)) => {
+                ears.wish.send_if_modified(|known| std::mem::replace(known, wish) != wish);
+                None
+            }
             Ok(Err(e @ RegistryError::Superseded { .. })) => {
                 let why = Chain(&e).to_string();
                 outlook.on_superseded(&why);
@@ -144,14 +149,15 @@ fn unix_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Tells the registry `beat`, and enters the node again, as the same life, if its entry is gone or `node` is not what it `said`.
+/// Tells the registry `beat`, and enters the node again, as the same life, if its entry is gone or `node` is not what it `said`. Gives what
+/// operators want of it.
 pub(crate) async fn renew(
     store: &Store,
     registered: &Registered,
     node: &NodeDocument,
     said: &mut NodeDocument,
     beat: &Heartbeat,
-) -> Result<(), RegistryError> {
+) -> Result<Wish, RegistryError> {
     if *said != *node {
         store.register(node, Some(registered.life.epoch)).await?;
         said.clone_from(node);

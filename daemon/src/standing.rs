@@ -238,6 +238,7 @@ mod tests {
                 age_ms: 0,
                 silent_ms: 0,
                 alive: true,
+                drain_asked: false,
             };
             record.heartbeat.load.cpu_permille = 500;
             record.heartbeat.load.egress_capacity_bps = 1_000;

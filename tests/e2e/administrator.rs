@@ -58,6 +58,13 @@ fn remove(http: SocketAddr, id: &str, headers: &[(&str, &str)]) -> (u16, String)
     (answer.status, body["error"].as_str().unwrap_or_default().to_owned())
 }
 
+/// The same for the wish that a node drains.
+fn drain(http: SocketAddr, id: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    let answer = http::request(http, "POST", &format!("/rest/v2/cluster/node/{id}/drain"), headers, b"").unwrap();
+    let body: Value = answer.json().unwrap();
+    (answer.status, body["error"].as_str().unwrap_or_default().to_owned())
+}
+
 fn files_hold(folder: &Path, needle: &str) -> bool {
     std::fs::read_dir(folder).unwrap().any(|entry| {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap_or_default();
@@ -188,6 +195,35 @@ fn the_doctor_finds_a_running_node_well_and_a_stopped_one_ill() {
 }
 
 #[test]
+fn the_administrator_drains_a_node_by_way_of_another() {
+    let Some(database) = Database::start().unwrap() else { return };
+    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
+    aws.secret("headwater/demo/administrator", r#"{"password": "the cluster's own password"}"#).unwrap();
+    let [origin, edge] =
+        [("i-0origin", "origin"), ("i-0edge", "edge")].map(|(id, role)| Node::start(&aws, id, role).unwrap());
+    [&origin, &edge].iter().for_each(|node| node.wait_ready().unwrap());
+    let at = edge.daemon.endpoints(None).unwrap().http;
+    let password = basic("the cluster's own password");
+    let allowed = [("authorization", password.as_str())];
+    wait::until("the administrator", || (drain(at, "nobody", &allowed).0 == 404).then_some(())).unwrap();
+    assert_eq!(drain(at, "i-0origin", &[]), (401, "unauthorized".to_owned()));
+    assert_eq!(drain(at, "i-0origin", &allowed), (200, String::new()));
+    origin.daemon.process().line("draining: the administrator has asked for it").unwrap();
+    assert_eq!(origin.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    let alone = |at| {
+        let listed: Vec<Value> = http::get(at, NODES).unwrap().json().unwrap();
+        let ids: Vec<_> = listed.iter().map(|node| node["id"].clone()).collect();
+        (ids == ["i-0edge"]).then_some(listed)
+    };
+    let left = wait::until("the drained node to have left", || alone(at)).unwrap();
+    assert!(left[0]["drainAsked"] == false && left[0]["draining"] == false, "{left:?}");
+    // Its next life was not meant.
+    let again = Node::start(&aws, "i-0origin", "origin").unwrap();
+    again.wait_ready().unwrap();
+    assert!(!again.daemon.process().lines().iter().any(|line| line.contains("draining")));
+}
+
+#[test]
 fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
@@ -243,6 +279,7 @@ fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed()
         listed(at, "").iter().any(|n| n["id"] == "i-0edge" && n["status"] == "dead").then_some(())
     })
     .unwrap();
+    assert_eq!(drain(at, "i-0edge", &allowed), (409, "not_drainable".to_owned()));
     assert_eq!(remove(at, "i-0edge", &[]).0, 401);
     assert_eq!(remove(at, "i-0edge", &allowed), (200, String::new()));
     assert_eq!(listed(at, "").len(), 1);

@@ -94,7 +94,7 @@ async fn beat(client: MongoDb, life: Life, heard: Arc<Vec<AtomicUsize>>, at: usi
     tokio::time::sleep(pace.first(rand::random_range(0.0..1.0))).await;
     loop {
         let answer = tokio::time::timeout(PATIENCE, client.heartbeat(&life, &Heartbeat::default())).await;
-        let answered = matches!(answer, Ok(Ok(())));
+        let answered = matches!(answer, Ok(Ok(_)));
         heard[at].fetch_add(usize::from(answered), Ordering::SeqCst);
         tokio::time::sleep(pace.after(answered, rand::random_range(0.0..1.0))).await;
     }

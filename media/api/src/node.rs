@@ -127,6 +127,9 @@ pub struct NodeRecord {
     pub silent_ms: u64,
     /// True while its lease lasts.
     pub alive: bool,
+    /// True once an operator has asked this life of it to drain.
+    #[serde(default)]
+    pub drain_asked: bool,
 }
 
 impl NodeRecord {

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Cause;
 use crate::leases::Leases;
-use crate::{Peers, Registry, RegistryError, Timing};
+use crate::{Peers, Registry, RegistryError, Timing, Wish};
 
 /// The file inside `data_dir`.
 pub const FILE_NAME: &str = "registry.redb";
@@ -216,7 +216,7 @@ impl Registry for Embedded {
         Ok(life)
     }
 
-    async fn heartbeat(&self, life: &Life, heartbeat: &Heartbeat) -> Result<(), RegistryError> {
+    async fn heartbeat(&self, life: &Life, heartbeat: &Heartbeat) -> Result<Wish, RegistryError> {
         self.leases().heartbeat(self.now_ms(), life, heartbeat)
     }
 
@@ -241,6 +241,10 @@ impl Registry for Embedded {
     async fn remove_node(&self, id: &str) -> Result<bool, RegistryError> {
         self.remove(NODES, id)?;
         Ok(self.leases().remove_node(id))
+    }
+
+    async fn ask_to_drain(&self, life: &Life) -> Result<bool, RegistryError> {
+        Ok(self.leases().ask_to_drain(life))
     }
 
     async fn leave(&self, life: &Life) -> Result<bool, RegistryError> {

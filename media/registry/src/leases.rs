@@ -8,7 +8,7 @@ use headwater_api::StreamName;
 use headwater_api::node::{BootEpoch, Heartbeat, Life, MAX_WATCHED, NodeDocument, NodeRecord};
 use headwater_api::stream::{Claim, StreamOffer, StreamRecord};
 
-use crate::{RegistryError, Timing};
+use crate::{RegistryError, Timing, Wish};
 
 /// All nodes and streams.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ struct Node {
     heartbeat: Heartbeat,
     registered_ms: u64,
     heard_ms: u64,
+    wish: Wish,
 }
 
 #[derive(Debug)]
@@ -49,7 +50,8 @@ impl Leases {
         let id = document.id.clone();
         let heartbeat = Heartbeat::default();
         self.latest = self.latest.max(epoch);
-        self.nodes.insert(id, Node { document, epoch, heartbeat, registered_ms, heard_ms: registered_ms });
+        let node = Node { document, epoch, heartbeat, registered_ms, heard_ms: registered_ms, wish: Wish::Serve };
+        self.nodes.insert(id, node);
     }
 
     pub(crate) fn register(
@@ -66,22 +68,23 @@ impl Leases {
             (Some(this), _) => this,
         };
         let same = known.filter(|node| node.epoch == epoch);
-        let (heartbeat, registered_ms) =
-            same.map_or((Heartbeat::default(), now_ms), |n| (n.heartbeat.clone(), n.registered_ms));
-        let node = Node { document: document.clone(), epoch, heartbeat, registered_ms, heard_ms: now_ms };
+        let (heartbeat, registered_ms, wish) = same.map_or((Heartbeat::default(), now_ms, Wish::Serve), |node| {
+            (node.heartbeat.clone(), node.registered_ms, node.wish)
+        });
+        let node = Node { document: document.clone(), epoch, heartbeat, registered_ms, heard_ms: now_ms, wish };
         self.nodes.insert(document.id.clone(), node);
         self.latest = self.latest.max(epoch);
         Ok(Life { node: document.id.clone(), epoch })
     }
 
-    pub(crate) fn heartbeat(&mut self, now_ms: u64, life: &Life, heartbeat: &Heartbeat) -> Result<(), RegistryError> {
+    pub(crate) fn heartbeat(&mut self, now_ms: u64, life: &Life, heartbeat: &Heartbeat) -> Result<Wish, RegistryError> {
         self.forget(now_ms);
         match self.nodes.get_mut(&life.node) {
             Some(node) if node.epoch == life.epoch => {
                 node.heartbeat = heartbeat.clone();
                 node.heartbeat.watched.truncate(MAX_WATCHED);
                 node.heard_ms = now_ms;
-                Ok(())
+                Ok(node.wish)
             }
             Some(node) if node.epoch > life.epoch => Err(superseded(&life.node, life.epoch, node.epoch)),
             _ => Err(RegistryError::NotRegistered { id: life.node.clone() }),
@@ -107,7 +110,13 @@ impl Leases {
             age_ms: now_ms.saturating_sub(node.registered_ms),
             silent_ms,
             alive: silent_ms < millis(self.timing.lease),
+            drain_asked: node.wish == Wish::Drain,
         }
+    }
+
+    pub(crate) fn ask_to_drain(&mut self, life: &Life) -> bool {
+        let found = self.nodes.get_mut(&life.node).filter(|node| node.epoch == life.epoch);
+        found.map(|node| node.wish = Wish::Drain).is_some()
     }
 
     pub(crate) fn remove_node(&mut self, id: &str) -> bool {

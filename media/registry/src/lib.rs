@@ -51,12 +51,13 @@ pub trait Registry: Send + Sync {
         resumes: Option<BootEpoch>,
     ) -> impl Future<Output = Result<Life, RegistryError>> + Send;
 
-    /// Renews a node's lease and tells its load. Every [`Timing::heartbeat`].
+    /// Renews a node's lease, tells its load, and gives what operators want of it. Every [`Timing::heartbeat`].
     ///
     /// # Errors
     /// [`RegistryError::NotRegistered`] if its document is gone (register again, with the same epoch);
     /// [`RegistryError::Superseded`] if a later life has registered (end).
-    fn heartbeat(&self, life: &Life, heartbeat: &Heartbeat) -> impl Future<Output = Result<(), RegistryError>> + Send;
+    fn heartbeat(&self, life: &Life, heartbeat: &Heartbeat)
+    -> impl Future<Output = Result<Wish, RegistryError>> + Send;
 
     /// All nodes, dead ones that are not yet forgotten included, sorted by id.
     fn nodes(&self) -> impl Future<Output = Result<Vec<NodeRecord>, RegistryError>> + Send;
@@ -69,6 +70,10 @@ pub trait Registry: Send + Sync {
 
     /// Removes a node in the name of an operator, and says if it was there. One that lives comes back with its next heartbeat.
     fn remove_node(&self, id: &str) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+
+    /// Asks this life of a node to drain, in the name of an operator, and says if there is such a life. It hears it with its next
+    /// heartbeat, and its next life begins without it.
+    fn ask_to_drain(&self, life: &Life) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
     /// Removes a node that ends in order. A later life of it stays, and the answer is false.
     fn leave(&self, life: &Life) -> impl Future<Output = Result<bool, RegistryError>> + Send;
@@ -168,6 +173,15 @@ pub trait Registry: Send + Sync {
 
     /// Writes and reads back, and gives the registry's Unix time in milliseconds.
     fn probe(&self) -> impl Future<Output = Result<u64, RegistryError>> + Send;
+}
+
+/// What operators want of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// That it serves.
+    Serve,
+    /// That it drains, and ends.
+    Drain,
 }
 
 /// Of which nodes somebody wants to know.

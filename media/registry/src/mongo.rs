@@ -34,7 +34,7 @@ use mongodb::Collection;
 use mongodb::bson::Document;
 use tokio::sync::OnceCell;
 
-use crate::{Peers, Registry, RegistryError, Timing};
+use crate::{Peers, Registry, RegistryError, Timing, Wish};
 
 pub use mongod::{Mongod, User, UserRights};
 pub use set_config::{Hello, MemberState, MemberStatus, SetConfig};
@@ -109,7 +109,7 @@ impl Registry for MongoDb {
         nodes::register(self, node, resumes).await
     }
 
-    async fn heartbeat(&self, life: &Life, heartbeat: &Heartbeat) -> Result<(), RegistryError> {
+    async fn heartbeat(&self, life: &Life, heartbeat: &Heartbeat) -> Result<Wish, RegistryError> {
         nodes::heartbeat(self, life, heartbeat).await
     }
 
@@ -127,6 +127,10 @@ impl Registry for MongoDb {
 
     async fn remove_node(&self, id: &str) -> Result<bool, RegistryError> {
         nodes::remove(self, id, None).await
+    }
+
+    async fn ask_to_drain(&self, life: &Life) -> Result<bool, RegistryError> {
+        nodes::ask_to_drain(self, life).await
     }
 
     async fn leave(&self, life: &Life) -> Result<bool, RegistryError> {

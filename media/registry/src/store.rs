@@ -13,7 +13,7 @@ use headwater_api::stream::{Claim, StreamOffer, StreamRecord};
 use headwater_api::token::{Grant, TokenDocument};
 use headwater_api::user::UserDocument;
 
-use crate::{Embedded, MongoDb, Peers, Registry, RegistryError, Source, Timing};
+use crate::{Embedded, MongoDb, Peers, Registry, RegistryError, Source, Timing, Wish};
 
 /// A registry of the kind that was configured. Cheap to clone; the last clone dropped closes it.
 #[derive(Debug, Clone)]
@@ -81,11 +81,12 @@ macro_rules! delegate {
 
 delegate! {
     register(node: &NodeDocument, resumes: Option<BootEpoch>) -> Life;
-    heartbeat(life: &Life, heartbeat: &Heartbeat) -> ();
+    heartbeat(life: &Life, heartbeat: &Heartbeat) -> Wish;
     nodes() -> Vec<NodeRecord>;
     peers(which: Peers<'_>) -> Vec<NodeRecord>;
     node(id: &str) -> Option<NodeRecord>;
     remove_node(id: &str) -> bool;
+    ask_to_drain(life: &Life) -> bool;
     leave(life: &Life) -> bool;
     claim(owner: &Life, name: &StreamName, offer: &StreamOffer, resumes: Option<u64>) -> Claim;
     renew(owner: &Life, held: &[Claim]) -> Vec<StreamName>;

@@ -57,6 +57,9 @@ export const clusterStreams = (options) => json("/rest/v2/cluster/streams/0/500"
 /** Removes a dead node from the list; only the administrator may. */
 export const deleteNode = (id) => request(`/rest/v2/cluster/node/${encodeURIComponent(id)}`, { method: "DELETE" });
 
+/** Asks a node to hand over and end; only the administrator may. */
+export const drainNode = (id) => request(`/rest/v2/cluster/node/${encodeURIComponent(id)}/drain`, { method: "POST" });
+
 /** Who the server takes us for. */
 export const session = (options) => json("/rest/v2/session", options);
 

@@ -52,6 +52,7 @@ function newRow(id) {
   const here = element("span", { className: "tag" }, "this node");
   const state = element("span", { className: "state" });
   const remove = element("button", { type: "button", className: "button", title: `Remove ${id}` }, "Remove");
+  const drain = element("button", { type: "button", className: "button", title: `Drain ${id}` }, "Drain");
   const cells = LABELS.map((label) => {
     const cell = element("td", {});
     cell.dataset.label = label;
@@ -59,11 +60,12 @@ function newRow(id) {
   });
   const [name, status, role, zone, cpu, streams, viewers, sends, version, image, up] = cells;
   name.append(element("span", { className: "id" }, id), here, addresses);
-  status.append(state, remove);
+  status.append(state, remove, drain);
   const root = element("tr", {}, ...cells);
   root.dataset.node = id;
   let now;
-  remove.addEventListener("click", () => confirmRemoval(now));
+  remove.addEventListener("click", () => confirm("remove", now, api.deleteNode));
+  drain.addEventListener("click", () => confirm("drain", now, api.drainNode));
   return {
     root,
     update(node) {
@@ -76,6 +78,7 @@ function newRow(id) {
       if (state.textContent !== text) state.textContent = text;
       // A living node would be back at once.
       remove.hidden = !administers() || node.inTheCluster;
+      drain.hidden = !administers() || !canDrain(node);
       role.textContent = node.group ? `${node.role}, ${node.group}` : node.role;
       zone.textContent = node.zone || "–";
       cpu.textContent = node.cpu;
@@ -93,17 +96,28 @@ function newRow(id) {
 
 function stateOf(node) {
   if (!node.inTheCluster) return ["dead", `dead, silent ${age(node.silentMs)}`];
-  if (node.draining) return ["draining", "draining"];
+  if (node.draining || node.drainAsked) return ["draining", "draining"];
   return node.ready ? ["ready", "ready"] : ["starting", "not ready"];
 }
 
-async function confirmRemoval(node) {
-  const dialog = $("remove");
-  dialog.querySelector(".hint").textContent =
-    `${node.id} has been silent for ${age(node.silentMs)}. It is only taken off the list, and comes back by itself if it lives again.`;
+/** A node that is alone, or runs the database, hands over to nobody. */
+function canDrain(node) {
+  return node.inTheCluster && !node.draining && !node.drainAsked && ["origin", "edge"].includes(node.role);
+}
+
+const HINTS = {
+  remove: (node) =>
+    `${node.id} has been silent for ${age(node.silentMs)}. It is only taken off the list, and comes back by itself if it lives again.`,
+  drain: (node) =>
+    `${node.id} takes nobody new, its viewers and publishers move to other nodes, and then it ends. To have it back, start its service or its instance again.`,
+};
+
+async function confirm(what, node, act) {
+  const dialog = $(what);
+  dialog.querySelector(".hint").textContent = HINTS[what](node);
   await ask(dialog, async () => {
     try {
-      await api.deleteNode(node.id);
+      await act(node.id);
     } catch (e) {
       if (e.status === 401) forget();
       // Somebody else was faster, or it has vanished by itself.

@@ -91,6 +91,50 @@ test("the administrator logs in, sees addresses, removes a dead node after a que
   assert.deepEqual(browser.foreign, []);
 });
 
+test("what is known of a node has a column each, and the administrator asks one to drain after a question", async () => {
+  const page = await browser.open("/");
+  await page.waitForSelector(row("i-0here"));
+  const real = await (await page.request.get(`${new URL(page.url()).origin}/rest/v2/cluster/nodes/0/50`)).json();
+  const edge = {
+    ...real[0], id: "i-0edge", answering: false, inTheCluster: true, ready: true, draining: false, role: "edge", group: "east",
+    zone: "eu-central-1a", cpu: "37%", streams: 2, viewers: 1234, egressBps: 3_000_000, egressCapacityBps: 10_000_000, version: "9.8.7",
+    image: "ami-0abc", instanceType: "c7g.large", ageMs: 3 * 3_600_000,
+  };
+  await page.route("**/rest/v2/cluster/nodes/**", (route) => route.fulfill({ json: [...real, edge], headers: { age: "0" } }));
+  const asked = [];
+  await page.route("**/rest/v2/cluster/node/*/drain", (route) => {
+    asked.push(`${route.request().method()} ${new URL(route.request().url()).pathname}`);
+    edge.drainAsked = true;
+    return route.fulfill({ json: { success: true } });
+  });
+  await page.waitForSelector(`${row("i-0edge")} .state[data-state="ready"]`);
+  const cells = await page.locator(`${row("i-0edge")} td`).evaluateAll((all) => Object.fromEntries(all.map((td) => [td.dataset.label, td.textContent])));
+  const expected = { Role: "edge, east", Zone: "eu-central-1a", CPU: "37%", Streams: "2", Viewers: "1234", Version: "9.8.7", Image: "ami-0abc", Up: "3 h" };
+  for (const [label, text] of Object.entries(expected)) assert.ok(cells[label]?.startsWith(text), `${label}: ${JSON.stringify(cells)}`);
+
+  const drain = page.locator(`${row("i-0edge")} button`, { hasText: "Drain" });
+  assert.ok(await drain.isHidden(), "a stranger sees the button");
+  await page.click("#session");
+  await page.fill("#login [type=password]", node.password);
+  await page.click("#login [type=submit]");
+  await drain.click();
+  await page.waitForSelector("#drain[open]");
+  assert.ok((await page.textContent("#drain .hint")).includes("i-0edge"));
+  await shot(page, "nodes-drain");
+  assert.deepEqual(asked, []);
+  await page.click("#drain .danger");
+  await page.waitForSelector(`${row("i-0edge")} .state[data-state="draining"]`);
+  assert.ok(await drain.isHidden(), "asked twice");
+  assert.deepEqual(asked, ["POST /rest/v2/cluster/node/i-0edge/drain"]);
+  // A node that is alone has nobody to hand over to.
+  assert.equal(await page.locator(`${row("i-0here")} button:visible`).count(), 0);
+  const refused = await page.evaluate((url) => fetch(url, { method: "POST" }).then((r) => r.status), "/rest/v2/cluster/node/i-0here/drain?real");
+  assert.equal(refused, 409);
+  await page.click("#session");
+  await page.waitForFunction(() => document.querySelector("#session").textContent === "Log in");
+  assert.deepEqual(page.problems, []);
+});
+
 test("a stale node vanishes by itself, and a registry that is away is said with the age of what is shown", async () => {
   const page = await browser.open("/");
   await page.waitForSelector(row("i-0here"));

@@ -130,6 +130,7 @@ mod tests {
             age_ms: 0,
             silent_ms: 0,
             alive: true,
+            drain_asked: false,
         }
     }
 

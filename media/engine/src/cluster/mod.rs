@@ -23,4 +23,4 @@ mod view;
 pub use alone::{Readying, stay_registered};
 pub use fixed::Fixed;
 pub use member::{Cluster, Identity};
-pub use view::{Removal, Seen, View};
+pub use view::{DrainWish, Removal, Seen, View};

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use headwater_api::config::Role;
 use headwater_api::error::Chain;
 use headwater_api::node::NodeRecord;
 use headwater_api::stream::StreamRecord;
@@ -67,6 +68,19 @@ pub enum Removal {
     Unknown,
 }
 
+/// What became of the wish that a node drains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainWish {
+    /// The node will hear it with its next heartbeat.
+    Left,
+    /// The node is dead, and hears nothing.
+    Dead,
+    /// A node of this role has nobody to hand over to, or another way to end.
+    OfRole(Role),
+    /// There is none of this id.
+    Unknown,
+}
+
 impl<R> Clone for View<R> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
@@ -112,10 +126,33 @@ impl<R: Registry + std::fmt::Debug + 'static> View<R> {
                 Some(_) => self.0.registry.remove_node(id).await.map(|_| Removal::Removed),
             }
         };
-        let removal = tokio::time::timeout(REMOVE, removal).await.unwrap_or_else(|_| Err(late("remove a node")))?;
+        let removal = tokio::time::timeout(CHANGE, removal).await.unwrap_or_else(|_| Err(late("remove a node")))?;
         // Who looks next sees it gone.
         self.known().asked = None;
         Ok(removal)
+    }
+
+    /// Asks an origin or an edge to drain. Waits for the registry, two seconds at most.
+    ///
+    /// # Errors
+    /// If the registry does not do it in time.
+    pub async fn drain(&self, id: &str) -> Result<DrainWish, RegistryError> {
+        let asking = async {
+            let Some(record) = self.0.registry.node(id).await? else { return Ok(DrainWish::Unknown) };
+            match record.node.role {
+                role @ (Role::Standalone | Role::Registry) => Ok(DrainWish::OfRole(role)),
+                Role::Origin | Role::Edge if !record.alive => Ok(DrainWish::Dead),
+                Role::Origin | Role::Edge => match self.0.registry.ask_to_drain(&record.life()).await? {
+                    true => Ok(DrainWish::Left),
+                    // Another life has begun, or it has left, in between.
+                    false => Ok(DrainWish::Unknown),
+                },
+            }
+        };
+        let asked = tokio::time::timeout(CHANGE, asking).await.unwrap_or_else(|_| Err(late("ask a node to drain")))?;
+        // Who looks next sees it.
+        self.known().asked = None;
+        Ok(asked)
     }
 
     /// Asks the registry, unless somebody does already.
@@ -174,11 +211,12 @@ const FRESH: Duration = Duration::from_secs(1);
 const ASK: Duration = Duration::from_secs(1);
 /// How long somebody waits for news who could be shown something older.
 const WAIT: Duration = Duration::from_millis(250);
-const REMOVE: Duration = Duration::from_secs(2);
+/// For a change, with the look before it.
+const CHANGE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
-    use headwater_api::config::{self, RegistryKind, Role};
+    use headwater_api::config::{self, RegistryKind};
     use headwater_api::node::NodeDocument;
     use headwater_registry::{Embedded, Store, Timing};
 
@@ -206,14 +244,16 @@ mod tests {
         }
     }
 
-    async fn register(store: &Store, id: &str) {
-        let node = NodeDocument {
+    fn node(id: &str, role: Role) -> NodeDocument {
+        NodeDocument {
             id: id.to_owned(),
-            role: Role::Edge,
-            version: "1".to_owned(),
-            ..serde_json::from_str(r#"{"id": "", "role": "edge", "addresses": [], "version": ""}"#).unwrap()
-        };
-        store.register(&node, None).await.unwrap();
+            role,
+            ..serde_json::from_str(r#"{"id": "", "role": "edge", "addresses": [], "version": "1"}"#).unwrap()
+        }
+    }
+
+    async fn register(store: &Store, id: &str) {
+        store.register(&node(id, Role::Edge), None).await.unwrap();
     }
 
     async fn ids(view: &View<Store>) -> Vec<String> {
@@ -237,6 +277,27 @@ mod tests {
         assert_eq!(view.remove("dead").await.unwrap(), Removal::Removed);
         assert_eq!(view.remove("dead").await.unwrap(), Removal::Unknown);
         assert_eq!(ids(&view).await, ["alive"]);
+    }
+
+    #[tokio::test]
+    async fn origins_and_edges_that_live_can_be_asked_to_drain_and_no_others() {
+        let folder = Folder::new("drain");
+        let store = folder.store(60_000);
+        for (id, role) in [("edge", Role::Edge), ("alone", Role::Standalone), ("database", Role::Registry)] {
+            store.register(&node(id, role), None).await.unwrap();
+        }
+        let view = View::new(store);
+        for (id, expected) in [
+            ("edge", DrainWish::Left),
+            ("alone", DrainWish::OfRole(Role::Standalone)),
+            ("database", DrainWish::OfRole(Role::Registry)),
+            ("nobody", DrainWish::Unknown),
+        ] {
+            assert_eq!(view.drain(id).await.unwrap(), expected, "{id}");
+        }
+        let seen = view.look().await.cluster.unwrap();
+        let asked: Vec<_> = seen.nodes.iter().filter(|n| n.drain_asked).map(|n| n.node.id.as_str()).collect();
+        assert_eq!(asked, ["edge"]);
     }
 
     #[tokio::test]

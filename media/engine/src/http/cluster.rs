@@ -21,14 +21,15 @@ use utoipa_axum::routes;
 use super::auth::Visitor;
 use super::rest::live;
 use super::{Code, Problem, State};
-use crate::cluster::{Removal, Seen};
+use crate::cluster::{DrainWish, Removal, Seen};
 
-/// Nodes, their number, one that is to go, and streams.
+/// Nodes, their number, one that is to go, one that is to drain, and streams.
 pub(super) fn routes() -> OpenApiRouter<State> {
     OpenApiRouter::new()
         .routes(routes!(nodes))
         .routes(routes!(node_count))
         .routes(routes!(delete_node))
+        .routes(routes!(drain_node))
         .routes(routes!(streams))
 }
 
@@ -67,6 +68,8 @@ pub(super) struct ClusterNode {
     pub version: String,
     /// True if it takes no new work because it will end.
     pub draining: bool,
+    /// True once the administrator has asked it to drain.
+    pub drain_asked: bool,
     /// True if its own readiness checks hold.
     pub ready: bool,
     /// True for the node that answers.
@@ -175,19 +178,51 @@ pub(super) async fn delete_node(Extract(state): Extract<State>, Path(id): Path<S
     match state.view.remove(&id).await {
         Ok(Removal::Removed) => {
             log::info!(node = id.as_str(); "dead node removed by the administrator");
-            let message = "The node has been removed.".to_owned();
-            Ok(live(Outcome { success: true, message, data_id: id, error_id: 0 }))
+            Ok(done(id, "The node has been removed."))
         }
         Ok(Removal::Alive) => Err(Problem::fixed(
             Code::NodeAlive,
             "This node is alive and would be back within seconds; drain it or end its instance instead.",
         )),
-        Ok(Removal::Unknown) => Err(Problem::fixed(Code::NodeNotFound, "There is no node of this id.")),
+        Ok(Removal::Unknown) => Err(NO_NODE),
         Err(e) => {
             log::warn!(node = id.as_str(), err:% = Chain(&e); "node could not be removed");
             Err(away())
         }
     }
+}
+
+/// Asks an origin or an edge to drain: it takes nobody new, viewers and publishers move to other nodes, and it ends. It hears of it within
+/// six seconds. Only for the administrator.
+#[utoipa::path(post, tag = "cluster", path = "/rest/v2/cluster/node/{id}/drain", params(("id" = String, Path, description = "The node")),
+    responses((status = 200, body = Outcome), (status = 401), (status = 403), (status = 404), (status = 409), (status = 503)))]
+pub(super) async fn drain_node(Extract(state): Extract<State>, Path(id): Path<String>) -> Result<Response, Problem> {
+    match state.view.drain(&id).await {
+        Ok(DrainWish::Left) => {
+            log::info!(node = id.as_str(); "node asked to drain by the administrator");
+            Ok(done(id, "The node will drain."))
+        }
+        Ok(DrainWish::Dead) => {
+            Err(Problem::fixed(Code::NotDrainable, "This node is dead: nobody is there to hear it."))
+        }
+        Ok(DrainWish::OfRole(Role::Registry)) => Err(Problem::fixed(
+            Code::NotDrainable,
+            "A registry node hands over by itself when its instance is ended; end the instance instead.",
+        )),
+        Ok(DrainWish::OfRole(_)) => Err(Problem::fixed(
+            Code::NotDrainable,
+            "This node is alone, and nobody would take over from it; stop its service instead.",
+        )),
+        Ok(DrainWish::Unknown) => Err(NO_NODE),
+        Err(e) => {
+            log::warn!(node = id.as_str(), err:% = Chain(&e); "node could not be asked to drain");
+            Err(away())
+        }
+    }
+}
+
+fn done(id: String, message: &str) -> Response {
+    live(Outcome { success: true, message: message.to_owned(), data_id: id, error_id: 0 })
 }
 
 /// Lists the live streams of the cluster, sorted by name: where each is published, and who watches it where.
@@ -272,6 +307,7 @@ fn shown(record: &NodeRecord, now_ms: u64, to_administrator: bool, us: &str) -> 
         image: node.image.clone(),
         version: node.version.clone(),
         draining: heartbeat.draining,
+        drain_asked: record.drain_asked,
         ready: heartbeat.ready,
         answering: node.id == us,
         age_ms: record.age_ms,
@@ -304,6 +340,7 @@ fn aged(mut response: Response, seen: &Seen) -> Response {
     response
 }
 
+const NO_NODE: Problem = Problem::fixed(Code::NodeNotFound, "There is no node of this id.");
 /// Entries in an answer at most.
 const MAX_SIZE: usize = 500;
 /// What a stream's status calls its protocol if another node sends it.

@@ -5,7 +5,7 @@ use headwater_api::node::{BootEpoch, Heartbeat, Life, Load, MAX_WATCHED, NodeDoc
 use headwater_api::status::ViewerCounts;
 
 use super::{TIMING, name, node, register, until};
-use crate::{Peers, Registry, RegistryError};
+use crate::{Peers, Registry, RegistryError, Wish};
 
 pub(super) async fn check<R: Registry + Clone + 'static>(registry: &R) {
     a_node_is_listed_with_what_it_said(registry).await;
@@ -16,6 +16,7 @@ pub(super) async fn check<R: Registry + Clone + 'static>(registry: &R) {
     the_same_life_may_register_again(registry).await;
     a_node_that_was_removed_is_asked_to_register(registry).await;
     only_the_life_itself_leaves(registry).await;
+    one_life_of_a_node_is_asked_to_drain(registry).await;
     a_silent_node_dies_and_a_heartbeat_revives_it(registry).await;
     for node in registry.nodes().await.unwrap() {
         registry.remove_node(&node.node.id).await.unwrap();
@@ -125,6 +126,24 @@ async fn only_the_life_itself_leaves(registry: &impl Registry) {
     assert!(!registry.leave(&life).await.unwrap());
     let next = register(registry, "a").await;
     assert!(next.epoch > life.epoch, "an epoch came back: {next:?} after {life:?}");
+}
+
+async fn one_life_of_a_node_is_asked_to_drain(registry: &impl Registry) {
+    let first = register(registry, "a").await;
+    assert_eq!(registry.heartbeat(&first, &busy()).await.unwrap(), Wish::Serve);
+    assert!(registry.ask_to_drain(&first).await.unwrap());
+    // Whatever it says meanwhile.
+    registry.register(&NodeDocument { url: None, ..node("a") }, Some(first.epoch)).await.unwrap();
+    assert!(registry.node("a").await.unwrap().unwrap().drain_asked);
+    for _ in 0..2 {
+        assert_eq!(registry.heartbeat(&first, &busy()).await.unwrap(), Wish::Drain);
+    }
+    let second = register(registry, "a").await;
+    assert!(!registry.ask_to_drain(&first).await.unwrap(), "an earlier life was found");
+    assert_eq!(registry.heartbeat(&second, &busy()).await.unwrap(), Wish::Serve);
+    assert!(!registry.node("a").await.unwrap().unwrap().drain_asked);
+    registry.leave(&second).await.unwrap();
+    assert!(!registry.ask_to_drain(&second).await.unwrap(), "a node that has left was found");
 }
 
 async fn a_silent_node_dies_and_a_heartbeat_revives_it(registry: &impl Registry) {

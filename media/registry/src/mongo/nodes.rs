@@ -8,7 +8,7 @@ use mongodb::bson::{Bson, Document, doc};
 
 use super::documents::{collect, decode, decode_field, encode, hence, long, millis, time_ms, update_or_insert};
 use super::{MongoDb, failure, schema};
-use crate::{Peers, RegistryError};
+use crate::{Peers, RegistryError, Wish};
 
 pub(super) async fn register(
     registry: &MongoDb,
@@ -40,6 +40,7 @@ pub(super) async fn register(
         "heard_at": "$$NOW",
         "expire_at": { "$add": ["$$NOW", node_life_ms(registry)] },
         "gone": false,
+        "drain": kept("drain", false.into()),
     } };
     let empty = doc! { "boot_epoch": 0_i64, "gone": true, "expire_at": hence(registry.0.timing.keep_nodes) };
     match update_or_insert(registry, &attempted, &nodes, filter, vec![set], empty).await? {
@@ -51,7 +52,7 @@ pub(super) async fn register(
     }
 }
 
-pub(super) async fn heartbeat(registry: &MongoDb, life: &Life, heartbeat: &Heartbeat) -> Result<(), RegistryError> {
+pub(super) async fn heartbeat(registry: &MongoDb, life: &Life, heartbeat: &Heartbeat) -> Result<Wish, RegistryError> {
     let attempted = format!("renew the lease of node {}", life.node);
     let nodes = registry.collection(schema::NODES, &attempted).await?;
     let mut heartbeat = heartbeat.clone();
@@ -63,9 +64,9 @@ pub(super) async fn heartbeat(registry: &MongoDb, life: &Life, heartbeat: &Heart
         "heard_at": "$$NOW",
         "expire_at": { "$add": ["$$NOW", node_life_ms(registry)] },
     } };
-    let updated = registry.attempt(&attempted, nodes.update_one(filter, vec![set]).into_future()).await?;
-    if updated.matched_count > 0 {
-        return Ok(());
+    let renewing = nodes.find_one_and_update(filter, vec![set]).projection(doc! { "drain": 1 });
+    if let Some(renewed) = registry.attempt(&attempted, renewing.into_future()).await? {
+        return Ok(if is_asked_to_drain(&renewed) { Wish::Drain } else { Wish::Serve });
     }
     Err(not_this_life(registry, &attempted, &nodes, &life.node, life.epoch).await?)
 }
@@ -135,11 +136,21 @@ pub(super) async fn list(registry: &MongoDb, wanted: Wanted<'_>) -> Result<Vec<N
                 age_ms: (now_ms - time_ms(&found, "registered_at")).max(0) as u64,
                 silent_ms: silent_ms as u64,
                 alive: silent_ms < lease_ms,
+                drain_asked: is_asked_to_drain(&found),
             })
         };
         records.push(record().map_err(|e| failure::failed(&attempted, registry.servers(), e))?);
     }
     Ok(records)
+}
+
+/// Leaves the wish where the node's next heartbeat finds it.
+pub(super) async fn ask_to_drain(registry: &MongoDb, life: &Life) -> Result<bool, RegistryError> {
+    let attempted = format!("ask node {} to drain", life.node);
+    let nodes = registry.collection(schema::NODES, &attempted).await?;
+    let filter = doc! { "_id": &life.node, "boot_epoch": long(life.epoch.0), "gone": false };
+    let asked = doc! { "$set": { "drain": true } };
+    Ok(registry.attempt(&attempted, nodes.update_one(filter, asked).into_future()).await?.matched_count > 0)
 }
 
 /// Marks a node, or that life of it, as gone.
@@ -152,6 +163,10 @@ pub(super) async fn remove(registry: &MongoDb, id: &str, life: Option<BootEpoch>
     }
     let gone = doc! { "$set": { "gone": true } };
     Ok(registry.attempt(&attempted, nodes.update_one(filter, gone).into_future()).await?.matched_count > 0)
+}
+
+fn is_asked_to_drain(document: &Document) -> bool {
+    document.get_bool("drain").unwrap_or_default()
 }
 
 fn epoch_of(document: &Document) -> Option<BootEpoch> {
