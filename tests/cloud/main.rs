@@ -1,7 +1,8 @@
 //! `headwater-cloud`: a whole cluster on one machine, for a person to play with, or checked from end to end.
 //!
 //! ```text
-//!   browser, OBS, ffmpeg --> balancer --> origins 1, 2   edges 1, 2, 3   registry     each a network namespace
+//!   browser, OBS, ffmpeg --> balancer --> origins 1, 2   edges 1, 2, 3   registry      each a network namespace
+//!                                                                       (one database, or registry nodes 1, 2, 3)
 //!                                             '-- metadata, Auto Scaling, moto: stand-ins for AWS --'
 //! ```
 //!
@@ -26,7 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use checks::Extent;
 use scene::{Scene, Wish};
 
-/// A cluster of real nodes in network namespaces: 1 registry, 2 origins, 3 edges and a balancer.
+/// A cluster of real nodes in network namespaces: a registry, 2 origins, 3 edges and a balancer.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -42,6 +43,9 @@ struct Arguments {
     /// Only checks whose name holds this.
     #[arg(long, requires = "check")]
     only: Vec<String>,
+    /// One database, or three registry nodes with a replica set. Default: nodes where HEADWATER_TEST_MONGOD names a mongod.
+    #[arg(long, value_enum)]
+    registry: Option<registry::Kind>,
     /// LL-HLS players in the crowd.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=2_000))]
     players: u32,
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let wish = Wish {
+        registry: arguments.registry.unwrap_or_else(registry::Kind::here),
         origins: 2,
         edges: 3,
         listen: arguments.listen,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use headwater_api::endpoints;
-use headwater_tests::engine::{program, read_endpoints};
+use headwater_tests::engine::program;
 use headwater_tests::metadata::Fake;
 use headwater_tests::process::Process;
 use headwater_tests::{http, wait};
@@ -23,6 +23,8 @@ pub(crate) enum Role {
     Origin,
     /// Serves viewers.
     Edge,
+    /// Runs a member of the registry's replica set, and nothing else.
+    Registry,
 }
 
 impl Role {
@@ -31,14 +33,16 @@ impl Role {
         match self {
             Self::Origin => "origin",
             Self::Edge => "edge",
+            Self::Registry => "registry",
         }
     }
 
-    /// The name of its Auto Scaling group.
-    pub(crate) fn group(self) -> &'static str {
+    /// The name of its Auto Scaling group. Registry nodes are launched by hand.
+    pub(crate) fn group(self) -> Option<&'static str> {
         match self {
-            Self::Origin => "origins",
-            Self::Edge => "edges",
+            Self::Origin => Some("origins"),
+            Self::Edge => Some("edges"),
+            Self::Registry => None,
         }
     }
 }
@@ -50,7 +54,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) role: Role,
     /// The last byte of its address.
     pub(crate) last: u8,
-    /// Other tags than role, cluster, registry and group.
+    /// Other tags than role, cluster and group.
     pub(crate) tags: &'a [(&'a str, &'a str)],
     /// More tables for its configuration file.
     pub(crate) settings: String,
@@ -78,12 +82,8 @@ impl Node {
     pub(crate) fn new(place: &Place, plan: Plan<'_>) -> anyhow::Result<Self> {
         let host = Host::new(place, plan.last)?;
         host.add_address(METADATA.0)?;
-        let mut tags = vec![
-            ("headwater:role", plan.role.word()),
-            ("headwater:cluster", CLUSTER),
-            ("headwater:registry", REGISTRY_SECRET.1),
-            ("aws:autoscaling:groupName", plan.role.group()),
-        ];
+        let mut tags = vec![("headwater:role", plan.role.word()), ("headwater:cluster", CLUSTER)];
+        tags.extend(plan.role.group().map(|group| ("aws:autoscaling:groupName", group)));
         tags.extend(plan.tags);
         let metadata = Fake::on(host.listen(SocketAddr::from(METADATA))?, &tags)?;
         metadata.change(|s| s.local_ipv4 = host.address().to_string());
@@ -142,21 +142,28 @@ impl Node {
         self.daemon.as_ref().with_context(|| format!("{} does not run", self.name))
     }
 
-    /// The whole node at once, engine and daemon: SIGKILL. Connections are closed by the kernel, nobody says good-bye.
+    /// True if its daemon does.
+    pub(crate) fn is_running(&self) -> bool {
+        self.daemon.as_ref().is_some_and(Process::is_running)
+    }
+
+    /// The whole node at once, the daemon and its engine or mongod: SIGKILL. Connections are closed by the kernel, nobody says good-bye.
     pub(crate) fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
         self.daemon = None;
     }
 
-    /// Sends a signal to daemon and engine.
+    /// Sends a signal to the daemon and to the engine or mongod that it runs.
     pub(crate) fn signal(&self, signal: Signal) {
         let Some(daemon) = &self.daemon else { return };
-        let engine = read_endpoints(&self.folder.join(&self.id)).ok().and_then(|e| i32::try_from(e.pid).ok());
-        if daemon.is_running()
-            && let Some(engine) = engine
-        {
-            // It may have ended by itself.
-            let _ = kill(Pid::from_raw(engine), signal);
+        if daemon.is_running() {
+            // Its main thread is the one that starts them.
+            let children = format!("/proc/{0}/task/{0}/children", daemon.pid());
+            let children = std::fs::read_to_string(children).unwrap_or_default();
+            for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+                // It may have ended by itself.
+                let _ = kill(Pid::from_raw(child), signal);
+            }
         }
         daemon.signal(signal);
     }
@@ -220,7 +227,5 @@ impl Drop for Node {
 
 /// All nodes' cluster.
 pub(crate) const CLUSTER: &str = "cloud";
-/// The secret with the connection string, and how a tag names it.
-pub(crate) const REGISTRY_SECRET: (&str, &str) = ("cloud/registry", "secret:cloud/registry");
 const METADATA: (Ipv4Addr, u16) = (Ipv4Addr::new(169, 254, 169, 254), 80);
 const HEALTH: u16 = 5090;

@@ -96,6 +96,11 @@ impl Place {
         Ipv4Addr::new(10, 213, self.net, last)
     }
 
+    /// All addresses.
+    pub(crate) fn range(&self) -> String {
+        format!("{}/24", self.address(0))
+    }
+
     /// A cable from the switch to the namespace of `keeper`, with this address at its end.
     pub(crate) fn connect(&self, keeper: &Keeper, address: Ipv4Addr) -> anyhow::Result<()> {
         let port = format!("to{}", address.octets()[3]);

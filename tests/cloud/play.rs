@@ -63,11 +63,20 @@ fn welcome(scene: &Scene) {
 }
 
 fn nodes(scene: &Scene) {
-    say(&format!("    {:<10} {:<7} {}", "registry", "", scene.registry.host().address()));
+    match scene.registry.set() {
+        None => scene.registry.addresses().iter().for_each(|a| say(&format!("    {:<10} {:<8} {a}", "registry", ""))),
+        Some(set) => {
+            for (at, member) in set.members().iter().enumerate() {
+                let (role, address) = (member.role.word(), member.host().address());
+                let standing = set.standing(at);
+                say(&format!("    {:<10} {role:<8} {address:<28} {:<21} {standing}", member.name, member.id()));
+            }
+        }
+    }
     for node in &scene.nodes {
         let state = if node.is_ready() { "ready" } else { "not ready" };
         say(&format!(
-            "    {:<10} {:<7} http://{:<21} {:<21} {state}",
+            "    {:<10} {:<8} http://{:<21} {:<21} {state}",
             node.name,
             node.role.word(),
             node.http(),
@@ -79,7 +88,8 @@ fn nodes(scene: &Scene) {
 /// Does what a line says, and says what came of it.
 fn obey(scene: &mut Scene, line: &str) -> anyhow::Result<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let node = |scene: &Scene, name: &str| scene.find(name).with_context(|| format!("there is no node {name}"));
+    let of_a_group =
+        |scene: &Scene, name: &str| scene.find(name).with_context(|| format!("there is no node {name} of a group"));
     match words.as_slice() {
         ["help"] => Ok(HELP.to_owned()),
         ["nodes"] => {
@@ -91,59 +101,67 @@ fn obey(scene: &mut Scene, line: &str) -> anyhow::Result<String> {
         }
         ["start", "database"] => scene.registry.restart().map(|()| "the database is back".to_owned()),
         ["slow", "database", ms] => {
-            scene.registry.line().set(Manner::Late(Duration::from_millis(ms.parse().context("milliseconds")?)));
+            let Some(line) = scene.registry.line() else {
+                bail!("registry nodes are reached directly: there is no line to slow; try `freeze registry-1`")
+            };
+            line.set(Manner::Late(Duration::from_millis(ms.parse().context("milliseconds")?)));
             Ok(format!("the database answers {ms} ms later"))
         }
         ["kill", name] => {
-            let at = node(scene, name)?;
-            scene.nodes[at].kill();
-            Ok(format!("{name} is dead; `start {name}` launches another instance in its place"))
+            let node = scene.node(name)?;
+            node.kill();
+            Ok(match node.role {
+                Role::Registry => format!("{name} is dead; `start {name}` starts it again, with its data"),
+                _ => format!("{name} is dead; `start {name}` launches another instance in its place"),
+            })
         }
-        ["start", name] => {
-            let at = node(scene, name)?;
-            scene.relaunch(at)?;
-            Ok(format!("{name} is ready, as {}", scene.nodes[at].id()))
-        }
+        ["start", name] => match (scene.find(name), scene.registry.set_mut()) {
+            (Some(at), _) => {
+                scene.relaunch(at)?;
+                Ok(format!("{name} is ready, as {}", scene.nodes[at].id()))
+            }
+            (None, Some(set)) => {
+                let at = set.members().iter().position(|member| member.name == *name);
+                let at = at.with_context(|| format!("there is no node {name}"))?;
+                set.start_member(at)?;
+                Ok(format!("{name} is {}", set.wait_serving(at)?))
+            }
+            (None, None) => bail!("there is no node {name}"),
+        },
         ["freeze", name] => {
-            let at = node(scene, name)?;
-            scene.nodes[at].signal(Signal::SIGSTOP);
+            scene.node(name)?.signal(Signal::SIGSTOP);
             Ok(format!("{name} stands still; `thaw {name}` lets it go on"))
         }
         ["thaw", name] => {
-            let at = node(scene, name)?;
-            scene.nodes[at].signal(Signal::SIGCONT);
+            scene.node(name)?.signal(Signal::SIGCONT);
             Ok(format!("{name} goes on"))
         }
         ["drain", name] => {
-            let at = node(scene, name)?;
+            let at = of_a_group(scene, name)?;
             scene.groups.terminate(scene.nodes[at].id())?;
             Ok(format!("Auto Scaling ends {name}: it drains; `start {name}` launches another instance in its place"))
         }
-        ["scale-in", group @ ("origins" | "edges")] => {
-            let role = if *group == "origins" { Role::Origin } else { Role::Edge };
-            match scene.groups.scale_in(role.group()) {
-                Some(id) => Ok(format!("Auto Scaling ends {id}: it drains")),
-                None => Ok("every instance of the group is protected: nothing is ended".to_owned()),
-            }
-        }
+        ["scale-in", group @ ("origins" | "edges")] => Ok(match scene.groups.scale_in(group) {
+            Some(id) => format!("Auto Scaling ends {id}: it drains"),
+            None => "every instance of the group is protected: nothing is ended".to_owned(),
+        }),
         ["cut", name, "database"] => {
-            let at = node(scene, name)?;
-            scene.nodes[at].host().cut(scene.registry.host().address())?;
+            let addresses = scene.registry.addresses();
+            let host = scene.node(name)?.host();
+            addresses.into_iter().try_for_each(|address| host.cut(address))?;
             Ok(format!("{name} and the database do not reach each other; `heal {name}` ends that"))
         }
         ["cut", name, other] => {
-            let (at, other_at) = (node(scene, name)?, node(scene, other)?);
-            scene.nodes[at].host().cut(scene.nodes[other_at].host().address())?;
+            let other_address = scene.node(other)?.host().address();
+            scene.node(name)?.host().cut(other_address)?;
             Ok(format!("{name} and {other} do not reach each other; `heal {name}` ends that"))
         }
         ["lose", name, percent] => {
-            let at = node(scene, name)?;
-            scene.nodes[at].host().lose(percent.parse().context("percent")?)?;
+            scene.node(name)?.host().lose(percent.parse().context("percent")?)?;
             Ok(format!("{percent} of 100 packets to and from {name} are lost; `heal {name}` ends that"))
         }
         ["heal", name] => {
-            let at = node(scene, name)?;
-            scene.nodes[at].host().heal()?;
+            scene.node(name)?.host().heal()?;
             Ok(format!("the network of {name} is whole"))
         }
         _ => bail!("not understood: {line}\n{HELP}"),
@@ -154,5 +172,6 @@ const HELP: &str = "  Type       nodes                      kill NODE | database
              drain NODE                 scale-in origins | edges    freeze NODE, thaw NODE
              cut NODE OTHER | database  lose NODE PERCENT           heal NODE
              slow database MS           help                        quit (or Ctrl-C)
+             NODE may be registry-1 to -3 where these run the registry; they have no group and no line
 ";
 const LOOK: Duration = Duration::from_millis(100);

@@ -1,84 +1,106 @@
-//! The registry host: a database (`tests/mongo/database`) in a host of its own, behind a line that can be slowed and cut.
+//! The registry of the cloud: one database behind a line, or registry nodes whose mongods are a replica set. This is what
+//! checks and commands need of either.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod database;
+mod set;
 
-use anyhow::{Context as _, ensure};
+use std::net::Ipv4Addr;
+
+use clap::ValueEnum;
 use headwater_tests::delay::Delay;
-use headwater_tests::temp::Folder;
-use headwater_tests::{mongo, tools};
-use tokio::runtime::Handle;
+use headwater_tests::tools;
 
-use crate::host::Host;
-use crate::scene::Missing;
+use crate::node::Node;
+pub(crate) use database::Database;
+pub(crate) use set::{Mongod, Place, Set};
 
-/// A running database. Dropped = gone, with its host.
-#[derive(Debug)]
-pub(crate) struct Registry {
-    host: Arc<Host>,
-    line: Delay,
-    uri: String,
-    folder: Folder,
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// One database, with a connection string in a secret.
+    Database,
+    /// Three registry nodes: of HEADWATER_TEST_MONGOD, or else of a stand-in that replicates nothing.
+    Nodes,
+}
+
+impl Kind {
+    /// A set where a real mongod is found.
+    pub(crate) fn here() -> Self {
+        if tools::real_mongod().is_some() { Self::Nodes } else { Self::Database }
+    }
+}
+
+/// It runs, or is dead for now. Dropped = gone, with its hosts.
+pub(crate) enum Registry {
+    Database(Database),
+    Set(Set),
 }
 
 impl Registry {
-    /// Starts it on a host made `with_processes`.
-    ///
-    /// # Errors
-    /// If there is no MongoDB here and none can be made.
-    pub(crate) fn start(host: Host, runtime: &Handle) -> anyhow::Result<Self> {
-        let host = Arc::new(host);
-        let folder = Folder::new()?;
-        let uri = call(&host, "start", folder.path())?;
-        let uri = uri.lines().last().context("a database without a connection string")?;
-        let (before, after) = uri.split_once("127.0.0.1:").context("a database elsewhere")?;
-        let (port, after) = after.split_once('/').context("a connection string without an end")?;
-        let inside: SocketAddr = format!("127.0.0.1:{port}").parse()?;
-        let outside = host.at(PORT);
-        let uri = format!("{before}{outside}/{after}");
-        let listener = host.listen(outside)?;
-        let caller = Arc::clone(&host);
-        let line = Delay::start(runtime, listener, move || caller.connect(inside))?;
-        Ok(Self { host, line, uri, folder })
+    /// All of it at once, as a power cut would.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Database(database) => database.kill(),
+            Self::Set(set) => {
+                set.kill_all();
+                Ok(())
+            }
+        }
     }
 
-    /// Its host.
-    pub(crate) fn host(&self) -> &Host {
-        &self.host
+    /// All of it again, with the same data; waits until it takes writes.
+    pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Database(database) => database.restart(),
+            Self::Set(set) => {
+                set.start_all()?;
+                set.wait_primary().map(drop)
+            }
+        }
     }
 
-    /// How the nodes reach it, password included.
-    pub(crate) fn uri(&self) -> &str {
-        &self.uri
+    /// Where the other nodes reach it.
+    pub(crate) fn addresses(&self) -> Vec<Ipv4Addr> {
+        match self {
+            Self::Database(database) => vec![database.host().address()],
+            Self::Set(set) => set.members().iter().map(|member| member.host().address()).collect(),
+        }
     }
 
-    /// The line to it.
-    pub(crate) fn line(&self) -> &Delay {
-        &self.line
+    /// The line to it, if it is one database.
+    pub(crate) fn line(&self) -> Option<&Delay> {
+        match self {
+            Self::Database(database) => Some(database.line()),
+            Self::Set(_) => None,
+        }
     }
 
-    /// Ends the database as a power cut would.
-    pub(crate) fn kill(&self) -> anyhow::Result<()> {
-        call(&self.host, "kill", self.folder.path()).map(drop)
+    /// The replica set, if it is one.
+    pub(crate) fn set(&self) -> Option<&Set> {
+        match self {
+            Self::Database(_) => None,
+            Self::Set(set) => Some(set),
+        }
     }
 
-    /// Starts it again, with the same data.
-    pub(crate) fn restart(&self) -> anyhow::Result<()> {
-        call(&self.host, "start", self.folder.path()).map(drop)
+    /// The same, to kill and start its members.
+    pub(crate) fn set_mut(&mut self) -> Option<&mut Set> {
+        match self {
+            Self::Database(_) => None,
+            Self::Set(set) => Some(set),
+        }
+    }
+
+    /// The registry nodes; none if it is one database.
+    pub(crate) fn members(&self) -> &[Node] {
+        self.set().map_or(&[], Set::members)
+    }
+
+    /// What no log may hold.
+    pub(crate) fn secret(&self) -> &str {
+        match self {
+            Self::Database(_) => database::SECRET,
+            Self::Set(set) => set.password(),
+        }
     }
 }
-
-fn call(host: &Host, what: &str, folder: &Path) -> anyhow::Result<String> {
-    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("mongo/database");
-    let output = host.command_among_processes(script).arg(what).arg(folder).output()?;
-    if output.status.code() == Some(mongo::NONE) {
-        tools::missing("no MongoDB, and none can be made here");
-        return Err(Missing.into());
-    }
-    ensure!(output.status.success(), "database {what}: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-/// MongoDB's.
-const PORT: u16 = 27_017;

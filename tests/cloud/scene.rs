@@ -7,17 +7,19 @@ use anyhow::Context as _;
 use headwater_tests::autoscaling::Groups;
 use headwater_tests::moto::Moto;
 use headwater_tests::temp::Folder;
+use headwater_tests::tools;
 use tokio::runtime::Handle;
 
 use crate::balancer::Balancer;
 use crate::host::Host;
-use crate::node::{CLUSTER, Node, Plan, REGISTRY_SECRET, Role};
+use crate::node::{CLUSTER, Node, Plan, Role};
 use crate::place::Place;
-use crate::registry::Registry;
+use crate::registry::{self, Database, Kind, Mongod, Registry, Set};
 
 /// How many of what, and where the balancer listens.
 #[derive(Debug, Clone)]
 pub(crate) struct Wish {
+    pub(crate) registry: Kind,
     pub(crate) origins: u8,
     pub(crate) edges: u8,
     pub(crate) listen: IpAddr,
@@ -59,20 +61,33 @@ impl Scene {
         let http = Balancer::start(runtime, free(wish.listen, wish.http_port)?)?;
         let rtmp = Balancer::start(runtime, free(wish.listen, wish.rtmp_port)?)?;
         let groups = Groups::start(TcpListener::bind((place.gateway(), 0))?)?;
-        say("starting the database and the stand-in for AWS");
+        let mongod = tools::real_mongod().filter(|_| wish.registry == Kind::Nodes);
+        say("starting the stand-in for AWS, and a database unless the registry nodes bring it");
         // Hosts belong to this thread.
-        let host = Host::with_processes(&place, 10)?;
-        let (registry, moto) = std::thread::scope(|scope| {
-            let registry = scope.spawn(|| Registry::start(host, runtime));
+        let host = if mongod.is_none() { Some(Host::with_processes(&place, 10)?) } else { None };
+        let (database, moto) = std::thread::scope(|scope| {
+            let database = host.map(|host| scope.spawn(|| Database::start(host, runtime)));
             let moto = Moto::start_at(place.gateway().into());
-            (registry.join(), moto)
+            (database.map(std::thread::ScopedJoinHandle::join), moto)
         });
-        let registry = registry.ok().context("starting the database panicked")??;
+        let database = database.transpose().ok().context("starting the database panicked")?.transpose()?;
         let moto = moto?.ok_or(Missing)?;
-        moto.secret(REGISTRY_SECRET.0, registry.uri())?;
         moto.secret(&format!("headwater/{CLUSTER}/relay"), "the relay secret of the test cloud")?;
         let password = format!("{:016x}", rand::random::<u64>());
         moto.secret(&format!("headwater/{CLUSTER}/administrator"), &password)?;
+        let registry = match (mongod, database, wish.registry) {
+            (_, Some(database), Kind::Database) => {
+                moto.secret(REGISTRY_SECRET, database.uri())?;
+                Registry::Database(database)
+            }
+            (mongod, database, _) => {
+                let mongod = mongod.map(Mongod::Real).or(database.map(Mongod::StandIn)).context("no database")?;
+                say(&format!("starting three registry nodes: {mongod}"));
+                let environment = environment(&moto, &groups);
+                let at = registry::Place { network: &place, moto: &moto, environment, folder: folder.path(), runtime };
+                Registry::Set(Set::start(at, mongod)?)
+            }
+        };
         let mut scene = Self {
             nodes: Vec::new(),
             http,
@@ -93,8 +108,14 @@ impl Scene {
         for n in 1..=wish.edges {
             scene.add(Role::Edge, &format!("edge-{n}"), 20 + n, &[])?;
         }
-        scene.nodes.iter().try_for_each(Node::wait_ready)?;
+        scene.wait_ready()?;
         Ok(scene)
+    }
+
+    /// Waits until every node is ready, those of the registry too.
+    pub(crate) fn wait_ready(&self) -> anyhow::Result<()> {
+        self.nodes.iter().try_for_each(Node::wait_ready)?;
+        self.registry.set().map_or(Ok(()), Set::wait_ready)
     }
 
     /// One more node, started, as the balancer's last target; `last` is the last byte of its address.
@@ -111,15 +132,20 @@ impl Scene {
         tags: &[(&str, &str)],
         settings: &str,
     ) -> anyhow::Result<usize> {
-        let mut environment = self.moto.environment();
-        environment.push(("AWS_ENDPOINT_URL_AUTO_SCALING", format!("http://{}", self.groups.address())));
+        let environment = environment(&self.moto, &self.groups);
         let folder = self.folder.path().join(name);
         let (name, settings) = (name.to_owned(), settings.to_owned());
-        let plan = Plan { name, role, last, tags, settings, environment, folder };
+        let mut tags = tags.to_vec();
+        let secret = format!("secret:{REGISTRY_SECRET}");
+        if self.registry.set().is_none() {
+            tags.push(("headwater:registry", &secret));
+        }
+        let plan = Plan { name, role, last, tags: &tags, settings, environment, folder };
         let node = Node::new(&self.place, plan)?;
         match role {
             Role::Origin => self.rtmp.add(node.rtmp(), node.health()),
             Role::Edge => self.http.add(node.http(), node.health()),
+            Role::Registry => anyhow::bail!("registry nodes are there from the start"),
         }
         self.nodes.push(node);
         let index = self.nodes.len() - 1;
@@ -142,7 +168,8 @@ impl Scene {
         let node = self.nodes.get_mut(index).context("no such node")?;
         self.groups.forget(node.id());
         let metadata = std::sync::Arc::downgrade(node.metadata());
-        self.groups.launch(&id, node.role.group(), move |target| {
+        let group = node.role.group().context("a node without a group")?;
+        self.groups.launch(&id, group, move |target| {
             if let Some(metadata) = metadata.upgrade() {
                 metadata.change(|s| s.target_lifecycle_state = Some(target.to_owned()));
             }
@@ -161,9 +188,16 @@ impl Scene {
         (0..self.nodes.len()).filter(|i| self.nodes[*i].role == role).collect()
     }
 
-    /// The node with this name.
+    /// The index of the node with this name, if it is none of the registry's.
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
         self.nodes.iter().position(|node| node.name == name)
+    }
+
+    /// The node with this name, any there is.
+    pub(crate) fn node(&mut self, name: &str) -> anyhow::Result<&mut Node> {
+        let members = self.registry.set_mut().map_or(&mut [][..], Set::members_mut);
+        let mut all = self.nodes.iter_mut().chain(members);
+        all.find(|node| node.name == name).with_context(|| format!("there is no node {name}"))
     }
 
     /// The address of this program, as the nodes see it.
@@ -187,6 +221,13 @@ impl Scene {
     }
 }
 
+/// Where the nodes' AWS is.
+fn environment(moto: &Moto, groups: &Groups) -> Vec<(&'static str, String)> {
+    let mut environment = moto.environment();
+    environment.push(("AWS_ENDPOINT_URL_AUTO_SCALING", format!("http://{}", groups.address())));
+    environment
+}
+
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
@@ -199,3 +240,6 @@ fn free(ip: IpAddr, port: u16) -> anyhow::Result<TcpListener> {
     let mut tries = (port..=port.saturating_add(20)).map(|port| TcpListener::bind((ip, port)));
     tries.find_map(Result::ok).with_context(|| format!("no free port from {port} on"))
 }
+
+/// The secret with the connection string of one database.
+const REGISTRY_SECRET: &str = "cloud/registry";

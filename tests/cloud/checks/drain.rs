@@ -20,7 +20,7 @@ pub(super) fn origin(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     let id = stage.scene.nodes[first].id().to_owned();
     stage.scene.groups.wait(&id, PATIENCE, "protection", |i| i.protected.then_some(()))?;
     // Scale-in passes over it: it takes the other one, or nobody.
-    let chosen = stage.scene.groups.scale_in(Role::Origin.group());
+    let chosen = stage.scene.groups.scale_in("origins");
     ensure!(chosen.as_deref() != Some(id.as_str()), "a protected instance was scaled in");
     let other = stage.scene.all(Role::Origin).into_iter().find(|at| *at != first).context("one origin only")?;
     if let Some(chosen) = chosen {

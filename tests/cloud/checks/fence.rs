@@ -71,8 +71,9 @@ pub(super) fn split(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     let mut whep = stage.whep(&edges, "split")?;
     whep_pauses(&whep, 25)?;
     whep.iter_mut().for_each(|(_, viewer)| viewer.mark());
-    let database = stage.scene.registry.host().address();
-    stage.scene.nodes[first].host().cut(database)?;
+    for database in stage.scene.registry.addresses() {
+        stage.scene.nodes[first].host().cut(database)?;
+    }
     let cut = Instant::now();
     let origins = stage.scene.all(Role::Origin);
     let other = origins.iter().copied().find(|at| *at != first).context("one origin only")?;
@@ -103,4 +104,4 @@ pub(super) fn split(stage: &mut Stage<'_>) -> anyhow::Result<String> {
 }
 
 /// Of a stream.
-const LEASE: Duration = Duration::from_secs(15);
+pub(super) const LEASE: Duration = Duration::from_secs(15);

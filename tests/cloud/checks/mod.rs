@@ -6,11 +6,13 @@ mod death;
 mod drain;
 mod fence;
 mod play;
+mod primary;
 mod relay;
 mod watch;
 
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use headwater_tests::delay::Manner;
 use tokio::runtime::Handle;
 
@@ -65,6 +67,9 @@ const CHECKS: &[(&str, Extent, Check)] = &[
     ("crowd, round-robin per request", Extent::Full, crowd::round_robin),
 ];
 
+/// The same, where the registry is a replica set.
+const CHECKS_OF_A_SET: &[(&str, Extent, Check)] = &[("primary killed", Extent::Short, primary::killed)];
+
 /// Builds a cloud, runs the checks, prints a line for each; true if all hold.
 ///
 /// # Errors
@@ -72,9 +77,14 @@ const CHECKS: &[(&str, Extent, Check)] = &[
 pub(crate) fn run(wish: &Wish, options: &Options, runtime: &Handle) -> anyhow::Result<bool> {
     let begun = Instant::now();
     let mut scene = Scene::build(wish, runtime, |what| say(&format!("==> {what}")))?;
-    print("cluster assembled", begun.elapsed(), &Ok(format!("{} nodes ready", scene.nodes.len())));
-    let mut good = true;
-    for (name, extent, check) in CHECKS {
+    print(
+        "cluster assembled",
+        begun.elapsed(),
+        &Ok(format!("{} nodes ready", scene.nodes.len() + scene.registry.members().len())),
+    );
+    let (mut good, mut done) = (true, 0);
+    let of_a_set = if scene.registry.set().is_some() { CHECKS_OF_A_SET } else { &[] };
+    for (name, extent, check) in CHECKS.iter().chain(of_a_set) {
         let wanted = options.only.is_empty() || options.only.iter().any(|only| name.contains(only.as_str()));
         if *extent > options.extent || !wanted {
             continue;
@@ -85,6 +95,7 @@ pub(crate) fn run(wish: &Wish, options: &Options, runtime: &Handle) -> anyhow::R
             Ok(figure)
         });
         good &= result.is_ok();
+        done += 1;
         print(name, begun.elapsed(), &result);
         // The next check begins with everything in its place.
         if let Err(e) = mend(&mut scene) {
@@ -92,6 +103,7 @@ pub(crate) fn run(wish: &Wish, options: &Options, runtime: &Handle) -> anyhow::R
             return Ok(false);
         }
     }
+    ensure!(done > 0, "no check that can be made here has such a name");
     say(&format!("==> {} in {} s", if good { "all hold" } else { "not all hold" }, begun.elapsed().as_secs()));
     Ok(good)
 }
@@ -106,9 +118,9 @@ fn print(name: &str, took: Duration, result: &anyhow::Result<String>) {
 
 /// No node has panicked, and none has written a secret.
 fn unharmed(scene: &Scene) -> anyhow::Result<()> {
-    for node in &scene.nodes {
+    for node in scene.nodes.iter().chain(scene.registry.members()) {
         let log = std::fs::read_to_string(node.log())?;
-        for forbidden in ["panicked at", "the relay secret", "test-only@", scene.password.as_str()] {
+        for forbidden in ["panicked at", "the relay secret", scene.registry.secret(), scene.password.as_str()] {
             let lines: Vec<_> = log.lines().collect();
             if let Some(at) = lines.iter().position(|l| l.contains(forbidden)) {
                 let around = lines[at.saturating_sub(6)..(at + 3).min(lines.len())].join("\n      ");
@@ -120,14 +132,20 @@ fn unharmed(scene: &Scene) -> anyhow::Result<()> {
 }
 
 fn mend(scene: &mut Scene) -> anyhow::Result<()> {
-    scene.registry.line().set(Manner::Late(Duration::ZERO));
-    for at in 0..scene.nodes.len() {
-        let node = &scene.nodes[at];
+    if let Some(line) = scene.registry.line() {
+        line.set(Manner::Late(Duration::ZERO));
+    }
+    for node in scene.nodes.iter().chain(scene.registry.members()) {
         node.host().heal()?;
         node.signal(nix::sys::signal::Signal::SIGCONT);
-        if !node.daemon().is_ok_and(headwater_tests::process::Process::is_running) {
+    }
+    if let Some(set) = scene.registry.set_mut() {
+        set.start_all()?;
+    }
+    for at in 0..scene.nodes.len() {
+        if !scene.nodes[at].is_running() {
             scene.launch(at)?;
         }
     }
-    scene.nodes.iter().try_for_each(crate::node::Node::wait_ready)
+    scene.wait_ready()
 }

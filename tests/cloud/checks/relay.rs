@@ -104,7 +104,7 @@ pub(super) fn other_group(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     let far = [("headwater:node-group", "far")];
     let mut nodes = Vec::new();
     for n in 1..=2_u8 {
-        nodes.push(stage.scene.add(Role::Edge, &format!("far-{n}"), 30 + n, &far)?);
+        nodes.push(stage.scene.add(Role::Edge, &format!("far-{n}"), 50 + n, &far)?);
     }
     for at in &nodes {
         stage.scene.nodes[*at].wait_ready()?;
