@@ -124,7 +124,7 @@ fn obey(scene: &mut Scene, line: &str) -> anyhow::Result<String> {
                 let at = set.members().iter().position(|member| member.name == *name);
                 let at = at.with_context(|| format!("there is no node {name}"))?;
                 set.start_member(at)?;
-                Ok(format!("{name} is {}", set.wait_serving(at)?))
+                Ok(format!("{name} is {}", set.wait_member(at)?))
             }
             (None, None) => bail!("there is no node {name}"),
         },

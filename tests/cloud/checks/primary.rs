@@ -32,7 +32,7 @@ pub(super) fn killed(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     let accepted = killed.elapsed();
 
     let set = stage.scene.registry.set().context("the registry is no set")?;
-    let heir = set.wait_primary()?;
+    let heir = wait::until("another primary", || set.primary())?;
     let elected = killed.elapsed();
     ensure!(heir != dead, "the dead one is the primary");
     let edge = &stage.scene.nodes[edges[edges.len() - 1]];
@@ -51,7 +51,7 @@ pub(super) fn killed(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     let set = stage.scene.registry.set_mut().context("the registry is no set")?;
     let started = Instant::now();
     set.start_member(dead)?;
-    let standing = set.wait_serving(dead)?;
+    let standing = set.wait_member(dead)?;
     let returned = started.elapsed();
     let webrtc = below("WebRTC", &whep_pauses(&whep, 25)?, UNNOTICED)?;
     let rtmp = below("RTMP", &rtmp_pauses(&rtmp, 25)?, UNNOTICED)?;

@@ -160,20 +160,17 @@ impl Set {
 
     /// Waits until all members are in the set and in the registry that they run.
     pub(crate) fn wait_ready(&self) -> anyhow::Result<()> {
-        for (at, member) in self.members.iter().enumerate() {
-            let says = |daemon: &Process| daemon.lines().iter().any(|line| line.contains("node ready"));
-            wait::until_within(SLOW, &format!("{} to be ready", member.name), || {
-                member.daemon().is_ok_and(says).then_some(())
-            })?;
-            self.wait_serving(at)?;
-        }
-        Ok(())
+        (0..self.members.len()).try_for_each(|at| self.wait_member(at).map(drop))
     }
 
-    /// Waits until a member is primary or secondary, and says which.
-    pub(crate) fn wait_serving(&self, at: usize) -> anyhow::Result<Standing> {
-        wait::until_within(SLOW, &format!("{} to serve", self.members[at].name), || {
-            Some(self.standing(at)).filter(|standing| matches!(standing, Standing::Primary | Standing::Secondary))
+    /// Waits until a member that was started is primary or secondary and its node is ready; says which.
+    pub(crate) fn wait_member(&self, at: usize) -> anyhow::Result<Standing> {
+        let member = &self.members[at];
+        let says_ready = |daemon: &Process| daemon.lines().iter().any(|line| line.contains("node ready"));
+        wait::until_within(SLOW, &format!("{} to be ready", member.name), || {
+            let standing = self.standing(at);
+            let serves = matches!(standing, Standing::Primary | Standing::Secondary);
+            (serves && member.daemon().is_ok_and(says_ready)).then_some(standing)
         })
     }
 
@@ -189,7 +186,8 @@ impl Set {
 
     /// How this member stands, in its own words.
     pub(crate) fn standing(&self, at: usize) -> Standing {
-        let asked = self.runtime.block_on(tokio::time::timeout(ANSWER, hello(self.members[at].host().at(PORT))));
+        let address = self.members[at].host().at(PORT);
+        let asked = self.runtime.block_on(async { tokio::time::timeout(ANSWER, hello(address)).await });
         let Ok(Ok(hello)) = asked else { return Standing::Silent };
         let says = |field| hello.get_bool(field).unwrap_or_default();
         match (says("isWritablePrimary"), says("secondary")) {
