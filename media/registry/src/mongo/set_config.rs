@@ -82,7 +82,8 @@ pub struct SetConfig(Document);
 impl SetConfig {
     /// The first of a set: one member.
     pub fn first(set: &str, host: &str) -> Self {
-        Self(doc! { "_id": set, "members": [{ "_id": 0, "host": host }] })
+        let settings = doc! { "electionTimeoutMillis": ELECTION_MS };
+        Self(doc! { "_id": set, "members": [{ "_id": 0, "host": host }], "settings": settings })
     }
 
     pub(super) fn of(answer: &Document) -> Option<Self> {
@@ -146,6 +147,9 @@ fn number(value: Option<&Bson>) -> Option<i64> {
 }
 
 const MAX_ID: i64 = 255;
+/// Members elect another primary once theirs has been silent for so long: two heartbeats. MongoDB's own 10 s are all that nodes may wait
+/// for their writes.
+const ELECTION_MS: i32 = 4_000;
 
 #[cfg(test)]
 mod tests {

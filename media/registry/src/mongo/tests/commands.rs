@@ -72,7 +72,10 @@ async fn a_mongod_without_a_set_is_asked_although_no_driver_would_take_it_for_a_
 async fn a_set_is_begun_with_its_name_and_one_member_and_one_that_is_there_is_told() {
     let script = Script::start(ok).await;
     assert!(script.mongod().initiate(&SetConfig::first("s", "10.0.0.1:27017")).await.unwrap());
-    let expected = doc! { "replSetInitiate": { "_id": "s", "members": [{ "_id": 0, "host": "10.0.0.1:27017" }] } };
+    let members = doc! { "_id": 0, "host": "10.0.0.1:27017" };
+    // Below the 10 s within which nodes are to write again.
+    let settings = doc! { "electionTimeoutMillis": 4_000 };
+    let expected = doc! { "replSetInitiate": { "_id": "s", "members": [members], "settings": settings } };
     assert_eq!(script.asked(), [expected]);
     let there = Script::start(|_, _| failure(23, "already initialized")).await;
     assert!(!there.mongod().initiate(&SetConfig::first("s", "a:1")).await.unwrap());
