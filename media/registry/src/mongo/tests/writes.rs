@@ -73,13 +73,17 @@ fn answer(command: &Document, known: &Mutex<HashSet<String>>) -> Document {
         "find" => {
             doc! { "ok": 1, "cursor": { "id": 0_i64, "ns": "headwater.meta", "firstBatch": [{ "_id": "schema" }] } }
         }
-        "findAndModify" if known.lock().unwrap().insert(format!("{:?}", command.get("query"))) => {
-            doc! { "ok": 1, "value": null }
-        }
+        "findAndModify" if known.lock().unwrap().insert(which(command)) => doc! { "ok": 1, "value": null },
         "findAndModify" => {
             doc! { "ok": 1, "value": { "_id": "a", "owner": "a", "boot_epoch": 1_i64, "epoch": 1_i64 } }
         }
         "update" => doc! { "ok": 1, "n": 1, "nModified": 1 },
         _ => doc! { "ok": 1, "n": 1 },
     }
+}
+
+/// Collection and id of the document that is to be changed.
+fn which(command: &Document) -> String {
+    let id = command.get_document("query").ok().and_then(|query| query.get("_id"));
+    format!("{:?} {id:?}", command.get("findAndModify"))
 }
