@@ -198,7 +198,7 @@ fn the_doctor_finds_a_running_node_well_and_a_stopped_one_ill() {
 fn the_administrator_drains_a_node_by_way_of_another() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
-    aws.secret("headwater/demo/administrator", r#"{"password": "the cluster's own password"}"#).unwrap();
+    cluster::add_administrator(&aws).unwrap();
     let [origin, edge] =
         [("i-0origin", "origin"), ("i-0edge", "edge")].map(|(id, role)| Node::start(&aws, id, role).unwrap());
     [&origin, &edge].iter().for_each(|node| node.wait_ready().unwrap());
@@ -227,7 +227,7 @@ fn the_administrator_drains_a_node_by_way_of_another() {
 fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
-    aws.secret("headwater/demo/administrator", r#"{"password": "the cluster's own password"}"#).unwrap();
+    cluster::add_administrator(&aws).unwrap();
     let nodes = [("i-0origin", "origin"), ("i-0edge", "edge")].map(|(id, role)| Node::start(&aws, id, role).unwrap());
     nodes.iter().for_each(|node| node.wait_ready().unwrap());
     let [origin, edge] = nodes.each_ref().map(|node| &node.daemon);

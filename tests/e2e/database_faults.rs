@@ -36,8 +36,11 @@ struct Scene {
 
 impl Scene {
     fn start(aws: &Moto, id: &str) -> Option<Self> {
+        cluster::add_administrator(aws).unwrap();
         let node = Node::start(aws, id, "origin").unwrap();
         node.wait_ready().unwrap();
+        // All that a boot has to say is said, whenever it comes.
+        node.daemon.process().line("administrator's password taken").unwrap();
         let health = node.health().unwrap();
         wait_wrong(health, None, "");
         let publisher = publish(&node, "live/demo")?;

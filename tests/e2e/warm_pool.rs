@@ -28,6 +28,8 @@ impl Scene {
     fn new() -> Option<Self> {
         let database = Database::start().unwrap()?;
         let aws = cluster::aws(database.uri()).unwrap()?;
+        // Without it every boot warns, at a moment of its own; here no warning is expected.
+        cluster::add_administrator(&aws).unwrap();
         let groups = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let runtime = Runtime::new().unwrap();
         let registry = runtime.block_on(MongoDb::open(&Secret::new(database.uri()), Timing::default())).unwrap();

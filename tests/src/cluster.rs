@@ -44,6 +44,14 @@ pub fn add_relay(aws: &Moto) -> anyhow::Result<()> {
     aws.secret("headwater/demo/relay", RELAY_SECRET)
 }
 
+/// Adds the administrator's secret.
+///
+/// # Errors
+/// If it is there.
+pub fn add_administrator(aws: &Moto) -> anyhow::Result<()> {
+    aws.secret("headwater/demo/administrator", r#"{"password": "the cluster's own password"}"#)
+}
+
 /// The registry is elsewhere, or under another password, from now on.
 ///
 /// # Errors
