@@ -14,6 +14,7 @@ mod feed;
 mod held;
 mod mailbox;
 mod metrics;
+mod moderation;
 mod play;
 mod prefetch;
 mod pulse;

@@ -64,6 +64,11 @@ impl Batch {
             .map(|((path, len), bytes)| (path, &bytes[..*len]))
     }
 
+    /// True if nothing has come.
+    pub(super) fn is_empty(&self) -> bool {
+        self.datagrams.is_empty()
+    }
+
     /// True if there may be more to receive.
     pub(super) fn is_full(&self) -> bool {
         self.datagrams.len() == RECEIVE_MESSAGES
@@ -188,18 +193,27 @@ impl Socket {
 
     /// Waits until a datagram has come, somebody calls [`Wake::wake`], or the time is over. True if there may be datagrams.
     pub(super) fn wait(&self, timeout: Duration) -> bool {
-        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let mut fds = [entry(self.socket.as_raw_fd()), entry(self.wake.0.as_raw_fd())];
+        let mut fds = [awaited(&self.wake.0), awaited(&self.socket)];
+        self.poll(&mut fds, timeout);
+        fds[1].revents != 0
+    }
+
+    /// The same, but datagrams do not count.
+    pub(super) fn wait_deaf(&self, timeout: Duration) {
+        self.poll(&mut [awaited(&self.wake.0)], timeout);
+    }
+
+    /// The first is the wake-up call, which is over when heard.
+    fn poll(&self, fds: &mut [libc::pollfd], timeout: Duration) {
         let timeout = libc::timespec {
             tv_sec: timeout.as_secs() as libc::time_t,
             tv_nsec: libc::c_long::from(timeout.subsec_nanos() as i32),
         };
-        // SAFETY: two entries, as said; no signal mask. An interrupted wait looks like one that timed out.
-        unsafe { libc::ppoll(fds.as_mut_ptr(), 2, &raw const timeout, std::ptr::null()) };
-        if fds[1].revents != 0 {
+        // SAFETY: as many entries as said; no signal mask. An interrupted wait looks like one that timed out.
+        unsafe { libc::ppoll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, &raw const timeout, std::ptr::null()) };
+        if fds[0].revents != 0 {
             self.wake.clear();
         }
-        fds[0].revents != 0
     }
 
     /// Receives what has come, at most one batch. Give it [back](Self::recycle).
@@ -420,6 +434,11 @@ unsafe fn write_entry<T>(area: &mut [u64; CONTROL_WORDS], at: usize, level: i32,
         libc::CMSG_DATA(entry).cast::<T>().write_unaligned(value);
         at + libc::CMSG_SPACE(size_of::<T>() as u32) as usize
     }
+}
+
+/// An entry for a wait that ends when there is something to read.
+fn awaited(file: &impl std::os::fd::AsRawFd) -> libc::pollfd {
+    libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 }
 }
 
 /// The address a datagram was sent to, if the kernel says so; else unspecified, which lets it choose.

@@ -16,6 +16,7 @@ use super::dtls::{Identity, Progress};
 use super::feed::{End, Feed, View};
 use super::mailbox::{Command, Listener, Mailbox};
 use super::metrics::{Ignored, Metrics};
+use super::moderation::Moderation;
 use super::play::{Directory, SessionId};
 use super::prefetch::prefetch;
 use super::pulse::Pulse;
@@ -56,6 +57,7 @@ pub(super) struct Worker {
     turn: usize,
     /// Sessions with more to send than one burst.
     behind: Vec<usize>,
+    moderation: Moderation,
 }
 
 /// What all workers share.
@@ -93,6 +95,7 @@ impl Worker {
             young: Vec::new(),
             turn: 0,
             behind: Vec::new(),
+            moderation: Moderation::default(),
         }
     }
 
@@ -103,7 +106,7 @@ impl Worker {
         let mut next_slice = Instant::now();
         loop {
             let until = if self.behind.is_empty() { next_tick } else { next_tick.min(next_slice) };
-            let readable = self.socket.wait(until.saturating_duration_since(Instant::now()));
+            let readable = self.wait(until);
             let woke = Instant::now();
             let inbox = self.mailbox.take();
             for command in inbox.commands {
@@ -140,6 +143,19 @@ impl Worker {
             self.shared.metrics.bytes.inc_by(std::mem::take(&mut self.socket.sent_bytes));
             self.pulse.worked(woke.elapsed());
         }
+    }
+
+    /// Waits for a datagram, or the mailbox, or the time. True if there may be datagrams.
+    fn wait(&mut self, until: Instant) -> bool {
+        if !self.young.is_empty() {
+            self.moderation.hurry();
+        }
+        let now = Instant::now();
+        let Some(rest) = self.moderation.rests_until(now) else {
+            return self.socket.wait(until.saturating_duration_since(now));
+        };
+        self.socket.wait_deaf(until.min(rest).saturating_duration_since(now));
+        self.moderation.rests_until(Instant::now()).is_none()
     }
 
     fn stop(mut self) {
@@ -203,6 +219,9 @@ impl Worker {
         for _ in 0..MAX_BATCHES {
             let batch = self.socket.receive();
             let now = Instant::now();
+            if !batch.is_empty() {
+                self.moderation.heard(now, self.by_id.len());
+            }
             for (path, bytes) in batch.iter() {
                 let slot = self.by_address.get(&path.peer).copied();
                 let handled = catch_unwind(AssertUnwindSafe(|| self.on_datagram(now, path, bytes)));
