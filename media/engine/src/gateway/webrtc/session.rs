@@ -55,7 +55,9 @@ pub(super) struct Session {
     transactions: Vec<([u8; 12], SocketAddr)>,
     /// Where its packets go, with which key, and how far they are.
     pub(super) outlet: Outlet,
-    /// When the current path was last confirmed.
+    /// The current path, and when the kernel was last asked what need not be said of it.
+    way: Option<(Path, Instant)>,
+    /// When it was last confirmed.
     path_at: Instant,
     last_valid: Instant,
     dtls: Dtls,
@@ -94,6 +96,7 @@ impl Session {
             addresses: Vec::new(),
             transactions: Vec::new(),
             outlet: Outlet::default(),
+            way: None,
             path_at: now,
             last_valid: now,
             dtls: Dtls::new(new.fingerprint),
@@ -144,14 +147,24 @@ impl Session {
         self.transactions.push((transaction, from.peer));
         self.last_valid = now;
         let silent = now.saturating_duration_since(self.path_at) > PATH_SILENCE;
-        if self.outlet.path.is_none() || request.use_candidate || silent {
-            self.outlet.path = Some(*from);
+        let same = self.way.is_none_or(|(way, _)| way == *from);
+        if same || request.use_candidate || silent {
+            self.follow(now, from);
         }
         if self.outlet.path.is_some_and(|path| path.peer == from.peer) {
             self.path_at = now;
         }
         let forgotten = self.remember(from.peer);
         Ok(Checked::Valid { forgotten })
+    }
+
+    /// Its packets go there. The kernel is asked when that is another way than before, and again from time to time: routes change.
+    fn follow(&mut self, now: Instant, path: &Path) {
+        let asked = |(way, at)| way == *path && now.saturating_duration_since(at) < ROUTES_LAST;
+        if !self.way.is_some_and(asked) {
+            self.way = Some((*path, now));
+            self.outlet.path = Some(path.shortened());
+        }
     }
 
     /// Remembers an address, the latest last. Gives the one that there is no room for any more.
@@ -259,5 +272,7 @@ impl Session {
     }
 }
 
+/// The kernel is not asked more often which of our addresses it takes.
+const ROUTES_LAST: Duration = Duration::from_secs(30);
 /// A path that was not confirmed for so long gives way to one that is.
 const PATH_SILENCE: Duration = Duration::from_secs(6);

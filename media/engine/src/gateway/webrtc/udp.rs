@@ -38,6 +38,29 @@ pub(super) struct Path {
     interface: u32,
 }
 
+impl Path {
+    /// The same without our address, if the kernel takes that one by itself: it then need not be told with every message. It
+    /// is asked, which takes some microseconds; if it does not know, the path stays as it is.
+    pub(super) fn shortened(&self) -> Self {
+        match chosen_for(self.peer) {
+            Ok(chosen) if chosen == self.local && self.interface == 0 => Self { local: Ipv6Addr::UNSPECIFIED, ..*self },
+            _ => *self,
+        }
+    }
+}
+
+/// Which of our addresses the kernel takes towards a peer. Nothing is sent.
+fn chosen_for(peer: SocketAddr) -> io::Result<Ipv6Addr> {
+    use socket2::{Domain, Protocol, Type};
+    let socket = socket2::Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.connect(&peer.into())?;
+    Ok(match socket.local_addr()?.as_socket().map(|local| local.ip()) {
+        Some(IpAddr::V4(v4)) => v4.to_ipv6_mapped(),
+        Some(IpAddr::V6(v6)) => v6,
+        None => Ipv6Addr::UNSPECIFIED,
+    })
+}
+
 /// What the socket speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
@@ -393,9 +416,11 @@ impl Socket {
     }
 }
 
-/// Fills a control area: the source address, then the segment size if there is more than one. Gives its length in bytes.
+/// Fills a control area: the source address unless the kernel chooses it, then the segment size if there is more than one. Gives
+/// its length in bytes.
 fn write_control(area: &mut [u64; CONTROL_WORDS], m: &Message, family: Family) -> usize {
     let source = match family {
+        _ if m.path.local.is_unspecified() => 0,
         Family::Both => {
             // SAFETY: plain data for which zero is a value.
             let mut info: libc::in6_pktinfo = unsafe { zeroed() };
@@ -414,7 +439,7 @@ fn write_control(area: &mut [u64; CONTROL_WORDS], m: &Message, family: Family) -
         }
     };
     if m.segments > 1 {
-        // SAFETY: the second of two, behind the first.
+        // SAFETY: behind the first, if there is one.
         return unsafe { write_entry(area, source, libc::SOL_UDP, libc::UDP_SEGMENT, m.segment as u16) };
     }
     source
@@ -513,8 +538,9 @@ impl std::fmt::Debug for Socket {
 mod tests {
     use super::*;
 
-    /// Sends datagrams of these sizes to a plain socket at `ip` and gives back what it got.
-    fn echo(mut socket: Socket, ip: IpAddr, sizes: &[usize]) -> Vec<usize> {
+    /// Sends datagrams of these sizes to a plain socket at `ip` and gives back what it got. `said`: our address must be said, as
+    /// the kernel would take another.
+    fn echo(mut socket: Socket, ip: IpAddr, sizes: &[usize], said: bool) -> Vec<usize> {
         let peer = std::net::UdpSocket::bind((ip, 0)).unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         peer.send_to(b"hello", (ip, socket.port().unwrap())).unwrap();
@@ -522,8 +548,10 @@ mod tests {
         let batch = socket.receive();
         let (path, bytes) = batch.iter().next().unwrap();
         assert_eq!((path.peer, bytes), (peer.local_addr().unwrap(), &b"hello"[..]));
+        let path = path.shortened();
+        assert_eq!(!path.local.is_unspecified(), said);
         for (i, &size) in sizes.iter().enumerate() {
-            socket.datagram(path, size).fill(i as u8);
+            socket.datagram(&path, size).fill(i as u8);
         }
         socket.flush();
         assert_eq!((socket.unsent, socket.sent_bytes), (0, sizes.iter().sum::<usize>() as u64));
@@ -543,11 +571,14 @@ mod tests {
         let sizes: Vec<usize> =
             [&[1_200; 10][..], &[300], &[90], &[200; 130], &[7], &[1_000; 2], &[1_100], &[100; 5]].concat();
         let bind = || Socket::bind(0).unwrap();
-        assert_eq!(echo(bind(), "127.0.0.1".parse().unwrap(), &sizes), sizes);
-        assert_eq!(echo(bind(), "::1".parse().unwrap(), &sizes[..20]), sizes[..20]);
-        // As on a host without IPv6, to an address that the kernel would not choose by itself.
-        let v4 = Socket::open(Family::V4, 0).unwrap();
-        assert_eq!(echo(v4, "127.0.0.9".parse().unwrap(), &sizes), sizes);
+        // As on a host without IPv6.
+        let bind_v4 = || Socket::open(Family::V4, 0).unwrap();
+        assert_eq!(echo(bind(), "127.0.0.1".parse().unwrap(), &sizes, false), sizes);
+        assert_eq!(echo(bind(), "::1".parse().unwrap(), &sizes[..20], false), sizes[..20]);
+        assert_eq!(echo(bind_v4(), "127.0.0.1".parse().unwrap(), &sizes[..20], false), sizes[..20]);
+        // An address that the kernel would not choose by itself.
+        assert_eq!(echo(bind(), "127.0.0.9".parse().unwrap(), &sizes[..20], true), sizes[..20]);
+        assert_eq!(echo(bind_v4(), "127.0.0.9".parse().unwrap(), &sizes, true), sizes);
     }
 
     #[test]
