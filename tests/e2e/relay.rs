@@ -3,21 +3,28 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use headwater_api::config::Relay;
 use headwater_tests::engine::{Engine, Options};
 use headwater_tests::process::Process;
 use headwater_tests::publish::{self, Source};
+use headwater_tests::rtmp::Peer;
 use headwater_tests::temp::Folder;
-use headwater_tests::wait;
+use headwater_tests::{http, wait};
 use nix::sys::signal::Signal;
 
 /// A node that asks `origins` for what it does not have.
 fn node(secrets: &Folder, origins: &[SocketAddr]) -> Engine {
+    node_with(secrets, origins, |_| {})
+}
+
+fn node_with(secrets: &Folder, origins: &[SocketAddr], change: impl FnOnce(&mut Relay)) -> Engine {
     let secret = secrets.path().join("cluster-secret");
     std::fs::write(&secret, "the secret of this test's cluster\n").unwrap();
     Engine::start(Options::with(|c| {
         c.relay.listen = "127.0.0.1:0".parse().unwrap();
         c.relay.secret_file = Some(secret);
         c.relay.origins = origins.to_vec();
+        change(&mut c.relay);
     }))
     .unwrap()
 }
@@ -156,4 +163,40 @@ fn a_stream_that_no_node_has_is_not_found_as_ever() {
     let edge = node(&secrets, &[relay(&origin)]);
     let answer = edge.get("/live/streams/nobody.m3u8").unwrap();
     assert_eq!((answer.status, answer.text().contains("stream_not_found")), (404, true), "{}", answer.text());
+}
+
+#[test]
+fn viewers_of_an_edge_that_finds_no_place_at_a_full_origin_are_told_that_it_is_full_over_every_protocol() {
+    let secrets = Folder::new().unwrap();
+    let origin = node_with(&secrets, &[], |relay| relay.max_connections = 1.try_into().unwrap());
+    let edges = [node(&secrets, &[relay(&origin)]), node(&secrets, &[relay(&origin)])];
+    let Some(_publisher) = publish::ffmpeg(&Source::default(), &origin.rtmp_url("live/demo")).unwrap() else { return };
+    wait_published(&origin);
+    // It keeps the only place.
+    let _watches = Peer::player(edges[0].rtmp(), "demo").unwrap();
+
+    let edge = &edges[1];
+    let player = player(edge).unwrap();
+    let offer =
+        || http::request(edge.http(), "POST", "/live/whep/demo", &[("content-type", "application/sdp")], b"v=0\r\n");
+    let (whep, hls) = std::thread::scope(|scope| {
+        let whep = scope.spawn(offer);
+        let hls = edge.get("/live/streams/demo/playlist.m3u8").unwrap();
+        (whep.join().unwrap().unwrap(), hls)
+    });
+    for answer in [whep, hls] {
+        let expected = serde_json::json!({
+            "error": "full",
+            "message": "live/demo is live, and the node that has it serves as many others as it may; try again.",
+        });
+        assert_eq!((answer.status, answer.json::<serde_json::Value>().unwrap()), (503, expected));
+        assert_eq!((answer.header("retry-after"), answer.header("cache-control")), (Some("1"), Some("no-store")));
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    }
+    // ffmpeg prints the description of NetStream.Play.Failed.
+    let sentence = "the stream is live, and the node that has it serves as many others as it may; try again";
+    player.line(&format!("Server error: {sentence}")).unwrap();
+    assert!(!player.exit(wait::PATIENCE).unwrap().success());
+    edge.process().line("play refused").unwrap();
+    assert!(edges[0].status("live/demo").unwrap().is_some());
 }
