@@ -8,12 +8,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use nix::sched::{CloneFlags, setns};
 
-use crate::place::{Keeper, Place, enter};
+use crate::place::{Cable, Keeper, Place, enter};
 
 /// A host. Dropped = its network is gone.
 #[derive(Debug)]
 pub(crate) struct Host {
     keeper: Keeper,
+    cable: Cable,
     address: Ipv4Addr,
 }
 
@@ -30,8 +31,8 @@ impl Host {
 
     fn with(place: &Place, last: u8, keeper: Keeper) -> anyhow::Result<Self> {
         let address = place.address(last);
-        place.connect(&keeper, address)?;
-        Ok(Self { keeper, address })
+        let cable = place.connect(&keeper, address)?;
+        Ok(Self { keeper, cable, address })
     }
 
     /// As the others reach it.
@@ -83,26 +84,22 @@ impl Host {
 
     /// From now on nothing passes between this host and `other`, without a word.
     pub(crate) fn cut(&self, other: Ipv4Addr) -> anyhow::Result<()> {
-        self.walls(&format!(
-            "add rule inet walls in ip saddr {other} drop; add rule inet walls out ip daddr {other} drop"
-        ))
-    }
-
-    /// From now on so many of a hundred packets are lost, in each direction.
-    pub(crate) fn lose(&self, percent: u8) -> anyhow::Result<()> {
-        let drop = format!("numgen random mod 100 < {percent} drop");
-        self.walls(&format!("add rule inet walls in {drop}; add rule inet walls out {drop}"))
-    }
-
-    fn walls(&self, rules: &str) -> anyhow::Result<()> {
+        let rules =
+            format!("add rule inet walls in ip saddr {other} drop; add rule inet walls out ip daddr {other} drop");
         let chain =
             |name: &str, hook: &str| format!("add chain inet walls {name} {{ type filter hook {hook} priority 0; }}; ");
         let text = format!("add table inet walls; {}{}{rules}", chain("in", "input"), chain("out", "output"));
         enter(self.keeper.pid(), &["nft", &text])
     }
 
+    /// From now on so many of a hundred packets are lost, in each direction.
+    pub(crate) fn lose(&self, percent: u8) -> anyhow::Result<()> {
+        self.cable.lose(percent)
+    }
+
     /// Everything passes again.
     pub(crate) fn heal(&self) -> anyhow::Result<()> {
+        self.cable.heal()?;
         enter(self.keeper.pid(), &["nft", "add table inet walls; delete table inet walls"])
     }
 }

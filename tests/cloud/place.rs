@@ -10,6 +10,7 @@
 
 use std::net::Ipv4Addr;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, ensure};
 use headwater_tests::process::Process;
@@ -102,7 +103,7 @@ impl Place {
     }
 
     /// A cable from the switch to the namespace of `keeper`, with this address at its end.
-    pub(crate) fn connect(&self, keeper: &Keeper, address: Ipv4Addr) -> anyhow::Result<()> {
+    pub(crate) fn connect(&self, keeper: &Keeper, address: Ipv4Addr) -> anyhow::Result<Cable> {
         let port = format!("to{}", address.octets()[3]);
         let theirs = keeper.pid().to_string();
         self.inside(&["ip", "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &theirs])?;
@@ -114,7 +115,8 @@ impl Place {
         ] {
             enter(keeper.pid(), &command)?;
         }
-        Ok(())
+        let ends = [(self.switch.pid(), port), (keeper.pid(), "eth0".to_owned())];
+        Ok(Cable { ends, loses: AtomicBool::new(false) })
     }
 
     fn plug(&self, port: &str) -> anyhow::Result<()> {
@@ -124,6 +126,44 @@ impl Place {
 
     fn inside(&self, command: &[&str]) -> anyhow::Result<()> {
         enter(self.switch.pid(), command)
+    }
+}
+
+/// What connects a host to the switch.
+#[derive(Debug)]
+pub(crate) struct Cable {
+    /// The switch's and the host's: a process in the namespace, and the device.
+    ends: [(u32, String); 2],
+    loses: AtomicBool,
+}
+
+impl Cable {
+    /// From now on so many of a hundred packets are lost on it, in each direction. Neither end is told: a rule on the way out of
+    /// a host would say "not permitted" to whoever sends.
+    pub(crate) fn lose(&self, percent: u8) -> anyhow::Result<()> {
+        self.heal()?;
+        self.loses.store(true, Ordering::Relaxed);
+        for (pid, device) in &self.ends {
+            // What is sent as one piece, a whole picture for example (UDP_SEGMENT), must not be lost as one.
+            enter(*pid, &["ip", "link", "set", device, "gso_max_segs", "1"])?;
+            let chain = format!("add chain netdev cable in {{ type filter hook ingress device {device} priority 0; }}");
+            let rule = format!("add rule netdev cable in numgen random mod 100 < {percent} drop");
+            enter(*pid, &["nft", &format!("add table netdev cable; {chain}; {rule}")])?;
+        }
+        Ok(())
+    }
+
+    /// It loses nothing any more.
+    pub(crate) fn heal(&self) -> anyhow::Result<()> {
+        if !self.loses.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        for (pid, device) in &self.ends {
+            enter(*pid, &["nft", "add table netdev cable; delete table netdev cable"])?;
+            enter(*pid, &["ip", "link", "set", device, "gso_max_segs", GSO_MAX_SEGS])?;
+        }
+        self.loses.store(false, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -146,3 +186,6 @@ fn output(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     ensure!(output.status.success(), "{program} {}: {}", arguments.join(" "), said.trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+/// As the kernel makes devices (`GSO_MAX_SEGS` of linux/netdevice.h).
+const GSO_MAX_SEGS: &str = "65535";
