@@ -79,7 +79,7 @@ func main() {
 	flag.BoolVar(&o.Haunt, "haunt", false, "fall silent after the first picture, but for one old connectivity check")
 	flag.BoolVar(&o.Forge, "forge", false, "name another certificate in the offer than the one that is used")
 	flag.BoolVar(&o.DeleteAtEnd, "delete", true, "end the session with DELETE")
-	flag.DurationVar(&o.Progress, "progress", 0, "say so often how many pictures have come, and the longest pause between two packets of video")
+	flag.DurationVar(&o.Progress, "progress", 0, "say so often how many pictures and packets of video have come or not, and the longest pauses")
 	flag.IntVar(&o.Crowd, "crowd", 0, "play with n peers that move to another node when theirs says so")
 	flag.Parse()
 	var report any

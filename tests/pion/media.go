@@ -31,8 +31,33 @@ type Recorder struct {
 	lastReport    *rtcp.SenderReport
 	goodbye       bool
 	err           error
-	newest        time.Time
-	longest       time.Duration
+	packet        Pauses
+	whole         Pauses
+}
+
+// Pauses are the times in which nothing came.
+type Pauses struct {
+	newest  time.Time
+	longest time.Duration
+}
+
+// end says that something has come.
+func (p *Pauses) end() {
+	now := time.Now()
+	if !p.newest.IsZero() {
+		p.longest = max(p.longest, now.Sub(p.newest))
+	}
+	p.newest = now
+}
+
+// take gives the longest that touched the time since the last call, in milliseconds.
+func (p *Pauses) take() float64 {
+	longest := p.longest
+	if !p.newest.IsZero() {
+		longest = max(longest, time.Since(p.newest))
+	}
+	p.longest = 0
+	return float64(longest.Microseconds()) / 1000
 }
 
 func newRecorder(track *webrtc.TrackRemote, folder string) *Recorder {
@@ -51,11 +76,7 @@ func newRecorder(track *webrtc.TrackRemote, folder string) *Recorder {
 func (r *Recorder) push(packet *rtp.Packet) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
-	if !r.newest.IsZero() {
-		r.longest = max(r.longest, now.Sub(r.newest))
-	}
-	r.newest = now
+	r.packet.end()
 	if r.samples == nil {
 		r.frames++
 		if r.ogg != nil && r.err == nil {
@@ -70,19 +91,19 @@ func (r *Recorder) push(packet *rtp.Packet) {
 func (r *Recorder) write() {
 	for sample := r.samples.Pop(); sample != nil; sample = r.samples.Pop() {
 		r.frames++
+		r.whole.end()
 		if r.file != nil && r.err == nil {
 			_, r.err = r.file.Write(sample.Data)
 		}
 	}
 }
 
-// progress gives the pictures so far, and the longest pause between two packets that touched the time since the last call.
+// progress gives the pictures so far, and the longest pause between two packets, and between two whole pictures in their order,
+// that touched the time since the last call.
 func (r *Recorder) progress() map[string]any {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	pause := max(r.longest, time.Since(r.newest))
-	r.longest = 0
-	return map[string]any{"frames": r.frames, "pause_ms": float64(pause.Microseconds()) / 1000}
+	return map[string]any{"frames": r.frames, "pause_ms": r.packet.take(), "picture_pause_ms": r.whole.take()}
 }
 
 func (r *Recorder) finish(report *TrackReport) error {

@@ -27,6 +27,7 @@ type Tap struct {
 type Numbers struct {
 	first, highest int64
 	came           map[int64]int
+	missing, late  int
 	dropped        map[int64]bool
 	droppedCount   int
 }
@@ -120,17 +121,27 @@ func (t *Tap) lose(b []byte) bool {
 	s := t.streams[payloadType]
 	number := int64(binary.BigEndian.Uint16(b[2:]))
 	if s == nil {
-		s = &Numbers{first: number, highest: number, came: map[int64]int{}, dropped: map[int64]bool{}}
+		s = &Numbers{first: number, highest: number - 1, came: map[int64]int{}, dropped: map[int64]bool{}}
 		t.streams[payloadType] = s
 	}
 	number = s.highest + int64(int16(uint16(number)-uint16(s.highest)))
-	s.highest = max(s.highest, number)
+	inOrder := number > s.highest
+	if inOrder {
+		s.missing += int(number - s.highest)
+		s.highest = number
+	}
 	if payloadType == t.videoType && t.dropNth > 0 && !s.dropped[number] {
 		t.seen++
 		if t.seen%t.dropNth == 0 {
 			s.dropped[number] = true
 			s.droppedCount++
 			return true
+		}
+	}
+	if s.came[number] == 0 && number >= s.first {
+		s.missing--
+		if !inOrder {
+			s.late++
 		}
 	}
 	s.came[number]++
@@ -150,11 +161,17 @@ func (t *Tap) fill(payloadType byte, r *TrackReport) {
 	for _, times := range s.came {
 		r.Again += times - 1
 	}
-	for number := s.first; number <= s.highest; number++ {
-		if s.came[number] == 0 {
-			r.Lost++
-		}
+	r.Lost = s.missing
+}
+
+// progress adds the numbers between the first and the newest that have not come, and those that came after a later one.
+func (t *Tap) progress(payloadType byte, report map[string]any) map[string]any {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.streams[payloadType]; s != nil {
+		report["missing"], report["late"] = s.missing, s.late
 	}
+	return report
 }
 
 // lastNumbers gives the newest n sequence numbers that came.

@@ -229,7 +229,7 @@ func (v *Viewer) sayProgress(ctx context.Context) {
 			v.mu.Lock()
 			video := v.video
 			v.mu.Unlock()
-			say("progress", video.progress())
+			say("progress", v.tap.progress(video.payloadType, video.progress()))
 		case <-v.closed:
 			return
 		case <-ctx.Done():

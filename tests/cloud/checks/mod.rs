@@ -5,6 +5,7 @@ mod database;
 mod death;
 mod drain;
 mod fence;
+mod loss;
 mod play;
 mod primary;
 mod relay;
@@ -60,6 +61,7 @@ const CHECKS: &[(&str, Extent, Check)] = &[
     ("edge drained", Extent::Full, drain::edge),
     ("origin frozen beyond its lease", Extent::Full, fence::frozen),
     ("origin cut off from the database", Extent::Full, fence::split),
+    ("packets lost at an edge", Extent::Short, loss::packets),
     ("half-open relay", Extent::Full, relay::half_open),
     ("strangers at the relay", Extent::Short, relay::strangers),
     ("wrong cluster secret", Extent::Full, relay::wrong_secret),

@@ -26,6 +26,20 @@ struct Line {
 struct Progress {
     frames: u64,
     pause_ms: f64,
+    picture_pause_ms: f64,
+    missing: u64,
+    late: u64,
+}
+
+/// What came of the pictures although packets were lost.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Losses {
+    /// Packets that have not come, while later ones have.
+    pub(crate) missing: u64,
+    /// Packets that came after later ones: they were asked for again.
+    pub(crate) late: u64,
+    /// The longest time between two whole pictures, in their order, since the mark.
+    pub(crate) pause: Duration,
 }
 
 impl Whep {
@@ -58,16 +72,32 @@ impl Whep {
     /// # Errors
     /// If the session is over.
     pub(crate) fn progress(&self) -> anyhow::Result<(u64, Duration)> {
+        let said = self.said()?;
+        let pause_ms = said.iter().map(|p| p.pause_ms).fold(0.0, f64::max);
+        Ok((said.last().map_or(0, |p| p.frames), Duration::from_secs_f64(pause_ms / 1_000.0)))
+    }
+
+    /// What was lost so far, and what that did.
+    ///
+    /// # Errors
+    /// As [`Whep::progress`].
+    pub(crate) fn losses(&self) -> anyhow::Result<Losses> {
+        let said = self.said()?;
+        let pause_ms = said.iter().map(|p| p.picture_pause_ms).fold(0.0, f64::max);
+        let (missing, late) = said.last().map_or((0, 0), |p| (p.missing, p.late));
+        Ok(Losses { missing, late, pause: Duration::from_secs_f64(pause_ms / 1_000.0) })
+    }
+
+    fn said(&self) -> anyhow::Result<Vec<Progress>> {
         ensure!(self.process.is_running(), "the viewer has ended: {:?}", self.process.lines().last());
-        let (mut frames, mut pause) = (0, 0.0_f64);
+        let mut said = Vec::new();
         for line in self.process.lines_from(self.mark) {
             let line: Line = serde_json::from_str(&line).with_context(|| line.clone())?;
             if line.event == "progress" {
-                let progress: Progress = serde_json::from_value(line.report)?;
-                (frames, pause) = (progress.frames, pause.max(progress.pause_ms));
+                said.push(serde_json::from_value(line.report)?);
             }
         }
-        Ok((frames, Duration::from_secs_f64(pause / 1_000.0)))
+        Ok(said)
     }
 
     /// True until its session is over.
