@@ -11,9 +11,9 @@ use crate::viewers::{Hls, Kind, Rtmp, Whep};
 /// From the start of the daemon to a node that serves and is registered, with these stand-ins.
 pub(super) fn start(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     let edge = *stage.edges().first().context("no edges")?;
-    // The stand-in for AWS takes seconds to say what an instance can carry, and answers nobody else meanwhile.
+    // The stand-in for AWS takes seconds to say what an instance can carry, or too long, and answers nobody else meanwhile.
     for node in &stage.scene.nodes {
-        node.daemon()?.line("egress capacity known")?;
+        node.daemon()?.line("egress capacity")?;
     }
     stage.scene.nodes[edge].kill();
     stage.scene.relaunch(edge)?;
