@@ -3,9 +3,10 @@
 use std::process::Command;
 
 use headwater_tests::engine::{Engine, Options};
+use headwater_tests::pion::Viewer;
 use headwater_tests::process::Process;
 use headwater_tests::temp::Folder;
-use headwater_tests::{tools, wait};
+use headwater_tests::{decode, tools, wait};
 use nix::sys::signal::Signal;
 
 use crate::probe;
@@ -102,4 +103,12 @@ fn obs_with_zero_latency_has_nothing_to_change() {
     assert!(later.notices.is_empty(), "{:?}", later.notices);
     assert!(!later.video.unwrap().b_frames);
     assert!(probe::decode(&engine.rtmp_url("live/demo"), 2).unwrap().0 >= 50);
+    // And that is what it is for: WebRTC, of which ffmpeg decodes every picture.
+    let whep = engine.http_url("/live/whep/demo");
+    let Some(viewer) = Viewer::start(&whep, &["-seconds", "3"]).unwrap() else { return };
+    let report = viewer.report().unwrap();
+    assert_eq!((report.video.codec.as_str(), report.audio.codec.as_str()), ("video/H264", "audio/opus"));
+    assert_eq!((report.video.lost, report.audio.lost), (0, 0), "{report:?}");
+    assert!(report.video.frames >= 75 && report.audio.frames >= 100, "{report:?}");
+    assert_eq!(decode::pictures(&viewer.video()).unwrap().len() as u64, report.video.frames);
 }

@@ -32,9 +32,17 @@ fn whep(engine: &Engine) -> String {
 
 /// Value of a metric of the WebRTC room; `name` with its label, if it has one.
 fn metric(engine: &Engine, name: &str) -> u64 {
+    any_metric(engine, &format!("headwater_webrtc_{name}"))
+}
+
+fn resident_bytes(engine: &Engine) -> u64 {
+    any_metric(engine, "process_resident_memory_bytes")
+}
+
+fn any_metric(engine: &Engine, name: &str) -> u64 {
     let text = http::get(engine.health(), "/metrics").unwrap().text();
-    let name = format!("headwater_webrtc_{name} ");
-    text.lines().find_map(|l| l.strip_prefix(&name)).map_or(0, |v| v.parse().unwrap())
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+    text.lines().find_map(value).unwrap_or(0)
 }
 
 fn ignored(engine: &Engine, reason: &str) -> u64 {
@@ -127,6 +135,14 @@ fn garbage_replays_and_forged_requests_are_ignored_and_counted_and_the_viewer_is
     assert_eq!(ignored(&engine, "Rtp"), EACH);
     assert_eq!(ignored(&engine, "BadRtcp"), EACH);
     assert!(ignored(&engine, "UnknownUser") >= EACH && ignored(&engine, "UnknownAddress") >= 2 * EACH);
+    // Some ten thousand more leave nothing behind: it would be over a hundred bytes for each.
+    let before = resident_bytes(&engine);
+    assert!(before > 0);
+    let Some(viewer) = Viewer::start(&whep(&engine), &["-attack", "3000", "-seconds", "3"]).unwrap() else { return };
+    assert_eq!(viewer.report().unwrap().status, 201);
+    let grown = resident_bytes(&engine).saturating_sub(before);
+    assert!(grown < 4 << 20, "{grown} bytes more");
+    assert_eq!(metric(&engine, "sessions"), 0);
     assert_eq!(engine.panics(), [""; 0]);
 }
 

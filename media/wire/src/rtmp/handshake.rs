@@ -96,11 +96,10 @@ mod tests {
         let mut golden = client.generate_outbound_p0_and_p1().unwrap();
         golden.resize(1 + 2 * 1536 + 10, 9);
         let serve = |bytes: &[u8]| drop(Handshake::default().on_bytes(bytes, &mut Vec::new()));
-        for end in (0..golden.len()).step_by(7) {
+        for end in 0..golden.len() {
             serve(&golden[..end]);
         }
-        // Version, time, the digest's offset in both schemes, and some of the rest: an answer costs a key exchange.
-        for at in (0..16).chain(770..785).chain((16..golden.len()).step_by(67)) {
+        for at in 0..golden.len() {
             for flip in [1, 0x80, 0xff] {
                 let mut bytes = golden.clone();
                 bytes[at] ^= flip;

@@ -104,8 +104,8 @@ fn a_recorded_gstreamer_publisher_is_understood() {
 #[test]
 fn no_flipped_byte_of_a_recording_panics() {
     for recording in [FFMPEG, GSTREAMER] {
-        // What follows the handshake's 3,073 bytes; every byte of the conversation, then some of the media.
-        for at in (3_070..4_100).chain((4_100..recording.len()).step_by(29)) {
+        // What follows the handshake's 3,073 bytes, the conversation and the media.
+        for at in 3_070..recording.len() {
             for flip in [1, 0x80, 0xff] {
                 let mut bytes = recording.to_vec();
                 bytes[at] ^= flip;
