@@ -14,7 +14,7 @@ use crate::heartbeat::Ears;
 use crate::imds::ImdsError;
 use crate::lifecycle::{ServiceManager, Signals, Watchdog};
 use crate::mongod::PrepareError;
-use crate::plan::{self, PlanError};
+use crate::plan::PlanError;
 use crate::settings::{Settings, SettingsError};
 use crate::standing::Outlook;
 use crate::{administrator, capacity, data_dir, decide, heartbeat, join, notice, register, registry_node, scaling};
@@ -107,7 +107,7 @@ async fn live(
     };
     let node = &plan.engine.node;
     log::info!(
-        version = env!("CARGO_PKG_VERSION"), commit = env!("HEADWATER_COMMIT"), role = plan::word(node.role),
+        version = env!("CARGO_PKG_VERSION"), commit = env!("HEADWATER_COMMIT"), role = node.role.as_str(),
         node = node.id.as_str();
         "headwaterd starting"
     );

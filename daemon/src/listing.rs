@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::dial;
-use crate::plan::{Plan, word};
+use crate::plan::Plan;
 use crate::{http, reach};
 
 /// A node, with the names of the REST API.
@@ -178,7 +178,7 @@ pub(crate) fn nodes_table(nodes: &[Node]) -> String {
         };
         vec![
             node.id.clone(),
-            word(node.role).to_owned(),
+            node.role.as_str().to_owned(),
             or_dash(&node.zone),
             state.to_owned(),
             format!("{}%", node.cpu_permille.div_ceil(10)),

@@ -253,9 +253,10 @@ fn hint(tags: &Tags) -> String {
 }
 
 fn cluster(role: Role, instance: Option<&Instance>, port: u16) -> Result<Cluster, PlanError> {
-    let alone = if role == Role::Registry { PlanError::RegistryAlone } else { PlanError::Alone { role: word(role) } };
+    let alone =
+        if role == Role::Registry { PlanError::RegistryAlone } else { PlanError::Alone { role: role.as_str() } };
     let instance = instance.ok_or(alone)?;
-    let role = word(role);
+    let role = role.as_str();
     let tags = &instance.tags;
     let tag = |key: &str| tags.get(key).filter(|value| !value.is_empty());
     Ok(Cluster {
@@ -284,16 +285,6 @@ fn id(facts: &Facts, settings: &Settings) -> Result<(String, Source), PlanError>
     let instance = facts.instance.as_ref().and_then(|i| Some((id_of(&i.id)?, Source::InstanceId)));
     let host = || Some((id_of(&facts.host_name)?, Source::HostName));
     Ok(instance.or_else(host).unwrap_or_else(|| (settings.config.node.id.clone(), Source::Default)))
-}
-
-/// The role as tags and files spell it.
-pub(crate) fn word(role: Role) -> &'static str {
-    match role {
-        Role::Origin => "origin",
-        Role::Edge => "edge",
-        Role::Registry => "registry",
-        Role::Standalone => "standalone",
-    }
 }
 
 /// A name made of a host name, if anything of it can be used.

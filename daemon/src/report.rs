@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::facts::{Facts, Tags};
-use crate::plan::{Plan, word};
+use crate::plan::Plan;
 use crate::shared_registry::SharedRegistry;
 
 /// The registry of a cluster, or why it cannot be had.
@@ -53,7 +53,7 @@ pub(crate) fn text(facts: &Facts, plan: &Plan, registry: Option<&Registry>) -> S
         Some(Err(why)) => format!("not to be had: {why}"),
     };
     let mut planned = vec![
-        ("role", format!("{} ({})", word(node.role), plan.role_from)),
+        ("role", format!("{} ({})", node.role.as_str(), plan.role_from)),
         ("node", format!("{} ({})", node.id, plan.id_from)),
         ("cluster", cluster),
         ("registry", registry),

@@ -11,13 +11,13 @@ use tokio::sync::watch;
 use crate::asg::State;
 use crate::aws::{Aws, Percent};
 use crate::engine;
-use crate::plan::{Plan, word};
+use crate::plan::Plan;
 
 /// Tells CloudWatch while the node serves. Never ends; a node without a cluster tells nobody.
 pub(crate) async fn publish(plan: &Plan, mut states: watch::Receiver<State>) {
     let Some(cluster) = &plan.cluster else { return std::future::pending().await };
     let aws = Aws::in_region(&cluster.region).await;
-    let dimensions = [("Cluster", cluster.name.as_str()), ("Role", word(plan.engine.node.role))];
+    let dimensions = [("Cluster", cluster.name.as_str()), ("Role", plan.engine.node.role.as_str())];
     let mut well = true;
     loop {
         let state = *states.borrow_and_update();

@@ -1,7 +1,7 @@
 //! Does the machine know what it is?
 
 use super::Finding;
-use crate::plan::{Plan, PlanError, word};
+use crate::plan::{Plan, PlanError};
 
 const CHECK: &str = "role";
 
@@ -10,12 +10,12 @@ pub(super) fn check(planned: Result<&Plan, &PlanError>) -> Finding {
     match planned {
         Ok(plan) if !plan.wanted => Finding::warn(
             CHECK,
-            format!("{}, but Auto Scaling keeps this instance warm: it does not serve", word(plan.engine.node.role)),
+            format!("{}, but Auto Scaling keeps this instance warm: it does not serve", plan.engine.node.role.as_str()),
             "nothing, unless it should serve: then look at the group's warm pool",
         ),
         Ok(plan) => {
             let cluster = plan.cluster.as_ref().map_or(String::new(), |cluster| format!(", cluster {}", cluster.name));
-            Finding::ok(CHECK, format!("{} ({}){cluster}", word(plan.engine.node.role), plan.role_from))
+            Finding::ok(CHECK, format!("{} ({}){cluster}", plan.engine.node.role.as_str(), plan.role_from))
         }
         Err(e) => Finding::fail(
             CHECK,

@@ -91,6 +91,18 @@ pub enum Role {
     Standalone,
 }
 
+impl Role {
+    /// As tags, files and logs spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Origin => "origin",
+            Self::Edge => "edge",
+            Self::Registry => "registry",
+            Self::Standalone => "standalone",
+        }
+    }
+}
+
 /// Who this node is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

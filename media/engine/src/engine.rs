@@ -240,7 +240,7 @@ impl Engine {
             log::error!(err:% = Chain(&e); "could not write where the engine listens");
         }
         log::info!(
-            version = env!("CARGO_PKG_VERSION"), node = config.node.id.as_str(), role:? = config.node.role,
+            version = env!("CARGO_PKG_VERSION"), node = config.node.id.as_str(), role = config.node.role.as_str(),
             http:% = endpoints.http, rtmp:% = endpoints.rtmp, health:% = endpoints.health,
             webrtc:? = endpoints.webrtc;
             "engine serving"
