@@ -1,8 +1,8 @@
 //! When a worker listens to its viewers: what hundreds of them say is heard in batches, as network cards moderate their interrupts.
 //!
 //! A viewer reports about once a second and is in no hurry; woken for each report, a worker with hundreds of viewers wakes more
-//! often for reports than for pictures. So after it has listened it does not listen for a moment, unless somebody shakes hands.
-//! A plain value: knows times and counts, no socket.
+//! often for reports than for pictures. So after it has listened it does not listen for a moment, unless somebody shakes hands
+//! or it is flooded. A plain value: knows times and counts, no socket.
 
 use std::time::{Duration, Instant};
 
