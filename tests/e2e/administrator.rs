@@ -65,6 +65,13 @@ fn drain(http: SocketAddr, id: &str, headers: &[(&str, &str)]) -> (u16, String) 
     (answer.status, body["error"].as_str().unwrap_or_default().to_owned())
 }
 
+/// Waits until the nodes of a cluster know the password of its secret: one of them writes it, the others find it there. Whoever
+/// tries the password instead is guessing until then, and shut out after a few attempts.
+fn wait_administrator(nodes: [&Daemon; 2]) {
+    let says = |node: &Daemon| node.process().lines().iter().any(|l| l.contains("taken from the cluster's secret"));
+    wait::until("the administrator", || nodes.into_iter().any(says).then_some(())).unwrap();
+}
+
 fn files_hold(folder: &Path, needle: &str) -> bool {
     std::fs::read_dir(folder).unwrap().any(|entry| {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap_or_default();
@@ -205,7 +212,8 @@ fn the_administrator_drains_a_node_by_way_of_another() {
     let at = edge.daemon.endpoints(None).unwrap().http;
     let password = basic("the cluster's own password");
     let allowed = [("authorization", password.as_str())];
-    wait::until("the administrator", || (drain(at, "nobody", &allowed).0 == 404).then_some(())).unwrap();
+    wait_administrator([&origin.daemon, &edge.daemon]);
+    assert_eq!(drain(at, "nobody", &allowed).0, 404);
     assert_eq!(drain(at, "i-0origin", &[]), (401, "unauthorized".to_owned()));
     assert_eq!(drain(at, "i-0origin", &allowed), (200, String::new()));
     origin.daemon.process().line("draining: the administrator has asked for it").unwrap();
@@ -231,13 +239,7 @@ fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed()
     let nodes = [("i-0origin", "origin"), ("i-0edge", "edge")].map(|(id, role)| Node::start(&aws, id, role).unwrap());
     nodes.iter().for_each(|node| node.wait_ready().unwrap());
     let [origin, edge] = nodes.each_ref().map(|node| &node.daemon);
-    // One of them writes it, the other finds it there.
-    wait::until("the administrator", || {
-        let says =
-            |d: &Daemon| d.process().lines().iter().any(|l| l.contains("password taken from the cluster's secret"));
-        [origin, edge].into_iter().any(says).then_some(())
-    })
-    .unwrap();
+    wait_administrator([origin, edge]);
     let (at, other) = (origin.endpoints(None).unwrap().http, edge.endpoints(None).unwrap().http);
     let cookie = wait::until("a login", || {
         let answer = log_in(at, "the cluster's own password");
