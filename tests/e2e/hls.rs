@@ -71,6 +71,38 @@ fn every_address_of_every_playlist_answers_with_its_headers() {
     }
 }
 
+/// A head that says no more than what is wanted is answered on a shorter way than one that speaks of a body.
+#[test]
+fn on_either_way_through_the_server_an_answer_is_the_same() {
+    let Some((engine, _publisher)) = live() else { return };
+    let playlist = engine.get(PLAYLISTS[0]).unwrap().text();
+    let segment = references(&playlist).into_iter().find(|r| r.matches('.').count() == 1).unwrap();
+    let adaptive = "/live/streams/demo_adaptive.m3u8";
+    for path in [
+        resolve(PLAYLISTS[0], &segment).as_str(),
+        adaptive,
+        PLAYLISTS[0],
+        PLAYLISTS[1],
+        "/live/streams/missing.m3u8",
+        "/none/streams/demo.m3u8",
+        "/live/streams/demo.mp4",
+        "/live/streams/demo/1/1.m4s",
+        "/live/streams/demo.m3u8?_HLS_msn=x",
+    ] {
+        let ask = |headers: &[(&str, &str)]| {
+            let answer = http::request(engine.http(), "GET", path, headers, b"").unwrap();
+            let is_playlist = answer.status == 200 && PLAYLISTS.contains(&path);
+            let changes = |name: &str| name == "date" || (is_playlist && name == "content-length");
+            let mut headers: Vec<_> = answer.headers.into_iter().filter(|(name, _)| !changes(name)).collect();
+            headers.sort_unstable();
+            (answer.status, headers, if is_playlist { Vec::new() } else { answer.body })
+        };
+        let (short, long) = (ask(&[]), ask(&[("content-length", "0")]));
+        assert!(short == long, "{path}: {} {:?} and {} {:?}", short.0, short.1, long.0, long.1);
+    }
+    assert_eq!(engine.panics(), [""; 0]);
+}
+
 #[test]
 fn ffmpeg_plays_both_addresses_with_pictures_and_the_tone() {
     let Some((engine, _publisher)) = live() else { return };

@@ -1,6 +1,7 @@
-//! Accepts connections and serves HTTP/1.1 on each, with a limit on their number and on every wait.
+//! Accepts connections and serves HTTP/1.1 on each, with a limit on their number and on every wait: in short as long as it
+//! brings plain requests only, by the library after that.
 //!
-//! Knows nothing of what is served: the service is a parameter.
+//! Knows nothing of what is served: the site is a parameter.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -41,7 +42,7 @@ pub(super) struct Encrypted;
 /// What all connections of one server share.
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
-    site: Site,
+    site: Arc<Site>,
     permits: Arc<Semaphore>,
     metrics: Metrics,
     tasks: TaskTracker,
@@ -62,7 +63,15 @@ impl Connections {
         // The waits are bounded by `Patient`, which costs no timer per request.
         protocol.header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEADERS);
         let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        Self { site, permits, metrics, tasks: TaskTracker::new(), lanes, drain, protocol: Arc::new(protocol) }
+        Self {
+            site: Arc::new(site),
+            permits,
+            metrics,
+            tasks: TaskTracker::new(),
+            lanes,
+            drain,
+            protocol: Arc::new(protocol),
+        }
     }
 
     /// Accepts until drained.
@@ -120,12 +129,18 @@ impl Connections {
     ) {
         let _open = self.metrics.open();
         let phase = Phase::default();
+        let mut stream = Patient::new(stream, phase.clone());
+        match self.site.answer_plain(&mut stream, &phase, peer, &self.drain).await {
+            Ok(Some(head)) => stream.unread(head),
+            Ok(None) => return,
+            Err(err) => return log::trace!(peer:%, err:%; "http connection ended early"),
+        }
         let site = self.site;
         let service = hyper::service::service_fn({
             let phase = phase.clone();
             move |request: hyper::Request<Incoming>| {
                 phase.advance();
-                let answer = site.clone().answer(request, peer, encrypted);
+                let answer = Arc::clone(&site).answer(request, peer, encrypted);
                 let phase = phase.clone();
                 async move {
                     let answer = answer.await;
@@ -134,9 +149,11 @@ impl Connections {
                 }
             }
         });
-        let io = TokioIo::new(Patient::new(stream, phase));
+        let io = TokioIo::new(stream);
         let mut connection = std::pin::pin!(self.protocol.serve_connection(io, service));
         let result = tokio::select! {
+            // A request that is here already is answered, also by a server that drains.
+            biased;
             result = connection.as_mut() => result,
             () = self.drain.cancelled() => {
                 connection.as_mut().graceful_shutdown();

@@ -9,14 +9,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::super::patience::{IDLE, STALLED};
+use super::super::patience::{HEAD, IDLE, STALLED};
 use super::super::server::Server;
+use super::super::test_node::Node;
 use super::*;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 /// More than a pipe of [`NARROW`] bytes takes, less than TLS keeps.
 const ANSWER: &[u8] = &[b'a'; 8 << 10];
-const NARROW: usize = 512;
+const NARROW: usize = 64;
 /// What timers may be late by.
 const LATE: Duration = Duration::from_millis(10);
 
@@ -24,10 +25,26 @@ fn site() -> Site {
     Router::new().route("/", get(async || ANSWER)).into()
 }
 
+/// What is asked of which site, and how the answer ends.
+struct Case {
+    site: Site,
+    request: &'static [u8],
+    end: &'static [u8],
+    _node: Option<Node>,
+}
+
+/// A request for the library, and one that is answered without it.
+fn cases() -> [Case; 2] {
+    let node = Node::new();
+    let long = Case { site: site(), request: REQUEST, end: ANSWER, _node: None };
+    let request = b"GET /live/streams/missing.m3u8 HTTP/1.1\r\nhost: x\r\n\r\n";
+    [long, Case { site: Site::of(node.state.clone()), request, end: b"right now.\"}", _node: Some(node) }]
+}
+
 /// Serves the other end of a pipe without or with TLS.
-async fn serve(stream: DuplexStream, tls: Option<TlsAcceptor>) {
+async fn serve(site: Site, stream: DuplexStream, tls: Option<TlsAcceptor>) {
     let metrics = Metrics::default();
-    let connections = Connections::new(site(), 1, metrics, Lanes::here(), CancellationToken::new());
+    let connections = Connections::new(site, 1, metrics, Lanes::here(), CancellationToken::new());
     let permit = Arc::clone(&connections.permits).try_acquire_owned().unwrap();
     let peer = (Ipv4Addr::LOCALHOST, 1).into();
     match tls {
@@ -37,9 +54,9 @@ async fn serve(stream: DuplexStream, tls: Option<TlsAcceptor>) {
 }
 
 /// Reads until the whole answer has come.
-async fn read_answer(peer: &mut (impl AsyncRead + Unpin)) {
+async fn read_answer(peer: &mut (impl AsyncRead + Unpin), end: &[u8]) {
     let mut text = Vec::new();
-    while !text.ends_with(ANSWER) {
+    while !text.ends_with(end) {
         assert_ne!(peer.read_buf(&mut text).await.unwrap(), 0, "the answer is not whole");
     }
 }
@@ -52,28 +69,50 @@ async fn ends_after(limit: Duration, start: Instant, serving: JoinHandle<()>) {
 
 #[tokio::test(start_paused = true)]
 async fn the_next_request_may_come_75_seconds_after_an_answer_and_not_later() {
-    let (mut peer, stream) = duplex(NARROW);
-    let serving = tokio::spawn(serve(stream, None));
-    for _ in 0..2 {
-        peer.write_all(REQUEST).await.unwrap();
-        read_answer(&mut peer).await;
-        tokio::time::advance(IDLE - Duration::from_secs(1)).await;
+    for case in cases() {
+        let (mut peer, stream) = duplex(NARROW);
+        let serving = tokio::spawn(serve(case.site, stream, None));
+        for _ in 0..2 {
+            peer.write_all(case.request).await.unwrap();
+            read_answer(&mut peer, case.end).await;
+            tokio::time::advance(IDLE - Duration::from_secs(1)).await;
+        }
+        peer.write_all(case.request).await.unwrap();
+        read_answer(&mut peer, case.end).await;
+        ends_after(IDLE, Instant::now(), serving).await;
     }
-    peer.write_all(REQUEST).await.unwrap();
-    read_answer(&mut peer).await;
-    ends_after(IDLE, Instant::now(), serving).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_does_not_end_is_given_up_ten_seconds_after_its_first_byte() {
+    for case in cases() {
+        let (mut peer, stream) = duplex(NARROW);
+        let serving = tokio::spawn(serve(case.site, stream, None));
+        peer.write_all(case.request).await.unwrap();
+        read_answer(&mut peer, case.end).await;
+        tokio::time::advance(HEAD).await;
+        let start = Instant::now();
+        for byte in &case.request[..5] {
+            peer.write_u8(*byte).await.unwrap();
+            tokio::task::yield_now().await;
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        ends_after(HEAD, start, serving).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_not_read_is_given_up_after_twenty_seconds() {
-    let (mut peer, stream) = duplex(NARROW);
-    let serving = tokio::spawn(serve(stream, None));
-    peer.write_all(REQUEST).await.unwrap();
-    ends_after(STALLED, Instant::now(), serving).await;
+    for case in cases() {
+        let (mut peer, stream) = duplex(NARROW);
+        let serving = tokio::spawn(serve(case.site, stream, None));
+        peer.write_all(case.request).await.unwrap();
+        ends_after(STALLED, Instant::now(), serving).await;
+    }
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_answer_that_waits_inside_tls_is_given_up_after_twenty_seconds() {
+/// Both ends of TLS.
+fn tls() -> (TlsAcceptor, tokio_rustls::TlsConnector) {
     let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let certificate = key.cert.der().clone();
     let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
@@ -91,15 +130,39 @@ async fn an_answer_that_waits_inside_tls_is_given_up_after_twenty_seconds() {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let (peer, stream) = duplex(NARROW);
-    let serving = tokio::spawn(serve(stream, Some(TlsAcceptor::from(Arc::new(server)))));
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
-    let mut peer = connector.connect("localhost".try_into().unwrap(), peer).await.unwrap();
-    peer.write_all(REQUEST).await.unwrap();
-    read_answer(&mut peer).await;
-    peer.write_all(REQUEST).await.unwrap();
-    peer.flush().await.unwrap();
-    ends_after(STALLED, Instant::now(), serving).await;
+    (TlsAcceptor::from(Arc::new(server)), tokio_rustls::TlsConnector::from(Arc::new(client)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_waits_inside_tls_is_given_up_after_twenty_seconds() {
+    let (acceptor, connector) = tls();
+    for case in cases() {
+        let (peer, stream) = duplex(NARROW);
+        let serving = tokio::spawn(serve(case.site, stream, Some(acceptor.clone())));
+        let mut peer = connector.connect("localhost".try_into().unwrap(), peer).await.unwrap();
+        peer.write_all(case.request).await.unwrap();
+        peer.flush().await.unwrap();
+        read_answer(&mut peer, case.end).await;
+        peer.write_all(case.request).await.unwrap();
+        peer.flush().await.unwrap();
+        ends_after(STALLED, Instant::now(), serving).await;
+    }
+}
+
+/// RFC 8446 §6.1: without it a peer cannot tell the end from a cut.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_was_silent_too_long_ends_with_tls_s_farewell() {
+    let (acceptor, connector) = tls();
+    for case in cases() {
+        let (peer, stream) = duplex(NARROW);
+        let serving = tokio::spawn(serve(case.site, stream, Some(acceptor.clone())));
+        let mut peer = connector.connect("localhost".try_into().unwrap(), peer).await.unwrap();
+        peer.write_all(case.request).await.unwrap();
+        peer.flush().await.unwrap();
+        read_answer(&mut peer, case.end).await;
+        assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 0);
+        serving.await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -112,12 +175,12 @@ async fn one_connection_too_many_is_closed_at_once_and_a_free_place_is_taken_aga
     let running = tokio::spawn(server.run(site(), Lanes::here(), drain.clone(), Duration::ZERO));
     let mut first = TcpStream::connect(address).await.unwrap();
     first.write_all(REQUEST).await.unwrap();
-    read_answer(&mut first).await;
+    read_answer(&mut first, ANSWER).await;
     let mut second = TcpStream::connect(address).await.unwrap();
     assert_eq!(second.read_to_end(&mut Vec::new()).await.unwrap_or(0), 0);
     assert_eq!((metrics.accepted.get(), metrics.turned_away.get()), (1, 1));
     first.write_all(REQUEST).await.unwrap();
-    read_answer(&mut first).await;
+    read_answer(&mut first, ANSWER).await;
     drop(first);
     // The place is free once the server has seen the end of the first one.
     let mut later = Vec::new();

@@ -22,6 +22,8 @@ mod router;
 mod server;
 mod site;
 mod state;
+#[cfg(test)]
+mod test_node;
 mod uncopied;
 mod whep;
 

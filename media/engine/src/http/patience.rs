@@ -1,6 +1,6 @@
 //! Bounds how long a connection waits for its peer: for a request head, for the next request, for room to write.
 //!
-//! Wraps the byte stream below hyper, so that one timer per connection serves all three and a busy connection never
+//! Wraps the byte stream below whoever speaks HTTP, so that one timer per connection serves all three and a busy connection never
 //! touches it. The service says through [`Phase`] when a request is being answered. Reading a request's body has a
 //! limit of its own, where the body is read.
 
@@ -47,13 +47,29 @@ pub(crate) struct Patient<T> {
     in_head: bool,
     write_by: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Is read again before anything else.
+    unread: Vec<u8>,
 }
 
 impl<T> Patient<T> {
     pub(crate) fn new(inner: T, phase: Phase) -> Self {
         // A new connection has as long for its first byte as for the rest of the head.
         let read_by = Some(Instant::now() + HEAD);
-        Self { inner, seen: phase.get(), phase, read_by, in_head: false, write_by: None, timer: None }
+        Self {
+            inner,
+            seen: phase.get(),
+            phase,
+            read_by,
+            in_head: false,
+            write_by: None,
+            timer: None,
+            unread: Vec::new(),
+        }
+    }
+
+    /// Gives back what was read last. The wait for what follows goes on where it was.
+    pub(crate) fn unread(&mut self, bytes: Vec<u8>) {
+        self.unread = bytes;
     }
 
     fn note_read(&mut self) {
@@ -107,6 +123,16 @@ impl<T> Patient<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Patient<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.unread.is_empty() {
+            let count = this.unread.len().min(buf.remaining());
+            buf.put_slice(&this.unread[..count]);
+            this.unread.drain(..count);
+            if this.unread.is_empty() {
+                this.unread = Vec::new();
+            }
+            this.note_read();
+            return Poll::Ready(Ok(()));
+        }
         if let Poll::Ready(result) = Pin::new(&mut this.inner).poll_read(cx, buf) {
             this.note_read();
             return Poll::Ready(result);
@@ -220,6 +246,23 @@ mod tests {
         };
         let (written, ()) = tokio::join!(full.write_all(&[0; 7]), taking);
         written.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_back_is_read_first_and_does_not_prolong_the_wait_for_the_rest() {
+        let (here, mut peer) = duplex(4);
+        let mut patient = Patient::new(here, Phase::default());
+        peer.write_all(b"GET").await.unwrap();
+        let mut read = vec![0; 3];
+        patient.read_exact(&mut read).await.unwrap();
+        let gone = Duration::from_secs(4);
+        tokio::time::advance(gone).await;
+        patient.unread(read);
+        peer.write_u8(b' ').await.unwrap();
+        let mut again = [0; 4];
+        patient.read_exact(&mut again).await.unwrap();
+        assert_eq!(&again, b"GET ");
+        check("the rest of the head", HEAD.checked_sub(gone).unwrap(), patient.read_u8()).await;
     }
 
     #[tokio::test(start_paused = true)]

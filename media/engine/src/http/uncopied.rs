@@ -1,6 +1,6 @@
 //! A TCP stream that lets the kernel send bytes of memory files from where they are, and writes all others.
 //!
-//! Stands below hyper, which knows bytes in memory only: whether they are a file's, their address says.
+//! Stands below hyper and the rest of the server, who know bytes in memory only: whether they are a file's, their address says.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

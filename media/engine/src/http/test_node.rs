@@ -1,0 +1,94 @@
+//! A node that tests of the web server ask, without sockets: two apps, a registry of its own, and what they publish.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_api::Config;
+use headwater_api::endpoints::Endpoints;
+use headwater_registry::{Embedded, Store};
+use headwater_wire::{Codec, Frame, MediaTime, Track, VideoTrack};
+use tokio_util::sync::CancellationToken;
+
+use super::{Accounts, Parts, SessionKey, State};
+use crate::admission::Admission;
+use crate::apps::Apps;
+use crate::cluster::View;
+use crate::gateway::hls::Hls;
+use crate::gateway::webrtc;
+use crate::hub::{Hub, Limits, Producer};
+use crate::load::Meter;
+use crate::standing::Told;
+
+/// A node of two apps, with what it carries.
+pub(super) struct Node {
+    pub(super) hub: Hub,
+    pub(super) state: State,
+    folder: PathBuf,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Node {
+    pub(super) fn new() -> Self {
+        let mut config = Config::default();
+        config.webrtc.port = 0;
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let webrtc = webrtc::Gateway::bind(&config.webrtc, &[Ipv4Addr::LOCALHOST.into()]).unwrap();
+        let hub = Hub::new(Limits::default());
+        let folder = std::env::temp_dir().join(format!("headwater-rest-{:016x}", rand::random::<u64>()));
+        std::fs::create_dir(&folder).unwrap();
+        let registry = Store::Embedded(Embedded::open(&folder).unwrap());
+        let (meter, stays) = (Meter::new(&config), CancellationToken::new());
+        let state = State::new(Parts {
+            hub: hub.clone(),
+            apps: Apps::new(["live".to_owned(), "LiveApp".to_owned()]),
+            accounts: Accounts::new(registry.clone(), SessionKey::of(b"of this test"), None),
+            view: View::new(registry),
+            node_id: "n".to_owned(),
+            endpoints: Endpoints {
+                pid: 1,
+                http: loopback,
+                https: None,
+                rtmp: loopback,
+                rtmps: None,
+                relay: None,
+                webrtc: Vec::new(),
+                health: loopback,
+            },
+            whep: webrtc.whep(),
+            hls: Hls::new(&config.hls),
+            door: Admission::new(&config.limits, &meter, &hub, &Told::by_nobody(), &stays),
+            others: None,
+        });
+        Self { hub, state, folder }
+    }
+
+    /// A live stream of 1280x720 with `ms` of media.
+    pub(super) fn publish(&self, name: &str, protocol: &'static str, ms: i64) -> Producer {
+        let mut producer = self.hub.publish(&headwater_api::StreamName::parse(name).unwrap(), protocol).unwrap();
+        let track = Arc::new(Track {
+            codec: Codec::H264,
+            config: Bytes::new(),
+            codec_string: None,
+            video: Some(VideoTrack { width: 1280, height: 720, ..VideoTrack::default() }),
+            audio: None,
+        });
+        for ms in [0, ms] {
+            let at = MediaTime::from_ms(ms);
+            producer.send(Frame {
+                track: Arc::clone(&track),
+                dts: at,
+                pts: at,
+                key: ms == 0,
+                payload: Bytes::from_static(b"12345"),
+            });
+        }
+        producer
+    }
+}
