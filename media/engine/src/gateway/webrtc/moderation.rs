@@ -18,9 +18,10 @@ pub(super) struct Moderation {
 }
 
 impl Moderation {
-    /// The worker has heard datagrams of `viewers` connected viewers.
-    pub(super) fn heard(&mut self, now: Instant, viewers: usize) {
-        self.rests_until = (viewers >= VIEWERS_AT_LEAST).then(|| now + REST);
+    /// The worker, which has so many viewers, has heard what waited. In a flood (more than one batch) there is no rest: garbage
+    /// would push what viewers say out of the kernel's queue.
+    pub(super) fn heard(&mut self, now: Instant, viewers: usize, in_flood: bool) {
+        self.rests_until = (viewers >= VIEWERS_AT_LEAST && !in_flood).then(|| now + REST);
     }
 
     /// Somebody waits for an answer.
@@ -39,18 +40,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_rests_between_the_reports_of_many_and_never_while_somebody_waits() {
+    fn a_worker_rests_between_the_reports_of_many_and_never_while_somebody_waits_or_in_a_flood() {
         let (mut moderation, now) = (Moderation::default(), Instant::now());
         let later = |ms| now + Duration::from_millis(ms);
         assert_eq!(moderation.rests_until(now), None);
-        moderation.heard(now, 49);
+        moderation.heard(now, 49, false);
         assert_eq!(moderation.rests_until(now), None);
-        moderation.heard(now, 50);
+        moderation.heard(now, 50, false);
         assert_eq!(moderation.rests_until(now), Some(later(10)));
         assert_eq!(moderation.rests_until(later(9)), Some(later(10)));
         assert_eq!(moderation.rests_until(later(10)), None);
-        moderation.heard(later(12), 50);
+        moderation.heard(later(12), 50, false);
         moderation.hurry();
         assert_eq!(moderation.rests_until(later(12)), None);
+        moderation.heard(later(13), 50, true);
+        assert_eq!(moderation.rests_until(later(13)), None);
     }
 }

@@ -232,9 +232,8 @@ impl Worker {
             if is_full {
                 continue;
             }
-            // In a flood there is no rest: garbage would push what viewers say out of the kernel's queue.
-            if n == 0 && !is_empty {
-                self.moderation.heard(now, self.by_id.len());
+            if !is_empty {
+                self.moderation.heard(now, self.by_id.len(), n > 0);
             }
             break;
         }
