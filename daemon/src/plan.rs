@@ -4,7 +4,7 @@
 //! no default role inside a group: a guess would put an unknown node in front of viewers.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 
 use headwater_api::Config;
@@ -186,6 +186,11 @@ pub(crate) fn plan(facts: &Facts, settings: &Settings) -> Result<Plan, PlanError
     };
     if instance.is_some() && !settings.says("limits", "cpu_percent") {
         engine.limits.cpu_percent = CPU_PERCENT;
+    }
+    if instance.is_some() && matches!(role, Role::Origin | Role::Edge) && !settings.says("health", "listen") {
+        // The balancers ask from elsewhere in the network; who else may is up to the security group.
+        let port = engine.health.listen.port();
+        engine.health.listen = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
     }
     // Who names the registry in the file needs no tags and no secrets of AWS to find it.
     let told = engine.registry.kind == RegistryKind::MongoDb && engine.relay.secret_file.is_some();

@@ -90,6 +90,21 @@ fn what_the_file_says_reaches_the_engine() {
 }
 
 #[test]
+fn balancers_reach_the_health_of_an_origin_or_edge_on_ec2_unless_the_file_says_otherwise() {
+    let check = |role: &str, file: &str, expected: &str| {
+        let facts = instance(tags(&[(ROLE_TAG, role), CLUSTER, GROUP]), Some("InService"));
+        let plan = plan(&facts, &Settings::parse(file).unwrap()).unwrap();
+        assert_eq!(plan.engine.health.listen.to_string(), expected, "{role} {file}");
+    };
+    check("origin", "", "[::]:5090");
+    check("edge", "", "[::]:5090");
+    check("edge", "health.listen = '127.0.0.1:5091'", "127.0.0.1:5091");
+    check("edge", "health.listen = '127.0.0.1:5090'", "127.0.0.1:5090");
+    check("standalone", "", "127.0.0.1:5090");
+    assert_eq!(planned("a", "").unwrap().engine.health.listen.to_string(), "127.0.0.1:5090");
+}
+
+#[test]
 fn outside_a_group_an_instance_without_role_is_standalone_whatever_hides_its_tags() {
     let unknown = Tags::Unknown { why: "access denied".to_owned() };
     for tags in [tags(&[]), tags(&[CLUSTER]), Tags::Hidden, unknown, Tags::Api { tags: Default::default() }] {

@@ -109,7 +109,7 @@ impl Node {
         let data = self.folder.join(id);
         // All nodes share this machine's processors: how busy those are says nothing of one of them.
         let config = format!(
-            "[limits]\ncpu_percent = 100\n[node]\ndata_dir = {data:?}\n[health]\nlisten = \"0.0.0.0:{HEALTH}\"\n[metadata]\nrequired = true\n{}",
+            "[limits]\ncpu_percent = 100\n[node]\ndata_dir = {data:?}\n[metadata]\nrequired = true\n{}",
             self.settings
         );
         // What an earlier life left says where an engine was that is gone.
@@ -205,7 +205,7 @@ impl Node {
 
     /// Its health and metrics.
     pub(crate) fn health(&self) -> SocketAddr {
-        self.host.at(HEALTH)
+        self.host.at(5090)
     }
 
     /// The value of one of its metrics, all labels together; 0 if it is not there.
@@ -228,4 +228,3 @@ impl Drop for Node {
 /// All nodes' cluster.
 pub(crate) const CLUSTER: &str = "cloud";
 const METADATA: (Ipv4Addr, u16) = (Ipv4Addr::new(169, 254, 169, 254), 80);
-const HEALTH: u16 = 5090;
