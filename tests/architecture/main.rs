@@ -20,6 +20,17 @@ const CRATES: &[(&str, &[&str])] = &[
     ("daemon", &["headwater-api", "headwater-registry", "headwater-program"]),
 ];
 
+/// May depend on everything.
+const TESTS: &str = "tests";
+/// A workspace of its own.
+const FUZZ: &str = "tests/fuzz";
+
+/// The folders at the top, those that are planned and not there yet among them.
+const TOP: &[&str] = &[".ci", "cloudformation", "daemon", "docs", "image", "media", "tests"];
+
+/// What no repository holds: git's own, and what `.gitignore` names.
+const NOT_OURS: &[&str] = &[".git", "target", "node_modules", "__pycache__"];
+
 /// Rooms of the engine that a room may name with `crate::`, beside itself. What lies directly in `src` (`apps`, `listen`)
 /// may be named by all; only `engine.rs`, `lib.rs` and `main.rs` may name everything.
 const ROOMS: &[(&str, &[&str])] = &[
@@ -202,28 +213,50 @@ fn check_manifest(folder: &str, text: &str, faults: &mut Vec<String>) {
     }
 }
 
-fn rust_files(folder: &Path, out: &mut Vec<PathBuf>) {
+/// What is wrong with the list of crates in the root's manifest, the folders that hold a manifest, and those at the top.
+fn check_workspace(manifest: &str, crates: &[String], top: &[String], faults: &mut Vec<String>) {
+    let manifest: toml::Table = toml::from_str(manifest).unwrap();
+    let members: Vec<&str> =
+        manifest["workspace"]["members"].as_array().unwrap().iter().map(|m| m.as_str().unwrap()).collect();
+    let known: Vec<&str> = CRATES.iter().map(|(name, _)| *name).chain([TESTS]).collect();
+    let unknown = members.iter().filter(|member| !known.contains(member));
+    faults.extend(unknown.map(|member| format!("Cargo.toml names {member}, which no rule here is for")));
+    let missing = known.iter().filter(|name| !members.contains(name));
+    faults.extend(missing.map(|name| format!("Cargo.toml does not name {name}")));
+    // Cargo takes in what is depended on by path, listed or not.
+    let unlisted = crates.iter().filter(|name| !known.contains(&name.as_str()) && *name != FUZZ);
+    faults.extend(unlisted.map(|name| format!("{name} is a crate that no rule here is for")));
+    let strange = top.iter().filter(|name| !TOP.contains(&name.as_str()));
+    faults.extend(strange.map(|name| format!("the folder {name} at the top is none of those known here")));
+}
+
+/// The files below `folder` whose names end so.
+fn files(folder: &Path, end: &str, out: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() && !matches!(name.as_str(), "target" | "node_modules" | "corpus") {
-            rust_files(&path, out);
-        } else if name.ends_with(".rs") {
+        if path.is_dir() && !NOT_OURS.contains(&name.as_str()) && name != "corpus" {
+            files(&path, end, out);
+        } else if name.ends_with(end) {
             out.push(path);
         }
     }
 }
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
 #[test]
 fn the_sources_keep_to_the_arrows() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut files = Vec::new();
+    let root = root();
+    let mut sources = Vec::new();
     for folder in ["media", "daemon", "tests"] {
-        rust_files(&root.join(folder), &mut files);
+        files(&root.join(folder), ".rs", &mut sources);
     }
-    assert!(files.len() > 100, "only {} files were found", files.len());
+    assert!(sources.len() > 100, "only {} files were found", sources.len());
     let mut faults = Vec::new();
-    for file in files {
+    for file in sources {
         let path = file.strip_prefix(root).unwrap().to_string_lossy().into_owned();
         check_source(&Source { path, text: fs::read_to_string(&file).unwrap() }, &mut faults);
     }
@@ -232,6 +265,41 @@ fn the_sources_keep_to_the_arrows() {
         check_manifest(folder, &fs::read_to_string(manifest).unwrap(), &mut faults);
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn every_crate_and_every_folder_at_the_top_is_known() {
+    let mut manifests = Vec::new();
+    files(root(), "Cargo.toml", &mut manifests);
+    let folder_of =
+        |file: &PathBuf| file.parent().unwrap().strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+    let crates: Vec<String> = manifests.iter().map(folder_of).filter(|folder| !folder.is_empty()).collect();
+    let entries = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap());
+    let folders = entries.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name().into_string().unwrap());
+    let top: Vec<String> = folders.filter(|name| !NOT_OURS.contains(&name.as_str())).collect();
+    let mut faults = Vec::new();
+    check_workspace(&fs::read_to_string(root().join("Cargo.toml")).unwrap(), &crates, &top, &mut faults);
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn a_crate_or_a_folder_that_nobody_knows_is_found() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let faults = |manifest: &str, crates: &[&str], top: &[&str]| {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let mut faults = Vec::new();
+        check_workspace(manifest, &owned(crates), &owned(top), &mut faults);
+        faults
+    };
+    let known = ["media/api", "daemon", "tests", "tests/fuzz"];
+    assert_eq!(faults(&manifest, &known, TOP), [""; 0]);
+    let one_more = manifest.replace("members = [", "members = [\"media/utils\", ");
+    assert_eq!(faults(&one_more, &known, TOP), ["Cargo.toml names media/utils, which no rule here is for"]);
+    let one_less = manifest.replace("\"media/wire\", ", "");
+    assert_eq!(faults(&one_less, &known, TOP), ["Cargo.toml does not name media/wire"]);
+    let unlisted = ["media/wire", "media/utils"];
+    assert_eq!(faults(&manifest, &unlisted, TOP), ["media/utils is a crate that no rule here is for"]);
+    assert_eq!(faults(&manifest, &known, &["media", "lib"]), ["the folder lib at the top is none of those known here"]);
 }
 
 /// Faults of one file that begins as it should.

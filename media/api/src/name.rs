@@ -127,4 +127,39 @@ mod tests {
         assert!(StreamName::new("live", &"a".repeat(64)).is_ok());
         assert!(StreamName::new("live", &"a".repeat(65)).is_err());
     }
+
+    /// The rule once more, in full.
+    fn may_stand(c: char) -> bool {
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.".contains(c)
+    }
+
+    /// `part` in both places; `good` if it is one.
+    fn check_part(part: &str, good: bool) {
+        for (text, app, id) in [(format!("{part}/demo"), part, "demo"), (format!("live/{part}"), "live", part)] {
+            match StreamName::parse(&text) {
+                Ok(name) => assert!(
+                    good && (name.app(), name.stream_id(), name.as_str()) == (app, id, text.as_str()),
+                    "{text:?}"
+                ),
+                Err(e) => assert!(!good, "{text:?}: {e}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_character_that_may_not_stand_in_a_name_is_refused() {
+        for c in '\0'..=char::MAX {
+            check_part(&c.to_string(), may_stand(c) && c != '.');
+        }
+    }
+
+    #[test]
+    fn every_pair_at_the_ends_of_a_part_is_judged_by_the_rule_up_to_its_last_byte() {
+        for (a, b) in ('\0'..='\u{ff}').flat_map(|a| ('\0'..='\u{ff}').map(move |b| (a, b))) {
+            for between in [0, 61, 62, 63] {
+                let part = format!("{a}{:x<between$}{b}", "");
+                check_part(&part, may_stand(a) && a != '.' && may_stand(b) && part.len() <= MAX_PART_BYTES);
+            }
+        }
+    }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mp4_atom::{Decode, Moof};
 
 use super::{Output, Packager};
-use crate::codec::{aac, opus};
+use crate::codec::{aac, av1, h265, opus};
 use crate::segment::Clock;
 use crate::{Codec, Frame, MediaTime, Track, VideoTrack};
 
@@ -255,19 +255,17 @@ fn every_codec_has_an_initialisation_segment_that_names_it() {
 
 #[test]
 fn no_prefix_and_no_flipped_byte_of_a_configuration_panics() {
-    for codec in [Codec::H264, Codec::H265, Codec::Av1] {
-        for end in 0..AVCC.len() {
-            let config = Bytes::from_static(&AVCC[..end]);
-            let _ = super::Init::new(Some(Arc::new(Track { codec, config, ..(*video()).clone() })), None);
+    for (codec, golden) in [(Codec::H264, AVCC), (Codec::H265, h265::tests::HVCC), (Codec::Av1, av1::tests::AV1C)] {
+        let init = |config| super::Init::new(Some(Arc::new(Track { codec, config, ..(*video()).clone() })), None);
+        assert!(init(Bytes::from_static(golden)).is_ok(), "{codec:?}");
+        for end in 0..golden.len() {
+            let _ = init(Bytes::from_static(&golden[..end]));
         }
-        for at in 0..AVCC.len() {
+        for at in 0..golden.len() {
             for bit in 0..8 {
-                let mut flipped = AVCC.to_vec();
+                let mut flipped = golden.to_vec();
                 flipped[at] ^= 1 << bit;
-                let _ = super::Init::new(
-                    Some(Arc::new(Track { codec, config: flipped.into(), ..(*video()).clone() })),
-                    None,
-                );
+                let _ = init(flipped.into());
             }
         }
     }

@@ -220,13 +220,17 @@ fn a_ping_is_answered() {
 }
 
 #[test]
-fn no_flipped_byte_of_a_command_panics() {
+fn no_prefix_and_no_flipped_byte_of_a_command_panics() {
     let golden = [
         connect(&[("app", "live".into()), ("fourCcList", Value::StrictArray(vec!["hvc1".into()]))]),
         command(1, &["publish".into(), 3.0.into(), Value::Null, "demo".into(), "live".into()]),
         command(0, &["deleteStream".into(), 4.0.into(), Value::Null, f64::NAN.into()]),
     ];
     for message in golden {
+        for end in 0..message.payload.len() {
+            let payload = message.payload.slice(..end);
+            let _ = connected().0.on_message(Message { payload, ..message.clone() });
+        }
         for at in 0..message.payload.len() {
             for flip in [1, 2, 8, 64, 128, 255] {
                 let mut payload = message.payload.to_vec();

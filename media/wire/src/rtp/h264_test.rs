@@ -139,9 +139,11 @@ fn no_prefix_and_no_flipped_byte_of_a_frame_panics() {
         let cut = Frame { payload: whole.payload.slice(..end), ..whole.clone() };
         let _ = H264Packetiser::default().packetise(&cut);
     }
-    for i in 0..64 {
-        let mut bytes = whole.payload.to_vec();
-        bytes[i] ^= 0xff;
-        let _ = H264Packetiser::default().packetise(&Frame { payload: bytes.into(), ..whole.clone() });
+    for at in 0..whole.payload.len() {
+        for bit in 0..8 {
+            let mut flipped = whole.payload.to_vec();
+            flipped[at] ^= 1 << bit;
+            let _ = H264Packetiser::default().packetise(&Frame { payload: flipped.into(), ..whole.clone() });
+        }
     }
 }

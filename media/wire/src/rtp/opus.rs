@@ -77,6 +77,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::codec::opus;
     use crate::{Codec, Track};
 
     /// A stereo packet of 20 ms, CELT.
@@ -119,5 +120,43 @@ mod tests {
             assert!(OpusPacketiser.join(&first, &second).is_none(), "{second:?}");
         }
         assert!(joined(700, 700).is_none());
+    }
+
+    /// True if they were joined; then nothing is lost, and the packet lasts as long as both.
+    fn joins(first: &Frame, second: &Frame) -> bool {
+        let Some(joined) = OpusPacketiser.join(first, second) else { return false };
+        let bodies = [&first.payload[1..], &second.payload[1..]].concat();
+        assert!(joined.payload.ends_with(&bodies) && joined.payload.len() <= super::super::PAYLOAD_BUDGET_BYTES);
+        let samples = |frame: &Frame| opus::packet_samples(&frame.payload);
+        assert_eq!(samples(&joined), samples(first).map(|samples| 2 * samples));
+        true
+    }
+
+    #[test]
+    fn whatever_the_first_byte_says_it_is_joined_only_with_its_like() {
+        for toc in 0..=u8::MAX {
+            let first = frame(1, toc, 5);
+            let second = Frame { pts: first.pts + duration(toc), ..frame(1, toc, 7) };
+            assert_eq!(joins(&first, &second), toc & FRAMES_MASK == 0, "{toc:#x}");
+        }
+    }
+
+    #[test]
+    fn no_prefix_and_no_flipped_byte_of_a_packet_panics() {
+        let (first, second) = (frame(1, TOC, 300), frame(21, TOC, 251));
+        for whole in [&first, &second] {
+            let changed = |payload| {
+                let changed = Frame { payload, ..whole.clone() };
+                if whole.pts == first.pts { joins(&changed, &second) } else { joins(&first, &changed) }
+            };
+            for end in 0..whole.payload.len() {
+                assert_eq!(changed(whole.payload.slice(..end)), end > 0, "{end}");
+            }
+            for (at, bit) in (0..whole.payload.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+                let mut flipped = whole.payload.to_vec();
+                flipped[at] ^= 1 << bit;
+                assert_eq!(changed(flipped.into()), at > 0, "bit {bit} of byte {at}");
+            }
+        }
     }
 }

@@ -527,3 +527,7 @@ impl std::fmt::Debug for Worker {
         f.debug_struct("Worker").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "worker_test.rs"]
+mod tests;
