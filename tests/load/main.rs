@@ -27,7 +27,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use cases::fanout::{self, Protocol};
-use cases::{Setup, Subject, all, curve, in_turns, ingest, join, side_by_side};
+use cases::{Setup, all, curve, in_turns, ingest, join, side_by_side};
 use report::{Report, print, progress};
 
 /// Measures headwater-engine under load, beside a floor and nginx-rtmp: in turns, publishers at the same time.
@@ -91,6 +91,9 @@ enum Command {
     Edge {
         #[arg(long, default_value_t = 100, value_parser = count())]
         viewers: u64,
+        /// Streams that get their first viewer.
+        #[arg(long, default_value_t = all::JOINS as u64, value_parser = count())]
+        streams: u64,
     },
     /// RTMP publishers without viewers.
     Ingest {
@@ -115,7 +118,7 @@ enum Command {
     },
     /// Every promise, against its figure.
     All {
-        /// Divide the number of viewers, for a quick look on a small machine.
+        /// Divide the number of viewers and of joins, for a quick look on a small machine.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=50))]
         shrink: u64,
     },
@@ -163,18 +166,10 @@ async fn run(arguments: Arguments) -> Result<()> {
         Command::Whep { viewers } => fan(&setup, Protocol::Whep, viewers, &mut report).await,
         Command::Hls { viewers } => fan(&setup, Protocol::Hls, viewers, &mut report).await,
         Command::Llhls { viewers } => fan(&setup, Protocol::Llhls, viewers, &mut report).await,
-        Command::Edge { viewers } => {
-            let subjects = [Subject::Server(server::Kind::Engine), Subject::Server(server::Kind::Edge)];
-            for protocol in [Protocol::Rtmp, Protocol::Whep] {
-                in_turns(setup.rounds, &subjects, &mut report, async |subject, round| {
-                    fanout::run(&setup, protocol, subject, viewers as usize, round).await
-                })
-                .await;
-                in_turns(setup.rounds, &subjects, &mut report, async |subject, round| {
-                    join::cold(&setup, protocol, subject, all::JOINS, round).await
-                })
-                .await;
-            }
+        Command::Edge { viewers, streams } => {
+            let (viewers, streams) = (viewers as usize, streams as usize);
+            all::edge(&setup, viewers, streams, &mut report).await;
+            print(&all::table(&all::promises_of_an_edge(viewers, streams), &report));
         }
         Command::Ingest { publishers } => {
             side_by_side(setup.rounds, &setup.subjects(true, false), &mut report, async |subject, round| {
@@ -201,7 +196,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         }
         Command::All { shrink } => {
             all::run(&setup, shrink as usize, &mut report).await;
-            print(&all::promises(&report, shrink as usize));
+            print(&all::table(&all::promises(shrink as usize), &report));
         }
         Command::FloorSender { .. } => {}
     }

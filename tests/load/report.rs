@@ -134,8 +134,29 @@ impl Report {
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn write_json(&self, file: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(&self.0)?;
+        let text = serde_json::to_string_pretty(&self.0.iter().map(Written::of).collect::<Vec<_>>())?;
         std::fs::write(file, text + "\n").with_context(|| format!("could not write {}", file.display()))
+    }
+}
+
+/// A case as it is written: with the quotients, so that every reader divides alike.
+#[derive(Debug, Serialize)]
+struct Written<'a> {
+    #[serde(flatten)]
+    case: &'a Case,
+    /// `null` where no bytes were delivered or no time was counted.
+    cpu_seconds_per_gb: Option<f64>,
+    /// `null` where no packets were delivered or no time was counted.
+    cpu_seconds_per_million_packets: Option<f64>,
+}
+
+impl<'a> Written<'a> {
+    fn of(case: &'a Case) -> Self {
+        Self {
+            case,
+            cpu_seconds_per_gb: case.cpu_per_gb(),
+            cpu_seconds_per_million_packets: case.cpu_per_million_packets(),
+        }
     }
 }
 
@@ -176,4 +197,43 @@ pub(crate) fn print(text: &str) {
 /// Says on standard error what is going on.
 pub(crate) fn progress(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+impl Case {
+    /// A case of five viewers and one second, in which nothing happened.
+    pub(crate) fn empty(case: &'static str, server: &'static str) -> Self {
+        Self {
+            case,
+            server,
+            round: 1,
+            count: 5,
+            seconds: 1.0,
+            cpu_seconds: 0.0,
+            bytes: 0,
+            packets: 0,
+            pictures: 0,
+            lost: 0,
+            failed: 0,
+            kb_each: None,
+            rss_kb: None,
+            latency_ms: None,
+            join_ms: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quotient_without_a_divisor_is_null_in_json() {
+        let case = Case { cpu_seconds: 3.0, bytes: 2_000_000_000, ..Case::empty("ingest", "headwater") };
+        let written = serde_json::to_value(Written::of(&case)).unwrap();
+        assert_eq!(written["cpu_seconds_per_gb"], 1.5);
+        assert!(written.as_object().unwrap().contains_key("cpu_seconds_per_million_packets"), "{written}");
+        assert!(written["cpu_seconds_per_million_packets"].is_null(), "{written}");
+        assert_eq!((&written["case"], &written["bytes"]), (&"ingest".into(), &2_000_000_000_u64.into()));
+    }
 }

@@ -54,7 +54,7 @@ const CHECKS: &[(&str, Extent, Check)] = &[
     ("every node plays over every protocol", Extent::Short, play::everywhere),
     ("one owner of two claims", Extent::Short, fence::two_claims),
     ("origin killed", Extent::Short, death::origin),
-    ("edge killed", Extent::Full, death::edge),
+    ("edge killed", Extent::Short, death::edge),
     ("database killed", Extent::Short, database::killed),
     ("database late and silent", Extent::Full, database::slow),
     ("origin drained", Extent::Short, drain::origin),
@@ -64,9 +64,9 @@ const CHECKS: &[(&str, Extent, Check)] = &[
     ("packets lost at an edge", Extent::Short, loss::packets),
     ("half-open relay", Extent::Full, relay::half_open),
     ("strangers at the relay", Extent::Short, relay::strangers),
-    ("wrong cluster secret", Extent::Full, relay::wrong_secret),
-    ("another node group", Extent::Full, relay::other_group),
-    ("crowd, round-robin per request", Extent::Full, crowd::round_robin),
+    ("wrong cluster secret", Extent::Short, relay::wrong_secret),
+    ("another node group", Extent::Short, relay::other_group),
+    ("crowd, round-robin per request", Extent::Short, crowd::round_robin),
 ];
 
 /// The same, where the registry is a replica set.

@@ -1,10 +1,13 @@
 //! Every promise about cost, measured and set against its figure.
 
 use super::fanout::{self, Protocol};
-use super::{Setup, in_turns, ingest, join, side_by_side};
+use super::{Setup, Subject, in_turns, ingest, join, side_by_side};
 use crate::report::{Case, Report, align};
+use crate::server::Kind;
 
-/// Runs every case; counts are divided by `shrink` for a quick look.
+use Against::{Beyond, Nobody, Times};
+
+/// Runs every case of one node; counts are divided by `shrink` for a quick look.
 pub(crate) async fn run(setup: &Setup, shrink: usize, report: &mut Report) {
     let fans = [
         (Protocol::Whep, 200),
@@ -27,81 +30,167 @@ pub(crate) async fn run(setup: &Setup, shrink: usize, report: &mut Report) {
     .await;
     for protocol in [Protocol::Rtmp, Protocol::Whep] {
         in_turns(1, &setup.subjects(protocol.has_peer(), false), report, async |subject, round| {
-            join::run(setup, protocol, subject, JOINS, round).await
+            join::run(setup, protocol, subject, joins(shrink), round).await
         })
         .await;
     }
 }
 
-/// One promise: a figure, or a ratio of two figures, and what it may be at most.
-struct Promise {
-    what: &'static str,
-    case: &'static str,
-    count: usize,
-    figure: fn(&Case) -> Option<f64>,
-    /// Divide by the same figure of this one.
-    by: Option<&'static str>,
-    at_most: f64,
-    unit: &'static str,
+/// Runs every case of an edge beside the same of a node where the streams are published.
+pub(crate) async fn edge(setup: &Setup, viewers: usize, streams: usize, report: &mut Report) {
+    let subjects = [Subject::Server(Kind::Engine), Subject::Server(Kind::Edge)];
+    for protocol in [Protocol::Rtmp, Protocol::Whep] {
+        in_turns(setup.rounds, &subjects, report, async |subject, round| {
+            fanout::run(setup, protocol, subject, viewers, round).await
+        })
+        .await;
+        in_turns(setup.rounds, &subjects, report, async |subject, round| {
+            join::cold(setup, protocol, subject, streams, round).await
+        })
+        .await;
+    }
 }
 
-/// The promises as a table: figure, target, kept or not.
-pub(crate) fn promises(report: &Report, shrink: usize) -> String {
-    let late = |c: &Case| c.latency_ms.map(|l| l.p50);
-    let joined = |c: &Case| c.join_ms.map(|l| l.p50);
-    let kb = |c: &Case| c.kb_each;
-    let (floor, nginx) = (Some("floor"), Some("nginx-rtmp"));
-    let rows = [
-        (
-            "WHEP 200 viewers, CPU a packet",
-            "whep",
-            200,
-            Case::cpu_per_million_packets as fn(&Case) -> _,
-            floor,
-            1.5,
-            "x floor",
-        ),
-        ("WHEP 200 viewers, memory each", "whep", 200, kb, None, 32.0, "KB"),
-        ("RTMP 200 players, CPU a byte", "rtmp", 200, Case::cpu_per_gb, floor, 1.6, "x floor"),
-        ("RTMP 200 players, CPU a byte", "rtmp", 200, Case::cpu_per_gb, nginx, 0.6, "x nginx-rtmp"),
-        ("RTMP 200 players, memory each", "rtmp", 200, kb, None, 24.0, "KB"),
-        ("HLS 1000 viewers, CPU each", "hls", 1_000, Case::cpu_ms_each, nginx, 1.0, "x nginx"),
-        ("Ingest of 50 publishers, CPU each", "ingest", 50, Case::cpu_ms_each, nginx, 1.15, "x nginx-rtmp"),
-        ("RTMP 50 players, latency p50", "rtmp", 50, late, nginx, 0.9, "x nginx-rtmp"),
-        ("RTMP join p50", "join-rtmp", JOINS, joined, None, 20.0, "ms"),
-        ("WHEP POST to first packet p50", "join-whep", JOINS, joined, None, 20.0, "ms"),
-        (
-            "LL-HLS, age of a part's first picture p99",
-            "llhls",
-            50,
-            |c| c.latency_ms.map(|l| l.p99),
-            None,
-            2_000.0,
-            "ms",
-        ),
-    ];
+/// One promise: a figure of a server, alone or against that of another, and what it may be at most.
+#[derive(Debug)]
+pub(crate) struct Promise {
+    server: &'static str,
+    row: Row,
+}
+
+/// What, case, viewers or joins, figure, against whom, at most, unit.
+type Row = (&'static str, &'static str, usize, Figure, Against, f64, &'static str);
+
+type Figure = fn(&Case) -> Option<f64>;
+
+/// What a figure is set against: the same of another server.
+#[derive(Debug, Clone, Copy)]
+enum Against {
+    Nobody,
+    /// How many times as much.
+    Times(&'static str),
+    /// How much more.
+    Beyond(&'static str),
+}
+
+/// What [`run`] is measured by.
+pub(crate) fn promises(shrink: usize) -> Vec<Promise> {
+    let (floor, nginx) = (Times("floor"), Times("nginx-rtmp"));
+    let (n200, n50, n1000) = (200 / shrink, 50 / shrink, 1_000 / shrink);
+    promised_by(
+        "headwater",
+        [
+            ("WHEP 200 viewers, CPU a packet", "whep", n200, Case::cpu_per_million_packets, floor, 1.5, "x floor"),
+            ("WHEP 200 viewers, memory each", "whep", n200, kb_each, Nobody, 32.0, "KB"),
+            ("RTMP 200 players, CPU a byte", "rtmp", n200, Case::cpu_per_gb, floor, 1.6, "x floor"),
+            ("RTMP 200 players, CPU a byte", "rtmp", n200, Case::cpu_per_gb, nginx, 0.6, "x nginx-rtmp"),
+            ("RTMP 200 players, memory each", "rtmp", n200, kb_each, Nobody, 24.0, "KB"),
+            ("HLS 1000 viewers, CPU each", "hls", n1000, Case::cpu_ms_each, nginx, 1.0, "x nginx"),
+            ("Ingest of 50 publishers, CPU each", "ingest", n50, Case::cpu_ms_each, nginx, 1.15, "x nginx-rtmp"),
+            ("RTMP 50 players, latency p50", "rtmp", n50, late_p50, nginx, 0.9, "x nginx-rtmp"),
+            ("RTMP join p50", "join-rtmp", joins(shrink), join_p50, Nobody, 20.0, "ms"),
+            ("WHEP POST to first packet p50", "join-whep", joins(shrink), join_p50, Nobody, 20.0, "ms"),
+            ("LL-HLS, age of a part's first picture p99", "llhls", n50, late_p99, Nobody, 2_000.0, "ms"),
+        ],
+    )
+}
+
+/// What [`edge`] is measured by.
+pub(crate) fn promises_of_an_edge(viewers: usize, streams: usize) -> Vec<Promise> {
+    let (times, beyond) = (Times("headwater"), Beyond("headwater"));
+    let packet: Figure = Case::cpu_per_million_packets;
+    promised_by(
+        "edge",
+        [
+            ("Edge hop, WHEP, latency p99 added", "whep", viewers, late_p99, beyond, 5.0, "ms"),
+            ("Edge hop, RTMP, latency p99 added", "rtmp", viewers, late_p99, beyond, 5.0, "ms"),
+            ("Edge hop, WHEP, CPU a packet", "whep", viewers, packet, times, 1.1, "x a local stream"),
+            ("Edge hop, RTMP, CPU a message", "rtmp", viewers, packet, times, 1.1, "x a local stream"),
+            ("Cold stream, WHEP POST to first packet p50", "cold-whep", streams, join_p50, Nobody, 60.0, "ms"),
+            ("Cold stream, RTMP join p50", "cold-rtmp", streams, join_p50, Nobody, 60.0, "ms"),
+        ],
+    )
+}
+
+fn promised_by<const N: usize>(server: &'static str, rows: [Row; N]) -> Vec<Promise> {
+    rows.map(|row| Promise { server, row }).into()
+}
+
+/// Promises as a table: figure, target, kept or not.
+pub(crate) fn table(promises: &[Promise], report: &Report) -> String {
     let mut table = vec![["promise", "measured", "at most", "kept"].map(str::to_owned)];
-    for (what, case, count, figure, by, at_most, unit) in rows {
-        let promise = Promise { what, case, count, figure, by, at_most, unit };
-        let measured = promise.measure(report, shrink);
+    for promise in promises {
+        let (what, .., at_most, unit) = promise.row;
+        let measured = promise.measure(report);
         table.push([
-            promise.what.to_owned(),
-            measured.map_or("not measured".to_owned(), |m| format!("{m:.2} {}", promise.unit)),
-            format!("{} {}", promise.at_most, promise.unit),
-            measured.map_or("-", |m| if m <= promise.at_most { "yes" } else { "FALLS SHORT" }).to_owned(),
+            what.to_owned(),
+            measured.map_or("not measured".to_owned(), |m| format!("{m:.2} {unit}")),
+            format!("{at_most} {unit}"),
+            measured.map_or("-", |m| if m <= at_most { "yes" } else { "FALLS SHORT" }).to_owned(),
         ]);
     }
     align(&table)
 }
 
 impl Promise {
-    fn measure(&self, report: &Report, shrink: usize) -> Option<f64> {
-        let count = if self.case.starts_with("join") { self.count } else { self.count / shrink };
-        let median = |server| report.spread(self.case, server, count, self.figure).map(|s| s.median);
-        let ours = median("headwater")?;
-        self.by.map_or(Some(ours), |other| Some(ours / median(other)?))
+    fn measure(&self, report: &Report) -> Option<f64> {
+        let (_, case, count, figure, against, ..) = self.row;
+        let median = |server| report.spread(case, server, count, figure).map(|s| s.median);
+        let ours = median(self.server)?;
+        match against {
+            Nobody => Some(ours),
+            Times(other) => Some(ours / median(other)?),
+            Beyond(other) => Some(ours - median(other)?),
+        }
     }
+}
+
+fn kb_each(case: &Case) -> Option<f64> {
+    case.kb_each
+}
+
+fn late_p50(case: &Case) -> Option<f64> {
+    case.latency_ms.map(|l| l.p50)
+}
+
+fn late_p99(case: &Case) -> Option<f64> {
+    case.latency_ms.map(|l| l.p99)
+}
+
+fn join_p50(case: &Case) -> Option<f64> {
+    case.join_ms.map(|l| l.p50)
+}
+
+/// A median needs more than one.
+fn joins(shrink: usize) -> usize {
+    (JOINS / shrink).max(2)
 }
 
 /// Joins of the joining cases.
 pub(crate) const JOINS: usize = 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tally::Percentiles;
+
+    /// WHEP on a node of its own and on an edge, which is `later` and costs `times` as much.
+    fn kept(later_us: u32, times: f64) -> Vec<String> {
+        let case = |server, late_us, cpu_seconds| Case {
+            cpu_seconds,
+            packets: 1_000,
+            latency_ms: Percentiles::of(vec![late_us]),
+            ..Case::empty("whep", server)
+        };
+        let report = Report(vec![case("headwater", 3_000, 1.0), case("edge", 3_000 + later_us, times)]);
+        let table = table(&promises_of_an_edge(5, 2), &report);
+        table.lines().skip(2).map(|row| row.rsplit('|').nth(1).unwrap().trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn an_edge_is_measured_against_the_node_beside_it() {
+        // Of RTMP and of cold streams there is no figure.
+        assert_eq!(kept(4_900, 1.05), ["yes", "-", "yes", "-", "-", "-"]);
+        assert_eq!(kept(5_100, 1.15), ["FALLS SHORT", "-", "FALLS SHORT", "-", "-", "-"]);
+    }
+}
