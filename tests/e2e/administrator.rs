@@ -272,6 +272,22 @@ fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed()
         assert!(findings.iter().any(|f| f["check"] == check && f["mark"] == "ok"), "{check}: {findings:?}");
     }
 
+    // A stream is published on one node, and looked for on the other.
+    let url = format!("rtmp://{}/live/a", origin.endpoints(None).unwrap().rtmp);
+    let Some(publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
+    let json = wait::until("the stream in the registry", || {
+        let output = edge.run_beside(&["streams", "--json"], &environment).unwrap();
+        let all: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        (!all.is_empty()).then_some(all)
+    })
+    .unwrap();
+    let names: Vec<_> = json.iter().map(|s| (s["name"].as_str(), s["origin"].as_str())).collect();
+    assert_eq!(names, [(Some("live/a"), Some("i-0origin"))]);
+    let table = text(&edge.run_beside(&["streams"], &environment).unwrap());
+    let row: Vec<_> = table.lines().nth(1).unwrap_or_default().split_whitespace().take(3).collect();
+    assert!(row == ["live/a", "i-0origin", "rtmp"] && table.lines().count() == 2, "{table}");
+    drop(publisher);
+
     // A living node is not removed, a dead one is, and comes back by itself if it lives again.
     let own = format!("http://{at}");
     let allowed = [("cookie", cookie.as_str()), ("origin", own.as_str())];

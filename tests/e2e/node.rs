@@ -1,13 +1,15 @@
 //! A whole node as `headwaterd run` starts it: comes up, survives its engine, ends in order, and says why it does not.
 
-use std::net::TcpListener;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
+use headwater_api::Config;
 use headwater_tests::daemon::Daemon;
-use headwater_tests::engine::{Options, program, wait_status};
+use headwater_tests::engine::{Options, program, read_endpoints, wait_status};
 use headwater_tests::http;
 use headwater_tests::process::Process;
 use headwater_tests::publish::{Source, ffmpeg, ffmpeg_command};
@@ -89,6 +91,7 @@ fn a_node_comes_up_and_readyz_tells_the_truth() {
     daemon.process().line("node ready").unwrap();
     let at = daemon.endpoints(None).unwrap();
     assert_eq!(http::get(at.health, "/readyz").unwrap().status, 200);
+    assert_eq!(http::get(at.health, "/livez").unwrap().status, 200);
     for (path, status) in [("/", 200), ("/live/play.html", 200), ("/LiveApp/play.html", 200), ("/nope/play.html", 404)]
     {
         assert_eq!(http::get(at.http, path).unwrap().status, status, "{path}");
@@ -130,6 +133,28 @@ fn a_killed_engine_comes_back_and_takes_a_new_publisher_and_player() {
     wait_status(after.http, "live/a", "pictures", |s| s.video.is_some()).unwrap();
     assert!(play(&url).unwrap().exit(PATIENCE).unwrap().success());
     assert_eq!(http::get(after.health, "/readyz").unwrap().status, 200);
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the figure that was measured")]
+fn an_engine_that_hangs_is_found_out_and_replaced() {
+    /// Twice what it takes: five times a pause of two seconds and four of waiting in vain, and the start of the next.
+    const LONGEST: Duration = Duration::from_secs(60);
+    let daemon = Daemon::start(Options::default()).unwrap();
+    daemon.process().line("node ready").unwrap();
+    let before = daemon.endpoints(None).unwrap().pid;
+    send(before, Signal::SIGSTOP);
+    let begun = Instant::now();
+    let after = wait::until_within(LONGEST, "another engine", || {
+        let at = read_endpoints(daemon.data_dir()).ok().filter(|at| at.pid != before)?;
+        (http::get(at.health, "/readyz").ok()?.status == 200).then_some(at)
+    })
+    .unwrap();
+    println!("an engine that hangs is replaced: {} ms", begun.elapsed().as_millis());
+    let line = daemon.process().line("killing the engine").unwrap();
+    assert!(line.contains("hangs: "), "{line}");
+    assert!(!runs(before));
+    assert_eq!(http::get(after.health, "/livez").unwrap().status, 200);
 }
 
 #[test]
@@ -184,16 +209,31 @@ fn ctrl_c_drains_like_sigterm() {
 
 #[test]
 fn a_taken_port_is_one_sentence_and_69() {
+    let folder = Folder::new().unwrap();
+    let secret = folder.write("secret", "the secret of this test's cluster").unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port();
-    let daemon =
-        Daemon::start(Options::with(|c| c.rtmp.listen = format!("127.0.0.1:{port}").parse().unwrap())).unwrap();
-    assert_eq!(daemon.process().exit(PATIENCE).unwrap().code(), Some(69));
-    let last = daemon.process().line("headwaterd stopped").unwrap();
-    let expected = format!(
-        "err=the engine could not start: could not listen on 127.0.0.1:{port} for rtmp: Address already in use (os error 98)"
-    );
-    assert!(last.ends_with(&expected), "{last}");
+    let at = taken.local_addr().unwrap();
+    // WebRTC listens on every address, and has a port but no address in its settings.
+    let taken_udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let udp = taken_udp.local_addr().unwrap().port();
+    let every: SocketAddr = (Ipv6Addr::UNSPECIFIED, udp).into();
+    let check = |what: &str, address: SocketAddr, change: &dyn Fn(&mut Config)| {
+        let daemon = Daemon::start(Options::with(change)).unwrap();
+        assert_eq!(daemon.process().exit(PATIENCE).unwrap().code(), Some(69), "{what}");
+        let last = daemon.process().line("headwaterd stopped").unwrap();
+        let expected = format!(
+            "err=the engine could not start: could not listen on {address} for {what}: Address already in use (os error 98)"
+        );
+        assert!(last.ends_with(&expected), "{last}");
+    };
+    check("http", at, &|c| c.http.listen = at);
+    check("rtmp", at, &|c| c.rtmp.listen = at);
+    check("webrtc", every, &|c| c.webrtc.port = udp);
+    check("health", at, &|c| c.health.listen = at);
+    check("relay", at, &|c| {
+        c.relay.secret_file = Some(secret.clone());
+        c.relay.listen = at;
+    });
 }
 
 #[test]

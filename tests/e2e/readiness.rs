@@ -13,7 +13,7 @@ use headwater_tests::http;
 use headwater_tests::publish::{Source, ffmpeg};
 use headwater_tests::rtmp::Peer;
 use headwater_tests::temp::Folder;
-use headwater_tests::wait;
+use headwater_tests::{tools, wait};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 
@@ -218,6 +218,37 @@ fn a_node_that_cannot_play_what_is_published_to_it_is_not_ready_and_says_so() {
         readiness.checks["loopback"].contains("has not worked yet: ").then_some(())
     })
     .unwrap();
+}
+
+#[test]
+fn a_node_whose_proof_of_readiness_does_not_get_through_is_not_ready_until_it_does() {
+    // Of RTMP on loopback only the handshake gets through, whose messages are longer: the port answers, and nothing can be published.
+    const RULES: &str = "add table inet walls; add chain inet walls in { type filter hook input priority 0; }; \
+                         add rule inet walls in tcp dport 1935 meta length 61-1500 drop";
+    let script = format!("ip link set lo up && nft '{RULES}' && exec \"$@\"");
+    let inside = ["unshare", "--user", "--map-root-user", "--net", "--", "sh", "-c", &script, "sh"].map(str::to_owned);
+    let (Some(_), Some(_)) = (tools::find("nft"), tools::find("curl")) else { return };
+    if !Command::new(&inside[0]).args(&inside[1..]).arg("true").status().is_ok_and(|status| status.success()) {
+        return tools::missing("no network namespace can be made here");
+    }
+    let options = Options::with(|c| c.rtmp.listen.set_port(1935));
+    let engine = Engine::start(Options { inside: inside.to_vec(), ..options }).unwrap();
+    let pid = engine.process().pid().to_string();
+    let within = |words: &[&str]| {
+        let enter = ["--target", &pid, "--user", "--net", "--preserve-credentials", "--"];
+        Command::new("nsenter").args(enter).args(words).output().unwrap()
+    };
+    let url = format!("http://{}/readyz", engine.health());
+    let readiness = || serde_json::from_slice::<Readiness>(&within(&["curl", "-s", "-m", "5", &url]).stdout).ok();
+    wait::until_within(SOON, "the proof alone to fail", || {
+        let checks = readiness().filter(|r| !r.ready)?.checks;
+        let wrong: Vec<_> = checks.iter().filter(|(_, said)| *said != "ok").collect();
+        let [(name, said)] = wrong[..] else { return None };
+        (name == "loopback" && said.contains("has not worked yet: no sound came back within")).then_some(())
+    })
+    .unwrap();
+    assert!(within(&["nft", "delete table inet walls"]).status.success());
+    wait::until_within(SOON, "the node to be ready", || readiness()?.ready.then_some(())).unwrap();
 }
 
 /// The app of the proof, which nobody can know who does not read what the engine says for its makers alone.

@@ -66,17 +66,17 @@ function obs(server, id) {
     element("ul", { className: "tips" },
       element("li", {}, "Settings → Output → Output mode “Advanced” → ", bold("Tune: zerolatency"), ", or custom x264 options ", bold("bframes=0"),
         ". With other encoders set ", bold("B-frames to 0"), ". Browsers cannot play B-frames over WebRTC; such a stream is shown over LL-HLS."),
-      element("li", {}, bold("Keyframe interval: 2 s"), ". Longer means that LL-HLS starts later."),
+      element("li", {}, bold("Keyframe interval: 1 s"), ". Longer means that LL-HLS starts later."),
       element("li", {}, "Encoder H.264, sound AAC.")),
   ];
 }
 
 function ffmpeg(server, id) {
   const command = `ffmpeg -re -i VIDEO.mp4 \\
-  -c:v libx264 -preset veryfast -tune zerolatency -pix_fmt yuv420p -g 60 -b:v 2500k \\
+  -c:v libx264 -preset veryfast -tune zerolatency -pix_fmt yuv420p -g 30 -b:v 2500k \\
   -c:a aac -ar 48000 -b:a 128k -f flv ${server}/${id}`;
   const test = `ffmpeg -re -f lavfi -i testsrc2=s=1280x720:r=30 -f lavfi -i sine=f=440:r=48000 \\
-  -c:v libx264 -preset veryfast -tune zerolatency -pix_fmt yuv420p -g 60 -b:v 2500k \\
+  -c:v libx264 -preset veryfast -tune zerolatency -pix_fmt yuv420p -g 30 -b:v 2500k \\
   -c:a aac -b:a 128k -f flv ${server}/${id}`;
   return [field("A file", command), field("A test picture with a tone", test)];
 }
@@ -84,7 +84,7 @@ function ffmpeg(server, id) {
 function gstreamer(server, id) {
   const command = `gst-launch-1.0 -e flvmux name=mux streamable=true ! rtmp2sink location=${server}/${id} \\
   videotestsrc is-live=true ! video/x-raw,width=1280,height=720,framerate=30/1 ! videoconvert \\
-  ! x264enc tune=zerolatency bitrate=2500 key-int-max=60 ! h264parse ! queue ! mux. \\
+  ! x264enc tune=zerolatency bitrate=2500 key-int-max=30 ! h264parse ! queue ! mux. \\
   audiotestsrc is-live=true ! audioconvert ! audioresample ! avenc_aac ! aacparse ! queue ! mux.`;
   return [field("A test picture with a tone", command)];
 }

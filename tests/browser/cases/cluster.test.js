@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { openChromium, shot } from "../lib/browser.js";
-import { until } from "../lib/node.js";
+import { openChromium, shot, waitState } from "../lib/browser.js";
+import { Publisher, until } from "../lib/node.js";
 import { WholeNode } from "../lib/whole-node.js";
 import { place } from "../lib/place.js";
 
@@ -150,5 +150,47 @@ test("a stale node vanishes by itself, and a registry that is away is said with 
   await shot(page, "nodes-away");
   answer = { nodes: real, age: "0" };
   await until("the notice to go", () => page.locator("#nodes-notice").isHidden());
+  assert.deepEqual(page.problems, []);
+});
+
+test("a stream says on which node it is published and how many watch it where, if there is more than one node", async () => {
+  const publisher = new Publisher("demo");
+  publisher.run();
+  const page = await browser.open("/");
+  const part = (stream, label) => page.locator(`[data-stream="${stream}"] div:has(> dt:text-is("${label}"))`);
+  const said = (stream, label, text) =>
+    until(`${label} of ${stream} to be ${text}`, async () => (await part(stream, label).locator("dd").textContent()) === text);
+  await page.waitForSelector('[data-stream="live/demo"]');
+  for (const label of ["Origin", "Viewers by node"]) assert.ok(await part("live/demo", label).isHidden(), `${label} of a node that is alone`);
+
+  // Another node appears: what this one says of itself is what it really counts.
+  const get = async (path) => (await page.request.get(`${new URL(page.url()).origin}${path}`)).json();
+  const nodes = await get("/rest/v2/cluster/nodes/0/50");
+  const edge = { ...nodes[0], id: "i-0edge", answering: false, inTheCluster: true, role: "edge" };
+  await page.route("**/rest/v2/cluster/nodes/**", (route) => route.fulfill({ json: [...nodes, edge], headers: { age: "0" } }));
+  await part("live/demo", "Origin").waitFor();
+  await said("live/demo", "Origin", "i-0here");
+  await said("live/demo", "Viewers by node", "–");
+  const viewer = await browser.open("/live/play.html?id=demo");
+  await waitState(viewer, "live");
+  await said("live/demo", "Viewers by node", "i-0here: 1");
+  await said("live/demo", "Viewers", "1");
+
+  // Viewers of the other node, and a stream that is published there.
+  const [demo] = await get("/rest/v2/cluster/streams/0/50");
+  const several = { ...demo, viewers: 4, viewersByNode: [{ node: "i-0edge", viewers: 3 }, { node: "i-0here", viewers: 1 }] };
+  const far = { ...demo, name: "live/far", origin: "i-0edge", viewers: 0, viewersByNode: [] };
+  await page.route("**/rest/v2/cluster/streams/**", (route) => route.fulfill({ json: [several, far], headers: { age: "0" } }));
+  await said("live/demo", "Viewers by node", "i-0edge: 3, i-0here: 1");
+  await said("live/demo", "Viewers", "4");
+  await said("live/demo", "Origin", "i-0here");
+  await said("live/far", "Origin", "i-0edge");
+  await said("live/far", "Viewers by node", "–");
+  // This node does not carry it, and knows no picture of it.
+  assert.ok((await part("live/far", "Video").isHidden()) && (await part("live/demo", "Video").isVisible()));
+  assert.equal(await page.textContent("#sum"), "2 streams, 4 viewers");
+  await shot(page, "streams-several");
+  await viewer.close();
+  await publisher.close();
   assert.deepEqual(page.problems, []);
 });

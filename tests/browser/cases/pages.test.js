@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
 import { openChromium, shot } from "../lib/browser.js";
-import { Node, Publisher } from "../lib/node.js";
+import { Node, Publisher, until } from "../lib/node.js";
 import { ORIGIN, SERVER, place } from "../lib/place.js";
 
 let net, node, browser;
@@ -27,6 +27,14 @@ test("the dashboard says when nothing is live, lists what is with links, and sho
   await shot(page, "dashboard-empty");
   const settings = await page.textContent("#publish");
   assert.ok(settings.includes(`rtmp://${SERVER}/live`) && settings.includes("demo") && settings.includes("zerolatency"), settings);
+  // What the documents say too: a second, which is 30 pictures of a usual camera.
+  assert.ok(settings.includes("Keyframe interval: 1 s"), settings);
+  for (const [tab, numbers] of [["ffmpeg", ["-g 30", "-g 30"]], ["GStreamer", ["framerate=30", "key-int-max=30"]]]) {
+    await page.click(`#publish [role="tab"]:text-is("${tab}")`);
+    const panel = await page.textContent("#publish-panel");
+    assert.deepEqual(panel.match(/(-g |framerate=|key-int-max=)\d+/g), numbers, panel);
+  }
+  await page.click('#publish [role="tab"]:text-is("OBS Studio")');
   const publishers = [new Publisher("demo"), new Publisher("second", { bFrames: 2 })];
   for (const publisher of publishers) await publisher.start(node);
   await page.waitForSelector('[data-stream="live/demo"]');
@@ -45,6 +53,28 @@ test("the dashboard says when nothing is live, lists what is with links, and sho
   for (const publisher of publishers) await publisher.close();
   assert.deepEqual(browser.foreign, []);
   assert.deepEqual(page.problems, []);
+});
+
+test("every link of every page leads somewhere", async () => {
+  const publisher = await new Publisher("linked").start(node);
+  for (const [path, drawn] of [["/", '[data-stream="live/linked"]'], ["/live/play.html?id=linked", 'body[data-state="live"]'], ["/live/", "#publish-panel"]]) {
+    const page = await browser.open(path);
+    await page.waitForSelector(drawn, { state: "attached" });
+    // Those for who has no JavaScript are text to a browser that has it.
+    const links = await page.evaluate(async () => {
+      const source = new DOMParser().parseFromString(await (await fetch(location.href)).text(), "text/html");
+      const all = [document, source].flatMap((from) => [...from.querySelectorAll("[href]")]);
+      return [...new Set(all.map((at) => new URL(at.getAttribute("href"), location.href)).filter((url) => url.origin === location.origin).map(String))];
+    });
+    assert.ok(links.length > 2, `${path}: ${links}`);
+    // A playlist appears with the first segment, a moment after the stream.
+    const answers = (url) => page.evaluate((at) => fetch(at).then((r) => r.status), url);
+    for (const url of links) {
+      await until(`200 from ${url}, which ${path} links to`, async () => (await answers(url)) === 200, url.endsWith(".m3u8") ? undefined : 0);
+    }
+    assert.deepEqual(page.problems, []);
+  }
+  await publisher.close();
 });
 
 test("the publish page of an app gives its address for each program, by keyboard too", async () => {
