@@ -1,4 +1,4 @@
-//! Tells the daemon which commit it is built from: `HEADWATER_COMMIT`, `unknown` outside a checkout.
+//! Passes the commit to the daemon's build: `HEADWATER_COMMIT`, `unknown` outside a checkout.
 
 use std::process::Command;
 

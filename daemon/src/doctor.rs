@@ -1,7 +1,8 @@
-//! `headwaterd doctor`: every check of a troubleshooting guide, one file each, in the order in which one fault causes the next.
+//! `headwaterd doctor`: runs every check of the troubleshooting guide, one file each, in the order
+//! in which one fault causes the next.
 //!
-//! A check asks and judges; it changes nothing but the registry's probe document. It says what is wrong and what to do about it, in
-//! one sentence each. It may be run beside a running node or without one.
+//! A check changes nothing but the registry's probe document. It reports the fault and the remedy
+//! in one sentence each. It may run while a node runs or without one.
 
 mod certificate;
 mod clock;
@@ -23,78 +24,81 @@ use headwater_api::endpoints::{self, Endpoints};
 use headwater_api::error::Chain;
 use serde::Serialize;
 
-use crate::plan;
-use crate::settings::Settings;
-use crate::{decide, reach};
+use crate::boot::plan;
+use crate::boot::planner;
+use crate::boot::settings::Settings;
+use crate::cluster::open_registry;
 
-/// How a check came out.
+/// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Mark {
-    /// As it should be.
+pub(crate) enum CheckStatus {
+    /// Passed.
     Ok,
     /// It works, but not as it should, or not for long.
     Warn,
-    /// Something does not work.
+    /// A fault.
     Fail,
-    /// There is nothing to check here.
+    /// Nothing to check here.
     Skip,
 }
 
-/// The result of one check.
+/// The finding of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
-    /// Its name, stable.
+    /// Stable name of the check.
     pub check: &'static str,
-    /// How it came out.
-    pub mark: Mark,
-    /// What is the case.
-    pub what: String,
-    /// What to do about it; empty if nothing is to be done.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub todo: String,
+    /// The result.
+    #[serde(rename = "mark")]
+    pub status: CheckStatus,
+    /// What was found.
+    #[serde(rename = "what")]
+    pub message: String,
+    /// The remedy; empty if none is needed.
+    #[serde(rename = "todo", skip_serializing_if = "String::is_empty")]
+    pub remedy: String,
 }
 
 impl Finding {
-    fn new(check: &'static str, mark: Mark, what: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self { check, mark, what: what.into(), todo: todo.into() }
+    fn new(check: &'static str, mark: CheckStatus, what: impl Into<String>, todo: impl Into<String>) -> Self {
+        Self { check, status: mark, message: what.into(), remedy: todo.into() }
     }
 
     fn ok(check: &'static str, what: impl Into<String>) -> Self {
-        Self::new(check, Mark::Ok, what, "")
+        Self::new(check, CheckStatus::Ok, what, "")
     }
 
     fn warn(check: &'static str, what: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self::new(check, Mark::Warn, what, todo)
+        Self::new(check, CheckStatus::Warn, what, todo)
     }
 
     fn fail(check: &'static str, what: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self::new(check, Mark::Fail, what, todo)
+        Self::new(check, CheckStatus::Fail, what, todo)
     }
 
     fn skip(check: &'static str, what: impl Into<String>) -> Self {
-        Self::new(check, Mark::Skip, what, "")
+        Self::new(check, CheckStatus::Skip, what, "")
     }
 }
 
 /// Runs all checks.
-pub(crate) async fn examine(settings: &Settings, stream: Option<&StreamName>) -> Vec<Finding> {
-    let facts = decide::fetch_facts(settings).await.map(|(facts, _)| facts);
+pub(crate) async fn run_checks(settings: &Settings, stream: Option<&StreamName>) -> Vec<Finding> {
+    let facts = planner::fetch_facts(settings).await.map(|(facts, _)| facts);
     let mut findings = vec![metadata::check(facts.as_ref().map_err(|e| Chain(e).to_string()))];
-    // Without metadata the rest is still worth a look: the file may say it all.
+    // Without metadata the other checks are still useful: the file may set everything.
     let facts = facts.unwrap_or_default();
     findings.push(tags::check(facts.instance.as_ref()));
     let planned = plan::plan(&facts, settings);
     findings.push(role::check(planned.as_ref()));
     let plan = planned.ok();
-    let engine = read_engine(plan.as_ref().map_or(&settings.config, |plan| &plan.engine));
+    let engine = read_endpoints(plan.as_ref().map_or(&settings.config, |plan| &plan.engine));
     let opened = match &plan {
-        Some(plan) => Some(reach::open(plan).await),
+        Some(plan) => Some(open_registry::open(plan).await),
         None => None,
     };
     findings.push(mongod::check(plan.as_ref()).await);
     let (registry, registry_clock) = registry::check(opened.as_ref()).await;
-    let clock = clock::check(registry_clock, &registry.what);
+    let clock = clock::check(registry_clock, &registry.message);
     findings.push(registry);
     let store = opened.and_then(Result::ok);
     let config = plan.as_ref().map_or(&settings.config, |plan| &plan.engine);
@@ -113,26 +117,27 @@ pub(crate) async fn examine(settings: &Settings, stream: Option<&StreamName>) ->
     findings
 }
 
-/// Where the running engine says it listens. One that was killed may have left its file: ports tell.
-fn read_engine(config: &headwater_api::Config) -> Option<Endpoints> {
+/// Reads the listeners of the running engine. A killed engine may have left its file behind; the
+/// `ports` check detects that.
+fn read_endpoints(config: &headwater_api::Config) -> Option<Endpoints> {
     let path = config.node.data_dir.join(endpoints::FILE_NAME);
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-/// True if nothing failed.
-pub(crate) fn is_well(findings: &[Finding]) -> bool {
-    findings.iter().all(|finding| finding.mark != Mark::Fail)
+/// True if no check failed.
+pub(crate) fn has_no_failure(findings: &[Finding]) -> bool {
+    findings.iter().all(|finding| finding.status != CheckStatus::Fail)
 }
 
-/// As lines for people.
-pub(crate) fn text(findings: &[Finding]) -> String {
+/// Formats the findings as text.
+pub(crate) fn to_text(findings: &[Finding]) -> String {
     let mut out = String::new();
-    for Finding { check, mark, what, todo } in findings {
+    for Finding { check, status: mark, message: what, remedy: todo } in findings {
         let mark = match mark {
-            Mark::Ok => "ok  ",
-            Mark::Warn => "WARN",
-            Mark::Fail => "FAIL",
-            Mark::Skip => "-   ",
+            CheckStatus::Ok => "ok  ",
+            CheckStatus::Warn => "WARN",
+            CheckStatus::Fail => "FAIL",
+            CheckStatus::Skip => "-   ",
         };
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{mark}  {check:<12} {what}");
@@ -140,19 +145,19 @@ pub(crate) fn text(findings: &[Finding]) -> String {
             let _ = writeln!(out, "{:20}do: {todo}", "");
         }
     }
-    let count = |mark| findings.iter().filter(|finding| finding.mark == mark).count();
-    let (failed, warned) = (count(Mark::Fail), count(Mark::Warn));
+    let count = |mark| findings.iter().filter(|finding| finding.status == mark).count();
+    let (failed, warned) = (count(CheckStatus::Fail), count(CheckStatus::Warn));
     let _ = writeln!(out, "\n{} checks: {failed} failed, {warned} with a warning", findings.len());
     out
 }
 
-/// For one answer of a running engine.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// For one request to a running engine.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The plan of a machine without metadata, from the text of a file.
+/// Makes the plan of a machine without metadata from the text of a configuration file.
 #[cfg(test)]
-fn plan_of(text: &str) -> plan::Plan {
-    plan::plan(&crate::facts::Facts::default(), &Settings::parse(text).unwrap()).unwrap()
+fn plan_from(text: &str) -> plan::Plan {
+    plan::plan(&crate::boot::facts::Facts::default(), &Settings::parse(text).unwrap()).unwrap()
 }
 
 #[cfg(test)]
@@ -162,10 +167,10 @@ mod tests {
     #[test]
     fn a_failure_is_told_with_its_remedy_and_a_warning_alone_is_no_failure() {
         let mut findings = vec![Finding::ok("role", "edge"), Finding::warn("clock", "1 s off", "look at chrony")];
-        assert!(is_well(&findings));
+        assert!(has_no_failure(&findings));
         findings.push(Finding::fail("registry", "away", "start it"));
-        assert!(!is_well(&findings));
-        let text = text(&findings);
+        assert!(!has_no_failure(&findings));
+        let text = to_text(&findings);
         for line in [
             "ok    role         edge",
             "FAIL  registry     away",

@@ -1,6 +1,7 @@
-//! Packs the pages of `media/web` into the engine: each file plain and, where it helps, gzipped, with its ETag.
+//! Embeds the pages of `media/web` in the engine: each file uncompressed and, if that saves at
+//! least 10 %, gzipped, with an ETag.
 //!
-//! Writes `OUT_DIR/assets.rs`, a table that `src/http/assets.rs` includes.
+//! Writes `OUT_DIR/assets.rs`, a table that `src/http/pages/assets.rs` includes.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -12,14 +13,15 @@ use std::{env, fs};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// Files from npm, by the name they are served under.
+/// Files of npm packages: served name and path below `node_modules`.
 const FROM_NPM: [(&str, &str); 2] =
     [("assets/hls.js", "hls.js/dist/hls.light.min.js"), ("assets/hls.LICENSE.txt", "hls.js/LICENSE")];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    #[expect(clippy::disallowed_methods, reason = "how cargo talks to a build script")]
+    #[expect(clippy::disallowed_methods, reason = "cargo passes parameters to a build script in environment variables")]
     let said = |name: &str| env::var(name);
-    // Not `env!`: a target folder that several checkouts share holds a script that was built in another one.
+    // Not `env!`: with a target folder that several checkouts share, the script may have been built
+    // in another checkout.
     let web = PathBuf::from(said("CARGO_MANIFEST_DIR")?).join("../web");
     let (out, release) = (PathBuf::from(said("OUT_DIR")?), said("PROFILE")? == "release");
     let mut files = Vec::new();

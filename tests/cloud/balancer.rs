@@ -1,7 +1,7 @@
-//! A plain balancer for TCP: each connection goes to the next healthy target, in turns, whoever it comes from.
+//! A TCP load balancer: each connection goes to the next healthy target, round-robin.
 //!
-//! A target is healthy while its `/readyz` says 200, asked twice a second; one that refuses a connection is passed over at
-//! once. Knows nothing of what it passes on.
+//! A target is healthy while its `/readyz` answers 200, checked twice a second. A target that
+//! refuses a connection is skipped at once. Must not know the protocols that it forwards.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
-/// Where connections may go.
+/// A server that connections can be forwarded to.
 #[derive(Debug)]
 struct Target {
     address: SocketAddr,
@@ -20,7 +20,7 @@ struct Target {
     healthy: AtomicBool,
 }
 
-/// One listener and its targets. Dropped = it takes no more connections.
+/// A listener and its targets. Dropping it stops accepting connections.
 #[derive(Debug)]
 pub(crate) struct Balancer {
     address: SocketAddr,
@@ -31,15 +31,15 @@ pub(crate) struct Balancer {
 #[derive(Debug, Default)]
 struct Shared {
     targets: Mutex<Vec<Arc<Target>>>,
-    turn: AtomicUsize,
+    next_index: AtomicUsize,
 }
 
 impl Balancer {
-    /// Listens on `listener` for no targets yet.
+    /// Accepts connections on `listener`. There are no targets at first.
     pub(crate) fn start(runtime: &Handle, listener: TcpListener) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         listener.set_nonblocking(true)?;
-        let _entered = runtime.enter();
+        let _entered = runtime.run_in_network();
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let shared = Arc::new(Shared::default());
         let (serving, looking) = (Arc::clone(&shared), Arc::clone(&shared));
@@ -49,32 +49,32 @@ impl Balancer {
                     let shared = Arc::clone(&serving);
                     tokio::spawn(async move {
                         if let Some(server) = shared.connect().await {
-                            let _ = pass(client, server).await;
+                            let _ = forward(client, server).await;
                         }
                     });
                 }
             }),
-            runtime.spawn(async move { looking.watch_health().await }),
+            runtime.spawn(async move { looking.check_health().await }),
         ];
         Ok(Self { address, shared, tasks })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// One more target, healthy once its health listener says so.
+    /// Adds a target, which becomes healthy once its health listener reports readiness.
     pub(crate) fn add(&self, address: SocketAddr, health: SocketAddr) {
         self.shared.lock().push(Arc::new(Target { address, health, healthy: AtomicBool::new(false) }));
     }
 
-    /// No longer a target; connections to it go on.
+    /// Removes a target; its open connections stay.
     pub(crate) fn remove(&self, address: SocketAddr) {
         self.shared.lock().retain(|target| target.address != address);
     }
 
-    /// How many targets are healthy now.
+    /// The number of healthy targets.
     pub(crate) fn healthy(&self) -> usize {
         self.shared.lock().iter().filter(|t| t.healthy.load(Ordering::Relaxed)).count()
     }
@@ -93,12 +93,12 @@ impl Shared {
 
     async fn connect(&self) -> Option<TcpStream> {
         let mut targets = self.lock().clone();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % targets.len().max(1);
+        let turn = self.next_index.fetch_add(1, Ordering::Relaxed) % targets.len().max(1);
         targets.rotate_left(turn);
-        // Healthy ones in turn; if none is known to be, any may be better than nothing.
+        // Healthy targets first; if none is healthy, try the others too.
         targets.sort_by_key(|t| !t.healthy.load(Ordering::Relaxed));
         for target in targets {
-            if let Ok(Ok(server)) = tokio::time::timeout(CONNECT, TcpStream::connect(target.address)).await {
+            if let Ok(Ok(server)) = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(target.address)).await {
                 return Some(server);
             }
             target.healthy.store(false, Ordering::Relaxed);
@@ -106,8 +106,8 @@ impl Shared {
         None
     }
 
-    async fn watch_health(&self) {
-        let mut tick = tokio::time::interval(LOOK);
+    async fn check_health(&self) {
+        let mut tick = tokio::time::interval(HEALTH_CHECK_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
@@ -115,7 +115,7 @@ impl Shared {
             let looks = targets.iter().map(|target| {
                 let target = Arc::clone(target);
                 tokio::spawn(async move {
-                    let ready = tokio::time::timeout(LOOK_WITHIN, is_ready(target.health)).await;
+                    let ready = tokio::time::timeout(HEALTH_CHECK_TIMEOUT, is_ready(target.health)).await;
                     target.healthy.store(matches!(ready, Ok(Ok(true))), Ordering::Relaxed);
                 })
             });
@@ -135,12 +135,12 @@ async fn is_ready(health: SocketAddr) -> std::io::Result<bool> {
     Ok(status.ends_with(b" 200"))
 }
 
-async fn pass(mut client: TcpStream, mut server: TcpStream) -> std::io::Result<()> {
+async fn forward(mut client: TcpStream, mut server: TcpStream) -> std::io::Result<()> {
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop)
 }
 
-const CONNECT: Duration = Duration::from_millis(300);
-const LOOK: Duration = Duration::from_millis(500);
-const LOOK_WITHIN: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
+const HEALTH_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(1);

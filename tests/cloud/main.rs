@@ -1,4 +1,4 @@
-//! `headwater-cloud`: a whole cluster on one machine, for a person to play with, or checked from end to end.
+//! `headwater-cloud`: a cluster on one machine, to try out by hand or to check end to end.
 //!
 //! ```text
 //!   browser, OBS, ffmpeg --> balancer --> origins 1, 2   edges 1, 2, 3   registry      each a network namespace
@@ -6,16 +6,17 @@
 //!                                             '-- metadata, Auto Scaling, moto: stand-ins for AWS --'
 //! ```
 //!
-//! `./headwater cluster` starts it. Everything stays on this machine, and nothing is left of it, however it ends.
+//! Started by `./headwater cluster`. Nothing leaves this machine, and nothing remains, however it
+//! ends.
 
 mod balancer;
 mod checks;
+mod cluster;
+mod console;
 mod host;
+mod network;
 mod node;
-mod place;
-mod play;
 mod registry;
-mod scene;
 mod viewers;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,38 +25,39 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-use checks::Extent;
-use scene::{Scene, Wish};
+use checks::CheckLevel;
+use cluster::{Cluster, ClusterSpec};
 
 /// A cluster of real nodes in network namespaces: a registry, 2 origins, 3 edges and a balancer.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Runs every check, prints a line for each, and ends.
+    /// Run every check, print a line for each, and exit.
     #[arg(long)]
     check: bool,
-    /// Only the checks that are quick.
+    /// Run only the quick checks.
     #[arg(long, requires = "check")]
     short: bool,
-    /// Ten minutes for what is otherwise shorter.
+    /// Extend the outage and the player check to ten minutes.
     #[arg(long, requires = "check", conflicts_with = "short")]
     long: bool,
-    /// Only checks whose name holds this.
+    /// Run only checks whose name contains this text.
     #[arg(long, requires = "check")]
     only: Vec<String>,
-    /// One database, or three registry nodes with a replica set. Default: nodes where HEADWATER_TEST_MONGOD names a mongod.
+    /// One database, or three registry nodes with a replica set. Default: nodes if
+    /// HEADWATER_TEST_MONGOD names a mongod.
     #[arg(long, value_enum)]
     registry: Option<registry::Kind>,
-    /// LL-HLS players in the crowd.
+    /// Number of LL-HLS players in the round-robin check.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=2_000))]
     players: u32,
-    /// Address of the balancer. 0.0.0.0 lets other machines in.
+    /// Listen address of the load balancer. 0.0.0.0 makes it reachable from other machines.
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     listen: IpAddr,
-    /// Port for pages and players, or the next free one.
+    /// Port for pages and players; the next free one if it is in use.
     #[arg(long, default_value_t = 5080)]
     http_port: u16,
-    /// Port for publishers, or the next free one.
+    /// Port for publishers; the next free one if it is in use.
     #[arg(long, default_value_t = 1935)]
     rtmp_port: u16,
 }
@@ -63,10 +65,10 @@ struct Arguments {
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(code) => code,
-        // EX_TEMPFAIL of sysexits.h: nothing has been checked.
-        Err(e) if e.is::<scene::Missing>() => ExitCode::from(75),
+        // EX_TEMPFAIL of sysexits.h: a tool is missing and nothing was checked.
+        Err(e) if e.is::<cluster::MissingTool>() => ExitCode::from(75),
         Err(e) => {
-            say(&format!("headwater-cloud: {e:#}"));
+            print_line(&format!("headwater-cloud: {e:#}"));
             ExitCode::FAILURE
         }
     }
@@ -74,7 +76,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let wish = Wish {
+    let spec = ClusterSpec {
         registry: arguments.registry.unwrap_or_else(registry::Kind::here),
         origins: 2,
         edges: 3,
@@ -82,28 +84,29 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         http_port: arguments.http_port,
         rtmp_port: arguments.rtmp_port,
     };
-    // Children share the terminal and hear Ctrl-C too; they have their own ways to end, and all end with this process.
+    // Child processes share the terminal and receive SIGINT, too. They handle it themselves, and
+    // all of them end with this process.
     if arguments.check {
-        end_on_signal(&runtime);
-        let extent = match (arguments.short, arguments.long) {
-            (true, _) => Extent::Short,
-            (_, true) => Extent::Long,
-            _ => Extent::Full,
+        exit_on_signal(&runtime);
+        let level = match (arguments.short, arguments.long) {
+            (true, _) => CheckLevel::Short,
+            (_, true) => CheckLevel::Long,
+            _ => CheckLevel::Full,
         };
-        let options = checks::Options { extent, only: arguments.only.clone(), players: arguments.players };
-        let good = checks::run(&wish, &options, runtime.handle())?;
+        let options = checks::Options { level, only: arguments.only.clone(), players: arguments.players };
+        let good = checks::run(&spec, &options, runtime.handle())?;
         return Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let ending = ended(&runtime)?;
-    let scene = Scene::build(&wish, runtime.handle(), |what| say(&format!("==> {what}")))?;
-    play::run(scene, &ending)?;
+    let shutdown_rx = shutdown_signal(&runtime)?;
+    let cluster = Cluster::build(&spec, runtime.handle(), |what| print_line(&format!("==> {what}")))?;
+    console::run(cluster, &shutdown_rx)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Set once the user wants it to end.
-fn ended(runtime: &tokio::runtime::Runtime) -> anyhow::Result<tokio::sync::watch::Receiver<bool>> {
-    let (sender, receiver) = tokio::sync::watch::channel(false);
-    let _entered = runtime.enter();
+/// Becomes true on SIGINT, SIGTERM or SIGHUP.
+fn shutdown_signal(runtime: &tokio::runtime::Runtime) -> anyhow::Result<tokio::sync::watch::Receiver<bool>> {
+    let (shutdown_tx, receiver) = tokio::sync::watch::channel(false);
+    let _entered = runtime.run_in_network();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut hangup = signal(SignalKind::hangup())?;
     runtime.spawn(async move {
@@ -112,13 +115,14 @@ fn ended(runtime: &tokio::runtime::Runtime) -> anyhow::Result<tokio::sync::watch
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
         }
-        sender.send_replace(true);
+        shutdown_tx.send_replace(true);
     });
     Ok(receiver)
 }
 
-/// A check that is broken off needs no order: every process is tied to this one, every namespace to a process.
-fn end_on_signal(runtime: &tokio::runtime::Runtime) {
+/// Exits on SIGINT or SIGTERM. No cleanup is needed: every process is tied to this one, and every
+/// namespace to a process.
+fn exit_on_signal(runtime: &tokio::runtime::Runtime) {
     runtime.spawn(async {
         let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
         else {
@@ -133,6 +137,6 @@ fn end_on_signal(runtime: &tokio::runtime::Runtime) {
 }
 
 #[expect(clippy::print_stdout, reason = "what it prints is what it is for")]
-pub(crate) fn say(line: &str) {
+pub(crate) fn print_line(line: &str) {
     println!("{line}");
 }

@@ -1,5 +1,5 @@
-//! A node of the cloud: a host with a metadata service at 169.254.169.254 and the built `headwaterd`, as an instance of an
-//! Auto Scaling group would be.
+//! A node of the test cluster: a host with an instance metadata service at 169.254.169.254 and the
+//! built `headwaterd`, like an instance of an Auto Scaling group.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -14,22 +14,22 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::host::Host;
-use crate::place::Place;
+use crate::network::Network;
 
-/// What a node is for.
+/// Role of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Takes publishers.
+    /// Accepts publishers.
     Origin,
     /// Serves viewers.
     Edge,
-    /// Runs a member of the registry's replica set, and nothing else.
+    /// Runs a member of the registry's replica set and serves no media.
     Registry,
 }
 
 impl Role {
-    /// As the tag spells it.
-    pub(crate) fn word(self) -> &'static str {
+    /// The value of the role tag.
+    pub(crate) fn tag_value(self) -> &'static str {
         match self {
             Self::Origin => "origin",
             Self::Edge => "edge",
@@ -37,7 +37,7 @@ impl Role {
         }
     }
 
-    /// The name of its Auto Scaling group. Registry nodes are launched by hand.
+    /// Name of its Auto Scaling group. Registry nodes are not in a group.
     pub(crate) fn group(self) -> Option<&'static str> {
         match self {
             Self::Origin => Some("origins"),
@@ -47,24 +47,24 @@ impl Role {
     }
 }
 
-/// What makes a node.
-pub(crate) struct Plan<'a> {
-    /// For people: `edge-2`.
+/// Parameters of a node.
+pub(crate) struct NodeSpec<'a> {
+    /// Display name, such as `edge-2`.
     pub(crate) name: String,
     pub(crate) role: Role,
-    /// The last byte of its address.
+    /// Last byte of its address.
     pub(crate) last: u8,
-    /// Other tags than role, cluster and group.
+    /// Tags in addition to role, cluster and group.
     pub(crate) tags: &'a [(&'a str, &'a str)],
-    /// More tables for its configuration file.
+    /// TOML appended to its configuration file.
     pub(crate) settings: String,
-    /// Where its AWS is.
+    /// Environment variables with the AWS endpoints.
     pub(crate) environment: Vec<(&'static str, String)>,
-    /// Its files go below.
+    /// Folder for its files.
     pub(crate) folder: PathBuf,
 }
 
-/// A node, running or not. Dropped = killed, with its host.
+/// A node, running or not. Dropping it kills the node and removes its host.
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) role: Role,
@@ -78,137 +78,141 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Makes the host; [`Node::start`] starts the node.
-    pub(crate) fn new(place: &Place, plan: Plan<'_>) -> anyhow::Result<Self> {
-        let host = Host::new(place, plan.last)?;
-        host.add_address(METADATA.0)?;
-        let mut tags = vec![("headwater:role", plan.role.word()), ("headwater:cluster", CLUSTER)];
-        tags.extend(plan.role.group().map(|group| ("aws:autoscaling:groupName", group)));
-        tags.extend(plan.tags);
-        let metadata = Fake::on(host.listen(SocketAddr::from(METADATA))?, &tags)?;
+    /// Creates the host; [`Node::start`] starts the node.
+    pub(crate) fn new(network: &Network, spec: NodeSpec<'_>) -> anyhow::Result<Self> {
+        let host = Host::new(network, spec.last)?;
+        host.add_address(METADATA_ADDRESS.0)?;
+        let mut tags = vec![("headwater:role", spec.role.tag_value()), ("headwater:cluster", CLUSTER_NAME)];
+        tags.extend(spec.role.group().map(|group| ("aws:autoscaling:groupName", group)));
+        tags.extend(spec.tags);
+        let metadata = Fake::on(host.listen(SocketAddr::from(METADATA_ADDRESS))?, &tags)?;
         metadata.change(|s| s.local_ipv4 = host.address().to_string());
-        std::fs::create_dir_all(&plan.folder)?;
+        std::fs::create_dir_all(&spec.folder)?;
         Ok(Self {
-            name: plan.name,
-            role: plan.role,
+            name: spec.name,
+            role: spec.role,
             host,
             metadata: std::sync::Arc::new(metadata),
-            settings: plan.settings,
-            environment: plan.environment,
-            folder: plan.folder,
+            settings: spec.settings,
+            environment: spec.environment,
+            folder: spec.folder,
             id: String::new(),
             daemon: None,
         })
     }
 
-    /// Starts it as the instance `id`, with the disk of the instance before it if that has the same id.
+    /// Starts the node as instance `id`. An instance that ran before with the same id keeps its
+    /// disk.
     pub(crate) fn start(&mut self, id: &str) -> anyhow::Result<()> {
         self.kill();
         self.metadata.change(|s| id.clone_into(&mut s.id));
         id.clone_into(&mut self.id);
         let data = self.folder.join(id);
-        // All nodes share this machine's processors: how busy those are says nothing of one of them.
+        // All nodes share this machine's CPUs, so their CPU load means nothing for a single node.
         let config = format!(
             "[limits]\ncpu_percent = 100\n[node]\ndata_dir = {data:?}\n[metadata]\nrequired = true\n{}",
             self.settings
         );
-        // What an earlier life left says where an engine was that is gone.
+        // A file from an earlier run names the addresses of an engine that no longer exists.
         let _ = std::fs::remove_file(data.join(endpoints::FILE_NAME));
         let file = self.folder.join("node.toml");
         std::fs::write(&file, config)?;
         program("headwater-engine")?;
         let mut command = self.host.command(program("headwaterd")?);
         command.args(["run", "--config"]).arg(file).env("HEADWATER_LOG", "info");
-        // No credentials anywhere: nothing of this reaches a real account.
+        // Without credentials, no request can reach a real account.
         command.env("AWS_EC2_METADATA_DISABLED", "true").env_remove("NOTIFY_SOCKET");
         command.envs(self.environment.iter().cloned());
-        self.daemon = Some(Process::start_logged(&mut command, &self.log())?);
+        self.daemon = Some(Process::start_logged(&mut command, &self.log_path())?);
         Ok(())
     }
 
-    /// Waits until it says that it is ready, and its `/readyz` agrees.
+    /// Waits until the node logs that it is ready and its `/readyz` answers 200.
     pub(crate) fn wait_ready(&self) -> anyhow::Result<()> {
         self.daemon()?.line("node ready").with_context(|| self.name.clone())?;
         wait::until(&format!("{} to be ready", self.name), || self.is_ready().then_some(()))
     }
 
-    /// True if its `/readyz` says so.
+    /// True if its `/readyz` answers 200.
     pub(crate) fn is_ready(&self) -> bool {
         http::get(self.health(), "/readyz").is_ok_and(|a| a.status == 200)
     }
 
-    /// Its process.
+    /// The daemon's process.
+    ///
+    /// # Errors
+    /// If the node was not started or was killed.
     pub(crate) fn daemon(&self) -> anyhow::Result<&Process> {
         self.daemon.as_ref().with_context(|| format!("{} does not run", self.name))
     }
 
-    /// True if its daemon does.
+    /// True if the daemon runs.
     pub(crate) fn is_running(&self) -> bool {
         self.daemon.as_ref().is_some_and(Process::is_running)
     }
 
-    /// The whole node at once, the daemon and its engine or mongod: SIGKILL. Connections are closed by the kernel, nobody says good-bye.
+    /// Kills the daemon and its engine or mongod with SIGKILL. The kernel closes the connections.
     pub(crate) fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
         self.daemon = None;
     }
 
-    /// Sends a signal to the daemon and to the engine or mongod that it runs.
+    /// Sends a signal to the daemon and to its engine or mongod.
     pub(crate) fn signal(&self, signal: Signal) {
         let Some(daemon) = &self.daemon else { return };
         if daemon.is_running() {
-            // Its main thread is the one that starts them.
+            // The daemon starts its children from its main thread.
             let children = format!("/proc/{0}/task/{0}/children", daemon.pid());
             let children = std::fs::read_to_string(children).unwrap_or_default();
             for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
-                // It may have ended by itself.
+                // The child may already have exited.
                 let _ = kill(Pid::from_raw(child), signal);
             }
         }
         daemon.signal(signal);
     }
 
-    /// The id of the instance that it is.
+    /// The instance id.
     pub(crate) fn id(&self) -> &str {
         &self.id
     }
 
-    /// The file with all that its lives wrote.
-    pub(crate) fn log(&self) -> PathBuf {
+    /// The log file, which all runs of the node append to.
+    pub(crate) fn log_path(&self) -> PathBuf {
         self.folder.join("log")
     }
 
-    /// Its host.
+    /// The host of the node.
     pub(crate) fn host(&self) -> &Host {
         &self.host
     }
 
-    /// Its metadata service.
+    /// The instance metadata service of the node.
     pub(crate) fn metadata(&self) -> &std::sync::Arc<Fake> {
         &self.metadata
     }
 
-    /// Its web server.
+    /// Address of its HTTP listener.
     pub(crate) fn http(&self) -> SocketAddr {
-        self.host.at(5080)
+        self.host.socket_address(5080)
     }
 
-    /// Its RTMP server.
+    /// Address of its RTMP listener.
     pub(crate) fn rtmp(&self) -> SocketAddr {
-        self.host.at(1935)
+        self.host.socket_address(1935)
     }
 
-    /// Its relay.
+    /// Address of its relay listener.
     pub(crate) fn relay(&self) -> SocketAddr {
-        self.host.at(5000)
+        self.host.socket_address(5000)
     }
 
-    /// Its health and metrics.
+    /// Address of its health and metrics listener.
     pub(crate) fn health(&self) -> SocketAddr {
-        self.host.at(5090)
+        self.host.socket_address(5090)
     }
 
-    /// The value of one of its metrics, all labels together; 0 if it is not there.
+    /// The value of a metric, summed over all labels; 0 if it is absent.
     pub(crate) fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let text = http::get(self.health(), "/metrics")?.text();
         let values = text.lines().filter_map(|line| {
@@ -225,6 +229,6 @@ impl Drop for Node {
     }
 }
 
-/// All nodes' cluster.
-pub(crate) const CLUSTER: &str = "cloud";
-const METADATA: (Ipv4Addr, u16) = (Ipv4Addr::new(169, 254, 169, 254), 80);
+/// Name of the cluster that all nodes belong to.
+pub(crate) const CLUSTER_NAME: &str = "cloud";
+const METADATA_ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::new(169, 254, 169, 254), 80);

@@ -1,8 +1,8 @@
-//! The registry of the cloud: one database behind a line, or registry nodes whose mongods are a replica set. This is what
-//! checks and commands need of either.
+//! The registry of the test cluster: a single database behind a proxy, or registry nodes whose
+//! mongods form a replica set. Gives checks and commands one interface to both.
 
 mod database;
-mod set;
+mod replica_set;
 
 use std::net::Ipv4Addr;
 
@@ -12,95 +12,96 @@ use headwater_tests::tools;
 
 use crate::node::Node;
 pub(crate) use database::Database;
-pub(crate) use set::{Mongod, Place, Set};
+pub(crate) use replica_set::{Mongod, Network, ReplicaSet};
 
-/// Which of the two.
+/// Kind of registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
-    /// One database, with a connection string in a secret.
+    /// A single database, with its connection string in a secret.
     Database,
-    /// Three registry nodes: of HEADWATER_TEST_MONGOD, or else of a stand-in that replicates nothing.
+    /// Three registry nodes that run the mongod of HEADWATER_TEST_MONGOD, or else a stand-in that
+    /// does not replicate.
     Nodes,
 }
 
 impl Kind {
-    /// A set where a real mongod is found.
+    /// Registry nodes if a real mongod is installed, else a single database.
     pub(crate) fn here() -> Self {
         if tools::real_mongod().is_some() { Self::Nodes } else { Self::Database }
     }
 }
 
-/// It runs, or is dead for now. Dropped = gone, with its hosts.
+/// A registry, running or killed. Dropping it removes it with its hosts.
 pub(crate) enum Registry {
     Database(Database),
-    Set(Set),
+    ReplicaSet(ReplicaSet),
 }
 
 impl Registry {
-    /// All of it at once, as a power cut would.
+    /// Kills all of it at once, like a power failure.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         match self {
             Self::Database(database) => database.kill(),
-            Self::Set(set) => {
+            Self::ReplicaSet(set) => {
                 set.kill_all();
                 Ok(())
             }
         }
     }
 
-    /// All of it again, with the same data; waits until it takes writes.
+    /// Starts it again with the same data, and waits until it accepts writes.
     pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
         match self {
             Self::Database(database) => database.restart(),
-            Self::Set(set) => {
+            Self::ReplicaSet(set) => {
                 set.start_all()?;
                 set.wait_primary().map(drop)
             }
         }
     }
 
-    /// Where the other nodes reach it.
+    /// Addresses of the database hosts.
     pub(crate) fn addresses(&self) -> Vec<Ipv4Addr> {
         match self {
             Self::Database(database) => vec![database.host().address()],
-            Self::Set(set) => set.members().iter().map(|member| member.host().address()).collect(),
+            Self::ReplicaSet(set) => set.members().iter().map(|member| member.host().address()).collect(),
         }
     }
 
-    /// The line to it, if it is one database.
-    pub(crate) fn line(&self) -> Option<&Delay> {
+    /// The proxy in front of a single database.
+    pub(crate) fn proxy(&self) -> Option<&Delay> {
         match self {
-            Self::Database(database) => Some(database.line()),
-            Self::Set(_) => None,
+            Self::Database(database) => Some(database.proxy()),
+            Self::ReplicaSet(_) => None,
         }
     }
 
-    /// The replica set, if it is one.
-    pub(crate) fn set(&self) -> Option<&Set> {
-        match self {
-            Self::Database(_) => None,
-            Self::Set(set) => Some(set),
-        }
-    }
-
-    /// The same, to kill and start its members.
-    pub(crate) fn set_mut(&mut self) -> Option<&mut Set> {
+    /// The replica set, if there is one.
+    pub(crate) fn replica_set(&self) -> Option<&ReplicaSet> {
         match self {
             Self::Database(_) => None,
-            Self::Set(set) => Some(set),
+            Self::ReplicaSet(set) => Some(set),
         }
     }
 
-    /// The registry nodes; none if it is one database.
+    /// The replica set for killing and starting its members, if there is one.
+    pub(crate) fn replica_set_mut(&mut self) -> Option<&mut ReplicaSet> {
+        match self {
+            Self::Database(_) => None,
+            Self::ReplicaSet(set) => Some(set),
+        }
+    }
+
+    /// The registry nodes; empty for a single database.
     pub(crate) fn members(&self) -> &[Node] {
-        self.set().map_or(&[], Set::members)
+        self.replica_set().map_or(&[], ReplicaSet::members)
     }
 
-    /// What no log may hold.
+    /// The password that must not appear in any log.
     pub(crate) fn secret(&self) -> &str {
         match self {
             Self::Database(_) => database::SECRET,
-            Self::Set(set) => set.password(),
+            Self::ReplicaSet(set) => set.password(),
         }
     }
 }

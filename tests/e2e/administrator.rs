@@ -1,5 +1,6 @@
-//! The administrator: made at the first boot or by the cluster's secret, logs in by password or session, and alone may change
-//! something. And the commands that look at a node and its cluster from a terminal.
+//! The administrator: created at the first boot or from the cluster's secret, logs in with a
+//! password or a session, and is the only user who may change anything. Also the commands that
+//! inspect a node and its cluster from a terminal.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -23,7 +24,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The word behind `key` in a line.
+/// Value of the log field `key` in a line.
 fn field(line: &str, key: &str) -> String {
     line.split(&format!("{key}=")).nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned()
 }
@@ -38,7 +39,7 @@ fn log_in(http: SocketAddr, password: &str) -> Answer {
     http::request(http, "POST", SESSION, &[("content-type", "application/json")], body.as_bytes()).unwrap()
 }
 
-/// The cookie's pair of a login that worked.
+/// Name and value of the session cookie of a successful login.
 fn cookie(answer: &Answer) -> String {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let set = answer.header("set-cookie").unwrap();
@@ -51,25 +52,26 @@ fn administers(http: SocketAddr, cookie: &str) -> bool {
     answer.json::<Value>().unwrap()["administrator"] == true
 }
 
-/// Code of the answer to the removal of a node.
+/// Removes a node; returns the status and the error code of the response.
 fn remove(http: SocketAddr, id: &str, headers: &[(&str, &str)]) -> (u16, String) {
     let answer = http::request(http, "DELETE", &format!("/rest/v2/cluster/node/{id}"), headers, b"").unwrap();
     let body: Value = answer.json().unwrap();
     (answer.status, body["error"].as_str().unwrap_or_default().to_owned())
 }
 
-/// The same for the wish that a node drains.
+/// Drains a node; returns the status and the error code of the response.
 fn drain(http: SocketAddr, id: &str, headers: &[(&str, &str)]) -> (u16, String) {
     let answer = http::request(http, "POST", &format!("/rest/v2/cluster/node/{id}/drain"), headers, b"").unwrap();
     let body: Value = answer.json().unwrap();
     (answer.status, body["error"].as_str().unwrap_or_default().to_owned())
 }
 
-/// Waits until the nodes of a cluster know the password of its secret: one of them writes it, the others find it there. Whoever
-/// tries the password instead is guessing until then, and shut out after a few attempts.
+/// Waits until one node of a cluster has written the password of the secret to the registry, from
+/// which the others read it. Trying the password instead would count as guessing and lock the test
+/// out after a few attempts.
 fn wait_administrator(nodes: [&Daemon; 2]) {
-    let says = |node: &Daemon| node.process().lines().iter().any(|l| l.contains("taken from the cluster's secret"));
-    wait::until("the administrator", || nodes.into_iter().any(says).then_some(())).unwrap();
+    let has_written_password = |node: &Daemon| node.process().lines().iter().any(|l| l.contains("taken from the cluster's secret"));
+    wait::until("the administrator", || nodes.into_iter().any(has_written_password).then_some(())).unwrap();
 }
 
 fn files_hold(folder: &Path, needle: &str) -> bool {
@@ -80,7 +82,7 @@ fn files_hold(folder: &Path, needle: &str) -> bool {
 }
 
 #[test]
-fn the_first_boot_shows_a_password_once_which_opens_the_node_and_nothing_else_does() {
+fn first_boot_prints_the_only_valid_password_once() {
     let folder = Folder::new().unwrap();
     let first = Daemon::start_in(Options::default(), folder.path()).unwrap();
     let line = first.process().line("administrator made").unwrap();
@@ -88,19 +90,19 @@ fn the_first_boot_shows_a_password_once_which_opens_the_node_and_nothing_else_do
     assert_eq!((user.as_str(), password.len()), ("admin", 23));
     first.process().line("node ready").unwrap();
     let at = first.endpoints(None).unwrap().http;
-    assert!(!files_hold(first.data_dir(), &password), "the password is kept in the clear");
+    assert!(!files_hold(first.data_dir(), &password), "the password is stored in plain text");
 
-    // By password, as curl sends it.
+    // With a password, as curl sends it.
     assert_eq!(remove(at, "x", &[]), (401, "unauthorized".to_owned()));
     assert_eq!(remove(at, "x", &[("authorization", &basic("wrong"))]), (401, "wrong_password".to_owned()));
     assert_eq!(remove(at, "x", &[("authorization", &basic(&password))]), (404, "node_not_found".to_owned()));
-    // Whatever changes something is refused before it is looked at, also under addresses that do not take it.
+    // Every write is refused before it is parsed, even at paths that do not support the method.
     for method in ["POST", "PUT", "DELETE"] {
         let answer = http::request(at, method, "/rest/v2/streams/live/a", &[], b"{}").unwrap();
         assert!(matches!(answer.status, 401 | 405), "{method}: {}", answer.status);
     }
 
-    // By session, as the page does.
+    // With a session, as the page does.
     assert_eq!(log_in(at, "wrong").status, 401);
     let form = http::request(at, "POST", SESSION, &[("content-type", "text/plain")], b"{\"password\": \"x\"}").unwrap();
     assert_eq!(form.status, 415);
@@ -114,7 +116,7 @@ fn the_first_boot_shows_a_password_once_which_opens_the_node_and_nothing_else_do
     let out = http::request(at, "DELETE", SESSION, &[("cookie", &cookie), ("origin", &own)], b"").unwrap();
     assert!(out.status == 204 && out.header("set-cookie").unwrap().contains("Max-Age=0"));
 
-    // The second boot shows nothing, and sessions go on.
+    // The second boot prints no password, and sessions stay valid.
     first.process().signal(Signal::SIGTERM);
     assert_eq!(first.process().exit(PATIENCE).unwrap().code(), Some(0));
     let second = Daemon::start_in(Options::default(), folder.path()).unwrap();
@@ -123,7 +125,7 @@ fn the_first_boot_shows_a_password_once_which_opens_the_node_and_nothing_else_do
     assert!(!second.process().lines().iter().any(|l| l.contains("password")));
     assert!(administers(at, &cookie));
 
-    // A new one, beside the running node, ends them.
+    // A reset while the node runs invalidates password and sessions.
     let new = text(&second.run_beside(&["password", "--reset"], &[]).unwrap());
     let new = new.lines().find_map(|l| l.strip_prefix("password: ")).unwrap().to_owned();
     assert!(new != password && !administers(at, &cookie));
@@ -132,15 +134,15 @@ fn the_first_boot_shows_a_password_once_which_opens_the_node_and_nothing_else_do
     assert!(!second.process().lines().iter().any(|l| l.contains(&new) || l.contains(&password)));
     assert!(!files_hold(second.data_dir(), &new));
 
-    // Guessing ends, and knowing does not.
+    // Guessing is limited, but the correct password still works.
     let guesses: Vec<u16> = (0..12).map(|n| log_in(at, &format!("guess {n}")).status).collect();
     assert_eq!(guesses.last(), Some(&429), "{guesses:?}");
     assert_eq!(guesses[..7], [401; 7]);
-    assert_eq!(remove(at, "x", &[("authorization", &basic(&new))]).0, 404, "shown a moment ago, so not a guess");
+    assert_eq!(remove(at, "x", &[("authorization", &basic(&new))]).0, 404, "a password verified a moment ago counts as a guess");
 }
 
 #[test]
-fn behind_tls_the_cookie_never_travels_in_the_clear() {
+fn session_cookie_is_secure_behind_a_tls_proxy() {
     let daemon = Daemon::start(Options::default()).unwrap();
     let password = field(&daemon.process().line("administrator made").unwrap(), "password");
     daemon.process().line("node ready").unwrap();
@@ -152,7 +154,7 @@ fn behind_tls_the_cookie_never_travels_in_the_clear() {
 }
 
 #[test]
-fn the_doctor_finds_a_running_node_well_and_a_stopped_one_ill() {
+fn doctor_passes_on_a_running_node_and_fails_on_a_stopped_one() {
     let daemon = Daemon::start(Options::default()).unwrap();
     daemon.process().line("node ready").unwrap();
     let at = daemon.endpoints(None).unwrap();
@@ -184,7 +186,7 @@ fn the_doctor_finds_a_running_node_well_and_a_stopped_one_ill() {
     let Some(_publisher) = publish::ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else {
         return;
     };
-    wait_status(at.http, "live/a", "pictures", |s| s.video.is_some()).unwrap();
+    wait_status(at.http, "live/a", "video", |s| s.video.is_some()).unwrap();
     let found = stream("live/a");
     assert!(text(&found).contains("live/a is live over rtmp"), "{}", text(&found));
 
@@ -202,7 +204,7 @@ fn the_doctor_finds_a_running_node_well_and_a_stopped_one_ill() {
 }
 
 #[test]
-fn the_administrator_drains_a_node_by_way_of_another() {
+fn administrator_drains_a_node_through_another_node() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
     cluster::add_administrator(&aws).unwrap();
@@ -225,14 +227,14 @@ fn the_administrator_drains_a_node_by_way_of_another() {
     };
     let left = wait::until("the drained node to have left", || alone(at)).unwrap();
     assert!(left[0]["drainAsked"] == false && left[0]["draining"] == false, "{left:?}");
-    // Its next life was not meant.
+    // The request does not apply to the next incarnation of the node.
     let again = Node::start(&aws, "i-0origin", "origin").unwrap();
     again.wait_ready().unwrap();
     assert!(!again.daemon.process().lines().iter().any(|line| line.contains("draining")));
 }
 
 #[test]
-fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed() {
+fn login_is_valid_on_every_node_and_a_dead_node_can_be_removed() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
     cluster::add_administrator(&aws).unwrap();
@@ -246,7 +248,7 @@ fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed()
         (answer.status == 200).then(|| cookie(&answer))
     })
     .unwrap();
-    // The other node may have written the same password again, with a hash of its own.
+    // The other node may have written the same password again, with another hash.
     wait::until("the session on the other node", || administers(other, &cookie).then_some(())).unwrap();
 
     let listed = |at: SocketAddr, cookie: &str| -> Vec<Value> {
@@ -261,7 +263,7 @@ fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed()
     assert_eq!((bounded.len(), bounded[0]["id"].as_str()), (1, Some("i-0origin")));
     assert_eq!(http::get(at, "/rest/v2/cluster/nodes/x/1").unwrap().status, 400);
 
-    // From a terminal, on any node.
+    // The commands, on any node.
     let environment = aws.environment();
     let table = text(&edge.run_beside(&["nodes"], &environment).unwrap());
     assert!(table.contains("i-0origin") && table.contains("i-0edge") && table.lines().count() == 3, "{table}");
@@ -272,7 +274,7 @@ fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed()
         assert!(findings.iter().any(|f| f["check"] == check && f["mark"] == "ok"), "{check}: {findings:?}");
     }
 
-    // A stream is published on one node, and looked for on the other.
+    // A stream published on one node is listed by the other.
     let url = format!("rtmp://{}/live/a", origin.endpoints(None).unwrap().rtmp);
     let Some(publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
     let json = wait::until("the stream in the registry", || {
@@ -288,7 +290,7 @@ fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed()
     assert!(row == ["live/a", "i-0origin", "rtmp"] && table.lines().count() == 2, "{table}");
     drop(publisher);
 
-    // A living node is not removed, a dead one is, and comes back by itself if it lives again.
+    // A live node cannot be removed, a dead one can.
     let own = format!("http://{at}");
     let allowed = [("cookie", cookie.as_str()), ("origin", own.as_str())];
     assert_eq!(remove(at, "i-0edge", &allowed), (409, "node_alive".to_owned()));
@@ -302,7 +304,7 @@ fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed()
     assert_eq!(remove(at, "i-0edge", &allowed), (200, String::new()));
     assert_eq!(listed(at, "").len(), 1);
 
-    // The database goes away: what it said last is shown at once, with its age, and sessions go on.
+    // Without the database the last known nodes are shown with their age, and sessions stay valid.
     database.kill().unwrap();
     wait::until("the age of the answer", || {
         let answer = http::get(at, NODES).unwrap();
@@ -311,7 +313,7 @@ fn in_a_cluster_one_login_is_good_on_every_node_and_a_dead_node_can_be_removed()
     })
     .unwrap();
     assert!(administers(at, &cookie));
-    assert_eq!(remove(at, "i-0origin", &allowed), (503, "registry_away".to_owned()));
+    assert_eq!(remove(at, "i-0origin", &allowed), (503, "registry_unreachable".to_owned()));
     for daemon in [origin, edge] {
         assert!(!daemon.process().lines().iter().any(|l| l.contains("the cluster's own password")));
     }

@@ -1,4 +1,5 @@
-//! A node in an Auto Scaling group, from the launching hook to the terminating one, against a fake of the service.
+//! A node in an Auto Scaling group, from the launching hook to the terminating hook, against a fake
+//! of the service.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -15,19 +16,19 @@ use nix::unistd::Pid;
 
 const ID: &str = "i-0fake";
 
-/// A group with one instance, and that instance's metadata.
+/// A group with one instance, and the metadata of the instance.
 struct Group {
     scaling: Groups,
     metadata: Arc<Fake>,
 }
 
 impl Group {
-    /// Its instance goes into service.
+    /// Launches the instance into service.
     fn new() -> Self {
         Self::launching(|scaling, tell| scaling.launch(ID, "nodes", tell))
     }
 
-    /// Its instance goes into the warm pool.
+    /// Launches the instance into the warm pool.
     fn in_pool(pool: &'static str) -> Self {
         Self::launching(|scaling, tell| scaling.launch_warm(ID, "nodes", pool, tell))
     }
@@ -38,9 +39,9 @@ impl Group {
         metadata.change(|s| s.id = ID.to_owned());
         let metadata = Arc::new(metadata);
         let scaling = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
-        let told = Arc::downgrade(&metadata);
+        let weak_metadata = Arc::downgrade(&metadata);
         let tell = move |target: &str| {
-            if let Some(metadata) = told.upgrade() {
+            if let Some(metadata) = weak_metadata.upgrade() {
                 metadata.change(|s| s.target_lifecycle_state = Some(target.to_owned()));
             }
         };
@@ -59,9 +60,9 @@ impl Group {
         self.scaling.wait(ID, PATIENCE, what, |instance| wanted(instance).then_some(())).unwrap();
     }
 
-    /// Waits until the terminating hook was passed, and not left to its time-out.
+    /// Waits until the terminating hook is completed, not timed out.
     fn wait_terminated(&self) {
-        self.wait("the terminating hook to be passed", |i| i.lifecycle == Lifecycle::Terminated && i.completed);
+        self.wait("completion of the terminating hook", |i| i.lifecycle == Lifecycle::Terminated && i.completed);
     }
 
     fn lifecycle(&self) -> Lifecycle {
@@ -74,22 +75,22 @@ impl Group {
 }
 
 #[test]
-fn the_launching_hook_is_passed_once_the_node_is_ready() {
+fn launching_hook_is_completed_once_the_node_is_ready() {
     let group = Group::new();
     let node = group.node(|_| {});
     group.wait("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
     let at = node.endpoints(None).unwrap();
     assert_eq!(http::get(at.health, "/readyz").unwrap().status, 200);
-    // Both are in the log, or will be in a moment: what counts is which of them was first.
+    // Both lines are logged eventually; their order counts.
     node.process().line("lifecycle hook passed").unwrap();
     node.process().line("node ready").unwrap();
     let lines = node.process().lines();
     let at = |needle: &str| lines.iter().position(|line| line.contains(needle)).unwrap();
-    assert!(at("node ready") < at("lifecycle hook passed"), "the hook was passed before the node was ready");
+    assert!(at("node ready") < at("lifecycle hook passed"), "the hook was completed before the node was ready");
 }
 
 #[test]
-fn a_node_that_never_gets_ready_never_passes_the_launching_hook() {
+fn node_that_never_becomes_ready_never_completes_the_launching_hook() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let group = Group::new();
@@ -99,11 +100,11 @@ fn a_node_that_never_gets_ready_never_passes_the_launching_hook() {
 }
 
 #[test]
-fn the_terminating_hook_is_held_while_the_node_drains_and_passed_when_it_has() {
+fn terminating_hook_is_completed_only_after_the_drain() {
     let group = Group::new();
     let node = group.node(|_| {});
     group.wait("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
-    // An engine that stands still has not drained.
+    // A stopped engine has not drained.
     let engine = nix::unistd::Pid::from_raw(node.endpoints(None).unwrap().pid.try_into().unwrap());
     nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGSTOP).unwrap();
     group.terminate();
@@ -111,16 +112,16 @@ fn the_terminating_hook_is_held_while_the_node_drains_and_passed_when_it_has() {
     assert_eq!(group.lifecycle(), Lifecycle::TerminatingWait);
     nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGCONT).unwrap();
     group.wait_terminated();
-    assert!(!node.data_dir().join("engine.json").exists(), "passed while the engine still served");
+    assert!(!node.data_dir().join("engine.json").exists(), "the hook was completed while the engine still served");
     assert_eq!(node.process().exit(PATIENCE).unwrap().code(), Some(0));
 }
 
 #[test]
-fn a_long_drain_is_covered_by_heartbeats() {
+fn long_drain_is_covered_by_heartbeats() {
     let group = Group::new();
     let node = group.node(|c| c.node.drain_ms = 60_000.try_into().unwrap());
     group.wait("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
-    // An engine that stands still drains for as long as it may.
+    // A stopped engine drains until the drain deadline.
     let engine = Pid::from_raw(node.endpoints(None).unwrap().pid.try_into().unwrap());
     kill(engine, Signal::SIGSTOP).unwrap();
     group.terminate();
@@ -130,7 +131,7 @@ fn a_long_drain_is_covered_by_heartbeats() {
     group.wait_terminated();
 }
 
-/// A node that Auto Scaling drains and whose engine, standing still, does nothing about it.
+/// Starts a node that Auto Scaling drains and whose engine is stopped and does not react.
 fn drains_for_long(group: &Group) -> (Daemon, Pid) {
     let node = group.node(|c| c.node.drain_ms = 60_000.try_into().unwrap());
     group.wait("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
@@ -142,13 +143,13 @@ fn drains_for_long(group: &Group) -> (Daemon, Pid) {
 }
 
 #[test]
-fn sigterm_while_auto_scaling_drains_a_node_hastens_nothing() {
+fn sigterm_during_an_auto_scaling_drain_does_not_shorten_it() {
     let group = Group::new();
     let (node, engine) = drains_for_long(&group);
     node.process().signal(Signal::SIGTERM);
     node.process().line("draining already; a second signal ends at once").unwrap();
     assert_eq!(group.lifecycle(), Lifecycle::TerminatingWait);
-    // Its drain was not cut: the engine ends it.
+    // The drain was not cut short: the engine completes it.
     kill(engine, Signal::SIGCONT).unwrap();
     group.wait_terminated();
     assert_eq!(node.process().exit(PATIENCE).unwrap().code(), Some(0));
@@ -157,7 +158,7 @@ fn sigterm_while_auto_scaling_drains_a_node_hastens_nothing() {
 }
 
 #[test]
-fn a_second_sigterm_while_auto_scaling_drains_a_node_ends_it_at_once_and_passes_the_hook() {
+fn second_sigterm_during_an_auto_scaling_drain_stops_it_and_completes_the_hook() {
     let group = Group::new();
     let (node, _engine) = drains_for_long(&group);
     node.process().signal(Signal::SIGTERM);
@@ -168,25 +169,25 @@ fn a_second_sigterm_while_auto_scaling_drains_a_node_ends_it_at_once_and_passes_
 }
 
 #[test]
-fn a_service_that_refuses_is_asked_again_at_both_ends() {
+fn failed_requests_for_both_hooks_are_retried() {
     let group = Group::new();
-    group.scaling.refuse(4); // one more than the SDK tries by itself
+    group.scaling.refuse(4); // one more than the SDK's own attempts
     let node = group.node(|_| {});
     node.process().line("Auto Scaling refused, trying again").unwrap();
     group.wait("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
-    group.scaling.refuse(8); // also those who tell of the end, when the drain is over
+    group.scaling.refuse(8); // enough that completing the hook after the drain also fails
     group.terminate();
     group.wait_terminated();
 }
 
 #[test]
-fn a_node_that_starts_anew_without_a_publisher_is_not_protected_because_it_once_was() {
+fn restarted_node_without_a_publisher_loses_its_scale_in_protection() {
     let group = Group::new();
     let node = group.node(|_| {});
     let at = node.endpoints(None).unwrap();
     let Some(publisher) = ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else { return };
     group.wait("protection", |i| i.protected);
-    // Killed, it cannot take it back; and whoever published goes elsewhere.
+    // A killed node cannot remove its protection, and its publisher has left.
     drop((node, publisher));
     assert!(group.scaling.wait(ID, PATIENCE, "the instance", |i| Some(i.protected)).unwrap());
     let _node = group.node(|_| {});
@@ -194,7 +195,7 @@ fn a_node_that_starts_anew_without_a_publisher_is_not_protected_because_it_once_
 }
 
 #[test]
-fn an_instance_that_ends_in_the_warm_pool_is_let_go_by_the_terminating_hook() {
+fn terminating_hook_is_completed_for_an_instance_in_the_warm_pool() {
     let group = Group::in_pool("Running");
     let node = group.node(|_| {});
     group.wait("the warm pool", |i| i.lifecycle == Lifecycle::Warmed && i.completed);
@@ -204,7 +205,7 @@ fn an_instance_that_ends_in_the_warm_pool_is_let_go_by_the_terminating_hook() {
 }
 
 #[test]
-fn a_service_that_refuses_is_asked_again_to_let_an_instance_into_the_warm_pool() {
+fn failed_request_to_enter_the_warm_pool_is_retried() {
     let group = Group::in_pool("Running");
     group.scaling.refuse(4); // one more than the SDK tries by itself
     let node = group.node(|_| {});
@@ -213,7 +214,7 @@ fn a_service_that_refuses_is_asked_again_to_let_an_instance_into_the_warm_pool()
 }
 
 #[test]
-fn sigterm_while_a_node_returns_to_the_warm_pool_ends_the_daemon_too() {
+fn sigterm_during_the_return_to_the_warm_pool_stops_the_daemon() {
     let group = Group::in_pool("Running");
     let node = group.node(|c| c.node.drain_ms = 60_000.try_into().unwrap());
     group.wait("the warm pool", |i| i.lifecycle == Lifecycle::Warmed);
@@ -231,7 +232,7 @@ fn sigterm_while_a_node_returns_to_the_warm_pool_ends_the_daemon_too() {
 }
 
 #[test]
-fn a_node_is_protected_from_scale_in_while_somebody_publishes() {
+fn node_is_protected_from_scale_in_while_a_stream_is_published() {
     let group = Group::new();
     let node = group.node(|_| {});
     let at = node.endpoints(None).unwrap();

@@ -1,5 +1,6 @@
-//! Nodes of a cluster whose wall clock is an hour off, in either direction: they say so and stay out of service, and since every
-//! lease is the database's to decide, they neither take nor lose what is not theirs.
+//! Nodes of a cluster whose wall clock is an hour fast or slow: they report it and stay out of
+//! service. Because the database's clock decides every lease, they neither take over nor lose
+//! streams.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
@@ -25,12 +26,12 @@ use tokio::runtime::Runtime;
 use crate::readiness::wait_wrong;
 
 const HOUR_SECS: i64 = 3_600;
-/// Of a stream.
+/// Lease of a stream.
 const LEASE: Duration = Duration::from_secs(15);
-/// Of a log, from a panic on.
+/// Log lines shown after a panic.
 const BACKTRACE_LINES: usize = 80;
 
-/// What a node by this clock finds in its environment. Whoever panics tells where.
+/// Environment of a node with this clock, with backtraces.
 fn by(clock: &Clock) -> Vec<(&'static str, String)> {
     let mut environment = clock.environment();
     environment.push(("RUST_BACKTRACE", "1".to_owned()));
@@ -43,7 +44,7 @@ fn start(aws: &Moto, id: &str, clock: &Clock) -> Node {
     node
 }
 
-/// `headwaterd doctor` beside the node, by the node's clock, names the clock and nothing else.
+/// Checks that `headwaterd doctor`, run with the node's clock, reports only the clock.
 fn doctor_names_the_clock(node: &Node, aws: &Moto, clock: &Clock) {
     let environment = [aws.environment(), clock.environment()].concat();
     let output = node.daemon.run_beside(&["doctor", "--json"], &environment).unwrap();
@@ -59,22 +60,22 @@ fn publish(node: &Node, name: &str) -> Option<Process> {
     publish::ffmpeg(&Source::default(), &node.rtmp_url(name).unwrap()).unwrap()
 }
 
-/// True if the stream is published at this node, not only relayed.
+/// True if the stream is published at this node and not relayed.
 fn owns(node: &Node, name: &str) -> bool {
     let found = status(node.http().unwrap(), name).unwrap();
     found.is_some_and(|stream| stream.video.is_some() && stream.protocol == "rtmp")
 }
 
-/// The publisher, if the node takes it.
+/// Publishes to the node; returns the publisher if the node accepts it.
 fn taken(node: &Node, name: &str) -> Option<Process> {
     let publisher = publish(node, name)?;
-    let answer = wait::until("an answer to the publisher", || {
+    let answer = wait::until("the node to accept or refuse the publisher", || {
         if owns(node, name) { Some(true) } else { (!publisher.is_running()).then_some(false) }
     });
     answer.unwrap().then_some(publisher)
 }
 
-/// ffmpeg as a player: a line on standard output for every frame.
+/// Starts ffmpeg as a player that prints one line per frame.
 fn play(node: &Node, name: &str) -> Process {
     let mut command = publish::ffmpeg_command().unwrap();
     let url = node.rtmp_url(name).unwrap();
@@ -88,7 +89,7 @@ fn wait_frames(player: &Process, more: usize, what: &str) {
     assert!(player.is_running());
 }
 
-/// Ends a node by a clock of its own.
+/// Stops a node and shows the backtrace of a panic.
 fn leave(node: Node) {
     node.daemon.process().signal(Signal::SIGTERM);
     assert_eq!(node.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
@@ -99,7 +100,7 @@ fn leave(node: Node) {
 }
 
 #[test]
-fn a_clock_that_jumps_an_hour_turns_readyz_within_ten_seconds_and_takes_no_stream_from_others() {
+fn clock_jump_fails_readyz_within_ten_seconds_and_takes_over_no_stream() {
     let Some(clock) = Clock::new().unwrap() else { return };
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
@@ -114,8 +115,8 @@ fn a_clock_that_jumps_an_hour_turns_readyz_within_ten_seconds_and_takes_no_strea
         clock.set(ahead_secs).unwrap();
         wait_wrong(health, Some("clock"), sentence);
         doctor_names_the_clock(&wrong, &aws, &clock);
-        assert!(taken(&wrong, "live/demo").is_none(), "{ahead_secs}: a stream of another node was taken");
-        // Its own lease is good, and so is everybody's else: both are alive to both.
+        assert!(taken(&wrong, "live/demo").is_none(), "{ahead_secs}: a stream of another node was taken over");
+        // All leases are valid: both nodes see each other as alive.
         for at in [at, wrong.http().unwrap()] {
             let nodes: Vec<Value> = http::get(at, "/rest/v2/cluster/nodes/0/50").unwrap().json().unwrap();
             assert!(nodes.len() == 2 && nodes.iter().all(|n| n["status"] == "alive"), "{ahead_secs}: {nodes:?}");
@@ -129,7 +130,7 @@ fn a_clock_that_jumps_an_hour_turns_readyz_within_ten_seconds_and_takes_no_strea
 }
 
 #[test]
-fn a_node_that_boots_an_hour_off_is_held_back_by_its_launching_hook_until_the_clock_is_right() {
+fn launching_hook_is_not_completed_until_the_clock_is_correct() {
     let Some(clock) = Clock::new().unwrap() else { return };
     clock.set(HOUR_SECS).unwrap();
     let Some(database) = Database::start().unwrap() else { return };
@@ -140,7 +141,7 @@ fn a_node_that_boots_an_hour_off_is_held_back_by_its_launching_hook_until_the_cl
     node.wait_ready().unwrap();
     wait_wrong(node.health().unwrap(), Some("clock"), "s ahead of the registry's");
     doctor_names_the_clock(&node, &aws, &clock);
-    assert_eq!(groups.actions(), Vec::<String>::new(), "a hook was asked for by a node that is not ready");
+    assert_eq!(groups.actions(), Vec::<String>::new(), "a node that is not ready used a hook");
     clock.set(0).unwrap();
     groups
         .wait("i-0ahead", PATIENCE, "the launching hook to be passed", |i| {
@@ -152,7 +153,7 @@ fn a_node_that_boots_an_hour_off_is_held_back_by_its_launching_hook_until_the_cl
 }
 
 #[test]
-fn a_node_that_boots_an_hour_off_beside_a_slow_database_is_not_ready_for_a_single_moment() {
+fn node_with_a_wrong_clock_and_a_slow_database_is_never_ready() {
     let Some(clock) = Clock::new().unwrap() else { return };
     clock.set(HOUR_SECS).unwrap();
     let Some(database) = Database::start().unwrap() else { return };
@@ -160,23 +161,23 @@ fn a_node_that_boots_an_hour_off_beside_a_slow_database_is_not_ready_for_a_singl
     let set = ReplicaSet::start(runtime.handle(), database.uri()).unwrap();
     let Some(aws) = cluster::aws(set.uri()).unwrap() else { return };
     let groups = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
-    // The engine serves long before the registry has told its time.
+    // The engine serves long before the registry reports its time.
     set.delay_writes(Duration::from_millis(800));
     let ahead = |options: &mut Options| options.environment.extend(by(&clock));
     let node = Node::start_in_group(&aws, &groups, "i-0ahead", "edge", ahead).unwrap();
     let health = node.health().unwrap();
-    wait::until("the clock to be known", || {
+    wait::until("the clock check to fail", || {
         let answer = http::get(health, "/readyz").ok()?;
         assert_eq!(answer.status, 503, "{}", answer.text());
         answer.text().contains("s ahead of the registry's").then_some(())
     })
     .unwrap();
-    assert_eq!(groups.actions(), Vec::<String>::new(), "a hook was asked for by a node that is not ready");
+    assert_eq!(groups.actions(), Vec::<String>::new(), "a node that is not ready used a hook");
     leave(node);
 }
 
 #[test]
-fn a_node_that_boots_an_hour_off_holds_its_streams_for_as_long_as_anybody_else() {
+fn node_with_a_wrong_clock_keeps_its_streams_for_exactly_one_lease() {
     let (Some(ahead_clock), Some(behind_clock)) = (Clock::new().unwrap(), Clock::new().unwrap()) else { return };
     ahead_clock.set(HOUR_SECS).unwrap();
     behind_clock.set(-HOUR_SECS).unwrap();
@@ -188,37 +189,37 @@ fn a_node_that_boots_an_hour_off_holds_its_streams_for_as_long_as_anybody_else()
     wait_wrong(ahead.health().unwrap(), Some("clock"), "s ahead of the registry's");
     wait_wrong(behind.health().unwrap(), Some("clock"), "s behind the registry's");
 
-    // Who publishes to them all the same keeps the name.
+    // A stream published to such a node keeps its name.
     let Some(first) = publish(&ahead, "live/ahead") else { return };
-    let held = publish(&behind, "live/behind").unwrap();
+    let behind_publisher = publish(&behind, "live/behind").unwrap();
     ahead.wait_live("live/ahead").unwrap();
     behind.wait_live("live/behind").unwrap();
     for name in ["live/ahead", "live/behind"] {
-        assert!(taken(&well, name).is_none(), "{name} was taken from a node that holds it");
+        assert!(taken(&well, name).is_none(), "{name} was taken over from the node that holds it");
     }
     let player = play(&well, "live/ahead");
-    wait_frames(&player, 50, "pictures of the node that is ahead");
+    wait_frames(&player, 50, "frames from the node that is ahead");
 
-    // It stands still: its lease ends by the database's clock, and not an hour later.
+    // The node is stopped: its lease ends by the database's clock, not an hour later.
     ahead.daemon.signal(Signal::SIGSTOP);
     let stopped = Instant::now();
     let _second = wait::until("the end of the lease", || taken(&well, "live/ahead")).unwrap();
     assert!(stopped.elapsed() < LEASE + Duration::from_secs(8), "taken over after {:?}", stopped.elapsed());
-    wait_frames(&player, 50, "pictures in the same session, of a life that began an hour earlier");
+    wait_frames(&player, 50, "frames in the same session, of a generation that began an hour earlier");
     ahead.daemon.signal(Signal::SIGCONT);
-    wait::until("the node that was ahead to let go", || (!owns(&ahead, "live/ahead")).then_some(())).unwrap();
+    wait::until("the node that was ahead to release the stream", || (!owns(&ahead, "live/ahead")).then_some(())).unwrap();
     first.exit(PATIENCE).unwrap();
     let lines = ahead.daemon.process().lines();
     assert!(
         lines.iter().any(|l| l.contains("closed") && l.contains("reason=another node owns the stream")),
         "{lines:#?}"
     );
-    assert!(owns(&well, "live/ahead") && held.is_running() && owns(&behind, "live/behind"));
+    assert!(owns(&well, "live/ahead") && behind_publisher.is_running() && owns(&behind, "live/behind"));
     leave(ahead);
     leave(behind);
 }
 
-/// What an HLS player reads of a live stream: the folder of its life, and the number of its newest segment.
+/// Generation of a live stream and number of its newest segment, from its HLS playlist.
 fn newest_segment(node: &Node, name: &str) -> Option<(u64, u64)> {
     let (app, id) = name.split_once('/').unwrap();
     let answer =
@@ -226,12 +227,12 @@ fn newest_segment(node: &Node, name: &str) -> Option<(u64, u64)> {
     let text = answer.text();
     let first: u64 = text.split_once("#EXT-X-MEDIA-SEQUENCE:")?.1.lines().next()?.parse().unwrap();
     let segments: Vec<_> = text.lines().filter(|line| line.ends_with(".m4s") && !line.starts_with('#')).collect();
-    let life = segments.last()?.rsplit('/').nth(1)?.parse().unwrap();
-    Some((life, first + segments.len() as u64 - 1))
+    let generation = segments.last()?.rsplit('/').nth(1)?.parse().unwrap();
+    Some((generation, first + segments.len() as u64 - 1))
 }
 
 #[test]
-fn a_stream_that_moves_from_an_origin_an_hour_ahead_to_a_right_one_never_counts_backwards_in_hls() {
+fn hls_numbers_never_decrease_when_a_stream_leaves_an_origin_that_is_ahead() {
     let Some(clock) = Clock::new().unwrap() else { return };
     clock.set(HOUR_SECS).unwrap();
     let Some(database) = Database::start().unwrap() else { return };
@@ -243,28 +244,29 @@ fn a_stream_that_moves_from_an_origin_an_hour_ahead_to_a_right_one_never_counts_
     let nodes = [&ahead, &well];
     let seen = |what: &str, later_than: u64| {
         nodes.map(|node| {
-            let later = || newest_segment(node, "live/demo").filter(|(life, _)| *life > later_than);
+            let later = || newest_segment(node, "live/demo").filter(|(generation, _)| *generation > later_than);
             wait::until(what, later).unwrap()
         })
     };
 
     let Some(first) = publish(&ahead, "live/demo") else { return };
     ahead.wait_live("live/demo").unwrap();
-    let before = seen("a playlist of the first life", 0);
-    assert_eq!(before[0].0, before[1].0, "two nodes call one life by two names");
+    let before = seen("a playlist of the first generation", 0);
+    assert_eq!(before[0].0, before[1].0, "two nodes report different generations");
     drop(first);
-    wait::until("the node that is ahead to let go", || (!owns(&ahead, "live/demo")).then_some(())).unwrap();
+    wait::until("the node that is ahead to release the stream", || (!owns(&ahead, "live/demo")).then_some(())).unwrap();
     let last = nodes.map(|node| newest_segment(node, "live/demo").map_or(0, |(_, number)| number));
-    let _second = wait::until("the other node to take it", || taken(&well, "live/demo")).unwrap();
-    let after = seen("a playlist of the second life", before[0].0);
-    assert_eq!(after[0].0, after[1].0, "two nodes call one life by two names");
+    let _second = wait::until("the other node to accept the stream", || taken(&well, "live/demo")).unwrap();
+    let after = seen("a playlist of the second generation", before[0].0);
+    assert_eq!(after[0].0, after[1].0, "two nodes report different generations");
     for number in [before[0].1, before[1].1].into_iter().chain(last) {
         assert!(after.iter().all(|(_, newest)| *newest > number), "{number} came before {after:?}");
     }
     leave(ahead);
 }
 
-/// AWS to a machine whose clock is an hour behind. Ends with the test process.
+/// Starts an AWS endpoint that rejects signatures because the clock is an hour slow. Runs until the
+/// test process ends.
 fn aws_that_refuses_the_clock() -> Vec<(&'static str, String)> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -294,7 +296,7 @@ fn aws_that_refuses_the_clock() -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn a_clock_that_aws_refuses_is_named_by_the_log_and_by_the_doctor() {
+fn clock_rejected_by_aws_is_reported_in_the_log_and_by_doctor() {
     let environment = aws_that_refuses_the_clock();
     let tags = [("headwater:role", "edge"), ("headwater:cluster", "demo"), ("headwater:registry", "127.0.0.1:1")];
     let metadata = Fake::start(&tags).unwrap();

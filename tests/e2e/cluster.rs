@@ -1,5 +1,5 @@
-//! A cluster as AWS would see it: daemons that find their role in tags, their registry and secrets in AWS (moto), and each
-//! other in a real database.
+//! A cluster on AWS: daemons that find their role in tags, their registry and secrets in AWS
+//! (moto), and each other in a real database.
 
 use headwater_tests::cluster::{self, Node, RELAY_SECRET};
 use headwater_tests::http;
@@ -9,7 +9,7 @@ use headwater_tests::publish::{self, Source};
 use headwater_tests::wait::{self, PATIENCE};
 use nix::sys::signal::Signal;
 
-/// Waits, ten seconds at most, until `/readyz` answers so.
+/// Waits at most ten seconds until `/readyz` has this status and contains `part`.
 fn wait_readyz(node: &Node, status: u16, part: &str) {
     let health = node.health().unwrap();
     wait::until_within(std::time::Duration::from_secs(10), part, || {
@@ -23,7 +23,7 @@ fn playlist(node: &Node) -> u16 {
     http::get(node.http().unwrap(), "/live/streams/demo.m3u8").unwrap().status
 }
 
-/// ffmpeg as a player: a line on standard output for every frame.
+/// Starts ffmpeg as a player that prints one line per frame.
 fn play(url: &str) -> Option<Process> {
     let mut command = publish::ffmpeg_command()?;
     command.args(["-i", url, "-c", "copy", "-f", "framecrc", "-flush_packets", "1", "-"]);
@@ -41,14 +41,14 @@ fn wait_frames(player: &Process, more: usize, what: &str) {
 }
 
 #[test]
-fn nodes_find_each_other_serve_any_stream_and_outlive_their_database() {
+fn nodes_serve_any_stream_and_survive_a_database_outage() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::aws_without_relay(database.uri()).unwrap() else { return };
     let start = |id: &str, role: &str| Node::start(&aws, id, role).unwrap();
     let publish = |node: &Node, name: &str| publish::ffmpeg(&Source::default(), &node.rtmp_url(name).unwrap()).unwrap();
     let play_from = |node: &Node, name: &str| play(&node.rtmp_url(name).unwrap());
 
-    // Without the relay's secret a node stays out of service, and says what it lacks.
+    // Without the relay secret a node stays out of service and reports what is missing.
     let origin = start("i-0origin", "origin");
     let line = origin.daemon.process().line("out of service").unwrap();
     assert!(line.contains("secretsmanager:GetSecretValue of headwater/demo/relay did not work"), "{line}");
@@ -65,18 +65,19 @@ fn nodes_find_each_other_serve_any_stream_and_outlive_their_database() {
     let refused = other.daemon.process().line("publish refused").unwrap();
     assert!(refused.contains("stream live/demo is already live on node i-0origin"), "{refused}");
     assert!(!second.exit(PATIENCE).unwrap().success());
-    assert!(!other.daemon.process().lines().iter().any(|l| l.contains("publish accepted")), "it was let in first");
+    assert!(!other.daemon.process().lines().iter().any(|l| l.contains("publish accepted")), "the second publisher was accepted first");
     let player = play_from(&edge, "live/demo").unwrap();
-    wait_frames(&player, 50, "pictures from the edge");
+    wait_frames(&player, 50, "frames from the edge");
     wait::until("a playlist from the edge", || (playlist(&edge) == 200).then_some(())).unwrap();
 
-    // Somebody has watched at the third node: it knows the stream, and does not have it any more.
+    // After a viewer at the third node has left, that node knows the stream but no longer relays
+    // it.
     let visitor = play_from(&other, "live/demo").unwrap();
-    wait_frames(&visitor, 1, "a picture from the other origin");
+    wait_frames(&visitor, 1, "a frame from the other origin");
     drop(visitor);
     other.daemon.process().line("relay from an origin ended").unwrap();
 
-    // The database dies: what plays goes on, and a stream that is known can still be joined.
+    // Without the database players continue, and a known stream can still be joined.
     database.kill().unwrap();
     for node in [&origin, &edge, &other] {
         node.daemon.process().line("registry is away").unwrap();
@@ -84,18 +85,18 @@ fn nodes_find_each_other_serve_any_stream_and_outlive_their_database() {
     for node in [&origin, &edge, &other] {
         wait_readyz(node, 503, "the registry does not hear from this node");
     }
-    wait_frames(&player, 50, "pictures while the registry is away");
+    wait_frames(&player, 50, "frames during the registry outage");
     for node in [&edge, &other] {
         let late = play_from(node, "live/demo").unwrap();
-        wait_frames(&late, 25, "pictures for who comes while the registry is away");
+        wait_frames(&late, 25, "frames for a player that joins during the registry outage");
     }
-    // A known name is not to be had while its owner lives, however often it is asked for.
+    // A known name is refused while its owner is alive, on every attempt.
     for _ in 0..2 {
         let second = publish(&other, "live/demo").unwrap();
         assert!(!second.exit(PATIENCE).unwrap().success());
     }
     assert!(!other.daemon.process().lines().iter().any(|l| l.contains("publish accepted")), "two owners");
-    // A new publisher is taken, and registered later.
+    // A new publisher is accepted, and registered later.
     let _new = publish(&other, "live/new").unwrap();
     other.wait_live("live/new").unwrap();
 
@@ -106,14 +107,14 @@ fn nodes_find_each_other_serve_any_stream_and_outlive_their_database() {
     }
     let found = wait::until("the new stream from the edge", || {
         play_from(&edge, "live/new").filter(|p| {
-            wait::until_within(std::time::Duration::from_secs(3), "a picture", || (frames(p) > 0).then_some(())).is_ok()
+            wait::until_within(std::time::Duration::from_secs(3), "a frame", || (frames(p) > 0).then_some(())).is_ok()
         })
     })
     .unwrap();
-    wait_frames(&found, 25, "pictures of the new stream");
-    wait_frames(&player, 25, "pictures after the outage");
+    wait_frames(&found, 25, "frames of the new stream");
+    wait_frames(&player, 25, "frames after the outage");
 
-    // Leaving in order, and no secret in any log.
+    // The node shuts down cleanly, and no log contains a secret.
     edge.daemon.process().signal(Signal::SIGTERM);
     assert_eq!(edge.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
     for node in [&origin, &edge, &other] {

@@ -1,5 +1,5 @@
-//! Faults of the database of a whole node: which sentence says so, what `/readyz` says, that nobody who publishes or watches notices,
-//! and that the node writes again by itself. At boot, and while it serves.
+//! Database faults, at boot and while a node serves: the node reports each fault in its log and in
+//! `/readyz`, publishers and viewers are not interrupted, and the node recovers without help.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -23,10 +23,10 @@ use tokio::runtime::Runtime;
 use crate::readiness::wait_wrong;
 use crate::tls_line::{Authority, TlsLine};
 
-/// Of a node and of a stream.
+/// Lease of a node and of a stream.
 const LEASE: Duration = Duration::from_secs(15);
 
-/// A node that carries a stream of ffmpeg's to ffmpeg, over RTMP and over HLS.
+/// A node with a stream that ffmpeg publishes and plays over RTMP and HLS.
 struct Scene {
     node: Node,
     health: SocketAddr,
@@ -39,7 +39,7 @@ impl Scene {
         cluster::add_administrator(aws).unwrap();
         let node = Node::start(aws, id, "origin").unwrap();
         node.wait_ready().unwrap();
-        // All that a boot has to say is said, whenever it comes.
+        // The last line of the boot, which is logged at any time.
         node.daemon.process().line("administrator's password taken").unwrap();
         let health = node.health().unwrap();
         wait_wrong(health, None, "");
@@ -48,11 +48,11 @@ impl Scene {
         let hls = format!("http://{}/live/streams/demo.m3u8", node.http().unwrap());
         let players = [play(&node.rtmp_url("live/demo").unwrap()), play(&hls)];
         let scene = Self { node, health, publisher, players };
-        scene.goes_on("pictures");
+        scene.goes_on("at the start");
         Some(scene)
     }
 
-    /// Everybody sees two more seconds of the stream.
+    /// Checks that every player receives two more seconds of the stream.
     fn goes_on(&self, what: &str) {
         assert!(self.publisher.is_running(), "{what}: no publisher");
         for player in &self.players {
@@ -62,7 +62,7 @@ impl Scene {
         }
     }
 
-    /// What the node has said since line `start` that is more than news.
+    /// Warnings, errors and panics logged since line `start`.
     fn complaints(&self, start: usize) -> Vec<String> {
         let lines = self.node.daemon.process().lines_from(start);
         lines.into_iter().filter(|l| ["WARN", "ERROR", "panicked"].iter().any(|word| l.contains(word))).collect()
@@ -76,12 +76,12 @@ impl Scene {
         self.node.daemon.process().nth_line(start, needle).unwrap()
     }
 
-    /// Ends in order, and nobody has missed anything.
+    /// Stops the node and checks that no player missed a frame.
     fn end(self) {
         for player in &self.players {
             let pictures = pictures(player);
             let gap = pictures.windows(2).map(|two| two[1] - two[0]).fold(0.0, f64::max);
-            assert!(gap < 0.5, "{gap} s of pictures are missing");
+            assert!(gap < 0.5, "{gap} s of video are missing");
         }
         self.node.daemon.process().signal(Signal::SIGTERM);
         assert_eq!(self.node.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
@@ -92,14 +92,14 @@ fn publish(node: &Node, name: &str) -> Option<Process> {
     publish::ffmpeg(&Source::default(), &node.rtmp_url(name).unwrap()).unwrap()
 }
 
-/// ffmpeg as a player: a line on standard output for every picture.
+/// Starts ffmpeg as a player that prints one line per video frame.
 fn play(url: &str) -> Process {
     let mut command = publish::ffmpeg_command().unwrap();
     command.args(["-i", url, "-map", "0:v", "-c", "copy", "-f", "framecrc", "-flush_packets", "1", "-"]);
     Process::start(&mut command).unwrap()
 }
 
-/// When each picture is to be decoded, in seconds.
+/// Decoding time of each received frame, in seconds.
 fn pictures(player: &Process) -> Vec<f64> {
     let lines = player.lines();
     let base = lines.iter().find_map(|line| line.strip_prefix("#tb 0: ")?.split_once('/'));
@@ -109,7 +109,7 @@ fn pictures(player: &Process) -> Vec<f64> {
     times.map(|ticks| ticks * tick).collect()
 }
 
-/// What the database itself knows of a stream.
+/// Reads the record of a stream from the database.
 fn claimed(runtime: &Runtime, database: &Database, id: &str) -> Option<StreamRecord> {
     runtime.block_on(async {
         let registry = MongoDb::open(&Secret::new(database.uri()), Timing::default()).await.unwrap();
@@ -117,21 +117,21 @@ fn claimed(runtime: &Runtime, database: &Database, id: &str) -> Option<StreamRec
     })
 }
 
-/// Lets a fault last.
+/// Waits until `time` has passed.
 fn wait_for(time: Duration, what: &str) {
     let begun = Instant::now();
     wait::until(what, || (begun.elapsed() > time).then_some(())).unwrap();
 }
 
 #[test]
-fn a_primary_that_changes_is_followed_and_a_lost_majority_or_a_full_disk_costs_nobody_a_picture() {
+fn election_lost_majority_or_full_disk_interrupts_no_stream() {
     let Some(database) = Database::start().unwrap() else { return };
     let runtime = Runtime::new().unwrap();
     let set = ReplicaSet::start(runtime.handle(), database.uri()).unwrap();
     let Some(aws) = cluster::aws(set.uri()).unwrap() else { return };
     let Some(scene) = Scene::start(&aws, "i-0node") else { return };
 
-    // Another primary is elected at once: the node has nothing to say, and writes there.
+    // An immediate election: the node logs nothing and writes to the new primary.
     let start = scene.mark();
     set.elect(Some(1));
     wait::until("leases to be renewed at the new primary", || {
@@ -148,32 +148,32 @@ fn a_primary_that_changes_is_followed_and_a_lost_majority_or_a_full_disk_costs_n
         ("full", "Error code 14031 (OutOfDiskSpace)", &|| set.refuse_writes(Some(OUT_OF_DISK_SPACE)), &|| {
             set.refuse_writes(None)
         });
-    for (id, cause, breaks, mends) in [lost, full] {
+    for (id, cause, inject, repair) in [lost, full] {
         let (start, name) = (scene.mark(), format!("live/{id}"));
-        breaks();
+        inject();
         wait_wrong(scene.health, Some("lease"), "the registry does not hear from this node: could not renew the lease");
         wait_wrong(scene.health, Some("lease"), cause);
         scene.line(start, "registry is away, the node serves on");
-        scene.line(start, "registry is away, streams go on");
-        scene.goes_on("pictures while the database does not write");
+        scene.line(start, "registry is unreachable, streams continue");
+        scene.goes_on("while the database does not write");
         let Some(late) = publish(&scene.node, &name) else { return };
         scene.node.wait_live(&name).unwrap();
-        // Both processes of the node ask again and again.
-        wait_for(LEASE, "the time of a lease");
-        scene.goes_on("pictures after that");
+        // Both processes of the node retry.
+        wait_for(LEASE, "one lease");
+        scene.goes_on("after one lease");
         let complaints = scene.complaints(start);
         assert!(complaints.iter().any(|l| l.contains("the node serves on") && l.contains(cause)), "{complaints:#?}");
         assert!(complaints.len() <= 5, "a flood: {complaints:#?}");
 
         let start = scene.mark();
-        mends();
+        repair();
         wait_wrong(scene.health, None, "");
         scene.line(start, "registry is back");
         let record = wait::until("the stream to be claimed", || claimed(&runtime, &database, id)).unwrap();
         assert_eq!(record.claim.owner.node, "i-0node");
-        assert!(claimed(&runtime, &database, "demo").is_some(), "{cause}: the stream of before is nobody's");
+        assert!(claimed(&runtime, &database, "demo").is_some(), "{cause}: the earlier stream has no owner");
         assert!(late.is_running());
-        scene.goes_on("pictures after the fault");
+        scene.goes_on("after the fault");
         assert_eq!(scene.complaints(start), Vec::<String>::new());
     }
     assert!(set.writes(2) > 0);
@@ -181,19 +181,19 @@ fn a_primary_that_changes_is_followed_and_a_lost_majority_or_a_full_disk_costs_n
 }
 
 #[test]
-fn a_node_that_boots_without_a_primary_or_with_a_full_disk_says_so_and_comes_up_when_it_is_over() {
+fn node_waits_at_boot_while_the_database_has_no_primary_or_a_full_disk() {
     let Some(database) = Database::start().unwrap() else { return };
     let runtime = Runtime::new().unwrap();
     let set = ReplicaSet::start(runtime.handle(), database.uri()).unwrap();
     let Some(aws) = cluster::aws(set.uri()).unwrap() else { return };
-    let check = |id: &str, cause: &str, mends: &dyn Fn()| {
+    let check = |id: &str, cause: &str, repair: &dyn Fn()| {
         let node = Node::start(&aws, id, "edge").unwrap();
         let line = node.daemon.process().line("out of service").unwrap();
         assert!(line.contains(cause), "{line}");
         wait_for(LEASE / 2, "more attempts");
-        let said = node.daemon.process().lines().iter().filter(|l| l.contains("out of service")).count();
-        assert_eq!(said, 1);
-        mends();
+        let reports = node.daemon.process().lines().iter().filter(|l| l.contains("out of service")).count();
+        assert_eq!(reports, 1);
+        repair();
         node.wait_ready().unwrap();
         wait_wrong(node.health().unwrap(), None, "");
     };
@@ -204,18 +204,18 @@ fn a_node_that_boots_without_a_primary_or_with_a_full_disk_says_so_and_comes_up_
 }
 
 #[test]
-fn a_certificate_that_is_not_trusted_is_named_at_boot_and_while_a_node_serves() {
+fn untrusted_database_certificate_is_reported_at_boot_and_while_serving() {
     let Some(database) = Database::start().unwrap() else { return };
     let runtime = Runtime::new().unwrap();
-    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let (authority, other_authority) = (Authority::new("ours"), Authority::new("theirs"));
     let folder = Folder::new().unwrap();
-    let trusted = folder.write("ca.pem", ours.pem()).unwrap();
+    let trusted = folder.write("ca.pem", authority.pem()).unwrap();
     let (login, server) = replica_set::split(database.uri()).unwrap();
     let wrong =
-        [(theirs.certify("localhost"), "UnknownIssuer"), (ours.certify("registry.example"), "not valid for name")];
+        [(other_authority.certify("localhost"), "UnknownIssuer"), (authority.certify("registry.example"), "not valid for name")];
     let line = TlsLine::start(runtime.handle(), server, wrong[0].0.clone());
-    let place = format!("{login}localhost:{}/?directConnection=true", line.port());
-    let Some(aws) = cluster::aws(&format!("mongodb://{place}&tls=true&tlsCAFile={}", trusted.display())).unwrap()
+    let uri = format!("{login}localhost:{}/?directConnection=true", line.port());
+    let Some(aws) = cluster::aws(&format!("mongodb://{uri}&tls=true&tlsCAFile={}", trusted.display())).unwrap()
     else {
         return;
     };
@@ -225,11 +225,11 @@ fn a_certificate_that_is_not_trusted_is_named_at_boot_and_while_a_node_serves() 
         let node = Node::start(&aws, &format!("i-0boot{at}"), "edge").unwrap();
         let out = node.daemon.process().line("out of service").unwrap();
         assert!(out.contains("refuses: ") && out.contains("certificate") && out.contains(cause), "{out}");
-        // Asked for anew every five seconds, and said once.
+        // Retried every five seconds, and logged once.
         let before = line.refused();
         wait::until("more attempts", || (line.refused() >= before + 12).then_some(())).unwrap();
         assert_eq!(node.daemon.process().lines().iter().filter(|l| l.contains("out of service")).count(), 1);
-        line.show(ours.certify("localhost"));
+        line.show(authority.certify("localhost"));
         node.wait_ready().unwrap();
     }
 
@@ -238,10 +238,10 @@ fn a_certificate_that_is_not_trusted_is_named_at_boot_and_while_a_node_serves() 
         let start = scene.mark();
         line.show(certificate);
         wait_wrong(scene.health, Some("lease"), "the registry does not hear from this node");
-        // At first it is a connection that broke.
+        // The first error is that of the broken connection.
         wait_wrong(scene.health, Some("lease"), cause);
-        scene.goes_on("pictures while the certificate is wrong");
-        wait::until("a line that names it", || {
+        scene.goes_on("while the certificate is wrong");
+        wait::until("a line that names the cause", || {
             scene.complaints(start).iter().any(|l| l.contains("the node serves on") && l.contains(cause)).then_some(())
         })
         .unwrap();
@@ -250,17 +250,17 @@ fn a_certificate_that_is_not_trusted_is_named_at_boot_and_while_a_node_serves() 
         let complaints = scene.complaints(start);
         assert!(complaints.len() <= 4, "a flood: {complaints:#?}");
         let start = scene.mark();
-        line.show(ours.certify("localhost"));
+        line.show(authority.certify("localhost"));
         wait_wrong(scene.health, None, "");
         scene.line(start, "registry is back");
-        scene.goes_on("pictures afterwards");
+        scene.goes_on("after the certificate is correct again");
     }
     assert!(claimed(&runtime, &database, "demo").is_some());
     scene.end();
 }
 
 #[test]
-fn an_engine_that_crashes_while_the_database_is_away_is_started_again_and_takes_its_publisher_back() {
+fn engine_that_crashes_during_an_outage_restarts_and_accepts_its_publisher() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
     let node = Node::start(&aws, "i-0node", "origin").unwrap();
@@ -277,5 +277,5 @@ fn an_engine_that_crashes_while_the_database_is_away_is_started_again_and_takes_
     node.wait_live("live/demo").unwrap();
     database.restart().unwrap();
     wait_wrong(again.health, None, "");
-    node.daemon.process().nth_line(start, "the apps of the registry are known").unwrap();
+    node.daemon.process().nth_line(start, "apps read from the registry").unwrap();
 }

@@ -1,5 +1,6 @@
-//! Enhanced RTMP end to end: H.265, AV1 and Opus under their FourCCs, published by a script with pictures that ffmpeg encoded, and
-//! watched over RTMP and HLS. (ffmpeg 5 and GStreamer 1.22 of Debian 12 cannot publish it themselves.)
+//! Enhanced RTMP end to end: H.265, AV1 and Opus with their FourCCs, encoded by ffmpeg, published
+//! by the test's RTMP client, and played over RTMP and HLS. (ffmpeg 5 and GStreamer 1.22 of Debian
+//! 12 cannot publish Enhanced RTMP.)
 
 use std::collections::{HashMap, HashSet};
 use std::process::Command;
@@ -19,7 +20,7 @@ use headwater_tests::wait::PATIENCE;
 
 use crate::probe;
 
-/// Two seconds, a key frame a second, as MP4.
+/// Two seconds of video. The encoder options set one key frame per second.
 const PICTURES: &str = "-f lavfi -i testsrc2=size=320x180:rate=25:duration=2 -pix_fmt yuv420p";
 const TONE: &str = "-f lavfi -i sine=frequency=440:sample_rate=48000:duration=2";
 const LENGTH_MS: u32 = 2_000;
@@ -29,7 +30,7 @@ const H265: &str =
     "-c:v libx265 -preset ultrafast -x265-params log-level=none:bframes=0:keyint=25:min-keyint=25:scenecut=0";
 const AV1: &str = "-c:v libaom-av1 -usage realtime -cpu-used 8 -lag-in-frames 0 -g 25 -keyint_min 25";
 
-/// A body with its kind and its time.
+/// Body of an RTMP message with its kind and its timestamp.
 #[derive(Debug, Clone)]
 struct Message {
     audio: bool,
@@ -37,24 +38,25 @@ struct Message {
     body: Bytes,
 }
 
-/// What a publisher sends, and what must be seen.
+/// Messages that a publisher sends, and hashes of what players must receive.
 struct Recording {
-    /// Sequence headers, pictures before sound.
+    /// Sequence headers, video before audio.
     headers: Vec<Message>,
     messages: Vec<Message>,
-    /// MD5 of every picture, decoded from the file itself.
+    /// MD5 of every frame, decoded from the file.
     pictures: Vec<String>,
-    /// MD5 of every packet of sound.
+    /// MD5 of every audio packet.
     sounds: Vec<String>,
 }
 
-/// Encodes with ffmpeg's `options`, and wraps each packet of its file as Enhanced RTMP v2 has it. `None` without ffmpeg.
+/// Encodes with ffmpeg's `options`, and wraps each packet of the file as Enhanced RTMP v2
+/// specifies. Returns `None` if ffmpeg is not installed.
 fn record(options: &str, four_cc: &str, sound: bool) -> Option<Recording> {
     let folder = Folder::new().unwrap();
     let file = folder.path().join("recording.mp4");
     let mut command = ffmpeg_command()?;
     let tone = if sound { format!("{TONE} -c:a libopus -ac 2") } else { String::new() };
-    // Inputs come first.
+    // ffmpeg requires all inputs before output options.
     let (input, output) = PICTURES.split_at(PICTURES.find(" -pix_fmt").unwrap());
     let (tone_input, tone_output) = tone.split_at(tone.find(" -c:a").unwrap_or(0));
     for part in [input, tone_input, output, options, tone_output] {
@@ -67,7 +69,7 @@ fn record(options: &str, four_cc: &str, sound: bool) -> Option<Recording> {
     let config = boxed(&bytes, if four_cc == "hvc1" { b"hvcC" } else { b"av1C" });
     let mut headers = vec![Message { audio: false, ms: 0, body: tag(0x90, &config) }];
     if sound {
-        // RFC 7845 §5.1: one stream of two channels, 312 samples to be skipped, 48 kHz.
+        // RFC 7845 §5.1: one stream of two channels, pre-skip of 312 samples, 48 kHz.
         let head = [&b"OpusHead"[..], &[1, 2, 0x38, 1, 0x80, 0xbb, 0, 0, 0, 0, 0]].concat();
         headers.push(Message { audio: true, ms: 0, body: [&b"\x90Opus"[..], &head].concat().into() });
     }
@@ -86,7 +88,7 @@ fn record(options: &str, four_cc: &str, sound: bool) -> Option<Recording> {
             let (audio, key) = (stream == "1", flags.starts_with('K'));
             let body = match (audio, four_cc) {
                 (true, _) => [&b"\x91Opus"[..], &data].concat().into(),
-                // CodedFramesX for H.265, which has no other composition time than 0 here; AV1 has none at all.
+                // CodedFramesX for H.265, whose composition time is always 0 here; AV1 has none.
                 (false, "hvc1") => tag(if key { 0x93 } else { 0xa3 }, &data),
                 (false, _) => tag(if key { 0x91 } else { 0xa1 }, &data),
             };
@@ -99,15 +101,16 @@ fn record(options: &str, four_cc: &str, sound: bool) -> Option<Recording> {
     Some(Recording { headers, messages, pictures: decode::pictures(&file).unwrap(), sounds })
 }
 
-/// What ffmpeg makes of `input`, an MD5 a frame. Any complaint of it fails, and so does an input that goes on without such frames.
+/// Decodes or copies `input` with ffmpeg; returns one MD5 per frame. Panics if ffmpeg fails, prints
+/// anything else, or does not end.
 fn framemd5(input: &str, options: &[&str]) -> Vec<String> {
     let mut command = ffmpeg_command().unwrap();
     let ffmpeg = Process::start(command.args(["-i", input]).args(options).args(["-f", "framemd5", "-"])).unwrap();
     let exit = ffmpeg.exit(2 * PATIENCE);
-    let exit = exit.with_context(|| format!("{input} does not hold what {options:?} asks for")).unwrap();
+    let exit = exit.with_context(|| format!("{input} does not have what {options:?} selects")).unwrap();
     let lines = ffmpeg.lines();
     let hash = |line: &String| {
-        // Stream, two times, length and size stand before it; what is beside the data may follow.
+        // Preceded by stream, two times, duration and size; side data may follow.
         let fields: Vec<&str> = line.split(',').map(str::trim).collect();
         let is_row = fields.len() > 5 && fields[..5].iter().all(|field| field.parse::<i64>().is_ok());
         (is_row && fields[5].len() == MD5_DIGITS).then(|| fields[5].to_owned())
@@ -116,14 +119,14 @@ fn framemd5(input: &str, options: &[&str]) -> Vec<String> {
     hashes.filter(|_| exit.success()).unwrap_or_else(|| panic!("{input}: {exit}: {lines:#?}"))
 }
 
-/// Content of the first box of this type.
+/// Content of the first MP4 box of this type.
 fn boxed(file: &Bytes, kind: &[u8; 4]) -> Bytes {
     let at = file.windows(4).position(|w| w == kind).unwrap();
     let size = u32::from_be_bytes(*file[at - 4..].first_chunk().unwrap()) as usize;
     file.slice(at + 4..at - 4 + size)
 }
 
-/// Publishes a recording again and again, in real time, until dropped.
+/// Publishes a recording in a loop, in real time, until dropped.
 struct Publishing {
     stop: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -163,12 +166,12 @@ impl Drop for Publishing {
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join)
             && !std::thread::panicking()
         {
-            panic!("the publisher was cut off");
+            panic!("the publisher was disconnected");
         }
     }
 }
 
-/// Publishes, and checks what comes out: over RTMP the very bytes, over HLS the very pictures.
+/// Publishes a recording and checks that RTMP delivers the same bytes and HLS the same frames.
 fn check(options: &str, four_cc: &str, codec: (&str, &str), sound: bool) {
     let Some(recording) = record(options, four_cc, sound) else { return };
     let engine = Engine::start(Options::default()).unwrap();
@@ -183,21 +186,21 @@ fn check(options: &str, four_cc: &str, codec: (&str, &str), sound: bool) {
     let mut player = Peer::player(engine.rtmp(), "demo").unwrap();
     assert_eq!(player.video().unwrap().1, recording.headers[0].body, "the sequence header");
     let sent: Vec<&Bytes> = recording.messages.iter().filter(|m| !m.audio).map(|m| &m.body).collect();
-    let places: HashMap<&Bytes, usize> = sent.iter().enumerate().map(|(i, body)| (*body, i)).collect();
-    assert_eq!(places.len(), sent.len(), "two pictures are the same");
+    let positions: HashMap<&Bytes, usize> = sent.iter().enumerate().map(|(i, body)| (*body, i)).collect();
+    assert_eq!(positions.len(), sent.len(), "two frames are identical");
     let first = player.video().unwrap().1;
-    let begin = *places.get(&first).expect("no picture that was sent");
+    let begin = *positions.get(&first).expect("received a frame that was not sent");
     assert_eq!(begin % 25, 0, "the player begins at a key frame");
     for n in 1..60 {
-        assert_eq!(player.video().unwrap().1, sent[(begin + n) % sent.len()], "picture {n} after {begin}");
+        assert_eq!(player.video().unwrap().1, sent[(begin + n) % sent.len()], "frame {n} after {begin}");
     }
 
     if sound {
         let mut player = Peer::player(engine.rtmp(), "demo").unwrap();
-        assert_eq!(player.audio().unwrap().1, recording.headers[1].body, "the sequence header of the sound");
+        assert_eq!(player.audio().unwrap().1, recording.headers[1].body, "the audio sequence header");
         let got: Vec<Bytes> = (0..50).map(|_| player.audio().unwrap().1).collect();
         let sent: Vec<Bytes> = recording.messages.iter().filter(|m| m.audio).map(|m| m.body.clone()).collect();
-        assert!([&sent[..], &sent].concat().windows(50).any(|run| run == got), "other sound than was sent");
+        assert!([&sent[..], &sent].concat().windows(50).any(|run| run == got), "received audio that was not sent");
     }
 
     let url = engine.http_url("/live/streams/demo.m3u8");
@@ -207,27 +210,27 @@ fn check(options: &str, four_cc: &str, codec: (&str, &str), sound: bool) {
     }
     expected.sort();
     assert_eq!(probe::codecs(&url).unwrap(), expected);
-    let strange = |seen: &[String], known: &[String]| {
-        let known: HashSet<&String> = known.iter().collect();
-        seen.iter().filter(|hash| !known.contains(hash)).count()
+    let count_unknown = |seen: &[String], expected: &[String]| {
+        let expected: HashSet<&String> = expected.iter().collect();
+        seen.iter().filter(|hash| !expected.contains(hash)).count()
     };
     let seen = framemd5(&url, &["-an", "-frames:v", "60", "-fps_mode", "passthrough"]);
-    let others = strange(&seen, &recording.pictures);
-    assert_eq!((seen.len(), others), (60, 0), "pictures over HLS, and those that nobody published");
+    let others = count_unknown(&seen, &recording.pictures);
+    assert_eq!((seen.len(), others), (60, 0), "video frames over HLS, and how many of them were not published");
     if sound {
-        let heard = framemd5(&url, &["-map", "0:a", "-c", "copy", "-frames:a", "100"]);
-        let others = strange(&heard, &recording.sounds);
-        assert_eq!((heard.len(), others), (100, 0), "sound over HLS, and what nobody published of it");
+        let packets = framemd5(&url, &["-map", "0:a", "-c", "copy", "-frames:a", "100"]);
+        let others = count_unknown(&packets, &recording.sounds);
+        assert_eq!((packets.len(), others), (100, 0), "audio packets over HLS, and how many of them were not published");
     }
     assert_eq!(engine.panics(), [""; 0]);
 }
 
 #[test]
-fn h265_as_hvc1_with_opus_comes_out_over_rtmp_and_hls_as_it_went_in() {
+fn h265_with_opus_is_unchanged_over_rtmp_and_hls() {
     check(H265, "hvc1", ("H265", "hevc"), true);
 }
 
 #[test]
-fn av1_as_av01_comes_out_over_rtmp_and_hls_as_it_went_in() {
+fn av1_is_unchanged_over_rtmp_and_hls() {
     check(AV1, "av01", ("AV1", "av1"), false);
 }

@@ -1,4 +1,5 @@
-//! A node that ends while people watch, and one that is full: viewers go to another node and see nothing of it.
+//! A node that drains while it has viewers, and a node that is full: viewers continue at another
+//! node.
 
 use headwater_tests::cluster::{self, Node};
 use headwater_tests::engine::{Engine, Options, wait_status};
@@ -10,7 +11,7 @@ use headwater_tests::wait::{self, PATIENCE};
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the figure that was measured")]
-fn fifty_webrtc_viewers_of_an_edge_that_is_scaled_in_move_and_none_is_lost() {
+fn fifty_webrtc_viewers_of_a_drained_edge_move_without_loss() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
     let start = |id: &str, role: &str| {
@@ -25,13 +26,13 @@ fn fifty_webrtc_viewers_of_an_edge_that_is_scaled_in_move_and_none_is_lost() {
     origin.wait_live("live/demo").unwrap();
     let at = edge.http().unwrap();
     let url = format!("http://127.0.0.1:{}/live/whep/demo", at.port());
-    let Some(crowd) = Viewer::start(&url, &["-crowd", "50", "-seconds", "60"]).unwrap() else { return };
+    let Some(crowd) = Viewer::start(&url, &["-movers", "50", "-seconds", "60"]).unwrap() else { return };
     crowd.wait_playing().unwrap();
     wait_status(at, "live/demo", "fifty viewers", |s| s.viewers.webrtc == 50).unwrap();
 
     edge.metadata.change(|s| s.target_lifecycle_state = Some("Terminated".to_owned()));
     let report = crowd.moved().unwrap();
-    println!("hand-over of 50 WebRTC viewers: {report:?}");
+    println!("handover of 50 WebRTC viewers: {report:?}");
     assert_eq!((report.playing, report.moved, report.lost), (50, 50, 0), "{report:?}");
     assert!(report.max_gap_ms < 1_000.0, "{report:?}");
     edge.daemon.process().line("all viewers have moved").unwrap();
@@ -40,10 +41,10 @@ fn fifty_webrtc_viewers_of_an_edge_that_is_scaled_in_move_and_none_is_lost() {
 }
 
 #[test]
-fn a_full_node_turns_newcomers_away_with_a_sentence_and_keeps_who_is_there() {
+fn full_node_refuses_new_viewers_with_a_reason_and_keeps_existing_ones() {
     let engine = Engine::start(Options::with(|c| c.limits.max_viewers = 1.try_into().unwrap())).unwrap();
     let Some(_publisher) = publish::ffmpeg(&Source::default(), &engine.rtmp_url("live/a")).unwrap() else { return };
-    wait_status(engine.http(), "live/a", "pictures", |s| s.video.is_some()).unwrap();
+    wait_status(engine.http(), "live/a", "video", |s| s.video.is_some()).unwrap();
     let play = || {
         let mut player = publish::ffmpeg_command().unwrap();
         player.args(["-i", &engine.rtmp_url("live/a"), "-f", "null", "-"]);
@@ -61,17 +62,17 @@ fn a_full_node_turns_newcomers_away_with_a_sentence_and_keeps_who_is_there() {
         assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{text}");
         assert!(text.contains("too_many_viewers") && text.contains("already serves 1 viewers"), "{text}");
     }
-    assert!(!play().exit(PATIENCE).unwrap().success(), "a second RTMP player was let in");
+    assert!(!play().exit(PATIENCE).unwrap().success(), "a second RTMP player was accepted");
     assert!(first.is_running());
     drop(first);
-    wait::until("room for the next one", || {
+    wait::until("capacity for the next viewer", || {
         (http::get(engine.http(), "/live/streams/a.m3u8").ok()?.status == 200).then_some(())
     })
     .unwrap();
 }
 
 #[test]
-fn a_full_edge_names_another_one_that_has_the_stream_and_room() {
+fn full_edge_names_another_edge_with_the_stream_and_capacity() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
     let start = |id: &str, role: &str, max_viewers: usize| {
@@ -98,8 +99,8 @@ fn a_full_edge_names_another_one_that_has_the_stream_and_room() {
         ("GET", "/live/streams/demo.m3u8", format!("{base}/live/streams/demo.m3u8")),
         ("GET", "/live/streams/demo/playlist.m3u8", format!("{base}/live/streams/demo.m3u8")),
     ] {
-        // The daemon hears of the other node with one of its next looks at the registry.
-        let answer = wait::until("an answer that names the other node", || {
+        // The daemon learns of the other node when it polls the registry.
+        let answer = wait::until("a response that names the other node", || {
             let answer = http::request(at, method, path, &offer, b"").unwrap();
             assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{path}: {}", answer.text());
             answer.header("link").is_some().then_some(answer)
@@ -113,7 +114,7 @@ fn a_full_edge_names_another_one_that_has_the_stream_and_room() {
             "{path}"
         );
     }
-    // Who follows it finds the stream there.
+    // The stream is available at that address.
     wait::until("the stream at the other node", || {
         (http::get(other.http().unwrap(), "/live/streams/demo.m3u8").ok()?.status == 200).then_some(())
     })

@@ -1,4 +1,4 @@
-//! HLS and LL-HLS: every address of every playlist, and strangers that play them.
+//! HLS and LL-HLS: every URI of every playlist, and independent players.
 
 use std::process::Command;
 
@@ -18,7 +18,7 @@ fn live() -> Option<(Engine, Process)> {
     Some((engine, publisher))
 }
 
-/// `reference` as a player resolves it against the path of a playlist.
+/// Resolves `reference` against the path of a playlist, as a player does.
 fn resolve(playlist: &str, reference: &str) -> String {
     if reference.starts_with('/') {
         return reference.to_owned();
@@ -27,7 +27,7 @@ fn resolve(playlist: &str, reference: &str) -> String {
     format!("{folder}{}", reference.trim_start_matches("./"))
 }
 
-/// Every address that a playlist names.
+/// Every URI in a playlist.
 fn references(text: &str) -> Vec<String> {
     let lines = text.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).map(str::to_owned);
     let quoted = text.lines().filter_map(|l| l.split_once("URI=\"")).filter_map(|(_, v)| v.split_once('"'));
@@ -35,7 +35,7 @@ fn references(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_address_of_every_playlist_answers_with_its_headers() {
+fn every_uri_of_every_playlist_responds_with_its_headers() {
     let Some((engine, _publisher)) = live() else { return };
     for path in PLAYLISTS {
         let answer = engine.get(path).unwrap();
@@ -63,17 +63,17 @@ fn every_address_of_every_playlist_answers_with_its_headers() {
         assert_eq!(engine.get(&resolve("/live/streams/demo_adaptive.m3u8", &reference)).unwrap().status, 200);
     }
     assert_eq!(engine.panics(), [""; 0]);
-    // And is counted where an operator looks.
+    // The requests are counted in the metrics.
     let counted = http::get(engine.health(), "/metrics").unwrap().text();
-    for name in ["headwater_hls_feeds", "headwater_hls_playlists_total", "headwater_hls_resources_total"] {
+    for name in ["headwater_hls_packagers", "headwater_hls_playlists_total", "headwater_hls_resources_total"] {
         let value = counted.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<u64>().ok());
         assert!(value.is_some_and(|n| n > 0), "{name}: {value:?}");
     }
 }
 
-/// A head that says no more than what is wanted is answered on a shorter way than one that speaks of a body.
+/// A request without a body takes the fast path, a request with `content-length` the router.
 #[test]
-fn on_either_way_through_the_server_an_answer_is_the_same() {
+fn fast_path_and_router_give_the_same_response() {
     let Some((engine, _publisher)) = live() else { return };
     let playlist = engine.get(PLAYLISTS[0]).unwrap().text();
     let segment = references(&playlist).into_iter().find(|r| r.matches('.').count() == 1).unwrap();
@@ -104,18 +104,18 @@ fn on_either_way_through_the_server_an_answer_is_the_same() {
 }
 
 #[test]
-fn ffmpeg_plays_both_addresses_with_pictures_and_the_tone() {
+fn ffmpeg_plays_both_playlists_with_video_and_audio() {
     let Some((engine, _publisher)) = live() else { return };
     for path in PLAYLISTS {
         let url = engine.http_url(path);
         assert_eq!(probe::codecs(&url).unwrap(), ["aac,audio", "h264,video"]);
-        let (pictures, loudness) = probe::decode(&url, 3).unwrap();
-        assert!(pictures >= 70 && loudness > -30.0, "{path}: {pictures} pictures, {loudness} dB");
+        let (frames, volume_db) = probe::decode(&url, 3).unwrap();
+        assert!(frames >= 70 && volume_db > -30.0, "{path}: {frames} frames, {volume_db} dB");
     }
 }
 
 #[test]
-fn a_blocking_reload_gives_the_part_that_was_asked_for() {
+fn blocking_reload_returns_the_requested_part() {
     let Some((engine, _publisher)) = live() else { return };
     let text = engine.get(PLAYLISTS[0]).unwrap().text();
     let first: u64 = text.split_once("#EXT-X-MEDIA-SEQUENCE:").unwrap().1.lines().next().unwrap().parse().unwrap();
@@ -125,38 +125,38 @@ fn a_blocking_reload_gives_the_part_that_was_asked_for() {
     assert!(reloaded.text().contains(&format!("/{next}.0.m4s")), "no part 0 of {next}: {}", reloaded.text());
 }
 
-/// The addresses of one tag, in order.
+/// The URIs of one tag, in order.
 fn addresses(text: &str, tag: &str) -> Vec<String> {
     text.lines().filter(|l| l.starts_with(tag)).flat_map(references).collect()
 }
 
 #[test]
-fn the_hinted_part_is_answered_when_it_is_whole_with_the_bytes_that_are_listed_later() {
+fn hinted_part_is_served_once_complete_with_its_final_bytes() {
     let Some((engine, _publisher)) = live() else { return };
     for path in PLAYLISTS {
         let mut early = 0;
         for _ in 0..5 {
             let before = engine.get(path).unwrap().text();
-            let [hint] = &addresses(&before, "#EXT-X-PRELOAD-HINT:")[..] else { panic!("not one hint: {before}") };
-            assert!(!addresses(&before, "#EXT-X-PART:").contains(hint), "{hint} is there already: {before}");
+            let [hint] = &addresses(&before, "#EXT-X-PRELOAD-HINT:")[..] else { panic!("not exactly one hint: {before}") };
+            assert!(!addresses(&before, "#EXT-X-PART:").contains(hint), "{hint} is already listed: {before}");
             let hinted = engine.get(&resolve(path, hint)).unwrap();
             assert_eq!(hinted.status, 200, "{hint}: {}", hinted.text());
-            assert!(hinted.body.len() > 100 && hinted.body[4..8] == *b"moof", "{hint} is no part");
+            assert!(hinted.body.len() > 100 && hinted.body[4..8] == *b"moof", "{hint} is not a part");
             let after = engine.get(path).unwrap().text();
             assert!(
                 addresses(&after, "#EXT-X-PART:").contains(hint),
-                "{hint} was answered before it was whole: {after}"
+                "{hint} was served before it was complete: {after}"
             );
             let again = engine.get(&resolve(path, hint)).unwrap();
-            assert_eq!((again.status, again.body == hinted.body), (200, true), "{hint} has other bytes later");
+            assert_eq!((again.status, again.body == hinted.body), (200, true), "{hint} has different bytes later");
             early += usize::from(before != after);
         }
-        assert_eq!(early, 5, "{path}: the answers did not wait for anything");
+        assert_eq!(early, 5, "{path}: responses did not wait for the part");
     }
 }
 
 #[test]
-fn gstreamer_plays_both_addresses_with_pictures_and_sound() {
+fn gstreamer_plays_both_playlists_with_video_and_audio() {
     let Some(launch) = tools::find("gst-launch-1.0") else { return };
     let Some((engine, _publisher)) = live() else { return };
     for (path, demuxer) in PLAYLISTS.into_iter().flat_map(|path| [(path, "hlsdemux"), (path, "hlsdemux2")]) {
@@ -164,7 +164,7 @@ fn gstreamer_plays_both_addresses_with_pictures_and_sound() {
             tools::missing(&format!("GStreamer's {demuxer} is not installed"));
             continue;
         }
-        // The newer one fetches by itself, and only beside elements that know of streams.
+        // hlsdemux2 fetches by itself and needs stream-aware elements.
         let source = match demuxer {
             "hlsdemux" => format!("souphttpsrc location={} ! hlsdemux ! decodebin name=d", engine.http_url(path)),
             _ => format!("uridecodebin3 name=d uri={}", engine.http_url(path)),
@@ -191,7 +191,7 @@ fn gstreamer_plays_both_addresses_with_pictures_and_sound() {
 }
 
 #[test]
-fn wrong_questions_are_answered_with_a_sentence() {
+fn invalid_requests_are_answered_with_a_message() {
     let Some((engine, _publisher)) = live() else { return };
     engine.get(PLAYLISTS[0]).unwrap();
     for (path, status, code) in [

@@ -1,4 +1,4 @@
-//! Hostile peers on the RTMP and HTTP ports while a stranger publishes and plays: they must notice nothing.
+//! Hostile peers on the RTMP and HTTP ports do not disturb an independent publisher and player.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,10 +9,11 @@ use headwater_tests::process::Process;
 use headwater_tests::publish::{self, Source};
 use headwater_tests::wait::{self, PATIENCE};
 
-/// Memory an attack may leave behind.
+/// Maximum growth of the resident memory after an attack.
 const MAX_GROWTH_KIB: u64 = 64 << 10;
 
-/// Runs `attack` beside a publisher and a player, and checks that both went on and the engine is unharmed.
+/// Runs `attack` while a stream is published and played. Checks that both continue without a gap
+/// and that the engine neither panics nor grows.
 pub(crate) fn beside_a_running_stream(attack: impl FnOnce(&Engine)) {
     let engine = Engine::start(Options::with(|c| c.rtmp.max_connections = 200.try_into().unwrap())).unwrap();
     let url = engine.rtmp_url("live/demo");
@@ -31,13 +32,13 @@ pub(crate) fn beside_a_running_stream(attack: impl FnOnce(&Engine)) {
     let now = engine.status("live/demo").unwrap().unwrap();
     assert_eq!(now.started_at_ms, started.started_at_ms, "the stream was interrupted");
     assert!(publisher.is_running() && player.is_running());
-    assert_eq!(gaps(&player.lines()), 0, "the player lost pictures");
+    assert_eq!(gaps(&player.lines()), 0, "the player lost frames");
     let grown_kib = engine.resident_kib().unwrap().saturating_sub(before_kib);
-    assert!(grown_kib < MAX_GROWTH_KIB, "{grown_kib} KiB were left behind");
+    assert!(grown_kib < MAX_GROWTH_KIB, "the memory grew by {grown_kib} KiB");
     assert_eq!(engine.panics(), [""; 0]);
 }
 
-/// Pairs of pictures with more than one and a half frame times between them, at 25 a second.
+/// Counts the frames that come more than 1.5 frame durations after the previous one, at 25 fps.
 fn gaps(lines: &[String]) -> usize {
     let time = |l: &String| l.split_once("pts_time:")?.1.split_whitespace().next()?.parse::<f64>().ok();
     let times: Vec<f64> = lines.iter().filter(|l| l.contains(" n:")).filter_map(time).collect();
@@ -51,7 +52,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     socket
 }
 
-/// A connection after the handshake in its plain form (RTMP 1.0 §5.2).
+/// Connects and performs the simple handshake (RTMP 1.0 §5.2).
 fn shaken(engine: &Engine) -> TcpStream {
     let mut socket = connect(engine.rtmp());
     let mut hello = vec![7; 1_537];
@@ -63,7 +64,7 @@ fn shaken(engine: &Engine) -> TcpStream {
     socket
 }
 
-/// A message of type `kind` in chunks of 128 bytes on chunk stream 3.
+/// Builds a message of type `kind` in chunks of 128 bytes on chunk stream 3.
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = (body.len() as u32).to_be_bytes();
     let mut out = vec![3, 0, 0, 0, length[1], length[2], length[3], kind, 0, 0, 0, 0];
@@ -82,17 +83,18 @@ fn string(text: &str) -> Vec<u8> {
 
 const NUMBER: [u8; 9] = [0, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0];
 
-/// Sends what it can and waits for the server to hang up.
+/// Sends as many bytes as it can; true if the server closes the connection in time.
 fn is_cut(mut socket: TcpStream, bytes: &[u8]) -> bool {
     let _ = socket.write_all(bytes);
     !matches!(socket.read_to_end(&mut Vec::new()), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
 }
 
-/// Sends bytes after the handshake: the server hangs up, and says why. What it would do to anybody who is silent does not count.
+/// Sends bytes after the handshake and checks that the server closes the connection with this
+/// reason, which differs from that of a silent connection.
 fn is_refused(engine: &Engine, bytes: &[u8], why: &str) {
     let before = engine.process().line_count();
     let socket = shaken(engine);
-    // IPv4 may be written as a part of IPv6 there.
+    // The log may contain an IPv4-mapped IPv6 address, so only the port is compared.
     let peer = format!(":{} ", socket.local_addr().unwrap().port());
     assert!(is_cut(socket, bytes), "still open: {why}");
     let closed = wait::until("the end of the connection", || {
@@ -104,14 +106,15 @@ fn is_refused(engine: &Engine, bytes: &[u8], why: &str) {
 }
 
 #[test]
-fn the_messages_that_crash_other_rtmp_servers_cost_only_their_own_connection() {
+fn messages_that_crash_other_rtmp_servers_close_only_their_connection() {
     beside_a_running_stream(|engine| {
         let nested = [&string("x")[..], &NUMBER, &[3, 0, 1, b'a'].repeat(5_000)].concat();
         let huge_array = [&string("x")[..], &NUMBER, &[10, 0xff, 0xff, 0xff, 0xff]].concat();
-        // On chunk streams without end: messages of one byte, and longer ones that are never finished.
+        // On ever new chunk streams: messages of one byte, and longer ones that are never
+        // completed.
         let whole = |i: u32| [vec![1, i as u8, (i >> 8) as u8, 0, 0, 0, 0, 0, 1, 9, 1, 0, 0, 0], vec![7]].concat();
         let begun = |i: u8| [vec![i, 0, 0, 0, 0, 0, 200, 9, 1, 0, 0, 0], vec![7; 128]].concat();
-        // A message of so many bytes on chunk stream `i`, of which one chunk comes.
+        // The first chunk of a message of `len` bytes on chunk stream `i`.
         let long = |i: u8, len: u32| {
             let [_, a, b, c] = len.to_be_bytes();
             [vec![i, 0, 0, 0, a, b, c, 9, 1, 0, 0, 0], vec![7; 128]].concat()
@@ -125,15 +128,15 @@ fn the_messages_that_crash_other_rtmp_servers_cost_only_their_own_connection() {
             (message(1, &[0, 0, 0, 0]), "chunk size 0 is outside"),
             (message(1, &[0x7f, 0xff, 0xff, 0xff]), "chunk size 2147483647 is outside"),
             (vec![4, 0, 0, 0, 0xff, 0xff, 0xff, 9, 1, 0, 0, 0], "message of 16777215 bytes exceeds 65536"),
-            // Who has not been let in as a publisher begins no pictures, neither one nor in several.
+            // Before a publish is accepted, large messages are refused, one or several together.
             (long(4, 65_537), "message of 65537 bytes exceeds 65536"),
-            ([long(4, 40_000), long(5, 40_000)].concat(), "messages of 80000 bytes in all are begun"),
+            ([long(4, 40_000), long(5, 40_000)].concat(), "unfinished messages of 80000 bytes in total"),
             ((0..70_000).flat_map(whole).collect(), "chunk streams are in use"),
             ((4..64).flat_map(begun).collect(), "messages are interleaved"),
         ] {
             is_refused(engine, &attack, why);
         }
-        // Means nothing before somebody publishes.
+        // Ignored before a publish.
         let mut socket = shaken(engine);
         socket.write_all(&message(18, &string("@setDataFrame"))).unwrap();
         socket.shutdown(std::net::Shutdown::Write).unwrap();
@@ -143,24 +146,24 @@ fn the_messages_that_crash_other_rtmp_servers_cost_only_their_own_connection() {
 }
 
 #[test]
-fn floods_of_commands_are_cut_off() {
+fn command_floods_are_cut_off() {
     beside_a_running_stream(|engine| {
         let connect =
             [&string("connect")[..], &NUMBER, &[3, 0, 3, b'a', b'p', b'p'], &string("live"), &[0, 0, 9]].concat();
         let create = [&string("createStream")[..], &NUMBER, &[5]].concat();
-        is_refused(engine, &message(20, &connect).repeat(50_000), "connect at the wrong time");
+        is_refused(engine, &message(20, &connect).repeat(50_000), "unexpected connect command");
         let creates = [message(20, &connect), message(20, &create).repeat(100_000)].concat();
         is_refused(engine, &creates, "more than 8 message streams");
     });
 }
 
 #[test]
-fn silent_and_half_open_connections_fill_only_their_places() {
+fn silent_connections_use_only_their_slots() {
     beside_a_running_stream(|engine| {
         let silent: Vec<_> = (0..300).map(|_| connect(engine.rtmp())).collect();
         engine.process().line("too many are open").unwrap();
         drop(silent);
-        wait::until("a free place", || {
+        wait::until("a free connection slot", || {
             let mut socket = connect(engine.rtmp());
             let mut hello = vec![7; 1_537];
             hello[0] = 3;
@@ -172,7 +175,7 @@ fn silent_and_half_open_connections_fill_only_their_places() {
 }
 
 #[test]
-fn http_takes_no_oversized_head_no_oversized_body_and_no_garbage() {
+fn http_refuses_oversized_heads_oversized_bodies_and_garbage() {
     beside_a_running_stream(|engine| {
         let answer = |bytes: &[u8]| {
             let mut socket = connect(engine.http());
@@ -196,13 +199,13 @@ fn http_takes_no_oversized_head_no_oversized_body_and_no_garbage() {
             let first = answer(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes());
             assert!(first.contains("404") || first.contains("400"), "{path}: {first}");
         }
-        // A pipeline of 2,000 requests by somebody who hangs up without reading.
+        // A pipeline of 2,000 requests from a client that disconnects without reading.
         let _ = connect(engine.http()).write_all(&b"GET /rest/v2/streams HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2_000));
     });
 }
 
 #[test]
-fn a_request_head_that_never_ends_is_given_up() {
+fn unfinished_request_head_times_out() {
     beside_a_running_stream(|engine| {
         let sockets: Vec<_> = (0..50)
             .map(|_| {

@@ -1,9 +1,9 @@
-//! An engine alone: how it starts and how it ends.
+//! Start and shutdown of an engine without a daemon.
 
 use headwater_tests::engine::{Engine, Options};
 
 #[test]
-fn an_engine_starts_on_free_ports_and_ends_in_order() {
+fn engine_starts_on_free_ports_and_shuts_down_cleanly() {
     let engine = Engine::start(Options::default()).unwrap();
     assert_eq!(engine.endpoints().pid, engine.process().pid());
     assert!(engine.terminate().unwrap().success());

@@ -1,6 +1,7 @@
-//! The load tool measures: a few viewers of each kind for a second, and what it writes can be read by a machine.
+//! The load tool measures a few viewers of each kind for a second and writes machine-readable
+//! output.
 //!
-//! Whether the figures are good is for `headwater-load all` on a release build, never for a test.
+//! These tests do not judge the figures; `headwater-load all` on a release build does.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -15,33 +16,33 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// One turn of a command; its measurements.
+/// Runs a command once; returns its measurements.
 fn measured(folder: &Path, arguments: &[&str]) -> Vec<Value> {
     measured_and_said(folder, arguments).0
 }
 
-/// One turn of a command; its measurements, and what it printed.
+/// Runs a command once; returns its measurements and its output lines.
 fn measured_and_said(folder: &Path, arguments: &[&str]) -> (Vec<Value>, Vec<String>) {
     let file = folder.join("cases.json");
     let mut command = Command::new(env!("CARGO_BIN_EXE_headwater-load"));
     command.args(arguments).args(["--seconds", "1", "--rounds", "1", "--engine"]);
     command.arg(program("headwater-engine").unwrap()).arg("--json").arg(&file);
-    // A group of its own: if the tool hangs, its servers end with it.
+    // Its own process group: if the tool hangs, its servers are killed with it.
     let process = Process::start(command.process_group(0)).unwrap();
     let status = process.exit(BOUND).unwrap_or_else(|e| {
         let _ = killpg(Pid::from_raw(process.pid() as i32), Signal::SIGKILL);
         panic!("{arguments:?}: {e:#}")
     });
-    let said = process.lines();
-    assert!(status.success(), "{arguments:?}: {}", said.join("\n"));
+    let output = process.lines();
+    assert!(status.success(), "{arguments:?}: {}", output.join("\n"));
     let cases: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
-    (cases.as_array().unwrap().clone(), said)
+    (cases.as_array().unwrap().clone(), output)
 }
 
-/// Several times what the longest of them takes.
+/// Several times the duration of the longest run.
 const BOUND: Duration = Duration::from_secs(180);
 
-/// These servers, but nginx only where it is: in CI it must be.
+/// Removes nginx from the expected servers if it is not installed. It must be installed in CI.
 fn with_peer(servers: &[&'static str]) -> Vec<&'static str> {
     let is_here = ["/usr/sbin/nginx", "/usr/lib/nginx/modules/ngx_rtmp_module.so"].map(|f| Path::new(f).exists());
     if is_here != [true; 2] {
@@ -50,9 +51,9 @@ fn with_peer(servers: &[&'static str]) -> Vec<&'static str> {
     servers.iter().copied().filter(|s| *s != "nginx-rtmp" || is_here == [true; 2]).collect()
 }
 
-/// The rows of the table of promises: the promise, what was measured, what it may be, and whether it is kept.
-fn promises(said: &[String]) -> Vec<Vec<String>> {
-    let rows = said.iter().skip_while(|l| !l.starts_with("| promise")).skip(2).take_while(|l| l.starts_with('|'));
+/// Rows of the table of promises: promise, measured value, limit, and whether it is kept.
+fn promises(output: &[String]) -> Vec<Vec<String>> {
+    let rows = output.iter().skip_while(|l| !l.starts_with("| promise")).skip(2).take_while(|l| l.starts_with('|'));
     rows.map(|l| l.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
@@ -64,28 +65,29 @@ fn servers(cases: &[Value]) -> Vec<&str> {
     cases.iter().map(|c| c["server"].as_str().unwrap()).collect()
 }
 
-/// The first case is the engine's; nobody was cut off, and all of this was counted.
+/// Checks that the first case is the engine's, that no client failed, and that every value in
+/// `counted` was measured.
 fn engine<'a>(cases: &'a [Value], case: &str, count: u64, counted: &[&str]) -> &'a Value {
     let engine = &cases[0];
     assert_eq!((engine["case"].as_str(), engine["count"].as_u64()), (Some(case), Some(count)));
     assert_eq!(engine["failed"].as_u64(), Some(0), "{engine}");
     for counted in counted {
-        assert!(engine[counted].as_f64().unwrap() > 0.0, "{counted} is not counted: {engine}");
+        assert!(engine[counted].as_f64().unwrap() > 0.0, "{counted} was not measured: {engine}");
     }
     divided(engine, "cpu_seconds_per_gb", "bytes", 1e9);
     divided(engine, "cpu_seconds_per_million_packets", "packets", 1e6);
     engine
 }
 
-/// The quotient is CPU-seconds per `unit` of `divisor`, and `null` where there is none of it.
+/// Checks that the quotient is CPU seconds per `unit` of `divisor`, and `null` if the divisor is 0.
 fn divided(case: &Value, quotient: &str, divisor: &str, unit: f64) {
     let (cpu, divisor) = (case["cpu_seconds"].as_f64().unwrap(), case[divisor].as_f64().unwrap());
-    let told = case.get(quotient).unwrap_or_else(|| panic!("no {quotient}: {case}")).as_f64();
-    let near = |told: f64| (told * divisor / unit / cpu - 1.0).abs() < 1e-6;
-    assert!(if divisor > 0.0 { told.is_some_and(near) } else { told.is_none() }, "{quotient}: {case}");
+    let value = case.get(quotient).unwrap_or_else(|| panic!("no {quotient}: {case}")).as_f64();
+    let is_close = |value: f64| (value * divisor / unit / cpu - 1.0).abs() < 1e-6;
+    assert!(if divisor > 0.0 { value.is_some_and(is_close) } else { value.is_none() }, "{quotient}: {case}");
 }
 
-/// Every case delivered something to somebody and cost something.
+/// Checks that every case delivered data and used CPU time.
 fn all_deliver(cases: &[Value]) {
     for case in cases {
         let counted = |what: &str| case[what].as_f64().unwrap() > 0.0;
@@ -95,7 +97,7 @@ fn all_deliver(cases: &[Value]) {
 }
 
 #[test]
-fn the_load_tool_counts_two_players_and_writes_one_json_object_per_case() {
+fn load_tool_counts_two_players_and_writes_one_json_object_per_case() {
     if tools::find("ffmpeg").is_none() {
         return;
     }
@@ -109,12 +111,12 @@ fn the_load_tool_counts_two_players_and_writes_one_json_object_per_case() {
 }
 
 #[test]
-fn the_load_tool_holds_webrtc_viewers_enough_that_a_worker_hears_them_in_batches() {
+fn load_tool_runs_enough_webrtc_viewers_for_rx_coalescing() {
     if tools::find("ffmpeg").is_none() {
         return;
     }
     let folder = Folder::new().unwrap();
-    // The last of them shake hands with a worker that moderates what it hears.
+    // The last of them perform their handshake with a worker that coalesces receives.
     let cases = measured(folder.path(), &["whep", "--viewers", "70"]);
     assert_eq!(servers(&cases), ["headwater", "floor"]);
     let engine = engine(&cases, "whep", 70, &["cpu_seconds", "bytes", "packets", "pictures", "kb_each"]);
@@ -122,7 +124,7 @@ fn the_load_tool_holds_webrtc_viewers_enough_that_a_worker_hears_them_in_batches
 }
 
 #[test]
-fn the_load_tool_polls_playlists_waits_at_them_and_publishes() {
+fn load_tool_measures_hls_llhls_and_ingest() {
     if tools::find("ffmpeg").is_none() {
         return;
     }
@@ -143,12 +145,12 @@ fn the_load_tool_polls_playlists_waits_at_them_and_publishes() {
 }
 
 #[test]
-fn the_load_tool_sets_an_edge_against_a_node_of_its_own_and_says_what_is_kept() {
+fn load_tool_compares_an_edge_with_a_single_node_and_checks_the_promises() {
     if tools::find("ffmpeg").is_none() {
         return;
     }
     let folder = Folder::new().unwrap();
-    let (cases, said) = measured_and_said(folder.path(), &["edge", "--viewers", "2", "--streams", "2"]);
+    let (cases, output) = measured_and_said(folder.path(), &["edge", "--viewers", "2", "--streams", "2"]);
     assert_eq!(names(&cases), ["rtmp", "rtmp", "cold-rtmp", "cold-rtmp", "whep", "whep", "cold-whep", "cold-whep"]);
     assert_eq!(servers(&cases), ["headwater", "edge"].repeat(4));
     for pair in cases.chunks(4) {
@@ -157,15 +159,15 @@ fn the_load_tool_sets_an_edge_against_a_node_of_its_own_and_says_what_is_kept() 
             assert!(cold["join_ms"]["p50"].as_f64().unwrap() > 0.0, "{cold}");
         }
     }
-    let promises = promises(&said);
-    assert_eq!(promises.len(), 6, "{said:#?}");
+    let promises = promises(&output);
+    assert_eq!(promises.len(), 6, "{output:#?}");
     for promise in promises {
         assert!(["yes", "FALLS SHORT"].contains(&promise[3].as_str()), "{promise:?}");
     }
 }
 
 #[test]
-fn the_load_tool_joins_a_stream_that_another_viewer_watches() {
+fn load_tool_measures_joining_a_stream_that_has_viewers() {
     if tools::find("ffmpeg").is_none() {
         return;
     }
@@ -180,26 +182,26 @@ fn the_load_tool_joins_a_stream_that_another_viewer_watches() {
 }
 
 #[test]
-fn the_load_tool_sets_every_case_that_it_ran_against_its_promise() {
+fn load_tool_checks_every_case_against_its_promise() {
     if tools::find("ffmpeg").is_none() {
         return;
     }
     let folder = Folder::new().unwrap();
-    // Without the others, which have tests of their own: it is long enough.
-    let (cases, said) = measured_and_said(folder.path(), &["all", "--shrink", "50", "--no-peer", "--no-floor"]);
+    // Without peers and floor, which other tests cover, because this run is long.
+    let (cases, output) = measured_and_said(folder.path(), &["all", "--shrink", "50", "--no-peer", "--no-floor"]);
     assert_eq!(names(&cases), ["whep", "rtmp", "rtmp", "hls", "llhls", "ingest", "join-rtmp", "join-whep"]);
     all_deliver(&cases[..5]);
-    let promises = promises(&said);
-    assert_eq!(promises.len(), 11, "{said:#?}");
+    let promises = promises(&output);
+    assert_eq!(promises.len(), 11, "{output:#?}");
     for promise in promises {
-        // What is a multiple of another server has no figure here.
+        // Promises relative to another server have no figure here.
         let kept = if promise[2].contains(" x ") { &["-"][..] } else { &["yes", "FALLS SHORT"] };
         assert!(kept.contains(&promise[3].as_str()), "{promise:?}");
     }
 }
 
 #[test]
-fn the_load_tool_draws_how_the_cost_grows() {
+fn load_tool_plots_the_cost_by_number_of_viewers() {
     if tools::find("ffmpeg").is_none() {
         return;
     }

@@ -1,7 +1,8 @@
-//! End-to-end cases: our programs as a user runs them, against programs that are not ours. One module per flow.
+//! End-to-end tests: the built programs as a user runs them, with independent clients. One module
+//! per flow.
 //!
 //! `cargo build --workspace && cargo test -p headwater-tests --test e2e`
-#![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod administrator;
 mod autoscaling;

@@ -1,4 +1,4 @@
-//! A daemon on EC2, as far as it can tell: against the vendor's own mock, and against a fake with faults.
+//! A daemon on EC2, with the vendor's mock and with a fake that fails on demand.
 
 use headwater_tests::cluster;
 use headwater_tests::daemon::Daemon;
@@ -50,12 +50,12 @@ fn drained(daemon: &Daemon, why: &str) {
 const STANDALONE: (&str, &str) = ("headwater:role", "standalone");
 
 #[test]
-fn the_vendors_mock_gives_role_cluster_and_name() {
+fn role_cluster_and_id_are_read_from_the_vendor_mock() {
     let Some((_mock, address, _folder)) = vendor("origin", "demo", &[]).unwrap() else { return };
     let report = plan(address);
     let instance = &report["facts"]["instance"];
     assert_eq!((instance["id"].as_str(), instance["region"].as_str()), (Some("i-0aa"), Some("us-east-1")));
-    assert_eq!(instance["target_lifecycle_state"], "Terminated"); // what this mock says unless it is told to wait
+    assert_eq!(instance["target_lifecycle_state"], "Terminated"); // the mock's value unless it is given a delay
     let plan = &report["plan"];
     assert_eq!((plan["engine"]["node"]["role"].as_str(), plan["role_from"].as_str()), (Some("origin"), Some("tag")));
     assert_eq!(plan["engine"]["node"]["id"], "i-0aa");
@@ -67,7 +67,7 @@ fn the_vendors_mock_gives_role_cluster_and_name() {
 }
 
 #[test]
-fn a_node_drains_when_the_vendors_mock_says_terminated() {
+fn node_drains_when_the_vendor_mock_reports_terminated() {
     let waits = ["--asg-termination-delay-sec", "3", "--mock-delay-sec", "1000"];
     let Some((_mock, address, _folder)) = vendor("standalone", "demo", &waits).unwrap() else { return };
     let daemon = Daemon::start(options(address)).unwrap();
@@ -76,7 +76,7 @@ fn a_node_drains_when_the_vendors_mock_says_terminated() {
 }
 
 #[test]
-fn a_node_drains_on_the_vendors_spot_notice() {
+fn node_drains_on_a_spot_notice_of_the_vendor_mock() {
     let waits = ["--asg-termination-delay-sec", "1000", "--mock-delay-sec", "3"];
     let Some((_mock, address, _folder)) = vendor("standalone", "demo", &waits).unwrap() else { return };
     let daemon = Daemon::start(options(address)).unwrap();
@@ -85,7 +85,7 @@ fn a_node_drains_on_the_vendors_spot_notice() {
 }
 
 #[test]
-fn in_a_group_without_a_role_a_node_stays_out_of_service_until_the_tag_is_there() {
+fn group_member_without_a_role_tag_stays_out_of_service_until_it_is_set() {
     let fake = Fake::start(&[]).unwrap();
     fake.change(|s| s.target_lifecycle_state = Some("InService".to_owned()));
     let daemon = start(&fake);
@@ -99,7 +99,7 @@ fn in_a_group_without_a_role_a_node_stays_out_of_service_until_the_tag_is_there(
 }
 
 #[test]
-fn a_node_out_of_service_ends_on_sigterm() {
+fn out_of_service_node_stops_on_sigterm() {
     let fake = Fake::start(&[("headwater:role", "king")]).unwrap();
     let daemon = start(&fake);
     daemon.process().line("out of service").unwrap();
@@ -108,7 +108,7 @@ fn a_node_out_of_service_ends_on_sigterm() {
 }
 
 #[test]
-fn outside_a_group_an_instance_without_tags_is_standalone() {
+fn instance_outside_a_group_without_tags_is_standalone() {
     for hidden in [false, true] {
         let fake = Fake::start(&[]).unwrap();
         fake.change(|s| {
@@ -125,7 +125,7 @@ fn outside_a_group_an_instance_without_tags_is_standalone() {
 }
 
 #[test]
-fn tags_that_nobody_shows_are_said_to_be_missing_with_what_to_allow() {
+fn unreadable_tags_are_reported_with_the_required_permissions() {
     let fake = Fake::start(&[]).unwrap();
     fake.change(|s| {
         s.tags = None;
@@ -138,7 +138,7 @@ fn tags_that_nobody_shows_are_said_to_be_missing_with_what_to_allow() {
 }
 
 #[test]
-fn an_instance_kept_warm_starts_nothing_until_it_is_wanted() {
+fn warm_instance_starts_nothing_until_it_is_in_service() {
     let fake = Fake::start(&[STANDALONE]).unwrap();
     fake.change(|s| s.target_lifecycle_state = Some("Warmed:Running".to_owned()));
     let daemon = start(&fake);
@@ -149,7 +149,7 @@ fn an_instance_kept_warm_starts_nothing_until_it_is_wanted() {
 }
 
 #[test]
-fn a_revoked_token_and_a_changed_tag_do_not_keep_a_node_from_hearing_its_end() {
+fn revoked_token_and_changed_tag_do_not_prevent_a_drain() {
     let fake = Fake::start(&[STANDALONE]).unwrap();
     let daemon = start(&fake);
     daemon.process().line("node ready").unwrap();
@@ -163,7 +163,7 @@ fn a_revoked_token_and_a_changed_tag_do_not_keep_a_node_from_hearing_its_end() {
 }
 
 #[test]
-fn a_node_keeps_serving_when_metadata_goes_away_and_hears_it_again_when_it_returns() {
+fn node_serves_through_a_metadata_outage_and_notices_the_recovery() {
     let fake = Fake::start(&[STANDALONE]).unwrap();
     let daemon = start(&fake);
     daemon.process().line("node ready").unwrap();
@@ -179,7 +179,7 @@ fn a_node_keeps_serving_when_metadata_goes_away_and_hears_it_again_when_it_retur
 }
 
 #[test]
-fn version_one_silence_and_refusal_all_make_a_machine_on_its_own() {
+fn imdsv1_timeout_or_refusal_means_no_instance() {
     for manner in [Manner::VersionOne, Manner::Silent, Manner::Status(401), Manner::Status(404)] {
         let fake = Fake::start(&[("headwater:role", "king")]).unwrap();
         fake.change(|s| s.manner = manner);
@@ -190,7 +190,7 @@ fn version_one_silence_and_refusal_all_make_a_machine_on_its_own() {
 }
 
 #[test]
-fn where_metadata_is_required_a_node_waits_for_it_and_comes_up() {
+fn node_waits_for_required_metadata_and_starts() {
     let fake = Fake::start(&[STANDALONE]).unwrap();
     fake.change(|s| s.manner = Manner::Status(503));
     let mut options = options(fake.address());
@@ -204,7 +204,7 @@ fn where_metadata_is_required_a_node_waits_for_it_and_comes_up() {
 }
 
 #[test]
-fn a_node_that_waits_for_metadata_ends_on_sigterm() {
+fn node_waiting_for_metadata_stops_on_sigterm() {
     let fake = Fake::start(&[STANDALONE]).unwrap();
     fake.change(|s| s.manner = Manner::Silent);
     let mut options = options(fake.address());
@@ -218,8 +218,8 @@ fn a_node_that_waits_for_metadata_ends_on_sigterm() {
 }
 
 #[test]
-fn where_metadata_is_required_a_slow_service_is_waited_for() {
-    // Slower than a laptop waits for its first answer.
+fn required_metadata_from_a_slow_service_is_awaited() {
+    // Slower than the limit where metadata is optional.
     let fake = Fake::start(&[STANDALONE]).unwrap();
     fake.change(|s| s.manner = Manner::Slow(Duration::from_millis(800)));
     let mut options = options(fake.address());
@@ -233,7 +233,7 @@ fn where_metadata_is_required_a_slow_service_is_waited_for() {
 }
 
 #[test]
-fn tags_that_metadata_hides_are_asked_of_ec2() {
+fn tags_hidden_in_metadata_are_read_from_ec2() {
     let Some(moto) = Moto::start().unwrap() else { return };
     let tags = [("headwater:role", "standalone"), ("headwater:cluster", "demo"), ("Name", "not ours")];
     let (id, _) = moto.instance(&tags).unwrap();
@@ -249,13 +249,13 @@ fn tags_that_metadata_hides_are_asked_of_ec2() {
 }
 
 #[test]
-fn the_registry_of_a_cluster_is_found_by_tags_and_its_password_in_a_secret() {
+fn registry_is_found_by_tags_and_its_password_in_a_secret() {
     let Some(moto) = Moto::start().unwrap() else { return };
     let run = |role: &str, cluster: &str| {
         moto.instance(&[("headwater:role", role), ("headwater:cluster", cluster)]).unwrap().1
     };
-    let mut ours = [run("registry", "demo"), run("registry", "demo")].map(|ip| format!("{ip}:27017"));
-    ours.sort_by_key(|host| host.trim_end_matches(":27017").parse::<std::net::Ipv4Addr>().unwrap());
+    let mut expected_hosts = [run("registry", "demo"), run("registry", "demo")].map(|ip| format!("{ip}:27017"));
+    expected_hosts.sort_by_key(|host| host.trim_end_matches(":27017").parse::<std::net::Ipv4Addr>().unwrap());
     run("registry", "other");
     run("edge", "demo");
     let fake = Fake::start(&[("headwater:role", "edge"), ("headwater:cluster", "demo")]).unwrap();
@@ -264,12 +264,12 @@ fn the_registry_of_a_cluster_is_found_by_tags_and_its_password_in_a_secret() {
     assert!(why.contains("secretsmanager:GetSecretValue of headwater/demo/registry did not work"), "{why}");
     moto.secret("headwater/demo/registry", r#"{"username": "headwater", "password": "hunter2"}"#).unwrap();
     let report = plan_with(fake.address(), &moto.environment());
-    assert_eq!(report["registry"]["Ok"]["hosts"], serde_json::json!(ours));
+    assert_eq!(report["registry"]["Ok"]["hosts"], serde_json::json!(expected_hosts));
     assert!(!report.to_string().contains("hunter2"));
 }
 
 #[test]
-fn a_cluster_without_registry_nodes_is_said_to_have_none() {
+fn cluster_without_registry_nodes_is_reported() {
     let Some(moto) = Moto::start().unwrap() else { return };
     let fake = Fake::start(&[("headwater:role", "origin"), ("headwater:cluster", "demo")]).unwrap();
     let report = plan_with(fake.address(), &moto.environment());
@@ -278,7 +278,7 @@ fn a_cluster_without_registry_nodes_is_said_to_have_none() {
 }
 
 #[test]
-fn a_node_without_keys_asks_aws_with_its_role_s_credentials_from_the_metadata_service_it_is_told() {
+fn aws_credentials_come_from_the_role_in_the_configured_metadata_service() {
     let away = "mongodb://u:p@127.0.0.1:1/?serverSelectionTimeoutMS=500";
     let Some(moto) = cluster::aws(away).unwrap() else { return };
     let tap = Tap::start(moto.address()).unwrap();
@@ -291,11 +291,11 @@ fn a_node_without_keys_asks_aws_with_its_role_s_credentials_from_the_metadata_se
     let mut options = options(fake.address());
     options.environment = vec![
         ("AWS_ENDPOINT_URL", format!("http://{}", tap.address())),
-        // All other tests forbid it, lest a forgotten key reach a real account.
+        // Disabled in all other tests, so that no key reaches a real account.
         ("AWS_EC2_METADATA_DISABLED", text("false")),
     ];
     let node = Daemon::start(options).unwrap();
-    // That its database is away it can know only from the secret.
+    // The node knows the address of the unreachable database only from the secret.
     let line = node.process().line("out of service").unwrap();
     assert!(line.contains("the database 127.0.0.1:1 is not to be reached"), "{line}");
     let asked = fake.asked();

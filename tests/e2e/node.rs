@@ -1,4 +1,5 @@
-//! A whole node as `headwaterd run` starts it: comes up, survives its engine, ends in order, and says why it does not.
+//! A whole node as `headwaterd run` starts it: start, engine restarts, shutdown, and the reasons of
+//! failed starts.
 
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
@@ -18,7 +19,7 @@ use headwater_tests::wait::{self, PATIENCE};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Says at once that there is no instance metadata, wherever the test runs.
+/// Refuses connections to the metadata service at once, wherever the test runs.
 const ALONE: &str = "metadata.endpoint = \"127.0.0.1:1\"\n";
 
 /// Runs `headwaterd` to its end.
@@ -26,7 +27,7 @@ fn headwaterd(arguments: &[&str]) -> Output {
     Command::new(program("headwaterd").unwrap()).args(arguments).env_remove("NOTIFY_SOCKET").output().unwrap()
 }
 
-/// Runs `headwaterd run` with this file to its end: exit code, and the one sentence of its last line.
+/// Runs `headwaterd run` with this file to its end; returns the exit code and the last line.
 fn refused(folder: &Folder, file: &str) -> (Option<i32>, String) {
     let path = folder.write("node.toml", file).unwrap();
     let output = headwaterd(&["run", "--config", path.to_str().unwrap()]);
@@ -34,7 +35,7 @@ fn refused(folder: &Folder, file: &str) -> (Option<i32>, String) {
     (output.status.code(), text.lines().last().unwrap_or_default().to_owned())
 }
 
-/// True while the process is there and is no zombie.
+/// True while the process exists and is not a zombie.
 fn runs(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim_start().starts_with('Z'))
@@ -44,7 +45,7 @@ fn send(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
 }
 
-/// ffmpeg as a player that ends well once it has decoded a second of pictures.
+/// Starts ffmpeg as a player that exits with 0 once it has decoded a second of video.
 fn play(url: &str) -> Option<Process> {
     let mut command = ffmpeg_command()?;
     command.args(["-i", url, "-frames:v", "25", "-f", "null", "-"]);
@@ -52,19 +53,19 @@ fn play(url: &str) -> Option<Process> {
 }
 
 #[test]
-fn systemd_hears_when_the_node_serves_that_it_is_alive_and_when_it_ends() {
+fn systemd_receives_ready_watchdog_and_stopping_notifications() {
     let folder = Folder::new().unwrap();
     let path = folder.path().join("notify");
-    let ear = UnixDatagram::bind(&path).unwrap();
-    ear.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut heard = Vec::new();
+    let notify_socket = UnixDatagram::bind(&path).unwrap();
+    notify_socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut received = Vec::new();
     let mut wait_for = |word: &str| {
         let mut bytes = [0; 1_024];
-        while !heard.iter().any(|h: &String| h.lines().any(|line| line == word)) {
-            let count = ear.recv(&mut bytes).unwrap_or_else(|e| panic!("{word}: {e}; heard {heard:?}"));
-            heard.push(String::from_utf8_lossy(&bytes[..count]).into_owned());
+        while !received.iter().any(|h: &String| h.lines().any(|line| line == word)) {
+            let count = notify_socket.recv(&mut bytes).unwrap_or_else(|e| panic!("{word}: {e}; received {received:?}"));
+            received.push(String::from_utf8_lossy(&bytes[..count]).into_owned());
         }
-        std::mem::take(&mut heard)
+        std::mem::take(&mut received)
     };
     let environment =
         vec![("NOTIFY_SOCKET", path.to_string_lossy().into_owned()), ("WATCHDOG_USEC", "1000000".to_owned())];
@@ -81,7 +82,7 @@ fn systemd_hears_when_the_node_serves_that_it_is_alive_and_when_it_ends() {
 }
 
 #[test]
-fn a_node_comes_up_and_readyz_tells_the_truth() {
+fn node_becomes_ready_and_serves_its_pages() {
     let daemon = Daemon::start(Options::default()).unwrap();
     let first = daemon.process().line("headwaterd starting").unwrap();
     for field in ["version=", "commit=", "role=standalone"] {
@@ -99,13 +100,14 @@ fn a_node_comes_up_and_readyz_tells_the_truth() {
 }
 
 #[test]
-fn a_node_whose_engine_is_not_ready_does_not_say_that_it_is() {
-    // The publisher of the engine's proof takes the only place, and its player is turned away.
+fn node_is_not_reported_ready_while_its_engine_is_not() {
+    // The publisher of the loopback check takes the only connection slot, and its player is
+    // refused.
     let daemon = Daemon::start(Options::with(|c| c.rtmp.max_connections = 1.try_into().unwrap())).unwrap();
     let at = daemon.endpoints(None).unwrap();
-    // The daemon asks as often as this does.
+    // The daemon polls as often as this test does.
     let mut answers = 0;
-    wait::until("forty answers", || {
+    wait::until("forty responses", || {
         assert_eq!(http::get(at.health, "/readyz").unwrap().status, 503);
         answers += 1;
         (answers == 40).then_some(())
@@ -115,7 +117,7 @@ fn a_node_whose_engine_is_not_ready_does_not_say_that_it_is() {
 }
 
 #[test]
-fn a_killed_engine_comes_back_and_takes_a_new_publisher_and_player() {
+fn killed_engine_restarts_and_accepts_a_publisher_and_a_player() {
     let daemon = Daemon::start(Options::default()).unwrap();
     let before = daemon.endpoints(None).unwrap();
     let url = format!("rtmp://{}/live/a", before.rtmp);
@@ -137,8 +139,9 @@ fn a_killed_engine_comes_back_and_takes_a_new_publisher_and_player() {
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the figure that was measured")]
-fn an_engine_that_hangs_is_found_out_and_replaced() {
-    /// Twice what it takes: five times a pause of two seconds and four of waiting in vain, and the start of the next.
+fn hanging_engine_is_detected_and_replaced() {
+    /// Twice the expected time: five probes with an interval of 2 s and a time-out of 4 s each, and
+    /// the start of the next engine.
     const LONGEST: Duration = Duration::from_secs(60);
     let daemon = Daemon::start(Options::default()).unwrap();
     daemon.process().line("node ready").unwrap();
@@ -150,7 +153,7 @@ fn an_engine_that_hangs_is_found_out_and_replaced() {
         (http::get(at.health, "/readyz").ok()?.status == 200).then_some(at)
     })
     .unwrap();
-    println!("an engine that hangs is replaced: {} ms", begun.elapsed().as_millis());
+    println!("hanging engine replaced after {} ms", begun.elapsed().as_millis());
     let line = daemon.process().line("killing the engine").unwrap();
     assert!(line.contains("hangs: "), "{line}");
     assert!(!runs(before));
@@ -158,7 +161,7 @@ fn an_engine_that_hangs_is_found_out_and_replaced() {
 }
 
 #[test]
-fn a_killed_daemon_takes_its_engine_along_and_the_next_one_starts_at_once() {
+fn engine_ends_with_a_killed_daemon_and_the_next_daemon_starts_at_once() {
     let folder = Folder::new().unwrap();
     let start = || Daemon::start_in(Options::default(), folder.path()).unwrap();
     let daemon = start();
@@ -171,7 +174,7 @@ fn a_killed_daemon_takes_its_engine_along_and_the_next_one_starts_at_once() {
 }
 
 #[test]
-fn sigterm_drains_and_ends_well() {
+fn sigterm_drains_and_exits_with_0() {
     let daemon = Daemon::start(Options::default()).unwrap();
     daemon.process().line("node ready").unwrap();
     let engine = daemon.endpoints(None).unwrap().pid;
@@ -183,14 +186,14 @@ fn sigterm_drains_and_ends_well() {
 }
 
 #[test]
-fn a_second_sigterm_ends_at_once_although_somebody_is_still_served() {
-    // A drain that would take a minute: a player holds its connection.
+fn second_sigterm_stops_at_once_despite_connected_clients() {
+    // A stopped engine cannot drain, so that the drain would take a minute.
     let daemon = Daemon::start(Options::with(|c| c.node.drain_ms = 60_000.try_into().unwrap())).unwrap();
     let at = daemon.endpoints(None).unwrap();
     let url = format!("rtmp://{}/live/a", at.rtmp);
     let Some(_publisher) = ffmpeg(&Source::default(), &url).unwrap() else { return };
     wait_status(at.http, "live/a", "pictures", |s| s.video.is_some()).unwrap();
-    send(at.pid, Signal::SIGSTOP); // nothing it could do about a drain
+    send(at.pid, Signal::SIGSTOP); // so that it cannot drain
     daemon.process().signal(Signal::SIGTERM);
     daemon.process().line("draining; a second signal ends at once").unwrap();
     assert!(daemon.process().is_running());
@@ -208,12 +211,12 @@ fn ctrl_c_drains_like_sigterm() {
 }
 
 #[test]
-fn a_taken_port_is_one_sentence_and_69() {
+fn port_in_use_exits_with_69_and_names_the_port() {
     let folder = Folder::new().unwrap();
     let secret = folder.write("secret", "the secret of this test's cluster").unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = taken.local_addr().unwrap();
-    // WebRTC listens on every address, and has a port but no address in its settings.
+    // WebRTC listens on all addresses; only its port is configurable.
     let taken_udp = UdpSocket::bind("0.0.0.0:0").unwrap();
     let udp = taken_udp.local_addr().unwrap().port();
     let every: SocketAddr = (Ipv6Addr::UNSPECIFIED, udp).into();
@@ -237,7 +240,7 @@ fn a_taken_port_is_one_sentence_and_69() {
 }
 
 #[test]
-fn a_second_node_in_the_same_folder_is_told_so_and_harms_nobody() {
+fn second_node_in_the_same_data_folder_exits_and_harms_nothing() {
     let folder = Folder::new().unwrap();
     let first = Daemon::start_in(Options::default(), folder.path()).unwrap();
     first.process().line("node ready").unwrap();
@@ -250,7 +253,7 @@ fn a_second_node_in_the_same_folder_is_told_so_and_harms_nobody() {
 }
 
 #[test]
-fn a_bad_configuration_is_one_sentence_with_line_and_key_and_78() {
+fn invalid_configuration_exits_with_78_and_names_line_and_key() {
     let folder = Folder::new().unwrap();
     let check = |file: &str, expected: &str| {
         let (code, sentence) = refused(&folder, file);
@@ -276,7 +279,7 @@ fn a_bad_configuration_is_one_sentence_with_line_and_key_and_78() {
 }
 
 #[test]
-fn an_engine_that_is_not_there_is_named_and_78() {
+fn missing_engine_exits_with_78_and_names_the_path() {
     let folder = Folder::new().unwrap();
     let file =
         folder.write("node.toml", format!("{ALONE}[node]\ndata_dir = {:?}\n", folder.path().join("data"))).unwrap();
@@ -287,7 +290,7 @@ fn an_engine_that_is_not_there_is_named_and_78() {
 }
 
 #[test]
-fn a_bad_argument_is_64() {
+fn invalid_argument_exits_with_64() {
     for arguments in [&["run", "--colour"][..], &["fly"], &[], &["run", "--config"]] {
         assert_eq!(headwaterd(arguments).status.code(), Some(64), "{arguments:?}");
     }
@@ -295,7 +298,7 @@ fn a_bad_argument_is_64() {
 }
 
 #[test]
-fn plan_prints_facts_and_plan_and_touches_nothing() {
+fn plan_prints_facts_and_plan_and_writes_nothing() {
     let folder = Folder::new().unwrap();
     let data_dir = folder.path().join("data");
     let text = format!("{ALONE}[node]\nid = \"left\"\ndata_dir = {data_dir:?}\n");
@@ -317,7 +320,7 @@ fn plan_prints_facts_and_plan_and_touches_nothing() {
 }
 
 #[test]
-fn the_example_configuration_is_accepted_as_it_stands() {
+fn example_configuration_is_valid() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/headwater.example.toml");
     let output = headwaterd(&["plan", "--config", example]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,5 @@
-//! OBS itself as the publisher, on a screen of its own: as it comes, and with the setting that the documentation asks for.
+//! OBS as the publisher, on a virtual screen: with default settings, and with the setting that the
+//! documentation recommends.
 
 use std::process::Command;
 
@@ -11,19 +12,20 @@ use nix::sys::signal::Signal;
 
 use crate::probe;
 
-/// A virtual screen and the OBS on it. Dropped = both killed, OBS first.
+/// OBS on a virtual screen. Both are killed on drop, OBS first.
 struct Obs {
     obs: Process,
     _screen: Process,
     _home: Folder,
 }
 
-/// Answers the questions OBS would ask at its first start.
+/// Settings that prevent the dialogs of the first start.
 const GLOBAL: &str = "[General]\nFirstRun=true\nPre19Defaults=false\nPre21Defaults=false\nPre23Defaults=false\n\
     Pre24.1Defaults=false\nEnableAutoUpdates=false\n\
     [Basic]\nProfile=Untitled\nProfileDir=Untitled\nSceneCollection=Untitled\nSceneCollectionFile=Untitled\n";
 
-/// One picture that fills the screen; with an empty scene OBS asks before it streams.
+/// One colour source that fills the canvas; with an empty scene OBS shows a dialog before it
+/// streams.
 const SCENE: &str = r#"{
     "current_scene": "Scene", "current_program_scene": "Scene", "name": "Untitled", "scene_order": [{"name": "Scene"}],
     "sources": [
@@ -33,7 +35,8 @@ const SCENE: &str = r#"{
     ]
 }"#;
 
-/// OBS publishing to `server` with key `demo`; `output` is what differs in its profile. `None` if it is not installed.
+/// Starts OBS to publish to `server` with the stream key `demo`. `output` is the output section of
+/// its profile. Returns `None` if OBS is not installed.
 fn start(server: &str, output: &str, encoder: Option<&str>) -> Option<Obs> {
     let (obs, xvfb) = (tools::find("obs")?, tools::find("Xvfb")?);
     let home = Folder::new().unwrap();
@@ -50,7 +53,7 @@ fn start(server: &str, output: &str, encoder: Option<&str>) -> Option<Obs> {
         home.write(&format!("{profile}/streamEncoder.json"), encoder).unwrap();
     }
     home.write("obs-studio/basic/scenes/Untitled.json", SCENE).unwrap();
-    // Without a number Xvfb takes a free one, and says on descriptor 1 which.
+    // Xvfb chooses a free display number and prints it on descriptor 1.
     let mut screen = Command::new(xvfb);
     screen.args(["-displayfd", "1", "-screen", "0", "1280x720x24", "+extension", "GLX", "-nolisten", "tcp"]);
     let screen = Process::start(&mut screen).unwrap();
@@ -71,7 +74,7 @@ fn start(server: &str, output: &str, encoder: Option<&str>) -> Option<Obs> {
 }
 
 #[test]
-fn obs_as_it_comes_plays_over_rtmp_and_hls_and_is_told_about_its_b_frames() {
+fn default_obs_plays_over_rtmp_and_hls_with_a_notice_about_b_frames() {
     let engine = Engine::start(Options::default()).unwrap();
     let server = format!("rtmp://{}/live", engine.rtmp());
     let output =
@@ -89,21 +92,21 @@ fn obs_as_it_comes_plays_over_rtmp_and_hls_and_is_told_about_its_b_frames() {
 }
 
 #[test]
-fn obs_with_zero_latency_has_nothing_to_change() {
+fn obs_with_zerolatency_has_no_notices_and_plays_over_webrtc() {
     let engine = Engine::start(Options::default()).unwrap();
     let server = format!("rtmp://{}/live", engine.rtmp());
     let output = "[Output]\nMode=Advanced\n[AdvOut]\nEncoder=obs_x264\nTrackIndex=1\nApplyServiceSettings=true\n";
     let encoder = r#"{"rate_control":"CBR","bitrate":1000,"keyint_sec":1,"preset":"veryfast","tune":"zerolatency"}"#;
     let Some(_obs) = start(&server, output, Some(encoder)) else { return };
     let live = engine.wait_live("live/demo").unwrap();
-    // Long enough for B-frames to show: they come with the first key group.
+    // Long enough to detect B-frames, which would appear in the first GOP.
     let later = engine
-        .wait_status("live/demo", "some seconds of pictures", |s| s.received_bytes > live.received_bytes + 60_000)
+        .wait_status("live/demo", "some seconds of video", |s| s.received_bytes > live.received_bytes + 60_000)
         .unwrap();
     assert!(later.notices.is_empty(), "{:?}", later.notices);
     assert!(!later.video.unwrap().b_frames);
     assert!(probe::decode(&engine.rtmp_url("live/demo"), 2).unwrap().0 >= 50);
-    // And that is what it is for: WebRTC, of which ffmpeg decodes every picture.
+    // The setting makes the stream playable over WebRTC; ffmpeg decodes every received frame.
     let whep = engine.http_url("/live/whep/demo");
     let Some(viewer) = Viewer::start(&whep, &["-seconds", "3"]).unwrap() else { return };
     let report = viewer.report().unwrap();

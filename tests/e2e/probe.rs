@@ -1,4 +1,4 @@
-//! What ffprobe and ffmpeg make of an address: proof that a stranger can decode it.
+//! Decodes a URL with ffprobe and ffmpeg, as independent clients.
 
 use std::process::Command;
 
@@ -7,7 +7,8 @@ use headwater_tests::process::Process;
 use headwater_tests::publish::ffmpeg_command;
 use headwater_tests::wait::PATIENCE;
 
-/// Decodes `seconds` of `input` and gives the number of pictures and the loudness of the 440 Hz band in dB.
+/// Decodes `seconds` of `input`; returns the number of frames and the mean volume of the 440 Hz
+/// band in dB.
 pub(crate) fn decode(input: &str, seconds: u32) -> anyhow::Result<(usize, f64)> {
     let mut command = ffmpeg_command().context("ffmpeg is missing")?;
     command.args(["-loglevel", "info", "-xerror", "-i", input, "-t", &seconds.to_string()]);
@@ -17,12 +18,12 @@ pub(crate) fn decode(input: &str, seconds: u32) -> anyhow::Result<(usize, f64)> 
     let exit = player.exit(2 * PATIENCE)?;
     let lines = player.lines();
     anyhow::ensure!(exit.success(), "{input}: {exit}: {lines:?}");
-    let pictures = lines.iter().filter(|l| l.contains("Parsed_showinfo") && l.contains(" pts_time:")).count();
-    let loud = lines.iter().find_map(|l| l.split_once("mean_volume: ")).context("no sound")?.1;
-    Ok((pictures, loud.trim_end_matches(" dB").parse()?))
+    let frames = lines.iter().filter(|l| l.contains("Parsed_showinfo") && l.contains(" pts_time:")).count();
+    let volume = lines.iter().find_map(|l| l.split_once("mean_volume: ")).context("no audio")?.1;
+    Ok((frames, volume.trim_end_matches(" dB").parse()?))
 }
 
-/// `codec_type,codec_name` of each stream, sorted, as ffprobe sees them.
+/// Codec name and type of each track according to ffprobe, as `aac,audio`, sorted.
 pub(crate) fn codecs(input: &str) -> anyhow::Result<Vec<String>> {
     let mut command = Command::new("ffprobe");
     command.args(["-v", "error", "-show_entries", "stream=codec_name,codec_type", "-of", "csv=p=0", input]);

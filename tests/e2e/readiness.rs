@@ -1,4 +1,5 @@
-//! What `/readyz` says of a node: each fault turns it within ten seconds, and its end turns it back.
+//! `/readyz`: each fault makes a node not ready within ten seconds, and its end makes it ready
+//! again.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -17,10 +18,10 @@ use headwater_tests::{tools, wait};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 
-/// How long a fault may go unnoticed, and its end too.
+/// How long a fault, or its end, may remain undetected.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Body of an audio message: AAC-LC, 44.1 kHz, mono, as its AudioSpecificConfig.
+/// Body of an audio message: an AudioSpecificConfig for AAC-LC, 44.1 kHz, mono.
 const AAC_HEADER: [u8; 4] = [0xaf, 0, 0x12, 0x08];
 
 #[derive(Debug, Deserialize)]
@@ -36,18 +37,18 @@ fn readiness(health: SocketAddr) -> Option<Readiness> {
     Some(readiness)
 }
 
-/// Waits until exactly this check is wrong, or none.
+/// Waits until exactly this check fails and its message contains `sentence`, or until none fails.
 #[expect(clippy::print_stdout, reason = "the figure that was measured")]
 pub(crate) fn wait_wrong(health: SocketAddr, check: Option<&str>, sentence: &str) {
     let begun = Instant::now();
-    let what = format!("{} to be wrong", check.unwrap_or("nothing"));
+    let what = check.map_or("all checks to pass".to_owned(), |name| format!("only {name} to fail"));
     wait::until_within(SOON, &what, || {
         let readiness = readiness(health)?;
-        let mut wrong = readiness.checks.iter().filter(|(_, said)| *said != "ok");
+        let mut wrong = readiness.checks.iter().filter(|(_, message)| *message != "ok");
         let (first, second) = (wrong.next(), wrong.next());
         match (check, first, second) {
             (None, None, _) => readiness.ready.then_some(()),
-            (Some(name), Some((found, said)), None) => (name == found && said.contains(sentence)).then_some(()),
+            (Some(name), Some((found, message)), None) => (name == found && message.contains(sentence)).then_some(()),
             _ => None,
         }
     })
@@ -61,7 +62,7 @@ fn free_mb(folder: &Folder) -> u64 {
 }
 
 #[test]
-fn each_fault_of_a_node_turns_readyz_within_ten_seconds_and_back() {
+fn disk_and_daemon_faults_change_readyz_within_ten_seconds() {
     type Act<'a> = Box<dyn Fn() + 'a>;
     const MARGIN_MB: u64 = 4_000;
     let folder = Folder::new().unwrap();
@@ -70,35 +71,35 @@ fn each_fault_of_a_node_turns_readyz_within_ten_seconds_and_back() {
         Daemon::start_in(Options::with(|c| c.limits.min_free_mb = least.try_into().unwrap()), folder.path()).unwrap();
     daemon.process().line("node ready").unwrap();
     let health = daemon.endpoints(None).unwrap().health;
-    let hog = folder.path().join("hog");
+    let large_file = folder.path().join("hog");
     let fill = || {
         let size = format!("{}M", 2 * MARGIN_MB);
-        assert!(Command::new("fallocate").args(["-l", &size]).arg(&hog).status().unwrap().success());
+        assert!(Command::new("fallocate").args(["-l", &size]).arg(&large_file).status().unwrap().success());
     };
-    let free = || std::fs::remove_file(&hog).unwrap();
-    // Cluster faults (lease, clock) are in cluster.rs and clock.rs; workers in whep.rs, listeners below.
+    let free = || std::fs::remove_file(&large_file).unwrap();
+    // Cluster faults (lease, clock): cluster.rs and clock.rs. Workers: whep.rs. Listeners: below.
     let faults: [(&str, &str, Act<'_>, Act<'_>); 2] = [
         ("disk", "MB are free in", Box::new(fill), Box::new(free)),
         (
             "daemon",
-            "has said nothing for",
+            "has sent no report for",
             Box::new(|| daemon.process().signal(Signal::SIGSTOP)),
             Box::new(|| daemon.process().signal(Signal::SIGCONT)),
         ),
     ];
     wait_wrong(health, None, "");
     let http = daemon.endpoints(None).unwrap().http;
-    for (check, sentence, breaks, mends) in &faults {
+    for (check, sentence, inject, repair) in &faults {
         wait_shown(http, true);
-        breaks();
+        inject();
         wait_wrong(health, Some(check), sentence);
         wait_shown(http, false);
-        mends();
+        repair();
         wait_wrong(health, None, "");
     }
 }
 
-/// Waits until the list of nodes, which the dashboard shows, says the same of this one.
+/// Waits until the list of nodes, which the dashboard shows, has this readiness for this node.
 fn wait_shown(http: SocketAddr, ready: bool) {
     wait::until_within(SOON, "the node's entry", || {
         let nodes: serde_json::Value = http::get(http, "/rest/v2/cluster/nodes/0/10").ok()?.json().ok()?;
@@ -107,7 +108,7 @@ fn wait_shown(http: SocketAddr, ready: bool) {
     .unwrap();
 }
 
-/// An engine with every listener there is.
+/// Starts an engine with every kind of listener.
 fn with_all_listeners(folder: &Folder, change: impl FnOnce(&mut headwater_api::Config)) -> Engine {
     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = folder.write("certificate.pem", pair.cert.pem()).unwrap();
@@ -123,7 +124,8 @@ fn with_all_listeners(folder: &Folder, change: impl FnOnce(&mut headwater_api::C
     .unwrap()
 }
 
-/// A connection to the health listener that is there before the fault: the engine needs no file descriptor for it any more.
+/// A connection to the health listener, opened before the fault so that the engine needs no further
+/// file descriptor for it.
 struct Line(TcpStream);
 
 impl Line {
@@ -149,7 +151,7 @@ impl Line {
 }
 
 #[test]
-fn an_engine_that_has_no_file_descriptor_left_is_not_ready_and_is_again_when_it_has() {
+fn engine_without_free_file_descriptors_is_not_ready() {
     let folder = Folder::new().unwrap();
     let engine = with_all_listeners(&folder, |_| {});
     wait_wrong(engine.health(), None, "");
@@ -168,7 +170,7 @@ fn an_engine_that_has_no_file_descriptor_left_is_not_ready_and_is_again_when_it_
         assert_eq!(line.readiness().checks[check], "ok", "{check}");
     }
     limit("8");
-    wait::until_within(SOON, "every listener to be found out", || {
+    wait::until_within(SOON, "the check of every listener to fail", || {
         let readiness = line.readiness();
         (!readiness.ready && listeners.iter().all(|check| readiness.checks[*check].contains("open files")))
             .then_some(())
@@ -180,9 +182,10 @@ fn an_engine_that_has_no_file_descriptor_left_is_not_ready_and_is_again_when_it_
 }
 
 #[test]
-fn a_listener_whose_places_are_all_taken_turns_readyz_within_ten_seconds_and_back() {
+fn full_listener_changes_readyz_within_ten_seconds() {
     const PLACES: usize = 4;
-    /// Connections to a full relay that may still prove themselves, to be told that it is full.
+    /// Connections that a full relay still accepts, to authenticate them and report that it is
+    /// full.
     const FAREWELLS: usize = 16;
     let folder = Folder::new().unwrap();
     let engine = with_all_listeners(&folder, |c| {
@@ -194,12 +197,13 @@ fn a_listener_whose_places_are_all_taken_turns_readyz_within_ten_seconds_and_bac
     for (checks, address, connections) in
         [(&["rtmp", "rtmps"][..], at.rtmp, PLACES), (&["relay"], at.relay.unwrap(), PLACES + FAREWELLS)]
     {
-        // They say nothing, and are closed for it in the end: new ones come until it is seen.
+        // Silent connections are closed after a time-out, so new ones are opened until the check
+        // fails.
         let mut held = Vec::new();
-        wait::until_within(SOON, "the full listener to be found out", || {
+        wait::until_within(SOON, "the check of the full listener to fail", || {
             held.extend((0..connections).map(|_| TcpStream::connect(address).unwrap()));
             let readiness = readiness(engine.health())?;
-            let wrong: Vec<_> = readiness.checks.iter().filter(|(_, said)| *said != "ok").collect();
+            let wrong: Vec<_> = readiness.checks.iter().filter(|(_, message)| *message != "ok").collect();
             let expected = wrong.len() == checks.len() && wrong.iter().all(|(name, _)| checks.contains(&name.as_str()));
             expected.then_some(())
         })
@@ -210,10 +214,11 @@ fn a_listener_whose_places_are_all_taken_turns_readyz_within_ten_seconds_and_bac
 }
 
 #[test]
-fn a_node_that_cannot_play_what_is_published_to_it_is_not_ready_and_says_so() {
-    // The publisher of the proof takes the only place, and its player is turned away.
+fn node_whose_loopback_check_cannot_play_is_not_ready() {
+    // The publisher of the loopback check takes the only connection slot, and its player is
+    // refused.
     let engine = Engine::start(Options::with(|c| c.rtmp.max_connections = 1.try_into().unwrap())).unwrap();
-    wait::until("the proof to fail", || {
+    wait::until("the loopback check to fail", || {
         let readiness = readiness(engine.health())?;
         readiness.checks["loopback"].contains("has not worked yet: ").then_some(())
     })
@@ -221,15 +226,16 @@ fn a_node_that_cannot_play_what_is_published_to_it_is_not_ready_and_says_so() {
 }
 
 #[test]
-fn a_node_whose_proof_of_readiness_does_not_get_through_is_not_ready_until_it_does() {
-    // Of RTMP on loopback only the handshake gets through, whose messages are longer: the port answers, and nothing can be published.
+fn node_is_not_ready_until_its_loopback_check_succeeds() {
+    // Packets of 61 to 1,500 bytes are dropped. Those of the RTMP handshake are longer and pass:
+    // the port answers, but nothing can be published.
     const RULES: &str = "add table inet walls; add chain inet walls in { type filter hook input priority 0; }; \
                          add rule inet walls in tcp dport 1935 meta length 61-1500 drop";
     let script = format!("ip link set lo up && nft '{RULES}' && exec \"$@\"");
     let inside = ["unshare", "--user", "--map-root-user", "--net", "--", "sh", "-c", &script, "sh"].map(str::to_owned);
     let (Some(_), Some(_)) = (tools::find("nft"), tools::find("curl")) else { return };
     if !Command::new(&inside[0]).args(&inside[1..]).arg("true").status().is_ok_and(|status| status.success()) {
-        return tools::missing("no network namespace can be made here");
+        return tools::missing("a network namespace cannot be created here");
     }
     let options = Options::with(|c| c.rtmp.listen.set_port(1935));
     let engine = Engine::start(Options { inside: inside.to_vec(), ..options }).unwrap();
@@ -240,18 +246,18 @@ fn a_node_whose_proof_of_readiness_does_not_get_through_is_not_ready_until_it_do
     };
     let url = format!("http://{}/readyz", engine.health());
     let readiness = || serde_json::from_slice::<Readiness>(&within(&["curl", "-s", "-m", "5", &url]).stdout).ok();
-    wait::until_within(SOON, "the proof alone to fail", || {
+    wait::until_within(SOON, "only the loopback check to fail", || {
         let checks = readiness().filter(|r| !r.ready)?.checks;
-        let wrong: Vec<_> = checks.iter().filter(|(_, said)| *said != "ok").collect();
-        let [(name, said)] = wrong[..] else { return None };
-        (name == "loopback" && said.contains("has not worked yet: no sound came back within")).then_some(())
+        let wrong: Vec<_> = checks.iter().filter(|(_, message)| *message != "ok").collect();
+        let [(name, message)] = wrong[..] else { return None };
+        (name == "loopback" && message.contains("has not worked yet: no audio came back within")).then_some(())
     })
     .unwrap();
     assert!(within(&["nft", "delete table inet walls"]).status.success());
     wait::until_within(SOON, "the node to be ready", || readiness()?.ready.then_some(())).unwrap();
 }
 
-/// The app of the proof, which nobody can know who does not read what the engine says for its makers alone.
+/// Name of the app of the loopback check. It is random and appears only in the debug log.
 fn app_of_the_proof(engine: &Engine) -> String {
     let line = engine.process().line("stream=loopback-").unwrap();
     let (_, name) = line.split_once("stream=").unwrap();
@@ -262,7 +268,7 @@ fn made_talkative(options: Options) -> Options {
     Options { log: "debug", ..options }
 }
 
-/// Every surface that tells of streams says that there is none, and gives none of that app.
+/// Checks that no interface lists, mentions or serves a stream of this app.
 fn seen_by_nobody(engine: &Engine, app: &str, id: &str) {
     let text = |at: SocketAddr, path: &str| http::get(at, path).unwrap().text();
     for path in ["/rest/v2/streams", "/rest/v2/cluster/streams/0/50", "/live/rest/v2/broadcasts/list/0/50"] {
@@ -271,7 +277,7 @@ fn seen_by_nobody(engine: &Engine, app: &str, id: &str) {
     let status: EngineStatus = serde_json::from_str(&text(engine.health(), "/status")).unwrap();
     assert_eq!((status.load.streams, status.load.viewers, status.watched.len()), (0, 0, 0));
     for (at, path) in [(engine.health(), "/metrics"), (engine.health(), "/status"), (engine.http(), "/")] {
-        assert!(!text(at, path).contains(app), "{path} names the app of the proof");
+        assert!(!text(at, path).contains(app), "{path} contains the name of the loopback app");
     }
     for path in [
         format!("/rest/v2/streams/{app}/{id}"),
@@ -288,13 +294,14 @@ fn seen_by_nobody(engine: &Engine, app: &str, id: &str) {
 }
 
 #[test]
-fn while_the_proof_of_readiness_goes_on_its_stream_is_seen_by_nobody() {
-    // The only place is taken by the publisher of the proof or by this test: the proof does not come about, and its app stays.
+fn loopback_stream_is_hidden_while_the_check_runs() {
+    // Either the publisher of the check or this test takes the only connection slot: the check
+    // never succeeds, and its app remains.
     let engine =
         Engine::start(made_talkative(Options::with(|c| c.rtmp.max_connections = 1.try_into().unwrap()))).unwrap();
     let app = app_of_the_proof(&engine);
-    let mut publisher = wait::until("the place", || Peer::publisher_in(engine.rtmp(), &app, "proof").ok()).unwrap();
-    // No other has the place now: what is announced from here on is this one's.
+    let mut publisher = wait::until("the connection slot", || Peer::publisher_in(engine.rtmp(), &app, "proof").ok()).unwrap();
+    // This test has the only slot, so that every track announced from now on is its own.
     let start = engine.process().line_count();
     publisher.send_audio(0, bytes::Bytes::from_static(&AAC_HEADER)).unwrap();
     engine.process().nth_line(start, "track announced").unwrap();
@@ -303,7 +310,7 @@ fn while_the_proof_of_readiness_goes_on_its_stream_is_seen_by_nobody() {
 }
 
 #[test]
-fn the_proof_of_readiness_once_given_leaves_nothing_that_can_be_seen_played_or_published_to() {
+fn loopback_app_is_gone_after_the_check() {
     let engine = Engine::start(made_talkative(Options::default())).unwrap();
     wait_wrong(engine.health(), None, "");
     let app = app_of_the_proof(&engine);
@@ -319,21 +326,21 @@ fn the_proof_of_readiness_once_given_leaves_nothing_that_can_be_seen_played_or_p
 }
 
 #[test]
-fn the_proof_of_readiness_is_not_news_for_the_log() {
+fn loopback_check_is_not_logged_at_info() {
     let engine = Engine::start(Options::default()).unwrap();
     wait_wrong(engine.health(), None, "");
     assert!(!engine.process().lines().iter().any(|l| l.contains("publish accepted") || l.contains("play accepted")));
 }
 
 #[test]
-fn status_tells_what_the_engine_carries_and_sends() {
+fn status_reports_streams_viewers_and_egress() {
     let engine = Engine::start(Options::default()).unwrap();
     let Some(_publisher) = ffmpeg(&Source::default(), &engine.rtmp_url("live/a")).unwrap() else { return };
-    wait_status(engine.http(), "live/a", "pictures", |s| s.video.is_some()).unwrap();
+    wait_status(engine.http(), "live/a", "video", |s| s.video.is_some()).unwrap();
     let mut player = headwater_tests::publish::ffmpeg_command().unwrap();
     player.args(["-i", &engine.rtmp_url("live/a"), "-f", "null", "-"]);
     let _player = headwater_tests::process::Process::start(&mut player).unwrap();
-    let status = wait::until("one player and what is sent to it", || {
+    let status = wait::until("one player and its egress", || {
         let answer = http::get(engine.health(), "/status").ok()?;
         let status: EngineStatus = serde_json::from_slice(answer.text().as_bytes()).unwrap();
         (status.load.viewers == 1 && status.load.egress_bps > 0).then_some(status)

@@ -1,5 +1,6 @@
-//! What may be wrong with the registry of a cluster when a node boots, and with the node's place in it: out of service, with
-//! a sentence that says why, until it is put right. And what a node of a cluster tells CloudWatch.
+//! Faults of the registry of a cluster at boot, and of the node's entry in it: the node stays out
+//! of service and reports the reason until the fault is fixed. Also the metric of a node in
+//! CloudWatch.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -24,9 +25,9 @@ use tokio::runtime::Runtime;
 
 use crate::readiness::wait_wrong;
 
-/// Of a node.
+/// Lease of a node.
 const LEASE: Duration = Duration::from_secs(15);
-/// The longest pause between two renewals (6 s), an engine that hangs (2 s), and a busy machine.
+/// The longest interval between two renewals (6 s), a hanging engine (2 s), and a busy machine.
 const LONGEST_SILENCE_MS: u64 = 11_000;
 
 fn edge(id: &str, aws: &Moto) -> Node {
@@ -34,7 +35,7 @@ fn edge(id: &str, aws: &Moto) -> Node {
 }
 
 #[test]
-fn a_node_whose_database_is_away_at_boot_waits_out_of_service_and_comes_up_when_it_is_back() {
+fn node_waits_for_an_unreachable_database_at_boot() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
     database.kill().unwrap();
@@ -47,7 +48,7 @@ fn a_node_whose_database_is_away_at_boot_waits_out_of_service_and_comes_up_when_
 }
 
 #[test]
-fn a_node_that_waits_for_its_database_ends_on_sigterm() {
+fn node_waiting_for_its_database_stops_on_sigterm() {
     let Some(aws) = cluster::aws("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500").unwrap() else { return };
     let node = edge("i-0early", &aws);
     node.daemon.process().line("out of service").unwrap();
@@ -56,16 +57,16 @@ fn a_node_that_waits_for_its_database_ends_on_sigterm() {
 }
 
 #[test]
-fn sigterm_at_any_moment_of_the_boot_ends_well_and_leaves_neither_engine_nor_entry() {
+fn sigterm_during_boot_leaves_neither_an_engine_nor_a_registry_entry() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
-    // Before it has joined, before its engine is known to serve, and when it has just become ready.
+    // Before it has joined, before its engine is ready, and when it has just become ready.
     for (at, moment) in ["headwaterd starting", "engine serving", "node ready"].into_iter().enumerate() {
         let node = edge(&format!("i-0boot{at}"), &aws);
         node.daemon.process().line(moment).unwrap();
         node.daemon.process().signal(Signal::SIGTERM);
         assert_eq!(node.daemon.process().exit(PATIENCE).unwrap().code(), Some(0), "{moment}");
-        assert!(!node.daemon.data_dir().join("engine.json").exists(), "{moment}: an engine is left");
+        assert!(!node.daemon.data_dir().join("engine.json").exists(), "{moment}: an engine still runs");
         assert!(!node.daemon.process().lines().iter().any(|line| line.contains("panicked")), "{moment}");
     }
     let witness = edge("i-0witness", &aws);
@@ -75,12 +76,12 @@ fn sigterm_at_any_moment_of_the_boot_ends_well_and_leaves_neither_engine_nor_ent
 }
 
 #[test]
-fn a_node_that_is_ended_while_its_registration_is_on_its_way_takes_it_back() {
+fn node_stopped_while_registering_removes_its_entry() {
     let Some(database) = Database::start().unwrap() else { return };
     let runtime = Runtime::new().unwrap();
     let set = ReplicaSet::start(runtime.handle(), database.uri()).unwrap();
     let Some(aws) = cluster::aws(set.uri()).unwrap() else { return };
-    // Whoever opens the registry makes its collections first.
+    // Opening the registry creates its collections.
     let registry = runtime.block_on(MongoDb::open(&Secret::new(database.uri()), Timing::default())).unwrap();
     let registered = || {
         let nodes = runtime.block_on(registry.nodes()).unwrap();
@@ -97,7 +98,7 @@ fn a_node_that_is_ended_while_its_registration_is_on_its_way_takes_it_back() {
 }
 
 #[test]
-fn a_wrong_password_is_said_and_a_right_one_is_found_without_a_restart() {
+fn wrong_password_is_reported_and_a_corrected_one_is_used_without_restart() {
     let Some(database) = Database::start().unwrap() else { return };
     let (login, host) = database.uri().split_once('@').unwrap();
     let Some(aws) = cluster::aws(&format!("{login}wrong@{host}")).unwrap() else { return };
@@ -106,12 +107,12 @@ fn a_wrong_password_is_said_and_a_right_one_is_found_without_a_restart() {
     assert!(line.contains("refuses"), "{line}");
     cluster::move_registry(&aws, database.uri()).unwrap();
     node.wait_ready().unwrap();
-    // Neither password, of which one begins as the other.
+    // Covers both passwords, which begin alike.
     assert!(!node.daemon.process().lines().iter().any(|l| l.contains(login)), "a password in the log");
 }
 
 #[test]
-fn a_connection_string_of_aws_that_is_none_is_said_and_a_right_one_is_found_without_a_restart() {
+fn invalid_uri_in_aws_is_reported_and_a_corrected_one_is_used_without_restart() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::aws("mongodb://u:hunter2@127.0.0.1:port").unwrap() else { return };
     let node = edge("i-0none", &aws);
@@ -123,7 +124,7 @@ fn a_connection_string_of_aws_that_is_none_is_said_and_a_right_one_is_found_with
 }
 
 #[test]
-fn a_connection_string_of_the_local_file_that_is_none_ends_the_node_as_a_bad_setting() {
+fn invalid_uri_in_a_local_file_exits_with_78() {
     let folder = Folder::new().unwrap();
     let write = |name: &str, text: &str| Some(folder.write(name, text).unwrap());
     let (uri_file, secret_file) = (write("uri", "mongodb://u:hunter2@127.0.0.1:port"), write("relay", RELAY_SECRET));
@@ -137,7 +138,7 @@ fn a_connection_string_of_the_local_file_that_is_none_ends_the_node_as_a_bad_set
 }
 
 #[test]
-fn a_node_that_drains_is_renewed_while_the_registry_does_not_tell_who_else_is_there() {
+fn draining_node_renews_its_lease_while_reads_are_delayed() {
     let Some(database) = Database::start().unwrap() else { return };
     let runtime = Runtime::new().unwrap();
     let set = ReplicaSet::start(runtime.handle(), database.uri()).unwrap();
@@ -148,16 +149,17 @@ fn a_node_that_drains_is_renewed_while_the_registry_does_not_tell_who_else_is_th
     wait_wrong(node.health().unwrap(), None, "");
     let registry = runtime.block_on(MongoDb::open(&Secret::new(database.uri()), Timing::default())).unwrap();
     let entry = || runtime.block_on(registry.node("i-0slow")).unwrap().unwrap();
-    // An engine that stands still drains for as long as it may; a node that drains asks where its viewers can go.
+    // A stopped engine drains until the drain deadline. A draining node reads the other nodes from
+    // the registry, because its viewers move there.
     let engine = Pid::from_raw(node.daemon.endpoints(None).unwrap().pid.try_into().unwrap());
     kill(engine, Signal::SIGSTOP).unwrap();
     set.delay_reads(LEASE);
     node.daemon.process().signal(Signal::SIGTERM);
-    wait::until("the entry to say that it drains", || entry().heartbeat.draining.then_some(())).unwrap();
+    wait::until("the entry to show the drain", || entry().heartbeat.draining.then_some(())).unwrap();
     let begun = Instant::now();
     wait::until("one and a half leases", || {
         let entry = entry();
-        assert!(entry.alive && entry.silent_ms < LONGEST_SILENCE_MS, "not heard for {} ms", entry.silent_ms);
+        assert!(entry.alive && entry.silent_ms < LONGEST_SILENCE_MS, "no renewal for {} ms", entry.silent_ms);
         (begun.elapsed() > LEASE + LEASE / 2).then_some(())
     })
     .unwrap();
@@ -166,7 +168,7 @@ fn a_node_that_drains_is_renewed_while_the_registry_does_not_tell_who_else_is_th
 }
 
 #[test]
-fn a_database_that_answers_two_seconds_late_costs_neither_the_boot_nor_the_lease() {
+fn database_delay_of_two_seconds_costs_neither_boot_nor_lease() {
     let Some(database) = Database::start().unwrap() else { return };
     let port = database.uri().split_once("127.0.0.1:").and_then(|(_, rest)| rest.split_once('/')).unwrap().0;
     let server: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
@@ -182,20 +184,20 @@ fn a_database_that_answers_two_seconds_late_costs_neither_the_boot_nor_the_lease
     near.wait_ready().unwrap();
     far.wait_ready().unwrap();
     wait_wrong(far.health().unwrap(), None, "");
-    // For longer than a lease lasts without being renewed.
+    // Longer than a lease lasts without a renewal.
     let (http, health, begun) = (near.http().unwrap(), far.health().unwrap(), Instant::now());
-    wait::until("the time of a lease", || {
+    wait::until("one lease", || {
         let nodes: Vec<Value> = http::get(http, "/rest/v2/cluster/nodes/0/50").unwrap().json().unwrap();
         assert!(nodes.iter().any(|n| n["id"] == "i-0far" && n["status"] == "alive"), "{nodes:?}");
         (begun.elapsed() > LEASE).then_some(())
     })
     .unwrap();
-    // A beat that needed a new connection may have been missed; the next one is heard.
+    // A heartbeat that needed a new connection may have failed; the next one succeeds.
     wait_wrong(health, None, "");
 }
 
 #[test]
-fn of_two_instances_with_one_id_the_later_stays() {
+fn later_of_two_instances_with_one_id_stays() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
     let first = edge("i-0twin", &aws);
@@ -209,7 +211,7 @@ fn of_two_instances_with_one_id_the_later_stays() {
 }
 
 #[test]
-fn the_egress_headroom_of_a_node_reaches_cloudwatch_by_cluster_and_role() {
+fn egress_headroom_is_published_to_cloudwatch_by_cluster_and_role() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
     let node = edge("i-0metric", &aws);

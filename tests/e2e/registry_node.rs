@@ -1,7 +1,8 @@
-//! Nodes that run the registry of their cluster: from tags and secrets to a replica set that the other nodes use, and back.
+//! Nodes that run the registry of their cluster: from tags and secrets to a replica set that the
+//! other nodes use, and its shutdown.
 //!
-//! Each case runs with a stand-in for mongod (`tests/mongod`, on FerretDB), and with a real one where `HEADWATER_TEST_MONGOD`
-//! names it. All nodes are on loopback, each with an address of its own.
+//! Each case runs with a stand-in for mongod (`tests/mongod`, on FerretDB), and with a real one if
+//! `HEADWATER_TEST_MONGOD` names it. All nodes are on loopback, each with its own address.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -24,25 +25,25 @@ use serde_json::{Value, json};
 
 use crate::readiness::wait_wrong;
 
-/// Another name than that of FerretDB's own user.
+/// Secret with the registry's user, whose name differs from that of FerretDB's own user.
 const LOGIN: &str = r#"{"username": "nodes", "password": "hunter2-of-the-registry"}"#;
 const RELAY: &str = "hunter2-of-the-relay";
-/// Between two attempts at Auto Scaling.
+/// Interval between two requests of the daemon to Auto Scaling.
 const ATTEMPT: Duration = Duration::from_secs(3);
 const TAGS: [(&str, &str); 2] = [("headwater:role", "registry"), ("headwater:cluster", "demo")];
 
-/// A cluster's AWS, and the program that its registry nodes run.
+/// The AWS of a cluster, and the mongod that its registry nodes run.
 struct Cloud {
     moto: Moto,
     subnet: String,
     port: u16,
     mongod: PathBuf,
     folder: Folder,
-    /// What the stand-in stands on.
+    /// Database behind the stand-in for mongod.
     database: Option<Database>,
 }
 
-/// A case, with every mongod there is.
+/// Runs a case with the stand-in and, if there is one, with a real mongod.
 fn with_each_mongod(case: impl Fn(Cloud)) {
     if let Some(database) = Database::start().unwrap()
         && let Some(cloud) = Cloud::start(program("headwater-mongod-stand-in").unwrap(), Some(database))
@@ -51,7 +52,7 @@ fn with_each_mongod(case: impl Fn(Cloud)) {
     }
     match tools::real_mongod() {
         Some(mongod) => case(Cloud::start(mongod, None).unwrap()),
-        None => tools::skipped("no real mongod: HEADWATER_TEST_MONGOD names none"),
+        None => tools::skipped("no real mongod: HEADWATER_TEST_MONGOD is not set"),
     }
 }
 
@@ -59,7 +60,7 @@ impl Cloud {
     fn start(mongod: PathBuf, database: Option<Database>) -> Option<Self> {
         let moto = Moto::start().unwrap()?;
         let subnet = moto.network("127.0.0.0/24").unwrap();
-        // It wants a number; one that was free a moment ago will do.
+        // mongod needs a port number. This one was free a moment ago.
         let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
         Some(Self { moto, subnet, port, mongod, folder: Folder::new().unwrap(), database })
     }
@@ -86,7 +87,7 @@ impl Cloud {
         options
     }
 
-    /// A registry node at this address, as EC2 starts it.
+    /// Starts a registry node at this address, as EC2 does.
     fn node(&self, address: &str) -> Node {
         let id = self.moto.instance_at(&self.subnet, address, &TAGS).unwrap();
         let metadata = metadata(&id, address, &TAGS);
@@ -114,17 +115,17 @@ impl Node {
         self.daemon.process().line(needle).unwrap()
     }
 
-    /// `headwaterd COMMAND` beside the node.
+    /// Runs `headwaterd ARGUMENTS` with the configuration of the node.
     fn command(&self, cloud: &Cloud, arguments: &[&str]) -> (bool, String) {
         command(self.folder.path(), cloud, arguments)
     }
 
-    /// What the registry says of the registry nodes: who is there, and who is ready.
+    /// Id and readiness of the registry nodes, according to the registry.
     fn nodes(&self, cloud: &Cloud) -> Vec<(String, bool)> {
         let (_, text) = self.command(cloud, &["nodes", "--json"]);
         let nodes: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
-        let ours = nodes.iter().filter(|node| node["role"] == "registry" && node["inTheCluster"] == true);
-        ours.map(|node| (node["id"].as_str().unwrap().to_owned(), node["ready"] == true)).collect()
+        let members = nodes.iter().filter(|node| node["role"] == "registry" && node["inTheCluster"] == true);
+        members.map(|node| (node["id"].as_str().unwrap().to_owned(), node["ready"] == true)).collect()
     }
 
     fn wait_nodes(&self, cloud: &Cloud, ready: &[&Node]) {
@@ -138,7 +139,7 @@ impl Node {
         assert!(found.is_ok(), "{last:?} and not {wanted:?}");
     }
 
-    /// The process id in the newest line of this kind.
+    /// Process id of the most recently started mongod.
     fn mongod(&self) -> Pid {
         mongod(&self.daemon)
     }
@@ -171,7 +172,7 @@ fn command(folder: &Path, cloud: &Cloud, arguments: &[&str]) -> (bool, String) {
 }
 
 #[test]
-fn a_registry_node_makes_its_database_the_registry_of_its_cluster() {
+fn registry_node_provides_the_registry_of_its_cluster() {
     with_each_mongod(|cloud| {
         let node = cloud.node("127.0.0.2");
         let line = node.line("out of service");
@@ -189,7 +190,7 @@ fn a_registry_node_makes_its_database_the_registry_of_its_cluster() {
             assert!(text.contains(part), "{part}: {text}");
         }
 
-        // Others find it by its tags, log in with the secret, and show it.
+        // Other nodes find it by its tags, log in with the secret, and list it.
         let fake = metadata("i-0edge", "127.0.0.1", &[("headwater:role", "edge"), ("headwater:cluster", "demo")]);
         let edge = Daemon::start(cloud.options(&fake)).unwrap();
         edge.process().line("node ready").unwrap();
@@ -206,7 +207,7 @@ fn a_registry_node_makes_its_database_the_registry_of_its_cluster() {
 }
 
 #[test]
-fn a_killed_database_is_started_again_and_has_what_it_had() {
+fn killed_database_restarts_with_its_data() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
         let node = cloud.node("127.0.0.2");
@@ -220,7 +221,7 @@ fn a_killed_database_is_started_again_and_has_what_it_had() {
             after("mongod started");
             node.wait_nodes(&cloud, &[&node]);
         }
-        // One set and one user, also after three starts.
+        // One set and one user, even after three starts.
         for once in ["replica set begun", "user that keeps the replica set made"] {
             assert_eq!(node.daemon.process().lines().iter().filter(|line| line.contains(once)).count(), 1);
         }
@@ -231,7 +232,7 @@ fn a_killed_database_is_started_again_and_has_what_it_had() {
 }
 
 #[test]
-fn the_secret_is_right_about_the_password_and_the_data_survive_a_restart() {
+fn password_of_the_secret_is_applied_and_data_survive_a_restart() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
         let node = cloud.node("127.0.0.2");
@@ -249,8 +250,8 @@ fn the_secret_is_right_about_the_password_and_the_data_survive_a_restart() {
 }
 
 #[test]
-fn a_full_disk_at_the_first_boot_is_said_as_such_and_not_taken_for_another_secret() {
-    // A real mongod cannot be told that its disk is full.
+fn full_disk_at_first_boot_is_reported_and_not_mistaken_for_a_wrong_secret() {
+    // A full disk cannot be simulated with a real mongod.
     let Some(database) = Database::start().unwrap() else { return };
     let Some(cloud) = Cloud::start(program("headwater-mongod-stand-in").unwrap(), Some(database)) else { return };
     let cloud = cloud.with_secrets();
@@ -263,11 +264,11 @@ fn a_full_disk_at_the_first_boot_is_said_as_such_and_not_taken_for_another_secre
     node.line("node ready");
     let lines = node.daemon.process().lines();
     let blamed = lines.iter().find(|line| line.contains("by another password"));
-    assert_eq!(blamed, None, "the secret is blamed for a full disk");
+    assert_eq!(blamed, None, "a full disk is reported as a wrong secret");
 }
 
 #[test]
-fn three_nodes_form_one_set_a_lost_one_is_replaced_and_another_takes_over() {
+fn three_nodes_form_one_set_replace_a_lost_member_and_hand_over_the_primary() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
         let first = cloud.node("127.0.0.2");
@@ -279,26 +280,26 @@ fn three_nodes_form_one_set_a_lost_one_is_replaced_and_another_takes_over() {
         }
         first.wait_nodes(&cloud, &[&first, &second, &third]);
 
-        // An instance is lost, and another one comes in its place.
+        // An instance is lost and replaced by another one.
         cloud.moto.ec2("TerminateInstances", &[("InstanceId.1", &third.id)]).unwrap();
         drop(third);
         let fourth = cloud.node("127.0.0.5");
         fourth.line("node ready");
-        wait::until_within(2 * PATIENCE, "the lost member to be let go of", || {
+        wait::until_within(2 * PATIENCE, "the lost member to be removed", || {
             let lines = first.daemon.process().lines();
-            let told = |line: &&String| line.contains("is gone removed") && line.contains("127.0.0.4:");
-            lines.iter().find(told).map(drop)
+            let is_removed = |line: &&String| line.contains("is gone removed") && line.contains("127.0.0.4:");
+            lines.iter().find(is_removed).map(drop)
         })
         .unwrap();
 
-        // The primary ends in order: another one is it before it has gone.
+        // The primary shuts down cleanly: another member is primary before it ends.
         first.end();
         first.line("another registry node takes over");
         let lines = [&second, &fourth].map(|node| node.daemon.process().lines().join("\n"));
         assert!(!lines.iter().any(|text| text.contains("replica set begun")));
-        // Through more than a dozen renewals of its entry.
-        let said = first.daemon.process().lines().iter().filter(|line| line.contains("node ready")).count();
-        assert_eq!(said, 1, "a node that stays ready says so again and again");
+        // Holds over more than a dozen renewals of its entry.
+        let reports = first.daemon.process().lines().iter().filter(|line| line.contains("node ready")).count();
+        assert_eq!(reports, 1, "a node that stays ready logs it more than once");
         wait::until("a new primary", || {
             let primary = |node: &Node| node.daemon.process().lines().iter().any(|line| line.contains("state=primary"));
             (primary(&second) || primary(&fourth)).then_some(())
@@ -309,13 +310,14 @@ fn three_nodes_form_one_set_a_lost_one_is_replaced_and_another_takes_over() {
 }
 
 #[test]
-fn no_set_is_begun_beside_data_that_a_set_has_left_behind() {
+fn no_set_is_initiated_over_data_of_another_set() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
         let node = cloud.node("127.0.0.2");
         node.line("node ready");
         node.end();
-        // As if its set had let go of it. Only the stand-in forgets so easily, but has its users all the same.
+        // As if the set had removed the node. Only the stand-in can lose its configuration and keep
+        // its users.
         if std::fs::remove_file(node.folder.path().join("data/mongodb/config.bson")).is_err() {
             return;
         }
@@ -329,7 +331,7 @@ fn no_set_is_begun_beside_data_that_a_set_has_left_behind() {
 }
 
 #[test]
-fn a_password_that_changes_while_nodes_serve_is_the_databases_within_a_minute_and_everybody_follows() {
+fn changed_password_is_applied_within_a_minute_and_all_nodes_follow() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
         let node = cloud.node("127.0.0.2");
@@ -347,13 +349,13 @@ fn a_password_that_changes_while_nodes_serve_is_the_databases_within_a_minute_an
             })
             .unwrap();
         }
-        // Whoever asks AWS now gets in, and nothing was started again for it.
+        // A node that reads the secret now can log in, and nothing was restarted.
         node.wait_nodes(&cloud, &[&node]);
         assert!(!node.daemon.process().lines_from(start).iter().any(|line| line.contains("mongod started")));
 
-        // Whoever was in must log in again, and knows the old password only.
+        // Connected nodes must log in again and have only the old password.
         kill(node.mongod(), Signal::SIGKILL).unwrap();
-        wait::until_within(2 * PATIENCE, "the edge to ask AWS", || {
+        wait::until_within(2 * PATIENCE, "the edge to read the secret again", || {
             let lines = edge.process().lines();
             lines.iter().any(|line| line.contains("the registry's nodes or its password have changed")).then_some(())
         })
@@ -369,7 +371,7 @@ fn a_password_that_changes_while_nodes_serve_is_the_databases_within_a_minute_an
 }
 
 #[test]
-fn a_registry_node_with_a_spot_notice_hands_over_leaves_and_ends_its_database_in_order() {
+fn registry_node_with_a_spot_notice_hands_over_and_shuts_down_cleanly() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
         let first = cloud.node("127.0.0.2");
@@ -383,7 +385,7 @@ fn a_registry_node_with_a_spot_notice_hands_over_leaves_and_ends_its_database_in
         let line = first.line("draining");
         assert!(line.contains("spot notice: EC2 will terminate this instance"), "{line}");
         first.line("another registry node takes over");
-        // EC2 gives two minutes; nobody has to end it.
+        // EC2 gives two minutes; the node ends without a signal.
         assert_eq!(first.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
         assert!(first.line("mongod has ended").contains("exit status: 0"));
         others[0].wait_nodes(&cloud, &[&others[0], &others[1]]);
@@ -391,21 +393,21 @@ fn a_registry_node_with_a_spot_notice_hands_over_leaves_and_ends_its_database_in
 }
 
 #[test]
-fn a_missing_database_program_is_said_and_found_once_it_is_there() {
+fn missing_mongod_is_reported_and_used_once_installed() {
     with_each_mongod(|cloud| {
         let mut cloud = cloud.with_secrets();
         let link = cloud.folder.path().join("mongod");
-        let there = std::mem::replace(&mut cloud.mongod, link.clone());
+        let mongod = std::mem::replace(&mut cloud.mongod, link.clone());
         let node = cloud.node("127.0.0.2");
         let line = node.line("could not run");
         assert!(line.contains("out of service") && line.contains("program under [mongod] says where it is"), "{line}");
-        std::os::unix::fs::symlink(there, link).unwrap();
+        std::os::unix::fs::symlink(mongod, link).unwrap();
         node.line("node ready");
     });
 }
 
 #[test]
-fn a_registry_node_that_waits_ends_on_sigterm() {
+fn waiting_registry_node_stops_on_sigterm() {
     with_each_mongod(|mut cloud| {
         cloud.mongod = "/nonexistent/mongod".into();
         let node = cloud.node("127.0.0.2");
@@ -420,7 +422,7 @@ fn a_registry_node_that_waits_ends_on_sigterm() {
     });
 }
 
-/// A registry node that a group has launched, held by its hook.
+/// Starts a registry node that a group has launched and that waits for the launching hook.
 fn in_group(cloud: &Cloud, scaling: &Groups) -> (String, Daemon) {
     let id = cloud.moto.instance_at(&cloud.subnet, "127.0.0.2", &TAGS).unwrap();
     let tags: Vec<_> = TAGS.into_iter().chain([("aws:autoscaling:groupName", "registry")]).collect();
@@ -434,20 +436,20 @@ fn in_group(cloud: &Cloud, scaling: &Groups) -> (String, Daemon) {
 }
 
 #[test]
-fn the_hooks_of_its_group_are_passed_once_it_serves_and_once_it_has_drained() {
+fn hooks_are_completed_once_the_node_is_ready_and_once_it_has_drained() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
         let scaling = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let (id, node) = in_group(&cloud, &scaling);
         let in_service = |i: &Instance| (i.lifecycle == Lifecycle::InService).then_some(());
         scaling.wait(&id, PATIENCE, "the launching hook to be passed", in_service).unwrap();
-        // Both are in the log, or will be in a moment: what counts is which of them was first.
+        // Both lines are logged eventually; their order counts.
         node.process().line("lifecycle hook passed hook=launching").unwrap();
         node.process().line("node ready").unwrap();
         let lines = node.process().lines();
         let at = |needle: &str| lines.iter().position(|line| line.contains(needle)).unwrap();
-        assert!(at("node ready") < at("lifecycle hook passed"), "the hook was passed before the node was ready");
-        // A database that stands still has not ended.
+        assert!(at("node ready") < at("lifecycle hook passed"), "the hook was completed before the node was ready");
+        // A stopped database has not ended.
         kill(mongod(&node), Signal::SIGSTOP).unwrap();
         scaling.terminate(&id).unwrap();
         let held = |i: &Instance| (i.heartbeats >= 1).then_some(i.lifecycle);
@@ -462,25 +464,25 @@ fn the_hooks_of_its_group_are_passed_once_it_serves_and_once_it_has_drained() {
 }
 
 #[test]
-fn the_launching_hook_is_not_asked_for_while_a_node_that_was_ready_is_not() {
+fn launching_hook_is_not_completed_while_the_node_is_no_longer_ready() {
     with_each_mongod(|cloud| {
         let mut cloud = cloud.with_secrets();
         let link = cloud.folder.path().join("mongod");
         let program = std::mem::replace(&mut cloud.mongod, link.clone());
         std::os::unix::fs::symlink(&program, &link).unwrap();
         let scaling = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
-        // Auto Scaling is away when the node becomes ready.
+        // Auto Scaling is unavailable when the node becomes ready.
         scaling.refuse(u32::MAX);
         let (id, node) = in_group(&cloud, &scaling);
         scaling.extend(&id, 4 * PATIENCE).unwrap();
         node.process().line("node ready").unwrap();
         node.process().line("Auto Scaling refused, trying again").unwrap();
-        // Its database has ended and cannot be started again: it is ready no more.
+        // The database has ended and cannot be restarted: the node is no longer ready.
         std::fs::remove_file(&link).unwrap();
         kill(mongod(&node), Signal::SIGKILL).unwrap();
         node.process().line("the registry does not take this node's entry").unwrap();
         let mut asked = (scaling.actions().len(), Instant::now());
-        wait::until("Auto Scaling to be left alone", || {
+        wait::until("requests to Auto Scaling to stop", || {
             let now = scaling.actions().len();
             if now != asked.0 {
                 asked = (now, Instant::now());
@@ -496,12 +498,12 @@ fn the_launching_hook_is_not_asked_for_while_a_node_that_was_ready_is_not() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn second_sigterm_kills_the_database_at_once() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
         let node = cloud.node("127.0.0.2");
         node.line("node ready");
-        // A database that stands still would end in a minute.
+        // A stopped database would be killed only after a minute.
         kill(node.mongod(), Signal::SIGSTOP).unwrap();
         node.daemon.process().signal(Signal::SIGTERM);
         node.line("a second signal ends at once");

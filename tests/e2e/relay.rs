@@ -1,4 +1,4 @@
-//! Streams between nodes: published to one, played from another with ffmpeg and over HLS.
+//! Streams between nodes: published to one node and played from another, over RTMP, HLS and WebRTC.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use headwater_tests::temp::Folder;
 use headwater_tests::{http, wait};
 use nix::sys::signal::Signal;
 
-/// A node that asks `origins` for what it does not have.
+/// Starts a node that requests streams it does not have from `origins`.
 fn node(secrets: &Folder, origins: &[SocketAddr]) -> Engine {
     node_with(secrets, origins, |_| {})
 }
@@ -33,7 +33,8 @@ fn relay(engine: &Engine) -> SocketAddr {
     engine.endpoints().relay.unwrap()
 }
 
-/// The blocking request for the part that the playlist hints at (RFC 8216bis §6.2.5.2), to be asked of another node.
+/// Query of the blocking request for the hinted part of the playlist (RFC 8216bis §6.2.5.2), for
+/// another node.
 fn next_part(playlist: &str) -> String {
     let hint = playlist.lines().find(|l| l.starts_with("#EXT-X-PRELOAD-HINT:")).unwrap();
     let uri = hint.split('"').nth(1).unwrap();
@@ -42,7 +43,7 @@ fn next_part(playlist: &str) -> String {
 }
 
 fn wait_published(engine: &Engine) {
-    wait::until("the stream to have pictures and sound", || {
+    wait::until("the stream to have video and audio", || {
         let answer = engine.get("/rest/v2/streams/live/demo").ok()?;
         let text = answer.text();
         (answer.status == 200 && text.contains("H264") && text.contains("AAC")).then_some(())
@@ -55,7 +56,7 @@ fn playlist(engine: &Engine) -> Option<String> {
     (answer.status == 200).then(|| answer.text())
 }
 
-/// ffmpeg as a player: a line on standard output for every frame.
+/// Starts ffmpeg as a player that prints one line per frame.
 fn player(engine: &Engine) -> Option<Process> {
     let mut command = publish::ffmpeg_command()?;
     command.args(["-i", &engine.rtmp_url("live/demo"), "-c", "copy", "-f", "framecrc", "-flush_packets", "1", "-"]);
@@ -67,14 +68,14 @@ fn frames(player: &Process) -> usize {
 }
 
 #[test]
-fn any_node_answers_for_any_stream_with_the_same_bytes() {
+fn every_node_serves_every_stream_with_the_same_bytes() {
     let secrets = Folder::new().unwrap();
     let origin = node(&secrets, &[]);
     let edges = [node(&secrets, &[relay(&origin)]), node(&secrets, &[relay(&origin)])];
     let Some(_publisher) = publish::ffmpeg(&Source::default(), &origin.rtmp_url("live/demo")).unwrap() else { return };
     wait_published(&origin);
 
-    // A player that is balanced anew with each request: nothing that one node lists is unknown to another.
+    // A player whose every request goes to another node: each node has what the others list.
     let nodes = [&edges[0], &origin, &edges[1]];
     let begun = Instant::now();
     let mut query = String::new();
@@ -102,7 +103,7 @@ fn any_node_answers_for_any_stream_with_the_same_bytes() {
     }
     assert!(asked.len() > 60, "{} segments and parts", asked.len());
 
-    // Whole windows are the same text, whoever made them.
+    // A complete window has the same text on every node.
     wait::until("the same playlist everywhere", || {
         let all: Vec<_> = nodes.iter().map(|n| playlist(n)).collect();
         (all[0].is_some() && all.iter().all(|p| *p == all[0])).then_some(())
@@ -115,7 +116,7 @@ fn any_node_answers_for_any_stream_with_the_same_bytes() {
 }
 
 #[test]
-fn a_player_of_an_edge_plays_on_when_the_origin_is_killed_and_the_publisher_comes_back_elsewhere() {
+fn edge_player_continues_when_the_publisher_moves_from_a_killed_origin() {
     let secrets = Folder::new().unwrap();
     let origins = [node(&secrets, &[]), node(&secrets, &[])];
     let edge = node(&secrets, &[relay(&origins[0]), relay(&origins[1])]);
@@ -123,7 +124,7 @@ fn a_player_of_an_edge_plays_on_when_the_origin_is_killed_and_the_publisher_come
     let Some(first) = publish::ffmpeg(&Source::default(), &url(0)).unwrap() else { return };
     wait_published(&origins[0]);
     let Some(player) = player(&edge) else { return };
-    wait::until("pictures from the edge", || (frames(&player) > 50).then_some(())).unwrap();
+    wait::until("frames from the edge", || (frames(&player) > 50).then_some(())).unwrap();
     wait::until("a playlist from the edge", || playlist(&edge)).unwrap();
 
     origins[0].process().signal(Signal::SIGKILL);
@@ -133,7 +134,7 @@ fn a_player_of_an_edge_plays_on_when_the_origin_is_killed_and_the_publisher_come
     let before = frames(&player);
     let target = before + 200;
     let (mut last, mut changed, mut gap) = (before, Instant::now(), Duration::ZERO);
-    wait::until("pictures after the loss of the origin", || {
+    wait::until("frames after the loss of the origin", || {
         let now = frames(&player);
         if now > last {
             gap = gap.max(changed.elapsed());
@@ -144,7 +145,7 @@ fn a_player_of_an_edge_plays_on_when_the_origin_is_killed_and_the_publisher_come
     .unwrap();
     assert!(gap < Duration::from_secs(3), "a gap of {gap:?}, playing {:?} after the kill", killed.elapsed());
     assert!(player.is_running());
-    let text = wait::until("a playlist of the life after", || {
+    let text = wait::until("a playlist of the next generation", || {
         playlist(&edge).filter(|text| {
             origins[1].get("/live/streams/demo/playlist.m3u8").is_ok_and(|a| {
                 a.text().lines().find(|l| l.contains("EXT-X-MAP")) == text.lines().find(|l| l.contains("EXT-X-MAP"))
@@ -157,7 +158,7 @@ fn a_player_of_an_edge_plays_on_when_the_origin_is_killed_and_the_publisher_come
 }
 
 #[test]
-fn a_stream_that_no_node_has_is_not_found_as_ever() {
+fn stream_that_no_node_has_is_not_found() {
     let secrets = Folder::new().unwrap();
     let origin = node(&secrets, &[]);
     let edge = node(&secrets, &[relay(&origin)]);
@@ -166,13 +167,13 @@ fn a_stream_that_no_node_has_is_not_found_as_ever() {
 }
 
 #[test]
-fn viewers_of_an_edge_that_finds_no_place_at_a_full_origin_are_told_that_it_is_full_over_every_protocol() {
+fn viewers_of_an_edge_behind_a_full_origin_are_refused_as_full() {
     let secrets = Folder::new().unwrap();
     let origin = node_with(&secrets, &[], |relay| relay.max_connections = 1.try_into().unwrap());
     let edges = [node(&secrets, &[relay(&origin)]), node(&secrets, &[relay(&origin)])];
     let Some(_publisher) = publish::ffmpeg(&Source::default(), &origin.rtmp_url("live/demo")).unwrap() else { return };
     wait_published(&origin);
-    // It keeps the only place.
+    // It takes the only connection slot of the origin.
     let _watches = Peer::player(edges[0].rtmp(), "demo").unwrap();
 
     let edge = &edges[1];
@@ -187,7 +188,7 @@ fn viewers_of_an_edge_that_finds_no_place_at_a_full_origin_are_told_that_it_is_f
     for answer in [whep, hls] {
         let expected = serde_json::json!({
             "error": "full",
-            "message": "live/demo is live, and the node that has it serves as many others as it may; try again.",
+            "message": "live/demo is live, but its origin node has reached its limit of relay connections; try again.",
         });
         assert_eq!((answer.status, answer.json::<serde_json::Value>().unwrap()), (503, expected));
         assert_eq!((answer.header("retry-after"), answer.header("cache-control")), (Some("1"), Some("no-store")));

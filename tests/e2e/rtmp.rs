@@ -1,4 +1,4 @@
-//! RTMP in and out, with ffmpeg and GStreamer on the other end.
+//! RTMP publishing and playing, with ffmpeg and GStreamer as clients.
 
 use std::process::Command;
 
@@ -15,16 +15,16 @@ use nix::sys::signal::Signal;
 use crate::probe;
 
 #[test]
-fn ffmpeg_publishes_and_ffmpeg_plays_pictures_and_the_tone() {
+fn ffmpeg_publishes_and_plays_video_and_audio() {
     let engine = Engine::start(Options::default()).unwrap();
     let url = engine.rtmp_url("live/demo");
     let Some(_publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
     let status = engine.wait_live("live/demo").unwrap();
     assert!(status.notices.is_empty(), "{:?}", status.notices);
     assert_eq!(status.video.map(|v| (v.width, v.height, v.b_frames)), Some((320, 180, false)));
-    let (pictures, loudness) = probe::decode(&url, 3).unwrap();
-    assert!(pictures >= 70, "{pictures} pictures in 3 s at 25 a second");
-    assert!(loudness > -30.0, "the tone has {loudness} dB");
+    let (frames, volume_db) = probe::decode(&url, 3).unwrap();
+    assert!(frames >= 70, "{frames} frames in 3 s at 25 fps");
+    assert!(volume_db > -30.0, "the volume of the tone is {volume_db} dB");
     assert_eq!(probe::codecs(&url).unwrap(), ["aac,audio", "h264,video"]);
     assert_eq!(engine.panics(), [""; 0]);
 }
@@ -47,13 +47,13 @@ fn gstreamer_publishes_with_both_of_its_sinks() {
         );
         let _publisher = Process::start(Command::new(&launch).arg("-q").args(pipeline.split_whitespace())).unwrap();
         engine.wait_live(&format!("live/{id}")).unwrap();
-        let (pictures, loudness) = probe::decode(&url, 2).unwrap();
-        assert!(pictures >= 45 && loudness > -30.0, "{sink}: {pictures} pictures, {loudness} dB");
+        let (frames, volume_db) = probe::decode(&url, 2).unwrap();
+        assert!(frames >= 45 && volume_db > -30.0, "{sink}: {frames} frames, {volume_db} dB");
     }
 }
 
 #[test]
-fn a_second_publisher_is_refused_and_the_first_goes_on() {
+fn second_publisher_is_refused_and_the_first_continues() {
     let engine = Engine::start(Options::default()).unwrap();
     let url = engine.rtmp_url("live/demo");
     let Some(first) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
@@ -68,7 +68,7 @@ fn a_second_publisher_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
-fn one_stream_more_than_the_node_may_have_is_denied_with_the_number_and_the_first_goes_on() {
+fn stream_above_the_limit_is_denied_with_the_limit_and_the_first_continues() {
     let engine = Engine::start(Options::with(|c| c.node.max_streams = 1.try_into().unwrap())).unwrap();
     let mut first = Peer::publisher(engine.rtmp(), "first").unwrap();
     let refusal = Peer::publisher(engine.rtmp(), "second").unwrap_err();
@@ -76,14 +76,14 @@ fn one_stream_more_than_the_node_may_have_is_denied_with_the_number_and_the_firs
     let line = engine.process().line("publish refused").unwrap();
     assert!(line.contains("this node already carries 1 streams"), "{line}");
     first.send_audio(0, Bytes::from_static(&[0xaf, 0, 0x12, 0x08])).unwrap();
-    engine.wait_status("live/first", "its sound", |s| s.audio.is_some()).unwrap();
+    engine.wait_status("live/first", "audio", |s| s.audio.is_some()).unwrap();
     drop(first);
     engine.wait_gone("live/first").unwrap();
     Peer::publisher(engine.rtmp(), "second").unwrap();
 }
 
 #[test]
-fn an_unknown_app_is_refused_with_a_sentence() {
+fn unknown_app_is_refused_with_a_message() {
     let engine = Engine::start(Options::default()).unwrap();
     let Some(publisher) = publish::ffmpeg(&Source::default(), &engine.rtmp_url("nowhere/demo")).unwrap() else {
         return;
@@ -93,7 +93,7 @@ fn an_unknown_app_is_refused_with_a_sentence() {
 }
 
 #[test]
-fn a_publisher_that_vanishes_ends_the_stream_for_its_players() {
+fn killed_publisher_ends_the_stream_for_its_players() {
     let engine = Engine::start(Options::default()).unwrap();
     let url = engine.rtmp_url("live/demo");
     let Some(publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
@@ -107,7 +107,7 @@ fn a_publisher_that_vanishes_ends_the_stream_for_its_players() {
 }
 
 #[test]
-fn b_frames_are_played_over_rtmp_and_noticed_with_the_setting_that_ends_them() {
+fn b_frames_play_over_rtmp_with_a_notice_that_names_the_setting() {
     let engine = Engine::start(Options::default()).unwrap();
     let url = engine.rtmp_url("live/demo");
     let source = Source { b_frames: 2, ..Source::default() };
@@ -121,7 +121,7 @@ fn b_frames_are_played_over_rtmp_and_noticed_with_the_setting_that_ends_them() {
 }
 
 #[test]
-fn rtmps_is_published_and_played_by_ffmpeg() {
+fn ffmpeg_publishes_and_plays_over_rtmps() {
     let folder = Folder::new().unwrap();
     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = folder.write("certificate.pem", pair.cert.pem()).unwrap();
@@ -134,24 +134,24 @@ fn rtmps_is_published_and_played_by_ffmpeg() {
     let url = format!("rtmps://{}/live/demo", engine.endpoints().rtmps.unwrap());
     let Some(_publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
     engine.wait_live("live/demo").unwrap();
-    let (pictures, loudness) = probe::decode(&url, 2).unwrap();
-    assert!(pictures >= 45 && loudness > -30.0, "{pictures} pictures, {loudness} dB");
+    let (frames, volume_db) = probe::decode(&url, 2).unwrap();
+    assert!(frames >= 45 && volume_db > -30.0, "{frames} frames, {volume_db} dB");
 }
 
 #[test]
-fn a_player_that_joins_in_the_middle_of_a_key_group_starts_at_its_key_frame() {
+fn player_that_joins_within_a_gop_starts_at_its_key_frame() {
     let engine = Engine::start(Options::default()).unwrap();
     let url = engine.rtmp_url("live/demo");
-    // A key frame every four seconds: nearly every join is in the middle.
+    // With a key frame every four seconds, nearly every player joins within a GOP.
     let source = Source { gop: 100, ..Source::default() };
     let Some(_publisher) = publish::ffmpeg(&source, &url).unwrap() else { return };
-    engine.wait_status("live/demo", "a second of pictures", |s| s.received_bytes > 60_000).unwrap();
+    engine.wait_status("live/demo", "a second of video", |s| s.received_bytes > 60_000).unwrap();
     let mut command = Command::new("ffprobe");
     command.args(["-v", "error", "-select_streams", "v", "-read_intervals", "%+#5"]);
     command.args(["-show_entries", "packet=flags", "-of", "csv=p=0", &url]);
     let player = Process::start(&mut command).unwrap();
     assert!(player.exit(PATIENCE).unwrap().success(), "{:?}", player.lines());
     let flags = player.lines();
-    assert!(flags[0].starts_with('K'), "the first packet is no key frame: {flags:?}");
+    assert!(flags[0].starts_with('K'), "the first packet is not a key frame: {flags:?}");
     assert!(flags.len() >= 5 && !flags[1].starts_with('K'), "{flags:?}");
 }

@@ -1,4 +1,5 @@
-//! Peers that read slowly or not at all, that fall silent, or that are gone without a word: the limits are the real ones.
+//! Peers that read slowly or not at all, stop sending, or become unreachable. The tests run with
+//! the default limits.
 
 use std::process::Command;
 
@@ -13,12 +14,12 @@ use nix::sys::signal::Signal;
 
 use crate::hostile::beside_a_running_stream;
 
-/// Every so many pictures one is a key frame.
+/// Frames from one key frame to the next.
 const GROUP: u32 = 4;
-/// Enough of them fill the buffers of any socket.
+/// Size of a large frame; a few dozen fill the buffers of any socket.
 const LARGE: usize = 250_000;
 
-/// An H.264 publisher whose pictures hold nothing but their number.
+/// An H.264 publisher whose frames contain only their number and padding.
 struct Numbered {
     peer: Peer,
     sent: u32,
@@ -33,7 +34,7 @@ impl Numbered {
         Self { peer, sent: 0 }
     }
 
-    /// Sends the next picture, about `bytes` long, and gives its number.
+    /// Sends the next frame, about `bytes` long, and returns its number.
     fn send(&mut self, bytes: usize) -> u32 {
         let number = self.sent;
         self.sent += 1;
@@ -45,7 +46,7 @@ impl Numbered {
     }
 }
 
-/// The number of the next picture; decoder configurations are passed over.
+/// Reads the number of the next frame; skips decoder configurations.
 fn next(player: &mut Peer) -> u32 {
     loop {
         let (_, body) = player.video().unwrap();
@@ -56,7 +57,7 @@ fn next(player: &mut Peer) -> u32 {
 }
 
 #[test]
-fn a_player_that_never_reads_is_closed_and_the_one_beside_it_gets_every_picture() {
+fn player_that_never_reads_is_closed_and_another_gets_every_frame() {
     let engine = Engine::start(Options::default()).unwrap();
     let mut publisher = Numbered::start(&engine, "demo");
     publisher.send(LARGE);
@@ -65,11 +66,11 @@ fn a_player_that_never_reads_is_closed_and_the_one_beside_it_gets_every_picture(
     assert_eq!(next(&mut viewer), 0);
     for _ in 0..80 {
         let sent = publisher.send(LARGE);
-        assert_eq!(next(&mut viewer), sent, "20 MB in, the viewer beside it lost a picture");
+        assert_eq!(next(&mut viewer), sent, "the other viewer lost a frame within the first 20 MB");
     }
-    wait::until("the stuck player to be given up", || {
+    wait::until("the stuck player to be closed", || {
         let sent = publisher.send(10);
-        assert_eq!(next(&mut viewer), sent, "the viewer beside it lost a picture");
+        assert_eq!(next(&mut viewer), sent, "the other viewer lost a frame");
         engine.process().lines().iter().any(|l| l.contains("the peer did not read for 10 s")).then_some(())
     })
     .unwrap();
@@ -79,7 +80,7 @@ fn a_player_that_never_reads_is_closed_and_the_one_beside_it_gets_every_picture(
 }
 
 #[test]
-fn a_slow_player_goes_on_at_key_frames_and_the_one_beside_it_gets_every_picture() {
+fn slow_player_resumes_at_key_frames_and_another_gets_every_frame() {
     let engine = Engine::start(Options::default()).unwrap();
     let mut publisher = Numbered::start(&engine, "demo");
     publisher.send(LARGE);
@@ -87,10 +88,10 @@ fn a_slow_player_goes_on_at_key_frames_and_the_one_beside_it_gets_every_picture(
     let mut viewer = Peer::player(engine.rtmp(), "demo").unwrap();
     assert_eq!((next(&mut slow), next(&mut viewer)), (0, 0));
     let (mut last, mut gaps) = (0, 0);
-    // One picture read for eight that are sent, then all that is left.
+    // Reads one frame for every eight sent, then all remaining ones.
     for n in 1..=480 {
         let sent = publisher.send(LARGE / 2);
-        assert_eq!(next(&mut viewer), sent, "the viewer beside it lost a picture");
+        assert_eq!(next(&mut viewer), sent, "the other viewer lost a frame");
         if n % 8 == 0 {
             gaps += follow(&mut slow, &mut last);
         }
@@ -98,21 +99,21 @@ fn a_slow_player_goes_on_at_key_frames_and_the_one_beside_it_gets_every_picture(
     while last < 480 {
         gaps += follow(&mut slow, &mut last);
     }
-    assert!(gaps >= 1, "nothing was lost: the test sends too little");
-    assert_eq!(engine.status("live/demo").unwrap().unwrap().viewers.rtmp, 2, "a slow player may stay");
+    assert!(gaps >= 1, "no frame was skipped: the test sends too little");
+    assert_eq!(engine.status("live/demo").unwrap().unwrap().viewers.rtmp, 2, "the slow player was closed");
 }
 
-/// Reads one picture: the next one, or a later key frame. 1 if pictures are missing before it.
+/// Reads one frame, which must be the next one or a later key frame. Returns 1 if it follows a gap.
 fn follow(player: &mut Peer, last: &mut u32) -> u32 {
     let number = next(player);
     let gap = number != *last + 1;
-    assert!(!gap || (number > *last && number.is_multiple_of(GROUP)), "goes on at {number} after {last}: no key frame");
+    assert!(!gap || (number > *last && number.is_multiple_of(GROUP)), "resumes at {number} after {last}, which is not a key frame");
     *last = number;
     u32::from(gap)
 }
 
 #[test]
-fn a_silent_publisher_is_given_up_and_its_name_is_free_again() {
+fn silent_publisher_times_out_and_its_name_is_free_again() {
     beside_a_running_stream(|engine| {
         let mut publisher = Numbered::start(engine, "silent");
         publisher.send(10);
@@ -127,15 +128,16 @@ fn a_silent_publisher_is_given_up_and_its_name_is_free_again() {
     });
 }
 
-/// What runs a program as root of a network namespace of its own, where loopback is up.
+/// Start of a command line that runs a program as root of its own network namespace with loopback
+/// up.
 const NAMESPACE: &[&str] =
     &["unshare", "--user", "--map-root-user", "--net", "--", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"];
 
 #[test]
-fn a_publisher_that_is_gone_without_a_word_is_given_up_and_its_name_is_free_again() {
+fn unreachable_publisher_times_out_and_its_name_is_free_again() {
     let can = Command::new(NAMESPACE[0]).args(&NAMESPACE[1..]).arg("true").output();
     if !can.is_ok_and(|output| output.status.success()) {
-        return tools::missing("no network namespace can be made here");
+        return tools::missing("a network namespace cannot be created here");
     }
     let (Some(_), Some(_)) = (tools::find("ffmpeg"), tools::find("nft")) else { return };
     let inside = NAMESPACE.iter().map(|s| (*s).to_owned()).collect();
@@ -156,7 +158,7 @@ fn a_publisher_that_is_gone_without_a_word_is_given_up_and_its_name_is_free_agai
     };
     let first = publish();
     engine.process().line("track announced stream=live/demo").unwrap();
-    // The cable is cut, and the machine behind it is switched off.
+    // The network fails, and the publisher is killed behind it.
     let port = engine.rtmp().port();
     nft(&format!(
         "add table inet walls; add chain inet walls in {{ type filter hook input priority 0; }}; \

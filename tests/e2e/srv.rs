@@ -1,5 +1,5 @@
-//! A node that finds the registry of its cluster by an SRV name (`mongodb+srv://`): dnsmasq says where the servers are, the node's own
-//! resolver asks it, and TLS is on, as such a string means.
+//! A node that finds the registry of its cluster by SRV name (`mongodb+srv://`): dnsmasq serves the
+//! records, the node's own resolver reads them, and TLS is on, the default for such a string.
 
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,10 @@ use tokio::runtime::Runtime;
 use crate::readiness::wait_wrong;
 use crate::tls_line::{Authority, TlsLine};
 
-/// The name that the connection string holds.
+/// SRV name in the connection string.
 const NAME: &str = "db.cluster.test";
 
-/// The entries of one server.
+/// DNS records of one server.
 fn server(host: &str, port: u16) -> [String; 2] {
     [format!("srv-host=_mongodb._tcp.{NAME},{host},{port}"), format!("host-record={host},127.0.0.1")]
 }
@@ -35,13 +35,13 @@ fn start(aws: &Moto, dns: &Dns, id: &str, role: &str) -> Node {
     Node::start_with(aws, id, role, |options| options.inside = dns.inside()).unwrap()
 }
 
-/// Waits for the node to say once more why it is out of service, with these words.
+/// Waits for the next line that the node is out of service; checks that it contains all `words`.
 fn says(node: &Node, start: usize, words: &[&str]) {
     let line = node.daemon.process().nth_line(start, words[0]).unwrap();
     assert!(words.iter().all(|word| line.contains(word)) && line.contains("out of service"), "{line}");
 }
 
-/// `user:password@`, and the database behind TLS with a certificate for `db1.cluster.test`.
+/// A database behind TLS with a certificate for `db1.cluster.test`.
 struct Scene {
     database: Database,
     line: TlsLine,
@@ -71,7 +71,7 @@ impl Scene {
 }
 
 #[test]
-fn a_node_joins_by_an_srv_name_with_tls_and_dns_that_ends_costs_neither_lease_nor_engine() {
+fn node_joins_by_srv_name_with_tls_and_survives_a_dns_outage() {
     let (Some(dns), Some(scene)) = (Dns::new().unwrap(), Scene::new()) else { return };
     let Some(aws) = scene.aws() else { return };
     dns.answer(&scene.entries()).unwrap();
@@ -82,19 +82,20 @@ fn a_node_joins_by_an_srv_name_with_tls_and_dns_that_ends_costs_neither_lease_no
         return;
     };
     node.wait_live("live/demo").unwrap();
-    // The engine reads the same string by itself, and has claimed the stream.
+    // The engine resolves the same string by itself.
     let view = "/rest/v2/cluster/nodes/0/50";
     let nodes: Vec<serde_json::Value> = http::get(node.http().unwrap(), view).unwrap().json().unwrap();
     assert_eq!(nodes.iter().filter(|n| n["id"] == "i-0node" && n["status"] == "alive").count(), 1, "{nodes:?}");
 
-    // What is known is not asked for again.
+    // Known servers are not resolved again.
     let mark = node.daemon.process().line_count();
     dns.fall_silent().unwrap();
     lasts(Duration::from_secs(16), || assert_eq!(http::get(node.health().unwrap(), "/readyz").unwrap().status, 200));
-    let said = node.daemon.process().lines_from(mark);
-    assert!(!said.iter().any(|l| l.contains("registry is away")), "{said:#?}");
+    let lines = node.daemon.process().lines_from(mark);
+    let is_outage = |line: &String| line.contains("registry is away") || line.contains("registry is unreachable");
+    assert!(!lines.iter().any(is_outage), "{lines:#?}");
 
-    // An engine that has to ask, and gets no answer, serves at once all the same.
+    // A new engine must resolve the name and gets no answer, but serves at once.
     let first = node.daemon.endpoints(None).unwrap();
     kill(Pid::from_raw(first.pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
     let begun = Instant::now();
@@ -105,20 +106,21 @@ fn a_node_joins_by_an_srv_name_with_tls_and_dns_that_ends_costs_neither_lease_no
         return;
     };
     node.wait_live("live/demo").unwrap();
-    let told = node.daemon.process().nth_line(mark, "registry is away, streams go on").unwrap();
-    assert!(told.contains("DNS gave no answer"), "{told}");
+    let line = node.daemon.process().nth_line(mark, "registry is unreachable, streams continue").unwrap();
+    assert!(line.contains("DNS gave no answer"), "{line}");
     let mark = node.daemon.process().line_count();
     dns.answer(&scene.entries()).unwrap();
-    node.daemon.process().nth_line(mark, "the apps of the registry are known").unwrap();
+    node.daemon.process().nth_line(mark, "apps read from the registry").unwrap();
     wait_wrong(again.health, None, "");
 }
 
 #[test]
-fn an_srv_name_that_leads_nowhere_keeps_a_node_out_of_service_with_a_sentence_until_it_does() {
+fn unresolvable_srv_name_keeps_a_node_out_of_service_with_a_reason() {
     let (Some(dns), Some(scene)) = (Dns::new().unwrap(), Scene::new()) else { return };
     let Some(aws) = scene.aws() else { return };
     let node = start(&aws, &dns, "i-0early", "edge");
-    // Nobody is there; then somebody who knows nothing, who is wrong, who does not speak, and who says too much.
+    // In turn: no DNS server, no records, a wrong domain, no answer, a forbidden option, two
+    // records.
     says(&node, 0, &["db.cluster.test (SRV) is not to be reached: DNS gave no answer"]);
     let good = scene.entries();
     let check = |entries: &[String], words: &str| {
@@ -136,12 +138,12 @@ fn an_srv_name_that_leads_nowhere_keeps_a_node_out_of_service_with_a_sentence_un
     check(&forbidden, "TXT record option 'tls' was returned");
     check(&[&good[..], &[text("replicaSet=b")]].concat(), "more than one record");
 
-    // Once each, with no part of the password, and no engine meanwhile.
+    // Each reason is logged once, without the password, and no engine runs.
     assert!(node.daemon.process().is_running() && !node.daemon.data_dir().join("engine.json").exists());
-    let said = node.daemon.process().lines();
-    let out: Vec<_> = said.iter().filter(|l| l.contains("out of service")).collect();
+    let lines = node.daemon.process().lines();
+    let out: Vec<_> = lines.iter().filter(|l| l.contains("out of service")).collect();
     assert!(out.len() <= 8, "a flood: {out:#?}");
-    assert!(!said.iter().any(|l| l.contains("test-only")), "a password in the log");
+    assert!(!lines.iter().any(|l| l.contains("test-only")), "a password in the log");
 
     dns.answer(&good).unwrap();
     node.wait_ready().unwrap();
@@ -149,7 +151,7 @@ fn an_srv_name_that_leads_nowhere_keeps_a_node_out_of_service_with_a_sentence_un
 }
 
 #[test]
-fn the_members_and_the_name_of_a_set_come_from_dns_and_its_elections_are_followed() {
+fn set_members_and_name_come_from_dns_and_elections_are_followed() {
     let (Some(dns), Some(scene)) = (Dns::new().unwrap(), Scene::new()) else { return };
     let set = ReplicaSet::start(scene.runtime.handle(), scene.database.uri()).unwrap();
     let (login, hosts) = set.uri().split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).unwrap();
@@ -158,7 +160,7 @@ fn the_members_and_the_name_of_a_set_come_from_dns_and_its_elections_are_followe
     let servers: Vec<String> =
         ports.enumerate().flat_map(|(n, port)| server(&format!("db{n}.cluster.test"), port)).collect();
 
-    // A name of the set that is not its own is heard, and believed.
+    // A wrong set name from DNS is used.
     dns.answer(&[&servers[..], &[text("replicaSet=another&authSource=admin")]].concat()).unwrap();
     let node = start(&aws, &dns, "i-0node", "edge");
     says(&node, 0, &["db0.cluster.test:", "is not to be reached"]);
@@ -174,7 +176,7 @@ fn the_members_and_the_name_of_a_set_come_from_dns_and_its_elections_are_followe
     wait_wrong(node.health().unwrap(), None, "");
 }
 
-/// Something holds for so long.
+/// Checks `holds` repeatedly until `time` has passed.
 fn lasts(time: Duration, holds: impl Fn()) {
     let begun = Instant::now();
     wait::until("a while", || {

@@ -1,4 +1,4 @@
-//! TLS in front of a database, with a certificate that can be changed while it runs.
+//! A TLS proxy in front of a database, whose certificate can be changed while it runs.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-/// Who signs certificates.
+/// A certificate authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -23,12 +23,12 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// For those who shall trust it.
+    /// Certificate of the authority, for clients that trust it.
     pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 
-    /// A certificate for a host.
+    /// Issues a certificate for a host.
     pub(crate) fn certify(&self, host: &str) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let leaf = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
@@ -39,11 +39,11 @@ impl Authority {
     }
 }
 
-/// The line. Dropped = it takes no more connections.
+/// The running proxy. Accepts no more connections once dropped.
 pub(crate) struct TlsLine {
     port: u16,
     shown: Arc<Mutex<TlsAcceptor>>,
-    /// A new value cuts all connections.
+    /// A new value closes all connections.
     cut: watch::Sender<()>,
     refused: Arc<AtomicUsize>,
     task: JoinHandle<()>,
@@ -70,7 +70,7 @@ impl TlsLine {
                             return;
                         };
                         let Ok(mut server) = TcpStream::connect(server).await else { return };
-                        // Either end may go at any time.
+                        // Either end may disconnect at any time.
                         let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
                     };
                     tokio::select! {
@@ -83,18 +83,18 @@ impl TlsLine {
         Self { port, shown, cut, refused, task }
     }
 
-    /// At `localhost`.
+    /// Port of the proxy on `localhost`.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Shows another certificate from now on, to whoever is connected too: they must come again.
+    /// Replaces the certificate and closes all connections, so that clients must reconnect.
     pub(crate) fn show(&self, certificate: TlsAcceptor) {
         *self.shown.lock().unwrap() = certificate;
         self.cut.send_replace(());
     }
 
-    /// Clients that went away without having trusted the certificate.
+    /// Number of failed handshakes, usually because the client did not trust the certificate.
     pub(crate) fn refused(&self) -> usize {
         self.refused.load(Ordering::SeqCst)
     }

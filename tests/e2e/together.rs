@@ -1,8 +1,9 @@
-//! All nodes of a cluster lose their registry together and have it back together: no moment may bring all of them.
+//! All nodes of a cluster lose their registry at the same time and get it back at the same time:
+//! they must not all return at once.
 //!
-//! The nodes are simulated as far as they carry no media: each has the registry's own client to itself, with the connections and the
-//! monitor of that, and calls as the two processes of a node do, in the pace that they share. Behind a line that counts is the
-//! tests' database.
+//! The nodes are simulated without media. Each has its own registry client, with its connections
+//! and its monitor, and calls the registry at the same intervals as the two processes of a node. A
+//! proxy in front of the database counts the calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +13,7 @@ use headwater_api::StreamName;
 use headwater_api::node::{Heartbeat, Life, NodeDocument};
 use headwater_api::secret::Secret;
 use headwater_api::stream::{Claim, StreamOffer};
-use headwater_registry::{MongoDb, Pace, Registry as _, Timing};
+use headwater_registry::{HeartbeatInterval, MongoDb, Registry as _, Timing};
 use headwater_tests::mongo::Database;
 use headwater_tests::replica_set;
 use headwater_tests::toll::{Toll, Way};
@@ -21,17 +22,17 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 const NODES: usize = 100;
-/// A beat of the daemon and a renewal of the engine's streams, each interval.
+/// Per interval, each node sends a heartbeat (daemon) and a renewal of its streams (engine).
 const CALLS: usize = 2 * NODES;
-/// Longer than a lease, and than every pause and every call: all are waiting or pausing because of it.
+/// Longer than a lease, every interval and every call: all nodes are affected.
 const OUTAGE: Duration = Duration::from_secs(22);
-/// As the daemon does.
+/// Time-out of a heartbeat, as in the daemon.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A cluster at work, as the line sees it.
+/// A running cluster behind a proxy.
 struct Scene {
     line: Toll,
-    /// Of every node, each time it was heard.
+    /// Number of successful calls of every task: heartbeats first, then renewals.
     heard: Arc<Vec<AtomicUsize>>,
     runtime: Runtime,
     _database: Database,
@@ -60,7 +61,7 @@ impl Scene {
         Some(Self { line, heard, runtime, _database: database })
     }
 
-    /// Waits until each task was heard so many times more.
+    /// Waits until each task has made `times` more successful calls.
     fn all_heard(&self, times: usize, what: &str) {
         let counts = || self.heard.iter().map(|c| c.load(Ordering::SeqCst)).collect::<Vec<_>>();
         let before = counts();
@@ -68,8 +69,9 @@ impl Scene {
             .unwrap();
     }
 
-    /// The writes of nodes that were asked for since then, and passed so long after it. What a stall has kept, of callers who have
-    /// given up too, comes when it ends, whatever their pace: that is not counted.
+    /// Delays after `since` of the writes that the proxy received since then. Commands that a stall
+    /// has held back are forwarded at its end, whatever the intervals of their callers, and do not
+    /// count.
     fn writes(&self, since: Instant) -> Vec<Duration> {
         let passed = self.line.passed();
         let writes = passed.iter().filter(|write| write.asked >= since && WRITES.contains(&write.name.as_str()));
@@ -77,7 +79,7 @@ impl Scene {
     }
 }
 
-/// Registers, and claims a stream.
+/// Registers a node and claims a stream.
 async fn start(uri: Secret, n: usize) -> (MongoDb, Life, Claim) {
     let client = MongoDb::open(&uri, Timing::default()).await.unwrap();
     let text = format!(r#"{{"id": "i-{n}", "role": "origin", "addresses": [], "version": ""}}"#);
@@ -88,10 +90,10 @@ async fn start(uri: Secret, n: usize) -> (MongoDb, Life, Claim) {
     (client, life, claim)
 }
 
-/// What the daemon does.
+/// Sends heartbeats as the daemon does.
 async fn beat(client: MongoDb, life: Life, heard: Arc<Vec<AtomicUsize>>, at: usize) {
-    let mut pace = Pace::new(&Timing::default());
-    tokio::time::sleep(pace.first(rand::random_range(0.0..1.0))).await;
+    let mut pace = HeartbeatInterval::new(&Timing::default());
+    tokio::time::sleep(pace.initial(rand::random_range(0.0..1.0))).await;
     loop {
         let answer = tokio::time::timeout(PATIENCE, client.heartbeat(&life, &Heartbeat::default())).await;
         let answered = matches!(answer, Ok(Ok(_)));
@@ -100,10 +102,10 @@ async fn beat(client: MongoDb, life: Life, heard: Arc<Vec<AtomicUsize>>, at: usi
     }
 }
 
-/// What the engine does.
+/// Renews the stream as the engine does.
 async fn renew(client: MongoDb, life: Life, claim: Claim, heard: Arc<Vec<AtomicUsize>>, at: usize) {
-    let mut pace = Pace::new(&Timing::default());
-    tokio::time::sleep(pace.first(rand::random_range(0.0..1.0))).await;
+    let mut pace = HeartbeatInterval::new(&Timing::default());
+    tokio::time::sleep(pace.initial(rand::random_range(0.0..1.0))).await;
     loop {
         let answer = client.renew(&life, std::slice::from_ref(&claim)).await;
         heard[at].fetch_add(usize::from(answer.as_ref().is_ok_and(Vec::is_empty)), Ordering::SeqCst);
@@ -111,7 +113,7 @@ async fn renew(client: MongoDb, life: Life, claim: Claim, heard: Arc<Vec<AtomicU
     }
 }
 
-/// Most of them within any 100 ms.
+/// The largest number of `times` within any 100 ms.
 fn peak(mut times: Vec<Duration>) -> usize {
     times.sort_unstable();
     let within = |at: usize| times[at..].iter().take_while(|t| **t - times[at] < WINDOW).count();
@@ -122,26 +124,26 @@ fn peak(mut times: Vec<Duration>) -> usize {
 fn comes_back(name: &str, way: Way, most_at_once: usize) {
     let Some(scene) = Scene::start() else { return };
     let begun = Instant::now();
-    scene.all_heard(2, "two beats of every node");
+    scene.all_heard(2, "two calls of every task");
     let steady = peak(scene.writes(begun));
     scene.line.set(way);
     let cut = Instant::now();
     wait::until("the outage to be over", || (cut.elapsed() > OUTAGE).then_some(())).unwrap();
     let back = Instant::now();
     scene.line.set(Way::Open);
-    scene.all_heard(1, "every node to be heard again");
+    scene.all_heard(1, "a successful call of every task after the outage");
     let all_back = back.elapsed();
-    scene.all_heard(2, "two more beats of every node");
+    scene.all_heard(2, "two more calls of every task");
     let writes = scene.writes(back);
     let (first, later): (Vec<_>, Vec<_>) = writes.into_iter().partition(|at| *at < Duration::from_secs(1));
     let (at_once, again) = (peak(first), peak(later));
     println!(
-        "{name}: {NODES} nodes, writes within 100 ms at most: steady {steady}, on return {at_once}, from a second later {again}; \
-         all are back within {} ms",
+        "{name}: {NODES} nodes, maximum of writes within 100 ms: steady {steady}, in the first second \
+         {at_once}, later {again}; all nodes are back after {} ms",
         all_back.as_millis()
     );
     assert!(at_once <= most_at_once, "{at_once} of {CALLS} writes in the same 100 ms on return");
-    // An even spread of all calls over an interval has one in fifty of them in 100 ms.
+    // If all calls were spread evenly over an interval, 100 ms would contain one in fifty of them.
     let even = CALLS / 50;
     assert!(
         again <= 10 * even,
@@ -152,17 +154,17 @@ fn comes_back(name: &str, way: Way, most_at_once: usize) {
 }
 
 #[test]
-fn nodes_whose_database_was_away_do_not_return_in_one_moment() {
-    // Nine in twenty wait for a server at any moment, and each finds it in its own time.
+fn nodes_do_not_return_all_at_once_after_an_outage() {
+    // At any moment nine in twenty wait for a server, and each finds it at another time.
     comes_back("away", Way::Cut, CALLS * 2 / 5);
 }
 
 #[test]
-fn nodes_whose_database_has_stalled_do_not_stay_in_step() {
-    // The questions of all monitors are answered in the moment that it ends, and all who wait are heard.
+fn nodes_do_not_stay_in_step_after_a_stall() {
+    // When the stall ends, all monitors get their replies at once and all waiting calls proceed.
     comes_back("stalled", Way::Stalled, CALLS * 3 / 5);
 }
 
 const WINDOW: Duration = Duration::from_millis(100);
-/// Of nodes.
+/// Commands that nodes send as writes.
 const WRITES: [&str; 2] = ["update", "findAndModify"];

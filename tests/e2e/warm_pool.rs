@@ -1,5 +1,5 @@
-//! A node of a cluster in a warm pool of Auto Scaling: into the pool, into service, and back into the pool on scale-in, against a
-//! fake of the service and a real database.
+//! A cluster node in a warm pool of Auto Scaling: into the pool, into service, and back into the
+//! pool on scale-in, with a fake of the service and a real database.
 
 use std::net::TcpListener;
 
@@ -28,7 +28,7 @@ impl Scene {
     fn new() -> Option<Self> {
         let database = Database::start().unwrap()?;
         let aws = cluster::aws(database.uri()).unwrap()?;
-        // Without it every boot warns, at a moment of its own; here no warning is expected.
+        // Without this secret every boot logs a warning, and this test expects none.
         cluster::add_administrator(&aws).unwrap();
         let groups = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let runtime = Runtime::new().unwrap();
@@ -36,7 +36,7 @@ impl Scene {
         Some(Self { groups, aws, runtime, registry, _database: database })
     }
 
-    /// Waits until a hook that held the instance was completed, and it stands here.
+    /// Waits until a hook is completed and the instance is in this lifecycle state.
     fn wait(&self, wanted: Lifecycle, what: &str) {
         let look = |i: &headwater_tests::autoscaling::Instance| (i.lifecycle == wanted && i.completed).then_some(());
         self.groups.wait(ID, PATIENCE, what, look).unwrap();
@@ -47,32 +47,32 @@ impl Scene {
         nodes.into_iter().map(|node| node.node.id).collect()
     }
 
-    /// From the pool into service.
+    /// Waits until the node has moved from the pool into service, and checks that it serves.
     fn serves(&self, node: &Node) {
         self.wait(Lifecycle::InService, "the launching hook to be passed");
         assert_eq!(http::get(node.health().unwrap(), "/readyz").unwrap().status, 200);
         assert_eq!(self.registered(), [ID]);
     }
 
-    /// From service back into the pool.
+    /// Scales in and checks that the node returns cleanly from service to the pool.
     fn returns(&self, node: &Node) {
         assert_eq!(self.groups.scale_in("edge").as_deref(), Some(ID));
         let start = node.daemon.process().line_count();
         self.wait(Lifecycle::Warmed, "the terminating hook to be passed");
-        // It had drained and was gone from the registry before.
+        // The node had drained and deregistered before it completed the hook.
         assert_eq!(self.registered(), Vec::<String>::new());
-        assert!(!node.daemon.data_dir().join("engine.json").exists(), "passed while the engine still served");
+        assert!(!node.daemon.data_dir().join("engine.json").exists(), "the hook was completed while the engine still served");
         let lines = node.daemon.process().lines_from(start);
         assert!(!lines.iter().any(|l| l.contains("WARN") || l.contains("ERROR")), "{lines:#?}");
     }
 }
 
 #[test]
-fn a_running_pool_s_node_serves_between_two_stays_in_the_pool_and_is_registered_only_then() {
+fn node_of_a_running_pool_is_registered_only_while_in_service() {
     let Some(scene) = Scene::new() else { return };
     let node = Node::start_in_pool(&scene.aws, &scene.groups, ID, "edge", "Running").unwrap();
     scene.wait(Lifecycle::Warmed, "the launching hook to be passed, into the pool");
-    assert!(!node.daemon.data_dir().exists(), "something was started");
+    assert!(!node.daemon.data_dir().exists(), "the node was started in the pool");
     assert_eq!(scene.registered(), Vec::<String>::new());
     for _ in 0..2 {
         let start = node.daemon.process().line_count();
@@ -80,14 +80,14 @@ fn a_running_pool_s_node_serves_between_two_stays_in_the_pool_and_is_registered_
         node.daemon.process().nth_line(start, "node ready").unwrap();
         scene.serves(&node);
         scene.returns(&node);
-        // The same process waits for the next time.
+        // The same process waits in the pool.
         node.daemon.process().nth_line(start, "Auto Scaling keeps this instance warm").unwrap();
         assert!(node.daemon.process().is_running());
     }
 }
 
 #[test]
-fn a_stopped_pool_s_instance_is_a_node_again_each_time_it_is_started() {
+fn instance_of_a_stopped_pool_serves_each_time_it_is_started() {
     let Some(scene) = Scene::new() else { return };
     let mut node = Node::start_in_pool(&scene.aws, &scene.groups, ID, "edge", "Stopped").unwrap();
     scene.wait(Lifecycle::Warmed, "the launching hook to be passed, into the pool");
@@ -101,7 +101,7 @@ fn a_stopped_pool_s_instance_is_a_node_again_each_time_it_is_started() {
 }
 
 #[test]
-fn a_node_that_is_wanted_again_while_it_returns_to_the_pool_serves_again() {
+fn node_scaled_out_while_returning_to_the_pool_serves_again() {
     let Some(scene) = Scene::new() else { return };
     let node = Node::start_in_pool(&scene.aws, &scene.groups, ID, "edge", "Hibernated").unwrap();
     scene.wait(Lifecycle::Warmed, "the launching hook to be passed, into the pool");
@@ -112,6 +112,6 @@ fn a_node_that_is_wanted_again_while_it_returns_to_the_pool_serves_again() {
     scene.wait(Lifecycle::Warmed, "the terminating hook to be passed");
     scene.groups.scale_out("edge").unwrap();
     node.daemon.process().nth_line(start, "node ready").unwrap();
-    wait::until("its entry", || (scene.registered() == [ID]).then_some(())).unwrap();
+    wait::until("its registry entry", || (scene.registered() == [ID]).then_some(())).unwrap();
     scene.wait(Lifecycle::InService, "the launching hook to be passed");
 }

@@ -1,4 +1,4 @@
-//! WebRTC out over WHEP: ffmpeg publishes, Pion watches, ffmpeg decodes what Pion got.
+//! WebRTC playback over WHEP: ffmpeg publishes, Pion plays, ffmpeg decodes what Pion received.
 
 use headwater_tests::engine::{Engine, Options};
 use headwater_tests::pion::{Report, Viewer};
@@ -14,7 +14,7 @@ use std::time::Duration;
 const NAME: &str = "live/a";
 const SDP: (&str, &str) = ("content-type", "application/sdp");
 
-/// An engine with a live stream of the default source.
+/// Starts an engine with a live stream of the default source.
 fn live() -> Option<(Engine, Process)> {
     let engine = Engine::start(both_families()).unwrap();
     let publisher = publish::ffmpeg(&Source::default(), &engine.rtmp_url(NAME)).unwrap()?;
@@ -30,7 +30,7 @@ fn whep(engine: &Engine) -> String {
     engine.http_url("/live/whep/a")
 }
 
-/// Value of a metric of the WebRTC room; `name` with its label, if it has one.
+/// Value of a WebRTC metric; `name` includes its label, if any.
 fn metric(engine: &Engine, name: &str) -> u64 {
     any_metric(engine, &format!("headwater_webrtc_{name}"))
 }
@@ -49,7 +49,8 @@ fn ignored(engine: &Engine, reason: &str) -> u64 {
     metric(engine, &format!("ignored_datagrams_total{{reason=\"{reason}\"}}"))
 }
 
-/// What every undisturbed viewing must have: nothing lost, reports, all decodable, the tone.
+/// Checks the report of an undisturbed viewer: no loss, sender reports, all frames decodable, the
+/// tone.
 fn check_watched(viewer: &Viewer, seconds: u64, srtp: &str) -> Report {
     let report = viewer.report().unwrap();
     assert_eq!((report.status, report.srtp.as_str()), (201, srtp), "{report:?}");
@@ -57,11 +58,11 @@ fn check_watched(viewer: &Viewer, seconds: u64, srtp: &str) -> Report {
     assert_eq!((report.video.lost, report.audio.lost), (0, 0), "{report:?}");
     assert!(report.video.sender_reports > 0 && report.audio.sender_reports > 0, "{report:?}");
     let lip_sync_ms = report.video.lip_sync_ms.unwrap();
-    assert!(lip_sync_ms.abs() < 150, "pictures are {lip_sync_ms} ms later than sound");
-    // The last key group comes at once: up to a second more than was watched.
+    assert!(lip_sync_ms.abs() < 150, "video is {lip_sync_ms} ms later than audio");
+    // The current GOP arrives at once: up to a second more than the time played.
     let pictures = decode::pictures(&viewer.video()).unwrap().len() as u64;
     assert_eq!(pictures, report.video.frames);
-    assert!(((seconds * 25 - 12)..=(seconds * 25 + 38)).contains(&pictures), "{pictures} pictures in {seconds} s");
+    assert!(((seconds * 25 - 12)..=(seconds * 25 + 38)).contains(&pictures), "{pictures} frames in {seconds} s");
     let tone = decode::tone(&viewer.audio()).unwrap();
     assert!(tone.share > 0.9, "{tone:?}");
     assert!((tone.seconds - seconds as f64).abs() < 0.7, "{tone:?}");
@@ -69,7 +70,7 @@ fn check_watched(viewer: &Viewer, seconds: u64, srtp: &str) -> Report {
 }
 
 #[test]
-fn pion_watches_pictures_and_sound_with_either_profile_and_delete_ends_it() {
+fn pion_plays_video_and_audio_with_either_srtp_profile_until_delete() {
     let Some((engine, _publisher)) = live() else { return };
     for (offered, taken) in
         [("any", "SRTP_AEAD_AES_128_GCM"), ("gcm", "SRTP_AEAD_AES_128_GCM"), ("sha1", "SRTP_AES128_CM_HMAC_SHA1_80")]
@@ -78,7 +79,7 @@ fn pion_watches_pictures_and_sound_with_either_profile_and_delete_ends_it() {
         viewer.wait_playing().unwrap();
         engine.wait_status(NAME, "a WebRTC viewer", |s| s.viewers.webrtc == 1).unwrap();
         let report = check_watched(&viewer, 3, taken);
-        assert_eq!((report.delete_status, report.delete_again), (200, 404));
+        assert_eq!((report.delete_status, report.repeated_delete_status), (200, 404));
         assert!(report.answer_ms < 1_000.0 && report.first_packet_ms < 2_000.0, "{report:?}");
         engine.wait_status(NAME, "no WebRTC viewer", |s| s.viewers.webrtc == 0).unwrap();
     }
@@ -87,7 +88,7 @@ fn pion_watches_pictures_and_sound_with_either_profile_and_delete_ends_it() {
 }
 
 #[test]
-fn pictures_arrive_bit_for_bit_also_over_ipv6_and_with_losses_that_are_asked_for_again() {
+fn frames_arrive_unchanged_over_ipv6_with_retransmitted_losses() {
     let folder = Folder::new().unwrap();
     let file = folder.path().join("source.flv");
     let source = Source { seconds: Some(20), ..Source::default() };
@@ -106,50 +107,50 @@ fn pictures_arrive_bit_for_bit_also_over_ipv6_and_with_losses_that_are_asked_for
     assert!(report.video.dropped > 10, "{report:?}");
     assert!(metric(&engine, "retransmitted_packets_total") >= report.video.dropped);
     let got = decode::pictures(&viewer.video()).unwrap();
-    assert!(sent.windows(got.len()).any(|window| window == got), "the pictures are not a run of the source");
+    assert!(sent.windows(got.len()).any(|window| window == got), "the frames are not a contiguous part of the source");
 }
 
 #[test]
-fn packets_asked_for_by_number_come_again_and_key_frame_requests_do_no_harm() {
+fn nacked_packets_are_resent_and_key_frame_requests_are_harmless() {
     let Some((engine, _publisher)) = live() else { return };
-    let arguments = ["-again", "30", "-pli", "200", "-seconds", "3"];
+    let arguments = ["-nack", "30", "-pli", "200", "-seconds", "3"];
     let Some(viewer) = Viewer::start(&whep(&engine), &arguments).unwrap() else { return };
     let report = check_watched(&viewer, 3, "SRTP_AEAD_AES_128_GCM");
-    assert_eq!((report.video.again, report.pli_sent), (30, 200), "{report:?}");
+    assert_eq!((report.video.duplicates, report.pli_sent), (30, 200), "{report:?}");
     assert_eq!(metric(&engine, "nacked_packets_total"), 30);
     assert_eq!(metric(&engine, "key_frame_requests_total"), 200);
 }
 
 #[test]
-fn garbage_replays_and_forged_requests_are_ignored_and_counted_and_the_viewer_is_unharmed() {
+fn garbage_replays_and_forged_requests_are_ignored_and_counted() {
     const EACH: u64 = 100;
     let Some((engine, _publisher)) = live() else { return };
     let arguments = ["-attack", "100", "-seconds", "3"];
     let Some(viewer) = Viewer::start(&whep(&engine), &arguments).unwrap() else { return };
     let report = check_watched(&viewer, 3, "SRTP_AEAD_AES_128_GCM");
     assert!(report.attacks.len() == 12 && report.attacks.values().all(|&n| n == EACH), "{report:?}");
-    // Garbage, from the viewer's own address too, nothing at all, and requests that are cut off.
+    // Garbage, also from the viewer's own address, empty datagrams, and truncated requests.
     assert_eq!(ignored(&engine, "Garbage"), 4 * EACH);
     assert_eq!(ignored(&engine, "Replayed"), EACH);
     assert_eq!(ignored(&engine, "WrongPassword"), EACH);
     assert_eq!(ignored(&engine, "Rtp"), EACH);
     assert_eq!(ignored(&engine, "BadRtcp"), EACH);
     assert!(ignored(&engine, "UnknownUser") >= EACH && ignored(&engine, "UnknownAddress") >= 2 * EACH);
-    // Some ten thousand more leave nothing behind: it would be over a hundred bytes for each.
+    // Some ten thousand more must not leak memory: a hundred bytes each would exceed the limit.
     let before = resident_bytes(&engine);
     assert!(before > 0);
     let Some(viewer) = Viewer::start(&whep(&engine), &["-attack", "3000", "-seconds", "3"]).unwrap() else { return };
     assert_eq!(viewer.report().unwrap().status, 201);
     let grown = resident_bytes(&engine).saturating_sub(before);
-    assert!(grown < 4 << 20, "{grown} bytes more");
+    assert!(grown < 4 << 20, "the memory grew by {grown} bytes");
     assert_eq!(metric(&engine, "sessions"), 0);
     assert_eq!(engine.panics(), [""; 0]);
 }
 
 #[test]
-fn a_viewer_with_another_certificate_than_its_offer_named_gets_nothing() {
+fn viewer_with_a_certificate_not_in_its_offer_receives_nothing() {
     let Some((engine, _publisher)) = live() else { return };
-    let Some(viewer) = Viewer::start(&whep(&engine), &["-forge", "-seconds", "2"]).unwrap() else { return };
+    let Some(viewer) = Viewer::start(&whep(&engine), &["-wrong-fingerprint", "-seconds", "2"]).unwrap() else { return };
     let report = viewer.report().unwrap();
     assert_eq!((report.status, report.video.packets, report.audio.packets), (201, 0, 0), "{report:?}");
     assert_eq!(metric(&engine, "wrong_certificates_total"), 1);
@@ -157,7 +158,7 @@ fn a_viewer_with_another_certificate_than_its_offer_named_gets_nothing() {
 }
 
 #[test]
-fn viewers_are_told_when_the_publisher_ends() {
+fn viewers_are_disconnected_when_the_publisher_ends() {
     let Some((engine, publisher)) = live() else { return };
     let arguments = ["-until-end", "-seconds", "20"];
     let Some(viewer) = Viewer::start(&whep(&engine), &arguments).unwrap() else { return };
@@ -170,17 +171,17 @@ fn viewers_are_told_when_the_publisher_ends() {
 }
 
 #[test]
-fn a_viewer_that_vanishes_is_forgotten_when_its_consent_expires() {
+fn killed_viewer_is_removed_when_its_consent_expires() {
     let Some((engine, _publisher)) = live() else { return };
     let Some(viewer) = Viewer::start(&whep(&engine), &["-seconds", "60"]).unwrap() else { return };
     viewer.wait_playing().unwrap();
-    // Of another one a check is heard again and again from its own address: it proves nothing about now.
-    let Some(haunting) = Viewer::start(&whep(&engine), &["-seconds", "60", "-haunt"]).unwrap() else { return };
-    haunting.wait_playing().unwrap();
+    // Another viewer replays an old check from its address: it does not renew its consent.
+    let Some(replaying) = Viewer::start(&whep(&engine), &["-seconds", "60", "-replay-check"]).unwrap() else { return };
+    replaying.wait_playing().unwrap();
     engine.wait_status(NAME, "two WebRTC viewers", |s| s.viewers.webrtc == 2).unwrap();
     viewer.kill();
-    // RFC 7675 §5.1 gives it 30 seconds.
-    wait::until_within(Duration::from_secs(45), "the viewer to be forgotten", || {
+    // Consent expires after 30 s (RFC 7675 §5.1).
+    wait::until_within(Duration::from_secs(45), "the viewer to be removed", || {
         (metric(&engine, "sessions") == 0).then_some(())
     })
     .unwrap();
@@ -189,7 +190,7 @@ fn a_viewer_that_vanishes_is_forgotten_when_its_consent_expires() {
 }
 
 #[test]
-fn a_stream_with_b_frames_is_refused_with_the_setting_to_change() {
+fn stream_with_b_frames_is_refused_with_the_setting_to_change() {
     let engine = Engine::start(Options::default()).unwrap();
     let source = Source { b_frames: 2, ..Source::default() };
     let Some(_publisher) = publish::ffmpeg(&source, &engine.rtmp_url(NAME)).unwrap() else { return };
@@ -205,7 +206,7 @@ fn a_stream_with_b_frames_is_refused_with_the_setting_to_change() {
 }
 
 #[test]
-fn offers_that_cannot_be_answered_are_refused_in_json() {
+fn invalid_offers_are_refused_in_json() {
     let Some((engine, _publisher)) = live() else { return };
     let check = |path: &str, headers: &[(&str, &str)], body: &[u8], status: u16, code: &str| {
         let answer = http::request(engine.http(), "POST", path, headers, body).unwrap();
@@ -224,7 +225,7 @@ fn offers_that_cannot_be_answered_are_refused_in_json() {
 }
 
 #[test]
-fn a_worker_thread_that_hangs_flips_readiness_and_serves_on_when_it_runs_again() {
+fn hanging_worker_thread_makes_the_node_not_ready_until_it_runs_again() {
     let Some((engine, _publisher)) = live() else { return };
     let ready = || {
         let answer = http::get(engine.health(), "/readyz").unwrap();
@@ -239,10 +240,10 @@ fn a_worker_thread_that_hangs_flips_readiness_and_serves_on_when_it_runs_again()
         return;
     }
     waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
-    wait::until("readiness to fall", || (ready().0 == 503).then_some(())).unwrap();
+    wait::until("the node to be not ready", || (ready().0 == 503).then_some(())).unwrap();
     assert!(ready().1.starts_with("worker 0 hangs since "), "{}", ready().1);
     ptrace::detach(thread, None).unwrap();
-    wait::until("readiness to come back", || (ready().0 == 200).then_some(())).unwrap();
+    wait::until("the node to be ready again", || (ready().0 == 200).then_some(())).unwrap();
     let Some(viewer) = Viewer::start(&whep(&engine), &["-seconds", "2"]).unwrap() else { return };
     check_watched(&viewer, 2, "SRTP_AEAD_AES_128_GCM");
 }

@@ -20,14 +20,14 @@ use tokio::net::TcpListener;
 
 use crate::mark::now_ns;
 use crate::process::Processes;
-use crate::server::Killed;
-use crate::source::PICTURES_PER_SECOND;
+use crate::server::KillOnDrop;
+use crate::source::FRAMES_PER_SECOND;
 use crate::tally::Tally;
 use crate::udp::Socket;
 
 /// What the sender imitates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Like {
+pub(crate) enum FloorKind {
     /// One TCP write a picture and player.
     Rtmp,
     /// One sealed GSO send a picture and viewer.
@@ -38,7 +38,7 @@ pub(crate) enum Like {
 #[derive(Debug)]
 pub(crate) struct Floor {
     pub(crate) processes: Processes,
-    child: Killed,
+    child: KillOnDrop,
 }
 
 impl Floor {
@@ -46,18 +46,18 @@ impl Floor {
     ///
     /// # Errors
     /// This program cannot be started once more.
-    pub(crate) fn start(like: Like) -> Result<Self> {
+    pub(crate) fn start(kind: FloorKind) -> Result<Self> {
         let program = std::env::current_exe()?;
-        let name = if like == Like::Rtmp { "rtmp" } else { "whep" };
+        let name = if kind == FloorKind::Rtmp { "rtmp" } else { "whep" };
         let child = Command::new(program).args(["floor-sender", name]).stdin(Stdio::piped()).spawn()?;
-        Ok(Self { processes: Processes::tree(child.id() as i32), child: Killed(child) })
+        Ok(Self { processes: Processes::tree(child.id() as i32), child: KillOnDrop(child) })
     }
 
     /// Sends to these from now on.
     ///
     /// # Errors
     /// The sender is gone.
-    pub(crate) fn aim(&mut self, targets: &[SocketAddr]) -> Result<()> {
+    pub(crate) fn set_targets(&mut self, targets: &[SocketAddr]) -> Result<()> {
         let mut pipe = self.child.0.stdin.take().context("aimed twice")?;
         targets.iter().try_for_each(|target| writeln!(pipe, "{target}")).context("the floor's sender ended")
     }
@@ -110,14 +110,14 @@ pub(crate) async fn udp_sink(socket: Socket, tally: Arc<Tally>) -> Result<()> {
 ///
 /// # Errors
 /// A target cannot be reached.
-pub(crate) fn send(like: Like) -> Result<()> {
+pub(crate) fn send(kind: FloorKind) -> Result<()> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text)?;
     let targets = text.lines().map(str::parse).collect::<Result<Vec<SocketAddr>, _>>()?;
     ensure!(!targets.is_empty(), "no targets");
-    match like {
-        Like::Rtmp => send_tcp(&targets),
-        Like::Whep => send_udp(&targets),
+    match kind {
+        FloorKind::Rtmp => send_tcp(&targets),
+        FloorKind::Whep => send_udp(&targets),
     }
 }
 
@@ -129,10 +129,10 @@ fn send_tcp(targets: &[SocketAddr]) -> Result<()> {
         socket.set_nonblocking(true)?;
         sockets.push(socket);
     }
-    let picture = vec![0x5a; PICTURE_BYTES];
+    let frame = vec![0x5a; PICTURE_BYTES];
     pace(|| {
         for socket in &mut sockets {
-            match socket.write(&picture) {
+            match socket.write(&frame) {
                 Err(e) if e.kind() != ErrorKind::WouldBlock => return Err(e.into()),
                 _ => {}
             }
@@ -181,7 +181,7 @@ fn send_udp(targets: &[SocketAddr]) -> Result<()> {
 
 /// Calls `tick` once a picture, for ever.
 fn pace(mut tick: impl FnMut() -> Result<()>) -> Result<()> {
-    let period_ns = (1e9 / PICTURES_PER_SECOND) as u64;
+    let period_ns = (1e9 / FRAMES_PER_SECOND) as u64;
     let mut due_ns = now_ns();
     loop {
         tick()?;

@@ -35,7 +35,7 @@ impl Viewer {
         tokio::time::sleep(self.delay).await;
         let (mut client, path, text) = self.first().await?;
         let mut next = Playlist::parse(&text).last_segment();
-        let mut clock = tokio::time::interval(POLL);
+        let mut clock = tokio::time::interval(POLL_INTERVAL);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let started = Instant::now();
         let mut joined = false;
@@ -43,11 +43,11 @@ impl Viewer {
             clock.tick().await;
             let answer = self.fetch(&mut client, &path, true).await?;
             let playlist = Playlist::parse(answer.text()?);
-            let wanted = next;
-            for (number, uri) in playlist.segments.iter().filter(|(n, _)| *n >= wanted) {
+            let first_missing = next;
+            for (number, uri) in playlist.segments.iter().filter(|(n, _)| *n >= first_missing) {
                 let segment = self.fetch(&mut client, &resolve(&path, uri), self.reads_marks).await?;
                 if segment.status == 200 {
-                    self.see(&segment.body, true);
+                    self.read_marks(&segment.body, true);
                     next = number + 1;
                 } else {
                     self.tally.add_lost(1);
@@ -72,14 +72,14 @@ impl Viewer {
         let mut joined = false;
         loop {
             let (segment, part) = (seen.0, seen.1 + 1);
-            let wanted = format!("{path}?_HLS_msn={segment}&_HLS_part={part}");
-            let answer = self.fetch(&mut client, &wanted, true).await?;
+            let blocking_path = format!("{path}?_HLS_msn={segment}&_HLS_part={part}");
+            let answer = self.fetch(&mut client, &blocking_path, true).await?;
             let playlist = Playlist::parse(answer.text()?);
-            let known = seen;
-            for (place, uri) in playlist.parts.iter().filter(|(place, _)| *place > known) {
+            let previous = seen;
+            for (position, uri) in playlist.parts.iter().filter(|(position, _)| *position > previous) {
                 let part = self.fetch(&mut client, &resolve(&path, uri), self.reads_marks).await?;
                 if part.status == 200 {
-                    self.see(&part.body, false);
+                    self.read_marks(&part.body, false);
                 } else {
                     self.tally.add_lost(1);
                 }
@@ -87,7 +87,7 @@ impl Viewer {
                     joined = true;
                     self.tally.joined_us(started.elapsed().as_micros() as u32);
                 }
-                seen = *place;
+                seen = *position;
             }
         }
     }
@@ -115,12 +115,12 @@ impl Viewer {
         Ok(answer)
     }
 
-    fn see(&self, media: &[u8], newest: bool) {
+    fn read_marks(&self, media: &[u8], newest: bool) {
         if !self.reads_marks {
             return;
         }
         let marks = Mark::all(media);
-        marks.iter().for_each(|_| self.tally.add_picture());
+        marks.iter().for_each(|_| self.tally.add_frame());
         if let Some(mark) = if newest { marks.last() } else { marks.first() } {
             self.tally.latency_us(mark.age_us());
         }

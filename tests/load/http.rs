@@ -73,12 +73,12 @@ impl Client {
 
     async fn request(&mut self, method: &str, path: &str, body: &str, keep: bool) -> Result<Answer> {
         let reused = self.socket.is_some();
-        let first = tokio::time::timeout(ANSWER_WITHIN, self.try_request(method, path, body, keep)).await;
+        let first = tokio::time::timeout(RESPONSE_TIMEOUT, self.try_request(method, path, body, keep)).await;
         match first.context("no answer in time")? {
             // A kept connection may have been closed meanwhile: once more with a new one.
             Err(_) if reused => {
                 self.socket = None;
-                tokio::time::timeout(ANSWER_WITHIN, self.try_request(method, path, body, keep)).await?
+                tokio::time::timeout(RESPONSE_TIMEOUT, self.try_request(method, path, body, keep)).await?
             }
             answer => answer,
         }
@@ -189,4 +189,4 @@ async fn read_chunked(socket: &mut TcpStream, mut buffer: Vec<u8>, body: &mut Ve
 }
 
 /// Longer than any blocking playlist reload may last.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);

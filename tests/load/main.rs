@@ -61,7 +61,7 @@ struct Common {
     #[arg(long, global = true)]
     no_floor: bool,
     #[command(flatten)]
-    attach: server::Attach,
+    attach: server::AttachArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,7 +124,7 @@ enum Command {
     },
     /// The sending side of the floor; the tool starts it itself.
     #[command(hide = true)]
-    FloorSender { like: floor::Like },
+    FloorSender { kind: floor::FloorKind },
 }
 
 /// Counts of viewers are bounded: each needs a socket here and one in the server.
@@ -134,8 +134,8 @@ fn count() -> clap::builder::RangedU64ValueParser {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    if let Command::FloorSender { like } = arguments.command {
-        return floor::send(like);
+    if let Command::FloorSender { kind } = arguments.command {
+        return floor::send(kind);
     }
     process::raise_open_files();
     // One thread for all viewers: the server under test keeps the rest of the machine.
@@ -162,14 +162,14 @@ async fn run(arguments: Arguments) -> Result<()> {
     }
     let mut report = Report::default();
     match arguments.command {
-        Command::Rtmp { players } => fan(&setup, Protocol::Rtmp, players, &mut report).await,
-        Command::Whep { viewers } => fan(&setup, Protocol::Whep, viewers, &mut report).await,
-        Command::Hls { viewers } => fan(&setup, Protocol::Hls, viewers, &mut report).await,
-        Command::Llhls { viewers } => fan(&setup, Protocol::Llhls, viewers, &mut report).await,
+        Command::Rtmp { players } => run_fanout(&setup, Protocol::Rtmp, players, &mut report).await,
+        Command::Whep { viewers } => run_fanout(&setup, Protocol::Whep, viewers, &mut report).await,
+        Command::Hls { viewers } => run_fanout(&setup, Protocol::Hls, viewers, &mut report).await,
+        Command::Llhls { viewers } => run_fanout(&setup, Protocol::Llhls, viewers, &mut report).await,
         Command::Edge { viewers, streams } => {
             let (viewers, streams) = (viewers as usize, streams as usize);
             all::edge(&setup, viewers, streams, &mut report).await;
-            print(&all::table(&all::promises_of_an_edge(viewers, streams), &report));
+            print(&all::table(&all::edge_promises(viewers, streams), &report));
         }
         Command::Ingest { publishers } => {
             side_by_side(setup.rounds, &setup.subjects(true, false), &mut report, async |subject, round| {
@@ -208,7 +208,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-async fn fan(setup: &Setup, protocol: Protocol, count: u64, report: &mut Report) {
+async fn run_fanout(setup: &Setup, protocol: Protocol, count: u64, report: &mut Report) {
     let subjects = setup.subjects(protocol.has_peer(), protocol.floor().is_some());
     in_turns(setup.rounds, &subjects, report, async |subject, round| {
         fanout::run(setup, protocol, subject, count as usize, round).await

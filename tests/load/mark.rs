@@ -12,7 +12,7 @@ pub(crate) struct Mark {
     /// `CLOCK_MONOTONIC` at the moment of sending, in nanoseconds.
     pub(crate) sent_ns: u64,
     /// Counts pictures of one publisher from 0; a gap is a lost picture.
-    pub(crate) picture: u32,
+    pub(crate) frame: u32,
 }
 
 /// Length of the NAL unit that carries a mark, without its length prefix.
@@ -20,8 +20,8 @@ pub(crate) const NAL_BYTES: usize = 3 + PAYLOAD_BYTES + 1;
 
 impl Mark {
     /// A mark of this moment.
-    pub(crate) fn now(picture: u32) -> Self {
-        Self { sent_ns: now_ns(), picture }
+    pub(crate) fn now(frame: u32) -> Self {
+        Self { sent_ns: now_ns(), frame }
     }
 
     /// Appends the SEI NAL unit, with its 4-byte length in front.
@@ -32,7 +32,7 @@ impl Mark {
         out.extend_from_slice(&[0x06, 0x05, PAYLOAD_BYTES as u8]);
         out.extend_from_slice(&UUID);
         out.extend((0..SENT_BYTES).map(|i| 0x80 | (self.sent_ns >> (7 * i)) as u8));
-        out.extend((0..PICTURE_BYTES).map(|i| 0x80 | (self.picture >> (7 * i)) as u8));
+        out.extend((0..PICTURE_BYTES).map(|i| 0x80 | (self.frame >> (7 * i)) as u8));
         out.push(0x80);
     }
 
@@ -47,9 +47,9 @@ impl Mark {
                 return None;
             }
             if bytes[start..numbers] == UUID {
-                let (sent, picture) = bytes[numbers..end].split_at(SENT_BYTES);
+                let (sent, frame) = bytes[numbers..end].split_at(SENT_BYTES);
                 let number = |part: &[u8]| part.iter().rev().fold(0u64, |n, b| n << 7 | u64::from(b & 0x7f));
-                return Some((Self { sent_ns: number(sent), picture: number(picture) as u32 }, end));
+                return Some((Self { sent_ns: number(sent), frame: number(frame) as u32 }, end));
             }
             from = start + 1;
         }
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn every_mark_in_a_segment_is_read_back() {
-        let marks = [Mark { sent_ns: u64::MAX >> 1, picture: 7 }, Mark { sent_ns: 0, picture: u32::MAX }];
+        let marks = [Mark { sent_ns: u64::MAX >> 1, frame: 7 }, Mark { sent_ns: 0, frame: u32::MAX }];
         let mut bytes = b"HHHeadwater".to_vec();
         for mark in marks {
             mark.write(&mut bytes);
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_cut_mark_is_no_mark() {
         let mut bytes = Vec::new();
-        Mark { sent_ns: 1, picture: 2 }.write(&mut bytes);
+        Mark { sent_ns: 1, frame: 2 }.write(&mut bytes);
         assert!((0..bytes.len() - 1).all(|n| Mark::find(&bytes[..n]).is_none()));
     }
 }

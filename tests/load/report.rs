@@ -29,7 +29,7 @@ pub(crate) struct Case {
     /// RTP packets, RTMP messages or HTTP answers in the window.
     pub(crate) packets: u64,
     /// Pictures seen in the window.
-    pub(crate) pictures: u64,
+    pub(crate) frames: u64,
     /// Pictures (RTMP) or packets (RTP) lost, or answers that were not 200 (HLS), in the window.
     pub(crate) lost: u64,
     /// Viewers that ended by themselves since the start.
@@ -88,8 +88,8 @@ impl Report {
         count: usize,
         figure: impl Fn(&Case) -> Option<f64>,
     ) -> Option<Spread> {
-        let ours = self.0.iter().filter(|c| (c.case, c.server, c.count) == (case, server, count));
-        let mut values: Vec<f64> = ours.filter_map(figure).collect();
+        let cases = self.0.iter().filter(|c| (c.case, c.server, c.count) == (case, server, count));
+        let mut values: Vec<f64> = cases.filter_map(figure).collect();
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
         let median = match values.len() {
@@ -123,7 +123,7 @@ impl Report {
                 cell(|c| c.latency_ms.map(|l| l.p99)),
                 cell(|c| c.join_ms.map(|l| l.p50)),
                 cell(|c| Some((c.lost + c.failed) as f64)),
-                cell(|c| (c.pictures > 0).then(|| c.pictures as f64 / c.seconds / c.count as f64)),
+                cell(|c| (c.frames > 0).then(|| c.frames as f64 / c.seconds / c.count as f64)),
             ]);
         }
         align(&rows)
@@ -134,14 +134,14 @@ impl Report {
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn write_json(&self, file: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(&self.0.iter().map(Written::of).collect::<Vec<_>>())?;
+        let text = serde_json::to_string_pretty(&self.0.iter().map(CaseRecord::of).collect::<Vec<_>>())?;
         std::fs::write(file, text + "\n").with_context(|| format!("could not write {}", file.display()))
     }
 }
 
 /// A case as it is written: with the quotients, so that every reader divides alike.
 #[derive(Debug, Serialize)]
-struct Written<'a> {
+struct CaseRecord<'a> {
     #[serde(flatten)]
     case: &'a Case,
     /// `null` where no bytes were delivered or no time was counted.
@@ -150,7 +150,7 @@ struct Written<'a> {
     cpu_seconds_per_million_packets: Option<f64>,
 }
 
-impl<'a> Written<'a> {
+impl<'a> CaseRecord<'a> {
     fn of(case: &'a Case) -> Self {
         Self {
             case,
@@ -212,7 +212,7 @@ impl Case {
             cpu_seconds: 0.0,
             bytes: 0,
             packets: 0,
-            pictures: 0,
+            frames: 0,
             lost: 0,
             failed: 0,
             kb_each: None,
@@ -230,10 +230,10 @@ mod tests {
     #[test]
     fn a_quotient_without_a_divisor_is_null_in_json() {
         let case = Case { cpu_seconds: 3.0, bytes: 2_000_000_000, ..Case::empty("ingest", "headwater") };
-        let written = serde_json::to_value(Written::of(&case)).unwrap();
-        assert_eq!(written["cpu_seconds_per_gb"], 1.5);
-        assert!(written.as_object().unwrap().contains_key("cpu_seconds_per_million_packets"), "{written}");
-        assert!(written["cpu_seconds_per_million_packets"].is_null(), "{written}");
-        assert_eq!((&written["case"], &written["bytes"]), (&"ingest".into(), &2_000_000_000_u64.into()));
+        let json = serde_json::to_value(CaseRecord::of(&case)).unwrap();
+        assert_eq!(json["cpu_seconds_per_gb"], 1.5);
+        assert!(json.as_object().unwrap().contains_key("cpu_seconds_per_million_packets"), "{written}");
+        assert!(json["cpu_seconds_per_million_packets"].is_null(), "{written}");
+        assert_eq!((&json["case"], &json["bytes"]), (&"ingest".into(), &2_000_000_000_u64.into()));
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Source {
 pub(crate) const PASS_MS: u32 = 8_000;
 
 /// Pictures a second.
-pub(crate) const PICTURES_PER_SECOND: f64 = 30.0;
+pub(crate) const FRAMES_PER_SECOND: f64 = 30.0;
 
 impl Source {
     /// Reads the stream from the cache, making it first if it is not there.
@@ -69,8 +69,8 @@ impl Source {
                 _ => {}
             }
         }
-        let pictures = source.items.iter().filter(|i| i.video).count() as u32;
-        if source.headers.len() != 2 || pictures * 1_000 != PASS_MS * PICTURES_PER_SECOND as u32 {
+        let frames = source.items.iter().filter(|i| i.video).count() as u32;
+        if source.headers.len() != 2 || frames * 1_000 != PASS_MS * FRAMES_PER_SECOND as u32 {
             bail!("{} sequence headers and {pictures} pictures", source.headers.len());
         }
         source.headers.sort_by_key(|i| !i.video);

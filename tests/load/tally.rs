@@ -13,10 +13,10 @@ use serde::Serialize;
 pub(crate) struct Tally {
     bytes: AtomicU64,
     packets: AtomicU64,
-    pictures: AtomicU64,
+    frames: AtomicU64,
     lost: AtomicU64,
     failed: AtomicU64,
-    open: AtomicBool,
+    sampling: AtomicBool,
     latencies_us: Mutex<Vec<u32>>,
     joins_us: Mutex<Vec<u32>>,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Counts {
     /// RTP packets, or HTTP answers, or RTMP messages.
     pub(crate) packets: u64,
     /// Pictures seen whole.
-    pub(crate) pictures: u64,
+    pub(crate) frames: u64,
     /// Pictures (RTMP) or packets (RTP) that never came.
     pub(crate) lost: u64,
     /// Viewers that ended before they were told to.
@@ -45,8 +45,8 @@ impl Tally {
         self.packets.fetch_add(n as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn add_picture(&self) {
-        self.pictures.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn add_frame(&self) {
+        self.frames.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn add_lost(&self, n: u64) {
@@ -59,7 +59,7 @@ impl Tally {
 
     /// Keeps a latency if a window is open.
     pub(crate) fn latency_us(&self, us: u32) {
-        if self.open.load(Ordering::Relaxed) {
+        if self.sampling.load(Ordering::Relaxed) {
             push(&self.latencies_us, us);
         }
     }
@@ -75,8 +75,8 @@ impl Tally {
     }
 
     /// Begins or ends the time in which latencies are kept.
-    pub(crate) fn set_open(&self, open: bool) {
-        self.open.store(open, Ordering::Relaxed);
+    pub(crate) fn set_sampling(&self, sampling: bool) {
+        self.sampling.store(sampling, Ordering::Relaxed);
     }
 
     /// The counters now.
@@ -85,7 +85,7 @@ impl Tally {
         Counts {
             bytes: read(&self.bytes),
             packets: read(&self.packets),
-            pictures: read(&self.pictures),
+            frames: read(&self.frames),
             lost: read(&self.lost),
             failed: read(&self.failed),
         }

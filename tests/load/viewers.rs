@@ -21,7 +21,7 @@ pub(crate) struct Viewers {
 
 impl Viewers {
     /// Viewers that add to counters which outlive them.
-    pub(crate) fn counted_by(tally: Arc<Tally>) -> Self {
+    pub(crate) fn with_tally(tally: Arc<Tally>) -> Self {
         Self { tally, ..Self::default() }
     }
 
@@ -41,14 +41,14 @@ impl Viewers {
     ///
     /// # Errors
     /// They did not within `patience`; says what the first of them met.
-    pub(crate) async fn wait_joined(&self, count: usize, patience: Duration) -> Result<()> {
+    pub(crate) async fn wait_joined(&self, count: usize, timeout: Duration) -> Result<()> {
         let start = Instant::now();
         loop {
             let (joined, failed) = (self.tally.joined(), self.tally.counts().failed);
             if joined >= count {
                 return Ok(());
             }
-            if failed > 0 && joined + failed as usize >= count || start.elapsed() > patience {
+            if failed > 0 && joined + failed as usize >= count || start.elapsed() > timeout {
                 let why = self.first_error().unwrap_or_else(|| "no error, just nothing".to_owned());
                 bail!("only {joined} of {count} viewers joined, {failed} failed: {why}");
             }

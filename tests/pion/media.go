@@ -15,10 +15,10 @@ import (
 	"github.com/pion/webrtc/v4/pkg/media/samplebuilder"
 )
 
-// maxLatePackets is how far back a packet that was asked for again may be.
+// maxLatePackets is the reordering depth: how many packets late a retransmission may arrive.
 const maxLatePackets = 2000
 
-// Recorder takes the packets of one track apart and writes what a decoder can read.
+// Recorder depacketizes one track and writes it in a format that a decoder can read.
 type Recorder struct {
 	mu            sync.Mutex
 	codec         string
@@ -31,18 +31,18 @@ type Recorder struct {
 	lastReport    *rtcp.SenderReport
 	goodbye       bool
 	err           error
-	packet        Pauses
-	whole         Pauses
+	packetPauses  PauseTracker
+	framePauses   PauseTracker
 }
 
-// Pauses are the times in which nothing came.
-type Pauses struct {
+// PauseTracker measures the longest time without an event.
+type PauseTracker struct {
 	newest  time.Time
 	longest time.Duration
 }
 
-// end says that something has come.
-func (p *Pauses) end() {
+// observe records an event.
+func (p *PauseTracker) observe() {
 	now := time.Now()
 	if !p.newest.IsZero() {
 		p.longest = max(p.longest, now.Sub(p.newest))
@@ -50,8 +50,8 @@ func (p *Pauses) end() {
 	p.newest = now
 }
 
-// take gives the longest that touched the time since the last call, in milliseconds.
-func (p *Pauses) take() float64 {
+// takeLongestMs returns the longest pause, in milliseconds, that overlaps the time since the last call.
+func (p *PauseTracker) takeLongestMs() float64 {
 	longest := p.longest
 	if !p.newest.IsZero() {
 		longest = max(longest, time.Since(p.newest))
@@ -73,10 +73,10 @@ func newRecorder(track *webrtc.TrackRemote, folder string) *Recorder {
 	return r
 }
 
-func (r *Recorder) push(packet *rtp.Packet) {
+func (r *Recorder) addPacket(packet *rtp.Packet) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.packet.end()
+	r.packetPauses.observe()
 	if r.samples == nil {
 		r.frames++
 		if r.ogg != nil && r.err == nil {
@@ -85,25 +85,25 @@ func (r *Recorder) push(packet *rtp.Packet) {
 		return
 	}
 	r.samples.Push(packet)
-	r.write()
+	r.writeFrames()
 }
 
-func (r *Recorder) write() {
+func (r *Recorder) writeFrames() {
 	for sample := r.samples.Pop(); sample != nil; sample = r.samples.Pop() {
 		r.frames++
-		r.whole.end()
+		r.framePauses.observe()
 		if r.file != nil && r.err == nil {
 			_, r.err = r.file.Write(sample.Data)
 		}
 	}
 }
 
-// progress gives the pictures so far, and the longest pause between two packets, and between two whole pictures in their order,
-// that touched the time since the last call.
+// progress returns the number of frames so far, and the longest pauses between two packets and between
+// two complete frames that overlap the time since the last call.
 func (r *Recorder) progress() map[string]any {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return map[string]any{"frames": r.frames, "pause_ms": r.packet.take(), "picture_pause_ms": r.whole.take()}
+	return map[string]any{"frames": r.frames, "pause_ms": r.packetPauses.takeLongestMs(), "frame_pause_ms": r.framePauses.takeLongestMs()}
 }
 
 func (r *Recorder) finish(report *TrackReport) error {
@@ -111,7 +111,7 @@ func (r *Recorder) finish(report *TrackReport) error {
 	defer r.mu.Unlock()
 	if r.samples != nil {
 		r.samples.Flush()
-		r.write()
+		r.writeFrames()
 	}
 	if r.file != nil {
 		r.file.Close()
@@ -126,8 +126,8 @@ func (r *Recorder) finish(report *TrackReport) error {
 	return r.err
 }
 
-// follow reads the RTCP of the track until it ends.
-func (r *Recorder) follow(receiver *webrtc.RTPReceiver) {
+// readRTCP reads the RTCP packets of the track until it ends.
+func (r *Recorder) readRTCP(receiver *webrtc.RTPReceiver) {
 	for {
 		packets, _, err := receiver.ReadRTCP()
 		if err != nil {
@@ -147,8 +147,9 @@ func (r *Recorder) follow(receiver *webrtc.RTPReceiver) {
 	}
 }
 
-// wallOf gives the time on the sender's wall clock at which its media clock showed `timestamp`.
-func (r *Recorder) wallOf(timestamp uint32, clockHz int64) (time.Time, bool) {
+// wallClockAt returns the sender's wall-clock time that corresponds to an RTP timestamp, from its last
+// sender report.
+func (r *Recorder) wallClockAt(timestamp uint32, clockHz int64) (time.Time, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.lastReport == nil {

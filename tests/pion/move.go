@@ -13,8 +13,8 @@ import (
 	"github.com/pion/webrtc/v4"
 )
 
-// MoveReport is what a crowd says that moves when its node tells it to. Gaps are between two packets of pictures, whichever session
-// they came by.
+// MoveReport is the final report of peers that move to another node when their node tells them to. Gaps
+// are between two video packets, whichever session they belong to.
 type MoveReport struct {
 	Peers    int     `json:"peers"`
 	Playing  int     `json:"playing"`
@@ -23,17 +23,18 @@ type MoveReport struct {
 	MaxGapMs float64 `json:"max_gap_ms"`
 }
 
-// mover is a page: it plays, asks whether to stay, and opens its next session before it leaves the one it has.
+// mover behaves like the player page: it plays, polls the session status, and opens its next session
+// before it closes the current one.
 type mover struct {
-	mu     sync.Mutex
-	last   time.Time
-	gap    time.Duration
-	moved  bool
-	failed error
+	mu         sync.Mutex
+	lastFrame  time.Time
+	longestGap time.Duration
+	moved      bool
+	err        error
 }
 
-// crowd plays with n peers until all have moved, or for the time given, and two seconds more.
-func crowd(o Options, n int) (*MoveReport, error) {
+// runMovers plays with n peers until all have moved or the time is over, and for two more seconds.
+func runMovers(o Options, n int) (*MoveReport, error) {
 	movers := make([]*mover, n)
 	var ready, done sync.WaitGroup
 	for i := range movers {
@@ -42,24 +43,24 @@ func crowd(o Options, n int) (*MoveReport, error) {
 		done.Add(1)
 		go func(m *mover) {
 			defer done.Done()
-			m.failed = m.run(o, ready.Done)
+			m.err = m.run(o, ready.Done)
 		}(movers[i])
 	}
 	ready.Wait()
-	say("playing", map[string]int{"peers": n})
+	emit("playing", map[string]int{"peers": n})
 	done.Wait()
 	report := &MoveReport{Peers: n}
 	for _, m := range movers {
-		if m.failed != nil {
+		if m.err != nil {
 			report.Lost++
-			fmt.Println("lost:", m.failed)
+			fmt.Println("lost:", m.err)
 		} else {
 			report.Playing++
 		}
 		if m.moved {
 			report.Moved++
 		}
-		report.MaxGapMs = max(report.MaxGapMs, float64(m.gap.Microseconds())/1000)
+		report.MaxGapMs = max(report.MaxGapMs, float64(m.longestGap.Microseconds())/1000)
 	}
 	return report, nil
 }
@@ -67,7 +68,7 @@ func crowd(o Options, n int) (*MoveReport, error) {
 func (m *mover) run(o Options, ready func()) error {
 	var once sync.Once
 	defer once.Do(ready)
-	v, err := m.open(o, o.URL)
+	v, err := m.join(o, o.URL)
 	if err != nil {
 		return err
 	}
@@ -75,13 +76,13 @@ func (m *mover) run(o Options, ready func()) error {
 	end := time.Now().Add(time.Duration(o.Seconds * float64(time.Second)))
 	for time.Now().Before(end) {
 		time.Sleep(500 * time.Millisecond)
-		stay, elsewhere, err := status(v.session)
+		stay, otherNode, err := fetchStatus(v.session)
 		if err != nil || stay {
 			continue
 		}
-		next, err := m.open(o, o.URL)
-		if err != nil && elsewhere != "" {
-			next, err = m.open(o, elsewhere)
+		next, err := m.join(o, o.URL)
+		if err != nil && otherNode != "" {
+			next, err = m.join(o, otherNode)
 		}
 		if err != nil {
 			continue
@@ -91,14 +92,14 @@ func (m *mover) run(o Options, ready func()) error {
 		m.moved = true
 		break
 	}
-	// What comes now comes from the new node alone.
+	// From now on, only the new node sends frames.
 	time.Sleep(2 * time.Second)
 	m.mu.Lock()
-	silent := time.Since(m.last)
+	silent := time.Since(m.lastFrame)
 	m.mu.Unlock()
 	m.close(v)
 	if silent > time.Second {
-		return fmt.Errorf("no picture for %v", silent)
+		return fmt.Errorf("no video frame for %v", silent)
 	}
 	return nil
 }
@@ -112,11 +113,11 @@ func (m *mover) close(v *Viewer) {
 	v.pc.Close()
 }
 
-// open begins a session and returns once it brings pictures.
-func (m *mover) open(o Options, address string) (*Viewer, error) {
+// join opens a session and returns once it delivers video.
+func (m *mover) join(o Options, address string) (*Viewer, error) {
 	o.URL = address
-	v := &Viewer{options: o, newest: map[string]newestPacket{}, started: make(chan struct{}), closed: make(chan struct{})}
-	if err := v.open(); err != nil {
+	v := &Viewer{options: o, lastPackets: map[string]lastPacket{}, started: make(chan struct{}), closed: make(chan struct{})}
+	if err := v.createPeerConnection(); err != nil {
 		return nil, err
 	}
 	first := make(chan struct{})
@@ -127,12 +128,12 @@ func (m *mover) open(o Options, address string) (*Viewer, error) {
 				return
 			}
 			if track.Kind() == webrtc.RTPCodecTypeVideo {
-				m.note(time.Now())
+				m.recordPacket(time.Now())
 				once.Do(func() { close(first) })
 			}
 		}
 	})
-	accepted, err := v.offer()
+	accepted, err := v.sendOffer()
 	if err == nil && !accepted {
 		err = fmt.Errorf("%d %s", v.report.Status, v.report.Body)
 	}
@@ -145,20 +146,20 @@ func (m *mover) open(o Options, address string) (*Viewer, error) {
 		return v, nil
 	case <-time.After(10 * time.Second):
 		v.pc.Close()
-		return nil, fmt.Errorf("no picture from %s", address)
+		return nil, fmt.Errorf("no video frame from %s", address)
 	}
 }
 
-func (m *mover) note(now time.Time) {
+func (m *mover) recordPacket(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.last.IsZero() {
-		m.gap = max(m.gap, now.Sub(m.last))
+	if !m.lastFrame.IsZero() {
+		m.longestGap = max(m.longestGap, now.Sub(m.lastFrame))
 	}
-	m.last = now
+	m.lastFrame = now
 }
 
-func status(session *url.URL) (bool, string, error) {
+func fetchStatus(session *url.URL) (bool, string, error) {
 	response, err := http.Get(session.String())
 	if err != nil {
 		return true, "", err

@@ -8,31 +8,31 @@ import (
 	"time"
 )
 
-// Tap is a UDP socket that counts what passes, loses what it is told to, and keeps what may be replayed. It works below
-// decryption: what it loses, the stack above has never seen.
+// Tap is a UDP socket that counts RTP packets, drops some of them on request, and keeps STUN requests for
+// replay. It works below decryption: the stack above never sees the packets that it drops.
 type Tap struct {
 	*net.UDPConn
-	mu        sync.Mutex
-	videoType byte
-	dropNth   int
-	seen      int
-	first     time.Time
-	server    *net.UDPAddr
-	checks    [][]byte
-	muted     bool
-	streams   map[byte]*Numbers
+	mu           sync.Mutex
+	videoType    byte
+	dropNth      int
+	videoPackets int
+	firstPacket  time.Time
+	server       *net.UDPAddr
+	checks       [][]byte
+	muted        bool
+	streams      map[byte]*SequenceTracker
 }
 
-// Numbers are the sequence numbers of one payload type.
-type Numbers struct {
+// SequenceTracker tracks the sequence numbers of one payload type.
+type SequenceTracker struct {
 	first, highest int64
-	came           map[int64]int
+	received       map[int64]int
 	missing, late  int
 	dropped        map[int64]bool
 	droppedCount   int
 }
 
-// maxChecks is how many STUN requests are kept.
+// maxChecks is the number of STUN requests that are kept.
 const maxChecks = 16
 
 func newTap(bind string, dropNth int) (*Tap, error) {
@@ -40,35 +40,35 @@ func newTap(bind string, dropNth int) (*Tap, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A key frame at once is more than Debian's default buffer holds.
+	// A key frame sent in one burst exceeds Debian's default buffer.
 	_ = conn.SetReadBuffer(1 << 20)
-	return &Tap{UDPConn: conn, dropNth: dropNth, streams: map[byte]*Numbers{}}, nil
+	return &Tap{UDPConn: conn, dropNth: dropNth, streams: map[byte]*SequenceTracker{}}, nil
 }
 
-// The embedded methods would bypass the counting.
+// These methods replace the embedded ones, which would bypass the counting.
 
-// ReadFromUDP is not for use.
+// ReadFromUDP is ReadFrom with the address as a UDP address.
 func (t *Tap) ReadFromUDP(b []byte) (int, *net.UDPAddr, error) {
 	n, addr, err := t.ReadFrom(b)
 	udp, _ := addr.(*net.UDPAddr)
 	return n, udp, err
 }
 
-// ReadFrom gives the next datagram that is not lost.
+// ReadFrom returns the next datagram that is not dropped.
 func (t *Tap) ReadFrom(b []byte) (int, net.Addr, error) {
 	for {
 		n, addr, err := t.UDPConn.ReadFromUDP(b)
 		if err != nil {
 			return n, nil, err
 		}
-		if t.lose(b[:n]) {
+		if t.shouldDrop(b[:n]) {
 			continue
 		}
 		return n, addr, nil
 	}
 }
 
-// WriteTo sends, and keeps STUN requests.
+// WriteTo sends a datagram and keeps STUN requests.
 func (t *Tap) WriteTo(b []byte, addr net.Addr) (int, error) {
 	if len(b) >= 20 && b[0] == 0 && b[1] == 1 {
 		t.mu.Lock()
@@ -87,8 +87,8 @@ func (t *Tap) WriteTo(b []byte, addr net.Addr) (int, error) {
 	return t.UDPConn.WriteTo(b, addr)
 }
 
-// haunt says nothing more but a check that was sent before, again and again, until ctx ends.
-func (t *Tap) haunt(ctx context.Context) error {
+// replayCheck mutes the socket and resends an old connectivity check until ctx ends.
+func (t *Tap) replayCheck(ctx context.Context) error {
 	t.mu.Lock()
 	t.muted = true
 	check, server := t.checks[len(t.checks)-1], t.server
@@ -107,21 +107,22 @@ func (t *Tap) haunt(ctx context.Context) error {
 	}
 }
 
-// lose counts a datagram and says whether it is to be lost. RFC 7983 tells kinds apart, RFC 5761 RTP from RTCP.
-func (t *Tap) lose(b []byte) bool {
+// shouldDrop counts a datagram and reports whether to drop it. RFC 7983 separates RTP from DTLS and STUN,
+// RFC 5761 separates RTP from RTCP.
+func (t *Tap) shouldDrop(b []byte) bool {
 	if len(b) < 12 || b[0]&0xc0 != 0x80 || (b[1] >= 192 && b[1] <= 223) {
 		return false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.first.IsZero() {
-		t.first = time.Now()
+	if t.firstPacket.IsZero() {
+		t.firstPacket = time.Now()
 	}
 	payloadType := b[1] & 0x7f
 	s := t.streams[payloadType]
 	number := int64(binary.BigEndian.Uint16(b[2:]))
 	if s == nil {
-		s = &Numbers{first: number, highest: number - 1, came: map[int64]int{}, dropped: map[int64]bool{}}
+		s = &SequenceTracker{first: number, highest: number - 1, received: map[int64]int{}, dropped: map[int64]bool{}}
 		t.streams[payloadType] = s
 	}
 	number = s.highest + int64(int16(uint16(number)-uint16(s.highest)))
@@ -131,41 +132,42 @@ func (t *Tap) lose(b []byte) bool {
 		s.highest = number
 	}
 	if payloadType == t.videoType && t.dropNth > 0 && !s.dropped[number] {
-		t.seen++
-		if t.seen%t.dropNth == 0 {
+		t.videoPackets++
+		if t.videoPackets%t.dropNth == 0 {
 			s.dropped[number] = true
 			s.droppedCount++
 			return true
 		}
 	}
-	if s.came[number] == 0 && number >= s.first {
+	if s.received[number] == 0 && number >= s.first {
 		s.missing--
 		if !inOrder {
 			s.late++
 		}
 	}
-	s.came[number]++
+	s.received[number]++
 	return false
 }
 
-// fill copies the counts of a payload type.
-func (t *Tap) fill(payloadType byte, r *TrackReport) {
+// fillReport copies the counts of a payload type into r.
+func (t *Tap) fillReport(payloadType byte, r *TrackReport) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.streams[payloadType]
 	if s == nil {
 		return
 	}
-	r.Packets = len(s.came)
+	r.Packets = len(s.received)
 	r.Dropped = s.droppedCount
-	for _, times := range s.came {
-		r.Again += times - 1
+	for _, times := range s.received {
+		r.Duplicates += times - 1
 	}
 	r.Lost = s.missing
 }
 
-// progress adds the numbers between the first and the newest that have not come, and those that came after a later one.
-func (t *Tap) progress(payloadType byte, report map[string]any) map[string]any {
+// addProgress adds the number of missing packets (between the first and the newest) and of late packets
+// (received after a newer one).
+func (t *Tap) addProgress(payloadType byte, report map[string]any) map[string]any {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s := t.streams[payloadType]; s != nil {
@@ -174,14 +176,14 @@ func (t *Tap) progress(payloadType byte, report map[string]any) map[string]any {
 	return report
 }
 
-// lastNumbers gives the newest n sequence numbers that came.
-func (t *Tap) lastNumbers(payloadType byte, n int) []uint16 {
+// newestSequenceNumbers returns the newest n sequence numbers that were received.
+func (t *Tap) newestSequenceNumbers(payloadType byte, n int) []uint16 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []uint16
 	if s := t.streams[payloadType]; s != nil {
 		for number := s.highest; number >= s.first && len(out) < n; number-- {
-			if s.came[number] > 0 {
+			if s.received[number] > 0 {
 				out = append(out, uint16(number))
 			}
 		}

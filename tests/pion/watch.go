@@ -17,53 +17,53 @@ import (
 	"github.com/pion/webrtc/v4"
 )
 
-// Viewer is one viewing, from the offer to the end.
+// Viewer is one WHEP session, from the offer to the end.
 type Viewer struct {
-	options  Options
-	tap      *Tap
-	pc       *webrtc.PeerConnection
-	start    time.Time
-	session  *url.URL
-	mu       sync.Mutex
-	video    *Recorder
-	audio    *Recorder
-	videoSSR webrtc.SSRC
-	newest   map[string]newestPacket
-	started  chan struct{}
-	closed   chan struct{}
-	report   Report
+	options     Options
+	tap         *Tap
+	pc          *webrtc.PeerConnection
+	start       time.Time
+	session     *url.URL
+	mu          sync.Mutex
+	video       *Recorder
+	audio       *Recorder
+	videoSSRC   webrtc.SSRC
+	lastPackets map[string]lastPacket
+	started     chan struct{}
+	closed      chan struct{}
+	report      Report
 }
 
-type newestPacket struct {
+type lastPacket struct {
 	timestamp uint32
 	at        time.Time
 }
 
-func watch(o Options) (*Report, error) {
-	v := &Viewer{options: o, newest: map[string]newestPacket{}, started: make(chan struct{}), closed: make(chan struct{})}
-	if err := v.open(); err != nil {
+func runViewer(o Options) (*Report, error) {
+	v := &Viewer{options: o, lastPackets: map[string]lastPacket{}, started: make(chan struct{}), closed: make(chan struct{})}
+	if err := v.createPeerConnection(); err != nil {
 		return nil, err
 	}
 	defer v.pc.Close()
-	accepted, err := v.offer()
+	accepted, err := v.sendOffer()
 	if err != nil || !accepted {
 		return &v.report, err
 	}
-	if err := v.play(); err != nil {
+	if err := v.watch(); err != nil {
 		return nil, err
 	}
-	return v.leave()
+	return v.finish()
 }
 
-// open makes a peer connection with Pion's default codecs and interceptors on a socket that counts.
-func (v *Viewer) open() error {
+// createPeerConnection creates a peer connection with Pion's default codecs and interceptors on a Tap.
+func (v *Viewer) createPeerConnection() error {
 	tap, err := newTap(v.options.Bind, v.options.DropNth)
 	if err != nil {
 		return err
 	}
 	v.tap = tap
 	var settings webrtc.SettingEngine
-	offered, err := profiles(v.options.SRTP)
+	offered, err := srtpProfiles(v.options.SRTP)
 	if err != nil {
 		return err
 	}
@@ -107,8 +107,8 @@ func (v *Viewer) open() error {
 	return nil
 }
 
-// offer POSTs the offer. False if the server refused; the report then says how.
-func (v *Viewer) offer() (bool, error) {
+// sendOffer POSTs the offer. It returns false if the server refused it; the report then holds the answer.
+func (v *Viewer) sendOffer() (bool, error) {
 	offer, err := v.pc.CreateOffer(nil)
 	if err != nil {
 		return false, err
@@ -119,8 +119,8 @@ func (v *Viewer) offer() (bool, error) {
 	}
 	<-gathered
 	sdp := v.pc.LocalDescription().SDP
-	if v.options.Forge {
-		sdp = forge(sdp)
+	if v.options.WrongFingerprint {
+		sdp = alterFingerprints(sdp)
 	}
 	v.start = time.Now()
 	response, err := http.Post(v.options.URL, "application/sdp", strings.NewReader(sdp))
@@ -165,27 +165,27 @@ func (v *Viewer) onTrack(track *webrtc.TrackRemote, receiver *webrtc.RTPReceiver
 	recorder := newRecorder(track, v.options.Out)
 	v.mu.Lock()
 	if track.Kind() == webrtc.RTPCodecTypeVideo {
-		v.video, v.videoSSR = recorder, track.SSRC()
+		v.video, v.videoSSRC = recorder, track.SSRC()
 		close(v.started)
 	} else {
 		v.audio = recorder
 	}
 	v.mu.Unlock()
-	go recorder.follow(receiver)
+	go recorder.readRTCP(receiver)
 	for {
 		packet, _, err := track.ReadRTP()
 		if err != nil {
 			return
 		}
-		recorder.push(packet)
+		recorder.addPacket(packet)
 		v.mu.Lock()
-		v.newest[track.Kind().String()] = newestPacket{packet.Timestamp, time.Now()}
+		v.lastPackets[track.Kind().String()] = lastPacket{packet.Timestamp, time.Now()}
 		v.mu.Unlock()
 	}
 }
 
-// play watches for as long as asked, and does on the way what the options say.
-func (v *Viewer) play() error {
+// watch plays for the requested time and injects the faults that the options request.
+func (v *Viewer) watch() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(v.options.Seconds*float64(time.Second)))
 	defer cancel()
 	select {
@@ -197,30 +197,30 @@ func (v *Viewer) play() error {
 		return nil
 	}
 	v.tap.mu.Lock()
-	v.report.FirstPacketMs = float64(v.tap.first.Sub(v.start).Microseconds()) / 1000
+	v.report.FirstPacketMs = float64(v.tap.firstPacket.Sub(v.start).Microseconds()) / 1000
 	v.tap.mu.Unlock()
-	say("playing", map[string]any{"first_packet_ms": v.report.FirstPacketMs})
+	emit("playing", map[string]any{"first_packet_ms": v.report.FirstPacketMs})
 	ctx, cancel = context.WithTimeout(context.Background(), time.Duration(v.options.Seconds*float64(time.Second)))
 	defer cancel()
-	if err := v.disturb(ctx); err != nil {
+	if err := v.injectFaults(ctx); err != nil {
 		return err
 	}
 	if v.options.Progress > 0 {
-		go v.sayProgress(ctx)
+		go v.reportProgress(ctx)
 	}
 	select {
 	case <-v.closed:
 		v.report.ClosedByServer = true
 	case <-ctx.Done():
 		if v.options.UntilEnd {
-			return errors.New("the server has not ended it in time")
+			return errors.New("the server did not end the session in time")
 		}
 	}
 	return nil
 }
 
-// sayProgress says how the viewing goes until ctx ends or the session does.
-func (v *Viewer) sayProgress(ctx context.Context) {
+// reportProgress emits progress lines until ctx or the session ends.
+func (v *Viewer) reportProgress(ctx context.Context) {
 	tick := time.NewTicker(v.options.Progress)
 	defer tick.Stop()
 	for {
@@ -229,7 +229,7 @@ func (v *Viewer) sayProgress(ctx context.Context) {
 			v.mu.Lock()
 			video := v.video
 			v.mu.Unlock()
-			say("progress", v.tap.progress(video.payloadType, video.progress()))
+			emit("progress", v.tap.addProgress(video.payloadType, video.progress()))
 		case <-v.closed:
 			return
 		case <-ctx.Done():
@@ -238,16 +238,16 @@ func (v *Viewer) sayProgress(ctx context.Context) {
 	}
 }
 
-// disturb asks for packets and key frames that are not needed, and attacks.
-func (v *Viewer) disturb(ctx context.Context) error {
+// injectFaults sends unnecessary NACKs and key frame requests, and the attacks.
+func (v *Viewer) injectFaults(ctx context.Context) error {
 	v.mu.Lock()
-	ssrc, payloadType := uint32(v.videoSSR), v.video.payloadType
+	ssrc, payloadType := uint32(v.videoSSRC), v.video.payloadType
 	v.mu.Unlock()
-	if n := v.options.AskAgain; n > 0 {
+	if n := v.options.NackLast; n > 0 {
 		var numbers []uint16
 		for len(numbers) < n && ctx.Err() == nil {
 			time.Sleep(20 * time.Millisecond)
-			numbers = v.tap.lastNumbers(payloadType, n)
+			numbers = v.tap.newestSequenceNumbers(payloadType, n)
 		}
 		nack := &rtcp.TransportLayerNack{MediaSSRC: ssrc, Nacks: rtcp.NackPairsFromSequenceNumbers(numbers)}
 		if err := v.pc.WriteRTCP([]rtcp.Packet{nack}); err != nil {
@@ -263,17 +263,17 @@ func (v *Viewer) disturb(ctx context.Context) error {
 	if v.options.Attack > 0 {
 		sent, err := attack(v.tap, v.options.Attack)
 		v.report.Attacks = sent
-		say("attacked", sent)
+		emit("attacked", sent)
 		return err
 	}
-	if v.options.Haunt {
-		return v.tap.haunt(ctx)
+	if v.options.ReplayCheck {
+		return v.tap.replayCheck(ctx)
 	}
 	return nil
 }
 
-// leave ends the session and gathers the report.
-func (v *Viewer) leave() (*Report, error) {
+// finish ends the session and completes the report.
+func (v *Viewer) finish() (*Report, error) {
 	v.report.ConnectionState = v.pc.ConnectionState().String()
 	for _, stats := range v.pc.GetStats() {
 		if transport, ok := stats.(webrtc.TransportStats); ok {
@@ -288,7 +288,7 @@ func (v *Viewer) leave() (*Report, error) {
 		if v.report.DeleteStatus, err = v.delete(); err != nil {
 			return nil, err
 		}
-		if v.report.DeleteAgain, err = v.deleteUntilGone(); err != nil {
+		if v.report.RepeatedDeleteStatus, err = v.deleteUntilGone(); err != nil {
 			return nil, err
 		}
 	}
@@ -296,7 +296,7 @@ func (v *Viewer) leave() (*Report, error) {
 	video, audio := v.video, v.audio
 	v.mu.Unlock()
 	if video != nil && audio != nil {
-		v.report.Video.LipSyncMs = v.lipSync(video, audio)
+		v.report.Video.LipSyncMs = v.lipSyncMs(video, audio)
 	}
 	v.pc.Close()
 	for _, track := range []struct {
@@ -309,22 +309,23 @@ func (v *Viewer) leave() (*Report, error) {
 		if err := track.recorder.finish(track.report); err != nil {
 			return nil, err
 		}
-		v.tap.fill(track.recorder.payloadType, track.report)
+		v.tap.fillReport(track.recorder.payloadType, track.report)
 	}
 	return &v.report, nil
 }
 
-// lipSync gives how much later than the newest sound the newest picture is by the sender's reports, less how much later it came.
-func (v *Viewer) lipSync(video, audio *Recorder) *int64 {
+// lipSyncMs returns how much later the newest video frame is than the newest audio packet by the sender
+// reports, less the difference of their arrival times.
+func (v *Viewer) lipSyncMs(video, audio *Recorder) *int64 {
 	v.mu.Lock()
-	picture, sound := v.newest["video"], v.newest["audio"]
+	lastVideo, lastAudio := v.lastPackets["video"], v.lastPackets["audio"]
 	v.mu.Unlock()
-	pictureWall, ok := video.wallOf(picture.timestamp, 90000)
-	soundWall, ok2 := audio.wallOf(sound.timestamp, 48000)
+	videoTime, ok := video.wallClockAt(lastVideo.timestamp, 90000)
+	audioTime, ok2 := audio.wallClockAt(lastAudio.timestamp, 48000)
 	if !ok || !ok2 {
 		return nil
 	}
-	ms := (pictureWall.Sub(soundWall) - picture.at.Sub(sound.at)).Milliseconds()
+	ms := (videoTime.Sub(audioTime) - lastVideo.at.Sub(lastAudio.at)).Milliseconds()
 	return &ms
 }
 
@@ -341,7 +342,7 @@ func (v *Viewer) delete() (int, error) {
 	return response.StatusCode, nil
 }
 
-// deleteUntilGone repeats the DELETE until the server no longer knows the session, for at most two seconds.
+// deleteUntilGone repeats the DELETE until the server answers 404, for at most two seconds.
 func (v *Viewer) deleteUntilGone() (int, error) {
 	deadline := time.Now().Add(2 * time.Second)
 	for {

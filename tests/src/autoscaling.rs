@@ -1,22 +1,24 @@
-//! A fake of Auto Scaling for any number of instances, with their real life cycle: hooks hold an instance until they are
-//! completed or their time is over, heartbeats make that time begin anew up to a limit, and protected instances are not
-//! scaled in.
+//! A fake of Auto Scaling for any number of instances, with their real life cycle: a lifecycle hook
+//! holds an instance until it is completed or times out, heartbeats restart the time-out up to a
+//! limit, and protected instances are not scaled in.
 //!
 //! ```text
-//!   Pending:Wait --complete CONTINUE--> InService --terminate / scale in--> Terminating:Wait --complete, or time over--> Terminated
-//!        '-- ABANDON, or time over ------------------------------------------^
+//!   Pending:Wait --CONTINUE--> InService --terminate, scale in--> Terminating:Wait --> Terminated
+//!        '-- ABANDON or time-out -----------------------------------^
 //! ```
 //!
-//! An instance of a warm pool goes there first, and back on scale-in ("reuse on scale-in"). Both times it waits in `Warmed:Pending:Wait`,
-//! for the launching hook and for the terminating one
+//! An instance of a warm pool enters the pool first and returns to it on scale-in ("reuse on
+//! scale-in"). Both times it waits in `Warmed:Pending:Wait`, first for the launching hook, later
+//! for the terminating one
 //! (docs.aws.amazon.com/autoscaling/ec2/userguide/warm-pool-instance-lifecycle.html):
 //!
 //! ```text
-//!   Warmed:Pending:Wait --CONTINUE--> Warmed:STATE --scale out--> Pending:Wait --CONTINUE--> InService --scale in--> Warmed:Pending:Wait
-//!        '-- ABANDON, or time over --> Warmed:Terminating:Wait <--terminate-- Warmed:STATE
+//!   Warmed:Pending:Wait --CONTINUE--> Warmed:STATE --scale out--> Pending:Wait --> InService
+//!        '-- ABANDON or time-out --> Warmed:Terminating:Wait <--terminate-- Warmed:STATE
 //! ```
 //!
-//! What becomes of an instance is told to whoever launched it. The protocol is in `service.rs`.
+//! A callback given at launch receives each target state of the instance. The protocol is in
+//! `service.rs`.
 
 mod service;
 
@@ -27,42 +29,42 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-/// Where an instance stands.
+/// Lifecycle state of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lifecycle {
-    /// Held by the launching hook.
+    /// Waits for the launching hook.
     PendingWait,
-    /// Serving.
+    /// In service.
     InService,
-    /// Held by the terminating hook.
+    /// Waits for the terminating hook.
     TerminatingWait,
-    /// Gone.
+    /// Terminated.
     Terminated,
-    /// Held by the launching hook, on its way into the warm pool.
+    /// Waits for the launching hook before it enters the warm pool.
     WarmedPendingWait,
     /// In the warm pool.
     Warmed,
-    /// Held by the terminating hook, on its way back into the warm pool.
+    /// Waits for the terminating hook before it returns to the warm pool.
     WarmedReturnWait,
-    /// Held by the terminating hook, on its way from the warm pool to its end.
+    /// Waits for the terminating hook before it is terminated from the warm pool.
     WarmedTerminatingWait,
 }
 
-/// Told the target state, as metadata shows it.
+/// Receives the target lifecycle state in the form that instance metadata shows.
 type Tell = Box<dyn Fn(&str) + Send + Sync>;
 
 /// One instance of a group.
 pub struct Instance {
     group: String,
-    /// `Running`, `Stopped` or `Hibernated`, if its group has a warm pool.
+    /// `Running`, `Stopped` or `Hibernated` if the group has a warm pool.
     pool: Option<&'static str>,
-    /// Where it stands.
+    /// Current lifecycle state.
     pub lifecycle: Lifecycle,
-    /// Kept from scale-in.
+    /// True if the instance is protected from scale-in.
     pub protected: bool,
-    /// Heartbeats of the hook that holds it or held it last.
+    /// Heartbeats recorded for the current or most recent hook.
     pub heartbeats: u32,
-    /// The hook that held it last was completed, and not left to its time-out.
+    /// True if the most recent hook was completed and did not time out.
     pub completed: bool,
     hook_began: Instant,
     hook_ends: Instant,
@@ -70,7 +72,7 @@ pub struct Instance {
     tell: Tell,
 }
 
-/// The running fake. Ends with the process.
+/// The running fake. Runs until the process ends.
 #[derive(Debug)]
 pub struct Groups {
     address: SocketAddr,
@@ -86,14 +88,14 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     instances: BTreeMap<String, Instance>,
-    /// Requests to refuse before the next good answer.
+    /// Number of requests that still fail.
     refusals: u32,
-    /// Actions asked for, refused ones too.
+    /// Requested actions, including failed ones.
     actions: Vec<String>,
 }
 
 impl Groups {
-    /// Answers on `listener`; no instances yet.
+    /// Starts the fake on `listener`, without instances.
     ///
     /// # Errors
     /// If the listener has no address.
@@ -112,12 +114,13 @@ impl Groups {
         Ok(Self { address, shared })
     }
 
-    /// Where it answers.
+    /// Address of the fake.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Environment that makes the SDK of AWS ask this fake and nobody else, with credentials that are good nowhere else.
+    /// Environment that makes the AWS SDK use only this fake, with credentials that are valid
+    /// nowhere else.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ENDPOINT_URL", format!("http://{}", self.address)),
@@ -126,13 +129,14 @@ impl Groups {
         ]
     }
 
-    /// A new instance, held by the launching hook. `tell` hears its target state, now and whenever it changes; it must not
-    /// call back.
+    /// Launches an instance that waits for the launching hook. The callback receives its target
+    /// state now and on each change. It must not call methods of the fake.
     pub fn launch(&self, id: &str, group: &str, tell: impl Fn(&str) + Send + Sync + 'static) {
         self.add(id, group, None, Box::new(tell));
     }
 
-    /// The same, into the warm pool of its group, which keeps instances in the state `pool`: `Running`, `Stopped` or `Hibernated`.
+    /// Launches an instance into the warm pool of its group, which keeps instances in the state
+    /// `pool`: `Running`, `Stopped` or `Hibernated`.
     pub fn launch_warm(&self, id: &str, group: &str, pool: &'static str, tell: impl Fn(&str) + Send + Sync + 'static) {
         self.add(id, group, Some(pool), Box::new(tell));
     }
@@ -159,7 +163,7 @@ impl Groups {
         self.shared.news.notify_all();
     }
 
-    /// The hook that holds an instance does so for longer, as one with a longer time-out would.
+    /// Extends the time-out of the hook that holds an instance.
     ///
     /// # Errors
     /// If there is no such instance.
@@ -168,7 +172,7 @@ impl Groups {
         Ok(())
     }
 
-    /// `TerminateInstanceInAutoScalingGroup`: protection does not keep from it.
+    /// Terminates an instance like `TerminateInstanceInAutoScalingGroup`, even if it is protected.
     ///
     /// # Errors
     /// If there is no such instance.
@@ -178,7 +182,8 @@ impl Groups {
         Ok(())
     }
 
-    /// The desired size of a group goes up by one: takes an instance out of its warm pool, if there is one, and says which.
+    /// Increases the desired capacity of a group by one: takes an instance out of its warm pool, if
+    /// there is one, and returns its id.
     pub fn scale_out(&self, group: &str) -> Option<String> {
         let mut state = self.shared.lock();
         let (id, instance) =
@@ -190,8 +195,9 @@ impl Groups {
         Some(id)
     }
 
-    /// The desired size of a group goes down by one: ends its oldest instance that is not protected, if there is one, and
-    /// says which. An instance of a warm pool goes back there.
+    /// Decreases the desired capacity of a group by one: terminates its oldest unprotected
+    /// instance, if there is one, and returns its id. An instance of a warm pool returns to the
+    /// pool.
     pub fn scale_in(&self, group: &str) -> Option<String> {
         let mut state = self.shared.lock();
         let (id, instance) = state
@@ -209,25 +215,26 @@ impl Groups {
         Some(id)
     }
 
-    /// Forgets an instance that was ended outside Auto Scaling.
+    /// Removes an instance that was terminated outside Auto Scaling.
     pub fn forget(&self, id: &str) {
         self.shared.lock().instances.remove(id);
     }
 
-    /// Refuses so many requests with 500 before the next good answer.
+    /// Answers the next `requests` requests with status 500.
     pub fn refuse(&self, requests: u32) {
         self.shared.lock().refusals = requests;
     }
 
-    /// Actions asked for so far, refused ones too.
+    /// Actions requested so far, including failed ones.
     pub fn actions(&self) -> Vec<String> {
         self.shared.lock().actions.clone()
     }
 
-    /// Waits until an instance is as wanted, and gives what `look` made of it. `what` completes "waiting for …".
+    /// Waits until `check` returns a value for an instance, and returns it. `what` completes
+    /// "waiting for …".
     ///
     /// # Errors
-    /// If that is not so in time.
+    /// If the instance does not exist or the time-out expires.
     pub fn wait<T>(
         &self,
         id: &str,
@@ -243,8 +250,8 @@ impl Groups {
                 return Ok(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let asked = &state.actions[state.actions.len().saturating_sub(10)..];
-            ensure!(!left.is_zero(), "timed out waiting for {what}: {id} is {instance:?}; asked last: {asked:?}");
+            let last_actions = &state.actions[state.actions.len().saturating_sub(10)..];
+            ensure!(!left.is_zero(), "timed out waiting for {what}: {id} is {instance:?}; last actions: {last_actions:?}");
             state = self.shared.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -263,7 +270,7 @@ impl Instance {
         }
     }
 
-    /// A hook holds it from now on, on its way to `target`.
+    /// Starts the hook that precedes the target state `target`.
     fn hold(&mut self, lifecycle: Lifecycle, target: &str) {
         let now = Instant::now();
         self.lifecycle = lifecycle;
@@ -272,7 +279,7 @@ impl Instance {
         (self.tell)(target);
     }
 
-    /// The hook that holds it is over; `go_on` is CONTINUE.
+    /// Ends the active hook. `continues` is true for the result CONTINUE, false for ABANDON.
     fn over(&mut self, go_on: bool) {
         match self.lifecycle {
             Lifecycle::PendingWait if go_on => self.lifecycle = Lifecycle::InService,
@@ -316,7 +323,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The hooks' default result is ABANDON.
+    /// Ends hooks whose time-out has expired, with the default result ABANDON.
     fn watch_hooks(&self) {
         loop {
             std::thread::park_timeout(LOOK);
@@ -331,8 +338,8 @@ impl Shared {
     }
 }
 
-/// The shortest that Auto Scaling allows.
+/// The shortest heartbeat time-out that Auto Scaling allows.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(30);
-/// A hook holds an instance for so many heartbeat time-outs at the longest.
+/// A hook holds an instance for at most this many heartbeat time-outs.
 const GLOBAL_TIMEOUT_HEARTBEATS: u32 = 100;
 const LOOK: Duration = Duration::from_millis(100);

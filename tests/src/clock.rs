@@ -1,17 +1,17 @@
-//! A wall clock that is wrong, for a program and all that it starts: Debian's libfaketime, which reads from a file how wrong it
-//! is. Clocks that count from the start of the machine stay right, as they do where time servers are missing.
+//! A wrong wall clock for a program and its children: Debian's libfaketime, which reads the offset
+//! from a file. Monotonic clocks stay correct, as they do on a machine without a time server.
 
 use std::path::PathBuf;
 
 use crate::temp::Folder;
 use crate::tools;
 
-/// The wall clock of whoever runs with [`Clock::environment`]. Right at first.
+/// The wall clock of programs that run with [`FakeClock::environment`]. Correct at first.
 #[derive(Debug)]
 pub struct Clock(Folder);
 
 impl Clock {
-    /// `None` without faketime (said aloud).
+    /// Creates a clock. Returns `None` if faketime is not installed; the skip is printed.
     ///
     /// # Errors
     /// If its file cannot be written.
@@ -24,20 +24,20 @@ impl Clock {
         Ok(Some(clock))
     }
 
-    /// From now on, give or take a second, it is so many seconds ahead; behind if negative.
+    /// Sets the offset from the correct time, in seconds. Takes effect within about a second.
     ///
     /// # Errors
     /// If its file cannot be written.
     pub fn set(&self, ahead_secs: i64) -> anyhow::Result<()> {
-        // Nobody may read half of it.
+        // Renamed into place so that no program reads a partial file.
         let written = self.0.write("new", format!("{ahead_secs:+}\n"))?;
         Ok(std::fs::rename(written, self.file())?)
     }
 
-    /// What a program must find in its environment.
+    /// Environment of a program that uses this clock.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
-            // The dynamic loader puts the machine's library folder in the place of $LIB.
+            // The dynamic loader replaces $LIB with the library folder of the machine.
             ("LD_PRELOAD", "/usr/$LIB/faketime/libfaketimeMT.so.1".to_owned()),
             ("FAKETIME_TIMESTAMP_FILE", self.file().to_string_lossy().into_owned()),
             ("FAKETIME_CACHE_DURATION", "1".to_owned()),

@@ -1,5 +1,6 @@
-//! Nodes of the cluster `demo` as AWS would run them: instances with tags in a metadata service of their own, whose registry
-//! and secrets are in moto. Each is the whole node: the built `headwaterd` with its engine.
+//! Nodes of the cluster `demo` as AWS would run them: instances whose tags are in their own
+//! metadata service and whose registry address and secrets are in moto. Each node is the built
+//! `headwaterd` with its engine.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,13 +11,14 @@ use crate::engine::{Options, wait_status};
 use crate::metadata::Fake;
 use crate::moto::Moto;
 
-/// The secret that all nodes share; no log may show it.
+/// The secret that all nodes share. No log may contain it.
 pub const RELAY_SECRET: &str = "the relay secret of this test";
 
 /// The name of the secret with the registry's connection string.
 const REGISTRY: &str = "demo/registry";
 
-/// The AWS of the cluster: knows where its registry is, and no other secret. `None` without moto (said aloud).
+/// Starts the AWS of the cluster with the registry's connection string as its only secret. Returns
+/// `None` if moto is not installed; the skip is printed.
 ///
 /// # Errors
 /// If moto does not come up.
@@ -26,7 +28,8 @@ pub fn aws_without_relay(registry_uri: &str) -> anyhow::Result<Option<Moto>> {
     Ok(Some(moto))
 }
 
-/// The AWS of the cluster, with everything a node needs. `None` without moto (said aloud).
+/// Starts the AWS of the cluster with every secret that a node needs. Returns `None` if moto is not
+/// installed; the skip is printed.
 ///
 /// # Errors
 /// If moto does not come up.
@@ -39,7 +42,7 @@ pub fn aws(registry_uri: &str) -> anyhow::Result<Option<Moto>> {
 /// Adds the relay's secret.
 ///
 /// # Errors
-/// If it is there.
+/// If it exists already.
 pub fn add_relay(aws: &Moto) -> anyhow::Result<()> {
     aws.secret("headwater/demo/relay", RELAY_SECRET)
 }
@@ -47,25 +50,25 @@ pub fn add_relay(aws: &Moto) -> anyhow::Result<()> {
 /// Adds the administrator's secret.
 ///
 /// # Errors
-/// If it is there.
+/// If it exists already.
 pub fn add_administrator(aws: &Moto) -> anyhow::Result<()> {
     aws.secret("headwater/demo/administrator", r#"{"password": "the cluster's own password"}"#)
 }
 
-/// The registry is elsewhere, or under another password, from now on.
+/// Replaces the connection string of the registry.
 ///
 /// # Errors
-/// If moto does not take it.
+/// If moto refuses it.
 pub fn move_registry(aws: &Moto, registry_uri: &str) -> anyhow::Result<()> {
     aws.put_secret(REGISTRY, registry_uri)
 }
 
-/// An instance of the cluster, running. Dropped = killed, and its metadata gone.
+/// A running instance of the cluster. Killed on drop, together with its metadata service.
 #[derive(Debug)]
 pub struct Node {
-    /// The node itself.
+    /// The daemon of the node.
     pub daemon: Daemon,
-    /// What its metadata says; may be changed at any time.
+    /// Its metadata service; may be changed at any time.
     pub metadata: Arc<Fake>,
 }
 
@@ -78,7 +81,7 @@ impl Node {
         Self::start_with(aws, id, role, |_| {})
     }
 
-    /// The same with other settings, environment or log level.
+    /// Like [`Node::start`], with changed settings, environment or log level.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -86,7 +89,8 @@ impl Node {
         Self::launch(aws, Arc::new(metadata(id, role, &[])?), change)
     }
 
-    /// The same, as Auto Scaling launches it: a member of a group of its role's name, held by the launching hook.
+    /// Starts a node as Auto Scaling launches it: as a member of the group named after its role,
+    /// waiting for the launching hook.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -105,7 +109,8 @@ impl Node {
         })
     }
 
-    /// The same, into the warm pool of its group, which keeps instances in the state `pool`: `Running`, `Stopped` or `Hibernated`.
+    /// Starts a node in the warm pool of its group, which keeps instances in the state `pool`:
+    /// `Running`, `Stopped` or `Hibernated`.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -121,7 +126,7 @@ impl Node {
         Self::launch(aws, metadata, |options| options.environment.push(scaling(groups)))
     }
 
-    /// The same machine, stopped and started: another run of the daemon with the same metadata.
+    /// Stops and starts the machine: runs the daemon again with the same metadata.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -141,7 +146,7 @@ impl Node {
         Ok(Self { daemon: Daemon::start(options)?, metadata })
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until the node logs that it is ready.
     ///
     /// # Errors
     /// If it does not in time.
@@ -149,7 +154,7 @@ impl Node {
         self.daemon.process().line("node ready").map(drop)
     }
 
-    /// Its web server; waits until there is one.
+    /// Waits for the address of its HTTP server.
     ///
     /// # Errors
     /// If there is none in time.
@@ -157,15 +162,15 @@ impl Node {
         Ok(self.daemon.endpoints(None)?.http)
     }
 
-    /// Its health and metrics; waits until they are there.
+    /// Waits for the address of its health and metrics server.
     ///
     /// # Errors
-    /// If they are not in time.
+    /// If there is none in time.
     pub fn health(&self) -> anyhow::Result<SocketAddr> {
         Ok(self.daemon.endpoints(None)?.health)
     }
 
-    /// `rtmp://127.0.0.1:PORT/APP/STREAM_ID`; waits until there is such a server.
+    /// Waits for its RTMP server and returns `rtmp://127.0.0.1:PORT/APP/STREAM_ID`.
     ///
     /// # Errors
     /// If there is none in time.
@@ -173,25 +178,25 @@ impl Node {
         Ok(format!("rtmp://{}/{name}", self.daemon.endpoints(None)?.rtmp))
     }
 
-    /// Waits until the stream has pictures here.
+    /// Waits until the stream has video at this node.
     ///
     /// # Errors
     /// If it has none in time.
     pub fn wait_live(&self, name: &str) -> anyhow::Result<()> {
-        wait_status(self.http()?, name, "pictures", |s| s.video.is_some()).map(drop)
+        wait_status(self.http()?, name, "video", |s| s.video.is_some()).map(drop)
     }
 }
 
-/// Of an instance in the group of its role's name.
+/// Starts the metadata service of an instance in the group named after its role.
 fn member(id: &str, role: &str) -> anyhow::Result<Arc<Fake>> {
     Ok(Arc::new(metadata(id, role, &[("aws:autoscaling:groupName", role)])?))
 }
 
-/// Shows in metadata where Auto Scaling wants the instance to go.
+/// Returns a callback that publishes the target lifecycle state in the metadata of the instance.
 fn teller(metadata: &Arc<Fake>) -> impl Fn(&str) + Send + Sync + 'static {
-    let told = Arc::downgrade(metadata);
+    let weak_metadata = Arc::downgrade(metadata);
     move |target| {
-        if let Some(metadata) = told.upgrade() {
+        if let Some(metadata) = weak_metadata.upgrade() {
             metadata.change(|s| s.target_lifecycle_state = Some(target.to_owned()));
         }
     }

@@ -1,4 +1,5 @@
-//! Starts the built `headwaterd run` with a configuration file: the whole node on this machine, with free ports.
+//! Starts the built `headwaterd run` with a configuration file: a whole node on this machine, on
+//! free ports.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,17 +15,17 @@ use crate::process::Process;
 use crate::temp::Folder;
 use crate::wait;
 
-/// A running daemon with its engine. Dropped = both killed.
+/// A running daemon with its engine. Both are killed on drop.
 #[derive(Debug)]
 pub struct Daemon {
     process: Process,
     data_dir: PathBuf,
-    /// Removed with it, if it was made for it.
+    /// Removed with the daemon, if it was created for it.
     folder: Option<Folder>,
 }
 
 impl Daemon {
-    /// Starts it; [`Daemon::endpoints`] waits for the engine.
+    /// Starts a daemon; [`Daemon::wait_endpoints`] waits for its engine.
     ///
     /// # Errors
     /// If it is not built or cannot be started.
@@ -35,7 +36,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Starts it with its files in a folder that outlives it.
+    /// Starts a daemon with its files in a folder that outlives it.
     ///
     /// # Errors
     /// If it is not built or cannot be started.
@@ -52,7 +53,7 @@ impl Daemon {
                 .args(["run", "--config"])
                 .arg(file)
                 .env("HEADWATER_LOG", options.log)
-                // No credentials anywhere: nothing of this reaches a real account.
+                // Without credentials, no request reaches a real account.
                 .env("AWS_EC2_METADATA_DISABLED", "true")
                 .env_remove("NOTIFY_SOCKET")
                 .envs(options.environment),
@@ -60,17 +61,17 @@ impl Daemon {
         Ok(Self { process, data_dir, folder: None })
     }
 
-    /// Where an engine listens that is not the one with process id `not`; waits until there is one.
+    /// Waits for the endpoints of an engine whose process id is not `except_pid`.
     ///
     /// # Errors
     /// If there is none in time.
     pub fn endpoints(&self, not: Option<u32>) -> anyhow::Result<Endpoints> {
-        wait::until("an engine that says where it listens", || {
+        wait::until("an engine's endpoints file", || {
             read_endpoints(&self.data_dir).ok().filter(|e| Some(e.pid) != not)
         })
     }
 
-    /// Runs `headwaterd ARGUMENTS --config` with this node's file to its end, beside it.
+    /// Runs another `headwaterd ARGUMENTS --config` with this node's configuration to its end.
     ///
     /// # Errors
     /// If it cannot be run.
@@ -81,17 +82,17 @@ impl Daemon {
         Ok(command.envs(environment.iter().cloned()).output()?)
     }
 
-    /// Sends a signal to the whole node, its engine first.
+    /// Sends a signal to the engine and then to the daemon.
     pub fn signal(&self, signal: Signal) {
         let engine = read_endpoints(&self.data_dir).ok().and_then(|e| i32::try_from(e.pid).ok());
         if let Some(engine) = engine.filter(|_| self.process.is_running()) {
-            // It may have ended by itself.
+            // The engine may have ended.
             let _ = kill(Pid::from_raw(engine), signal);
         }
         self.process.signal(signal);
     }
 
-    /// The process, for its log lines (the engine's are among them).
+    /// The daemon's process; its log lines include those of the engine.
     pub fn process(&self) -> &Process {
         &self.process
     }
@@ -102,8 +103,8 @@ impl Daemon {
     }
 }
 
-/// The configuration as a file that leaves role and name open where they are the defaults: said is said, and the daemon
-/// would not look for them in tags.
+/// Serializes the configuration, without role and id where they are the defaults: the daemon reads
+/// them from tags only if the file does not set them.
 fn text(config: &Config) -> anyhow::Result<String> {
     let mut table = toml::Table::try_from(config)?;
     let default = Config::default().node;
@@ -122,12 +123,12 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let engine = read_endpoints(&self.data_dir).ok().and_then(|e| i32::try_from(e.pid).ok());
         self.process.signal(Signal::SIGKILL);
-        // A killed daemon takes its engine along; if it ever does not, no engine may outlive the test.
+        // The engine ends with a killed daemon. If it does not, it must not outlive the test.
         if let Some(pid) = engine {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
 }
 
-/// Its configuration, beside its data folder.
+/// The configuration file, next to the data folder.
 const FILE_NAME: &str = "node.toml";

@@ -1,4 +1,4 @@
-//! What a stranger's decoder makes of a file: hashes of pictures, and how much of the sound is the test tone.
+//! Decodes files with ffmpeg: hashes of video frames, and the share of the test tone in the audio.
 
 use std::path::Path;
 
@@ -6,10 +6,10 @@ use anyhow::{Context as _, ensure};
 
 use crate::publish::ffmpeg_command;
 
-/// An MD5 per decoded picture, in order of showing. Any complaint of the decoder is an error.
+/// Returns the MD5 of each decoded frame, in presentation order.
 ///
 /// # Errors
-/// If ffmpeg is missing or does not like the file.
+/// If ffmpeg is missing, fails or prints an error.
 pub fn pictures(file: &Path) -> anyhow::Result<Vec<String>> {
     let mut command = ffmpeg_command().context("ffmpeg is missing")?;
     let command = command.arg("-i").arg(file).args(["-an", "-fps_mode", "passthrough", "-f", "framemd5", "-"]);
@@ -21,20 +21,20 @@ pub fn pictures(file: &Path) -> anyhow::Result<Vec<String>> {
     Ok(hashes.map(|h| h.trim().to_owned()).collect())
 }
 
-/// Decoded sound: how long it is, and which share of its energy is at 440 Hz.
+/// Duration of decoded audio, and the share of its energy at 440 Hz.
 #[derive(Debug, Clone, Copy)]
 pub struct Tone {
-    /// Seconds.
+    /// Duration in seconds.
     pub seconds: f64,
-    /// 0 to 1.
+    /// Share of the energy at 440 Hz, 0 to 1.
     pub share: f64,
 }
 
-/// Decodes the sound of `file`, mixed to one channel, and looks for the tone of the test source. The first tenth of a second is
-/// left out: a decoder begins with silence.
+/// Decodes the audio of `file`, mixed to one channel, and measures the tone of the test source.
+/// Skips the first tenth of a second, because a decoder starts with silence.
 ///
 /// # Errors
-/// If ffmpeg is missing or does not like the file.
+/// If ffmpeg is missing, fails or prints an error.
 pub fn tone(file: &Path) -> anyhow::Result<Tone> {
     const RATE_HZ: u32 = 48_000;
     let mut command = ffmpeg_command().context("ffmpeg is missing")?;
@@ -44,10 +44,11 @@ pub fn tone(file: &Path) -> anyhow::Result<Tone> {
     ensure!(output.status.success() && complaints.is_empty(), "ffmpeg on {}: {complaints}", file.display());
     let samples: Vec<f64> =
         output.stdout.chunks_exact(2).map(|b| f64::from(i16::from_le_bytes([b[0], b[1]]))).collect();
-    let heard = samples.get(RATE_HZ as usize / 10..).unwrap_or_default();
-    // In blocks of 100 ms, so that a seam between two of them does not cancel the tone (Goertzel's sum, written out).
+    let signal = samples.get(RATE_HZ as usize / 10..).unwrap_or_default();
+    // Blocks of 100 ms, so that a phase jump between two packets does not cancel the tone
+    // (Goertzel).
     let (mut tone, mut all) = (0.0, 0.0);
-    for block in heard.chunks_exact(RATE_HZ as usize / 10) {
+    for block in signal.chunks_exact(RATE_HZ as usize / 10) {
         let turn = std::f64::consts::TAU * 440.0 / f64::from(RATE_HZ);
         let (re, im) = block.iter().enumerate().fold((0.0, 0.0), |(re, im), (n, s)| {
             let angle = turn * n as f64;

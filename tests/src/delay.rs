@@ -1,4 +1,4 @@
-//! A line to a server: passes bytes on, late, or not at all while both ends believe in it.
+//! A TCP proxy that delays the answers of a server, or stalls while connections stay open.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-/// How the line behaves.
+/// Behaviour of the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
-    /// Every answer comes so much later.
+    /// Delays every answer by this much.
     Late(Duration),
-    /// Connections stay open, and nothing comes through.
+    /// Forwards nothing; connections stay open.
     Silent,
 }
 
-/// A line that passes bytes on. Dropped = it takes no more connections.
+/// A running proxy. Accepts no more connections once dropped.
 #[derive(Debug)]
 pub struct Delay {
     manner: watch::Sender<Manner>,
@@ -27,10 +27,11 @@ pub struct Delay {
 }
 
 impl Delay {
-    /// Passes what comes to `listener` on to what `connect` opens; `connect` may block. Nothing is late at first.
+    /// Forwards connections of `listener` to the stream that `connect` opens, at first without
+    /// delay. `connect` may block.
     ///
     /// # Errors
-    /// If the listener is none.
+    /// If the listener cannot be used.
     pub fn start(
         runtime: &Handle,
         listener: TcpListener,
@@ -45,7 +46,7 @@ impl Delay {
             while let Ok((client, _)) = listener.accept().await {
                 let (connect, seen) = (Arc::clone(&connect), seen.clone());
                 tokio::spawn(async move {
-                    // Nobody behind it: the client sees its connection closed.
+                    // If the server is unreachable, the client sees its connection closed.
                     let opened = tokio::task::spawn_blocking(move || connect()).await;
                     let Ok(Ok(server)) = opened else { return };
                     let _ = pass(client, server, seen).await;
@@ -55,7 +56,7 @@ impl Delay {
         Ok(Self { manner, task })
     }
 
-    /// From now on it behaves so, on open connections too.
+    /// Changes the behaviour, also of open connections.
     pub fn set(&self, manner: Manner) {
         self.manner.send_replace(manner);
     }
@@ -91,7 +92,7 @@ async fn copy(
         if n == 0 {
             return Ok(());
         }
-        // The sender lives as long as the line.
+        // The sender is dropped with the proxy.
         let now = manner.wait_for(|m| *m != Manner::Silent).await.map_or(Manner::Silent, |m| *m);
         match now {
             Manner::Late(by) if late && !by.is_zero() => tokio::time::sleep(by).await,

@@ -1,7 +1,8 @@
-//! A DNS server of a test's own, which is Debian's dnsmasq, and programs that ask it and no other.
+//! A private DNS server for a test, Debian's dnsmasq, and programs that use only this server.
 //!
-//! It has a loopback address of its own, with DNS's own port. A program that is to ask it runs in a mount namespace where
-//! `/etc/resolv.conf` names it; so what reads that file is the program's own resolver, as on any machine.
+//! The server has its own loopback address, on port 53. A program that uses it runs in a mount
+//! namespace whose `/etc/resolv.conf` names it, so that the program's own resolver reads that file
+//! as on any machine.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
@@ -16,7 +17,7 @@ use crate::temp::Folder;
 use crate::tools;
 use crate::wait::PATIENCE;
 
-/// A DNS server. Dropped = gone.
+/// A DNS server. Killed on drop.
 #[derive(Debug)]
 pub struct Dns {
     address: Ipv4Addr,
@@ -24,11 +25,11 @@ pub struct Dns {
     state: Mutex<State>,
 }
 
-/// What answers at the address.
+/// What runs at the address.
 #[derive(Debug)]
 enum State {
     Absent,
-    /// Questions arrive, and that is all.
+    /// Receives queries and does not answer.
     Silent {
         _socket: UdpSocket,
     },
@@ -38,16 +39,18 @@ enum State {
 }
 
 impl Dns {
-    /// An address for one, at which nobody answers yet. `None` without dnsmasq (said aloud).
+    /// Reserves an address; no server runs there yet. Returns `None` if dnsmasq is not installed;
+    /// the skip is printed.
     ///
     /// # Errors
-    /// If there is no address.
+    /// If there is no free address.
     pub fn new() -> anyhow::Result<Option<Self>> {
         if tools::find("dnsmasq").is_none() {
             return Ok(None);
         }
         let begin = std::process::id().wrapping_mul(7);
-        // Each candidate once: another test of this process may be between its look and its server.
+        // Each candidate is tried once: another test of this process may have found it free and not
+        // yet started its server.
         let address = (0..1_000)
             .map(|_| begin.wrapping_add(LOOKED_AT.fetch_add(1, Ordering::Relaxed)).to_be_bytes())
             .filter(|[.., low]| (1..=254).contains(low))
@@ -59,11 +62,11 @@ impl Dns {
         Ok(Some(Self { address, folder, state: Mutex::new(State::Absent) }))
     }
 
-    /// It answers with these entries from now on, in dnsmasq's words (`srv-host=…`, `txt-record=…`, `host-record=…`), and knows no
-    /// other.
+    /// Serves only these records, in the syntax of dnsmasq (`srv-host=…`, `txt-record=…`,
+    /// `host-record=…`).
     ///
     /// # Errors
-    /// If dnsmasq does not take them.
+    /// If dnsmasq does not start.
     pub fn answer(&self, entries: &[String]) -> anyhow::Result<()> {
         let mut state = self.end()?;
         let mut command = Command::new("dnsmasq");
@@ -75,7 +78,7 @@ impl Dns {
             "--user=root",
         ]);
         command.args(["--no-resolv", "--no-hosts", "--bind-interfaces", &format!("--listen-address={}", self.address)]);
-        // What it does not know there is not.
+        // NXDOMAIN for every other name.
         command.args(["--address=/#/"]).args(entries.iter().map(|entry| format!("--{entry}")));
         let server = Process::start_tied(&command)?;
         server.line("started, version")?;
@@ -83,24 +86,25 @@ impl Dns {
         Ok(())
     }
 
-    /// Questions get no answer from now on.
+    /// Stops answering queries.
     ///
     /// # Errors
-    /// If the address is taken.
+    /// If the address is in use.
     pub fn fall_silent(&self) -> anyhow::Result<()> {
         let mut state = self.end()?;
         *state = State::Silent { _socket: UdpSocket::bind((self.address, PORT))? };
         Ok(())
     }
 
-    /// The start of a command line whose program asks this server, and keeps its process id.
+    /// Start of a command line that runs a program with this DNS server. The program keeps the
+    /// process id.
     pub fn inside(&self) -> Vec<String> {
         let file = self.folder.path().join(FILE).display().to_string();
         let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, &file].map(str::to_owned).into()
     }
 
-    /// The address has one server at a time: waits until whoever has it is gone.
+    /// Stops the current server and waits until the address is free.
     fn end(&self) -> anyhow::Result<MutexGuard<'_, State>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Answers { server } = &*state {

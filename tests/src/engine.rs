@@ -1,4 +1,4 @@
-//! Starts the built `headwater-engine` alone, with a data folder of its own and free ports, and watches it.
+//! Starts the built `headwater-engine` without a daemon, with its own data folder and free ports.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,18 +20,18 @@ use crate::wait::{self, PATIENCE};
 /// How to start an engine.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Its configuration. `data_dir` is replaced by a fresh folder if it is the default one.
+    /// Configuration. A default `data_dir` is replaced by a new folder.
     pub config: Config,
     /// `HEADWATER_LOG`: `info`, `debug`, …
     pub log: &'static str,
-    /// Environment on top of the test's own.
+    /// Variables added to the environment of the test.
     pub environment: Vec<(&'static str, String)>,
-    /// Command line that runs the engine or the daemon, before its own: `unshare --net …`; empty for none.
+    /// Start of the command line that runs the engine or the daemon (`unshare --net …`), or empty.
     pub inside: Vec<String>,
 }
 
 impl Default for Options {
-    /// The defaults of the engine, but every port free and 127.0.0.1 the only address told to viewers.
+    /// The defaults of the engine, with free ports and 127.0.0.1 as the only address for viewers.
     fn default() -> Self {
         let mut config = Config::default();
         config.node.addresses = vec![Ipv4Addr::LOCALHOST.into()];
@@ -47,14 +47,14 @@ impl Default for Options {
             listen.set_port(0);
         }
         config.webrtc.port = 0;
-        // No metadata service, said at once.
+        // Connections to a metadata service are refused immediately.
         config.metadata.endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         Self { config, log: "info", environment: Vec::new(), inside: Vec::new() }
     }
 }
 
 impl Options {
-    /// The defaults, changed: `Options::with(|c| c.hls.part_ms = …)`.
+    /// Returns changed defaults: `Options::with(|c| c.hls.part_ms = …)`.
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut options = Self::default();
         change(&mut options.config);
@@ -62,7 +62,7 @@ impl Options {
     }
 }
 
-/// A running engine. Dropped = killed.
+/// A running engine. Killed on drop.
 #[derive(Debug)]
 pub struct Engine {
     process: Process,
@@ -75,7 +75,8 @@ impl Engine {
     /// Starts an engine and waits until it serves.
     ///
     /// # Errors
-    /// If it is not built, or does not serve within [`PATIENCE`]; its last log lines are in the message.
+    /// If it is not built, or does not serve within [`WAIT_TIMEOUT`]. The message has its last log
+    /// lines.
     pub fn start(options: Options) -> anyhow::Result<Self> {
         let (process, folder, data_dir) = launch(options)?;
         process.line("engine serving")?;
@@ -83,17 +84,17 @@ impl Engine {
         Ok(Self { process, endpoints, data_dir, _folder: folder })
     }
 
-    /// Starts an engine that is expected not to serve, and gives its exit code and its output lines.
+    /// Starts an engine that is expected to fail, and returns its exit code and its output lines.
     ///
     /// # Errors
-    /// If it is not built, or still runs after [`PATIENCE`].
+    /// If it is not built, or still runs after [`WAIT_TIMEOUT`].
     pub fn start_to_fail(options: Options) -> anyhow::Result<(Option<i32>, Vec<String>)> {
         let (process, _folder, _) = launch(options)?;
         let exit = process.exit(PATIENCE)?;
         Ok((exit.code(), process.lines()))
     }
 
-    /// What it wrote about where it listens; unspecified addresses are turned into loopback.
+    /// Its listening addresses; unspecified ones are replaced by loopback.
     pub fn endpoints(&self) -> &Endpoints {
         &self.endpoints
     }
@@ -123,26 +124,26 @@ impl Engine {
         format!("http://{}{path}", self.http())
     }
 
-    /// GET from the web server.
+    /// Sends a GET request to the web server.
     ///
     /// # Errors
-    /// If there is no whole answer.
+    /// If there is no complete response.
     pub fn get(&self, path: &str) -> anyhow::Result<Answer> {
         http::get(self.http(), path)
     }
 
-    /// Status of a stream as the REST API shows it, if it is live.
+    /// Status of a stream in the REST API, or `None` if it is not live.
     ///
     /// # Errors
-    /// If the answer is neither a status nor 404.
+    /// If the response is neither a status nor 404.
     pub fn status(&self, name: &str) -> anyhow::Result<Option<StreamStatus>> {
         status(self.http(), name)
     }
 
-    /// Waits until the stream is live and `ready` says yes to its status.
+    /// Waits until the stream is live and `ready` returns true for its status.
     ///
     /// # Errors
-    /// If that is not so within [`PATIENCE`].
+    /// If that does not happen within [`WAIT_TIMEOUT`].
     pub fn wait_status(
         &self,
         name: &str,
@@ -152,18 +153,18 @@ impl Engine {
         wait_status(self.http(), name, what, ready)
     }
 
-    /// Waits until the stream has pictures and sound.
+    /// Waits until the stream has video and audio.
     ///
     /// # Errors
-    /// If that is not so within [`PATIENCE`].
+    /// If that does not happen within [`WAIT_TIMEOUT`].
     pub fn wait_live(&self, name: &str) -> anyhow::Result<StreamStatus> {
-        self.wait_status(name, "pictures and sound", |s| s.video.is_some() && s.audio.is_some())
+        self.wait_status(name, "video and audio", |s| s.video.is_some() && s.audio.is_some())
     }
 
-    /// Waits until the stream is gone.
+    /// Waits until the stream has ended.
     ///
     /// # Errors
-    /// If it is still live after [`PATIENCE`].
+    /// If it is still live after [`WAIT_TIMEOUT`].
     pub fn wait_gone(&self, name: &str) -> anyhow::Result<()> {
         wait::until(&format!("the end of {name}"), || matches!(self.status(name), Ok(None)).then_some(()))
     }
@@ -173,40 +174,40 @@ impl Engine {
         &self.process
     }
 
-    /// Its data folder.
+    /// The engine's data folder.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
-    /// Resident memory now, in KiB.
+    /// Current resident memory, in KiB.
     ///
     /// # Errors
-    /// If it does not run.
+    /// If the engine does not run.
     pub fn resident_kib(&self) -> anyhow::Result<u64> {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
         let line = text.lines().find(|l| l.starts_with("VmRSS:")).context("no VmRSS")?;
         Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
     }
 
-    /// Panics of the engine, as its standard error shows them: must stay empty.
+    /// Panic messages in the engine's output. Expected to be empty.
     pub fn panics(&self) -> Vec<String> {
         self.process.lines().into_iter().filter(|l| l.contains("panicked at")).collect()
     }
 
-    /// SIGTERM, and how it ended.
+    /// Sends SIGTERM and returns the exit status.
     ///
     /// # Errors
-    /// If it still runs after [`PATIENCE`].
+    /// If it still runs after [`WAIT_TIMEOUT`].
     pub fn terminate(&self) -> anyhow::Result<ExitStatus> {
         self.process.signal(Signal::SIGTERM);
         self.process.exit(PATIENCE)
     }
 }
 
-/// Status of a stream as the REST API at `http` shows it, if it is live.
+/// Status of a stream in the REST API at `http`, or `None` if it is not live.
 ///
 /// # Errors
-/// If the answer is neither a status nor 404.
+/// If the response is neither a status nor 404.
 pub fn status(http: SocketAddr, name: &str) -> anyhow::Result<Option<StreamStatus>> {
     let answer = http::get(http, &format!("/rest/v2/streams/{name}"))?;
     match answer.status {
@@ -216,10 +217,11 @@ pub fn status(http: SocketAddr, name: &str) -> anyhow::Result<Option<StreamStatu
     }
 }
 
-/// Waits until the stream is live at `http` and `ready` says yes to its status. `what` is what is waited for.
+/// Waits until the stream is live at `http` and `ready` returns true for its status. `what` names
+/// the awaited condition.
 ///
 /// # Errors
-/// If that is not so within [`PATIENCE`].
+/// If that does not happen within [`WAIT_TIMEOUT`].
 pub fn wait_status(
     http: SocketAddr,
     name: &str,
@@ -231,13 +233,13 @@ pub fn wait_status(
         last = Some(status(http, name));
         last.as_ref().and_then(|s| s.as_ref().ok()).and_then(Option::as_ref).filter(|s| ready(s)).cloned()
     })
-    .with_context(|| format!("last answer: {last:?}"))
+    .with_context(|| format!("last response: {last:?}"))
 }
 
-/// A program of ours, as built beside this test.
+/// Path of a first-party program in the target folder of this test.
 ///
 /// # Errors
-/// If it is not there.
+/// If it is not built.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let folder = exe.parent().context("a test program without a folder")?;
@@ -247,10 +249,11 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Where the engine with this data folder listens, with unspecified addresses turned into loopback.
+/// Reads the listening addresses of the engine with this data folder; unspecified ones are replaced
+/// by loopback.
 ///
 /// # Errors
-/// If the file is not there or not whole.
+/// If the file is missing or incomplete.
 pub fn read_endpoints(data_dir: &Path) -> anyhow::Result<Endpoints> {
     let path = data_dir.join(endpoints::FILE_NAME);
     let text = std::fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
@@ -280,7 +283,7 @@ fn launch(mut options: Options) -> anyhow::Result<(Process, Folder, PathBuf)> {
     Ok((process, folder, options.config.node.data_dir))
 }
 
-/// True if the process was ended by this signal.
+/// True if this signal ended the process.
 pub fn ended_by(status: ExitStatus, signal: Signal) -> bool {
     status.signal() == Some(signal as i32)
 }

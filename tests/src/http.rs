@@ -1,7 +1,7 @@
-//! The smallest HTTP client a test needs: one request per connection, the whole answer in memory.
+//! A minimal HTTP client: one request per connection, the whole response in memory.
 //!
-//! HTTP/1.1 (RFC 9112) with `Content-Length`, chunked and until-close bodies. Its strictness is part of the tests: an answer
-//! that breaks the framing is an error.
+//! HTTP/1.1 (RFC 9112) with `Content-Length`, chunked and until-close bodies. It is strict on
+//! purpose: a response with broken framing is an error.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,12 +10,12 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::wait::PATIENCE;
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// Status code.
     pub status: u16,
-    /// Names in lower case, in order.
+    /// Names in lower case and values, in order of arrival.
     pub headers: Vec<(String, String)>,
     /// Body without its transfer coding.
     pub body: Vec<u8>,
@@ -41,18 +41,18 @@ impl Answer {
     }
 }
 
-/// GET.
+/// Sends a GET request.
 ///
 /// # Errors
-/// If there is no whole answer within [`PATIENCE`].
+/// If there is no complete response within [`WAIT_TIMEOUT`].
 pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
     request(address, "GET", path, &[], b"")
 }
 
-/// Any request. `Host` and `Content-Length` are added.
+/// Sends a request. Adds `Host`, `Connection` and `Content-Length`.
 ///
 /// # Errors
-/// If there is no whole answer within [`PATIENCE`].
+/// If there is no complete response within [`WAIT_TIMEOUT`].
 pub fn request(
     address: SocketAddr,
     method: &str,
@@ -73,7 +73,8 @@ pub fn request(
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    // A server may answer and close before it has read everything (413): the answer counts, not the failed write.
+    // A server may respond and close before it has read the whole request (413). The response
+    // counts, not the failed write.
     let written = stream.write_all(&bytes);
     let mut received = Vec::new();
     let read = stream.read_to_end(&mut received);
@@ -84,13 +85,13 @@ pub fn request(
     parse(&received, method == "HEAD").with_context(|| format!("{method} http://{address}{path}"))
 }
 
-/// Reads one whole answer.
+/// Parses one complete response.
 ///
 /// # Errors
-/// If it is cut short or its framing is broken.
+/// If it is truncated or its framing is broken.
 pub fn parse(received: &[u8], is_head: bool) -> anyhow::Result<Answer> {
     let end = received.windows(4).position(|w| w == b"\r\n\r\n").with_context(|| {
-        format!("no end of headers in an answer of {} bytes: {:?}", received.len(), String::from_utf8_lossy(received))
+        format!("no end of headers in a response of {} bytes: {:?}", received.len(), String::from_utf8_lossy(received))
     })?;
     let head = std::str::from_utf8(&received[..end])?;
     let mut lines = head.split("\r\n");
@@ -102,21 +103,21 @@ pub fn parse(received: &[u8], is_head: bool) -> anyhow::Result<Answer> {
         .context("a header without a colon")?;
     let mut answer = Answer { status, headers, body: received[end + 4..].to_vec() };
     if is_head || matches!(status, 100..=199 | 204 | 304) {
-        ensure!(answer.body.is_empty(), "a body where none may be");
+        ensure!(answer.body.is_empty(), "a body in a response that must not have one");
     } else if answer.header("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked")) {
         answer.body = unchunk(&answer.body)?;
     } else if let Some(length) = answer.header("content-length") {
         let length: usize = length.parse()?;
-        ensure!(answer.body.len() == length, "{} bytes of body, {length} promised", answer.body.len());
+        ensure!(answer.body.len() == length, "the body has {} bytes, content-length is {length}", answer.body.len());
     }
     Ok(answer)
 }
 
-/// Chunked transfer coding (RFC 9112 §7.1).
+/// Decodes chunked transfer coding (RFC 9112 §7.1).
 fn unchunk(mut rest: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut body = Vec::new();
     loop {
-        let line_end = rest.windows(2).position(|w| w == b"\r\n").context("cut within a chunk size")?;
+        let line_end = rest.windows(2).position(|w| w == b"\r\n").context("truncated in a chunk size")?;
         let size = std::str::from_utf8(&rest[..line_end])?.split(';').next().unwrap_or_default();
         let size = usize::from_str_radix(size.trim(), 16)?;
         rest = &rest[line_end + 2..];
@@ -124,7 +125,7 @@ fn unchunk(mut rest: &[u8]) -> anyhow::Result<Vec<u8>> {
             return Ok(body);
         }
         let (Some(chunk), Some(b"\r\n")) = (rest.get(..size), rest.get(size..size + 2)) else {
-            bail!("cut within a chunk of {size} bytes");
+            bail!("truncated in a chunk of {size} bytes");
         };
         body.extend_from_slice(chunk);
         rest = &rest[size + 2..];
@@ -136,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_are_read_by_length_by_chunks_and_never_cut_short_unnoticed() {
+    fn bodies_are_read_by_length_and_by_chunks_and_truncation_is_an_error() {
         let by_length = parse(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", false).unwrap();
         assert_eq!((by_length.status, by_length.text().as_str()), (200, "hi"));
         let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nh\r\n1;x=y\r\ni\r\n0\r\n\r\n";

@@ -1,7 +1,8 @@
-//! Harness for tests against strangers: starts our programs, finds and runs theirs, asks over HTTP.
+//! Harness for end-to-end tests: starts the built programs and third-party tools, and sends HTTP
+//! requests to them.
 //!
-//! Everything here blocks the calling thread and waits for a named state up to a deadline; nothing sleeps for "long
-//! enough". RULE: knows our programs only from outside: their files, ports and log lines.
+//! All functions block the calling thread and wait for a named state up to a deadline; none sleeps
+//! for a fixed time. RULE: uses the built programs only through their files, ports and log lines.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod autoscaling;

@@ -1,6 +1,7 @@
-//! Instance metadata for a daemon under test: the vendor's own mock, and a fake of ours that can be changed and broken.
+//! Instance metadata for a daemon under test: the vendor's mock, and a fake that can change and
+//! fail.
 //!
-//! Both speak IMDSv2 alone. Each request to the fake is one connection, served in turn.
+//! Both serve IMDSv2 only. The fake serves one request per connection, one connection at a time.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -15,58 +16,59 @@ use crate::process::Process;
 use crate::temp::Folder;
 use crate::{tools, wait};
 
-/// What the fake says and how it behaves; may be changed at any time.
+/// Values and behaviour of the fake; may be changed at any time.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// Instance id.
+    /// Instance id, such as `i-0fake`.
     pub id: String,
-    /// Instance tags; `None`: not shown in metadata (404).
+    /// Instance tags; `None` if metadata does not show them (404).
     pub tags: Option<BTreeMap<String, String>>,
-    /// `autoscaling/target-lifecycle-state`; `None` outside a group.
+    /// Value of `autoscaling/target-lifecycle-state`; `None` outside a group.
     pub target_lifecycle_state: Option<String>,
-    /// `spot/instance-action`, if there is a notice.
+    /// Action in `spot/instance-action`, if there is a spot notice.
     pub spot_action: Option<String>,
-    /// Its address in the private network.
+    /// Private address.
     pub local_ipv4: String,
-    /// Its public address, if it has one.
+    /// Public address, if any.
     pub public_ipv4: Option<String>,
-    /// The instance's role with its credentials, if it has one.
+    /// IAM role with its credentials, if any.
     pub role: Option<Role>,
-    /// How it behaves.
+    /// How the service answers.
     pub manner: Manner,
-    /// The token that is good now; a new value makes all others bad.
+    /// The valid session token; a new value invalidates all others.
     pub token: String,
 }
 
-/// A role of an instance, and what it signs with.
+/// IAM role of an instance, with its credentials.
 #[derive(Debug, Clone)]
 pub struct Role {
-    /// Its name.
+    /// Name of the role.
     pub name: String,
-    /// Id of its key.
+    /// Access key id.
     pub key_id: String,
-    /// The key.
+    /// Secret access key.
     pub key: String,
-    /// Shown with each request that the key signs.
+    /// Session token, sent with each signed request.
     pub token: String,
 }
 
 /// How a metadata service behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
-    /// As it should.
+    /// Answers normally.
     Well,
-    /// Answers everything with this status.
+    /// Answers every request with this status.
     Status(u16),
-    /// As it should, but each answer takes so long.
+    /// Answers normally, each time after this delay.
     Slow(Duration),
-    /// Takes connections and answers none.
+    /// Accepts connections and does not answer.
     Silent,
-    /// Knows no tokens, and answers whoever asks without one.
+    /// Serves IMDSv1: has no tokens and answers requests without one.
     VersionOne,
 }
 
-/// A metadata service of one instance in eu-central-1, `i-0fake` at first. Dropped = connections are refused.
+/// A metadata service of one instance in eu-central-1, at first `i-0fake`. Refuses connections once
+/// dropped.
 #[derive(Debug)]
 pub struct Fake {
     address: SocketAddr,
@@ -79,22 +81,22 @@ pub struct Fake {
 pub struct Asked {
     /// `/latest/meta-data/…`.
     pub path: String,
-    /// The token that came with it.
+    /// Token of the request.
     pub token: Option<String>,
-    /// Status of the answer.
+    /// Status of the response.
     pub status: u16,
 }
 
 impl Fake {
-    /// Starts one with these tags, outside any group, on a free port.
+    /// Starts a service with these tags, outside any group, on a free port.
     ///
     /// # Errors
-    /// If no port can be had.
+    /// If there is no free port.
     pub fn start(tags: &[(&str, &str)]) -> anyhow::Result<Self> {
         Self::on(TcpListener::bind("127.0.0.1:0")?, tags)
     }
 
-    /// The same on a listener that is open already, such as one in another network namespace.
+    /// Like [`FakeMetadata::start`], on an open listener, such as one in another network namespace.
     ///
     /// # Errors
     /// If the listener has no address.
@@ -112,7 +114,7 @@ impl Fake {
             token: "token-1".to_owned(),
         }));
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let (shared, heard) = (Arc::downgrade(&state), Arc::clone(&asked));
+        let (shared, recorded) = (Arc::downgrade(&state), Arc::clone(&asked));
         std::thread::spawn(move || {
             let mut silent = Vec::new();
             for stream in listener.incoming().map_while(Result::ok) {
@@ -124,8 +126,8 @@ impl Fake {
                         if let Manner::Slow(pause) = manner {
                             std::thread::park_timeout(pause);
                         }
-                        // A client that went away is its own affair.
-                        let _ = serve(stream, &now, &heard);
+                        // A client that disconnects is not an error.
+                        let _ = serve(stream, &now, &recorded);
                     }
                 }
             }
@@ -133,17 +135,17 @@ impl Fake {
         Ok(Self { address, state, asked })
     }
 
-    /// Where it answers.
+    /// Address of the service.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Changes what it says from now on.
+    /// Changes values or behaviour, effective with the next connection.
     pub fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut lock(&self.state));
     }
 
-    /// What it was asked so far.
+    /// All requests so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -151,7 +153,7 @@ impl Fake {
 
 impl Drop for Fake {
     fn drop(&mut self) {
-        // Wakes the thread, which then finds nobody left to serve.
+        // Wakes the thread, which ends because the state is dropped.
         let last = lock(&self.state).clone();
         drop(std::mem::replace(&mut self.state, Arc::new(Mutex::new(last))));
         let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
@@ -222,8 +224,9 @@ fn value(path: &str, state: &State) -> Option<String> {
     }
 }
 
-/// The vendor's mock (`ec2-metadata-mock`, IMDSv2 only), serving `headwater:role` and `headwater:cluster` of instance
-/// `i-0aa`. `options` are its own. `None` if it is missing (said aloud).
+/// Starts the vendor's mock (`ec2-metadata-mock`, IMDSv2 only) with the tags `headwater:role` and
+/// `headwater:cluster` of instance `i-0aa`. `options` are command-line options of the mock. Returns
+/// `None` if it is not installed; the skip is printed.
 ///
 /// # Errors
 /// If it does not answer in time.
@@ -236,7 +239,7 @@ pub fn vendor(role: &str, cluster: &str, options: &[&str]) -> anyhow::Result<Opt
         "values": { "tags-instance-name": cluster, "tags-instance-test": role, "instance-id": "i-0aa" },
     }});
     let file = folder.write("mock.json", config.to_string())?;
-    // It wants a number; one that was free a moment ago will do.
+    // The mock needs a port number. This one was free a moment ago.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let port = address.port().to_string();
     let mut command = Command::new(program);

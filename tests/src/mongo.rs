@@ -1,4 +1,4 @@
-//! A database of a test's own, that may be killed and started again: `tests/mongo/database`.
+//! A private database for a test, which may be killed and restarted: `tests/mongo/database`.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use crate::temp::Folder;
 use crate::tools;
 
-/// A running MongoDB, or what stands in for it. Dropped = ended.
+/// A running MongoDB, or a stand-in for it. Stopped on drop.
 #[derive(Debug)]
 pub struct Database {
     folder: Folder,
@@ -16,15 +16,15 @@ pub struct Database {
 }
 
 impl Database {
-    /// Starts one on a free port. `None` if there is none here (said aloud).
+    /// Starts a database on a free port. Returns `None` if none is installed; the skip is printed.
     ///
     /// # Errors
-    /// If it does not come up.
+    /// If it does not start.
     pub fn start() -> anyhow::Result<Option<Self>> {
         let folder = Folder::new()?;
         let output = call("start", folder.path())?;
         if output.status.code() == Some(NONE) {
-            tools::missing("no MongoDB, and none can be made here");
+            tools::missing("no MongoDB is installed, and no stand-in can be built here");
             return Ok(None);
         }
         ensure!(output.status.success(), "no database: {}", String::from_utf8_lossy(&output.stderr));
@@ -33,23 +33,23 @@ impl Database {
         Ok(Some(Self { folder, uri }))
     }
 
-    /// How to reach it, password included.
+    /// Connection string, including the password.
     pub fn uri(&self) -> &str {
         &self.uri
     }
 
-    /// Ends it as a power cut would.
+    /// Kills the database, as a power failure would.
     ///
     /// # Errors
-    /// If it cannot be ended.
+    /// If it cannot be killed.
     pub fn kill(&self) -> anyhow::Result<()> {
         self.call("kill")
     }
 
-    /// Starts it again, on the same port with the same data.
+    /// Restarts the database on the same port with the same data.
     ///
     /// # Errors
-    /// If it does not come up.
+    /// If it does not start.
     pub fn restart(&self) -> anyhow::Result<()> {
         self.call("start")
     }
@@ -63,7 +63,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // Nothing to do about one that is gone already.
+        // Fails if the database has ended, which is fine.
         let _ = self.call("stop");
     }
 }
@@ -73,5 +73,5 @@ fn call(what: &str, folder: &Path) -> anyhow::Result<std::process::Output> {
     Ok(Command::new(script).arg(what).arg(folder).output()?)
 }
 
-/// The script's word for "there is none, and none can be made here": its exit code.
+/// Exit code of the script if no database is installed and none can be built.
 pub const NONE: i32 = 75;

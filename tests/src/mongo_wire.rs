@@ -1,20 +1,21 @@
-//! Messages of MongoDB's wire protocol, as bytes and as the one document that counts: OP_MSG, and OP_QUERY and OP_REPLY for the
-//! first hello (<https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/>).
+//! Messages of the MongoDB wire protocol, as bytes and as their first document: OP_MSG, and
+//! OP_QUERY and OP_REPLY for the first hello
+//! (<https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/>).
 
 use std::io;
 
 use mongodb::bson::{self, Document};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// One message, whole.
+/// One complete message.
 #[derive(Debug)]
 pub struct Message(Vec<u8>);
 
 impl Message {
-    /// The next message. Waits for it.
+    /// Reads the next message.
     ///
     /// # Errors
-    /// If the connection ends, or what comes is none.
+    /// If the connection ends, or the length of the message is invalid.
     pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
         let mut bytes = vec![0; 16];
         from.read_exact(&mut bytes).await?;
@@ -27,7 +28,7 @@ impl Message {
         Ok(Self(bytes))
     }
 
-    /// Sends it.
+    /// Writes the message to a connection.
     ///
     /// # Errors
     /// If the connection has ended.
@@ -35,7 +36,7 @@ impl Message {
         to.write_all(&self.0).await
     }
 
-    /// A command as a message of its own.
+    /// Builds an OP_MSG with this command.
     ///
     /// # Errors
     /// If it is too long.
@@ -43,15 +44,15 @@ impl Message {
         Self::build(OP_MSG, 0, &[0; 5], document)
     }
 
-    /// The command, or the answer's first document.
+    /// Parses the command, or the first document of a reply.
     ///
     /// # Errors
-    /// If there is none.
+    /// If the message has no valid document.
     pub fn document(&self) -> io::Result<Document> {
         Document::from_reader(&self.0[self.head()..]).map_err(io::Error::other)
     }
 
-    /// The answer to this one that holds `document`.
+    /// Builds the reply to this message with `document` as its content.
     ///
     /// # Errors
     /// If it is too long.
@@ -72,7 +73,7 @@ impl Message {
         Ok(Self([&numbers[..], head, &body].concat()))
     }
 
-    /// Where the first document begins.
+    /// Offset of the first document.
     fn head(&self) -> usize {
         match self.opcode() {
             OP_QUERY => {

@@ -1,4 +1,5 @@
-//! moto's server: a stand-in for the AWS APIs that the daemon asks, filled by whoever tests.
+//! The server of moto: a stand-in for the AWS APIs that the daemon uses, with state set by the
+//! test.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
@@ -8,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use crate::process::Process;
 use crate::{http, tools, wait};
 
-/// A running moto. Dropped = killed.
+/// A running moto server. Killed on drop.
 #[derive(Debug)]
 pub struct Moto {
     address: SocketAddr,
@@ -16,7 +17,8 @@ pub struct Moto {
 }
 
 impl Moto {
-    /// Starts one on a free port. `None` if it is missing (said aloud).
+    /// Starts a server on a free port. Returns `None` if moto is not installed; the skip is
+    /// printed.
     ///
     /// # Errors
     /// If it does not answer in time.
@@ -24,13 +26,13 @@ impl Moto {
         Self::start_at(Ipv4Addr::LOCALHOST.into())
     }
 
-    /// The same on another address of this machine. It ends with the calling thread.
+    /// Like [`Moto::start`], on another address of this machine. Ends with the calling thread.
     ///
     /// # Errors
     /// If it does not answer in time.
     pub fn start_at(ip: IpAddr) -> anyhow::Result<Option<Self>> {
         let Some(program) = tools::find("moto_server") else { return Ok(None) };
-        // It wants a number; one that was free a moment ago will do.
+        // moto needs a port number. This one was free a moment ago.
         let address = TcpListener::bind((ip, 0))?.local_addr()?;
         let (host, port) = (ip.to_string(), address.port().to_string());
         let process = Process::start_tied(Command::new(program).args(["-H", &host, "-p", &port]))?;
@@ -38,12 +40,13 @@ impl Moto {
         Ok(Some(Self { address, _process: process }))
     }
 
-    /// Where it answers.
+    /// Address of the server.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Environment that makes the SDK of AWS ask this server, with credentials that are good nowhere else.
+    /// Environment that makes the AWS SDK use this server, with credentials that are valid nowhere
+    /// else.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ENDPOINT_URL", format!("http://{}", self.address)),
@@ -52,7 +55,7 @@ impl Moto {
         ]
     }
 
-    /// Calls an EC2 action of the query protocol, and gives the answer's XML.
+    /// Calls an EC2 action of the query protocol, and returns the XML of the response.
     ///
     /// # Errors
     /// If it is refused.
@@ -61,7 +64,7 @@ impl Moto {
         for (name, value) in parameters {
             body.push_str(&format!("&{name}={}", value.replace(':', "%3A")));
         }
-        // moto looks at the region in the signature, and does not check the signature.
+        // moto reads the region from the signature and does not verify it.
         let scope = "AWS4-HMAC-SHA256 Credential=testing/20260101/eu-central-1/ec2/aws4_request, SignedHeaders=host, Signature=0";
         let headers = [("authorization", scope), ("content-type", "application/x-www-form-urlencoded")];
         let answer = http::request(self.address, "POST", "/", &headers, body.as_bytes())?;
@@ -69,7 +72,7 @@ impl Moto {
         Ok(answer.text())
     }
 
-    /// Calls a CloudWatch action of the query protocol, and gives the answer's XML.
+    /// Calls a CloudWatch action of the query protocol, and returns the XML of the response.
     ///
     /// # Errors
     /// If it is refused.
@@ -116,7 +119,7 @@ impl Moto {
         self.secrets("PutSecretValue", &body)
     }
 
-    /// Runs an instance with these tags, and gives its id and private address.
+    /// Runs an instance with these tags, and returns its id and private address.
     ///
     /// # Errors
     /// If it is refused.
@@ -124,7 +127,8 @@ impl Moto {
         self.run(tags, &[])
     }
 
-    /// Makes a network of these addresses (`127.0.0.0/24`), and gives its subnet's id for [`Moto::instance_at`].
+    /// Creates a VPC and a subnet with this address range (`127.0.0.0/24`), and returns the subnet
+    /// id for [`Moto::run_instance_at`].
     ///
     /// # Errors
     /// If it is refused.
@@ -135,7 +139,7 @@ impl Moto {
         element(&subnet, "subnetId").map(str::to_owned).context("no subnetId")
     }
 
-    /// Runs an instance with these tags at an address of a network, and gives its id.
+    /// Runs an instance with these tags at an address of a subnet, and returns its id.
     ///
     /// # Errors
     /// If it is refused.
@@ -162,7 +166,7 @@ impl Moto {
     }
 }
 
-/// The text of the first element of this name.
+/// Text of the first element with this name.
 fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let start = xml.find(&format!("<{name}>"))? + name.len() + 2;
     Some(&xml[start..start + xml[start..].find(&format!("</{name}>"))?])

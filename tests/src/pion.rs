@@ -1,4 +1,4 @@
-//! The Pion viewer (`tests/pion`): a WebRTC stack that is not ours, watching over WHEP.
+//! The Pion viewer (`tests/pion`): an independent WebRTC stack that plays over WHEP.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,80 +12,80 @@ use crate::process::Process;
 use crate::temp::Folder;
 use crate::tools;
 
-/// What came of one track.
+/// What the viewer received of one track.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Track {
-    /// MIME type, empty if nothing came.
+    /// MIME type, empty if nothing was received.
     pub codec: String,
-    /// Different RTP packets that came.
+    /// Distinct RTP packets received.
     pub packets: u64,
-    /// Numbers between the first and the last that never came.
+    /// Sequence numbers between the first and the last that were never received.
     pub lost: u64,
-    /// Packets that were thrown away on purpose at their first coming.
+    /// Packets discarded on purpose when first received.
     pub dropped: u64,
-    /// Packets that came more than once.
-    pub again: u64,
-    /// Pictures, or packets of sound.
+    /// Packets received more than once.
+    pub duplicates: u64,
+    /// Video frames or audio packets.
     pub frames: u64,
-    /// RTCP sender reports.
+    /// RTCP sender reports received.
     pub sender_reports: u64,
-    /// By how much pictures are later than sound, by the sender's reports.
+    /// How much later video is than audio according to the sender reports, in milliseconds.
     pub lip_sync_ms: Option<i64>,
-    /// RTCP BYE has come.
+    /// True if RTCP BYE was received.
     pub goodbye: bool,
 }
 
-/// What the viewer says at its end. Times count from sending the offer.
+/// Final report of the viewer. Times are measured from sending the offer.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Report {
-    /// Of the POST.
+    /// Status of the response to the POST.
     pub status: u16,
-    /// Of a refused POST.
+    /// Body of the response to a refused POST.
     pub body: String,
-    /// Milliseconds.
+    /// Time to the SDP answer.
     pub answer_ms: f64,
-    /// Milliseconds.
+    /// Time to the first RTP packet.
     pub first_packet_ms: f64,
-    /// Profile, as Pion names it.
+    /// SRTP protection profile, as Pion names it.
     pub srtp: String,
-    /// The server's address in use.
+    /// Remote address of the selected candidate pair.
     pub remote: String,
-    /// Pictures.
+    /// Video track.
     pub video: Track,
-    /// Sound.
+    /// Audio track.
     pub audio: Track,
-    /// Requests for a key frame.
+    /// Picture loss indications sent.
     pub pli_sent: u64,
-    /// Bad datagrams sent, by kind.
+    /// Invalid datagrams sent, by kind.
     pub attacks: std::collections::BTreeMap<String, u64>,
-    /// The server has ended it.
+    /// True if the server closed the session.
     pub closed_by_server: bool,
-    /// Answer of the DELETE.
+    /// Status of the response to the DELETE.
     pub delete_status: u16,
-    /// Answer of a DELETE after the session's end.
-    pub delete_again: u16,
-    /// Of the peer connection, before it was left.
+    /// Status of the response to a second DELETE, after the end of the session.
+    pub repeated_delete_status: u16,
+    /// State of the peer connection before it was closed.
     pub connection_state: String,
 }
 
-/// What a crowd says that was to move from its node to another one.
+/// Report of a group of viewers that moves from one node to another.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Move {
-    /// How many there were.
+    /// Number of viewers.
     pub peers: u64,
-    /// How many still had pictures at the end.
+    /// Viewers that still received video at the end.
     pub playing: u64,
-    /// How many moved.
+    /// Viewers that moved.
     pub moved: u64,
-    /// How many had no picture, or never began.
+    /// Viewers without video, including those that never started.
     pub lost: u64,
-    /// The longest time between two packets of pictures, milliseconds.
+    /// Longest time between two video packets, in milliseconds.
     pub max_gap_ms: f64,
 }
 
-/// A running viewer. Dropped = killed.
+/// A running viewer. Killed on drop.
 #[derive(Debug)]
 pub struct Viewer {
     process: Process,
@@ -99,7 +99,7 @@ struct Line {
 }
 
 impl Viewer {
-    /// Starts to watch `url`. `None` if the program is not built (said aloud).
+    /// Starts to play `url`. Returns `None` if the program is not built; the skip is printed.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -111,34 +111,34 @@ impl Viewer {
         Ok(Some(Self { process, folder }))
     }
 
-    /// Waits until the first picture has come.
+    /// Waits for the first video frame.
     ///
     /// # Errors
-    /// If it ends without.
+    /// If the viewer ends before.
     pub fn wait_playing(&self) -> anyhow::Result<()> {
         self.process.line("\"event\":\"playing\"").map(drop)
     }
 
-    /// Waits until all attacks are sent.
+    /// Waits until all invalid datagrams are sent.
     ///
     /// # Errors
-    /// If it ends before.
+    /// If the viewer ends before.
     pub fn wait_attacked(&self) -> anyhow::Result<()> {
         self.process.line("\"event\":\"attacked\"").map(drop)
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the viewer and returns its report.
     ///
     /// # Errors
-    /// If it fails, or says nothing.
+    /// If it fails or prints no report.
     pub fn report(&self) -> anyhow::Result<Report> {
         self.end()
     }
 
-    /// The same for a crowd (`-crowd`).
+    /// Waits for the end of a group of viewers (`-movers`) and returns its report.
     ///
     /// # Errors
-    /// If it fails, or says nothing.
+    /// If it fails or prints no report.
     pub fn moved(&self) -> anyhow::Result<Move> {
         self.end()
     }
@@ -148,30 +148,31 @@ impl Viewer {
         let exit = self.process.exit(Duration::from_secs(10))?;
         anyhow::ensure!(exit.success(), "pion-whep: {exit}");
         let line: Line = serde_json::from_str(&line)?;
-        anyhow::ensure!(line.event == "end", "not the end: {}", line.event);
+        anyhow::ensure!(line.event == "end", "not the event `end`: {}", line.event);
         serde_json::from_value(line.report).context("a report of another shape")
     }
 
-    /// SIGKILL: it vanishes without a word.
+    /// Kills the viewer, so that it sends neither BYE nor DELETE.
     pub fn kill(&self) {
         self.process.signal(nix::sys::signal::Signal::SIGKILL);
     }
 
-    /// The pictures it has written, H.264 Annex B.
+    /// Path of the received video, H.264 Annex B.
     pub fn video(&self) -> PathBuf {
         self.folder.path().join("video.h264")
     }
 
-    /// The sound it has written, Ogg with Opus.
+    /// Path of the received audio, Opus in Ogg.
     pub fn audio(&self) -> PathBuf {
         self.folder.path().join("audio.ogg")
     }
 }
 
-/// Where it is: built by `./headwater test` into the target folder. `None` if it is not (said aloud).
+/// Path of the viewer, which `./headwater test` builds into the target folder. Returns `None` if it
+/// is not built; the skip is printed.
 ///
 /// # Errors
-/// If our own programs are not built either.
+/// If the engine is not built either.
 pub fn program() -> anyhow::Result<Option<PathBuf>> {
     let beside = engine::program("headwater-engine")?;
     let built = beside.parent().and_then(|p| p.parent()).context("a target folder")?.join("pion-whep");

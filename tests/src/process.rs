@@ -1,6 +1,7 @@
-//! A child process whose output lines can be waited for, and which never outlives its handle.
+//! A child process whose output lines can be awaited and which never outlives its handle.
 //!
-//! One thread per pipe collects lines, one reaps; all three tell the waiters through one condition variable.
+//! One thread per pipe collects lines and one reaps the child. All three notify one condition
+//! variable.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write as _};
@@ -17,7 +18,7 @@ use nix::unistd::Pid;
 
 use crate::wait::PATIENCE;
 
-/// A running child. Dropped = killed.
+/// A running child process. Killed on drop.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -35,16 +36,16 @@ struct Shared {
 struct State {
     /// Standard output and standard error, in the order they were read.
     lines: Vec<String>,
-    /// Pipes not yet at their end.
+    /// Number of pipes that have not reached end of file.
     open_pipes: usize,
     exit: Option<ExitStatus>,
 }
 
-/// Lines kept of one process; later ones are dropped (a test that prints more is looking at the wrong thing).
+/// Lines kept of one process; later ones are discarded. No test needs more.
 const MAX_LINES: usize = 200_000;
 
 impl Process {
-    /// Starts `command` with its output collected; standard input is empty.
+    /// Starts `command` and collects its output; standard input is empty.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -69,7 +70,8 @@ impl Process {
         collect(err, second, Arc::clone(&shared));
         let reaper = Arc::clone(&shared);
         std::thread::spawn(move || {
-            // Wait without reaping first: as long as the lock below is not taken, the pid stays ours to signal.
+            // Wait without reaping first: the pid remains valid for signals until the lock is
+            // taken.
             let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
             let mut state = reaper.lock();
             state.exit = Some(child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0xff00)));
@@ -79,7 +81,7 @@ impl Process {
         Ok(Self { name, pid, shared })
     }
 
-    /// Starts `command` so that it is killed when the calling thread ends, also when that is by SIGKILL.
+    /// Starts `command` so that it is killed when the calling thread ends, even by SIGKILL.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -95,7 +97,7 @@ impl Process {
         Self::start(&mut tied)
     }
 
-    /// Starts `command`; its lines go into a file too, at its end if there is one.
+    /// Starts `command` and also appends its output lines to a file.
     ///
     /// # Errors
     /// If it cannot be started, or the file cannot be written.
@@ -109,33 +111,34 @@ impl Process {
         self.pid.as_raw().unsigned_abs()
     }
 
-    /// How many lines so far.
+    /// Number of output lines so far.
     pub fn line_count(&self) -> usize {
         self.shared.lock().lines.len()
     }
 
-    /// The lines from number `start` on.
+    /// Output lines from index `start` on.
     pub fn lines_from(&self, start: usize) -> Vec<String> {
         self.shared.lock().lines.iter().skip(start).cloned().collect()
     }
 
-    /// All lines so far.
+    /// All output lines so far.
     pub fn lines(&self) -> Vec<String> {
         self.shared.lock().lines.clone()
     }
 
-    /// The first line, past or to come, that holds `needle`.
+    /// Waits for the first line, past or future, that contains `needle`.
     ///
     /// # Errors
-    /// If the process ends without it, or after [`PATIENCE`].
+    /// If the process ends without such a line, or after [`WAIT_TIMEOUT`].
     pub fn line(&self, needle: &str) -> anyhow::Result<String> {
         self.nth_line(0, needle)
     }
 
-    /// The first line that holds `needle` from line `start` on (as counted by [`Process::lines`]).
+    /// Waits for the first line from index `start` on (see [`Process::line_count`]) that contains
+    /// `needle`.
     ///
     /// # Errors
-    /// If the process ends without it, or after [`PATIENCE`].
+    /// If the process ends without such a line, or after [`WAIT_TIMEOUT`].
     pub fn nth_line(&self, start: usize, needle: &str) -> anyhow::Result<String> {
         let mut seen = start;
         self.wait_for(PATIENCE, &format!("a line with {needle:?}"), |state| {
@@ -145,14 +148,15 @@ impl Process {
         })
     }
 
-    /// How it ended.
+    /// Waits for the exit status.
     ///
     /// # Errors
-    /// If it still runs after `patience`.
+    /// If the process still runs after `timeout`.
     pub fn exit(&self, patience: Duration) -> anyhow::Result<ExitStatus> {
         let deadline = Instant::now() + patience;
         let mut state = self.shared.lock();
-        // Grandchildren may keep the pipes open: all lines are worth a short wait, not more.
+        // Grandchildren may keep the pipes open: wait for the last lines only for half of the
+        // time-out.
         while state.exit.is_none() || (state.open_pipes > 0 && deadline > Instant::now() + patience / 2) {
             let left = deadline.saturating_duration_since(Instant::now());
             anyhow::ensure!(!left.is_zero(), "{} still runs after {patience:?}: {}", self.name, tail(&state.lines));
@@ -167,11 +171,11 @@ impl Process {
         self.shared.lock().exit.is_none()
     }
 
-    /// Sends a signal; nothing happens if it has ended.
+    /// Sends a signal; has no effect if the process has ended.
     pub fn signal(&self, signal: Signal) {
         let state = self.shared.lock();
         if state.exit.is_none() {
-            // It may have ended this instant and still waits to be reaped: then the signal is lost on it, as it should.
+            // A process that has just ended and is not reaped yet ignores the signal.
             let _ = kill(self.pid, signal);
         }
     }
@@ -214,7 +218,7 @@ fn collect(pipe: impl Read + Send + 'static, mut log: Option<File>, shared: Arc<
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
             if let Some(log) = &mut log {
-                // A full disk costs the copy, not the test.
+                // A full disk loses the copy but does not fail the test.
                 let _ = log.write_all(&[&line[..], b"\n"].concat());
             }
             let mut state = shared.lock();
@@ -229,7 +233,7 @@ fn collect(pipe: impl Read + Send + 'static, mut log: Option<File>, shared: Arc<
     });
 }
 
-/// The last lines, for the message of a failed test.
+/// Formats the last lines for the message of a failed test.
 fn tail(lines: &[String]) -> String {
     let last = &lines[lines.len().saturating_sub(40)..];
     if last.is_empty() { "it printed nothing".to_owned() } else { format!("its last lines:\n{}", last.join("\n")) }
@@ -244,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_exit_code_can_be_waited_for() {
+    fn lines_and_exit_code_can_be_awaited() {
         let p = shell("echo one; echo two >&2; exit 3");
         assert_eq!(p.line("two").unwrap(), "two");
         assert_eq!(p.exit(PATIENCE).unwrap().code(), Some(3));
@@ -252,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_process_is_killed() {
+    fn dropped_process_is_killed() {
         let p = shell("echo up; exec sleep 1000");
         p.line("up").unwrap();
         let shared = Arc::clone(&p.shared);

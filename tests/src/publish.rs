@@ -1,4 +1,4 @@
-//! Publishers that are not ours, with the same pictures and the same sound every time.
+//! ffmpeg as an independent publisher, with the same video and audio every time.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,33 +6,34 @@ use std::process::Command;
 use crate::process::Process;
 use crate::tools;
 
-/// What a publisher sends: a moving test picture and a 440 Hz tone, in real time.
+/// What a publisher sends: a moving test pattern and a 440 Hz tone, in real time.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Pixels.
+    /// Width in pixels.
     pub width: u32,
-    /// Pixels.
+    /// Height in pixels.
     pub height: u32,
-    /// Pictures a second.
+    /// Frames per second.
     pub fps: u32,
-    /// Pictures from one key frame to the next.
+    /// Frames from one key frame to the next.
     pub gop: u32,
-    /// B-frames between two others; 0 is what WebRTC needs.
+    /// Consecutive B-frames; WebRTC requires 0.
     pub b_frames: u32,
-    /// Sound, as ffmpeg's encoder and its options: `["-c:a", "aac"]`; empty for none.
+    /// ffmpeg options of the audio encoder, such as `["-c:a", "aac"]`; empty for no audio.
     pub audio: Vec<&'static str>,
-    /// Samples a second.
+    /// Audio sample rate.
     pub sample_rate_hz: u32,
-    /// Channels.
+    /// Audio channels.
     pub channels: u32,
-    /// Pictures at all, or sound alone.
+    /// False for audio only.
     pub video: bool,
-    /// Length in seconds; endless if `None`.
+    /// Duration in seconds; endless if `None`.
     pub seconds: Option<u32>,
 }
 
 impl Default for Source {
-    /// 320x180 at 25 pictures a second, a key frame a second, no B-frames, AAC at 48 kHz stereo: cheap to make.
+    /// 320x180 at 25 frames per second, one key frame per second, no B-frames, AAC at 48 kHz
+    /// stereo: cheap to encode.
     fn default() -> Self {
         Self {
             width: 320,
@@ -50,7 +51,7 @@ impl Default for Source {
 }
 
 impl Source {
-    /// ffmpeg's arguments from the inputs to the encoders.
+    /// ffmpeg arguments for the inputs and the encoders.
     pub fn arguments(&self) -> Vec<String> {
         let mut out = Vec::new();
         let mut add = |text: &str| out.extend(text.split(' ').map(str::to_owned));
@@ -77,7 +78,8 @@ impl Source {
     }
 }
 
-/// ffmpeg publishing `source` to an RTMP address. `None` if ffmpeg is missing (said aloud).
+/// Starts ffmpeg to publish `source` to an RTMP URL. Returns `None` if ffmpeg is not installed; the
+/// skip is printed.
 ///
 /// # Errors
 /// If it cannot be started.
@@ -87,7 +89,8 @@ pub fn ffmpeg(source: &Source, url: &str) -> anyhow::Result<Option<Process>> {
     Process::start(&mut command).map(Some)
 }
 
-/// ffmpeg writing `source` into a file as fast as it can. `None` if ffmpeg is missing.
+/// Starts ffmpeg to write `source` to a file at full speed. Returns `None` if ffmpeg is not
+/// installed; the skip is printed.
 ///
 /// # Errors
 /// If it cannot be started.
@@ -97,7 +100,8 @@ pub fn ffmpeg_file(source: &Source, file: &Path) -> anyhow::Result<Option<Proces
     Process::start(&mut command).map(Some)
 }
 
-/// ffmpeg, quiet but for errors, ready for inputs. `None` if it is missing (said aloud).
+/// Returns an ffmpeg command that prints only errors and has no inputs yet, or `None` if ffmpeg is
+/// not installed; the skip is printed.
 pub fn ffmpeg_command() -> Option<Command> {
     let mut command = Command::new(tools::find("ffmpeg")?);
     command.args(["-hide_banner", "-nostdin", "-loglevel", "error"]);

@@ -1,5 +1,6 @@
-//! A replica set in front of one database: its members answer hello as a set's do, and everything else as the database does, unless
-//! they are told to fail. For what becomes of clients when a set changes or fails; nothing is proved about MongoDB itself.
+//! A simulated replica set in front of one database: its members answer hello as members of a set
+//! do and forward all other commands to the database, unless they are set to fail. Tests how
+//! clients react to elections and failures; proves nothing about MongoDB itself.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,10 +16,10 @@ use tokio::task::JoinSet;
 
 use crate::mongo_wire::Message;
 
-/// Members of every set.
+/// Number of members of every set.
 pub const MEMBERS: usize = 3;
 
-/// A set of three; the first is its primary at first. Dropped = all members are gone.
+/// A set of three members, of which the first is the initial primary. All members stop on drop.
 #[derive(Debug)]
 pub struct ReplicaSet {
     uri: String,
@@ -32,18 +33,18 @@ struct State {
     hosts: Vec<String>,
     /// Index of the primary; [`MEMBERS`] if there is none.
     primary: AtomicUsize,
-    /// What writes are answered with; 0: they are done.
+    /// Error code that answers writes; 0 if writes succeed.
     refusal: AtomicI32,
-    /// Done, by member.
+    /// Number of forwarded writes, by member.
     writes: [AtomicUsize; MEMBERS],
-    /// The answer to a write comes so many milliseconds later than it is done.
+    /// Delay of the answer to a write after the write is done.
     late_ms: AtomicU64,
-    /// The same for reads.
+    /// Delay of the answer to a read.
     late_reads_ms: AtomicU64,
 }
 
 impl ReplicaSet {
-    /// Puts a set in front of the database with this connection string.
+    /// Starts a set in front of the database with this connection string.
     ///
     /// # Errors
     /// If there is no port for a member.
@@ -72,46 +73,46 @@ impl ReplicaSet {
         Ok(Self { uri, state, _members: members })
     }
 
-    /// How to reach it, password included.
+    /// Connection string of the set, including the password.
     pub fn uri(&self) -> &str {
         &self.uri
     }
 
-    /// Another member is the primary from now on, or none is: the majority is lost.
+    /// Makes this member the primary; `None` simulates a lost majority.
     pub fn elect(&self, primary: Option<usize>) {
         self.state.primary.store(primary.unwrap_or(MEMBERS), Ordering::SeqCst);
     }
 
-    /// The primary answers writes with this code from now on, or does them again.
+    /// Makes the primary answer writes with this error code; `None` lets writes succeed again.
     pub fn refuse_writes(&self, code: Option<i32>) {
         self.state.refusal.store(code.unwrap_or_default(), Ordering::SeqCst);
     }
 
-    /// From now on answers to writes are so late.
+    /// Delays the answers to writes.
     pub fn delay_writes(&self, by: Duration) {
         self.state.late_ms.store(by.as_millis().try_into().unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
-    /// From now on answers to reads are so late.
+    /// Delays the answers to reads.
     pub fn delay_reads(&self, by: Duration) {
         self.state.late_reads_ms.store(by.as_millis().try_into().unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
-    /// Writes that this member has passed on.
+    /// Number of writes that this member has forwarded.
     pub fn writes(&self, member: usize) -> usize {
         self.state.writes.get(member).map_or(0, |count| count.load(Ordering::SeqCst))
     }
 }
 
-/// User and password with the `@`, if there are any, and the one server of a connection string.
+/// Splits a connection string into `user:password@`, or an empty string, and its one server.
 ///
 /// # Errors
-/// If it names another number of servers, or by name.
+/// If it does not have exactly one server, given by IP address.
 pub fn split(uri: &str) -> anyhow::Result<(String, SocketAddr)> {
-    let (_, rest) = uri.split_once("://").context("no connection string")?;
+    let (_, rest) = uri.split_once("://").context("not a connection string")?;
     let (login, rest) =
         rest.rsplit_once('@').map_or((String::new(), rest), |(login, rest)| (format!("{login}@"), rest));
-    let server = rest.split('/').next().unwrap_or_default().parse().context("not one server by address")?;
+    let server = rest.split('/').next().unwrap_or_default().parse().context("not exactly one server with an IP address")?;
     Ok((login, server))
 }
 
@@ -119,7 +120,7 @@ async fn serve(listener: TcpListener, member: usize, state: Arc<State>) {
     let mut clients = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         let state = Arc::clone(&state);
-        // A client that went away is its own affair.
+        // A client that disconnects is not an error.
         clients.spawn(async move { drop(answer(client, member, &state).await) });
     }
 }
@@ -157,7 +158,7 @@ fn refusal(name: &str, member: usize, state: &State) -> Option<Document> {
     let of_a_member = |name| HELLO.contains(&name) || LOGIN.contains(&name);
     if state.primary.load(Ordering::SeqCst) != member && !of_a_member(name) {
         let mut answer = failure(10_107, "NotWritablePrimary", "not primary");
-        // A server labels what the driver may repeat, once.
+        // The driver retries a command with this label once.
         answer.insert("errorLabels", vec!["RetryableWriteError"]);
         return Some(answer);
     }
@@ -182,7 +183,7 @@ fn failure(code: i32, name: &str, message: &str) -> Document {
     doc! { "ok": 0, "code": code, "codeName": name, "errmsg": message }
 }
 
-/// What a server says whose disk is full.
+/// Error code of a server whose disk is full.
 pub const OUT_OF_DISK_SPACE: i32 = 14_031;
 const NAME: &str = "of-the-test";
 const HELLO: [&str; 3] = ["hello", "isMaster", "ismaster"];

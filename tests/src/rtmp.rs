@@ -1,6 +1,8 @@
-//! A scripted RTMP peer: publishes given bytes, plays and gives every message, or falls silent, exactly when the test says.
+//! A scripted RTMP client: publishes given bytes, returns every message that it plays, or stops
+//! sending, at the moment the test chooses.
 //!
-//! The protocol is `rml_rtmp`'s, which is not ours: a fault on both sides of one implementation would hide itself.
+//! Uses the independent implementation `rml_rtmp`, because a fault on both sides of one
+//! implementation would stay hidden.
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
@@ -18,7 +20,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::wait::PATIENCE;
 
-/// An open session that publishes or plays one stream. Every call waits [`PATIENCE`] at the longest.
+/// An open session that publishes or plays one stream. Every call waits at most [`WAIT_TIMEOUT`].
 pub struct Peer {
     socket: TcpStream,
     session: ClientSession,
@@ -31,11 +33,11 @@ impl std::fmt::Debug for Peer {
     }
 }
 
-/// Body of an audio or video message, with its time in milliseconds.
+/// Timestamp in milliseconds and body of an audio or video message.
 pub type Media = (u32, Bytes);
 
 impl Peer {
-    /// Connects and publishes `live/id`; returns once the server has said yes.
+    /// Connects and publishes `live/id`; returns once the server has accepted.
     ///
     /// # Errors
     /// If it refuses or does not answer.
@@ -43,7 +45,7 @@ impl Peer {
         Self::publisher_in(server, APP, id)
     }
 
-    /// Connects and publishes `app/id`; returns once the server has said yes.
+    /// Connects and publishes `app/id`; returns once the server has accepted.
     ///
     /// # Errors
     /// If it refuses or does not answer.
@@ -55,7 +57,7 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Connects and plays `live/id`; returns once the server has said yes.
+    /// Connects and plays `live/id`; returns once the server has accepted.
     ///
     /// # Errors
     /// If it refuses or does not answer.
@@ -63,7 +65,7 @@ impl Peer {
         Self::player_in(server, APP, id)
     }
 
-    /// Connects and plays `app/id`; returns once the server has said yes.
+    /// Connects and plays `app/id`; returns once the server has accepted.
     ///
     /// # Errors
     /// If it refuses or does not answer.
@@ -71,7 +73,8 @@ impl Peer {
         Self::play(TcpStream::connect_timeout(&server, PATIENCE)?, app, id)
     }
 
-    /// Like [`Peer::player`], with a receive buffer of the smallest size the kernel gives: who does not read is felt soon.
+    /// Like [`RtmpClient::player`], with the smallest receive buffer the kernel allows, so that it
+    /// is soon full if the client does not read.
     ///
     /// # Errors
     /// If it refuses or does not answer.
@@ -114,7 +117,7 @@ impl Peer {
     /// Sends a video message.
     ///
     /// # Errors
-    /// If the server is gone or does not read.
+    /// If the server has disconnected or does not read.
     pub fn send_video(&mut self, ms: u32, body: Bytes) -> anyhow::Result<()> {
         let result = self.session.publish_video_data(body, RtmpTimestamp::new(ms), false)?;
         self.take(vec![result])
@@ -123,38 +126,38 @@ impl Peer {
     /// Sends an audio message.
     ///
     /// # Errors
-    /// If the server is gone or does not read.
+    /// If the server has disconnected or does not read.
     pub fn send_audio(&mut self, ms: u32, body: Bytes) -> anyhow::Result<()> {
         let result = self.session.publish_audio_data(body, RtmpTimestamp::new(ms), false)?;
         self.take(vec![result])
     }
 
-    /// The next video message.
+    /// Waits for the next video message.
     ///
     /// # Errors
-    /// If none comes in time, or the server hangs up.
+    /// If none arrives in time, or the server closes the connection.
     pub fn video(&mut self) -> anyhow::Result<Media> {
-        match self.wait(|e| matches!(e, ClientSessionEvent::VideoDataReceived { .. })).context("pictures")? {
+        match self.wait(|e| matches!(e, ClientSessionEvent::VideoDataReceived { .. })).context("video")? {
             ClientSessionEvent::VideoDataReceived { timestamp, data } => Ok((timestamp.value, data)),
-            other => bail!("waited for pictures and got {other:?}"),
+            other => bail!("expected a video message, got {other:?}"),
         }
     }
 
-    /// The next audio message.
+    /// Waits for the next audio message.
     ///
     /// # Errors
-    /// If none comes in time, or the server hangs up.
+    /// If none arrives in time, or the server closes the connection.
     pub fn audio(&mut self) -> anyhow::Result<Media> {
-        match self.wait(|e| matches!(e, ClientSessionEvent::AudioDataReceived { .. })).context("sound")? {
+        match self.wait(|e| matches!(e, ClientSessionEvent::AudioDataReceived { .. })).context("audio")? {
             ClientSessionEvent::AudioDataReceived { timestamp, data } => Ok((timestamp.value, data)),
-            other => bail!("waited for sound and got {other:?}"),
+            other => bail!("expected an audio message, got {other:?}"),
         }
     }
 
-    /// Waits until the server hangs up; what it still says is thrown away.
+    /// Waits until the server closes the connection; discards what it still sends.
     ///
     /// # Errors
-    /// If it does not within [`PATIENCE`].
+    /// If it does not close within [`WAIT_TIMEOUT`].
     pub fn hung_up(mut self) -> anyhow::Result<()> {
         let mut buffer = vec![0; 64 << 10];
         let deadline = Instant::now() + PATIENCE;
@@ -183,10 +186,10 @@ impl Peer {
                     _ => {}
                 }
             }
-            // Other messages than the one that is waited for may come for ever.
+            // The server may send other messages without end.
             ensure!(Instant::now() < deadline, "not within {PATIENCE:?}, though the server speaks");
             let read = self.socket.read(&mut buffer)?;
-            ensure!(read > 0, "the server hung up");
+            ensure!(read > 0, "the server closed the connection");
             let results = self.session.handle_input(&buffer[..read])?;
             self.take(results)?;
         }
@@ -204,7 +207,7 @@ impl Peer {
     }
 }
 
-/// Where nothing else is said.
+/// App of the constructors without an app.
 const APP: &str = "live";
-/// Codes of `onStatus` that `rml_rtmp` does not know and that refuse nothing.
+/// Codes of `onStatus` that `rml_rtmp` does not handle and that are not refusals.
 const NEWS: [&str; 2] = ["NetStream.Play.Reset", "NetStream.Data.Start"];

@@ -1,10 +1,10 @@
-//! A line to a server that keeps what clients said: headers that the server itself does not show.
+//! A TCP proxy that records what clients send, such as headers that the server does not show.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The line. It takes connections for as long as the test process lives.
+/// The proxy. Accepts connections until the test process ends.
 #[derive(Debug)]
 pub struct Tap {
     address: SocketAddr,
@@ -12,10 +12,10 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// A line to `server` on a free port.
+    /// Starts a proxy to `server` on a free port.
     ///
     /// # Errors
-    /// If there is no port.
+    /// If there is no free port.
     pub fn start(server: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
@@ -24,19 +24,19 @@ impl Tap {
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let heard = Arc::clone(&heard);
-                // A client or a server that went away is its own affair.
+                // A client or server that disconnects is not an error.
                 std::thread::spawn(move || carry(client, server, &heard).ok());
             }
         });
         Ok(Self { address, said })
     }
 
-    /// Where clients reach it.
+    /// Address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// All that clients have said, in the order it came.
+    /// Everything that clients have sent, in order of arrival.
     pub fn said(&self) -> String {
         String::from_utf8_lossy(&self.said.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }

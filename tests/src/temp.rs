@@ -1,17 +1,17 @@
-//! A folder that lives as long as a test.
+//! A temporary folder for a test.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// An empty folder, removed when dropped.
+/// A temporary folder, removed on drop.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes one below the system's folder for temporary files.
+    /// Creates an empty folder below the system's folder for temporary files.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be created.
     pub fn new() -> std::io::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -20,12 +20,12 @@ impl Folder {
         Ok(Self(path))
     }
 
-    /// Where it is.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Writes a file into it and says where.
+    /// Writes a file into the folder and returns its path.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -41,7 +41,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Left-overs in the temporary folder harm nobody.
+        // Left-over temporary files are harmless.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,5 @@
-//! A line to a database that writes down when each command came and passed, and that can be cut, or stall with all connections open.
+//! A proxy to a database that records when each command was received and forwarded. Its link can be
+//! cut, or stalled with all connections open.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,29 +12,29 @@ use tokio::task::JoinHandle;
 
 use crate::mongo_wire::Message;
 
-/// How the line behaves.
+/// State of the link between clients and database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// Everything passes.
+    /// Commands and replies are forwarded.
     Open,
-    /// Connections are closed, and refused: nobody listens.
+    /// Connections are closed, and new ones are refused.
     Cut,
-    /// Connections stay, nothing passes; what was said meanwhile passes when the line is open again.
+    /// Connections stay open and nothing is forwarded until the link is up again.
     Stalled,
 }
 
-/// A command that has passed.
+/// A command that was forwarded to the database.
 #[derive(Debug, Clone)]
 pub struct Passed {
-    /// When the line had it from its client: before `at` by as long as the line stalled.
+    /// When the proxy received it: before `forwarded_at` by as long as the link was stalled.
     pub asked: Instant,
-    /// When the database was given it.
+    /// When the proxy forwarded it.
     pub at: Instant,
-    /// The command's name, as `findAndModify`.
+    /// Name of the command, such as `findAndModify`.
     pub name: String,
 }
 
-/// The line. Dropped = cut.
+/// The running proxy. Closes all connections on drop.
 #[derive(Debug)]
 pub struct Toll {
     port: u16,
@@ -43,10 +44,10 @@ pub struct Toll {
 }
 
 impl Toll {
-    /// A line to the database at `server`.
+    /// Starts a proxy to the database at `server`.
     ///
     /// # Errors
-    /// If there is no port.
+    /// If there is no free port.
     pub fn start(runtime: &Handle, server: SocketAddr) -> anyhow::Result<Self> {
         let listener = listen(0)?;
         let port = listener.local_addr()?.port();
@@ -55,17 +56,17 @@ impl Toll {
         Ok(Self { port, way, passed, task })
     }
 
-    /// Where clients reach it.
+    /// Address for clients.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
-    /// It behaves so from now on, on open connections too.
+    /// Changes the state of the link, also for open connections.
     pub fn set(&self, way: Way) {
         self.way.send_replace(way);
     }
 
-    /// Every command so far, as they passed.
+    /// All commands forwarded so far, in order.
     pub fn passed(&self) -> Vec<Passed> {
         self.passed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -80,7 +81,7 @@ impl Drop for Toll {
 
 fn listen(port: u16) -> anyhow::Result<std::net::TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-    // Connections of before may linger.
+    // Closed connections may be in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
     socket.listen(1_024)?;
@@ -116,7 +117,7 @@ async fn serve(
                 let (mut cut, ways, passed) = (way.subscribe(), way.subscribe(), Arc::clone(&passed));
                 tokio::spawn(async move {
                     tokio::select! {
-                        // A client that went away is its own affair.
+                        // A client that disconnects is not an error.
                         _ = carry(client, server, ways, &passed) => {}
                         _ = cut.wait_for(|way| *way == Way::Cut) => {}
                     }
@@ -137,8 +138,8 @@ async fn carry(
     server.set_nodelay(true)?;
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
         (client.into_split(), server.into_split());
-    let mut answering = ways.clone();
-    let asks = async {
+    let mut reply_link_rx = ways.clone();
+    let requests = async {
         loop {
             let question = Message::read(&mut from_client).await?;
             let asked = Instant::now();
@@ -149,15 +150,15 @@ async fn carry(
             question.write(&mut to_server).await?;
         }
     };
-    let answers = async {
+    let replies = async {
         loop {
             let answer = Message::read(&mut from_server).await?;
-            answering.wait_for(|way| *way == Way::Open).await?;
+            reply_link_rx.wait_for(|way| *way == Way::Open).await?;
             answer.write(&mut to_client).await?;
         }
     };
     tokio::select! {
-        done = asks => done,
-        done = answers => done,
+        done = requests => done,
+        done = replies => done,
     }
 }

@@ -1,13 +1,14 @@
-//! Strangers' programs: found on PATH, or the test is skipped aloud at home and fails in CI.
+//! Third-party programs on PATH. If one is missing, the test is skipped with a printed line, or
+//! fails in CI.
 
 use std::path::PathBuf;
 
-/// Where `program` is on PATH.
+/// Path of `program` on PATH.
 ///
-/// `None` means: the test cannot run here. It has then been said on standard error.
+/// Returns `None` if it is not installed, after printing that the test is skipped.
 ///
 /// # Panics
-/// If it is missing and the variable `CI` is set: there every tool must be there.
+/// If it is not installed and the variable `CI` is set.
 pub fn find(program: &str) -> Option<PathBuf> {
     let found = variable("PATH")
         .into_iter()
@@ -20,23 +21,23 @@ pub fn find(program: &str) -> Option<PathBuf> {
     found
 }
 
-/// Says that this test is skipped because something is missing here.
+/// Prints that the test is skipped because something is missing.
 ///
 /// # Panics
 /// If the variable `CI` is set.
-#[expect(clippy::print_stderr, reason = "skipping aloud is what this is for")]
+#[expect(clippy::print_stderr, reason = "a skipped test must be visible")]
 pub fn missing(what: &str) {
-    assert!(variable("CI").is_none_or(|v| v.is_empty()), "{what}, and in CI nothing is skipped");
+    assert!(variable("CI").is_none_or(|v| v.is_empty()), "{what}, and CI skips nothing");
     eprintln!("SKIPPED: {what}");
 }
 
-/// Says that one case of a test is skipped, which no CI has to have.
-#[expect(clippy::print_stderr, reason = "skipping aloud is what this is for")]
+/// Prints that an optional case of a test is skipped. Does not fail in CI.
+#[expect(clippy::print_stderr, reason = "a skipped case must be visible")]
 pub fn skipped(what: &str) {
     eprintln!("SKIPPED: {what}");
 }
 
-/// The program at `HEADWATER_TEST_MONGOD`, a real one, if there is any.
+/// Path of a real mongod, from the variable `HEADWATER_TEST_MONGOD`.
 pub fn real_mongod() -> Option<PathBuf> {
     variable("HEADWATER_TEST_MONGOD").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
@@ -47,7 +48,7 @@ pub fn gst_element(name: &str) -> bool {
     inspect.is_ok_and(|status| status.success())
 }
 
-#[expect(clippy::disallowed_methods, reason = "PATH, CI and what stands on this machine are not our configuration")]
+#[expect(clippy::disallowed_methods, reason = "PATH, CI and HEADWATER_TEST_MONGOD are not part of the configuration")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

@@ -1,26 +1,26 @@
-//! Waiting for a state that can only be asked for. Whoever can be told waits for the event instead
-//! (`process::Process::line`, `http::Client` on a blocking playlist).
+//! Polling for a state that has no event to wait for. Prefer waiting for an event where there is
+//! one (`process::Process::wait_line`).
 
 use std::time::{Duration, Instant};
 
-/// How long a state may take on a busy machine before the test has failed.
+/// How long a state may take on a busy machine before the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Pause between two questions: short against everything that is waited for.
+/// Time between two polls: short compared to everything that tests wait for.
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// Asks until there is an answer. `what` completes the sentence "timed out waiting for …".
+/// Polls until there is a value. `what` completes the sentence "timed out waiting for …".
 ///
 /// # Errors
-/// If there was none within [`PATIENCE`].
+/// If there is none within [`WAIT_TIMEOUT`].
 pub fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
     until_within(PATIENCE, what, ask)
 }
 
-/// Like [`until`], with a deadline of its own.
+/// Like [`until`], with another time-out.
 ///
 /// # Errors
-/// If there was no answer within `patience`.
+/// If there is no value within `timeout`.
 pub fn until_within<T>(patience: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
     let start = Instant::now();
     loop {

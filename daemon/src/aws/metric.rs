@@ -1,7 +1,8 @@
-//! One number for CloudWatch: PutMetricData of the query protocol, signed by hand. The SDK's crate for CloudWatch is as large as
-//! all the others of this daemon but EC2's together; this is one request.
+//! Sends one number to CloudWatch: PutMetricData of the query protocol, signed with `aws-sigv4`.
+//! The SDK's CloudWatch crate is as large as all other SDK crates of this daemon except EC2's
+//! together, and this is one request.
 //!
-//! CloudWatch API reference, PutMetricData, version 2010-08-01; Signature Version 4 by `aws-sigv4`.
+//! CloudWatch API reference, PutMetricData, version 2010-08-01; Signature Version 4.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,41 +17,41 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
 use hyper::header::CONTENT_TYPE;
 
-use super::{Aws, AwsError, error};
+use crate::aws::client::{Aws, AwsError, aws_error};
 
-/// A share of something, at this moment.
+/// A metric value in percent.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Percent<'a> {
-    /// What.
+pub(crate) struct PercentMetric<'a> {
+    /// Name of the metric.
     pub name: &'a str,
-    /// Of whom, by name.
+    /// Dimensions, as pairs of name and value.
     pub dimensions: &'a [(&'a str, &'a str)],
     /// 0 to 100.
     pub value: f64,
 }
 
 impl Aws {
-    /// Adds a value to a metric of the namespace `Headwater`.
-    pub(crate) async fn put_metric(&self, metric: &Percent<'_>) -> Result<(), AwsError> {
+    /// Adds a value to a metric in the namespace `Headwater`.
+    pub(crate) async fn put_metric(&self, metric: &PercentMetric<'_>) -> Result<(), AwsError> {
         let refused = |e: Box<dyn std::error::Error + Send + Sync>| AwsError {
             action: ACTION,
             subject: metric.name.to_owned(),
             source: e,
         };
-        match tokio::time::timeout(PATIENCE, self.send(metric)).await {
+        match tokio::time::timeout(PUT_TIMEOUT, self.send(metric)).await {
             Ok(Ok(200)) => Ok(()),
             Ok(Ok(status)) => Err(refused(format!("CloudWatch answers {status}").into())),
             Ok(Err(e)) => Err(refused(e)),
-            Err(e) => Err(error(ACTION, metric.name, e)),
+            Err(e) => Err(aws_error(ACTION, metric.name, e)),
         }
     }
 
-    async fn send(&self, metric: &Percent<'_>) -> Result<u16, Box<dyn std::error::Error + Send + Sync>> {
+    async fn send(&self, metric: &PercentMetric<'_>) -> Result<u16, Box<dyn std::error::Error + Send + Sync>> {
         let region = self.0.region().ok_or("no region")?.as_ref();
         let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
         let address = format!("https://monitoring.{region}.amazonaws.com{suffix}");
         let address = format!("{}/", self.0.endpoint_url().unwrap_or(&address).trim_end_matches('/'));
-        let body = form(metric);
+        let body = encode_form(metric);
         let identity = self.0.credentials_provider().ok_or("no credentials")?.provide_credentials().await?.into();
         let signing = v4::SigningParams::builder()
             .identity(&identity)
@@ -60,10 +61,10 @@ impl Aws {
             .settings(SigningSettings::default())
             .build()?
             .into();
-        let headers = [(CONTENT_TYPE.as_str(), FORM)].into_iter();
+        let headers = [(CONTENT_TYPE.as_str(), FORM_TYPE)].into_iter();
         let signable = SignableRequest::new("POST", &address, headers, SignableBody::Bytes(body.as_bytes()))?;
         let (instructions, _) = sign(signable, &signing)?.into_parts();
-        let request = hyper::Request::post(&address).header(CONTENT_TYPE, FORM);
+        let request = hyper::Request::post(&address).header(CONTENT_TYPE, FORM_TYPE);
         let mut request = request.body(SdkBody::from(body.as_str()))?;
         instructions.apply_to_request_http1x(&mut request);
         let connector = Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build();
@@ -71,7 +72,7 @@ impl Aws {
     }
 }
 
-fn form(metric: &Percent<'_>) -> String {
+fn encode_form(metric: &PercentMetric<'_>) -> String {
     let mut fields = vec![
         ("Action".to_owned(), "PutMetricData".to_owned()),
         ("Version".to_owned(), "2010-08-01".to_owned()),
@@ -84,15 +85,15 @@ fn form(metric: &Percent<'_>) -> String {
         fields.push((format!("{MEMBER}.Dimensions.member.{n}.Name"), (*name).to_owned()));
         fields.push((format!("{MEMBER}.Dimensions.member.{n}.Value"), (*value).to_owned()));
     }
-    let pairs = fields.iter().map(|(key, value)| format!("{key}={}", crate::shared_registry::escape(value)));
+    let pairs = fields.iter().map(|(key, value)| format!("{key}={}", crate::cluster::shared_registry::percent_encode(value)));
     pairs.collect::<Vec<_>>().join("&")
 }
 
 const ACTION: &str = "cloudwatch:PutMetricData";
-const FORM: &str = "application/x-www-form-urlencoded";
+const FORM_TYPE: &str = "application/x-www-form-urlencoded";
 const MEMBER: &str = "MetricData.member.1";
-/// A value that is late is worth nothing: the next one comes soon.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A late value is useless: the next one follows soon.
+const PUT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -100,11 +101,11 @@ mod tests {
 
     #[test]
     fn a_metric_is_one_form_whatever_stands_in_its_names() {
-        let metric = Percent { name: "Headroom", dimensions: &[("Cluster", "a&b"), ("Role", "edge")], value: 42.5 };
+        let metric = PercentMetric { name: "Headroom", dimensions: &[("Cluster", "a&b"), ("Role", "edge")], value: 42.5 };
         let expected = "Action=PutMetricData&Version=2010-08-01&Namespace=Headwater&MetricData.member.1.MetricName=Headroom&\
             MetricData.member.1.Unit=Percent&MetricData.member.1.Value=42.5&MetricData.member.1.Dimensions.member.1.Name=Cluster&\
             MetricData.member.1.Dimensions.member.1.Value=a%26b&MetricData.member.1.Dimensions.member.2.Name=Role&\
             MetricData.member.1.Dimensions.member.2.Value=edge";
-        assert_eq!(form(&metric), expected);
+        assert_eq!(encode_form(&metric), expected);
     }
 }

@@ -1,4 +1,4 @@
-//! Can the certificate be used, and for how long?
+//! Checks that the TLS certificate is valid and fits its key.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use rustls::sign::CertifiedKey;
 use super::Finding;
 
 const CHECK: &str = "certificate";
-/// Days left from which on to warn: a renewal that did not happen has been due for two weeks then.
+/// Warns below this number of remaining days: by then a renewal has been due for two weeks.
 const WARN_DAYS: i64 = 14;
 
-/// Reads both files, sees that they fit, and counts the days. `now_s` is Unix time.
+/// Reads both files, checks that they fit, and counts the remaining days. `now_s` is Unix time.
 pub(super) fn check(tls: &Tls, now_s: u64) -> Finding {
     let (certificate, key) = match (&tls.certificate_file, &tls.key_file) {
         (None, None) => return Finding::skip(CHECK, "none in [tls]: no HTTPS and no RTMPS from this node"),
@@ -51,7 +51,7 @@ pub(super) fn check(tls: &Tls, now_s: u64) -> Finding {
     }
 }
 
-/// The leaf; or what is wrong with the pair, and what to do.
+/// Returns the leaf certificate, or a fault and its remedy.
 fn read(certificate: &Path, key: &Path) -> Result<CertificateDer<'static>, (String, &'static str)> {
     let cannot = |path: &Path, e: &dyn std::fmt::Display| format!("{} cannot be used: {e}", path.display());
     let file = "the file must be PEM, and readable by the node's user";
@@ -68,7 +68,7 @@ fn read(certificate: &Path, key: &Path) -> Result<CertificateDer<'static>, (Stri
 
 #[cfg(test)]
 mod tests {
-    use super::super::Mark;
+    use super::super::CheckStatus;
     use super::*;
 
     const DAY_S: u64 = 24 * 60 * 60;
@@ -90,19 +90,19 @@ mod tests {
             Tls { certificate_file: Some(cert), key_file: Some(secret) }
         };
         let (tls, other) = (pair("a"), pair("b"));
-        let mark = |tls: &Tls, now_s| check(tls, now_s).mark;
+        let mark = |tls: &Tls, now_s| check(tls, now_s).status;
         assert_eq!(
             check(&tls, NEW_YEAR_S - 100 * DAY_S),
             Finding::ok("certificate", "fits its key, valid for 100 more days")
         );
-        assert_eq!(mark(&tls, NEW_YEAR_S - 3 * DAY_S), Mark::Warn);
-        assert_eq!(mark(&tls, NEW_YEAR_S + 1), Mark::Fail);
-        assert_eq!(mark(&tls, NEW_YEAR_S - 400 * DAY_S), Mark::Fail);
+        assert_eq!(mark(&tls, NEW_YEAR_S - 3 * DAY_S), CheckStatus::Warn);
+        assert_eq!(mark(&tls, NEW_YEAR_S + 1), CheckStatus::Fail);
+        assert_eq!(mark(&tls, NEW_YEAR_S - 400 * DAY_S), CheckStatus::Fail);
         let mixed = Tls { key_file: other.key_file.clone(), ..tls.clone() };
-        assert!(check(&mixed, NEW_YEAR_S - 100 * DAY_S).what.contains("do not fit"));
-        assert_eq!(mark(&Tls { key_file: None, ..tls.clone() }, 0), Mark::Fail);
-        assert_eq!(mark(&Tls { certificate_file: Some("/nonexistent".into()), ..tls }, 0), Mark::Fail);
-        assert_eq!(mark(&Tls::default(), 0), Mark::Skip);
+        assert!(check(&mixed, NEW_YEAR_S - 100 * DAY_S).message.contains("do not fit"));
+        assert_eq!(mark(&Tls { key_file: None, ..tls.clone() }, 0), CheckStatus::Fail);
+        assert_eq!(mark(&Tls { certificate_file: Some("/nonexistent".into()), ..tls }, 0), CheckStatus::Fail);
+        assert_eq!(mark(&Tls::default(), 0), CheckStatus::Skip);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

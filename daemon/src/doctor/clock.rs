@@ -1,4 +1,4 @@
-//! Is the clock right?
+//! Checks the clock of this machine.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,14 +6,16 @@ use super::Finding;
 
 const CHECK: &str = "clock";
 
-/// Compares this machine's clock with the registry's, if that one is another's. `why_not` is what keeps from the registry: where
-/// its password is AWS's to give, AWS judges the clock first.
+/// Compares this machine's clock with a shared registry's. `registry_error` is the finding of the
+/// registry check: AWS rejects requests that are signed with a wrong clock before the registry is
+/// ever reached.
 pub(super) fn check(registry_ms: Option<u64>, why_not: &str) -> Finding {
     judge(now_ms(), registry_ms, why_not)
 }
 
-/// True if this is AWS's word for a request that was signed by a wrong clock (more than five minutes off).
-pub(super) fn is_blamed(why: &str) -> bool {
+/// True if this is AWS's error for a request signed with a clock that is wrong by more than five
+/// minutes.
+pub(super) fn is_clock_error(why: &str) -> bool {
     ["Signature expired", "Signature not yet current", "RequestExpired", "RequestTimeTooSkewed"]
         .iter()
         .any(|word| why.contains(word))
@@ -21,10 +23,10 @@ pub(super) fn is_blamed(why: &str) -> bool {
 
 fn judge(now_ms: u64, registry_ms: Option<u64>, why_not: &str) -> Finding {
     let todo = "let chrony or systemd-timesyncd run; on EC2 the time server is 169.254.169.123";
-    if now_ms < BUILT_MS {
+    if now_ms < EARLIEST_PLAUSIBLE_MS {
         return Finding::fail(CHECK, "it shows a time before this program was written", todo);
     }
-    if is_blamed(why_not) {
+    if is_clock_error(why_not) {
         return Finding::fail(CHECK, "AWS takes nothing that is signed by it: it is more than five minutes off", todo);
     }
     let Some(registry_ms) = registry_ms else {
@@ -33,8 +35,8 @@ fn judge(now_ms: u64, registry_ms: Option<u64>, why_not: &str) -> Finding {
     let off_ms = now_ms.abs_diff(registry_ms);
     let what = format!("{}.{:03} s from the registry's", off_ms / 1_000, off_ms % 1_000);
     match off_ms {
-        0..WARN_MS => Finding::ok(CHECK, what),
-        WARN_MS..FAIL_MS => Finding::warn(CHECK, what, todo),
+        0..WARN_OFFSET_MS => Finding::ok(CHECK, what),
+        WARN_OFFSET_MS..FAIL_OFFSET_MS => Finding::warn(CHECK, what, todo),
         _ => Finding::fail(CHECK, what, todo),
     }
 }
@@ -44,35 +46,35 @@ fn now_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Unix time, in seconds.
+/// Returns Unix time in seconds.
 pub(super) fn now_s() -> u64 {
     now_ms() / 1_000
 }
 
 /// 2026-01-01.
-const BUILT_MS: u64 = 1_767_225_600_000;
-/// Differences that are seen in logs, and those that break certificates and tokens.
-const WARN_MS: u64 = 1_000;
-const FAIL_MS: u64 = 30_000;
+const EARLIEST_PLAUSIBLE_MS: u64 = 1_767_225_600_000;
+/// Offsets that show in logs, and offsets that break certificates and tokens.
+const WARN_OFFSET_MS: u64 = 1_000;
+const FAIL_OFFSET_MS: u64 = 30_000;
 
 #[cfg(test)]
 mod tests {
-    use super::super::Mark;
+    use super::super::CheckStatus;
     use super::*;
 
     #[test]
     fn a_clock_is_judged_by_its_distance_in_both_directions() {
         let now = 1_800_000_000_000;
         let check =
-            |registry: Option<u64>, expected: Mark| assert_eq!(judge(now, registry, "").mark, expected, "{registry:?}");
-        check(None, Mark::Ok);
-        check(Some(now + 999), Mark::Ok);
-        check(Some(now - 1_000), Mark::Warn);
-        check(Some(now + 3_600_000), Mark::Fail);
-        check(Some(now - 3_600_000), Mark::Fail);
-        assert_eq!(judge(0, None, "").mark, Mark::Fail);
-        assert_eq!(judge(now, Some(now - 1_234), "").what, "1.234 s from the registry's");
-        assert_eq!(judge(now, None, "service error: Signature expired: 2026").mark, Mark::Fail);
-        assert_eq!(judge(now, None, "service error: AccessDenied").mark, Mark::Ok);
+            |registry: Option<u64>, expected: CheckStatus| assert_eq!(judge(now, registry, "").status, expected, "{registry:?}");
+        check(None, CheckStatus::Ok);
+        check(Some(now + 999), CheckStatus::Ok);
+        check(Some(now - 1_000), CheckStatus::Warn);
+        check(Some(now + 3_600_000), CheckStatus::Fail);
+        check(Some(now - 3_600_000), CheckStatus::Fail);
+        assert_eq!(judge(0, None, "").status, CheckStatus::Fail);
+        assert_eq!(judge(now, Some(now - 1_234), "").message, "1.234 s from the registry's");
+        assert_eq!(judge(now, None, "service error: Signature expired: 2026").status, CheckStatus::Fail);
+        assert_eq!(judge(now, None, "service error: AccessDenied").status, CheckStatus::Ok);
     }
 }

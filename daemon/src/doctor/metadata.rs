@@ -1,11 +1,11 @@
-//! Does instance metadata answer?
+//! Checks that instance metadata answers.
 
 use super::Finding;
-use crate::facts::Facts;
+use crate::boot::facts::Facts;
 
 const CHECK: &str = "metadata";
 
-/// Judges what came of asking for the facts.
+/// Evaluates the result of fetching the facts.
 pub(super) fn check(facts: Result<&Facts, String>) -> Finding {
     match facts {
         Err(why) => Finding::fail(
@@ -20,17 +20,17 @@ pub(super) fn check(facts: Result<&Facts, String>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Mark;
+    use super::super::CheckStatus;
     use super::*;
-    use crate::facts::Instance;
+    use crate::boot::facts::Instance;
 
     #[test]
     fn metadata_fails_without_an_answer_and_is_not_missed_outside_a_cloud() {
-        assert_eq!(check(Err("no answer within 2s".to_owned())).mark, Mark::Fail);
-        assert_eq!(check(Ok(&Facts::default())).mark, Mark::Skip);
+        assert_eq!(check(Err("no answer within 2s".to_owned())).status, CheckStatus::Fail);
+        assert_eq!(check(Ok(&Facts::default())).status, CheckStatus::Skip);
         let instance = Instance { id: "i-0abc".to_owned(), ..Instance::default() };
         let found = check(Ok(&Facts { instance: Some(instance), ..Facts::default() }));
-        assert_eq!(found.mark, Mark::Ok);
-        assert!(found.what.contains("i-0abc"));
+        assert_eq!(found.status, CheckStatus::Ok);
+        assert!(found.message.contains("i-0abc"));
     }
 }

@@ -1,21 +1,21 @@
-//! Does the database of a registry node run, and is it a member of its replica set?
+//! Checks that the database of a registry node runs as a member of its replica set.
 
 use headwater_api::error::Chain;
 use headwater_registry::{MemberState, Mongod};
 
 use super::Finding;
-use crate::mongod::Layout;
-use crate::plan::Plan;
+use crate::boot::plan::Plan;
+use crate::registry_node::mongod::MongodConfig;
 
 const CHECK: &str = "mongod";
 
-/// Asks it how it stands; for that it wants no password.
+/// Queries the state of the local mongod, which needs no password.
 pub(super) async fn check(plan: Option<&Plan>) -> Finding {
     let Some((plan, cluster, listen)) = plan.and_then(|plan| Some((plan, plan.cluster.as_ref()?, plan.mongod?))) else {
         return Finding::skip(CHECK, "this is no registry node");
     };
-    let layout = Layout::new(&plan.engine.node.data_dir, listen, cluster.replica_set());
-    let asked = async { Mongod::at(layout.local(), None)?.hello().await };
+    let layout = MongodConfig::new(&plan.engine.node.data_dir, listen, cluster.replica_set());
+    let asked = async { Mongod::at(layout.local_address(), None)?.hello().await };
     let state = asked.await.map(|hello| hello.state).map_err(|e| Chain(&e).to_string());
     judge(state, layout.replica_set())
 }
@@ -49,23 +49,23 @@ fn judge(state: Result<MemberState, String>, set: &str) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Mark, plan_of};
+    use super::super::{CheckStatus, plan_from};
     use super::*;
 
     #[tokio::test]
     async fn a_database_is_well_as_a_member_that_serves_and_everything_else_has_its_remedy() {
-        assert_eq!(check(Some(&plan_of(""))).await.mark, Mark::Skip);
-        assert_eq!(check(None).await.mark, Mark::Skip);
+        assert_eq!(check(Some(&plan_from(""))).await.status, CheckStatus::Skip);
+        assert_eq!(check(None).await.status, CheckStatus::Skip);
         for (state, mark) in [
-            (Ok(MemberState::Primary), Mark::Ok),
-            (Ok(MemberState::Secondary), Mark::Ok),
-            (Ok(MemberState::Busy), Mark::Warn),
-            (Ok(MemberState::Setless), Mark::Fail),
-            (Ok(MemberState::Alone), Mark::Fail),
-            (Err("no answer".to_owned()), Mark::Fail),
+            (Ok(MemberState::Primary), CheckStatus::Ok),
+            (Ok(MemberState::Secondary), CheckStatus::Ok),
+            (Ok(MemberState::Busy), CheckStatus::Warn),
+            (Ok(MemberState::Setless), CheckStatus::Fail),
+            (Ok(MemberState::Alone), CheckStatus::Fail),
+            (Err("no answer".to_owned()), CheckStatus::Fail),
         ] {
             let found = judge(state, "headwater-demo");
-            assert_eq!((found.mark, found.todo.is_empty()), (mark, mark == Mark::Ok), "{found:?}");
+            assert_eq!((found.status, found.remedy.is_empty()), (mark, mark == CheckStatus::Ok), "{found:?}");
         }
     }
 }

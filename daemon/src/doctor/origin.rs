@@ -1,19 +1,20 @@
-//! Can this node fetch streams from the others: connection and mutual proof of the cluster's secret?
+//! Checks that this node can fetch streams from other nodes: connection and mutual proof of the
+//! relay secret.
 //!
-//! The running engine tries, since it has the secret and speaks the protocol.
+//! The running engine connects, since it holds the secret and implements the protocol.
 
 use headwater_api::Config;
 use headwater_api::endpoints::Endpoints;
 use headwater_api::error::Chain;
 use headwater_api::status::RelayStatus;
 
-use super::{Finding, PATIENCE};
-use crate::engine::dial;
-use crate::http;
+use super::{Finding, REQUEST_TIMEOUT};
+use crate::http_client;
+use crate::process::engine::dial_address;
 
 const CHECK: &str = "relay";
 
-/// Lets the engine greet the relay of each node.
+/// Asks the engine to connect to the relay of each node.
 pub(super) async fn check(config: &Config, engine: Option<&Endpoints>) -> Finding {
     let Some(engine) = engine else {
         return Finding::skip(CHECK, "no engine runs that could try");
@@ -21,7 +22,7 @@ pub(super) async fn check(config: &Config, engine: Option<&Endpoints>) -> Findin
     if engine.relay.is_none() && config.relay.secret_file.is_none() {
         return Finding::skip(CHECK, "a node without a cluster");
     }
-    match http::get(dial(engine.health), "/relays", PATIENCE).await {
+    match http_client::get(dial_address(engine.health), "/relays", REQUEST_TIMEOUT).await {
         Ok(answer) => match serde_json::from_slice(answer.body()) {
             Ok(relays) => judge(relays),
             Err(_) => Finding::fail(CHECK, format!("the engine answers {}", answer.status()), "read the node's log"),
@@ -56,7 +57,7 @@ fn judge(relays: Vec<RelayStatus>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Mark;
+    use super::super::CheckStatus;
     use super::*;
 
     fn relay(err: Option<&str>) -> RelayStatus {
@@ -65,12 +66,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_origin_that_is_closed_or_has_another_secret_fails_with_its_remedy() {
-        assert_eq!(judge(vec![relay(None)]).mark, Mark::Ok);
-        assert_eq!(judge(Vec::new()).mark, Mark::Warn);
+        assert_eq!(judge(vec![relay(None)]).status, CheckStatus::Ok);
+        assert_eq!(judge(Vec::new()).status, CheckStatus::Warn);
         let closed = judge(vec![relay(None), relay(Some("Connection refused"))]);
-        assert_eq!(closed.mark, Mark::Fail);
-        assert!(closed.what.contains("10.0.0.1:5000") && closed.todo.contains("port 5000"));
-        assert!(judge(vec![relay(Some("the peer does not know the cluster secret"))]).todo.contains("same secret"));
-        assert_eq!(check(&Config::default(), None).await.mark, Mark::Skip);
+        assert_eq!(closed.status, CheckStatus::Fail);
+        assert!(closed.message.contains("10.0.0.1:5000") && closed.remedy.contains("port 5000"));
+        assert!(judge(vec![relay(Some("the peer does not know the cluster secret"))]).remedy.contains("same secret"));
+        assert_eq!(check(&Config::default(), None).await.status, CheckStatus::Skip);
     }
 }

@@ -1,4 +1,4 @@
-//! Does the engine answer on every port it should?
+//! Checks that the engine accepts connections on every port.
 
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -6,13 +6,13 @@ use headwater_api::Config;
 use headwater_api::endpoints::Endpoints;
 use tokio::net::TcpStream;
 
-use super::{Finding, PATIENCE};
-use crate::engine::dial;
-use crate::http;
+use super::{Finding, REQUEST_TIMEOUT};
+use crate::http_client;
+use crate::process::engine::dial_address;
 
 const CHECK: &str = "ports";
 
-/// Knocks at each listener; readiness is asked of the engine itself.
+/// Connects to each listener, and asks the engine whether it is ready.
 pub(super) async fn check(config: &Config, engine: Option<&Endpoints>) -> Finding {
     let Some(engine) = engine else {
         return Finding::fail(CHECK, "no engine runs", "start the node: systemctl start headwaterd, or headwaterd run");
@@ -29,21 +29,21 @@ pub(super) async fn check(config: &Config, engine: Option<&Endpoints>) -> Findin
     let mut answering = Vec::new();
     for (name, address) in tcp.into_iter().filter_map(|(name, address)| Some((name, address?))) {
         let named = format!("{name} {}", address.port());
-        match tokio::time::timeout(PATIENCE, TcpStream::connect(dial(address))).await {
+        match tokio::time::timeout(REQUEST_TIMEOUT, TcpStream::connect(dial_address(address))).await {
             Ok(Ok(_)) => answering.push(named),
             Ok(Err(_)) | Err(_) => silent.push(named),
         }
     }
     for port in &engine.webrtc {
         let named = format!("webrtc {port}/udp");
-        if is_taken(*port) { answering.push(named) } else { silent.push(named) }
+        if is_port_in_use(*port) { answering.push(named) } else { silent.push(named) }
     }
     if !silent.is_empty() {
         let todo =
             "read the node's log (journalctl -u headwaterd); an engine that was killed is started again within seconds";
         return Finding::fail(CHECK, format!("nobody answers on {}", silent.join(", ")), todo);
     }
-    match http::get(dial(engine.health), "/readyz", PATIENCE).await {
+    match http_client::get(dial_address(engine.health), "/readyz", REQUEST_TIMEOUT).await {
         Ok(answer) if !answer.status().is_success() => {
             let why = String::from_utf8_lossy(answer.body()).trim().to_owned();
             Finding::warn(
@@ -61,8 +61,8 @@ pub(super) async fn check(config: &Config, engine: Option<&Endpoints>) -> Findin
     }
 }
 
-/// A port that cannot be had is somebody's. UDP gives no other answer to a knock.
-fn is_taken(port: u16) -> bool {
+/// True if the port is in use. UDP offers no other way to detect a listener.
+fn is_port_in_use(port: u16) -> bool {
     UdpSocket::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
         .is_err_and(|e| e.kind() == std::io::ErrorKind::AddrInUse)
 }
@@ -72,7 +72,7 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
-    use super::super::Mark;
+    use super::super::CheckStatus;
     use super::*;
 
     fn listener() -> (TcpListener, SocketAddr) {
@@ -86,7 +86,7 @@ mod tests {
         let (open, address) = listener();
         let (ready, health) = listener();
         let udp = UdpSocket::bind("[::]:0").unwrap();
-        // Knocks and questions come one after the other: the second connection is the question.
+        // Each check first connects and closes, then sends the request on a second connection.
         std::thread::spawn(move || {
             for status in ["200 OK", "503 Service Unavailable"] {
                 let _knock = ready.accept().unwrap();
@@ -106,14 +106,14 @@ mod tests {
             health,
         };
         let config = Config::default();
-        assert_eq!(check(&config, Some(&engine)).await.mark, Mark::Ok);
-        assert_eq!(check(&config, Some(&engine)).await.mark, Mark::Warn);
+        assert_eq!(check(&config, Some(&engine)).await.status, CheckStatus::Ok);
+        assert_eq!(check(&config, Some(&engine)).await.status, CheckStatus::Warn);
         drop(open);
         let found = check(&config, Some(&engine)).await;
-        assert_eq!(found.mark, Mark::Fail);
-        assert!(found.what.contains(&format!("http {}", address.port())), "{}", found.what);
+        assert_eq!(found.status, CheckStatus::Fail);
+        assert!(found.message.contains(&format!("http {}", address.port())), "{}", found.message);
         engine.webrtc = vec![1];
-        assert!(check(&config, Some(&engine)).await.what.contains("webrtc 1/udp") || nix::unistd::geteuid().is_root());
-        assert_eq!(check(&config, None).await.mark, Mark::Fail);
+        assert!(check(&config, Some(&engine)).await.message.contains("webrtc 1/udp") || nix::unistd::geteuid().is_root());
+        assert_eq!(check(&config, None).await.status, CheckStatus::Fail);
     }
 }

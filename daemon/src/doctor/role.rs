@@ -1,14 +1,14 @@
-//! Does the machine know what it is?
+//! Checks that the machine has a valid role.
 
 use super::Finding;
-use crate::plan::{Plan, PlanError};
+use crate::boot::plan::{Plan, PlanError};
 
 const CHECK: &str = "role";
 
-/// Judges what came of planning.
+/// Evaluates the result of planning.
 pub(super) fn check(planned: Result<&Plan, &PlanError>) -> Finding {
     match planned {
-        Ok(plan) if !plan.wanted => Finding::warn(
+        Ok(plan) if !plan.in_service => Finding::warn(
             CHECK,
             format!("{}, but Auto Scaling keeps this instance warm: it does not serve", plan.engine.node.role.as_str()),
             "nothing, unless it should serve: then look at the group's warm pool",
@@ -27,17 +27,17 @@ pub(super) fn check(planned: Result<&Plan, &PlanError>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Mark, plan_of};
+    use super::super::{CheckStatus, plan_from};
     use super::*;
 
     #[test]
     fn a_role_that_is_unknown_fails_and_one_that_is_not_wanted_yet_warns() {
-        let mut plan = plan_of("node.role = 'standalone'");
+        let mut plan = plan_from("node.role = 'standalone'");
         assert_eq!(check(Ok(&plan)), Finding::ok("role", "standalone (configuration file)"));
-        plan.wanted = false;
-        assert_eq!(check(Ok(&plan)).mark, Mark::Warn);
+        plan.in_service = false;
+        assert_eq!(check(Ok(&plan)).status, CheckStatus::Warn);
         let found = check(Err(&PlanError::UnknownRole { value: "king".to_owned() }));
-        assert_eq!(found.mark, Mark::Fail);
-        assert!(found.what.contains("king") && !found.todo.is_empty());
+        assert_eq!(found.status, CheckStatus::Fail);
+        assert!(found.message.contains("king") && !found.remedy.is_empty());
     }
 }

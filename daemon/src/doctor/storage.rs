@@ -1,18 +1,18 @@
-//! Can recordings be stored in S3?
+//! Checks the recording storage in S3.
 
 use super::Finding;
 
-/// This version has no setting that names a bucket, and stores nothing there.
+/// This version has no bucket setting and stores nothing in S3.
 pub(super) fn check() -> Finding {
     Finding::skip("s3", "not configured: this version uploads nothing")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Mark;
+    use super::super::CheckStatus;
 
     #[test]
     fn without_a_bucket_there_is_nothing_to_check() {
-        assert_eq!(super::check().mark, Mark::Skip);
+        assert_eq!(super::check().status, CheckStatus::Skip);
     }
 }

@@ -1,4 +1,4 @@
-//! Does somebody publish this stream?
+//! Checks that a stream is being published.
 
 use headwater_api::StreamName;
 use headwater_api::endpoints::Endpoints;
@@ -6,18 +6,18 @@ use headwater_api::error::Chain;
 use headwater_api::status::StreamStatus;
 use headwater_registry::{Registry as _, Store};
 
-use super::{Finding, PATIENCE};
-use crate::engine::dial;
-use crate::http;
+use super::{Finding, REQUEST_TIMEOUT};
+use crate::http_client;
+use crate::process::engine::dial_address;
 
 const CHECK: &str = "stream";
 
-/// Asks this node, then the registry.
+/// Queries this node, then the registry.
 pub(super) async fn check(name: Option<&StreamName>, engine: Option<&Endpoints>, store: Option<&Store>) -> Finding {
     let Some(name) = name else { return Finding::skip(CHECK, "none was named: --stream live/demo") };
     let mut live = Vec::new();
     if let Some(engine) = engine
-        && let Ok(answer) = http::get(dial(engine.http), "/rest/v2/streams", PATIENCE).await
+        && let Ok(answer) = http_client::get(dial_address(engine.http), "/rest/v2/streams", REQUEST_TIMEOUT).await
         && let Ok(streams) = serde_json::from_slice::<Vec<StreamStatus>>(answer.body())
     {
         if let Some(status) = streams.iter().find(|status| status.name == *name) {
@@ -63,7 +63,7 @@ mod tests {
     use headwater_api::stream::StreamOffer;
     use headwater_registry::Embedded;
 
-    use super::super::Mark;
+    use super::super::CheckStatus;
     use super::*;
 
     #[tokio::test]
@@ -77,13 +77,13 @@ mod tests {
         let other = StreamName::new("live", "Demo").unwrap();
         store.claim(&life, &other, &offer, None).await.unwrap();
         let found = check(Some(&name), None, Some(&store)).await;
-        assert_eq!(found.mark, Mark::Fail);
-        assert!(found.what.contains("live now: live/Demo"), "{}", found.what);
+        assert_eq!(found.status, CheckStatus::Fail);
+        assert!(found.message.contains("live now: live/Demo"), "{}", found.message);
         store.claim(&life, &name, &offer, None).await.unwrap();
         let found = check(Some(&name), None, Some(&store)).await;
         assert_eq!(found, Finding::ok("stream", "live/demo is published to node i-1"));
-        assert_eq!(check(None, None, Some(&store)).await.mark, Mark::Skip);
-        assert_eq!(check(Some(&name), None, None).await.mark, Mark::Fail);
+        assert_eq!(check(None, None, Some(&store)).await.status, CheckStatus::Skip);
+        assert_eq!(check(Some(&name), None, None).await.status, CheckStatus::Fail);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -1,11 +1,11 @@
-//! Does the instance see its own tags?
+//! Checks that the instance can read its own tags.
 
 use super::Finding;
-use crate::facts::{Instance, Tags};
+use crate::boot::facts::{Instance, Tags};
 
 const CHECK: &str = "tags";
 
-/// Judges how the tags came.
+/// Evaluates where the tags were read.
 pub(super) fn check(instance: Option<&Instance>) -> Finding {
     let Some(instance) = instance else { return Finding::skip(CHECK, "no instance, no tags") };
     let enable = "set InstanceMetadataTags to enabled in the launch template";
@@ -27,16 +27,16 @@ pub(super) fn check(instance: Option<&Instance>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Mark;
+    use super::super::CheckStatus;
     use super::*;
 
     #[test]
     fn tags_are_well_in_metadata_a_warning_from_the_api_and_a_failure_from_nowhere() {
-        let mark = |tags: Tags| check(Some(&Instance { tags, ..Instance::default() })).mark;
-        assert_eq!(mark(Tags::Metadata { tags: Default::default() }), Mark::Ok);
-        assert_eq!(mark(Tags::Api { tags: Default::default() }), Mark::Warn);
-        assert_eq!(mark(Tags::Unknown { why: "access denied".to_owned() }), Mark::Fail);
-        assert_eq!(mark(Tags::Hidden), Mark::Fail);
-        assert_eq!(check(None).mark, Mark::Skip);
+        let mark = |tags: Tags| check(Some(&Instance { tags, ..Instance::default() })).status;
+        assert_eq!(mark(Tags::Metadata { tags: Default::default() }), CheckStatus::Ok);
+        assert_eq!(mark(Tags::Api { tags: Default::default() }), CheckStatus::Warn);
+        assert_eq!(mark(Tags::Unknown { why: "access denied".to_owned() }), CheckStatus::Fail);
+        assert_eq!(mark(Tags::Hidden), CheckStatus::Fail);
+        assert_eq!(check(None).status, CheckStatus::Skip);
     }
 }

@@ -1,23 +1,17 @@
-//! The media engine: everything that waits.
+//! The media engine: sockets, tasks and shared state around the protocol values of `wire`.
 //!
-//! Publishers come in through `gateway`, cross the `hub` as frames, and leave through `gateway` again. Arrows allowed:
-//! `engine -> every room`, `http -> cluster, gateway, hub`, `cluster -> gateway (where streams live), hub, registry`,
-//! `gateway, transcode -> hub`, all of those -> `wire, api, registry, program`.
+//! Media enters through `gateway`, passes the `hub` as frames, and leaves through `gateway`.
+//! Allowed dependencies: `engine -> every room`, `http -> cluster, gateway, hub`, `cluster ->
+//! gateway (stream ownership), hub, registry`, `gateway, transcode -> hub`, and from all of these
+//! to `wire, api, registry, program`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod admission;
-pub mod apps;
+pub mod access;
 pub mod cluster;
 pub mod engine;
-pub mod farewell;
-pub mod fill;
 pub mod gateway;
 pub mod http;
 pub mod hub;
-pub mod lanes;
-pub mod listen;
-pub mod load;
-pub mod memory_file;
-pub mod standing;
-pub mod tls;
+pub mod node;
+pub mod runtime;
 pub mod transcode;

@@ -1,7 +1,9 @@
-//! `headwater-engine --config FILE`: reads the configuration, starts the engine, ends it on SIGTERM.
+//! `headwater-engine --config FILE`: reads the configuration, runs the engine, and stops it on a
+//! signal.
 //!
-//! The first SIGTERM or SIGINT drains, the second ends at once. Exit codes: `headwater_api::error::exit`; the one line on
-//! standard output says why it stopped, for whoever started it.
+//! The first SIGTERM or SIGINT starts the drain, the second stops the engine immediately. Exit
+//! codes are in `headwater_api::error::exit`. If the engine stops with an error, it also writes the
+//! reason to standard output as one line for the parent process.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -11,8 +13,8 @@ use clap::Parser;
 use headwater_api::Config;
 use headwater_api::config::RegistryKind;
 use headwater_api::error::{Chain, exit};
-use headwater_engine::engine::{Engine, StartError};
-use headwater_engine::standing::Told;
+use headwater_engine::engine::build::{Engine, StartError};
+use headwater_engine::node::health::NodeHealthReceiver;
 use headwater_registry::RegistryError;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -20,10 +22,10 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Configuration file; docs/headwater.example.toml lists every key.
+    /// Configuration file; docs/headwater.example.toml lists every key
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Read from standard input how the node stands; headwaterd says so
+    /// Read health reports of the node from standard input; set by headwaterd
     #[arg(long)]
     standing: bool,
 }
@@ -43,7 +45,7 @@ fn main() -> ExitCode {
             log::error!(err = sentence.as_str(); "engine stopped");
             let mut out = std::io::stdout();
             if !out.is_terminal() {
-                // Nobody may be reading any more; the log has it too.
+                // Ignore a closed pipe: the reason is also in the log.
                 let _ = writeln!(out, "{sentence}");
             }
             ExitCode::from(code)
@@ -74,9 +76,9 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
             (code, Chain(&e).to_string())
         })?;
         if arguments.standing {
-            let told = Told::by_a_daemon(engine.wall_clock());
+            let told = NodeHealthReceiver::by_a_daemon(engine.wall_clock());
             engine.told(told.clone());
-            // A thread of its own, which nobody waits for: reading standard input cannot be broken off.
+            // A detached thread, because a blocking read of standard input cannot be cancelled.
             std::thread::spawn(move || told.listen(std::io::stdin()));
         }
         let drain = engine.drain_handle();
@@ -88,7 +90,7 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
                 _ = interrupt.recv() => {}
             }
             if attempt > 0 {
-                log::warn!("second signal, ending at once");
+                log::warn!("second signal, stopping immediately");
                 return Ok(());
             }
             log::info!("draining");
@@ -97,8 +99,9 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         Ok(())
     });
     if is_shared {
-        // What still asks a shared registry ends with the process. Dropping the runtime ends tasks one by one, and the database's
-        // driver panics where one asks a connection pool that is gone already (mongodb/mongo-rust-driver#615).
+        // Tasks that still use a shared registry end with the process. Dropping the runtime would
+        // end them one by one, and the MongoDB driver panics when a task uses a connection pool
+        // that has already been dropped (mongodb/mongo-rust-driver#615).
         std::mem::forget(runtime);
     }
     ended

@@ -29,7 +29,7 @@ use headwater_api::user::UserDocument;
 pub use embedded::{Embedded, FILE_NAME};
 pub use error::RegistryError;
 pub use mongo::{Hello, MemberState, MemberStatus, MongoDb, Mongod, SetConfig, Source, User, UserRights};
-pub use pace::{Pace, spread};
+pub use pace::{HeartbeatInterval, jitter};
 pub use store::Store;
 
 /// A store of documents. Each call is one step: it happens whole, or not at all and gives an error.

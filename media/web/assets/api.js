@@ -1,7 +1,7 @@
-// What the pages ask the engine. Knows nothing of the page.
+// The client of the engine's REST API. Independent of any page.
 
-/** Answers of the engine that are errors: a stable code, a sentence, a status. Status 0: no answer at all. */
-export class Refused extends Error {
+/** An error response of the engine: stable code, sentence and HTTP status. Status 0: no response. */
+export class ApiError extends Error {
   constructor(status, code, message, retryable = false) {
     super(message);
     this.status = status;
@@ -10,25 +10,25 @@ export class Refused extends Error {
   }
 }
 
-/** Like fetch, but an error status or no answer within `patienceMs` throws a Refused. */
-export async function request(url, { patienceMs = 5000, signal, ...options } = {}) {
-  const limit = AbortSignal.timeout(patienceMs);
+/** Like fetch, but throws an ApiError on an error status or if no response arrives within `timeoutMs`. */
+export async function request(url, { timeoutMs = 5000, signal, ...options } = {}) {
+  const timeout = AbortSignal.timeout(timeoutMs);
   let response;
   try {
-    response = await fetch(url, { cache: "no-store", ...options, signal: either(signal, limit) });
+    response = await fetch(url, { cache: "no-store", ...options, signal: anySignal(signal, timeout) });
   } catch {
     signal?.throwIfAborted();
-    throw new Refused(0, "unreachable", "The server does not answer.", true);
+    throw new ApiError(0, "unreachable", "The server does not answer.", true);
   }
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
-  // A load balancer in front of no engine answers 502 to 504 on its own, without our JSON.
+  // A load balancer without a healthy engine answers 502 to 504 itself, without the engine's JSON.
   const code = body.error ?? (response.status >= 502 ? "unreachable" : `http_${response.status}`);
-  throw new Refused(response.status, code, body.message ?? `The server answered ${response.status}.`);
+  throw new ApiError(response.status, code, body.message ?? `The server answered ${response.status}.`);
 }
 
-/** AbortSignal.any, also for browsers that lack it. */
-export function either(first, second) {
+/** AbortSignal.any, with a fallback for browsers that lack it. */
+export function anySignal(first, second) {
   if (!first) return second;
   if (AbortSignal.any) return AbortSignal.any([first, second]);
   const both = new AbortController();
@@ -46,7 +46,7 @@ export const streams = (options) => json("/rest/v2/streams", options);
 export const stream = (app, id, options) =>
   json(`/rest/v2/streams/${encodeURIComponent(app)}/${encodeURIComponent(id)}`, options);
 
-/** Nodes of the cluster, and how many seconds ago the registry said so. */
+/** The nodes of the cluster, and the age of that list in seconds. */
 export async function nodes(options) {
   const response = await request("/rest/v2/cluster/nodes/0/500", options);
   return { nodes: await response.json(), ageS: Number(response.headers.get("age") ?? 0) };
@@ -54,13 +54,13 @@ export async function nodes(options) {
 
 export const clusterStreams = (options) => json("/rest/v2/cluster/streams/0/500", options);
 
-/** Removes a dead node from the list; only the administrator may. */
+/** Removes a dead node from the list. Administrator only. */
 export const deleteNode = (id) => request(`/rest/v2/cluster/node/${encodeURIComponent(id)}`, { method: "DELETE" });
 
-/** Asks a node to hand over and end; only the administrator may. */
+/** Requests that a node drains and stops. Administrator only. */
 export const drainNode = (id) => request(`/rest/v2/cluster/node/${encodeURIComponent(id)}/drain`, { method: "POST" });
 
-/** Who the server takes us for. */
+/** The user that this browser is logged in as. */
 export const session = (options) => json("/rest/v2/session", options);
 
 export const logIn = (name, password) =>
@@ -68,8 +68,8 @@ export const logIn = (name, password) =>
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ name, password }),
-    // Passwords are looked at slowly on purpose, and one after the other.
-    patienceMs: 15_000,
+    // Password hashing is slow on purpose, and the server limits how many run at once.
+    timeoutMs: 15_000,
   });
 
 export const logOut = () => request("/rest/v2/session", { method: "DELETE" });
@@ -92,7 +92,7 @@ export function pause(ms, signal) {
   });
 }
 
-/** How long to wait before attempt n (from 0): doubling from 300 ms to 3 s, with up to 30 % taken off at random. */
+/** Delay before attempt n (from 0) in ms: doubles from 300 ms to 3 s, minus a random jitter of up to 30 %. */
 export function backoffMs(attempt) {
   return Math.min(3000, 300 * 2 ** Math.min(attempt, 8)) * (1 - 0.3 * Math.random());
 }

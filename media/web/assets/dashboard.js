@@ -1,17 +1,17 @@
-// The dashboard: what is live and on which nodes, kept up to date, and how to publish.
+// The dashboard: live streams, nodes, and publish settings. Polls the engine every two seconds.
 
 import * as api from "./api.js";
 import { element } from "./element.js";
 import { age, bitrate, count } from "./format.js";
-import { drawNodes, nodesFailed } from "./nodes.js";
+import { renderNodes, showNodesError } from "./nodes.js";
 import { publishSection } from "./publish.js";
-import { whoAmI } from "./session.js";
+import { refreshSession } from "./session.js";
 
 const POLL_MS = 2000;
 const $ = (name) => document.getElementById(name);
 const cards = new Map();
 
-function draw(streams, several) {
+function renderStreams(streams, isCluster) {
   const seen = new Set(streams.map((s) => s.name));
   for (const [name, card] of cards) {
     if (seen.has(name)) continue;
@@ -21,8 +21,8 @@ function draw(streams, several) {
   for (const [index, stream] of streams.entries()) {
     const card = cards.get(stream.name) ?? newCard(stream);
     cards.set(stream.name, card);
-    card.update(stream, several);
-    // Touch the list only where it changes, so that focus and selection stay.
+    card.update(stream, isCluster);
+    // Change the list only where necessary, so that focus and selection survive.
     if ($("streams").children[index] !== card.root) $("streams").insertBefore(card.root, $("streams").children[index] ?? null);
   }
   $("empty").hidden = streams.length > 0;
@@ -31,8 +31,8 @@ function draw(streams, several) {
   if ($("sum").textContent !== sum) $("sum").textContent = sum;
 }
 
-/** What the cluster knows of each stream, with what this node knows if it carries it (`here`). */
-function joined(streams, local) {
+/** Adds this node's status of each stream (`here`) to the cluster's list; undefined if the stream is not on this node. */
+function mergeStreams(streams, local) {
   const here = new Map(local.map((status) => [status.name, status]));
   return streams.map((stream) => ({ ...stream, here: here.get(stream.name) }));
 }
@@ -45,15 +45,15 @@ function newCard(stream) {
     return [value, element("div", {}, element("dt", {}, label), value)];
   };
   const [video, videoCell] = cell("Video");
-  const [audio, audioCell] = cell("Sound");
+  const [audio, audioCell] = cell("Audio");
   const [rate, rateCell] = cell("Bitrate");
   const [viewers, viewersCell] = cell("Viewers");
   const [origin, originCell] = cell("Origin");
   const [where, whereCell] = cell("Viewers by node");
-  const since = element("span", { className: "age", title: "Live for" });
+  const liveFor = element("span", { className: "age", title: "Live for" });
   const notices = element("div", {});
   const root = element("li", { className: "stream" },
-    element("h3", {}, element("i", {}), element("a", { href: watch, title: stream.name }, element("span", { className: "app" }, `${app}/`), id), since),
+    element("h3", {}, element("i", {}), element("a", { href: watch, title: stream.name }, element("span", { className: "app" }, `${app}/`), id), liveFor),
     element("dl", {}, videoCell, audioCell, rateCell, viewersCell, originCell, whereCell),
     notices,
     element("div", { className: "links" },
@@ -63,7 +63,7 @@ function newCard(stream) {
   root.dataset.stream = stream.name;
   return {
     root,
-    update(now, several) {
+    update(now, isCluster) {
       const { here } = now;
       const { video: v, audio: a, viewers: n } = here ?? {};
       for (const part of [videoCell, audioCell, rateCell]) part.hidden = !here;
@@ -73,39 +73,39 @@ function newCard(stream) {
       audio.title = a?.codec_string ?? "";
       rate.textContent = bitrate(here?.bitrate_bps);
       viewers.textContent = String(now.viewers);
-      viewers.title = n ? `Here: WebRTC ${n.webrtc}, HLS ${n.hls}, RTMP ${n.rtmp}` : "";
-      for (const part of [originCell, whereCell]) part.hidden = !several;
+      viewers.title = n ? `On this node: WebRTC ${n.webrtc}, HLS ${n.hls}, RTMP ${n.rtmp}` : "";
+      for (const part of [originCell, whereCell]) part.hidden = !isCluster;
       origin.textContent = now.origin;
       where.textContent = now.viewersByNode.map((at) => `${at.node}: ${at.viewers}`).join(", ") || "–";
-      since.textContent = age(now.ageMs);
-      const wanted = (here?.notices ?? []).map((notice) => notice.message);
-      if (wanted.join("\n") !== [...notices.children].map((p) => p.textContent).join("\n")) {
-        notices.replaceChildren(...wanted.map((text) => element("p", { className: "notice" }, text)));
+      liveFor.textContent = age(now.ageMs);
+      const messages = (here?.notices ?? []).map((notice) => notice.message);
+      if (messages.join("\n") !== [...notices.children].map((p) => p.textContent).join("\n")) {
+        notices.replaceChildren(...messages.map((text) => element("p", { className: "notice" }, text)));
       }
-      notices.hidden = wanted.length === 0;
+      notices.hidden = messages.length === 0;
     },
   };
 }
 
-function health(ok, text) {
+function showHealth(ok, text) {
   $("health").dataset.ok = String(ok);
   if ($("health-text").textContent !== text) $("health-text").textContent = text;
 }
 
-/** The nodes; what is wrong with them does not keep the streams from being shown. */
-async function look() {
+/** Updates the nodes and returns true for a cluster. An error response does not prevent the streams from being shown. */
+async function updateNodes() {
   try {
     const { nodes, ageS } = await api.nodes();
-    drawNodes(nodes, ageS);
+    renderNodes(nodes, ageS);
     return nodes.length > 1;
   } catch (e) {
-    if (!(e instanceof api.Refused) || e.code === "unreachable") throw e;
-    nodesFailed(e.message);
+    if (!(e instanceof api.ApiError) || e.code === "unreachable") throw e;
+    showNodesError(e.message);
     return false;
   }
 }
 
-async function follow() {
+async function poll() {
   let node;
   for (let attempt = 0; ; ) {
     try {
@@ -114,16 +114,16 @@ async function follow() {
         publishSection($("publish"), node);
         $("version").textContent = `Headwater ${node.version}, node ${node.id}`;
       }
-      await whoAmI();
-      const [streams, local, several] = await Promise.all([api.clusterStreams(), api.streams(), look()]);
-      draw(joined(streams, local), several);
-      health(true, "Connected");
+      await refreshSession();
+      const [streams, local, isCluster] = await Promise.all([api.clusterStreams(), api.streams(), updateNodes()]);
+      renderStreams(mergeStreams(streams, local), isCluster);
+      showHealth(true, "Connected");
       attempt = 0;
-      await pauseOr(refreshed, POLL_MS);
+      await pauseUntilEvent(CHANGED_EVENT, POLL_MS);
     } catch (e) {
-      if (!(e instanceof api.Refused)) console.error(e);
-      health(false, "The server does not answer. Trying again…");
-      // It may come back as another version, with other ports.
+      if (!(e instanceof api.ApiError)) console.error(e);
+      showHealth(false, "The server does not answer. Trying again…");
+      // The server may return with another version and other ports.
       node = undefined;
       await api.pause(api.backoffMs(attempt++));
     }
@@ -131,14 +131,14 @@ async function follow() {
   }
 }
 
-/** Fired by whoever has changed something: the next look is at once. */
-const refreshed = "headwater:changed";
+/** Dispatched after a change that the user made: triggers a poll at once. */
+const CHANGED_EVENT = "headwater:changed";
 
-function pauseOr(event, ms) {
-  const early = new AbortController();
-  const stop = () => early.abort();
-  document.addEventListener(event, stop, { once: true });
-  return api.pause(ms, early.signal).catch(() => {}).finally(() => document.removeEventListener(event, stop));
+function pauseUntilEvent(event, ms) {
+  const wakeup = new AbortController();
+  const wake = () => wakeup.abort();
+  document.addEventListener(event, wake, { once: true });
+  return api.pause(ms, wakeup.signal).catch(() => {}).finally(() => document.removeEventListener(event, wake));
 }
 
-follow();
+poll();

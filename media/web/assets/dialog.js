@@ -1,11 +1,11 @@
-// Dialogs that ask, and stay open with a sentence if what was asked for does not work.
+// Modal dialogs that run an action on submit, and stay open with the error message if it fails.
 
-/** Opens `dialog`; on submit awaits `act(formData)` and closes. Resolves to true if it was done, false if it was called off. */
-export function ask(dialog, act) {
+/** Opens `dialog`; on submit awaits `action(formData)` and closes. Resolves to true after success, to false if cancelled. */
+export function runDialog(dialog, action) {
   const form = dialog.querySelector("form");
   const problem = dialog.querySelector(".problem");
-  const done = new AbortController();
-  const { signal } = done;
+  const closed = new AbortController();
+  const { signal } = closed;
   form.reset();
   problem.textContent = "";
   return new Promise((resolve) => {
@@ -15,7 +15,7 @@ export function ask(dialog, act) {
       submit.disabled = true;
       problem.textContent = "";
       try {
-        await act(new FormData(form));
+        await action(new FormData(form));
         resolve(true);
         dialog.close();
       } catch (e) {
@@ -26,11 +26,11 @@ export function ask(dialog, act) {
       }
     }, { signal });
     form.querySelector("[data-close]").addEventListener("click", () => dialog.close(), { signal });
-    // Escape closes it too.
+    // The Escape key also triggers this event.
     dialog.addEventListener("close", () => {
-      // A password does not stay in a page that is left open.
+      // Do not leave a password in the page.
       form.reset();
-      done.abort();
+      closed.abort();
       resolve(false);
     }, { signal });
     dialog.showModal();

@@ -1,4 +1,4 @@
-// Numbers as people read them.
+// Formats numbers for display.
 
 /** 2500000 -> "2.5 Mbit/s". */
 export function bitrate(bps) {

@@ -1,18 +1,18 @@
-// The nodes of the cluster as a table, which is a list of cards on a phone.
+// The table of cluster nodes; a list of cards on narrow screens.
 
 import * as api from "./api.js";
-import { ask } from "./dialog.js";
+import { runDialog } from "./dialog.js";
 import { element } from "./element.js";
 import { age, bitrate, count } from "./format.js";
-import { administers, forget } from "./session.js";
+import { isAdministrator, onSessionExpired } from "./session.js";
 
 const $ = (name) => document.getElementById(name);
 const rows = new Map();
 const LABELS = [...document.querySelectorAll("#nodes th")].map((th) => th.textContent);
-/** From this age on, what the registry said is old. */
-const OLD_S = 5;
+/** Age in seconds from which the node list counts as stale. */
+const STALE_AFTER_S = 5;
 
-export function drawNodes(nodes, ageS) {
+export function renderNodes(nodes, ageS) {
   $("cluster").hidden = nodes.length === 0;
   const body = $("nodes").tBodies[0];
   const seen = new Set(nodes.map((node) => node.id));
@@ -28,28 +28,28 @@ export function drawNodes(nodes, ageS) {
     if (body.children[index] !== row.root) body.insertBefore(row.root, body.children[index] ?? null);
   }
   const alive = nodes.filter((node) => node.inTheCluster).length;
-  say("nodes-sum", alive === nodes.length ? count(alive, "node") : `${count(alive, "node")}, ${nodes.length - alive} dead`);
-  notice(ageS >= OLD_S ? `The registry does not answer. This is what it said ${age(ageS * 1000)} ago.` : "");
+  setText("nodes-sum", alive === nodes.length ? count(alive, "node") : `${count(alive, "node")}, ${nodes.length - alive} dead`);
+  showNotice(ageS >= STALE_AFTER_S ? `The registry does not respond. This list was updated ${age(ageS * 1000)} ago.` : "");
 }
 
-/** The registry has never said anything. */
-export function nodesFailed(message) {
+/** Shows why there is no node list. */
+export function showNodesError(message) {
   $("cluster").hidden = false;
-  notice(message);
+  showNotice(message);
 }
 
-function notice(text) {
-  say("nodes-notice", text);
+function showNotice(text) {
+  setText("nodes-notice", text);
   $("nodes-notice").hidden = !text;
 }
 
-function say(id, text) {
+function setText(id, text) {
   if ($(id).textContent !== text) $(id).textContent = text;
 }
 
 function newRow(id) {
   const addresses = element("small", {});
-  const here = element("span", { className: "tag" }, "this node");
+  const thisNode = element("span", { className: "tag" }, "this node");
   const state = element("span", { className: "state" });
   const remove = element("button", { type: "button", className: "button", title: `Remove ${id}` }, "Remove");
   const drain = element("button", { type: "button", className: "button", title: `Drain ${id}` }, "Drain");
@@ -59,26 +59,26 @@ function newRow(id) {
     return cell;
   });
   const [name, status, role, zone, cpu, streams, viewers, sends, version, image, up] = cells;
-  name.append(element("span", { className: "id" }, id), here, addresses);
+  name.append(element("span", { className: "id" }, id), thisNode, addresses);
   status.append(state, remove, drain);
   const root = element("tr", {}, ...cells);
   root.dataset.node = id;
-  let now;
-  remove.addEventListener("click", () => confirm("remove", now, api.deleteNode));
-  drain.addEventListener("click", () => confirm("drain", now, api.drainNode));
+  let current;
+  remove.addEventListener("click", () => confirmAction("remove", current, api.deleteNode));
+  drain.addEventListener("click", () => confirmAction("drain", current, api.drainNode));
   return {
     root,
     update(node) {
-      now = node;
-      here.hidden = !node.answering;
+      current = node;
+      thisNode.hidden = !node.answering;
       addresses.textContent = (node.addresses ?? []).join(", ");
       addresses.hidden = !addresses.textContent;
-      const [word, text] = stateOf(node);
-      state.dataset.state = word;
+      const [stateName, text] = stateOf(node);
+      state.dataset.state = stateName;
       if (state.textContent !== text) state.textContent = text;
-      // A living node would be back at once.
-      remove.hidden = !administers() || node.inTheCluster;
-      drain.hidden = !administers() || !canDrain(node);
+      // A node that is alive would reappear with its next heartbeat.
+      remove.hidden = !isAdministrator() || node.inTheCluster;
+      drain.hidden = !isAdministrator() || !canDrain(node);
       role.textContent = node.group ? `${node.role}, ${node.group}` : node.role;
       zone.textContent = node.zone || "–";
       cpu.textContent = node.cpu;
@@ -100,27 +100,27 @@ function stateOf(node) {
   return node.ready ? ["ready", "ready"] : ["starting", "not ready"];
 }
 
-/** A node that is alone, or runs the database, hands over to nobody. */
+/** Only origins and edges drain: a standalone or registry node has no node to move its clients to. */
 function canDrain(node) {
   return node.inTheCluster && !node.draining && !node.drainAsked && ["origin", "edge"].includes(node.role);
 }
 
 const HINTS = {
   remove: (node) =>
-    `${node.id} has been silent for ${age(node.silentMs)}. It is only taken off the list, and comes back by itself if it lives again.`,
+    `${node.id} sent its last heartbeat ${age(node.silentMs)} ago. This only removes it from the list; it reappears if it starts again.`,
   drain: (node) =>
-    `${node.id} takes nobody new, its viewers and publishers move to other nodes, and then it ends. To have it back, start its service or its instance again.`,
+    `${node.id} accepts no new clients, its viewers and publishers move to other nodes, and then it stops. To bring it back, start its service or its instance again.`,
 };
 
-async function confirm(what, node, act) {
-  const dialog = $(what);
-  dialog.querySelector(".hint").textContent = HINTS[what](node);
-  await ask(dialog, async () => {
+async function confirmAction(actionName, node, action) {
+  const dialog = $(actionName);
+  dialog.querySelector(".hint").textContent = HINTS[actionName](node);
+  await runDialog(dialog, async () => {
     try {
-      await act(node.id);
+      await action(node.id);
     } catch (e) {
-      if (e.status === 401) forget();
-      // Somebody else was faster, or it has vanished by itself.
+      if (e.status === 401) onSessionExpired();
+      // The node has already been removed.
       if (e.status !== 404) throw e;
     }
     document.dispatchEvent(new Event("headwater:changed"));

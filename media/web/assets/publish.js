@@ -1,60 +1,60 @@
-// The settings a publisher needs, ready to be copied. Used by the dashboard and by each app's own page.
+// Publisher settings, ready to copy. Used by the dashboard and by the publish page of each app.
 
 import { element } from "./element.js";
 
-/** What an app or a stream id may be; the engine has the same rule. */
+/** Pattern of app names and stream ids; the engine has the same rule. */
 const NAME = "[A-Za-z0-9_\\-][A-Za-z0-9_.\\-]{0,63}";
 
-/** Fills `section` with the settings for this node. `app` given: for this app alone. */
+/** Fills `section` with the settings for this node. With `app`, for this app only. */
 export function publishSection(section, node, { app, heading = "h2" } = {}) {
   const port = node.rtmp_port === 1935 ? "" : `:${node.rtmp_port}`;
-  // `live` is what the documentation speaks of: it comes first where it exists.
+  // The documentation uses `live`: list it first if it exists.
   const apps = app ? [app] : [...node.apps].sort((a, b) => Number(b === "live") - Number(a === "live"));
-  const appPick = element("select", { id: "app" }, ...apps.map((name) => element("option", { value: name }, name)));
-  const idPick = element("input", {
+  const appSelect = element("select", { id: "app" }, ...apps.map((name) => element("option", { value: name }, name)));
+  const idInput = element("input", {
     id: "stream-id", value: "demo", pattern: NAME, maxLength: 64, required: true, autocomplete: "off", autocapitalize: "off", spellcheck: false,
   });
   const panels = element("div", {});
-  const kinds = [["OBS Studio", obs], ["ffmpeg", ffmpeg], ["GStreamer", gstreamer]];
-  const tabs = kinds.map(([name], index) =>
-    element("button", { type: "button", role: "tab", id: `tab-${index}`, onclick: () => choose(index) }, name));
+  const programs = [["OBS Studio", obs], ["ffmpeg", ffmpeg], ["GStreamer", gstreamer]];
+  const tabs = programs.map(([name], index) =>
+    element("button", { type: "button", role: "tab", id: `tab-${index}`, onclick: () => selectTab(index) }, name));
   const tablist = element("div", { role: "tablist", ariaLabel: "Publishing program" }, ...tabs);
-  let chosen = 0;
+  let selected = 0;
 
-  function choose(index) {
-    chosen = index;
+  function selectTab(index) {
+    selected = index;
     for (const [at, tab] of tabs.entries()) {
       tab.ariaSelected = String(at === index);
       tab.tabIndex = at === index ? 0 : -1;
       tab.setAttribute("aria-controls", "publish-panel");
     }
-    draw();
+    renderPanel();
   }
 
-  function draw() {
-    const id = idPick.validity.valid ? idPick.value : "demo";
+  function renderPanel() {
+    const id = idInput.validity.valid ? idInput.value : "demo";
     const server = `rtmp://${location.hostname}${port}/${appPick.value}`;
-    const panel = element("div", { role: "tabpanel", id: "publish-panel" }, ...kinds[chosen][1](server, id));
-    panel.setAttribute("aria-labelledby", `tab-${chosen}`);
-    const watch = `/${appPick.value}/play.html?id=${encodeURIComponent(id)}`;
+    const panel = element("div", { role: "tabpanel", id: "publish-panel" }, ...programs[selected][1](server, id));
+    panel.setAttribute("aria-labelledby", `tab-${selected}`);
+    const watch = `/${appSelect.value}/play.html?id=${encodeURIComponent(id)}`;
     panels.replaceChildren(panel, element("div", { className: "field watch" },
-      element("span", {}, "Then watch it here"), copyable(new URL(watch, location.href).href, watch)));
+      element("span", {}, "Then watch the stream here"), copyable(new URL(watch, location.href).href, watch)));
   }
 
   tablist.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;
-    choose((chosen + step + tabs.length) % tabs.length);
-    tabs[chosen].focus();
+    selectTab((selected + step + tabs.length) % tabs.length);
+    tabs[selected].focus();
   });
-  appPick.onchange = draw;
-  idPick.oninput = draw;
-  choose(0);
+  appSelect.onchange = renderPanel;
+  idInput.oninput = renderPanel;
+  selectTab(0);
   const pick = element("div", { className: "pick" },
-    ...(apps.length > 1 ? [element("label", {}, "App", appPick)] : []), element("label", {}, "Stream key", idPick));
+    ...(apps.length > 1 ? [element("label", {}, "App", appSelect)] : []), element("label", {}, "Stream key", idInput));
   section.replaceChildren(
     element(heading, { id: "publish-title" }, app ? `Publish to ${app}` : "Publish a stream"),
-    element("p", { className: "lead" }, "Any program that speaks RTMP will do. Choose a stream key; whoever knows the address can watch it."),
+    element("p", { className: "lead" }, "Any program that publishes over RTMP works. Choose a stream key; anyone who knows the address can watch."),
     element("div", { className: "card" }, pick, tablist, panels));
 }
 
@@ -65,9 +65,9 @@ function obs(server, id) {
     field("Stream key", id),
     element("ul", { className: "tips" },
       element("li", {}, "Settings → Output → Output mode “Advanced” → ", bold("Tune: zerolatency"), ", or custom x264 options ", bold("bframes=0"),
-        ". With other encoders set ", bold("B-frames to 0"), ". Browsers cannot play B-frames over WebRTC; such a stream is shown over LL-HLS."),
-      element("li", {}, bold("Keyframe interval: 1 s"), ". Longer means that LL-HLS starts later."),
-      element("li", {}, "Encoder H.264, sound AAC.")),
+        ". With other encoders, set ", bold("B-frames to 0"), ". Browsers cannot play B-frames over WebRTC; such a stream plays over LL-HLS."),
+      element("li", {}, bold("Keyframe interval: 1 s"), ". With a longer interval, LL-HLS starts later."),
+      element("li", {}, "Video encoder H.264, audio encoder AAC.")),
   ];
 }
 
@@ -78,7 +78,7 @@ function ffmpeg(server, id) {
   const test = `ffmpeg -re -f lavfi -i testsrc2=s=1280x720:r=30 -f lavfi -i sine=f=440:r=48000 \\
   -c:v libx264 -preset veryfast -tune zerolatency -pix_fmt yuv420p -g 30 -b:v 2500k \\
   -c:a aac -b:a 128k -f flv ${server}/${id}`;
-  return [field("A file", command), field("A test picture with a tone", test)];
+  return [field("A file", command), field("Test pattern with a tone", test)];
 }
 
 function gstreamer(server, id) {
@@ -86,26 +86,26 @@ function gstreamer(server, id) {
   videotestsrc is-live=true ! video/x-raw,width=1280,height=720,framerate=30/1 ! videoconvert \\
   ! x264enc tune=zerolatency bitrate=2500 key-int-max=30 ! h264parse ! queue ! mux. \\
   audiotestsrc is-live=true ! audioconvert ! audioresample ! avenc_aac ! aacparse ! queue ! mux.`;
-  return [field("A test picture with a tone", command)];
+  return [field("Test pattern with a tone", command)];
 }
 
 const bold = (text) => element("b", {}, text);
 
 const field = (label, text) => element("div", { className: "field" }, element("span", {}, label), copyable(text));
 
-/** A text with a copy button; with `href` also a button that opens it. */
+/** A text with a copy button; with `href`, also a button that opens the address. */
 function copyable(text, href) {
   const button = element("button", { type: "button", className: "button" }, "Copy");
   button.setAttribute("aria-label", `Copy ${text}`);
   button.onclick = async () => {
-    button.textContent = (await copy(text)) ? "Copied" : "Select it";
+    button.textContent = (await copy(text)) ? "Copied" : "Copy failed";
     setTimeout(() => (button.textContent = "Copy"), 1500);
   };
   const open = href ? [element("a", { className: "button first", href }, "Open")] : [];
   return element("div", { className: "copy" }, element("code", { tabIndex: 0 }, text), button, ...open);
 }
 
-/** navigator.clipboard exists only on HTTPS and localhost; this also works without. */
+/** navigator.clipboard exists only on HTTPS and localhost; elsewhere this falls back to execCommand. */
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);

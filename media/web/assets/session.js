@@ -1,42 +1,42 @@
 // Logging in and out. The session itself is a cookie that no script can read.
 
 import * as api from "./api.js";
-import { ask } from "./dialog.js";
+import { runDialog } from "./dialog.js";
 
 const button = document.getElementById("session");
-/** Who the server takes us for; a session may end while the page is open, so it is asked anew every half minute. */
-const ASK_MS = 30_000;
-let known;
-let askedAt = -Infinity;
+/** A session may expire while the page is open, so its state is requested again after this time. */
+const REFRESH_MS = 30_000;
+let current;
+let refreshedAt = -Infinity;
 
-/** True if this is the administrator. */
-export const administers = () => Boolean(known?.administrator);
+/** True if the user is logged in as the administrator. */
+export const isAdministrator = () => Boolean(current?.administrator);
 
-export async function whoAmI() {
-  if (performance.now() - askedAt < ASK_MS) return;
-  become(await api.session());
+export async function refreshSession() {
+  if (performance.now() - refreshedAt < REFRESH_MS) return;
+  setSession(await api.session());
 }
 
-function become(session) {
-  askedAt = performance.now();
-  known = session;
+function setSession(session) {
+  refreshedAt = performance.now();
+  current = session;
   button.hidden = false;
   button.textContent = session.name ? "Log out" : "Log in";
   button.title = session.name ? `Logged in as ${session.name}` : "";
   document.dispatchEvent(new Event("headwater:changed"));
 }
 
-/** After an answer that says that the session is over. */
-export function forget() {
-  become({ administrator: false });
+/** Call after a response with status 401. */
+export function onSessionExpired() {
+  setSession({ administrator: false });
 }
 
 button.addEventListener("click", async () => {
-  if (known?.name) {
+  if (current?.name) {
     await api.logOut().catch(() => {});
-    return become(await api.session().catch(() => ({ administrator: false })));
+    return setSession(await api.session().catch(() => ({ administrator: false })));
   }
-  await ask(document.getElementById("login"), async (form) => {
-    become(await api.logIn(form.get("name"), form.get("password")));
+  await runDialog(document.getElementById("login"), async (form) => {
+    setSession(await api.logIn(form.get("name"), form.get("password")));
   });
 });

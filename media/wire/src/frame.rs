@@ -1,7 +1,7 @@
-//! The one type that crosses the middle: an encoded picture or audio packet, with the track it belongs to.
+//! The common currency of the media path: one encoded video frame or audio packet, and its track.
 //!
-//! Gateways turn bytes into frames on the left and frames into bytes on the right; the hub only looks at
-//! `kind`, `dts` and `key`.
+//! Ingest gateways turn bytes into frames; egress gateways turn frames into bytes. The hub reads
+//! only `kind`, `dts` and `key`.
 
 use std::sync::Arc;
 
@@ -9,32 +9,32 @@ use bytes::Bytes;
 
 use crate::MediaTime;
 
-/// Picture or sound.
+/// Video or audio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MediaKind {
-    /// Pictures.
+    /// H.264, H.265 or AV1.
     Video,
-    /// Sound.
+    /// AAC or Opus.
     Audio,
 }
 
-/// How a track is encoded.
+/// The codec of a track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Codec {
     /// ITU-T H.264.
     H264,
     /// ITU-T H.265.
     H265,
-    /// AOMedia AV1.
+    /// AV1, by the Alliance for Open Media.
     Av1,
     /// MPEG-4 AAC.
     Aac,
-    /// RFC 6716.
+    /// Opus (RFC 6716).
     Opus,
 }
 
 impl Codec {
-    /// Picture or sound.
+    /// Returns whether this is a video or an audio codec.
     pub const fn kind(self) -> MediaKind {
         match self {
             Self::H264 | Self::H265 | Self::Av1 => MediaKind::Video,
@@ -42,7 +42,7 @@ impl Codec {
         }
     }
 
-    /// Its name for people: "H264", "H265", "AV1", "AAC", "Opus".
+    /// Returns the display name: "H264", "H265", "AV1", "AAC" or "Opus".
     pub const fn name(self) -> &'static str {
         match self {
             Self::H264 => "H264",
@@ -54,16 +54,17 @@ impl Codec {
     }
 }
 
-/// What a decoder must know before the first frame. Replaced as a whole when the publisher changes its encoder.
+/// The decoder configuration of one video or audio track. Immutable: a publisher that changes its
+/// encoder settings starts a new `Track`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Track {
-    /// How it is encoded.
+    /// Codec of all frames of the track.
     pub codec: Codec,
-    /// The decoder configuration record, unchanged from the publisher: H.264 `AVCDecoderConfigurationRecord`,
-    /// H.265 `HEVCDecoderConfigurationRecord`, AV1 `AV1CodecConfigurationRecord`, AAC `AudioSpecificConfig`,
-    /// Opus `OpusHead` (RFC 7845 §5.1).
+    /// The decoder configuration record as the publisher sent it: H.264
+    /// `AVCDecoderConfigurationRecord`, H.265 `HEVCDecoderConfigurationRecord`, AV1
+    /// `AV1CodecConfigurationRecord`, AAC `AudioSpecificConfig`, Opus `OpusHead` (RFC 7845 §5.1).
     pub config: Bytes,
-    /// RFC 6381 codec string, if the header could be read.
+    /// RFC 6381 codec string; `None` if the configuration record is unreadable.
     pub codec_string: Option<String>,
     /// Set if and only if `codec` is video.
     pub video: Option<VideoTrack>,
@@ -72,53 +73,54 @@ pub struct Track {
 }
 
 impl Track {
-    /// Picture or sound.
+    /// Returns whether this is a video or an audio track.
     pub const fn kind(&self) -> MediaKind {
         self.codec.kind()
     }
 }
 
-/// What the video header says.
+/// Properties of a video track, from its decoder configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VideoTrack {
-    /// Pixels; 0 if unknown.
+    /// Width in pixels; 0 if unknown.
     pub width: u32,
-    /// Pixels; 0 if unknown.
+    /// Height in pixels; 0 if unknown.
     pub height: u32,
-    /// Pictures that may be held back for reordering (`max_num_reorder_frames`), if the header says so. Above 0
-    /// means B-frames.
+    /// Number of frames that a decoder may hold back for reordering (`max_num_reorder_frames`).
+    /// Above 0 means B-frames; `None` means unknown.
     pub reorder_frames: Option<u32>,
 }
 
-/// What the audio header says.
+/// Properties of an audio track, from its decoder configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AudioTrack {
     /// Samples per second.
     pub sample_rate_hz: u32,
-    /// Channels.
+    /// Number of channels.
     pub channels: u32,
-    /// Samples per channel in one frame: 1024 or 960 for AAC-LC; for Opus see the packet's TOC (0 here).
+    /// Samples per channel in one frame: 1024 or 960 for AAC-LC. 0 for Opus, where each packet's
+    /// TOC byte gives its duration.
     pub samples_per_frame: u32,
 }
 
-/// One encoded picture or audio packet. Cheap to clone: the payload is shared.
+/// One encoded video frame or audio packet. Cheap to clone: the payload is shared.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// The track it belongs to. A new `Arc` means a new decoder configuration.
+    /// The track of this frame. A different `Arc` means a new decoder configuration.
     pub track: Arc<Track>,
-    /// When it must be decoded. Never decreases within a track.
+    /// Decoding time. Never decreases within a track.
     pub dts: MediaTime,
-    /// When it must be shown. Differs from `dts` only with B-frames.
+    /// Presentation time. Differs from `dts` only with B-frames.
     pub pts: MediaTime,
-    /// True if a decoder may start here (an IDR or equivalent). Always true for audio.
+    /// True if a decoder can start here (an IDR or equivalent). Always true for audio.
     pub key: bool,
-    /// H.264/H.265: NAL units with 4-byte length prefix. AV1: a temporal unit of OBUs with size fields.
-    /// AAC: one raw access unit, no ADTS header. Opus: one packet.
+    /// H.264/H.265: NAL units with 4-byte length prefixes. AV1: a temporal unit of OBUs with size
+    /// fields. AAC: one raw access unit, no ADTS header. Opus: one packet.
     pub payload: Bytes,
 }
 
 impl Frame {
-    /// Picture or sound.
+    /// Returns whether this is a video frame or an audio packet.
     pub fn kind(&self) -> MediaKind {
         self.track.kind()
     }

@@ -1,36 +1,42 @@
-//! Where segments begin: one rule, so that every node cuts the same stream at the same frames under the same numbers.
+//! Divides a stream into numbered segments, so that every node cuts it at the same frames.
 //!
-//! A segment begins at the first key frame whose distance from the segment's start reaches the target duration, or at
-//! the first picture of another decoder configuration (or the first picture at all). The rule needs every frame from the stream's beginning, so it runs where the stream enters (the hub's producer), and
-//! the number travels with the frames.
+//! A new segment begins at the first key frame that is at least the target duration after the start
+//! of the current segment, at the first video frame of a new decoder configuration, and at the
+//! first video frame of a stream that had only audio. The rule depends on every frame since the
+//! beginning of the stream. It therefore runs once, where the stream is published (the hub's
+//! producer), and the segment number travels with the frames.
 
 use std::sync::Arc;
 
 use crate::{Frame, MediaKind, MediaTime, Track};
 
-/// The segment a frame belongs to.
+/// The segment that a frame belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// Counted up from that of the stream's first segment, see [`first_number`].
+    /// Media sequence number. The first one is given by [`first_number`].
     pub number: u64,
-    /// Decoding time of its first frame: who has not seen a frame of that time has not seen the whole segment.
+    /// Decoding time of the first frame. A reader that did not receive a frame with this time has
+    /// only a part of the segment.
     pub start: MediaTime,
 }
 
-/// Number of the first segment of a stream that began at this Unix time in milliseconds: seconds since 2025.
+/// Returns the number of the first segment of a stream generation that began at this Unix time in
+/// milliseconds: the number of seconds since 2025-01-01.
 ///
-/// Segments last longer than a second, so the numbers of a later life of the same stream are greater than all before it,
-/// on whatever node it lives, and a playlist that goes on with the later life never counts backwards.
+/// A segment lasts longer than one second, so the segment numbers of a later generation of the same
+/// stream are greater than all earlier ones, whichever node publishes it. The media sequence number
+/// of a playlist that continues with the later generation therefore never decreases.
 pub const fn first_number(life: u64) -> u64 {
     life.saturating_sub(YEAR_2025_MS) / 1_000
 }
 
-/// Number of the discontinuities before a stream that began at this Unix time in milliseconds (EXT-X-DISCONTINUITY-SEQUENCE):
-/// every four seconds one more, and again from 0 after 18 hours.
+/// Returns the EXT-X-DISCONTINUITY-SEQUENCE of a stream generation that began at this Unix time in
+/// milliseconds. It increases by one every four seconds and returns to 0 after 18 hours.
 ///
-/// A later life of the same stream has another media clock and most often a greater number, on whatever node it lives; it need
-/// not have (RFC 8216 §4.3.3.3 would have it grow for ever): hls.js walks an array of this length with each playlist, which
-/// from a million on takes longer than a part lasts. A player that sees it fall takes the stream up anew.
+/// A later generation of the same stream has a new media clock and usually a greater number,
+/// whichever node publishes it. RFC 8216 §4.3.3.3 requires that the number never decreases, but
+/// hls.js iterates over an array of this length for each playlist; above one million this takes
+/// longer than the duration of a part. A player that sees the number decrease reloads the stream.
 pub const fn first_discontinuity(life: u64) -> u64 {
     (life.saturating_sub(YEAR_2025_MS) / 4_000) % (1 << 14)
 }
@@ -38,42 +44,44 @@ pub const fn first_discontinuity(life: u64) -> u64 {
 /// 2025-01-01T00:00:00Z.
 const YEAR_2025_MS: u64 = 1_735_689_600_000;
 
-/// Numbers the segments of one stream.
+/// Assigns the frames of one stream to numbered segments.
 #[derive(Debug, Clone)]
-pub struct Clock {
+pub struct Segmenter {
     target: MediaTime,
-    /// Start of the current segment, once there is one.
+    /// Start of the current segment; `None` before the first frame that can begin one.
     start: Option<MediaTime>,
     number: u64,
     has_video: bool,
-    /// Of the last picture that could be decoded alone.
+    /// Track of the latest video key frame.
     configuration: Option<Arc<Track>>,
 }
 
-impl Clock {
-    /// `target`: segments are at least this long (their last frame interval apart), but end at key frames only.
+impl Segmenter {
+    /// Creates a segmenter whose first segment has number 0. Segments last at least `target`, less
+    /// 20 ms, because they end only at key frames.
     pub fn new(target: MediaTime) -> Self {
         Self::starting_at(0, target)
     }
 
-    /// The same with another number for the first segment.
+    /// Creates a segmenter whose first segment has the given number.
     pub fn starting_at(number: u64, target: MediaTime) -> Self {
         Self { target, start: None, number, has_video: false, configuration: None }
     }
 
-    /// The segment that `frame` belongs to.
+    /// Returns the segment that `frame` belongs to.
     ///
-    /// Frames must come in the order they were received. Once a stream has shown a picture, only pictures cut; a
-    /// stream of sound alone is cut at any packet.
+    /// Frames must be passed in the order in which they were received. After the first video frame,
+    /// only video frames begin segments; before it, any audio packet can.
     pub fn on_frame(&mut self, frame: &Frame) -> Segment {
         let video = frame.kind() == MediaKind::Video;
         self.has_video |= video;
         let may_cut = frame.key && (video || !self.has_video);
         if may_cut {
-            let reconfigured = video && self.is_reconfigured_by(&frame.track);
+            let reconfigured = video && self.detect_reconfiguration(&frame.track);
             match self.start {
                 None => self.start = Some(frame.dts),
-                // A clock that jumped back cuts too, or the segment would never end.
+                // A timestamp that jumps back begins a segment too; otherwise this one would never
+                // end.
                 Some(start) if reconfigured || frame.dts - start >= self.target - TOLERANCE || frame.dts < start => {
                     self.number += 1;
                     self.start = Some(frame.dts);
@@ -84,12 +92,14 @@ impl Clock {
         Segment { number: self.number, start: self.start.unwrap_or(frame.dts) }
     }
 
-    /// True if `track` needs another decoder configuration than the pictures before; remembers it.
-    fn is_reconfigured_by(&mut self, track: &Arc<Track>) -> bool {
+    /// Returns true if `track` differs in decoder configuration from the previous video frames, and
+    /// stores it.
+    fn detect_reconfiguration(&mut self, track: &Arc<Track>) -> bool {
         match &self.configuration {
             Some(known) if Arc::ptr_eq(known, track) => false,
             known => {
-                // The first picture after sound alone begins one too: from here on, pictures lead.
+                // The first video frame after audio only begins a segment too: from here on, video
+                // frames determine the boundaries.
                 let sound_alone = known.is_none() && self.start.is_some();
                 let other = known.as_ref().is_some_and(|k| k.codec != track.codec || k.config != track.config);
                 self.configuration = Some(Arc::clone(track));
@@ -99,7 +109,7 @@ impl Clock {
     }
 }
 
-/// RTMP's clock counts whole milliseconds: a key frame 1 999 ms after the last one is 2 s away.
+/// RTMP timestamps are whole milliseconds, so a key frame every 2 s may be 1,999 ms after the last.
 const TOLERANCE: MediaTime = MediaTime::from_ms(20);
 
 #[cfg(test)]
@@ -122,8 +132,8 @@ mod tests {
     }
 
     fn check(frames: &[(Codec, i64, bool)], expect: &[u64]) {
-        let mut clock = Clock::new(MediaTime::from_ms(2_000));
-        let got: Vec<u64> = frames.iter().map(|&(c, ms, key)| clock.on_frame(&frame(c, ms, key)).number).collect();
+        let mut segmenter = Segmenter::new(MediaTime::from_ms(2_000));
+        let got: Vec<u64> = frames.iter().map(|&(c, ms, key)| segmenter.on_frame(&frame(c, ms, key)).number).collect();
         assert_eq!(got, expect);
     }
 
@@ -137,28 +147,28 @@ mod tests {
     }
 
     #[test]
-    fn the_first_picture_after_sound_begins_a_segment() {
+    fn first_video_frame_after_audio_begins_a_segment() {
         use Codec::{Aac, H264};
         check(&[(Aac, 0, true), (Aac, 21, true), (H264, 30, true), (Aac, 42, true)], &[0, 0, 1, 1]);
     }
 
     #[test]
-    fn sound_alone_is_cut_at_any_packet() {
+    fn audio_only_stream_is_cut_at_any_packet() {
         check(&[(Codec::Aac, 0, true), (Codec::Aac, 1_970, true), (Codec::Aac, 1_990, true)], &[0, 0, 1]);
     }
 
     #[test]
-    fn a_clock_that_jumps_back_begins_a_segment() {
+    fn timestamp_that_jumps_back_begins_a_segment() {
         check(&[(Codec::H264, 9_000, true), (Codec::H264, 10, true)], &[0, 1]);
     }
 
     #[test]
-    fn another_decoder_configuration_begins_a_segment_and_the_same_one_again_does_not() {
-        let mut clock = Clock::new(MediaTime::from_ms(2_000));
+    fn changed_decoder_configuration_begins_a_segment_and_an_equal_one_does_not() {
+        let mut segmenter = Segmenter::new(MediaTime::from_ms(2_000));
         let mut with = |ms, config: &'static [u8]| {
             let mut frame = frame(Codec::H264, ms, true);
             frame.track = Arc::new(Track { config: Bytes::from_static(config), ..(*frame.track).clone() });
-            clock.on_frame(&frame)
+            segmenter.on_frame(&frame)
         };
         assert_eq!(with(0, b"a"), Segment { number: 0, start: MediaTime::ZERO });
         assert_eq!(with(500, b"a"), Segment { number: 0, start: MediaTime::ZERO });

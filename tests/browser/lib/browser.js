@@ -1,4 +1,4 @@
-// Debian's Chromium at the far end of the veth pair.
+// Debian's Chromium, at the far end of the veth pair.
 
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -6,7 +6,7 @@ import { join } from "node:path";
 
 import { chromium } from "playwright-core";
 
-import { ORIGIN } from "./place.js";
+import { ORIGIN } from "./network.js";
 import { probe } from "./probe.js";
 import { BROWSERS } from "./programs.js";
 
@@ -16,37 +16,40 @@ const CHROMIUM_FLAGS = [
   "--hide-scrollbars", "--window-size=1280,800",
 ];
 
-/** A program that runs `path` inside the browser's namespace. */
-function wrapper(folder, inside, path) {
+/** Writes a script that runs `path` in the browser's namespace, and returns its path. */
+function writeWrapper(folder, namespacePrefix, path) {
   const file = join(folder, "browser");
-  writeFileSync(file, `#!/bin/sh\nexec ${inside.join(" ")} ${path} "$@"\n`);
+  writeFileSync(file, `#!/bin/sh\nexec ${namespacePrefix.join(" ")} ${path} "$@"\n`);
   chmodSync(file, 0o755);
   return file;
 }
 
-/** Starts Chromium. `open(path, options)` gives a page with the probe in it; `foreign` are requests that went elsewhere. */
-export async function openChromium(place) {
+/**
+ * Starts Chromium. `open(path, options)` returns a page with the probe installed; `foreignRequests` lists
+ * requests to other origins.
+ */
+export async function openChromium(network) {
   const folder = mkdtempSync(join(tmpdir(), "headwater-chromium-"));
-  const executablePath = wrapper(folder, place.inside, BROWSERS.chromium);
+  const executablePath = writeWrapper(folder, network.namespacePrefix, BROWSERS.chromium);
   const browser = await chromium.launch({ executablePath, ignoreDefaultArgs: true, args: CHROMIUM_FLAGS });
-  return dressed(browser, folder);
+  return instrument(browser, folder);
 }
 
-function dressed(browser, folder) {
-  const foreign = [];
+function instrument(browser, folder) {
+  const foreignRequests = [];
   return {
-    foreign,
+    foreignRequests,
     async open(path, options = {}) {
       const context = await browser.newContext({ viewport: { width: 1280, height: 720 }, ...options });
       const page = await context.newPage();
-      page.requested = [];
-      page.problems = [];
+      page.requestLog = [];
+      page.scriptErrors = [];
       page.on("request", (request) => {
         const url = new URL(request.url());
-        page.requested.push(`${request.method()} ${url.pathname}${url.search}`);
-        if (url.origin !== ORIGIN && !["blob:", "data:"].includes(url.protocol)) foreign.push(request.url());
+        page.requestLog.push(`${request.method()} ${url.pathname}${url.search}`);
+        if (url.origin !== ORIGIN && !["blob:", "data:"].includes(url.protocol)) foreignRequests.push(request.url());
       });
-      page.on("pageerror", (error) => page.problems.push(String(error)));
+      page.on("pageerror", (error) => page.scriptErrors.push(String(error)));
       await page.addInitScript(probe);
       await page.goto(`${ORIGIN}${path}`);
       return page;
@@ -58,22 +61,22 @@ function dressed(browser, folder) {
   };
 }
 
-/** Waits until the player page says it is in `state`, over `transport` if given. */
+/** Waits until the player page reports `state`, over `transport` if given. */
 export async function waitState(page, state, transport, timeout = 30_000) {
   const selector = `body[data-state="${state}"]${transport ? `[data-transport="${transport}"]` : ""}`;
   await page.waitForSelector(selector, { timeout, state: "attached" });
 }
 
-/** Waits until `more` further pictures were shown. */
+/** Waits until `more` further frames have been shown. */
 export async function waitFrames(page, more, timeout = 30_000) {
-  const begin = await page.evaluate(() => window.seen.frames);
-  await page.waitForFunction((wanted) => window.seen.frames >= wanted, begin + more, { timeout });
+  const begin = await page.evaluate(() => window.probe.frames);
+  await page.waitForFunction((wanted) => window.probe.frames >= wanted, begin + more, { timeout });
 }
 
-/** Keeps a picture of the page where HEADWATER_SHOTS says, if it does. */
-export async function shot(page, name) {
+/** Saves a screenshot to the folder in HEADWATER_SHOTS, if it is set. */
+export async function screenshot(page, name) {
   if (process.env.HEADWATER_SHOTS) await page.screenshot({ path: join(process.env.HEADWATER_SHOTS, `${name}.png`) });
 }
 
-/** The middle one. */
+/** The median of `values`. */
 export const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];

@@ -1,5 +1,5 @@
-// Firefox as Debian ships it, over Marionette, its own remote control: JSON arrays over TCP, each with its length in front.
-// (Playwright drives only a Firefox of its own make.)
+// Debian's Firefox, driven over Marionette, its own remote protocol: JSON arrays over TCP, each prefixed
+// with its length. (Playwright supports only its own build of Firefox.)
 
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -7,20 +7,20 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { until } from "./node.js";
+import { waitFor } from "./node.js";
 import { BROWSERS } from "./programs.js";
 
 const PORT = 2828;
 const PREFERENCES = { "marionette.port": PORT, "media.autoplay.default": 0, "datareporting.policy.dataSubmissionEnabled": false, "app.update.enabled": false };
 
-/** Starts it in this namespace, with a profile of its own. */
+/** Starts Firefox in this namespace, with a new profile. */
 export async function openFirefox() {
   const folder = mkdtempSync(join(tmpdir(), "headwater-firefox-"));
   const lines = Object.entries(PREFERENCES).map(([name, value]) => `user_pref(${JSON.stringify(name)}, ${JSON.stringify(value)});\n`);
   writeFileSync(join(folder, "user.js"), lines.join(""));
   const arguments_ = ["--headless", "--no-remote", "--marionette", "--remote-allow-system-access", "--profile", folder, "--window-size", "1280,800"];
   const child = spawn(BROWSERS.firefox, arguments_, { stdio: "ignore", env: { ...process.env, HOME: folder } });
-  const socket = await until("Firefox to listen", () => dial());
+  const socket = await waitFor("Firefox to listen", () => connectMarionette());
   const waiting = new Map();
   let buffer = Buffer.alloc(0);
   socket.on("data", (data) => {
@@ -47,21 +47,21 @@ export async function openFirefox() {
   await command("NewSession");
   return {
     goto: (url) => command("Navigate", { url }),
-    /** Runs a function body in the page and gives what it returns. */
+    /** Runs a function body in the page and returns its result. */
     run: async (script) => (await command("ExecuteScript", { script, args: [] })).value,
     screenshot: async () => Buffer.from((await command("TakeScreenshot", { full: false })).value, "base64"),
     async close() {
       socket.destroy();
-      const gone = new Promise((resolve) => child.once("exit", resolve));
+      const exited = new Promise((resolve) => child.once("exit", resolve));
       child.kill("SIGKILL");
-      await gone;
+      await exited;
       rmSync(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
     },
   };
 }
 
-/** A socket after Firefox's greeting, or null. */
-function dial() {
+/** A connected socket on which Firefox has sent its greeting, or null. */
+function connectMarionette() {
   return new Promise((resolve) => {
     const socket = connect(PORT, "127.0.0.1");
     socket.once("error", () => resolve(null));

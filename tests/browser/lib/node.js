@@ -6,26 +6,26 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 
-import { SERVER } from "./place.js";
+import { SERVER_ADDRESS } from "./network.js";
 import { daemon, engine } from "./programs.js";
 
-/** How long a state may take on a busy machine. */
-export const PATIENCE_MS = 30_000;
+/** Time limit for a state to be reached on a busy machine. */
+export const WAIT_TIMEOUT_MS = 30_000;
 
-/** Asks until the answer is not falsy. */
-export async function until(what, ask, patienceMs = PATIENCE_MS) {
-  const end = Date.now() + patienceMs;
+/** Calls `probe` until it returns a truthy value, and returns that value. */
+export async function waitFor(what, probe, timeoutMs = WAIT_TIMEOUT_MS) {
+  const end = Date.now() + timeoutMs;
   for (;;) {
-    const answer = await ask();
+    const answer = await probe();
     if (answer) return answer;
     if (Date.now() > end) throw new Error(`timed out waiting for ${what}`);
     await pause(25);
   }
 }
 
-const gone = (child) => new Promise((resolve) => (child.exitCode !== null || child.signalCode !== null ? resolve() : child.once("exit", resolve)));
+const exited = (child) => new Promise((resolve) => (child.exitCode !== null || child.signalCode !== null ? resolve() : child.once("exit", resolve)));
 
-function alive(pid) {
+function isRunning(pid) {
   try {
     process.kill(pid, 0);
     return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
@@ -34,13 +34,13 @@ function alive(pid) {
   }
 }
 
-/** A node on the default ports of this namespace: an engine alone, or with `supervised` under its daemon. */
+/** A node on the default ports of this namespace: the engine alone or, with `supervised`, run by its daemon. */
 export class Node {
   constructor({ supervised = false } = {}) {
     this.supervised = supervised;
     this.folder = mkdtempSync(join(tmpdir(), "headwater-browser-"));
     this.config = join(this.folder, "node.toml");
-    const node = `[node]\nid = "browser-test"\ndata_dir = "${this.folder}/data"\naddresses = ["${SERVER}"]\n`;
+    const node = `[node]\nid = "browser-test"\ndata_dir = "${this.folder}/data"\naddresses = ["${SERVER_ADDRESS}"]\n`;
     writeFileSync(this.config, `${node}[metadata]\nendpoint = "127.0.0.1:1"\n`);
   }
 
@@ -53,7 +53,7 @@ export class Node {
     return this;
   }
 
-  /** Process id of the engine that serves, or null. */
+  /** Process id of the running engine, or null. */
   enginePid() {
     try {
       return JSON.parse(readFileSync(join(this.folder, "data/engine.json"))).pid;
@@ -62,17 +62,17 @@ export class Node {
     }
   }
 
-  /** Waits until an engine serves, and another than `not`. */
+  /** Waits until an engine with another process id than `not` is ready. */
   ready(not) {
     const serves = () => fetch("http://127.0.0.1:5090/readyz").then((r) => r.ok, () => false);
-    return until("the engine", async () => (await serves()) && this.enginePid() !== (not ?? null));
+    return waitFor("the engine", async () => (await serves()) && this.enginePid() !== (not ?? null));
   }
 
-  /** SIGKILL for the engine; returns its process id. Under a daemon another one follows by itself. */
+  /** Kills the engine with SIGKILL and returns its process id. A daemon starts another one. */
   async killEngine() {
     const pid = this.enginePid();
     process.kill(pid, "SIGKILL");
-    if (!this.supervised) await gone(this.child);
+    if (!this.supervised) await exited(this.child);
     return pid;
   }
 
@@ -82,30 +82,33 @@ export class Node {
   }
 
   async close() {
-    // A killed daemon takes its engine along; no engine may outlive the case if it ever does not.
+    // A killed daemon takes its engine with it; if that ever fails, no engine may outlive the case.
     const pid = this.enginePid();
     this.child.kill("SIGKILL");
-    await gone(this.child);
-    if (this.supervised && pid) await until("the end of the engine", () => !alive(pid));
+    await exited(this.child);
+    if (this.supervised && pid) await waitFor("the end of the engine", () => !isRunning(pid));
     rmSync(this.folder, { recursive: true, force: true });
   }
 }
 
-/** A picture that is a clock: 16 bars, the bits of the wall clock in hundredths of a second. `readClock` in probe.js reads it. It is drawn
- *  after the input's pacing: ffmpeg reads some pictures ahead. */
-const BLACK = "color=black:size=320x64:rate=25";
-const CLOCK = "geq=lum='255*mod(floor(floor(time(0)*100)/pow(2,floor(X/20))),2)':cb=128:cr=128";
-const PICTURE = "testsrc2=size=1280x720:rate=25";
+/**
+ * A video that shows a clock: 16 bars are the bits of the wall-clock time in hundredths of a second;
+ * `readClock` in probe.js reads it. The clock is drawn after the input is paced, because ffmpeg reads some
+ * frames ahead.
+ */
+const BLACK_SOURCE = "color=black:size=320x64:rate=25";
+const CLOCK_FILTER = "geq=lum='255*mod(floor(floor(time(0)*100)/pow(2,floor(X/20))),2)':cb=128:cr=128";
+const TEST_PATTERN = "testsrc2=size=1280x720:rate=25";
 
-/** Publishes until closed; with `again`, a lost connection is taken up again like OBS does. */
+/** Publishes until closed; with `reconnect`, a lost connection is reopened as OBS does. */
 export class Publisher {
-  constructor(id, { bFrames = 0, clock = false, again = false } = {}) {
-    Object.assign(this, { id, bFrames, clock, again, closed: false });
+  constructor(id, { bFrames = 0, clock = false, reconnect = false } = {}) {
+    Object.assign(this, { id, bFrames, clock, reconnect, closed: false });
   }
 
   async start(node) {
     this.run();
-    await until(`${this.id} to be live`, async () => {
+    await waitFor(`${this.id} to be live`, async () => {
       const status = await node.status(this.id);
       return status?.video && status?.audio && (!this.bFrames || status.video.b_frames);
     });
@@ -113,12 +116,12 @@ export class Publisher {
   }
 
   run() {
-    const arguments_ = `-nostdin -v error -re -f lavfi -i ${this.clock ? BLACK : PICTURE} -re -f lavfi -i sine=frequency=440:sample_rate=48000
-      -vf ${this.clock ? CLOCK : "null"} -c:v libx264 -preset ultrafast -tune ${this.bFrames ? "film" : "zerolatency"} -x264-params sliced-threads=0 -threads 1 -pix_fmt yuv420p -g 25 -bf ${this.bFrames}
+    const arguments_ = `-nostdin -v error -re -f lavfi -i ${this.clock ? BLACK_SOURCE : TEST_PATTERN} -re -f lavfi -i sine=frequency=440:sample_rate=48000
+      -vf ${this.clock ? CLOCK_FILTER : "null"} -c:v libx264 -preset ultrafast -tune ${this.bFrames ? "film" : "zerolatency"} -x264-params sliced-threads=0 -threads 1 -pix_fmt yuv420p -g 25 -bf ${this.bFrames}
       -c:a aac -b:a 96k -ac 2 -f flv rtmp://127.0.0.1/live/${this.id}`.split(/\s+/);
     this.child = spawn("ffmpeg", arguments_, { stdio: "ignore" });
     this.child.once("exit", () => {
-      if (this.again && !this.closed) this.timer = setTimeout(() => this.closed || this.run(), 300);
+      if (this.reconnect && !this.closed) this.timer = setTimeout(() => this.closed || this.run(), 300);
     });
   }
 
@@ -126,6 +129,6 @@ export class Publisher {
     this.closed = true;
     clearTimeout(this.timer);
     this.child.kill("SIGKILL");
-    await gone(this.child);
+    await exited(this.child);
   }
 }

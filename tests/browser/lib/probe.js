@@ -1,25 +1,26 @@
-// Runs in the page before its own scripts: counts what is decoded, and keeps what the page does not show. Must stand alone.
+// Runs in the page before its own scripts: counts decoded frames and records what the page does not show.
+// It must not depend on anything outside its own function.
 
 export function probe() {
-  const seen = { frames: 0, firstFrameAt: null, offerAt: null, delays: [] };
-  window.seen = seen;
+  const stats = { frames: 0, firstFrameAt: null, offerAt: null, delays: [] };
+  window.probe = stats;
   const Original = window.RTCPeerConnection;
   if (Original) {
     window.RTCPeerConnection = class extends Original {
       constructor(...args) {
         super(...args);
-        seen.pc = this;
+        stats.pc = this;
       }
     };
   }
   const fetch_ = window.fetch;
   window.fetch = (url, options) => {
-    if (options?.method === "POST" && String(url).includes("/whep/")) seen.offerAt ??= performance.now();
+    if (options?.method === "POST" && String(url).includes("/whep/")) stats.offerAt ??= performance.now();
     return fetch_(url, options);
   };
   const canvas = document.createElement("canvas");
   const draw = canvas.getContext("2d", { willReadFrequently: true });
-  /** The clock that the test picture shows, in hundredths of a second modulo 65,536; null if it shows none. */
+  /** The clock shown by the test video, in hundredths of a second modulo 65,536, or null if there is none. */
   const readClock = (video) => {
     if (video.videoWidth !== 320 || video.videoHeight !== 64) return null;
     [canvas.width, canvas.height] = [320, 64];
@@ -31,12 +32,12 @@ export function probe() {
     const video = document.querySelector("video");
     if (!video?.requestVideoFrameCallback) return;
     const each = () => {
-      seen.frames += 1;
-      seen.firstFrameAt ??= performance.now();
+      stats.frames += 1;
+      stats.firstFrameAt ??= performance.now();
       const clock = readClock(video);
-      if (clock !== null && seen.frames % 5 === 0) {
-        const behind = (Math.floor(Date.now() / 10) - clock + 2 * 65_536) % 65_536;
-        seen.delays.push(behind / 100);
+      if (clock !== null && stats.frames % 5 === 0) {
+        const delay = (Math.floor(Date.now() / 10) - clock + 2 * 65_536) % 65_536;
+        stats.delays.push(delay / 100);
       }
       video.requestVideoFrameCallback(each);
     };
@@ -44,9 +45,9 @@ export function probe() {
   });
 }
 
-/** What WebRTC itself counts. */
+/** Counters of WebRTC's own statistics. */
 export async function rtc() {
-  const stats = [...(await window.seen.pc.getStats()).values()];
+  const stats = [...(await window.probe.pc.getStats()).values()];
   const inbound = (kind) => stats.find((s) => s.type === "inbound-rtp" && s.kind === kind);
   const transport = stats.find((s) => s.type === "transport");
   return {

@@ -1,4 +1,4 @@
-//! The database dies, comes back, is late, or says nothing.
+//! The database is killed and returns, is slow, or stops responding.
 
 use std::time::{Duration, Instant};
 
@@ -6,115 +6,116 @@ use anyhow::{Context as _, ensure};
 use headwater_tests::delay::Manner;
 use headwater_tests::wait;
 
-use super::watch::{below, hold, owns, rtmp_pauses, wait_shown, whep_pauses};
-use super::{Extent, Stage};
+use super::steps::{ensure_below, check_repeatedly, owns, rtmp_pauses, wait_live, whep_pauses};
+use super::{CheckLevel, CheckContext};
 use crate::node::Node;
 use crate::viewers::Publisher;
 
-/// Killed, and back after 20 s (ten minutes if long).
-pub(super) fn killed(stage: &mut Stage<'_>) -> anyhow::Result<String> {
-    let away = match stage.options.extent {
-        Extent::Short => Duration::from_secs(8),
-        Extent::Full => Duration::from_secs(20),
-        Extent::Long => Duration::from_secs(600),
+/// The database is killed and returns after 20 s (8 s in the short form, ten minutes in the long
+/// form).
+pub(super) fn killed(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
+    let outage = match ctx.options.level {
+        CheckLevel::Short => Duration::from_secs(8),
+        CheckLevel::Full => Duration::from_secs(20),
+        CheckLevel::Long => Duration::from_secs(600),
     };
-    let (_publisher, owner) = stage.publish("db")?;
-    let edges = stage.edges();
-    let mut whep = stage.whep(&edges, "db")?;
-    let rtmp = stage.rtmp(&edges, "db")?;
+    let (_publisher, owner) = ctx.publish("db")?;
+    let edges = ctx.edges();
+    let mut whep = ctx.whep(&edges, "db")?;
+    let rtmp = ctx.rtmp(&edges, "db")?;
     whep_pauses(&whep, 25)?;
-    whep.iter_mut().for_each(|(_, viewer)| viewer.mark());
-    rtmp.iter().for_each(|(_, player)| player.mark());
-    let lines: Vec<usize> = stage.scene.nodes.iter().map(|n| n.daemon().map_or(0, |d| d.line_count())).collect();
+    whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
+    rtmp.iter().for_each(|(_, player)| player.reset_pauses());
+    let lines: Vec<usize> = ctx.cluster.nodes.iter().map(|n| n.daemon().map_or(0, |d| d.line_count())).collect();
 
-    stage.scene.registry.kill()?;
+    ctx.cluster.registry.kill()?;
     let killed = Instant::now();
-    // Known streams can be joined, unknown ones published.
-    let late = stage.whep(&edges[..1], "db").context("joining a known stream without the database")?;
+    // Viewers can join known streams, and publishers can publish new ones.
+    let late = ctx.whep(&edges[..1], "db").context("joining a known stream without the database")?;
     let asked = Instant::now();
-    let fresh = Publisher::start(&stage.scene.publish_url("live/fresh"))?;
-    let origin = stage.wait_owner("fresh", None).context("publishing without the database")?;
+    let fresh = Publisher::start(&ctx.cluster.publish_url("live/fresh"))?;
+    let origin = ctx.wait_owner("fresh", None).context("publishing without the database")?;
     let accepted = asked.elapsed();
-    hold(away.saturating_sub(killed.elapsed()), || {
+    check_repeatedly(outage.saturating_sub(killed.elapsed()), || {
         ensure!(whep.iter().all(|(_, viewer)| viewer.is_running()), "a viewer has ended");
         Ok(())
     })?;
     whep_pauses(&late, 5)?;
 
-    stage.scene.registry.restart()?;
+    ctx.cluster.registry.restart()?;
     let back = Instant::now();
-    // Each node writes again: the daemon its entry, the engine its claims.
+    // Each node writes again: the daemon its node entry, the engine its claims.
     let mut written = Vec::new();
-    for (node, line) in stage.scene.nodes.iter().zip(lines) {
+    for (node, line) in ctx.cluster.nodes.iter().zip(lines) {
         node.daemon()?.nth_line(line, "registry is back").with_context(|| node.name.clone())?;
         written.push(back.elapsed());
     }
-    let edge = &stage.scene.nodes[edges[edges.len() - 1]];
-    wait::until("the new stream from an edge", || shown(edge, "fresh"))?;
+    let edge = &ctx.cluster.nodes[edges[edges.len() - 1]];
+    wait::until("the new stream from an edge", || has_playlist(edge, "fresh"))?;
     let found = back.elapsed();
-    let webrtc = below("WebRTC", &whep_pauses(&whep, 25)?, UNNOTICED)?;
-    let rtmp = below("RTMP", &rtmp_pauses(&rtmp, 25)?, UNNOTICED)?;
-    let found = below("its stream on an edge after", &[found], BACK)?;
-    let written = below("written again after", &[written.iter().max().copied().unwrap_or_default()], BACK)?;
-    ensure!(owns(&stage.scene.nodes[owner], "db") && owns(&stage.scene.nodes[origin], "fresh"), "an owner has changed");
+    let webrtc = ensure_below("WebRTC", &whep_pauses(&whep, 25)?, MAX_UNNOTICED_PAUSE)?;
+    let rtmp = ensure_below("RTMP", &rtmp_pauses(&rtmp, 25)?, MAX_UNNOTICED_PAUSE)?;
+    let found = ensure_below("its stream on an edge after", &[found], RECOVERY_TIMEOUT)?;
+    let written = ensure_below("written again after", &[written.iter().max().copied().unwrap_or_default()], RECOVERY_TIMEOUT)?;
+    ensure!(owns(&ctx.cluster.nodes[owner], "db") && owns(&ctx.cluster.nodes[origin], "fresh"), "an owner has changed");
     drop(fresh);
     Ok(format!(
         "{} s away: 0 sessions interrupted, pauses: {webrtc}; {rtmp}; new publisher taken in {:.2} s; {written}, {found}",
-        away.as_secs(),
+        outage.as_secs(),
         accepted.as_secs_f64()
     ))
 }
 
-/// The stream's playlist, if this node has it.
-pub(super) fn shown(node: &Node, id: &str) -> Option<()> {
+/// `Some` if this node serves the stream's playlist.
+pub(super) fn has_playlist(node: &Node, id: &str) -> Option<()> {
     let answer = headwater_tests::http::get(node.http(), &format!("/live/streams/{id}/playlist.m3u8")).ok()?;
     (answer.status == 200).then_some(())
 }
 
-/// Answers 2 s late; then takes connections and says nothing at all.
-pub(super) fn slow(stage: &mut Stage<'_>) -> anyhow::Result<String> {
-    if stage.scene.registry.line().is_none() {
+/// The database answers 2 s late, then accepts connections without ever answering.
+pub(super) fn slow(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
+    if ctx.cluster.registry.proxy().is_none() {
         return Ok("left out: registry nodes are reached directly, and there is no line to slow".to_owned());
     }
-    let (_publisher, _) = stage.publish("slow")?;
-    let edges = stage.edges();
-    let mut whep = stage.whep(&edges, "slow")?;
+    let (_publisher, _) = ctx.publish("slow")?;
+    let edges = ctx.edges();
+    let mut whep = ctx.whep(&edges, "slow")?;
     let mut figures = Vec::new();
     for (what, manner) in [("2 s late", Manner::Late(Duration::from_secs(2))), ("silent", Manner::Silent)] {
-        whep.iter_mut().for_each(|(_, viewer)| viewer.mark());
-        set(stage, manner);
+        whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
+        set(ctx, manner);
         let id = if manner == Manner::Silent { "silent" } else { "late" };
         let asked = Instant::now();
-        let _new = Publisher::start(&stage.scene.publish_url(&format!("live/{id}")))?;
-        stage.wait_owner(id, None).with_context(|| format!("publishing while the database is {what}"))?;
+        let _new = Publisher::start(&ctx.cluster.publish_url(&format!("live/{id}")))?;
+        ctx.wait_owner(id, None).with_context(|| format!("publishing while the database is {what}"))?;
         let accepted = asked.elapsed();
         let asked = Instant::now();
-        stage.whep(&edges[..1], "slow").with_context(|| format!("joining while the database is {what}"))?;
+        ctx.whep(&edges[..1], "slow").with_context(|| format!("joining while the database is {what}"))?;
         let joined = asked.elapsed();
         whep_pauses(&whep, 100)?;
-        // Leases are longer than this; nobody may lose one for it.
-        hold(Duration::from_secs(6), || Ok(()))?;
-        let pauses = below("pauses", &whep_pauses(&whep, 1)?, UNNOTICED)?;
+        // This is shorter than a lease; no node may lose one.
+        check_repeatedly(Duration::from_secs(6), || Ok(()))?;
+        let pauses = ensure_below("pauses", &whep_pauses(&whep, 1)?, MAX_UNNOTICED_PAUSE)?;
         figures.push(format!(
             "{what}: {pauses}, published in {:.1} s, joined in {:.1} s",
             accepted.as_secs_f64(),
             joined.as_secs_f64()
         ));
-        set(stage, Manner::Late(Duration::ZERO));
-        let edge = &stage.scene.nodes[edges[0]];
-        wait::until("the new stream from an edge", || shown(edge, id))?;
-        wait_shown(edge, id)?;
+        set(ctx, Manner::Late(Duration::ZERO));
+        let edge = &ctx.cluster.nodes[edges[0]];
+        wait::until("the new stream from an edge", || has_playlist(edge, id))?;
+        wait_live(edge, id)?;
     }
     Ok(figures.join("; "))
 }
 
-fn set(stage: &Stage<'_>, manner: Manner) {
-    if let Some(line) = stage.scene.registry.line() {
+fn set(ctx: &CheckContext<'_>, manner: Manner) {
+    if let Some(line) = ctx.cluster.registry.proxy() {
         line.set(manner);
     }
 }
 
-/// A viewer does not see such a pause.
-pub(super) const UNNOTICED: Duration = Duration::from_secs(1);
-/// All nodes write again within this.
-pub(super) const BACK: Duration = Duration::from_secs(10);
+/// Longest pause that counts as unnoticed by a viewer.
+pub(super) const MAX_UNNOTICED_PAUSE: Duration = Duration::from_secs(1);
+/// All nodes must write again within this time.
+pub(super) const RECOVERY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,15 +1,16 @@
-//! What must hold of a cluster, each check with its figure. One after another on one cloud, since they break it and mend it.
+//! Checks of the promises about a cluster, each with its figure. They run one after another on the
+//! same cluster, since they break and repair it.
 
-mod crowd;
 mod database;
-mod death;
 mod drain;
-mod fence;
-mod loss;
-mod play;
-mod primary;
+mod load_balancing;
+mod node_failure;
+mod ownership;
+mod packet_loss;
+mod playback;
+mod primary_failover;
 mod relay;
-mod watch;
+mod steps;
 
 use std::time::{Duration, Instant};
 
@@ -17,112 +18,113 @@ use anyhow::ensure;
 use headwater_tests::delay::Manner;
 use tokio::runtime::Handle;
 
-use crate::say;
-use crate::scene::{Scene, Wish};
+use crate::cluster::{Cluster, ClusterSpec};
+use crate::print_line;
 
-/// How much is checked.
+/// Selects how much is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Extent {
-    /// What is quick: part of every test run.
+pub(crate) enum CheckLevel {
+    /// The quick checks: part of every test run.
     Short,
-    /// Everything, in minutes.
+    /// All checks, in minutes.
     Full,
-    /// With ten minutes where the promise says so.
+    /// All checks, with ten-minute runs where a promise requires them.
     Long,
 }
 
-/// What the command line says of checks.
+/// Options from the command line.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    pub(crate) extent: Extent,
+    pub(crate) level: CheckLevel,
     pub(crate) only: Vec<String>,
     pub(crate) players: u32,
 }
 
-/// What a check may use.
-pub(crate) struct Stage<'a> {
-    pub(crate) scene: &'a mut Scene,
+/// Context of a running check.
+pub(crate) struct CheckContext<'a> {
+    pub(crate) cluster: &'a mut Cluster,
     pub(crate) options: &'a Options,
 }
 
-/// A check: says its figure, or why it does not hold.
-type Check = fn(&mut Stage<'_>) -> anyhow::Result<String>;
+/// A check. Returns its figure, or an error if the promise does not hold.
+type Check = fn(&mut CheckContext<'_>) -> anyhow::Result<String>;
 
-/// Name, the smallest extent it belongs to, and what it does.
-const CHECKS: &[(&str, Extent, Check)] = &[
-    ("a node starts", Extent::Short, play::start),
-    ("every node plays over every protocol", Extent::Short, play::everywhere),
-    ("one owner of two claims", Extent::Short, fence::two_claims),
-    ("origin killed", Extent::Short, death::origin),
-    ("edge killed", Extent::Short, death::edge),
-    ("database killed", Extent::Short, database::killed),
-    ("database late and silent", Extent::Full, database::slow),
-    ("origin drained", Extent::Short, drain::origin),
-    ("edge drained", Extent::Full, drain::edge),
-    ("origin frozen beyond its lease", Extent::Full, fence::frozen),
-    ("origin cut off from the database", Extent::Full, fence::split),
-    ("packets lost at an edge", Extent::Short, loss::packets),
-    ("half-open relay", Extent::Full, relay::half_open),
-    ("strangers at the relay", Extent::Short, relay::strangers),
-    ("wrong cluster secret", Extent::Short, relay::wrong_secret),
-    ("another node group", Extent::Short, relay::other_group),
-    ("crowd, round-robin per request", Extent::Short, crowd::round_robin),
+/// Name, lowest level that includes it, and function of each check.
+const CHECKS: &[(&str, CheckLevel, Check)] = &[
+    ("a node starts", CheckLevel::Short, playback::node_start),
+    ("every node plays over every protocol", CheckLevel::Short, playback::every_node),
+    ("one owner of two claims", CheckLevel::Short, ownership::concurrent_claims),
+    ("origin killed", CheckLevel::Short, node_failure::origin),
+    ("edge killed", CheckLevel::Short, node_failure::edge),
+    ("database killed", CheckLevel::Short, database::killed),
+    ("database late and silent", CheckLevel::Full, database::slow),
+    ("origin drained", CheckLevel::Short, drain::origin),
+    ("edge drained", CheckLevel::Full, drain::edge),
+    ("origin frozen beyond its lease", CheckLevel::Full, ownership::frozen_origin),
+    ("origin cut off from the database", CheckLevel::Full, ownership::partitioned_origin),
+    ("packets lost at an edge", CheckLevel::Short, packet_loss::edge_link),
+    ("half-open relay", CheckLevel::Full, relay::half_open),
+    ("strangers at the relay", CheckLevel::Short, relay::unauthenticated_peers),
+    ("wrong cluster secret", CheckLevel::Short, relay::wrong_secret),
+    ("another node group", CheckLevel::Short, relay::other_group),
+    ("crowd, round-robin per request", CheckLevel::Short, load_balancing::round_robin),
 ];
 
-/// The same, where the registry is a replica set.
-const CHECKS_OF_A_SET: &[(&str, Extent, Check)] = &[("primary killed", Extent::Short, primary::killed)];
+/// Additional checks for a registry that is a replica set.
+const REPLICA_SET_CHECKS: &[(&str, CheckLevel, Check)] = &[("primary killed", CheckLevel::Short, primary_failover::killed)];
 
-/// Builds a cloud, runs the checks, prints a line for each; true if all hold.
+/// Builds a cluster, runs the checks and prints a line for each. Returns true if all of them
+/// passed.
 ///
 /// # Errors
-/// If there is no cloud to check.
-pub(crate) fn run(wish: &Wish, options: &Options, runtime: &Handle) -> anyhow::Result<bool> {
-    let begun = Instant::now();
-    let mut scene = Scene::build(wish, runtime, |what| say(&format!("==> {what}")))?;
+/// If the cluster cannot be built, or no check matches the options.
+pub(crate) fn run(spec: &ClusterSpec, options: &Options, runtime: &Handle) -> anyhow::Result<bool> {
+    let started = Instant::now();
+    let mut cluster = Cluster::build(spec, runtime, |what| print_line(&format!("==> {what}")))?;
     print(
         "cluster assembled",
-        begun.elapsed(),
-        &Ok(format!("{} nodes ready", scene.nodes.len() + scene.registry.members().len())),
+        started.elapsed(),
+        &Ok(format!("{} nodes ready", cluster.nodes.len() + cluster.registry.members().len())),
     );
     let (mut good, mut done) = (true, 0);
-    let of_a_set = if scene.registry.set().is_some() { CHECKS_OF_A_SET } else { &[] };
-    for (name, extent, check) in CHECKS.iter().chain(of_a_set) {
+    let of_a_set = if cluster.registry.replica_set().is_some() { REPLICA_SET_CHECKS } else { &[] };
+    for (name, level, check) in CHECKS.iter().chain(of_a_set) {
         let wanted = options.only.is_empty() || options.only.iter().any(|only| name.contains(only.as_str()));
-        if *extent > options.extent || !wanted {
+        if *level > options.level || !wanted {
             continue;
         }
-        let begun = Instant::now();
-        let result = check(&mut Stage { scene: &mut scene, options }).and_then(|figure| {
-            unharmed(&scene)?;
+        let started = Instant::now();
+        let result = check(&mut CheckContext { cluster: &mut cluster, options }).and_then(|figure| {
+            check_logs(&cluster)?;
             Ok(figure)
         });
         good &= result.is_ok();
         done += 1;
-        print(name, begun.elapsed(), &result);
-        // The next check begins with everything in its place.
-        if let Err(e) = mend(&mut scene) {
-            print("mended", begun.elapsed(), &Err(e));
+        print(name, started.elapsed(), &result);
+        // Restore the cluster for the next check.
+        if let Err(e) = restore(&mut cluster) {
+            print("mended", started.elapsed(), &Err(e));
             return Ok(false);
         }
     }
     ensure!(done > 0, "no check that can be made here has such a name");
-    say(&format!("==> {} in {} s", if good { "all hold" } else { "not all hold" }, begun.elapsed().as_secs()));
+    print_line(&format!("==> {} in {} s", if good { "all hold" } else { "not all hold" }, started.elapsed().as_secs()));
     Ok(good)
 }
 
 fn print(name: &str, took: Duration, result: &anyhow::Result<String>) {
     let took = took.as_secs_f64();
     match result {
-        Ok(figure) => say(&format!("ok    {name:<38} {took:>5.1} s  {figure}")),
-        Err(e) => say(&format!("FAIL  {name:<38} {took:>5.1} s  {e:#}")),
+        Ok(figure) => print_line(&format!("ok    {name:<38} {took:>5.1} s  {figure}")),
+        Err(e) => print_line(&format!("FAIL  {name:<38} {took:>5.1} s  {e:#}")),
     }
 }
 
-/// No node has panicked, and none has written a secret.
-fn unharmed(scene: &Scene) -> anyhow::Result<()> {
-    for node in scene.nodes.iter().chain(scene.registry.members()) {
-        let log = std::fs::read_to_string(node.log())?;
-        for forbidden in ["panicked at", "the relay secret", scene.registry.secret(), scene.password.as_str()] {
+/// Fails if a node has panicked or logged a secret.
+fn check_logs(cluster: &Cluster) -> anyhow::Result<()> {
+    for node in cluster.nodes.iter().chain(cluster.registry.members()) {
+        let log = std::fs::read_to_string(node.log_path())?;
+        for forbidden in ["panicked at", "the relay secret", cluster.registry.secret(), cluster.password.as_str()] {
             let lines: Vec<_> = log.lines().collect();
             if let Some(at) = lines.iter().position(|l| l.contains(forbidden)) {
                 let around = lines[at.saturating_sub(6)..(at + 3).min(lines.len())].join("\n      ");
@@ -133,21 +135,21 @@ fn unharmed(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn mend(scene: &mut Scene) -> anyhow::Result<()> {
-    if let Some(line) = scene.registry.line() {
+fn restore(cluster: &mut Cluster) -> anyhow::Result<()> {
+    if let Some(line) = cluster.registry.proxy() {
         line.set(Manner::Late(Duration::ZERO));
     }
-    for node in scene.nodes.iter().chain(scene.registry.members()) {
-        node.host().heal()?;
+    for node in cluster.nodes.iter().chain(cluster.registry.members()) {
+        node.host().restore_network()?;
         node.signal(nix::sys::signal::Signal::SIGCONT);
     }
-    if let Some(set) = scene.registry.set_mut() {
+    if let Some(set) = cluster.registry.replica_set_mut() {
         set.start_all()?;
     }
-    for at in 0..scene.nodes.len() {
-        if !scene.nodes[at].is_running() {
-            scene.launch(at)?;
+    for at in 0..cluster.nodes.len() {
+        if !cluster.nodes[at].is_running() {
+            cluster.launch_instance(at)?;
         }
     }
-    scene.wait_ready()
+    cluster.wait_ready()
 }

@@ -1,4 +1,4 @@
-//! The links between nodes: half open, met by strangers, and from one group of nodes to another.
+//! Relay links between nodes: half open, unauthenticated, and between node groups.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,32 +7,32 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use headwater_tests::{http, wait};
 
-use super::Stage;
-use super::watch::{below, whep_pauses};
+use super::CheckContext;
+use super::steps::{ensure_below, whep_pauses};
 use crate::node::{Node, Role};
 
-/// The cable between an edge and the origin is cut, without a word to either, and mended.
-pub(super) fn half_open(stage: &mut Stage<'_>) -> anyhow::Result<String> {
-    let (_publisher, first) = stage.publish("cable")?;
-    let edges = stage.edges();
+/// The link between an edge and the origin silently drops all packets, and is restored.
+pub(super) fn half_open(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
+    let (_publisher, first) = ctx.publish("cable")?;
+    let edges = ctx.edges();
     let (cut, others) = edges.split_first().context("no edges")?;
-    let mut whole = stage.whep(others, "cable")?;
-    let mut whep = stage.whep(&[*cut], "cable")?;
+    let mut whole = ctx.whep(others, "cable")?;
+    let mut whep = ctx.whep(&[*cut], "cable")?;
     whep_pauses(&whep, 25)?;
-    whep.iter_mut().chain(&mut whole).for_each(|(_, viewer)| viewer.mark());
-    let origin = stage.scene.nodes[first].host().address();
-    let lines = stage.scene.nodes[*cut].daemon()?.line_count();
-    stage.scene.nodes[*cut].host().cut(origin)?;
-    let begun = Instant::now();
-    stage.scene.nodes[*cut].daemon()?.nth_line(lines, "relay source lost")?;
-    let noticed = begun.elapsed();
+    whep.iter_mut().chain(&mut whole).for_each(|(_, viewer)| viewer.reset_pauses());
+    let origin = ctx.cluster.nodes[first].host().address();
+    let lines = ctx.cluster.nodes[*cut].daemon()?.line_count();
+    ctx.cluster.nodes[*cut].host().partition_from(origin)?;
+    let started = Instant::now();
+    ctx.cluster.nodes[*cut].daemon()?.nth_line(lines, "relay source lost")?;
+    let noticed = started.elapsed();
     ensure!(noticed < Duration::from_secs(6), "noticed after {noticed:?}");
-    wait::until("four more seconds", || (begun.elapsed() > Duration::from_secs(8)).then_some(()))?;
-    stage.scene.nodes[*cut].host().heal()?;
+    wait::until("four more seconds", || (started.elapsed() > Duration::from_secs(8)).then_some(()))?;
+    ctx.cluster.nodes[*cut].host().restore_network()?;
     let mended = Instant::now();
     whep_pauses(&whep, 50)?;
     let back = mended.elapsed();
-    let others = below("others' pauses", &whep_pauses(&whole, 1)?, Duration::from_secs(1))?;
+    let others = ensure_below("others' pauses", &whep_pauses(&whole, 1)?, Duration::from_secs(1))?;
     Ok(format!(
         "noticed after {:.1} s; 8 s later whole again: same viewers go on within {:.1} s; {others}",
         noticed.as_secs_f64(),
@@ -40,20 +40,20 @@ pub(super) fn half_open(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     ))
 }
 
-/// Garbage and silence.
-pub(super) fn strangers(stage: &mut Stage<'_>) -> anyhow::Result<String> {
-    let (_publisher, owner) = stage.publish("strangers")?;
-    let edges = stage.edges();
-    let mut whep = stage.whep(&edges, "strangers")?;
+/// Connections that send garbage or nothing.
+pub(super) fn unauthenticated_peers(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
+    let (_publisher, owner) = ctx.publish("strangers")?;
+    let edges = ctx.edges();
+    let mut whep = ctx.whep(&edges, "strangers")?;
     whep_pauses(&whep, 25)?;
-    whep.iter_mut().for_each(|(_, viewer)| viewer.mark());
-    let origin = &stage.scene.nodes[owner];
-    let before = strangers_counted(origin)?;
+    whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
+    let origin = &ctx.cluster.nodes[owner];
+    let before = rejected_peers(origin)?;
     let mut silent = Vec::new();
     for n in 0_u8..100 {
         let mut socket = TcpStream::connect_timeout(&origin.relay(), Duration::from_secs(2))?;
         if n % 2 == 0 {
-            // It may be closed before all of it is written.
+            // The server may close the connection before everything is written.
             let _ = socket.write_all(&vec![n; 4_096]);
             socket.set_read_timeout(Some(Duration::from_secs(10)))?;
             let mut answer = Vec::new();
@@ -64,67 +64,67 @@ pub(super) fn strangers(stage: &mut Stage<'_>) -> anyhow::Result<String> {
         }
     }
     let counted =
-        wait::until("the strangers to be counted", || strangers_counted(origin).ok().filter(|n| *n >= before + 100.0))?;
-    let pauses = below("pauses", &whep_pauses(&whep, 25)?, Duration::from_secs(1))?;
+        wait::until("the strangers to be counted", || rejected_peers(origin).ok().filter(|n| *n >= before + 100.0))?;
+    let pauses = ensure_below("pauses", &whep_pauses(&whep, 25)?, Duration::from_secs(1))?;
     Ok(format!("{} turned away, {pauses}", counted - before))
 }
 
-/// A node that believes in another secret, with everything else right.
-pub(super) fn wrong_secret(stage: &mut Stage<'_>) -> anyhow::Result<String> {
-    let (_publisher, owner) = stage.publish("secret")?;
-    let edges = stage.edges();
-    let mut whep = stage.whep(&edges, "secret")?;
+/// A node with a wrong cluster secret and an otherwise correct configuration.
+pub(super) fn wrong_secret(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
+    let (_publisher, owner) = ctx.publish("secret")?;
+    let edges = ctx.edges();
+    let mut whep = ctx.whep(&edges, "secret")?;
     whep_pauses(&whep, 25)?;
-    whep.iter_mut().for_each(|(_, viewer)| viewer.mark());
-    let before = strangers_counted(&stage.scene.nodes[owner])?;
-    let file = stage.scene.folder().join("wrong-secret");
+    whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
+    let before = rejected_peers(&ctx.cluster.nodes[owner])?;
+    let file = ctx.cluster.folder().join("wrong-secret");
     std::fs::write(&file, "another secret than that of the others\n")?;
     let settings = format!("[relay]\nsecret_file = {file:?}\n");
-    let at = stage.scene.add_with(Role::Edge, "stranger", 41, &[], &settings)?;
+    let at = ctx.cluster.add_node_with_settings(Role::Edge, "stranger", 41, &[], &settings)?;
     let result = (|| {
-        let node = &stage.scene.nodes[at];
+        let node = &ctx.cluster.nodes[at];
         node.wait_ready()?;
         let answer = http::get(node.http(), "/live/streams/secret/playlist.m3u8")?;
         ensure!(answer.status == 404, "the stream plays without the secret: {}", answer.status);
-        let counted = strangers_counted(&stage.scene.nodes[owner])? - before;
+        let counted = rejected_peers(&ctx.cluster.nodes[owner])? - before;
         ensure!(counted >= 1.0, "the origin has not noticed");
-        let pauses = below("others' pauses", &whep_pauses(&whep, 25)?, Duration::from_secs(1))?;
+        let pauses = ensure_below("others' pauses", &whep_pauses(&whep, 25)?, Duration::from_secs(1))?;
         Ok(format!("404 there, turned away {counted} times, {pauses}"))
     })();
-    stage.scene.remove_last();
+    ctx.cluster.remove_last_node();
     result
 }
 
-fn strangers_counted(node: &Node) -> anyhow::Result<f64> {
-    node.metric("headwater_relay_strangers_total")
+fn rejected_peers(node: &Node) -> anyhow::Result<f64> {
+    node.metric("headwater_relay_unauthenticated_total")
 }
 
-/// Edges of another group fetch a stream once, and from each other.
-pub(super) fn other_group(stage: &mut Stage<'_>) -> anyhow::Result<String> {
+/// Edges of another node group relay a stream from the origin once, and then from each other.
+pub(super) fn other_group(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     let far = [("headwater:node-group", "far")];
     let mut nodes = Vec::new();
     for n in 1..=2_u8 {
-        nodes.push(stage.scene.add(Role::Edge, &format!("far-{n}"), 50 + n, &far)?);
+        nodes.push(ctx.cluster.add_node(Role::Edge, &format!("far-{n}"), 50 + n, &far)?);
     }
     for at in &nodes {
-        stage.scene.nodes[*at].wait_ready()?;
+        ctx.cluster.nodes[*at].wait_ready()?;
     }
-    let (_publisher, owner) = stage.publish("far")?;
-    // Who is in which group is read from the registry now and then.
-    let whep = stage.whep(&nodes, "far")?;
+    let (_publisher, owner) = ctx.publish("far")?;
+    // Edges read the node groups from the registry periodically.
+    let whep = ctx.whep(&nodes, "far")?;
     whep_pauses(&whep, 50)?;
-    let links = |at: usize| stage.scene.nodes[at].metric("headwater_relay_edges");
+    let links = |at: usize| ctx.cluster.nodes[at].metric("headwater_relay_edges");
     let (at_origin, at_far) = (links(owner)?, links(nodes[0])? + links(nodes[1])?);
     ensure!((at_origin, at_far) == (1.0, 1.0), "{at_origin} links from the origin, {at_far} between the edges");
     let same = wait::until("the same bytes from both", || {
         let text = |at: usize| {
-            http::get(stage.scene.nodes[at].http(), "/live/streams/far/playlist.m3u8").ok().map(|a| a.text())
+            http::get(ctx.cluster.nodes[at].http(), "/live/streams/far/playlist.m3u8").ok().map(|a| a.text())
         };
         let both = (text(nodes[0])?, text(nodes[1])?);
         (both.0.contains("#EXT-X-PART") && both.0 == both.1).then_some(())
     });
     same?;
-    // They leave the others alone from here on.
-    nodes.iter().for_each(|_| stage.scene.remove_last());
+    // The other checks do not expect these nodes.
+    nodes.iter().for_each(|_| ctx.cluster.remove_last_node());
     Ok("1 link between the groups, 1 within, same playlist on both edges".to_owned())
 }

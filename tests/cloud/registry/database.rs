@@ -1,4 +1,5 @@
-//! One database (`tests/mongo/database`) in a host of its own, behind a line that can be slowed and cut.
+//! A single database (`tests/mongo/database`) on its own host, behind a proxy that can delay and
+//! stop it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,10 @@ use headwater_tests::temp::Folder;
 use headwater_tests::{mongo, tools};
 use tokio::runtime::Handle;
 
+use crate::cluster::MissingTool;
 use crate::host::Host;
-use crate::scene::Missing;
 
-/// A running database. Dropped = gone, with its host.
+/// A running database. Dropping it removes it with its host.
 #[derive(Debug)]
 pub(crate) struct Database {
     host: Arc<Host>,
@@ -23,10 +24,10 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Starts it on a host made `with_processes`.
+    /// Starts a database on a host created by [`Host::with_pid_namespace`].
     ///
     /// # Errors
-    /// If there is no MongoDB here and none can be made.
+    /// If MongoDB is not installed and no replacement can be built.
     pub(crate) fn start(host: Host, runtime: &Handle) -> anyhow::Result<Self> {
         let host = Arc::new(host);
         let folder = Folder::new()?;
@@ -35,7 +36,7 @@ impl Database {
         let (before, after) = uri.split_once("127.0.0.1:").context("a database elsewhere")?;
         let (port, after) = after.split_once('/').context("a connection string without an end")?;
         let inside: SocketAddr = format!("127.0.0.1:{port}").parse()?;
-        let outside = host.at(PORT);
+        let outside = host.socket_address(PORT);
         let uri = format!("{before}{outside}/{after}");
         let listener = host.listen(outside)?;
         let caller = Arc::clone(&host);
@@ -43,27 +44,27 @@ impl Database {
         Ok(Self { host, line, uri, folder })
     }
 
-    /// Its host.
+    /// The host of the database.
     pub(crate) fn host(&self) -> &Host {
         &self.host
     }
 
-    /// How the nodes reach it, password included.
+    /// Connection string for the nodes, password included.
     pub(crate) fn uri(&self) -> &str {
         &self.uri
     }
 
-    /// The line to it.
-    pub(crate) fn line(&self) -> &Delay {
+    /// The proxy in front of it.
+    pub(crate) fn proxy(&self) -> &Delay {
         &self.line
     }
 
-    /// Ends the database as a power cut would.
+    /// Kills the database, like a power failure.
     pub(crate) fn kill(&self) -> anyhow::Result<()> {
         call(&self.host, "kill", self.folder.path()).map(drop)
     }
 
-    /// Starts it again, with the same data.
+    /// Starts it again with the same data.
     pub(crate) fn restart(&self) -> anyhow::Result<()> {
         call(&self.host, "start", self.folder.path()).map(drop)
     }
@@ -71,16 +72,16 @@ impl Database {
 
 fn call(host: &Host, what: &str, folder: &Path) -> anyhow::Result<String> {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("mongo/database");
-    let output = host.command_among_processes(script).arg(what).arg(folder).output()?;
+    let output = host.command_in_pid_namespace(script).arg(what).arg(folder).output()?;
     if output.status.code() == Some(mongo::NONE) {
         tools::missing("no MongoDB, and none can be made here");
-        return Err(Missing.into());
+        return Err(MissingTool.into());
     }
     ensure!(output.status.success(), "database {what}: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// MongoDB's.
+/// MongoDB's default port.
 const PORT: u16 = 27_017;
-/// What `tests/mongo/database` has for a password, as connection strings have it.
+/// The password that `tests/mongo/database` sets, as it appears in connection strings.
 pub(super) const SECRET: &str = "test-only@";

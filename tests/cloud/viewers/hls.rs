@@ -1,7 +1,8 @@
-//! HLS and LL-HLS players that ask the next server with each request, as a balancer without stickiness makes them.
+//! HLS and LL-HLS players that send each request to the next server, as behind a load balancer
+//! without stickiness.
 //!
-//! Plain players poll the playlist; LL-HLS players block on the part that is announced (RFC 8216bis §6.2.5.2). Both fetch
-//! whatever is new, and count what is refused.
+//! Plain players poll the playlist; LL-HLS players block until the announced part is available (RFC
+//! 8216bis §6.2.5.2). Both fetch all new media and count error responses.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -15,55 +16,57 @@ use tokio::runtime::Handle;
 #[expect(dead_code, reason = "the load tool needs more of it")]
 mod http;
 
-/// How a player asks.
+/// Kind of player.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Segments, polled.
+    /// Polls the playlist and fetches segments.
     Plain,
-    /// Parts, as they come.
+    /// Blocks on the playlist and fetches parts.
     LowLatency,
 }
 
-/// What players saw, all together.
+/// Statistics over all players.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Seen {
-    /// Answers by status.
+pub(crate) struct HlsStats {
+    /// Responses by status code.
     pub(crate) answers: BTreeMap<u16, u64>,
-    /// The first refusal, in words.
+    /// Description of the first error.
     pub(crate) refusal: Option<String>,
-    /// Requests without an answer.
+    /// Requests without a response.
     pub(crate) broken: u64,
     /// Segments or parts fetched.
     pub(crate) media: u64,
-    /// The longest time a player had nothing new, since the mark.
+    /// Longest time that a player had no new media, since the last reset.
     pub(crate) pause: Duration,
-    /// A playlist has shown that one life of the stream has ended and the next begun: its discontinuity sequence moved on.
+    /// True once a playlist's discontinuity sequence has advanced: a new generation of the stream
+    /// has started.
     pub(crate) discontinuity: bool,
 }
 
-impl Seen {
-    /// Answers with this status.
+impl HlsStats {
+    /// Number of responses with this status.
     pub(crate) fn status(&self, status: u16) -> u64 {
         self.answers.get(&status).copied().unwrap_or(0)
     }
 
-    /// Answers that were neither media nor a playlist.
-    pub(crate) fn refused(&self) -> u64 {
+    /// Number of responses with a status other than 2xx.
+    pub(crate) fn error_responses(&self) -> u64 {
         self.answers.iter().filter(|(status, _)| **status / 100 != 2).map(|(_, count)| count).sum()
     }
 }
 
-/// Players of one stream. Dropped = they stop.
+/// Players of one stream. Dropping it stops them.
 #[derive(Debug)]
-pub(crate) struct Hls {
-    seen: Arc<Mutex<Seen>>,
+pub(crate) struct HlsPlayers {
+    seen: Arc<Mutex<HlsStats>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
-impl Hls {
-    /// `count` players of `live/ID`, each of which asks `servers` in turns, beginning at different ones.
+impl HlsPlayers {
+    /// Starts `count` players of `live/ID`, each of which rotates through `servers` from a
+    /// different start.
     pub(crate) fn start(runtime: &Handle, kind: Kind, servers: &[SocketAddr], id: &str, count: u32) -> Self {
-        let seen = Arc::new(Mutex::new(Seen::default()));
+        let seen = Arc::new(Mutex::new(HlsStats::default()));
         let tasks = (0..count)
             .map(|n| {
                 let mut clients: VecDeque<_> = servers.iter().map(|s| http::Client::new(*s)).collect();
@@ -71,7 +74,7 @@ impl Hls {
                 let path = format!("/live/streams/{id}/playlist.m3u8");
                 let (seen, newest) = (Arc::clone(&seen), Instant::now());
                 let player = Player { kind, clients, path, seen, known: VecDeque::new(), sequence: None, newest };
-                // They do not all come within the same millisecond.
+                // Spread the starts over more than a millisecond.
                 let delay = Duration::from_millis(u64::from(n) * 7);
                 runtime.spawn(async move {
                     tokio::time::sleep(delay).await;
@@ -82,34 +85,34 @@ impl Hls {
         Self { seen, tasks }
     }
 
-    /// What they saw so far.
-    pub(crate) fn seen(&self) -> Seen {
+    /// The statistics so far.
+    pub(crate) fn seen(&self) -> HlsStats {
         lock(&self.seen).clone()
     }
 
-    /// Pauses are counted from now on.
-    pub(crate) fn mark(&self) {
+    /// Restarts the measurement of the longest pause.
+    pub(crate) fn reset_pauses(&self) {
         lock(&self.seen).pause = Duration::ZERO;
     }
 }
 
-impl Drop for Hls {
+impl Drop for HlsPlayers {
     fn drop(&mut self) {
         self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 
-fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+fn lock(seen: &Mutex<HlsStats>) -> MutexGuard<'_, HlsStats> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Player {
     kind: Kind,
-    /// The front one is asked next.
+    /// The front client sends the next request.
     clients: VecDeque<http::Client>,
     path: String,
-    seen: Arc<Mutex<Seen>>,
-    /// Media that was fetched, newest last.
+    seen: Arc<Mutex<HlsStats>>,
+    /// URIs of fetched media, newest last.
     known: VecDeque<String>,
     /// EXT-X-DISCONTINUITY-SEQUENCE of the last playlist.
     sequence: Option<String>,
@@ -152,7 +155,7 @@ impl Player {
             .map(|uri| if uri.starts_with('/') { uri.to_owned() } else { format!("{folder}/{uri}") })
             .collect();
         if self.known.is_empty() {
-            // A player begins near the live edge.
+            // A player starts near the live edge.
             listed.drain(..listed.len().saturating_sub(2));
         }
         for uri in listed {
@@ -198,7 +201,7 @@ impl Player {
     }
 }
 
-/// The request that waits for the part which the playlist announces.
+/// The query of a blocking playlist request for the part that the playlist announces.
 fn next(playlist: &str) -> Option<String> {
     let hint = playlist.lines().find(|l| l.starts_with("#EXT-X-PRELOAD-HINT:"))?;
     let name = hint.split('"').nth(1)?.rsplit('/').next()?;
@@ -207,5 +210,5 @@ fn next(playlist: &str) -> Option<String> {
 }
 
 const POLL: Duration = Duration::from_millis(500);
-/// More than any playlist lists.
+/// More than any playlist contains.
 const KNOWN: usize = 200;

@@ -1,11 +1,12 @@
-//! Publishers and viewers, each a process or a thread that counts what comes and how long nothing came.
+//! Publishers and viewers. Each is a process or task that counts what it receives and measures
+//! pauses.
 
 mod hls;
 mod publisher;
 mod rtmp;
 mod whep;
 
-pub(crate) use hls::{Hls, Kind};
+pub(crate) use hls::{HlsPlayers, Kind};
 pub(crate) use publisher::Publisher;
-pub(crate) use rtmp::Rtmp;
-pub(crate) use whep::Whep;
+pub(crate) use rtmp::RtmpPlayer;
+pub(crate) use whep::WhepViewer;

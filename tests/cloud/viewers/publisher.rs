@@ -1,4 +1,5 @@
-//! ffmpeg as a publisher that comes back at once when its connection is lost, as OBS and hardware encoders do.
+//! ffmpeg as a publisher that reconnects at once after a lost connection, like OBS and hardware
+//! encoders.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +9,7 @@ use anyhow::Context as _;
 use headwater_tests::process::Process;
 use headwater_tests::publish::{Source, ffmpeg_command};
 
-/// A publisher. Dropped = it stops.
+/// A publisher. Dropping it stops it.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     shared: Arc<Shared>,
@@ -25,34 +26,34 @@ impl Publisher {
     /// Publishes to `url` until dropped.
     ///
     /// # Errors
-    /// If ffmpeg is missing.
+    /// If ffmpeg is not installed.
     pub(crate) fn start(url: &str) -> anyhow::Result<Self> {
         let mut command = ffmpeg_command().context("ffmpeg is missing")?;
         command.args(Source::default().arguments()).args(["-flvflags", "no_duration_filesize", "-f", "flv", url]);
         let shared = Arc::new(Shared::default());
         let own = Arc::clone(&shared);
-        // The thread that starts ffmpeg stays, since ffmpeg is tied to it.
+        // ffmpeg is tied to the thread that starts it, so that thread must stay alive.
         std::thread::spawn(move || {
             while !own.stop.load(Ordering::Relaxed) {
-                let begun = Instant::now();
+                let started = Instant::now();
                 let Ok(process) = Process::start_tied(&command).map(Arc::new) else { return };
                 own.starts.fetch_add(1, Ordering::Relaxed);
                 *own.lock() = Some(Arc::clone(&process));
                 loop {
-                    let ended = process.exit(STEP).is_ok();
+                    let ended = process.exit(STOP_POLL_INTERVAL).is_ok();
                     if ended || own.stop.load(Ordering::Relaxed) {
                         break;
                     }
                 }
                 drop(own.lock().take());
-                // One that is refused tries again, but not without end in a second.
-                std::thread::park_timeout(RETRY.saturating_sub(begun.elapsed()));
+                // A refused publisher retries, but at a limited rate.
+                std::thread::park_timeout(RESTART_INTERVAL.saturating_sub(started.elapsed()));
             }
         });
         Ok(Self { shared })
     }
 
-    /// How often it began.
+    /// Number of times that ffmpeg was started.
     pub(crate) fn starts(&self) -> u32 {
         self.shared.starts.load(Ordering::Relaxed)
     }
@@ -73,5 +74,5 @@ impl Shared {
     }
 }
 
-const STEP: Duration = Duration::from_millis(500);
-const RETRY: Duration = Duration::from_millis(400);
+const STOP_POLL_INTERVAL: Duration = Duration::from_millis(500);
+const RESTART_INTERVAL: Duration = Duration::from_millis(400);

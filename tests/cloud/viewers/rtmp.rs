@@ -1,4 +1,4 @@
-//! An RTMP player: ffmpeg, which prints a line for every picture and every packet of sound.
+//! An RTMP player: ffmpeg, which prints a line per video frame and audio packet.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,31 +8,31 @@ use anyhow::{Context as _, ensure};
 use headwater_tests::process::Process;
 use headwater_tests::publish::ffmpeg_command;
 
-/// A player. Dropped = killed.
+/// A player. Dropping it kills it.
 #[derive(Debug)]
-pub(crate) struct Rtmp {
+pub(crate) struct RtmpPlayer {
     process: Arc<Process>,
-    pauses: Arc<Mutex<Pauses>>,
+    pauses: Arc<Mutex<PauseTracker>>,
     stop: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
-struct Pauses {
+struct PauseTracker {
     count: usize,
     at: Instant,
     longest: Duration,
 }
 
-impl Rtmp {
-    /// Plays an address. To be called on a thread that outlives it.
+impl RtmpPlayer {
+    /// Plays a URL. Call it on a thread that outlives the player.
     ///
     /// # Errors
-    /// If ffmpeg is missing.
+    /// If ffmpeg is not installed.
     pub(crate) fn start(url: &str) -> anyhow::Result<Self> {
         let mut command = ffmpeg_command().context("ffmpeg is missing")?;
         command.args(["-i", url, "-c", "copy", "-f", "framecrc", "-flush_packets", "1", "-"]);
         let process = Arc::new(Process::start_tied(&command)?);
-        let pauses = Arc::new(Mutex::new(Pauses { count: 0, at: Instant::now(), longest: Duration::ZERO }));
+        let pauses = Arc::new(Mutex::new(PauseTracker { count: 0, at: Instant::now(), longest: Duration::ZERO }));
         let stop = Arc::new(AtomicBool::new(false));
         let (watched, noted, stopped) = (Arc::clone(&process), Arc::clone(&pauses), Arc::clone(&stop));
         std::thread::spawn(move || {
@@ -44,12 +44,12 @@ impl Rtmp {
         Ok(Self { process, pauses, stop })
     }
 
-    /// Pauses are counted from now on.
-    pub(crate) fn mark(&self) {
+    /// Restarts the measurement of the longest pause.
+    pub(crate) fn reset_pauses(&self) {
         self.pauses.lock().unwrap_or_else(PoisonError::into_inner).longest = Duration::ZERO;
     }
 
-    /// Lines so far, and the longest time without one since the mark.
+    /// Number of lines so far, and the longest pause between two of them since the last reset.
     ///
     /// # Errors
     /// If the player has ended.
@@ -60,16 +60,16 @@ impl Rtmp {
     }
 }
 
-impl Drop for Rtmp {
+impl Drop for RtmpPlayer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.process.signal(nix::sys::signal::Signal::SIGKILL);
     }
 }
 
-impl Pauses {
+impl PauseTracker {
     fn look(&mut self, count: usize) {
-        // The first lines are the head of the listing, and a player begins with what was kept.
+        // The first lines are a header, and playback starts with a burst of buffered frames.
         if count != self.count {
             if self.count > 0 {
                 self.longest = self.longest.max(self.at.elapsed());

@@ -1,4 +1,4 @@
-//! A WebRTC viewer: the Pion program of `tests/pion`, which says every fifth of a second what came.
+//! A WebRTC viewer: the Pion program of `tests/pion`, which prints its progress ten times a second.
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
@@ -9,9 +9,9 @@ use headwater_tests::pion;
 use headwater_tests::process::Process;
 use serde::Deserialize;
 
-/// A viewer. Dropped = it vanishes without a word.
+/// A viewer. Dropping it kills the process without ending the session.
 #[derive(Debug)]
-pub(crate) struct Whep {
+pub(crate) struct WhepViewer {
     process: Process,
     mark: usize,
 }
@@ -26,24 +26,25 @@ struct Line {
 struct Progress {
     frames: u64,
     pause_ms: f64,
-    picture_pause_ms: f64,
+    frame_pause_ms: f64,
     missing: u64,
     late: u64,
 }
 
-/// What came of the pictures although packets were lost.
+/// Effects of packet loss on one viewer.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Losses {
-    /// Packets that have not come, while later ones have.
+pub(crate) struct LossStats {
+    /// Video packets not received although later ones were.
     pub(crate) missing: u64,
-    /// Packets that came after later ones: they were asked for again.
+    /// Video packets received after later ones: retransmissions.
     pub(crate) late: u64,
-    /// The longest time between two whole pictures, in their order, since the mark.
+    /// Longest time between two complete frames, in order, since the last reset.
     pub(crate) pause: Duration,
 }
 
-impl Whep {
-    /// Watches `live/ID` at a web server, from an address of ours. To be called on a thread that outlives it.
+impl WhepViewer {
+    /// Plays `live/ID` from a node, from the local address `from`. Call it on a thread that
+    /// outlives the viewer.
     ///
     /// # Errors
     /// If the program is not built.
@@ -55,37 +56,39 @@ impl Whep {
         Ok(Self { process: Process::start_tied(&command)?, mark: 0 })
     }
 
-    /// Waits for the first picture; milliseconds from the POST to the first packet.
+    /// Waits for the first frame; returns the time from the POST to the first packet, in
+    /// milliseconds.
     pub(crate) fn wait_playing(&self) -> anyhow::Result<f64> {
         let line = self.process.line("\"event\":\"playing\"")?;
         let line: Line = serde_json::from_str(&line)?;
         line.report.get("first_packet_ms").and_then(serde_json::Value::as_f64).context("no time")
     }
 
-    /// Pauses are counted from now on.
-    pub(crate) fn mark(&mut self) {
+    /// Restarts the measurement of the longest pause.
+    pub(crate) fn reset_pauses(&mut self) {
         self.mark = self.process.line_count();
     }
 
-    /// Pictures so far, and the longest pause between two packets of video since the mark.
+    /// Number of frames so far, and the longest pause between two video packets since the last
+    /// reset.
     ///
     /// # Errors
-    /// If the session is over.
+    /// If the session has ended.
     pub(crate) fn progress(&self) -> anyhow::Result<(u64, Duration)> {
         let said = self.said()?;
         let pause_ms = said.iter().map(|p| p.pause_ms).fold(0.0, f64::max);
         Ok((said.last().map_or(0, |p| p.frames), Duration::from_secs_f64(pause_ms / 1_000.0)))
     }
 
-    /// What was lost so far, and what that did.
+    /// Packet loss so far, and its effect.
     ///
     /// # Errors
-    /// As [`Whep::progress`].
-    pub(crate) fn losses(&self) -> anyhow::Result<Losses> {
+    /// As [`WhepViewer::progress`].
+    pub(crate) fn losses(&self) -> anyhow::Result<LossStats> {
         let said = self.said()?;
-        let pause_ms = said.iter().map(|p| p.picture_pause_ms).fold(0.0, f64::max);
+        let pause_ms = said.iter().map(|p| p.frame_pause_ms).fold(0.0, f64::max);
         let (missing, late) = said.last().map_or((0, 0), |p| (p.missing, p.late));
-        Ok(Losses { missing, late, pause: Duration::from_secs_f64(pause_ms / 1_000.0) })
+        Ok(LossStats { missing, late, pause: Duration::from_secs_f64(pause_ms / 1_000.0) })
     }
 
     fn said(&self) -> anyhow::Result<Vec<Progress>> {
@@ -100,7 +103,7 @@ impl Whep {
         Ok(said)
     }
 
-    /// True until its session is over.
+    /// True until the session has ended.
     pub(crate) fn is_running(&self) -> bool {
         self.process.is_running()
     }

@@ -1,11 +1,12 @@
-//! DTLS hellos in one datagram or several.
+//! DTLS ClientHello in one or more datagrams: the returned datagrams are never longer than the
+//! input.
 #![no_main]
 
 use headwater_wire::webrtc::ClientHello;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    // Datagrams, each behind two bytes of length.
+    // The input is a sequence of datagrams with 2-byte length prefixes.
     let (mut hello, mut rest, mut bytes) = (ClientHello::default(), data, 0);
     while let Some((len, after)) = rest.split_first_chunk() {
         let (datagram, after) = after.split_at(usize::from(u16::from_be_bytes(*len)).min(after.len()));

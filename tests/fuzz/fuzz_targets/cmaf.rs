@@ -1,16 +1,17 @@
-//! Whatever a publisher sends becomes whole boxes, in order, and playlists: messages through ingest, packager and window.
+//! RTMP messages through ingest, packager and window: the output consists of complete boxes in
+//! order, and of playlists.
 #![no_main]
 
 use bytes::Bytes;
 use headwater_wire::MediaTime;
 use headwater_wire::cmaf::{Output, Packager};
 use headwater_wire::hls::{Settings, Window};
-use headwater_wire::rtmp::ingest::{Ingest, Media};
+use headwater_wire::rtmp::ingest::{Ingest, IngestOutput};
 use headwater_wire::rtmp::message::{Message, kind};
-use headwater_wire::segment::Clock;
+use headwater_wire::segment::Segmenter;
 use libfuzzer_sys::fuzz_target;
 
-/// The types of the boxes, which must fill the bytes.
+/// Returns the types of the boxes. Panics if the boxes do not exactly fill the bytes.
 fn boxes(mut bytes: &[u8]) -> Vec<[u8; 4]> {
     let mut types = Vec::new();
     while !bytes.is_empty() {
@@ -22,11 +23,14 @@ fn boxes(mut bytes: &[u8]) -> Vec<[u8; 4]> {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let (part, segment) = (MediaTime::from_ms(200), MediaTime::from_ms(2_000));
-    let (mut ingest, mut clock, mut packager) = (Ingest::default(), Clock::new(segment), Packager::new(part));
-    let mut window = Window::new(Settings { part, segment, listed: 6, started_at_ms: 1 });
+    let (part_duration, segment_duration) = (MediaTime::from_ms(200), MediaTime::from_ms(2_000));
+    let mut ingest = Ingest::default();
+    let mut segmenter = Segmenter::new(segment_duration);
+    let mut packager = Packager::new(part_duration);
+    let mut window = Window::new(Settings { part_duration, segment_duration, listed_segments: 6, started_at_ms: 1 });
     let (mut out, mut open, mut index) = (Vec::new(), false, 0);
-    // A run of messages: one byte of kind, one of length, two of time since the last, body.
+    // The input is a sequence of messages: 1 byte kind, 1 byte length, 2 bytes time since the last
+    // message, body.
     let (mut rest, mut timestamp_ms) = (Bytes::copy_from_slice(data), 0_u32);
     while rest.len() > 4 {
         let head = rest.split_to(4);
@@ -34,8 +38,8 @@ fuzz_target!(|data: &[u8]| {
         timestamp_ms = timestamp_ms.wrapping_add(u32::from(u16::from_be_bytes([head[2], head[3]])));
         let kind = if head[0] & 1 == 0 { kind::VIDEO } else { kind::AUDIO };
         match ingest.on_message(Message { kind, stream: 1, timestamp_ms, payload }) {
-            Ok(Some(Media::Frame(frame))) => {
-                let segment = clock.on_frame(&frame);
+            Ok(Some(IngestOutput::Frame(frame))) => {
+                let segment = segmenter.on_frame(&frame);
                 packager.push(&frame, segment, &mut out);
             }
             Ok(_) => {}
@@ -53,7 +57,7 @@ fuzz_target!(|data: &[u8]| {
                     index = 0;
                 }
                 Output::Part(part) => {
-                    assert!(open && part.index == index, "part {} where {index} was due", part.index);
+                    assert!(open && part.index == index, "part {} instead of {index}", part.index);
                     assert_eq!(boxes(&part.bytes), [*b"moof", *b"mdat"]);
                     assert!(part.duration >= MediaTime::ZERO, "{:?}", part.duration);
                     index += 1;

@@ -1,4 +1,4 @@
-//! What HLS players ask for: queries and file names. A name has one spelling only.
+//! HLS queries and resource names: every accepted name is in canonical form.
 #![no_main]
 
 use headwater_wire::hls::{Reload, Resource};

@@ -1,33 +1,34 @@
-//! The relay's handshake, its records, and the messages in them.
+//! The handshake, the records and the messages of the relay protocol: accepted messages round-trip,
+//! and no input is authentic.
 #![no_main]
 
 use bytes::Bytes;
-use headwater_wire::relay::{Answer, ClusterSecret, Dial, Messages};
+use headwater_wire::relay::{ClientHandshake, ClusterSecret, MessageReader, ServerHandshake};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let mut messages = Messages::new(Bytes::copy_from_slice(data));
-    while let Ok(Some(message)) = messages.message() {
-        // What was read can be written, and reads the same.
+    let mut messages = MessageReader::new(Bytes::copy_from_slice(data));
+    while let Ok(Some(message)) = messages.next_message() {
+        // An accepted message round-trips.
         let mut out = bytes::BytesMut::new();
         message.write(&mut out);
-        assert_eq!(Messages::new(out.freeze()).message(), Ok(Some(message)));
+        assert_eq!(MessageReader::new(out.freeze()).next_message(), Ok(Some(message)));
     }
     let secret = ClusterSecret::new(b"a secret of the cluster").unwrap();
-    let (dial, hello) = Dial::new(&secret, [1; 32]);
-    let (answer, server) = Answer::new(&secret, [2; 32], &hello).unwrap();
+    let (client, hello) = ClientHandshake::new(&secret, [1; 32]);
+    let (server, server_hello) = ServerHandshake::new(&secret, [2; 32], &hello).unwrap();
     if let Some(bytes) = data.first_chunk() {
-        let _ = Answer::new(&secret, [2; 32], bytes);
+        let _ = ServerHandshake::new(&secret, [2; 32], bytes);
     }
-    let dial = match data.first_chunk() {
-        Some(bytes) => match dial.on_hello(bytes) {
-            Ok(_) => panic!("a stranger was believed"),
-            Err(_) => Dial::new(&secret, [1; 32]).0,
+    let client = match data.first_chunk() {
+        Some(bytes) => match client.on_server_hello(bytes) {
+            Ok(_) => panic!("a forged server hello was accepted"),
+            Err(_) => ClientHandshake::new(&secret, [1; 32]).0,
         },
-        None => dial,
+        None => client,
     };
-    let (proof, _) = dial.on_hello(&server).unwrap();
-    let mut open = answer.on_proof(&proof).unwrap().open;
-    open.buffer().extend_from_slice(data);
-    while let Ok(Some(_)) = open.record() {}
+    let (proof, _) = client.on_server_hello(&server_hello).unwrap();
+    let mut opener = server.on_proof(&proof).unwrap().opener;
+    opener.buffer().extend_from_slice(data);
+    while let Ok(Some(_)) = opener.next_record() {}
 });

@@ -1,4 +1,4 @@
-//! What viewers say, after decryption: bounded, whatever it claims.
+//! RTP headers and decrypted RTCP feedback: the number of sequence numbers in a NACK is bounded.
 #![no_main]
 
 use headwater_wire::rtp::Header;

@@ -1,4 +1,4 @@
-//! The chunk reader: any bytes in pieces of any size; the same messages whatever the pieces.
+//! The chunk reader: the messages do not depend on the read sizes.
 #![no_main]
 
 use headwater_wire::rtmp::{ChunkReader, Message};

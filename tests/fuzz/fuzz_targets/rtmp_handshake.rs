@@ -1,4 +1,4 @@
-//! The handshake: the same answer length and the same rest, whatever the size of a read.
+//! The RTMP handshake: reply length and remaining bytes do not depend on the read sizes.
 #![no_main]
 
 use headwater_wire::rtmp::Handshake;
@@ -19,7 +19,7 @@ fn shake(bytes: &[u8], piece: usize) -> Option<(usize, Option<Vec<u8>>)> {
 
 fuzz_target!(|data: &[u8]| {
     let Some((&piece, bytes)) = data.split_first() else { return };
-    // As many bytes of zero in front as make the handshake reachable: hardly any input is 3,073 bytes long.
+    // Padded with zeros, because few inputs reach the 3,073 bytes of a handshake.
     let mut whole = vec![3];
     whole.extend_from_slice(bytes);
     whole.resize(whole.len().max(1_537), 0);

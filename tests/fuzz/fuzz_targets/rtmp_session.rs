@@ -1,4 +1,4 @@
-//! The chunk stream of one peer through the session, every question answered with yes.
+//! The chunk stream of one peer through a session that accepts every request.
 #![no_main]
 
 use headwater_wire::rtmp::session::Event;

@@ -1,4 +1,4 @@
-//! FLV and Enhanced RTMP tags, and what becomes of them.
+//! FLV and Enhanced RTMP tags, and their conversion to frames.
 #![no_main]
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|data: &[u8]| {
     let whole = Bytes::copy_from_slice(data);
     let _ = (tag::parse_video(whole.clone()), tag::parse_audio(whole.clone()));
-    // A run of messages: one byte of kind, one of length, four of time, body.
+    // The input is a sequence of messages: 1 byte kind, 1 byte length, 4 bytes timestamp, body.
     let mut ingest = Ingest::default();
     let mut rest = whole;
     while rest.len() > 6 {

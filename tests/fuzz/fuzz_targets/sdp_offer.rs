@@ -1,7 +1,7 @@
-//! SDP offers: whatever is accepted can be answered, and the answer is text that ends every line as SDP wants it.
+//! SDP offers: every accepted offer can be answered, and the lines of the answer are well-formed.
 #![no_main]
 
-use headwater_wire::webrtc::{Answer, Credentials, Fingerprint, Offer, Sending};
+use headwater_wire::webrtc::{Answer, Credentials, Fingerprint, Offer, SendParameters};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -12,7 +12,7 @@ fuzz_target!(|data: &[u8]| {
     let sending: Vec<_> = offer
         .sections
         .iter()
-        .map(|s| s.opus().or(s.h264(100)).map(|payload_type| Sending { payload_type, ssrc: 7 }))
+        .map(|s| s.opus().or(s.h264(100)).map(|payload_type| SendParameters { payload_type, ssrc: 7 }))
         .collect();
     let answer = Answer {
         session_id: 1,

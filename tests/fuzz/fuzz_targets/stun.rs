@@ -1,11 +1,11 @@
-//! Binding requests: nobody gets an answer whose password is not the right one, except by knowing it.
+//! STUN binding requests: none is verified without knowledge of the password.
 #![no_main]
 
-use headwater_wire::webrtc::{BindingRequest, Credentials, Kind};
+use headwater_wire::webrtc::{BindingRequest, Credentials, DatagramKind};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let _ = Kind::of(data);
+    let _ = DatagramKind::of(data);
     let Ok(mut request) = BindingRequest::parse(data) else { return };
     let Ok(provider) = rtc_crypto::default_provider() else { return };
     let _ = (request.receiver_ufrag(), request.transaction());

@@ -3,20 +3,20 @@
 use super::fanout::{self, Protocol};
 use super::{Setup, Subject, in_turns, ingest, join, side_by_side};
 use crate::report::{Case, Report, align};
-use crate::server::Kind;
+use crate::server::ServerKind;
 
-use Against::{Beyond, Nobody, Times};
+use Baseline::{DifferenceTo, Absolute, RatioTo};
 
 /// Runs every case of one node; counts are divided by `shrink` for a quick look.
 pub(crate) async fn run(setup: &Setup, shrink: usize, report: &mut Report) {
-    let fans = [
+    let cases = [
         (Protocol::Whep, 200),
         (Protocol::Rtmp, 200),
         (Protocol::Rtmp, 50),
         (Protocol::Hls, 1_000),
         (Protocol::Llhls, 50),
     ];
-    for (protocol, count) in fans {
+    for (protocol, count) in cases {
         let subjects = setup.subjects(protocol.has_peer(), protocol.floor().is_some());
         in_turns(setup.rounds, &subjects, report, async |subject, round| {
             fanout::run(setup, protocol, subject, count / shrink, round).await
@@ -38,7 +38,7 @@ pub(crate) async fn run(setup: &Setup, shrink: usize, report: &mut Report) {
 
 /// Runs every case of an edge beside the same of a node where the streams are published.
 pub(crate) async fn edge(setup: &Setup, viewers: usize, streams: usize, report: &mut Report) {
-    let subjects = [Subject::Server(Kind::Engine), Subject::Server(Kind::Edge)];
+    let subjects = [Subject::Server(ServerKind::Engine), Subject::Server(ServerKind::Edge)];
     for protocol in [Protocol::Rtmp, Protocol::Whep] {
         in_turns(setup.rounds, &subjects, report, async |subject, round| {
             fanout::run(setup, protocol, subject, viewers, round).await
@@ -55,64 +55,64 @@ pub(crate) async fn edge(setup: &Setup, viewers: usize, streams: usize, report: 
 #[derive(Debug)]
 pub(crate) struct Promise {
     server: &'static str,
-    row: Row,
+    row: PromiseRow,
 }
 
 /// What, case, viewers or joins, figure, against whom, at most, unit.
-type Row = (&'static str, &'static str, usize, Figure, Against, f64, &'static str);
+type PromiseRow = (&'static str, &'static str, usize, Figure, Baseline, f64, &'static str);
 
 type Figure = fn(&Case) -> Option<f64>;
 
 /// What a figure is set against: the same of another server.
 #[derive(Debug, Clone, Copy)]
-enum Against {
-    Nobody,
+enum Baseline {
+    Absolute,
     /// How many times as much.
-    Times(&'static str),
+    RatioTo(&'static str),
     /// How much more.
-    Beyond(&'static str),
+    DifferenceTo(&'static str),
 }
 
 /// What [`run`] is measured by.
 pub(crate) fn promises(shrink: usize) -> Vec<Promise> {
-    let (floor, nginx) = (Times("floor"), Times("nginx-rtmp"));
+    let (floor, nginx) = (RatioTo("floor"), RatioTo("nginx-rtmp"));
     let (n200, n50, n1000) = (200 / shrink, 50 / shrink, 1_000 / shrink);
-    promised_by(
+    promises_of(
         "headwater",
         [
             ("WHEP 200 viewers, CPU a packet", "whep", n200, Case::cpu_per_million_packets, floor, 1.5, "x floor"),
-            ("WHEP 200 viewers, memory each", "whep", n200, kb_each, Nobody, 32.0, "KB"),
+            ("WHEP 200 viewers, memory each", "whep", n200, kb_each, Absolute, 32.0, "KB"),
             ("RTMP 200 players, CPU a byte", "rtmp", n200, Case::cpu_per_gb, floor, 1.6, "x floor"),
             ("RTMP 200 players, CPU a byte", "rtmp", n200, Case::cpu_per_gb, nginx, 0.6, "x nginx-rtmp"),
-            ("RTMP 200 players, memory each", "rtmp", n200, kb_each, Nobody, 24.0, "KB"),
+            ("RTMP 200 players, memory each", "rtmp", n200, kb_each, Absolute, 24.0, "KB"),
             ("HLS 1000 viewers, CPU each", "hls", n1000, Case::cpu_ms_each, nginx, 1.0, "x nginx"),
             ("Ingest of 50 publishers, CPU each", "ingest", n50, Case::cpu_ms_each, nginx, 1.15, "x nginx-rtmp"),
-            ("RTMP 50 players, latency p50", "rtmp", n50, late_p50, nginx, 0.9, "x nginx-rtmp"),
-            ("RTMP join p50", "join-rtmp", joins(shrink), join_p50, Nobody, 20.0, "ms"),
-            ("WHEP POST to first packet p50", "join-whep", joins(shrink), join_p50, Nobody, 20.0, "ms"),
-            ("LL-HLS, age of a part's first picture p99", "llhls", n50, late_p99, Nobody, 2_000.0, "ms"),
+            ("RTMP 50 players, latency p50", "rtmp", n50, latency_p50, nginx, 0.9, "x nginx-rtmp"),
+            ("RTMP join p50", "join-rtmp", joins(shrink), join_p50, Absolute, 20.0, "ms"),
+            ("WHEP POST to first packet p50", "join-whep", joins(shrink), join_p50, Absolute, 20.0, "ms"),
+            ("LL-HLS, age of a part's first picture p99", "llhls", n50, latency_p99, Absolute, 2_000.0, "ms"),
         ],
     )
 }
 
 /// What [`edge`] is measured by.
-pub(crate) fn promises_of_an_edge(viewers: usize, streams: usize) -> Vec<Promise> {
-    let (times, beyond) = (Times("headwater"), Beyond("headwater"));
+pub(crate) fn edge_promises(viewers: usize, streams: usize) -> Vec<Promise> {
+    let (times, beyond) = (RatioTo("headwater"), DifferenceTo("headwater"));
     let packet: Figure = Case::cpu_per_million_packets;
-    promised_by(
+    promises_of(
         "edge",
         [
-            ("Edge hop, WHEP, latency p99 added", "whep", viewers, late_p99, beyond, 5.0, "ms"),
-            ("Edge hop, RTMP, latency p99 added", "rtmp", viewers, late_p99, beyond, 5.0, "ms"),
+            ("Edge hop, WHEP, latency p99 added", "whep", viewers, latency_p99, beyond, 5.0, "ms"),
+            ("Edge hop, RTMP, latency p99 added", "rtmp", viewers, latency_p99, beyond, 5.0, "ms"),
             ("Edge hop, WHEP, CPU a packet", "whep", viewers, packet, times, 1.1, "x a local stream"),
             ("Edge hop, RTMP, CPU a message", "rtmp", viewers, packet, times, 1.1, "x a local stream"),
-            ("Cold stream, WHEP POST to first packet p50", "cold-whep", streams, join_p50, Nobody, 60.0, "ms"),
-            ("Cold stream, RTMP join p50", "cold-rtmp", streams, join_p50, Nobody, 60.0, "ms"),
+            ("Cold stream, WHEP POST to first packet p50", "cold-whep", streams, join_p50, Absolute, 60.0, "ms"),
+            ("Cold stream, RTMP join p50", "cold-rtmp", streams, join_p50, Absolute, 60.0, "ms"),
         ],
     )
 }
 
-fn promised_by<const N: usize>(server: &'static str, rows: [Row; N]) -> Vec<Promise> {
+fn promises_of<const N: usize>(server: &'static str, rows: [PromiseRow; N]) -> Vec<Promise> {
     rows.map(|row| Promise { server, row }).into()
 }
 
@@ -134,13 +134,13 @@ pub(crate) fn table(promises: &[Promise], report: &Report) -> String {
 
 impl Promise {
     fn measure(&self, report: &Report) -> Option<f64> {
-        let (_, case, count, figure, against, ..) = self.row;
+        let (_, case, count, figure, baseline, ..) = self.row;
         let median = |server| report.spread(case, server, count, figure).map(|s| s.median);
-        let ours = median(self.server)?;
-        match against {
-            Nobody => Some(ours),
-            Times(other) => Some(ours / median(other)?),
-            Beyond(other) => Some(ours - median(other)?),
+        let median_of_server = median(self.server)?;
+        match baseline {
+            Absolute => Some(median_of_server),
+            RatioTo(other) => Some(median_of_server / median(other)?),
+            DifferenceTo(other) => Some(median_of_server - median(other)?),
         }
     }
 }
@@ -149,11 +149,11 @@ fn kb_each(case: &Case) -> Option<f64> {
     case.kb_each
 }
 
-fn late_p50(case: &Case) -> Option<f64> {
+fn latency_p50(case: &Case) -> Option<f64> {
     case.latency_ms.map(|l| l.p50)
 }
 
-fn late_p99(case: &Case) -> Option<f64> {
+fn latency_p99(case: &Case) -> Option<f64> {
     case.latency_ms.map(|l| l.p99)
 }
 
@@ -175,22 +175,22 @@ mod tests {
     use crate::tally::Percentiles;
 
     /// WHEP on a node of its own and on an edge, which is `later` and costs `times` as much.
-    fn kept(later_us: u32, times: f64) -> Vec<String> {
-        let case = |server, late_us, cpu_seconds| Case {
+    fn kept_column(added_us: u32, times: f64) -> Vec<String> {
+        let case = |server, latency_us, cpu_seconds| Case {
             cpu_seconds,
             packets: 1_000,
-            latency_ms: Percentiles::of(vec![late_us]),
+            latency_ms: Percentiles::of(vec![latency_us]),
             ..Case::empty("whep", server)
         };
-        let report = Report(vec![case("headwater", 3_000, 1.0), case("edge", 3_000 + later_us, times)]);
-        let table = table(&promises_of_an_edge(5, 2), &report);
+        let report = Report(vec![case("headwater", 3_000, 1.0), case("edge", 3_000 + added_us, times)]);
+        let table = table(&edge_promises(5, 2), &report);
         table.lines().skip(2).map(|row| row.rsplit('|').nth(1).unwrap().trim().to_owned()).collect()
     }
 
     #[test]
     fn an_edge_is_measured_against_the_node_beside_it() {
         // Of RTMP and of cold streams there is no figure.
-        assert_eq!(kept(4_900, 1.05), ["yes", "-", "yes", "-", "-", "-"]);
-        assert_eq!(kept(5_100, 1.15), ["FALLS SHORT", "-", "FALLS SHORT", "-", "-", "-"]);
+        assert_eq!(kept_column(4_900, 1.05), ["yes", "-", "yes", "-", "-", "-"]);
+        assert_eq!(kept_column(5_100, 1.15), ["FALLS SHORT", "-", "FALLS SHORT", "-", "-", "-"]);
     }
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tokio::sync::Semaphore;
 
-use super::{SETTLE, Setup, Subject, watch};
-use crate::floor::{self, Floor, Like};
+use super::{SETTLE_PERIOD, Setup, Subject, watch};
+use crate::floor::{self, Floor, FloorKind};
 use crate::hls;
 use crate::http::Client;
 use crate::report::Case;
 use crate::rtmp::player;
 use crate::rtmp::publisher::Publishers;
-use crate::server::{Kind, Server};
+use crate::server::{ServerKind, Server};
 use crate::udp::Socket;
 use crate::viewers::Viewers;
 use crate::whep::{Identity, viewer};
@@ -43,10 +43,10 @@ impl Protocol {
     }
 
     /// What the floor does for it, if there is a floor.
-    pub(crate) fn floor(self) -> Option<Like> {
+    pub(crate) fn floor(self) -> Option<FloorKind> {
         match self {
-            Self::Rtmp => Some(Like::Rtmp),
-            Self::Whep => Some(Like::Whep),
+            Self::Rtmp => Some(FloorKind::Rtmp),
+            Self::Whep => Some(FloorKind::Whep),
             Self::Hls | Self::Llhls => None,
         }
     }
@@ -71,7 +71,7 @@ async fn on_server(setup: &Setup, protocol: Protocol, server: &Server, count: us
     let app = app(server.kind, protocol);
     let source = Arc::clone(&setup.source);
     let marks_every = if protocol == Protocol::Whep { WHEP_MARKS_EVERY } else { 1 };
-    let mut publishers = Publishers::start(server.publish, app, vec![KEY.to_owned()], source, marks_every).await?;
+    let mut publishers = Publishers::start(server.publish, app, vec![STREAM_NAME.to_owned()], source, marks_every).await?;
     if matches!(protocol, Protocol::Hls | Protocol::Llhls) {
         wait_for_segments(server, app, protocol).await?;
     }
@@ -79,15 +79,15 @@ async fn on_server(setup: &Setup, protocol: Protocol, server: &Server, count: us
 
     // The first viewer wakes everything that exists once a stream; memory is counted from there.
     group.add(0, 1);
-    group.viewers.wait_joined(1, JOIN_WITHIN).await?;
-    tokio::time::sleep(SETTLE).await;
+    group.viewers.wait_joined(1, JOIN_TIMEOUT).await?;
+    tokio::time::sleep(SETTLE_PERIOD).await;
     let rss_before = server.processes.rss_kb()?;
     for n in 1..count {
         group.add(n, count);
-        tokio::time::sleep(JOIN_DISTANCE).await;
+        tokio::time::sleep(JOIN_INTERVAL).await;
     }
-    group.viewers.wait_joined(count, JOIN_WITHIN).await?;
-    tokio::time::sleep(SETTLE).await;
+    group.viewers.wait_joined(count, JOIN_TIMEOUT).await?;
+    tokio::time::sleep(SETTLE_PERIOD).await;
     let tally = &group.viewers.tally;
     let window = watch(&server.processes, tally, setup.window).await?;
     publishers.check()?;
@@ -105,7 +105,7 @@ async fn on_server(setup: &Setup, protocol: Protocol, server: &Server, count: us
         cpu_seconds: window.cpu_seconds,
         bytes: window.counts.bytes,
         packets: window.counts.packets,
-        pictures: window.counts.pictures,
+        frames: window.counts.frames,
         lost: window.counts.lost,
         failed: window.counts.failed,
         kb_each: (count > 1).then(|| rss_kb.saturating_sub(rss_before) as f64 / (count - 1) as f64),
@@ -116,11 +116,11 @@ async fn on_server(setup: &Setup, protocol: Protocol, server: &Server, count: us
 }
 
 async fn on_floor(setup: &Setup, protocol: Protocol, count: usize, round: u32) -> Result<Case> {
-    let Some(like) = protocol.floor() else { bail!("{} has no floor", protocol.name()) };
-    let mut floor = Floor::start(like)?;
+    let Some(kind) = protocol.floor() else { bail!("{} has no floor", protocol.name()) };
+    let mut floor = Floor::start(kind)?;
     let mut viewers = Viewers::default();
     let mut targets = Vec::new();
-    if like == Like::Rtmp {
+    if kind == FloorKind::Rtmp {
         let listener = Arc::new(tokio::net::TcpListener::bind("127.0.0.1:0").await?);
         for _ in 0..count {
             targets.push(listener.local_addr()?);
@@ -133,9 +133,9 @@ async fn on_floor(setup: &Setup, protocol: Protocol, count: usize, round: u32) -
             viewers.add(floor::udp_sink(socket, Arc::clone(&viewers.tally)));
         }
     }
-    floor.aim(&targets)?;
-    viewers.wait_joined(count, JOIN_WITHIN).await?;
-    tokio::time::sleep(SETTLE).await;
+    floor.set_targets(&targets)?;
+    viewers.wait_joined(count, JOIN_TIMEOUT).await?;
+    tokio::time::sleep(SETTLE_PERIOD).await;
     let window = watch(&floor.processes, &viewers.tally, setup.window).await?;
     Ok(Case {
         case: protocol.name(),
@@ -146,7 +146,7 @@ async fn on_floor(setup: &Setup, protocol: Protocol, count: usize, round: u32) -
         cpu_seconds: window.cpu_seconds,
         bytes: window.counts.bytes,
         packets: window.counts.packets,
-        pictures: 0,
+        frames: 0,
         lost: 0,
         failed: window.counts.failed,
         kb_each: None,
@@ -175,11 +175,11 @@ impl<'a> Group<'a> {
 
     fn add(&mut self, n: usize, count: usize) {
         let tally = Arc::clone(&self.viewers.tally);
-        let (app, reads_marks) = (self.app, n < SAMPLES);
+        let (app, reads_marks) = (self.app, n < MARK_READERS);
         match self.protocol {
             Protocol::Rtmp => {
                 let server = self.server.rtmp;
-                self.viewers.add(async move { player::play(server, app, KEY, tally).await });
+                self.viewers.add(async move { player::play(server, app, STREAM_NAME, tally).await });
             }
             Protocol::Whep => {
                 let (server, path) = (self.server.http, format!("/{app}/whep/{KEY}"));
@@ -195,7 +195,7 @@ impl<'a> Group<'a> {
             Protocol::Hls | Protocol::Llhls => {
                 let viewer = hls::Viewer {
                     server: self.server.http,
-                    playlist: self.server.playlist(app, KEY),
+                    playlist: self.server.playlist(app, STREAM_NAME),
                     reads_marks,
                     // Polls spread over a whole second, however fast the viewers are added.
                     delay: Duration::from_secs(1) * n as u32 / count as u32,
@@ -214,12 +214,12 @@ impl<'a> Group<'a> {
 /// Waits for the first segments: before, an HLS player has nothing to play.
 async fn wait_for_segments(server: &Server, app: &str, protocol: Protocol) -> Result<()> {
     let mut client = Client::new(server.http);
-    let path = server.playlist(app, KEY);
+    let path = server.playlist(app, STREAM_NAME);
     for _ in 0..150 {
         let answer = client.get(&path, true).await?;
         let text = String::from_utf8_lossy(&answer.body).into_owned();
-        let wanted = if protocol == Protocol::Hls { "#EXTINF" } else { "#EXT-X-PART:" };
-        if answer.status == 200 && (text.matches(wanted).count() >= 2 || text.contains("#EXT-X-STREAM-INF")) {
+        let marker = if protocol == Protocol::Hls { "#EXTINF" } else { "#EXT-X-PART:" };
+        if answer.status == 200 && (text.matches(marker).count() >= 2 || text.contains("#EXT-X-STREAM-INF")) {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -228,15 +228,15 @@ async fn wait_for_segments(server: &Server, app: &str, protocol: Protocol) -> Re
 }
 
 /// nginx makes HLS only in an application that says so.
-pub(crate) fn app(kind: Kind, protocol: Protocol) -> &'static str {
-    if kind == Kind::Nginx && protocol == Protocol::Hls { "hls" } else { "live" }
+pub(crate) fn app(kind: ServerKind, protocol: Protocol) -> &'static str {
+    if kind == ServerKind::Nginx && protocol == Protocol::Hls { "hls" } else { "live" }
 }
 
 /// Name of the stream under load.
-pub(crate) const KEY: &str = "load";
+pub(crate) const STREAM_NAME: &str = "load";
 /// Viewers that read marks inside WHEP packets and HLS segments; RTMP players all do.
-const SAMPLES: usize = 5;
+const MARK_READERS: usize = 5;
 /// A mark is a packet of its own there, which cameras and encoders do not send; gaps in sequence numbers tell of losses.
 const WHEP_MARKS_EVERY: u32 = 10;
-const JOIN_DISTANCE: Duration = Duration::from_millis(3);
-pub(crate) const JOIN_WITHIN: Duration = Duration::from_secs(30);
+const JOIN_INTERVAL: Duration = Duration::from_millis(3);
+pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(30);

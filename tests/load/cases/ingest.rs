@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-use super::{SETTLE, Setup, Subject, watch};
+use super::{SETTLE_PERIOD, Setup, Subject, watch};
 use crate::report::Case;
 use crate::rtmp::publisher::Publishers;
 use crate::server::Server;
@@ -21,7 +21,7 @@ pub(crate) async fn run(setup: &Setup, subject: Subject, count: usize, round: u3
     let rss_before = server.processes.rss_kb()?;
     let keys = (0..count).map(|n| format!("load-{n}")).collect();
     let mut publishers = Publishers::start(server.publish, "live", keys, Arc::clone(&setup.source), 1).await?;
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(SETTLE_PERIOD).await;
     let window = watch(&server.processes, &Tally::default(), setup.window).await?;
     publishers.check()?;
     let rss_kb = server.processes.rss_kb()?;
@@ -34,7 +34,7 @@ pub(crate) async fn run(setup: &Setup, subject: Subject, count: usize, round: u3
         cpu_seconds: window.cpu_seconds,
         bytes: (bytes_per_second(&setup.source) * window.seconds * count as f64) as u64,
         packets: 0,
-        pictures: 0,
+        frames: 0,
         lost: 0,
         failed: 0,
         kb_each: Some(rss_kb.saturating_sub(rss_before) as f64 / count as f64),

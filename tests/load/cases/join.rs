@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::fanout::{JOIN_WITHIN, KEY, Protocol};
-use super::{SETTLE, Setup, Subject};
+use super::fanout::{JOIN_TIMEOUT, STREAM_NAME, Protocol};
+use super::{SETTLE_PERIOD, Setup, Subject};
 use crate::report::Case;
 use crate::rtmp::player;
 use crate::rtmp::publisher::Publishers;
-use crate::server::{Kind, Server};
+use crate::server::{ServerKind, Server};
 use crate::tally::Tally;
 use crate::viewers::Viewers;
 use crate::whep::Identity;
@@ -26,7 +26,7 @@ pub(crate) async fn run(setup: &Setup, protocol: Protocol, subject: Subject, cou
     let Subject::Server(kind) = subject else { bail!("joining has no floor") };
     let server = Server::start(kind, &setup.engine, setup.attach).await?;
     let source = Arc::clone(&setup.source);
-    let _publishers = Publishers::start(server.publish, "live", vec![KEY.to_owned()], source, 1).await?;
+    let _publishers = Publishers::start(server.publish, "live", vec![STREAM_NAME.to_owned()], source, 1).await?;
     let identity = Arc::new(Identity::new()?);
     let whep = |tally: &Arc<Tally>| Viewer {
         server: server.http,
@@ -35,17 +35,17 @@ pub(crate) async fn run(setup: &Setup, protocol: Protocol, subject: Subject, cou
         identity: Arc::clone(&identity),
         tally: Arc::clone(tally),
     };
-    let mut company = Viewers::default();
-    let (tally, rtmp) = (Arc::clone(&company.tally), server.rtmp);
+    let mut resident = Viewers::default();
+    let (tally, rtmp) = (Arc::clone(&resident.tally), server.rtmp);
     match protocol {
         Protocol::Whep => {
             let viewer = whep(&tally);
-            company.add(async move { viewer.join().await?.watch().await });
+            resident.add(async move { viewer.join().await?.watch().await });
         }
-        _ => company.add(async move { player::play(rtmp, "live", KEY, tally).await }),
+        _ => resident.add(async move { player::play(rtmp, "live", STREAM_NAME, tally).await }),
     }
-    company.wait_joined(1, JOIN_WITHIN).await?;
-    tokio::time::sleep(SETTLE).await;
+    resident.wait_joined(1, JOIN_TIMEOUT).await?;
+    tokio::time::sleep(SETTLE_PERIOD).await;
 
     let tally = Arc::new(Tally::default());
     for n in 0..count {
@@ -53,10 +53,10 @@ pub(crate) async fn run(setup: &Setup, protocol: Protocol, subject: Subject, cou
             let joined = whep(&tally).join().await.with_context(|| server.log())?;
             joined.leave().await?;
         } else {
-            let mut one = Viewers::counted_by(Arc::clone(&tally));
+            let mut one = Viewers::with_tally(Arc::clone(&tally));
             let shared = Arc::clone(&tally);
-            one.add(async move { player::play(rtmp, "live", KEY, shared).await });
-            one.wait_joined(n + 1, JOIN_WITHIN).await?;
+            one.add(async move { player::play(rtmp, "live", STREAM_NAME, shared).await });
+            one.wait_joined(n + 1, JOIN_TIMEOUT).await?;
         }
         // Not in step with the pictures or the key frames.
         tokio::time::sleep(Duration::from_millis(137)).await;
@@ -80,7 +80,7 @@ pub(crate) async fn cold(
     let server = Server::start(kind, &setup.engine, setup.attach).await?;
     let keys: Vec<_> = (0..count).map(|n| format!("{KEY}{n}")).collect();
     let _publishers = Publishers::start(server.publish, "live", keys.clone(), Arc::clone(&setup.source), 1).await?;
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(SETTLE_PERIOD).await;
     let identity = Arc::new(Identity::new()?);
     let tally = Arc::new(Tally::default());
     for (n, key) in keys.iter().enumerate() {
@@ -94,10 +94,10 @@ pub(crate) async fn cold(
             };
             viewer.join().await.with_context(|| server.log())?.leave().await?;
         } else {
-            let mut one = Viewers::counted_by(Arc::clone(&tally));
+            let mut one = Viewers::with_tally(Arc::clone(&tally));
             let (rtmp, key, shared) = (server.rtmp, key.clone(), Arc::clone(&tally));
             one.add(async move { player::play(rtmp, "live", &key, shared).await });
-            one.wait_joined(n + 1, JOIN_WITHIN).await?;
+            one.wait_joined(n + 1, JOIN_TIMEOUT).await?;
         }
         // Not in step with the pictures or the key frames.
         tokio::time::sleep(Duration::from_millis(137)).await;
@@ -107,7 +107,7 @@ pub(crate) async fn cold(
 }
 
 /// A case of which only the joins count.
-fn joins(case: &'static str, kind: Kind, round: u32, count: usize, tally: &Tally) -> Case {
+fn joins(case: &'static str, kind: ServerKind, round: u32, count: usize, tally: &Tally) -> Case {
     Case {
         case,
         server: kind.name(),
@@ -117,7 +117,7 @@ fn joins(case: &'static str, kind: Kind, round: u32, count: usize, tally: &Tally
         cpu_seconds: 0.0,
         bytes: 0,
         packets: 0,
-        pictures: 0,
+        frames: 0,
         lost: 0,
         failed: 0,
         kb_each: None,

@@ -14,7 +14,7 @@ use anyhow::Result;
 
 use crate::process::Processes;
 use crate::report::{Case, Report, progress};
-use crate::server::{self, Attach, Kind};
+use crate::server::{self, AttachArgs, ServerKind};
 use crate::source::Source;
 use crate::tally::{Counts, Tally};
 
@@ -22,7 +22,7 @@ use crate::tally::{Counts, Tally};
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) engine: PathBuf,
-    pub(crate) attach: Attach,
+    pub(crate) attach: AttachArgs,
     pub(crate) source: Arc<Source>,
     /// Length of a window.
     pub(crate) window: Duration,
@@ -34,7 +34,7 @@ pub(crate) struct Setup {
 /// Who is measured in a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subject {
-    Server(Kind),
+    Server(ServerKind),
     Floor,
 }
 
@@ -50,10 +50,10 @@ impl Subject {
 impl Setup {
     /// The engine, then the peer and the floor if they are wanted and can be had.
     pub(crate) fn subjects(&self, peer: bool, floor: bool) -> Vec<Subject> {
-        let mut subjects = vec![Subject::Server(Kind::Engine)];
+        let mut subjects = vec![Subject::Server(ServerKind::Engine)];
         if self.peer && peer {
-            if server::nginx_is_here() {
-                subjects.push(Subject::Server(Kind::Nginx));
+            if server::nginx_is_installed() {
+                subjects.push(Subject::Server(ServerKind::Nginx));
             } else {
                 progress("nginx or its RTMP module is not installed: measured without a peer");
             }
@@ -74,7 +74,7 @@ pub(crate) async fn in_turns(
 ) {
     for round in 1..=rounds {
         for subject in subjects {
-            keep(one(*subject, round).await, *subject, round, report);
+            record(one(*subject, round).await, *subject, round, report);
         }
     }
 }
@@ -90,17 +90,17 @@ pub(crate) async fn side_by_side(
         for pair in subjects.chunks(2) {
             let first = one(pair[0], round);
             let Some(second) = pair.get(1) else {
-                keep(first.await, pair[0], round, report);
+                record(first.await, pair[0], round, report);
                 continue;
             };
             let (first_case, second_case) = tokio::join!(first, one(*second, round));
-            keep(first_case, pair[0], round, report);
-            keep(second_case, *second, round, report);
+            record(first_case, pair[0], round, report);
+            record(second_case, *second, round, report);
         }
     }
 }
 
-fn keep(result: Result<Case>, subject: Subject, round: u32, report: &mut Report) {
+fn record(result: Result<Case>, subject: Subject, round: u32, report: &mut Report) {
     match result {
         Ok(case) => {
             let cost = case.cpu_ms_each().map_or(String::new(), |c| format!(", {c:.3} CPU ms/s each"));
@@ -122,14 +122,14 @@ pub(crate) struct Window {
 /// Watches a server and its viewers for a while.
 pub(crate) async fn watch(processes: &Processes, tally: &Tally, length: Duration) -> Result<Window> {
     let (cpu, counts, start) = (processes.cpu()?, tally.counts(), Instant::now());
-    tally.set_open(true);
+    tally.set_sampling(true);
     tokio::time::sleep(length).await;
-    tally.set_open(false);
+    tally.set_sampling(false);
     let (seconds, now, used) = (start.elapsed().as_secs_f64(), tally.counts(), processes.cpu()? - cpu);
     let counts = Counts {
         bytes: now.bytes - counts.bytes,
         packets: now.packets - counts.packets,
-        pictures: now.pictures - counts.pictures,
+        frames: now.frames - counts.frames,
         lost: now.lost - counts.lost,
         failed: now.failed,
     };
@@ -137,4 +137,4 @@ pub(crate) async fn watch(processes: &Processes, tally: &Tally, length: Duration
 }
 
 /// Time for a server and its viewers to come to rest before a window opens.
-pub(crate) const SETTLE: Duration = Duration::from_secs(2);
+pub(crate) const SETTLE_PERIOD: Duration = Duration::from_secs(2);

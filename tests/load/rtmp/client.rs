@@ -24,7 +24,7 @@ pub(crate) struct Session {
 }
 
 /// Longest time a server may take for all of it.
-const OPEN_WITHIN: Duration = Duration::from_secs(10);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Chunk size of what the client sends: that of OBS.
 pub(crate) const CHUNK_BYTES: usize = 4096;
@@ -39,12 +39,12 @@ pub(crate) const STREAM_ID: u8 = 1;
 /// # Errors
 /// The server refused, or took too long.
 pub(crate) async fn open(server: SocketAddr, app: &str, key: &str, purpose: Purpose) -> Result<Session> {
-    tokio::time::timeout(OPEN_WITHIN, open_patiently(server, app, key, purpose))
+    tokio::time::timeout(OPEN_TIMEOUT, open_session(server, app, key, purpose))
         .await
         .with_context(|| format!("{server} did not answer within {OPEN_WITHIN:?}"))?
 }
 
-async fn open_patiently(server: SocketAddr, app: &str, key: &str, purpose: Purpose) -> Result<Session> {
+async fn open_session(server: SocketAddr, app: &str, key: &str, purpose: Purpose) -> Result<Session> {
     let mut socket = TcpStream::connect(server).await.with_context(|| format!("could not connect to {server}"))?;
     socket.set_nodelay(true)?;
     let mut hello = [0u8; 1 + HANDSHAKE_BYTES];
@@ -95,16 +95,16 @@ impl Session {
     async fn answer(&mut self, next: f64, command: &'static str) -> Result<()> {
         let transaction = (next - 1.0).to_be_bytes();
         self.until(|m| {
-            let ours = m.kind == 20 && contains(m.head, &transaction);
-            ensure!(!(ours && contains(m.head, b"_error")), "the server refused `{command}`");
-            Ok((ours && contains(m.head, b"_result")).then_some(()))
+            let matches = m.kind == 20 && contains(m.head, &transaction);
+            ensure!(!(matches && contains(m.head, b"_error")), "the server refused `{command}`");
+            Ok((matches && contains(m.head, b"_result")).then_some(()))
         })
         .await
         .with_context(|| format!("no answer to `{command}`"))
     }
 
-    /// Reads until `wanted` finds what it waits for; later messages of the same read are looked at, too.
-    async fn until<T>(&mut self, mut wanted: impl FnMut(&Message<'_>) -> Result<Option<T>>) -> Result<T> {
+    /// Reads until `condition` finds what it waits for; later messages of the same read are looked at, too.
+    async fn until<T>(&mut self, mut condition: impl FnMut(&Message<'_>) -> Result<Option<T>>) -> Result<T> {
         let mut buffer = vec![0u8; 16 * 1024];
         loop {
             let n = self.socket.read(&mut buffer).await?;
@@ -117,7 +117,7 @@ impl Session {
                     bail!("the server refused: {}", String::from_utf8_lossy(m.head));
                 }
                 if found.is_none() {
-                    found = wanted(&m)?;
+                    found = condition(&m)?;
                 }
                 Ok(())
             })?;

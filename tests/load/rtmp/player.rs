@@ -22,7 +22,7 @@ use crate::tally::Tally;
 pub(crate) async fn play(server: SocketAddr, app: &str, key: &str, tally: Arc<Tally>) -> Result<()> {
     let started = Instant::now();
     let mut session = client::open(server, app, key, Purpose::Play).await?;
-    let mut watch = Watch { tally, started, joined: false, next_picture: None };
+    let mut watch = PacketCounter { tally, started, joined: false, next_frame: None };
     let (mut total, mut acknowledged) = (0usize, 0usize);
     loop {
         session.socket.readable().await?;
@@ -54,26 +54,26 @@ pub(crate) async fn play(server: SocketAddr, app: &str, key: &str, tally: Arc<Ta
     }
 }
 
-struct Watch {
+struct PacketCounter {
     tally: Arc<Tally>,
     started: Instant,
     joined: bool,
-    next_picture: Option<u32>,
+    next_frame: Option<u32>,
 }
 
-impl Watch {
+impl PacketCounter {
     fn on_message(&mut self, message: &Message<'_>) {
         self.tally.add_packets(1);
         let (9, [header, 1, ..]) = (message.kind, message.head) else { return };
-        self.tally.add_picture();
+        self.tally.add_frame();
         if !self.joined && header >> 4 == 1 {
             self.joined = true;
             self.tally.joined_us(self.started.elapsed().as_micros() as u32);
         }
         let Some((mark, _)) = Mark::find(message.head) else { return };
         self.tally.latency_us(mark.age_us());
-        self.tally.add_lost(self.next_picture.map_or(0, |next| u64::from(mark.picture.saturating_sub(next))));
-        self.next_picture = Some(mark.picture + 1);
+        self.tally.add_lost(self.next_frame.map_or(0, |next| u64::from(mark.frame.saturating_sub(next))));
+        self.next_frame = Some(mark.frame + 1);
     }
 }
 

@@ -21,7 +21,7 @@ use crate::source::{Item, PASS_MS, Source};
 #[derive(Debug)]
 pub(crate) struct Publishers {
     stop: CancellationToken,
-    failed: mpsc::Receiver<anyhow::Error>,
+    failed_rx: mpsc::Receiver<anyhow::Error>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -39,9 +39,9 @@ impl Publishers {
         marks_every: u32,
     ) -> Result<Self> {
         let stop = CancellationToken::new();
-        let (fail, failed) = mpsc::channel(keys.len().max(1));
-        let (accept, accepted) = oneshot::channel();
-        let (app, stopping) = (app.to_owned(), stop.clone());
+        let (failed_tx, failed_rx) = mpsc::channel(keys.len().max(1));
+        let (accepted_tx, accepted_rx) = oneshot::channel();
+        let (app, stop_token) = (app.to_owned(), stop.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("publishers".to_owned()).spawn(move || {
             runtime.block_on(async move {
@@ -50,29 +50,29 @@ impl Publishers {
                     let session = match client::open(server, &app, &key, Purpose::Publish).await {
                         Ok(session) => session,
                         Err(e) => {
-                            let _ = accept.send(Err(e.context(format!("could not publish {app}/{key}"))));
+                            let _ = accepted_tx.send(Err(e.context(format!("could not publish {app}/{key}"))));
                             return;
                         }
                     };
-                    let (source, fail) = (Arc::clone(&source), fail.clone());
+                    let (source, failed_tx) = (Arc::clone(&source), failed_tx.clone());
                     tasks.spawn(async move {
                         if let Err(e) = send(session, &source, marks_every).await {
-                            let _ = fail.try_send(e.context(format!("publisher {key} ended")));
+                            let _ = failed_tx.try_send(e.context(format!("publisher {key} ended")));
                         }
                     });
                 }
-                let _ = accept.send(Ok(()));
-                stopping.cancelled().await;
+                let _ = accepted_tx.send(Ok(()));
+                stop_token.cancelled().await;
             });
         })?;
-        accepted.await.context("the publishers' thread ended")??;
-        Ok(Self { stop, failed, thread: Some(thread) })
+        accepted_rx.await.context("the publishers' thread ended")??;
+        Ok(Self { stop, failed_rx, thread: Some(thread) })
     }
 
     /// # Errors
     /// A publisher has ended, and why.
     pub(crate) fn check(&mut self) -> Result<()> {
-        self.failed.try_recv().map_or(Ok(()), Err)
+        self.failed_rx.try_recv().map_or(Ok(()), Err)
     }
 }
 
@@ -93,7 +93,7 @@ async fn send(mut session: Session, source: &Source, marks_every: u32) -> Result
     }
     session.socket.write_all(&chunks.out).await?;
     let start = Instant::now();
-    let mut picture = 0_u32;
+    let mut frame = 0_u32;
     for pass in 0.. {
         for item in &source.items {
             let at_ms = pass * PASS_MS + item.at_ms;
@@ -103,13 +103,13 @@ async fn send(mut session: Session, source: &Source, marks_every: u32) -> Result
                     () = sleep_until(due) => break,
                     readable = session.socket.readable() => {
                         readable?;
-                        listen(&mut session).await?;
+                        answer_pings(&mut session).await?;
                     }
                 }
             }
             chunks.out.clear();
-            let mark = (item.video && picture.is_multiple_of(marks_every)).then(|| Mark::now(picture));
-            picture += u32::from(item.video);
+            let mark = (item.video && frame.is_multiple_of(marks_every)).then(|| Mark::now(frame));
+            frame += u32::from(item.video);
             chunks.write(item, at_ms, mark);
             session.socket.write_all(&chunks.out).await.context("the server closed the connection")?;
         }
@@ -118,7 +118,7 @@ async fn send(mut session: Session, source: &Source, marks_every: u32) -> Result
 }
 
 /// Reads what the server says and answers its pings.
-async fn listen(session: &mut Session) -> Result<()> {
+async fn answer_pings(session: &mut Session) -> Result<()> {
     let mut buffer = [0u8; 4096];
     let n = match session.socket.try_read(&mut buffer) {
         Ok(n) => n,
@@ -168,9 +168,9 @@ impl Chunks {
         let mut head = Vec::new();
         let mut body: &[u8] = &item.body;
         if let Some(mark) = mark {
-            head.extend_from_slice(&body[..PICTURE_HEADER_BYTES]);
+            head.extend_from_slice(&body[..VIDEO_HEADER_BYTES]);
             mark.write(&mut head);
-            body = &body[PICTURE_HEADER_BYTES..];
+            body = &body[VIDEO_HEADER_BYTES..];
         }
         let mut room = CHUNK_BYTES;
         for mut part in [&head[..], body] {
@@ -189,4 +189,4 @@ impl Chunks {
 }
 
 /// FLV video header of an AVC picture: frame type and codec, packet type, composition time.
-const PICTURE_HEADER_BYTES: usize = 5;
+const VIDEO_HEADER_BYTES: usize = 5;

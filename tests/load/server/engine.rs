@@ -8,11 +8,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use headwater_api::endpoints::{self, Endpoints};
 
-use super::{Folder, Killed, Kind, LOG, Server};
+use super::{Folder, KillOnDrop, ServerKind, LOG, Server};
 use crate::process::Processes;
 
 pub(super) async fn start(engine: &Path) -> Result<Server> {
-    Ok(start_with(engine, Kind::Engine, "").await?.0)
+    Ok(start_with(engine, ServerKind::Engine, "").await?.0)
 }
 
 /// An engine that has nothing itself, and one that it relays from.
@@ -21,13 +21,13 @@ pub(super) async fn start_edge(engine: &Path) -> Result<Server> {
     let secret = secrets.0.join("secret");
     std::fs::write(&secret, "the secret of a cluster under load")?;
     let relay = format!("[relay]\nlisten = \"127.0.0.1:0\"\nsecret_file = {:?}\n", secret.display().to_string());
-    let (origin, at) = start_with(engine, Kind::Engine, &relay).await?;
+    let (origin, at) = start_with(engine, ServerKind::Engine, &relay).await?;
     let address = at.relay.context("the origin opened no relay")?;
-    let (edge, _) = start_with(engine, Kind::Edge, &format!("{relay}origins = [\"{address}\"]\n")).await?;
+    let (edge, _) = start_with(engine, ServerKind::Edge, &format!("{relay}origins = [\"{address}\"]\n")).await?;
     Ok(Server { publish: origin.rtmp, _origin: Some(Box::new(origin)), ..edge })
 }
 
-async fn start_with(engine: &Path, kind: Kind, more: &str) -> Result<(Server, Endpoints)> {
+async fn start_with(engine: &Path, kind: ServerKind, more: &str) -> Result<(Server, Endpoints)> {
     let folder = Folder::new(&std::env::temp_dir())?;
     let config = folder.0.join("engine.toml");
     let data = folder.0.join("data");
@@ -47,7 +47,7 @@ async fn start_with(engine: &Path, kind: Kind, more: &str) -> Result<(Server, En
         .stderr(log)
         .spawn()
         .with_context(|| format!("could not start {} (build it, or name it with --engine)", engine.display()))?;
-    let mut child = Killed(child);
+    let mut child = KillOnDrop(child);
     let endpoints = wait(&mut child, &data, &folder).await?;
     let server = Server {
         kind,
@@ -63,19 +63,19 @@ async fn start_with(engine: &Path, kind: Kind, more: &str) -> Result<(Server, En
 }
 
 /// Waits for the file in which the engine says where it listens.
-async fn wait(child: &mut Killed, data: &Path, folder: &Folder) -> Result<Endpoints> {
+async fn wait(child: &mut KillOnDrop, data: &Path, folder: &Folder) -> Result<Endpoints> {
     let log = || std::fs::read_to_string(folder.0.join(LOG)).unwrap_or_default();
-    for _ in 0..START_WITHIN.as_millis() / POLL.as_millis() {
+    for _ in 0..START_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
         if let Some(status) = child.0.try_wait()? {
             bail!("the engine ended at once ({status}):\n{}", log());
         }
         if let Ok(text) = std::fs::read_to_string(data.join(endpoints::FILE_NAME)) {
             return serde_json::from_str(&text).context("engine.json is not what it should be");
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     bail!("the engine did not serve within {START_WITHIN:?}:\n{}", log());
 }
 
-const START_WITHIN: Duration = Duration::from_secs(20);
-const POLL: Duration = Duration::from_millis(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);

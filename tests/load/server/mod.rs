@@ -16,7 +16,7 @@ use crate::process::Processes;
 
 /// Which server to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
+pub(crate) enum ServerKind {
     /// `headwater-engine`.
     Engine,
     /// `headwater-engine` that relays from another one; only the relaying one is counted.
@@ -25,7 +25,7 @@ pub(crate) enum Kind {
     Nginx,
 }
 
-impl Kind {
+impl ServerKind {
     /// Its name in tables and JSON.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl Kind {
 /// A server that answers.
 #[derive(Debug)]
 pub(crate) struct Server {
-    pub(crate) kind: Kind,
+    pub(crate) kind: ServerKind,
     pub(crate) processes: Processes,
     /// Where publishers go.
     pub(crate) publish: SocketAddr,
@@ -48,13 +48,13 @@ pub(crate) struct Server {
     /// What an edge relays from.
     _origin: Option<Box<Server>>,
     /// Held for their `Drop`: first the process ends, then its folder goes.
-    _child: Option<Killed>,
+    _child: Option<KillOnDrop>,
     _folder: Option<Folder>,
 }
 
 /// A running server somebody else started.
 #[derive(Debug, Clone, Copy, clap::Args)]
-pub(crate) struct Attach {
+pub(crate) struct AttachArgs {
     /// Measure this running engine instead of starting one: its process id (needs --rtmp and --http, too).
     #[arg(long, global = true, requires_all = ["rtmp", "http"])]
     pid: Option<i32>,
@@ -71,23 +71,23 @@ impl Server {
     ///
     /// # Errors
     /// It is not installed, or did not start.
-    pub(crate) async fn start(kind: Kind, engine: &Path, attach: Attach) -> Result<Self> {
+    pub(crate) async fn start(kind: ServerKind, engine: &Path, attach: AttachArgs) -> Result<Self> {
         match (kind, attach) {
-            (Kind::Engine, Attach { pid: Some(pid), rtmp: Some(rtmp), http: Some(http) }) => {
+            (ServerKind::Engine, AttachArgs { pid: Some(pid), rtmp: Some(rtmp), http: Some(http) }) => {
                 let processes = Processes::tree(pid);
                 Ok(Self { kind, processes, publish: rtmp, rtmp, http, _origin: None, _child: None, _folder: None })
             }
-            (Kind::Engine, _) => engine::start(engine).await,
-            (Kind::Edge, _) => engine::start_edge(engine).await,
-            (Kind::Nginx, _) => nginx::start().await,
+            (ServerKind::Engine, _) => engine::start(engine).await,
+            (ServerKind::Edge, _) => engine::start_edge(engine).await,
+            (ServerKind::Nginx, _) => nginx::start().await,
         }
     }
 
     /// Path of the playlist of `app/key`.
     pub(crate) fn playlist(&self, app: &str, key: &str) -> String {
         match self.kind {
-            Kind::Engine | Kind::Edge => format!("/{app}/streams/{key}.m3u8"),
-            Kind::Nginx => format!("/{key}.m3u8"),
+            ServerKind::Engine | ServerKind::Edge => format!("/{app}/streams/{key}.m3u8"),
+            ServerKind::Nginx => format!("/{key}.m3u8"),
         }
     }
 
@@ -101,8 +101,8 @@ impl Server {
 }
 
 /// True if nginx and its RTMP module are installed.
-pub(crate) fn nginx_is_here() -> bool {
-    nginx::is_here()
+pub(crate) fn nginx_is_installed() -> bool {
+    nginx::is_installed()
 }
 
 /// File in the folder that takes what the server writes.
@@ -110,9 +110,9 @@ const LOG: &str = "server.log";
 
 /// A child process that dies with its owner.
 #[derive(Debug)]
-pub(crate) struct Killed(pub(crate) Child);
+pub(crate) struct KillOnDrop(pub(crate) Child);
 
-impl Drop for Killed {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         // Its children first: nginx's master would start them again.
         let tree = Processes::tree(self.0.id() as i32);

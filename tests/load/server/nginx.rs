@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Folder, Killed, Kind, LOG, Server, free_address};
+use super::{Folder, KillOnDrop, ServerKind, LOG, Server, free_address};
 use crate::process::Processes;
 
-pub(super) fn is_here() -> bool {
+pub(super) fn is_installed() -> bool {
     Path::new(BINARY).exists() && Path::new(MODULE).exists()
 }
 
@@ -49,15 +49,15 @@ pub(super) async fn start() -> Result<Server> {
         .stderr(log)
         .spawn()
         .with_context(|| format!("could not start {BINARY}"))?;
-    let mut child = Killed(child);
-    for _ in 0..START_WITHIN.as_millis() / POLL.as_millis() {
+    let mut child = KillOnDrop(child);
+    for _ in 0..START_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
         if let Some(status) = child.0.try_wait()? {
             bail!("nginx ended at once ({status}):\n{}", std::fs::read_to_string(folder.0.join(LOG))?);
         }
         if TcpStream::connect(rtmp).is_ok() && TcpStream::connect(http).is_ok() {
             let processes = Processes::tree(child.0.id() as i32);
             return Ok(Server {
-                kind: Kind::Nginx,
+                kind: ServerKind::Nginx,
                 processes,
                 publish: rtmp,
                 rtmp,
@@ -67,12 +67,12 @@ pub(super) async fn start() -> Result<Server> {
                 _folder: Some(folder),
             });
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     bail!("nginx did not answer within {START_WITHIN:?}");
 }
 
 const BINARY: &str = "/usr/sbin/nginx";
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
-const START_WITHIN: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(20);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);

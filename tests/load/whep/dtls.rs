@@ -61,20 +61,20 @@ impl Identity {
     ///
     /// # Errors
     /// The server refused, or was silent for ten seconds.
-    pub(crate) async fn shake_hands(&self, socket: &Socket, mut other: impl FnMut(&[u8])) -> Result<Srtp> {
+    pub(crate) async fn handshake(&self, socket: &Socket, mut other: impl FnMut(&[u8])) -> Result<Srtp> {
         let (local, peer) = (SocketAddr::from(([127, 0, 0, 1], 1)), SocketAddr::from(([127, 0, 0, 1], 2)));
         let mut endpoint = Endpoint::new(local, TransportProtocol::UDP, None);
         endpoint.connect(Instant::now(), peer, Arc::clone(&self.config), None)?;
-        let give_up = Instant::now() + HANDSHAKE_WITHIN;
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
         loop {
             while let Some(packet) = endpoint.poll_transmit() {
                 socket.send(&packet.message).await?;
             }
             let now = Instant::now();
-            if now >= give_up {
+            if now >= deadline {
                 bail!("no DTLS handshake within {HANDSHAKE_WITHIN:?}");
             }
-            let wait = endpoint.poll_timeout(&peer).map_or(give_up, |at| at.min(give_up));
+            let wait = endpoint.poll_timeout(&peer).map_or(deadline, |at| at.min(deadline));
             let mut packets = Vec::new();
             let received = tokio::time::timeout_at(
                 wait.into(),
@@ -125,4 +125,4 @@ impl Identity {
     }
 }
 
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

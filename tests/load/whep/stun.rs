@@ -6,16 +6,16 @@ use ring::hmac;
 use super::sdp::Credentials;
 
 /// A binding request that nominates its pair.
-pub(crate) fn request(ours: &Credentials, theirs: &Credentials, transaction: [u8; 12]) -> Vec<u8> {
+pub(crate) fn request(local: &Credentials, remote: &Credentials, transaction: [u8; 12]) -> Vec<u8> {
     let mut out = vec![0, 1, 0, 0];
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&transaction);
-    attribute(&mut out, 0x0006, format!("{}:{}", theirs.ufrag, ours.ufrag).as_bytes());
+    attribute(&mut out, 0x0006, format!("{}:{}", remote.ufrag, local.ufrag).as_bytes());
     attribute(&mut out, 0x0024, &0x6e00_1effu32.to_be_bytes()); // priority of a peer-reflexive candidate
     attribute(&mut out, 0x802a, &0x0123_4567_89ab_cdefu64.to_be_bytes()); // we control
     attribute(&mut out, 0x0025, &[]); // use this candidate
     set_length(&mut out, 24);
-    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, theirs.pwd.as_bytes());
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, remote.pwd.as_bytes());
     let tag = hmac::sign(&key, &out);
     attribute(&mut out, 0x0008, tag.as_ref());
     set_length(&mut out, 8);

@@ -34,43 +34,43 @@ impl Viewer {
     /// The server refused, or a step of the handshake did not end in time.
     pub(crate) async fn join(self) -> Result<Joined> {
         let socket = Socket::bind()?;
-        let ours = Credentials { ufrag: random_text(8), pwd: random_text(24) };
+        let local = Credentials { ufrag: random_text(8), pwd: random_text(24) };
         let started = Instant::now();
         let mut client = Client::new(self.server);
-        let answer = client.post_sdp(&self.path, &sdp::offer(&ours, &self.identity.fingerprint)).await?;
+        let answer = client.post_sdp(&self.path, &sdp::offer(&local, &self.identity.fingerprint)).await?;
         let resource = answer.header("location").unwrap_or_default().to_owned();
         ensure!(answer.status == 201, "WHEP refused: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
         let remote = Answer::parse(answer.text()?)?;
         socket.connect(remote.address).await?;
-        check(&socket, &ours, &remote.credentials).await.context("ICE")?;
+        check(&socket, &local, &remote.credentials).await.context("ICE")?;
         let mut early = Vec::new();
-        let srtp = self.identity.shake_hands(&socket, |packet| early.push(packet.to_vec())).await.context("DTLS")?;
-        let mut watch = Watch {
+        let srtp = self.identity.handshake(&socket, |packet| early.push(packet.to_vec())).await.context("DTLS")?;
+        let mut watch = PacketCounter {
             tally: Arc::clone(&self.tally),
             reads_marks: self.reads_marks,
             srtp,
             tracks: Vec::new(),
             mark: None,
-            broken: 0,
+            undecryptable: 0,
         };
         early.iter().for_each(|packet| watch.on_packet(packet));
         while watch.tracks.is_empty() {
-            let received = tokio::time::timeout(FIRST_PACKET_WITHIN, socket.receive(|packet| watch.on_packet(packet)));
+            let received = tokio::time::timeout(FIRST_PACKET_TIMEOUT, socket.receive(|packet| watch.on_packet(packet)));
             received.await.context("no media after the handshake")??;
         }
         self.tally.joined_us(started.elapsed().as_micros() as u32);
-        Ok(Joined { socket, ours, theirs: remote.credentials, resource, client, watch })
+        Ok(Joined { socket, local, remote: remote.credentials, resource, client, watch })
     }
 }
 
 /// A viewer that receives media.
 pub(crate) struct Joined {
     socket: Socket,
-    ours: Credentials,
-    theirs: Credentials,
+    local: Credentials,
+    remote: Credentials,
     resource: String,
     client: Client,
-    watch: Watch,
+    watch: PacketCounter,
 }
 
 impl Joined {
@@ -79,21 +79,21 @@ impl Joined {
     /// # Errors
     /// The session broke, or a sample's packet could not be decrypted.
     pub(crate) async fn watch(mut self) -> Result<()> {
-        let mut clock = tokio::time::interval(REPORT_EVERY);
+        let mut clock = tokio::time::interval(REPORT_INTERVAL);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_check = Instant::now();
         loop {
             tokio::select! {
                 received = self.socket.receive(|packet| self.watch.on_packet(packet)) => received?,
                 _ = clock.tick() => {
-                    ensure!(self.watch.broken == 0, "{} packets could not be decrypted", self.watch.broken);
+                    ensure!(self.watch.undecryptable == 0, "{} packets could not be decrypted", self.watch.undecryptable);
                     if let Some(report) = self.watch.report()? {
                         self.socket.send(&report).await?;
                     }
                     // Consent expires after 30 s without a check (RFC 7675 §5.1).
-                    if last_check.elapsed() >= CHECK_EVERY {
+                    if last_check.elapsed() >= CONSENT_CHECK_INTERVAL {
                         last_check = Instant::now();
-                        self.socket.send(&stun::request(&self.ours, &self.theirs, rand::random())).await?;
+                        self.socket.send(&stun::request(&self.local, &self.remote, rand::random())).await?;
                     }
                 }
             }
@@ -113,12 +113,12 @@ impl Joined {
 }
 
 /// Sends binding requests until one is answered (RFC 8445 §7.2).
-async fn check(socket: &Socket, ours: &Credentials, theirs: &Credentials) -> Result<()> {
-    for _ in 0..CHECKS {
+async fn check(socket: &Socket, local: &Credentials, remote: &Credentials) -> Result<()> {
+    for _ in 0..MAX_CHECKS {
         let transaction = rand::random();
-        socket.send(&stun::request(ours, theirs, transaction)).await?;
+        socket.send(&stun::request(local, remote, transaction)).await?;
         let mut ok = false;
-        let answered = tokio::time::timeout(CHECK_ANSWER_WITHIN, async {
+        let answered = tokio::time::timeout(CHECK_TIMEOUT, async {
             while !ok {
                 socket.receive(|packet| ok |= stun::is_success(packet, transaction)).await?;
             }
@@ -133,14 +133,14 @@ async fn check(socket: &Socket, ours: &Credentials, theirs: &Credentials) -> Res
 }
 
 /// Counts the packets of one session.
-struct Watch {
+struct PacketCounter {
     tally: Arc<Tally>,
     reads_marks: bool,
     srtp: Srtp,
     tracks: Vec<Track>,
     /// The mark of the picture whose packets come now.
     mark: Option<Mark>,
-    broken: u64,
+    undecryptable: u64,
 }
 
 struct Track {
@@ -150,7 +150,7 @@ struct Track {
     highest: u32,
 }
 
-impl Watch {
+impl PacketCounter {
     fn on_packet(&mut self, packet: &[u8]) {
         // RFC 5761 §4: RTCP packet types are told apart from RTP payload types by the second byte.
         if packet.len() < 12 || packet[0] >> 6 != 2 || (192..=223).contains(&packet[1]) {
@@ -175,14 +175,14 @@ impl Watch {
         if self.reads_marks {
             match self.srtp.incoming.decrypt_rtp(packet) {
                 Ok(plain) if video => {
-                    self.mark = Mark::find(&plain[..plain.len().min(MARK_WITHIN_BYTES)]).map(|(m, _)| m).or(self.mark);
+                    self.mark = Mark::find(&plain[..plain.len().min(MAX_MARK_OFFSET_BYTES)]).map(|(m, _)| m).or(self.mark);
                 }
                 Ok(_) => {}
-                Err(_) => self.broken += 1,
+                Err(_) => self.undecryptable += 1,
             }
         }
         if video && marker {
-            self.tally.add_picture();
+            self.tally.add_frame();
             if let Some(mark) = self.mark.take() {
                 self.tally.latency_us(mark.age_us());
             }
@@ -193,7 +193,7 @@ impl Watch {
     fn report(&mut self) -> Result<Option<Vec<u8>>> {
         let Some(track) = self.tracks.iter().find(|t| t.video) else { return Ok(None) };
         let mut report = vec![0x81, 201, 0, 7];
-        report.extend_from_slice(&OUR_SSRC.to_be_bytes());
+        report.extend_from_slice(&VIEWER_SSRC.to_be_bytes());
         report.extend_from_slice(&track.ssrc.to_be_bytes());
         report.extend_from_slice(&[0; 4]);
         report.extend_from_slice(&track.highest.to_be_bytes());
@@ -208,11 +208,11 @@ fn random_text(length: usize) -> String {
         .collect()
 }
 
-const OUR_SSRC: u32 = 0x4c4f_4144;
-const REPORT_EVERY: Duration = Duration::from_secs(1);
-const CHECK_EVERY: Duration = Duration::from_secs(5);
-const CHECKS: u32 = 20;
-const CHECK_ANSWER_WITHIN: Duration = Duration::from_millis(250);
-const FIRST_PACKET_WITHIN: Duration = Duration::from_secs(10);
+const VIEWER_SSRC: u32 = 0x4c4f_4144;
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+const CONSENT_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+const MAX_CHECKS: u32 = 20;
+const CHECK_TIMEOUT: Duration = Duration::from_millis(250);
+const FIRST_PACKET_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where a mark may be: behind the header, an SPS and a PPS.
-const MARK_WITHIN_BYTES: usize = 300;
+const MAX_MARK_OFFSET_BYTES: usize = 300;

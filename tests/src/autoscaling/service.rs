@@ -1,4 +1,4 @@
-//! How the fake speaks: the query protocol (form-encoded POST, XML answers), one request per connection.
+//! The AWS query protocol of the fake: form-encoded POST, XML answers, one request per connection.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -38,8 +38,8 @@ impl Shared {
             |key: &str| form.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default();
         let action = value("Action");
         if !ACTIONS.contains(&action) {
-            // Also another service's, where the fake stands for all of AWS.
-            return error(400, "InvalidAction", "the fake does not know this action");
+            // Includes actions of other services if the fake replaces all of AWS.
+            return error(400, "InvalidAction", "the fake does not support this action");
         }
         let mut state = self.lock();
         state.actions.push(action.to_owned());
@@ -102,15 +102,15 @@ fn member(id: &str, instance: &Instance) -> String {
     )
 }
 
-/// Every group has these two.
+/// Describes the two lifecycle hooks that every group has.
 fn hooks(group: &str) -> String {
     let hook = |name: &str, transition: &str| {
-        let (beat, all) =
+        let (heartbeat_secs, global_secs) =
             (HEARTBEAT_TIMEOUT.as_secs(), HEARTBEAT_TIMEOUT.as_secs() * u64::from(GLOBAL_TIMEOUT_HEARTBEATS));
         format!(
             "<member><LifecycleHookName>{name}</LifecycleHookName><AutoScalingGroupName>{group}</AutoScalingGroupName>\
              <LifecycleTransition>autoscaling:EC2_INSTANCE_{transition}</LifecycleTransition><DefaultResult>ABANDON</DefaultResult>\
-             <HeartbeatTimeout>{beat}</HeartbeatTimeout><GlobalTimeout>{all}</GlobalTimeout></member>"
+             <HeartbeatTimeout>{heartbeat_secs}</HeartbeatTimeout><GlobalTimeout>{global_secs}</GlobalTimeout></member>"
         )
     };
     hook("launching", "LAUNCHING") + &hook("terminating", "TERMINATING")
@@ -127,7 +127,7 @@ fn error(status: u16, code: &str, message: &str) -> (u16, String) {
     (status, format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"))
 }
 
-/// What the fake knows.
+/// Actions that the fake supports.
 const ACTIONS: [&str; 5] = [
     "DescribeLifecycleHooks",
     "CompleteLifecycleAction",

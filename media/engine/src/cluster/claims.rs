@@ -1,11 +1,11 @@
-//! The streams this node owns, or believes to own.
+//! The streams that this node owns, or assumes to own.
 //!
 //! ```text
-//!   publish --> granted --------------> renewed with each beat --(lost)--> claimed again --(taken)--> revoked
-//!          |--> taken, and its owner has it: refused                       ^
-//!          |--> taken, and its owner is gone: let go in its name, granted   |
-//!          '--> registry away: let in, without a claim until it is back ----+
-//!                 '--> known as another node's, and not gone: refused
+//!   publish --> granted ----> renewed at each heartbeat --(lost)--> claimed again --(taken)--> revoked
+//!          |--> taken, the owner has it: refused                    ^
+//!          |--> taken, the owner lost it: released, then granted    |
+//!          '--> registry unreachable: accepted without a claim -----+
+//!                 '--> last known owner may still have it: refused
 //! ```
 
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ use super::member::Cluster;
 use crate::gateway::relay::Holds;
 use crate::hub::{Claiming, Owners, PublishError, Stream};
 
-/// What is held, by name. A stream that has ended is let go of at once.
+/// Entries by stream name. The entry of a stream that has ended is removed at once.
 #[derive(Debug, Default)]
 pub(super) struct Claims(Mutex<HashMap<StreamName, Held>>);
 
@@ -29,15 +29,15 @@ pub(super) struct Claims(Mutex<HashMap<StreamName, Held>>);
 struct Held {
     stream: Weak<Stream>,
     epoch_here: u64,
-    /// False while its publisher waits for the answer.
+    /// False while the publisher waits for the registry.
     accepted: bool,
-    /// Unset as long as the registry has not granted it.
+    /// `None` until the registry has granted the stream.
     claim: Option<Claim>,
 }
 
 impl Claims {
-    /// True if the stream is published here. One whose publisher may yet be refused is not: viewers who were sent to it would
-    /// end with it.
+    /// True if the stream is published here. False while the publisher may still be refused, because
+    /// its viewers would be disconnected with it.
     pub(super) fn holds(&self, name: &StreamName) -> bool {
         self.lock().get(name).is_some_and(|held| held.accepted)
     }
@@ -46,14 +46,14 @@ impl Claims {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The publisher may go on.
+    /// Marks the publisher as accepted.
     fn accept(&self, name: &StreamName, epoch_here: u64) {
         if let Some(held) = self.lock().get_mut(name).filter(|held| held.epoch_here == epoch_here) {
             held.accepted = true;
         }
     }
 
-    /// Notes a claim, unless the stream has ended since. False then.
+    /// Stores a claim; returns false if the stream has ended in the meantime.
     fn grant(&self, name: &StreamName, epoch_here: u64, claim: &Claim) -> bool {
         match self.lock().get_mut(name).filter(|held| held.epoch_here == epoch_here) {
             Some(held) => {
@@ -65,7 +65,7 @@ impl Claims {
     }
 }
 
-/// Lets go of a stream when it ends.
+/// Removes the entry and releases the claim when the stream ends.
 #[derive(Debug)]
 struct Guard<R: Registry + std::fmt::Debug + 'static> {
     cluster: Cluster<R>,
@@ -82,7 +82,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Drop for Guard<R> {
         let removed = held.remove(&self.name);
         drop(held);
         if removed.as_ref().is_some_and(|h| h.accepted) {
-            // It was ours. What is known of a name that was refused is still true.
+            // This node owned it, so the cached owner is outdated. After a refusal it is still valid.
             self.cluster.0.lookups.forget(&self.name);
         }
         if let (Some(claim), Ok(runtime)) = (removed.and_then(|h| h.claim), tokio::runtime::Handle::try_current()) {
@@ -100,7 +100,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Owners for Cluster<R> {
         let stream = Arc::clone(stream);
         Box::pin(async move {
             cluster.0.claims.lock().insert(name.clone(), held);
-            // Dropped on every way out but success; then it is the producer's.
+            // Dropped on every return except success; then the producer owns it.
             let guard = Guard { cluster: cluster.clone(), name: name.clone(), epoch_here };
             let claimed = match cluster.claim_in_time(&stream, None).await {
                 Err(RegistryError::Taken { .. }) if cluster.is_freed(&name).await => {
@@ -117,7 +117,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Owners for Cluster<R> {
                 }
                 Err(e) => {
                     cluster.admit_unclaimed(&name).await?;
-                    // Better a stream that may turn out to be another node's than none.
+                    // Availability over consistency: another node may turn out to own the stream.
                     log::warn!(stream = name.as_str(), err:% = Chain(&e); "stream accepted without a claim");
                 }
             }
@@ -146,8 +146,10 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
         }
     }
 
-    /// True if the owner of the stream does not have it any more and, since it could not, we have let go of it in its name.
-    /// An owner that has it all the same finds out with its next beat, and ends it: there is one owner, whatever was believed.
+    /// Releases the claim of an owner that no longer has the stream; true if the name is free now.
+    ///
+    /// If the owner does have the stream after all, its next heartbeat reports the claim as lost and it
+    /// ends the stream, so that there is one owner.
     async fn is_freed(&self, name: &StreamName) -> bool {
         let Ok(Ok(Some(record))) = tokio::time::timeout(CLAIM, self.0.registry.stream(name)).await else {
             return false;
@@ -159,19 +161,19 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
         {
             return false;
         }
-        log::info!(stream = name.as_str(), node = claim.owner.node.as_str(); "its owner has it no more, taking it over");
+        log::info!(stream = name.as_str(), node = claim.owner.node.as_str(); "owner no longer has the stream, taking it over");
         matches!(tokio::time::timeout(CLAIM, self.0.registry.release(&claim)).await, Ok(Ok(true)))
     }
 
-    /// While the registry is away: a name that nobody is known to have is free, and one that is known to be another node's only if
-    /// that is gone.
+    /// Decides without the registry: a name without a known owner is accepted, and one that another
+    /// node owned only if that node has lost it.
     async fn admit_unclaimed(&self, name: &StreamName) -> Result<(), PublishError> {
         let inner = &self.0;
         let Some(known) = inner.lookups.known_owner(name, &inner.identity.life) else { return Ok(()) };
         let holds = inner.owners.ask(&known.offer.relay, name).await;
         let node = known.claim.owner.node;
         if is_gone(holds, inner.lookups.on_word(name, holds)) {
-            log::info!(stream = name.as_str(), node = node.as_str(), holds:?; "its owner has it no more, taking it over");
+            log::info!(stream = name.as_str(), node = node.as_str(), holds:?; "owner no longer has the stream, taking it over");
             return Ok(());
         }
         Err(PublishError::LiveElsewhere { name: name.clone(), node })
@@ -179,19 +181,20 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
 
     async fn release(&self, claim: &Claim) {
         if let Err(e) = self.0.registry.release(claim).await {
-            log::warn!(stream = claim.name.as_str(), err:% = Chain(&e); "could not let go of a stream, its lease will end");
+            log::warn!(stream = claim.name.as_str(), err:% = Chain(&e); "could not release a stream, its lease will expire");
         }
     }
 
     pub(super) async fn release_all(&self) {
-        // Taken: whoever is cut later has nothing left to let go of.
+        // `take`: a guard that is dropped later must not release the claim again.
         let claims: Vec<Claim> = self.0.claims.lock().values_mut().filter_map(|held| held.claim.take()).collect();
         for claim in &claims {
             self.release(claim).await;
         }
     }
 
-    /// One beat: renews what is held, and claims what is not.
+    /// Renews all claims, and claims the streams that have none or have lost it. Called at each
+    /// heartbeat.
     pub(super) async fn renew_all(&self) -> Result<(), RegistryError> {
         let held: Vec<(StreamName, Held)> =
             self.0.claims.lock().iter().map(|(name, held)| (name.clone(), held.clone())).collect();
@@ -207,12 +210,12 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
             match self.claim_in_time(&stream, resumes).await {
                 Ok(claim) => {
                     if !self.0.claims.grant(&name, held.epoch_here, &claim) {
-                        // It ended while it was being claimed.
+                        // The stream ended while it was being claimed.
                         self.release(&claim).await;
                     }
                 }
                 Err(RegistryError::Taken { owner, .. }) => {
-                    log::warn!(stream = name.as_str(), node = owner.as_str(); "stream belongs to another node now, ending it here");
+                    log::warn!(stream = name.as_str(), node = owner.as_str(); "another node owns the stream now, ending it here");
                     stream.revoke();
                 }
                 Err(e) => return Err(e),
@@ -222,8 +225,9 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
     }
 }
 
-/// True if the owner of a stream, which says so and was silent for so long, can be taken to have it no more although nobody can
-/// look at its lease. It cannot renew that either: that it answers is what is left of it.
+/// True if the owner of a stream has lost it, judged without the registry: it denies having the
+/// stream, or its probes were unanswered for a whole lease. The owner cannot renew its lease during
+/// that time either, so its answers are the only evidence.
 fn is_gone(holds: Holds, silent: Duration) -> bool {
     match holds {
         Holds::No => true,
@@ -232,5 +236,5 @@ fn is_gone(holds: Holds, silent: Duration) -> bool {
     }
 }
 
-/// A publisher does not wait longer for the registry.
+/// For one query of the registry, while a publisher waits.
 const CLAIM: Duration = Duration::from_secs(2);

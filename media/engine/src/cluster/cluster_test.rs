@@ -1,4 +1,4 @@
-//! Two nodes and one registry, which is sometimes away.
+//! Tests of several nodes with one registry, which is unreachable in some of them.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use super::{Cluster, Identity};
 use crate::gateway::relay::{AskOwner, Asking, Holds, Locate as _, Located};
 use crate::hub::{Elsewhere, Fetching, Hub, Limits, Missing, PublishError};
 
-/// A folder that lives as long as a test.
+/// A temporary folder that is removed when it is dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -40,7 +40,7 @@ impl Elsewhere for Nowhere {
     }
 }
 
-/// Says the same of every owner, until it says something else.
+/// Returns the same result for every owner, until it is set to another one.
 #[derive(Debug, Clone)]
 struct Says(Arc<Mutex<Holds>>);
 
@@ -83,16 +83,16 @@ fn member_of<R: Registry + Clone + std::fmt::Debug + 'static>(
     (hub, cluster, says)
 }
 
-/// A registry that is away, and stays so.
+/// A registry that is never reachable.
 async fn away(folder: &Folder) -> Store {
     let uri_file = folder.0.join("uri");
-    // Nobody listens there.
+    // No server listens there.
     std::fs::write(&uri_file, "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300000").unwrap();
     let config = config::Registry { kind: RegistryKind::MongoDb, uri_file: Some(uri_file) };
     Store::open(&config, &folder.0).await.unwrap()
 }
 
-/// What the registry said when it was there: node `a` has the stream.
+/// An earlier answer of the registry: node `a` owns the stream.
 fn known() -> StreamRecord {
     let owner = Life { node: "a".to_owned(), epoch: BootEpoch(1) };
     let relay = vec!["10.0.0.1:5000".parse().unwrap()];
@@ -122,7 +122,7 @@ async fn until_free(hub: &Hub) -> crate::hub::Producer {
 }
 
 #[tokio::test]
-async fn a_name_has_one_publisher_in_the_whole_cluster_until_it_lets_go() {
+async fn name_has_one_publisher_in_the_cluster_until_it_is_released() {
     let folder = Folder::new("one");
     let registry = Embedded::open_with(&folder.0, timing()).unwrap();
     let (one, _) = member(&registry, "a");
@@ -138,19 +138,19 @@ async fn a_name_has_one_publisher_in_the_whole_cluster_until_it_lets_go() {
 }
 
 #[tokio::test]
-async fn a_name_whose_owner_is_dead_is_free_after_its_lease() {
+async fn name_of_a_dead_owner_is_free_after_its_lease() {
     let folder = Folder::new("dead");
     let registry = Embedded::open_with(&folder.0, timing()).unwrap();
     let (one, _) = member(&registry, "a");
     let (two, _) = member(&registry, "bb");
     let first = one.publish_owned(&name(), "rtmp").await.unwrap();
-    // Nobody renews: the node hangs.
+    // The node hangs: it does not renew its lease.
     let _second = until_free(&two).await;
-    assert!(!first.is_revoked(), "it does not know yet");
+    assert!(!first.is_revoked(), "the first node has not noticed yet");
 }
 
 #[tokio::test]
-async fn a_node_that_comes_back_after_another_took_over_ends_its_stream() {
+async fn node_ends_its_stream_if_another_node_took_it_over_meanwhile() {
     let folder = Folder::new("fenced");
     let registry = Embedded::open_with(&folder.0, timing()).unwrap();
     let (one, hung) = member(&registry, "a");
@@ -163,7 +163,7 @@ async fn a_node_that_comes_back_after_another_took_over_ends_its_stream() {
 }
 
 #[tokio::test]
-async fn a_renewed_stream_stays_with_its_owner() {
+async fn renewed_stream_keeps_its_owner() {
     let folder = Folder::new("renewed");
     let registry = Embedded::open_with(&folder.0, timing()).unwrap();
     let (one, cluster) = member(&registry, "a");
@@ -177,7 +177,7 @@ async fn a_renewed_stream_stays_with_its_owner() {
 }
 
 #[tokio::test]
-async fn a_stream_published_here_is_located_here() {
+async fn stream_published_on_this_node_resolves_to_this_node() {
     let folder = Folder::new("here");
     let registry = Embedded::open_with(&folder.0, timing()).unwrap();
     let (one, cluster) = member(&registry, "a");
@@ -193,7 +193,7 @@ async fn a_stream_published_here_is_located_here() {
 }
 
 #[tokio::test]
-async fn a_name_whose_owner_was_killed_is_free_at_once_and_only_then() {
+async fn name_is_free_at_once_only_if_its_owner_denies_having_it() {
     let folder = Folder::new("killed");
     let patient = Timing { lease: Duration::from_secs(600), ..timing() };
     let registry = Embedded::open_with(&folder.0, patient).unwrap();
@@ -206,13 +206,13 @@ async fn a_name_whose_owner_was_killed_is_free_at_once_and_only_then() {
     let (four, _) = member_who_hears(&registry, "dddd", Holds::No);
     let second = four.publish_owned(&name(), "rtmp").await.unwrap();
     assert_eq!(registry.stream(&name()).await.unwrap().unwrap().claim.owner.node, "dddd");
-    // Had the first one been alive after all, it would be fenced.
+    // If the first node still has the stream after all, it ends it.
     killed.renew_all().await.unwrap();
     assert!(first.is_revoked() && !second.is_revoked());
 }
 
 #[tokio::test]
-async fn a_stream_that_has_ended_is_let_go_of_before_the_engine_ends() {
+async fn ended_stream_is_released_before_wait_for_releases_returns() {
     let folder = Folder::new("settled");
     let registry = Embedded::open_with(&folder.0, timing()).unwrap();
     let (one, cluster) = member(&registry, "a");
@@ -222,7 +222,7 @@ async fn a_stream_that_has_ended_is_let_go_of_before_the_engine_ends() {
 }
 
 #[tokio::test]
-async fn a_node_that_drains_lets_go_of_what_is_still_published() {
+async fn draining_node_releases_streams_that_are_still_published() {
     let folder = Folder::new("drained");
     let registry = Embedded::open_with(&folder.0, timing()).unwrap();
     let (one, cluster) = member(&registry, "a");
@@ -231,7 +231,7 @@ async fn a_node_that_drains_lets_go_of_what_is_still_published() {
     drain.cancel();
     cluster.clone().run(drain).await;
     assert_eq!(registry.stream(&name()).await.unwrap(), None);
-    // It has nothing left to let go of, and cannot take the name from who has it next.
+    // It has nothing left to release, and cannot take the name from its next owner.
     let (two, _) = member(&registry, "bb");
     let _next = two.publish_owned(&name(), "rtmp").await.unwrap();
     drop(still);
@@ -240,27 +240,27 @@ async fn a_node_that_drains_lets_go_of_what_is_still_published() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_registry_a_known_name_is_refused_while_its_owner_lives_and_an_unknown_one_is_free() {
+async fn without_a_registry_a_name_is_refused_until_its_last_owner_denies_it() {
     let folder = Folder::new("known");
     let (hub, cluster, says) = member_of(&away(&folder).await, "bb", Holds::Yes);
     drop(hub.publish_owned(&name(), "rtmp").await.expect("unknown"));
     cluster.0.lookups.put(&name(), Some(known()));
     let refused = PublishError::LiveElsewhere { name: name(), node: "a".to_owned() };
-    // It was known long ago, and whoever is refused tries again.
+    // Even if the answer is old; a refused publisher tries again.
     for holds in [Holds::Yes, Holds::Yes, Holds::Unknown, Holds::Silent] {
         tokio::time::advance(Duration::from_secs(10 * 60)).await;
         says.now(holds);
         assert_eq!(hub.publish_owned(&name(), "rtmp").await.unwrap_err(), refused, "{holds:?}");
     }
     says.now(Holds::No);
-    drop(hub.publish_owned(&name(), "rtmp").await.expect("its owner is gone"));
-    // It was ours last.
+    drop(hub.publish_owned(&name(), "rtmp").await.expect("its owner denies it"));
+    // This node was the last owner.
     says.now(Holds::Yes);
     drop(hub.publish_owned(&name(), "rtmp").await.expect("unknown again"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_registry_an_owner_that_is_silent_for_a_lease_has_lost_its_name_unless_frames_come_from_it() {
+async fn without_a_registry_an_unresponsive_owner_without_media_loses_its_name() {
     let folder = Folder::new("silent");
     let (hub, cluster, says) = member_of(&away(&folder).await, "bb", Holds::Silent);
     cluster.0.lookups.put(&name(), Some(known()));
@@ -273,22 +273,22 @@ async fn without_the_registry_an_owner_that_is_silent_for_a_lease_has_lost_its_n
         }
     };
     try_for(0.7).await;
-    // A word in between, or frames, and it counts from the start.
+    // An answer in between, or media, restarts the count.
     says.now(Holds::Yes);
     try_for(0.1).await;
     says.now(Holds::Silent);
     try_for(0.7).await;
     cluster.flows(&name());
     try_for(0.7).await;
-    // So does a silence that nobody has listened to.
+    // So does a time without probes.
     tokio::time::advance(Duration::from_secs(2 * 60)).await;
     try_for(0.7).await;
     tokio::time::advance(Timing::default().lease / 2).await;
-    drop(hub.publish_owned(&name(), "rtmp").await.expect("silent for a lease"));
+    drop(hub.publish_owned(&name(), "rtmp").await.expect("unresponsive for a lease"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_has_flowed_for_hours_is_known_as_long_as_it_does() {
+async fn owner_is_remembered_for_an_hour_after_its_last_media() {
     let folder = Folder::new("hours");
     let (hub, cluster, _) = member_of(&away(&folder).await, "bb", Holds::Yes);
     cluster.0.lookups.put(&name(), Some(known()));
@@ -314,7 +314,7 @@ async fn register(registry: &Embedded, id: &str, role: Role, group: &str) -> Lif
 }
 
 #[tokio::test]
-async fn a_stream_of_another_group_is_had_from_an_edge_of_our_own_and_one_of_our_group_from_its_owner() {
+async fn stream_of_another_group_resolves_to_one_edge_of_the_own_group() {
     let folder = Folder::new("groups");
     let registry = Embedded::open_with(&folder.0, Timing::default()).unwrap();
     register(&registry, "a", Role::Origin, "west").await;
@@ -335,7 +335,7 @@ async fn a_stream_of_another_group_is_had_from_an_edge_of_our_own_and_one_of_our
 }
 
 #[tokio::test]
-async fn a_node_leaves_when_it_drains_or_is_not_listed_and_nothing_is_known_without_the_registry() {
+async fn draining_or_unlisted_node_is_unavailable_unless_the_registry_is_unreachable() {
     let folder = Folder::new("leaving");
     let registry = Embedded::open_with(&folder.0, Timing::default()).unwrap();
     let stays = register(&registry, "stays", Role::Edge, "").await;

@@ -1,4 +1,4 @@
-//! A few nodes that know each other's addresses and need no registry.
+//! Resolves streams to a fixed list of relays, for a few nodes without a shared registry.
 
 use std::net::SocketAddr;
 
@@ -6,12 +6,12 @@ use headwater_api::StreamName;
 
 use crate::gateway::relay::{Locate, Located, Locating};
 
-/// Asks the same relays for every stream, in order.
+/// Returns the same relays for every stream.
 #[derive(Debug)]
 pub struct Fixed(Vec<SocketAddr>);
 
 impl Fixed {
-    /// These relays.
+    /// `relays` are tried in this order.
     pub fn new(relays: Vec<SocketAddr>) -> Self {
         Self(relays)
     }

@@ -1,4 +1,5 @@
-//! Where streams live: the registry's answer, and what it said last when it is away.
+//! Finds the relays that have a stream: asks the registry, or uses its last answer if it is
+//! unreachable.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use super::member::Cluster;
 use crate::gateway::relay::{Holds, Locate, Located, Locating};
 
-/// Answers of the registry, by stream.
+/// The registry's answers, by stream.
 #[derive(Debug, Default)]
 pub(super) struct Lookups(Mutex<HashMap<StreamName, Answer>>);
 
@@ -23,12 +24,12 @@ struct Answer {
     record: Option<StreamRecord>,
     at: Instant,
     doubted: bool,
-    /// When frames came from there last, if they ever did.
+    /// When media last arrived from the owner.
     flowed: Option<Instant>,
     silence: Option<Silence>,
 }
 
-/// Of an owner that was asked.
+/// Consecutive probes of an owner without an answer.
 #[derive(Debug, Clone, Copy)]
 struct Silence {
     since: Instant,
@@ -46,7 +47,7 @@ impl Lookups {
         self.lock().get(name).filter(|a| !a.doubted && a.at.elapsed() < FRESH).cloned()
     }
 
-    /// The last answer that named an owner.
+    /// The last answer, if it named an owner and is not too old.
     fn stale(&self, name: &StreamName) -> Option<StreamRecord> {
         self.lock().get(name).filter(|a| a.is_kept()).and_then(|a| a.record.clone())
     }
@@ -67,17 +68,18 @@ impl Lookups {
         self.lock().remove(name);
     }
 
-    /// What was said last of another node that held the stream, and may hold it still.
+    /// The last known record of the stream, if another node than `this_node` owned it.
     pub(super) fn known_owner(&self, name: &StreamName, us: &Life) -> Option<StreamRecord> {
         self.stale(name).filter(|record| record.claim.owner.node != us.node)
     }
 
-    /// Notes what the owner of a known stream has said just now, and gives how long it has been silent.
+    /// Records the result of probing the owner of a known stream, and returns for how long its probes
+    /// have been unanswered.
     pub(super) fn on_word(&self, name: &StreamName, holds: Holds) -> Duration {
         let mut answers = self.lock();
         let Some(answer) = answers.get_mut(name) else { return Duration::ZERO };
         let now = Instant::now();
-        // What comes from there, by whatever way, is no silence.
+        // An owner whose media arrives is alive, even if it does not answer probes.
         let flows = answer.flowed.is_some_and(|at| now.duration_since(at) < FLOWS);
         let before = answer.silence.filter(|silence| now.duration_since(silence.last) < ATTENTION);
         let silent = holds == Holds::Silent && !flows;
@@ -112,7 +114,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Locate for Cluster<R> {
 impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
     async fn find(&self, name: &StreamName) -> Option<Located> {
         let inner = &self.0;
-        // A stream may be here although the registry knows nothing of it yet.
+        // A stream may be published here although the registry does not list it yet.
         if inner.claims.holds(name) {
             return Some(Located::at(inner.identity.relay.clone()));
         }
@@ -121,7 +123,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
             None => self.ask(name).await,
         }?;
         if record.claim.owner.node == inner.identity.life.node {
-            // It was ours, in this life or an earlier one, and is not here any more.
+            // This node owned it, in this or an earlier incarnation, but it is no longer here.
             return None;
         }
         if let Some(relays) = self.tier(name, &record.claim.owner.node).await {
@@ -137,7 +139,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
                 record
             }
             Ok(Err(e)) => {
-                log::debug!(stream = name.as_str(), err:% = Chain(&e); "registry does not say where a stream is");
+                log::debug!(stream = name.as_str(), err:% = Chain(&e); "registry could not look up a stream");
                 self.0.lookups.stale(name)
             }
             Err(_) => self.0.lookups.stale(name),
@@ -145,15 +147,16 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
     }
 }
 
-/// An answer is used again for so long without asking.
+/// An answer is used for this duration without a new query.
 const FRESH: Duration = Duration::from_secs(1);
-/// While the registry is away, an answer is good for so long.
+/// While the registry is unreachable, an answer is used for this duration.
 const STALE: Duration = Duration::from_secs(60 * 60);
-/// Frames, or answers to pings, came so lately that the source lives: as long as the relay puts up with silence.
+/// An owner is alive if its media was confirmed this recently; the relay's `silence_timeout`.
 const FLOWS: Duration = Duration::from_secs(3);
-/// A silence that was noted longer ago is none: nobody has asked since. Encoders that are refused come back within half of it.
+/// If two probes are further apart, the time between them does not count as unanswered. Encoders
+/// that are refused retry within half of this.
 const ATTENTION: Duration = Duration::from_secs(60);
-/// A viewer does not wait longer for the registry.
+/// For one query of the registry, while a viewer waits.
 const ASK: Duration = Duration::from_secs(1);
-/// Names from the network end up here, so there is a limit.
+/// Names come from the network, so the map is bounded.
 const MAX_ANSWERS: usize = 10_000;

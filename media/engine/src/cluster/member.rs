@@ -1,4 +1,4 @@
-//! The handle to the cluster, and the task that renews what this node holds.
+//! The handle to the cluster, and the task that renews the claims of this node.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,25 +7,25 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use headwater_api::config;
 use headwater_api::error::Chain;
 use headwater_api::node::{BootEpoch, Life};
-use headwater_registry::{Pace, Registry, Timing};
+use headwater_registry::{HeartbeatInterval, Registry, Timing};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::claims::Claims;
-use super::group::Groups;
 use super::lookup::Lookups;
+use crate::cluster::node_groups::Groups;
 use crate::gateway::relay::AskOwner;
 
-/// Who this node is for the others.
+/// How other nodes identify and reach this node.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// In whose name streams are claimed.
+    /// Streams are claimed in the name of this incarnation.
     pub life: Life,
-    /// Where others reach its relay, best first.
+    /// Addresses of this node's relay, best first.
     pub relay: Vec<SocketAddr>,
 }
 
-/// A member of the cluster; clones share it.
+/// This node's membership in the cluster; clones share it.
 #[derive(Debug)]
 pub struct Cluster<R>(pub(super) Arc<Inner<R>>);
 
@@ -36,9 +36,9 @@ pub(super) struct Inner<R> {
     pub(super) claims: Claims,
     pub(super) lookups: Lookups,
     pub(super) groups: Groups,
-    /// Asks nodes that are said to own a stream.
+    /// Asks nodes whether they still have a stream.
     pub(super) owners: Box<dyn AskOwner>,
-    /// Streams being let go of.
+    /// Releases in progress.
     pub(super) releases: TaskTracker,
     timing: Timing,
 }
@@ -50,7 +50,7 @@ impl<R> Clone for Cluster<R> {
 }
 
 impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
-    /// Holds nothing yet. `owners` asks other nodes, `timing` is the registry's.
+    /// A membership without claims. `timing` is the registry's.
     pub fn new(registry: R, identity: Identity, owners: Box<dyn AskOwner>, timing: Timing) -> Self {
         Self(Arc::new(Inner {
             registry,
@@ -64,18 +64,18 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
         }))
     }
 
-    /// Waits until what has ended here is let go of, a moment at most. The engine must not end before: it would take the
-    /// connections to the registry away from under the last words.
+    /// Waits until the claims of ended streams are released, at most two seconds. Call it before the
+    /// engine exits: exiting closes the connections to the registry.
     pub async fn settle(&self) {
         self.0.releases.close();
         let _ = tokio::time::timeout(FAREWELL, self.0.releases.wait()).await;
     }
 
-    /// Renews leases until `drain` is cancelled, then lets go of what is still held.
+    /// Renews claims until `drain` is cancelled, then releases all of them.
     pub async fn run(self, drain: CancellationToken) {
-        let mut pace = Pace::new(&self.0.timing);
+        let mut pace = HeartbeatInterval::new(&self.0.timing);
         let mut away = false;
-        let mut pause = pace.first(rand::random_range(0.0..1.0));
+        let mut pause = pace.initial(rand::random_range(0.0..1.0));
         loop {
             tokio::select! {
                 () = drain.cancelled() => break,
@@ -86,12 +86,12 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
                 away = renewed.is_err();
                 match &renewed {
                     Ok(()) => log::info!("registry is back"),
-                    Err(e) => log::warn!(err:% = Chain(e); "registry is away, streams go on"),
+                    Err(e) => log::warn!(err:% = Chain(e); "registry is unreachable, streams continue"),
                 }
             }
             pause = pace.after(!away, rand::random_range(0.0..1.0));
         }
-        // Publishers are told to go by their gateways; what they leave behind is let go here, so that another node may have it.
+        // The gateways close the publishers; releasing their streams lets another node claim them.
         let _ = tokio::time::timeout(FAREWELL, self.release_all()).await;
     }
 }
@@ -99,8 +99,8 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
 const FAREWELL: Duration = Duration::from_secs(2);
 
 impl Identity {
-    /// As the configuration says it. Private addresses come first: the relay's traffic stays inside the network. `relay`
-    /// is where it listens.
+    /// The identity given by the configuration. Private addresses come first, so that relay traffic
+    /// stays inside the network. `relay` is the address of the relay's listener.
     pub fn of(node: &config::Node, relay: SocketAddr) -> Self {
         let mut addresses = if node.addresses.is_empty() { vec![relay.ip()] } else { node.addresses.clone() };
         addresses.sort_by_key(|ip| !is_private(*ip));

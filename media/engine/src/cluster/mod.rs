@@ -1,4 +1,4 @@
-//! This node among the others: whose a stream is, and where it lives.
+//! This node in the cluster: which node owns a stream, and where it can be pulled from.
 //!
 //! ```text
 //!   gateways --> hub --owners---> claims --+
@@ -6,21 +6,22 @@
 //!                 '--elsewhere--> relay --locate--> lookup
 //! ```
 //!
-//! The registry may be away at any time: publishers are let in and registered later, lookups go on from what is known. RULE:
-//! knows the hub, the registry and the relay's question, and no protocol.
+//! The registry may be unreachable at any time: then publishers are accepted and registered later,
+//! and lookups use cached answers. RULE: knows the hub, the registry and the relay's traits, and no
+//! protocol.
 
-mod alone;
 mod claims;
 #[cfg(test)]
 mod cluster_test;
 mod fixed;
-mod group;
-mod kept;
 mod lookup;
 mod member;
-mod view;
+mod node_groups;
+mod query_cache;
+mod snapshot;
+mod standalone_heartbeat;
 
-pub use alone::{Readying, stay_registered};
 pub use fixed::Fixed;
 pub use member::{Cluster, Identity};
-pub use view::{DrainWish, Removal, Seen, View};
+pub use snapshot::{DrainWish, Removal, Seen, View};
+pub use standalone_heartbeat::{Readying, stay_registered};

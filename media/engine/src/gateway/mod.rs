@@ -1,4 +1,5 @@
-//! Protocols: bytes to frames (`publish`), frames to bytes (`play`). One folder per protocol; none names another.
+//! Protocols: bytes to frames (`publish`), frames to bytes (`play`). One folder per protocol; no
+//! gateway uses another.
 
 pub mod hls;
 pub mod relay;

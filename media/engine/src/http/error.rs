@@ -1,4 +1,4 @@
-//! What a client is told when something goes wrong: one table of codes, always the same JSON.
+//! Error responses: one table of codes and statuses, and one JSON format.
 
 use std::borrow::Cow;
 
@@ -7,26 +7,26 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use headwater_api::error::ErrorBody;
 
-use crate::admission::Refusal;
 use crate::hub::Missing;
+use crate::node::admission::Refusal;
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $name:ident = $code:literal => $status:ident,)*) => {
-        /// Every error of the HTTP side: its stable code and its status.
+        /// Error codes of the HTTP API, each with its status.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Code { $($(#[doc = $doc])* $name,)* }
 
         impl Code {
-            /// All of them, in the order of the table.
+            /// All codes, in the order of the table.
             #[cfg(test)]
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// What programs look at.
+            /// The stable code for programs.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $code,)* }
             }
 
-            /// Its status, always an error.
+            /// The HTTP status, 4xx or 5xx.
             pub const fn status(self) -> StatusCode {
                 match self { $(Self::$name => StatusCode::$status,)* }
             }
@@ -35,65 +35,65 @@ macro_rules! codes {
 }
 
 codes! {
-    /// A name, a number or a parameter breaks its rule.
+    /// A name, a number or a parameter is invalid.
     BadRequest = "bad_request" => BAD_REQUEST,
-    /// The SDP offer cannot be read.
+    /// The SDP offer is invalid.
     BadSdp = "bad_sdp" => BAD_REQUEST,
-    /// Only somebody who has logged in may do this.
+    /// The request requires a login.
     Unauthorized = "unauthorized" => UNAUTHORIZED,
-    /// No such user, or another password.
+    /// Unknown user or wrong password.
     WrongPassword = "wrong_password" => UNAUTHORIZED,
-    /// Logged in, but as somebody who may not do this.
+    /// The user lacks the rights for this request.
     Forbidden = "forbidden" => FORBIDDEN,
-    /// A page of another origin sends this.
+    /// A page of another origin sent the request.
     CrossOrigin = "cross_origin" => FORBIDDEN,
     /// No such path.
     NotFound = "not_found" => NOT_FOUND,
     /// No such app.
     AppNotFound = "app_not_found" => NOT_FOUND,
-    /// Nobody publishes under this name now.
+    /// The stream is not live.
     StreamNotFound = "stream_not_found" => NOT_FOUND,
-    /// The segment is too old, or was never announced.
+    /// The segment has expired, or was never listed.
     SegmentNotFound = "segment_not_found" => NOT_FOUND,
-    /// The WHEP session is over, or never was.
+    /// The WHEP session has ended or never existed.
     SessionNotFound = "session_not_found" => NOT_FOUND,
     /// No such node.
     NodeNotFound = "node_not_found" => NOT_FOUND,
-    /// The node lives, and so cannot be removed.
+    /// The node is alive and therefore cannot be removed.
     NodeAlive = "node_alive" => CONFLICT,
-    /// The node is dead, or of a role that does not drain.
+    /// The node is dead, or its role does not drain.
     NotDrainable = "not_drainable" => CONFLICT,
     /// The path exists, the method does not.
     MethodNotAllowed = "method_not_allowed" => METHOD_NOT_ALLOWED,
     /// The stream has B-frames, which WebRTC cannot carry.
     BFrames = "b_frames" => NOT_ACCEPTABLE,
-    /// The stream's codec cannot be watched this way.
+    /// The protocol does not support the stream's codec.
     CodecUnsupported = "codec_unsupported" => NOT_ACCEPTABLE,
-    /// No codec that both the stream and the client have.
+    /// The client does not support the stream's codec.
     NoCommonCodec = "no_common_codec" => NOT_ACCEPTABLE,
-    /// The body did not come in time.
+    /// The body was not received in time.
     TooSlow = "too_slow" => REQUEST_TIMEOUT,
-    /// The body is too long.
+    /// The body exceeds the limit.
     BodyTooLarge = "body_too_large" => PAYLOAD_TOO_LARGE,
-    /// The body has another type than this path wants.
+    /// The path does not accept this content type.
     WrongContentType = "wrong_content_type" => UNSUPPORTED_MEDIA_TYPE,
-    /// Too many passwords were tried.
+    /// Too many login attempts.
     TooManyAttempts = "too_many_attempts" => TOO_MANY_REQUESTS,
-    /// A bug here.
+    /// A bug in the engine.
     Internal = "internal" => INTERNAL_SERVER_ERROR,
-    /// As many viewers as this node may have.
+    /// The node has reached its maximum number of viewers.
     TooManyViewers = "too_many_viewers" => SERVICE_UNAVAILABLE,
-    /// The stream is live, but what was asked for does not exist yet.
+    /// The stream is live, but the requested media does not exist yet.
     NotYet = "not_yet" => SERVICE_UNAVAILABLE,
-    /// The registry does not answer.
-    RegistryAway = "registry_away" => SERVICE_UNAVAILABLE,
-    /// The node has no room for newcomers.
+    /// The registry is unreachable.
+    RegistryAway = "registry_unreachable" => SERVICE_UNAVAILABLE,
+    /// The node has no capacity for new clients.
     Full = "full" => SERVICE_UNAVAILABLE,
-    /// This node is on its way out.
+    /// The node is draining.
     Draining = "draining" => SERVICE_UNAVAILABLE,
 }
 
-/// An error on its way to a client.
+/// An error response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     code: Code,
@@ -102,43 +102,43 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// `message` is one sentence for people; it must hold nothing secret.
+    /// `message` is one sentence for users; it must not contain secrets.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         Self { code, message: message.into(), elsewhere: None }
     }
 
-    /// One that can be a constant.
+    /// Like [`Self::new`], for constants.
     pub const fn fixed(code: Code, message: &'static str) -> Self {
         Self { code, message: Cow::Borrowed(message), elsewhere: None }
     }
 
-    /// Where the same thing may be had instead.
+    /// Adds the URL of the same resource on another node.
     pub fn elsewhere(self, url: Option<String>) -> Self {
         Self { elsewhere: url, ..self }
     }
 
-    /// What programs look at.
+    /// The stable code for programs.
     pub fn code(&self) -> Code {
         self.code
     }
 
-    /// The sentence for people.
+    /// The sentence for users.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Why the stream `name` cannot be had here.
+    /// The error for a stream that could not be found or fetched.
     pub fn missing(missing: Missing, name: &headwater_api::StreamName) -> Self {
         match missing {
             Missing::Unknown => Self::stream_not_found(name),
             Missing::Full => Self::new(
                 Code::Full,
-                format!("{name} is live, and the node that has it serves as many others as it may; try again."),
+                format!("{name} is live, but its origin node has reached its limit of relay connections; try again."),
             ),
         }
     }
 
-    /// Nobody publishes `name`.
+    /// The error for a stream that is not live.
     pub fn stream_not_found(name: &headwater_api::StreamName) -> Self {
         Self::new(Code::StreamNotFound, format!("Nobody is publishing {name} right now."))
     }
@@ -174,8 +174,9 @@ impl IntoResponse for Problem {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
             }
             StatusCode::UNAUTHORIZED => {
-                // RFC 9110 §15.5.2 wants one. Not Basic, which is taken too: browsers would ask for the password in a window
-                // of their own, and send it with the requests of other pages ever after.
+                // Required by RFC 9110 §15.5.2. Not "Basic", although it is accepted: browsers
+                // would show their own password dialog, and then send the password with requests of
+                // other pages.
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Headwater realm=\"Headwater\""));
             }
             _ => {}
@@ -192,10 +193,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_is_unique_snake_case_and_an_error() {
+    fn every_code_is_unique_snake_case_with_an_error_status() {
         let mut seen = std::collections::HashSet::new();
         for code in Code::ALL {
-            assert!(seen.insert(code.as_str()), "{} stands twice", code.as_str());
+            assert!(seen.insert(code.as_str()), "{} is used twice", code.as_str());
             assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", code.as_str());
             assert!(code.status().is_client_error() || code.status().is_server_error());
         }

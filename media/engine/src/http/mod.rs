@@ -1,40 +1,27 @@
 //! The web server: pages, REST, and the HTTP side of HLS and WHEP.
 //!
-//! Requests come in through `server`, are sorted by `router`, and ask the hub or a gateway. What a gateway does is not
-//! known here; `hls` and `whep` only translate between it and HTTP.
+//! Requests enter through `serve`, are routed to `media`, `rest` or `pages`, and use the hub or a
+//! gateway. This room knows no media format: `media` only translates between a gateway and HTTP.
 
-mod assets;
 mod auth;
-mod body;
-mod cluster;
-mod connection;
 mod error;
-mod health;
-mod hls;
-mod metrics;
+mod media;
+mod ops;
 mod pages;
-mod patience;
-mod probe;
-mod process_metrics;
-mod relays;
 mod rest;
-mod router;
-mod server;
-mod site;
+mod serve;
 mod state;
 #[cfg(test)]
 mod test_node;
-mod uncopied;
-mod whep;
 
 pub use auth::{Accounts, KeyError, SessionKey};
-pub use body::Small;
-pub use connection::Peer;
 pub use error::{Code, Problem};
-pub use health::{Health, MAX_CONNECTIONS as MAX_HEALTH_CONNECTIONS, Pulse, Readiness};
-pub use metrics::Metrics;
-pub use process_metrics::{Carried, Process};
-pub use relays::Relays;
-pub use server::Server;
-pub use site::Site;
+pub use ops::health::{Health, MAX_CONNECTIONS as MAX_HEALTH_CONNECTIONS, Pulse, Readiness};
+pub use ops::peers::Relays;
+pub use ops::process::{Carried, Process};
+pub use serve::body::Small;
+pub use serve::connection::Peer;
+pub use serve::listener::Server;
+pub use serve::metrics::Metrics;
+pub use serve::service::Site;
 pub use state::{Others, Parts, State};

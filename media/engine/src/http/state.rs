@@ -1,4 +1,4 @@
-//! What the HTTP handlers work with.
+//! The state that HTTP handlers share.
 
 use std::ops::Deref;
 use std::pin::Pin;
@@ -8,50 +8,51 @@ use headwater_api::endpoints::Endpoints;
 use headwater_registry::Store;
 
 use super::Accounts;
-use crate::admission::Admission;
-use crate::apps::Apps;
+use crate::access::apps::Apps;
 use crate::cluster::View;
 use crate::gateway::hls::Hls;
 use crate::gateway::webrtc::Whep;
 use crate::hub::Hub;
+use crate::node::admission::Admission;
 
-/// A handle to everything a handler may use; clones share it.
+/// A handle to the services of the engine; clones share it.
 #[derive(Debug, Clone)]
 pub struct State(Arc<Parts>);
 
-/// The rooms behind the HTTP server.
+/// The services that HTTP handlers use.
 #[derive(Debug)]
 pub struct Parts {
     /// Live streams.
     pub hub: Hub,
-    /// Which apps exist.
+    /// The existing apps.
     pub apps: Apps,
-    /// Who may change something.
+    /// Users and sessions.
     pub accounts: Accounts,
-    /// The other nodes.
+    /// Nodes and streams of the cluster.
     pub view: View<Store>,
-    /// This node's name.
+    /// Id of this node.
     pub node_id: String,
-    /// Where it listens.
+    /// Addresses of the engine's listeners.
     pub endpoints: Endpoints,
     /// WebRTC viewers.
     pub whep: Whep,
-    /// HLS and LL-HLS.
+    /// HLS packagers and viewers.
     pub hls: Hls,
-    /// Who is let in.
+    /// Admission of new viewers.
     pub door: Admission,
-    /// The other nodes, in a cluster.
+    /// The state of peers; `None` outside a cluster.
     pub others: Option<Arc<dyn Others>>,
 }
 
-/// What is known of the other nodes of the cluster.
+/// The state of the other nodes of the cluster.
 pub trait Others: std::fmt::Debug + Send + Sync {
-    /// True if the node of this id takes its leave or is gone, as far as is known. Ends within a few seconds.
+    /// True if the node with this id is draining, dead or removed, as far as is known. Completes
+    /// within a few seconds.
     fn is_leaving(&self, node: &str) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
 }
 
 impl State {
-    /// Joins the rooms.
+    /// Shares `services` among all handlers.
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
     }

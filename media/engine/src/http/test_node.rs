@@ -1,4 +1,4 @@
-//! A node that tests of the web server ask, without sockets: two apps, a registry of its own, and what they publish.
+//! A node for tests of the web server, without sockets: two apps and an embedded registry.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -12,16 +12,16 @@ use headwater_wire::{Codec, Frame, MediaTime, Track, VideoTrack};
 use tokio_util::sync::CancellationToken;
 
 use super::{Accounts, Parts, SessionKey, State};
-use crate::admission::Admission;
-use crate::apps::Apps;
+use crate::access::apps::Apps;
 use crate::cluster::View;
 use crate::gateway::hls::Hls;
 use crate::gateway::webrtc;
 use crate::hub::{Hub, Limits, Producer};
-use crate::load::Meter;
-use crate::standing::Told;
+use crate::node::admission::Admission;
+use crate::node::health::NodeHealthReceiver;
+use crate::node::load::Meter;
 
-/// A node of two apps, with what it carries.
+/// A node with the apps `live` and `LiveApp`.
 pub(super) struct Node {
     pub(super) hub: Hub,
     pub(super) state: State,
@@ -63,13 +63,13 @@ impl Node {
             },
             whep: webrtc.whep(),
             hls: Hls::new(&config.hls),
-            door: Admission::new(&config.limits, &meter, &hub, &Told::by_nobody(), &stays),
+            door: Admission::new(&config.limits, &meter, &hub, &NodeHealthReceiver::by_nobody(), &stays),
             others: None,
         });
         Self { hub, state, folder }
     }
 
-    /// A live stream of 1280x720 with `ms` of media.
+    /// Publishes a stream of 1280x720 with `ms` of media.
     pub(super) fn publish(&self, name: &str, protocol: &'static str, ms: i64) -> Producer {
         let mut producer = self.hub.publish(&headwater_api::StreamName::parse(name).unwrap(), protocol).unwrap();
         let track = Arc::new(Track {

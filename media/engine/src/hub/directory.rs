@@ -1,4 +1,4 @@
-//! All live streams of this engine, by name.
+//! The directory of live streams of this engine, by name.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,30 +7,32 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use headwater_api::StreamName;
 use headwater_wire::{Codec, MediaTime};
 
-use super::elsewhere::{Elsewhere, Missing, Owners};
 use super::rendition::{TranscodeError, Transcoder};
 use super::stream::{Producer, RELAY, Stream};
-use super::wall_clock::WallClock;
-use crate::lanes::Home;
+use crate::hub::remote::{Elsewhere, Missing, Owners};
+use crate::node::wall_clock::WallClock;
+use crate::runtime::worker_pool::Home;
 
-/// How much the hub holds.
+/// Limits of a hub.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Live streams at most.
+    /// Maximum number of live streams.
     pub streams: usize,
-    /// Frames kept per stream at most.
+    /// Maximum number of frames kept per stream.
     pub depth_frames: usize,
-    /// Payload bytes kept per stream at most.
+    /// Maximum number of payload bytes kept per stream.
     pub depth_bytes: usize,
     /// Target duration of a segment.
     pub segment: MediaTime,
-    /// Finished segments kept for nodes that join a stream late, within the two depths above.
+    /// Number of finished segments kept for nodes that join a stream late, within the
+    /// two limits above.
     pub history_segments: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        // 2,000 frames hold a key group of 20 s at 60 pictures and 43 sounds a second; 32 MiB hold 12 s at 20 Mbit/s.
+        // 2,000 frames hold a GOP of 20 s at 60 video frames and 43 audio packets per second; 32
+        // MiB hold 12 s at 20 Mbit/s.
         Self {
             streams: 1_000,
             depth_frames: 2_000,
@@ -44,26 +46,26 @@ impl Default for Limits {
 /// Why a stream could not be published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// Somebody else publishes under this name.
+    /// The name is in use on this node.
     #[error("stream {0} is already live")]
     AlreadyLive(StreamName),
-    /// Somebody else publishes under this name on another node.
+    /// The name is in use on another node.
     #[error("stream {name} is already live on node {node}")]
     LiveElsewhere {
-        /// The stream.
+        /// The name of the stream.
         name: StreamName,
-        /// The node's id.
+        /// The id of the node that owns it.
         node: String,
     },
-    /// The node is full.
+    /// This node has the maximum number of streams.
     #[error("this node already carries {limit} streams")]
     Full {
-        /// Streams at most.
+        /// The maximum number of streams.
         limit: usize,
     },
 }
 
-/// A handle to all live streams; clones share them.
+/// The live streams of this engine; clones share them.
 #[derive(Debug, Clone)]
 pub struct Hub(Arc<Inner>);
 
@@ -71,24 +73,25 @@ pub struct Hub(Arc<Inner>);
 struct Inner {
     limits: Limits,
     wall: WallClock,
-    /// Published here.
+    /// Streams published on this node.
     streams: Mutex<HashMap<StreamName, Arc<Stream>>>,
-    /// Published elsewhere. Apart, so that a publisher can come here while viewers here still watch from there.
+    /// Streams relayed from other nodes. Separate, so that a publisher can move to this node while
+    /// viewers on this node still receive the relayed stream.
     relayed: Mutex<HashMap<StreamName, Arc<Stream>>>,
     elsewhere: OnceLock<Box<dyn Elsewhere>>,
     owners: OnceLock<Box<dyn Owners>>,
     transcoder: Option<Box<dyn Transcoder>>,
-    /// Live renditions, by the epoch of their source.
+    /// Live renditions, by the instance id of their source.
     renditions: Mutex<HashMap<(u64, Codec), Arc<Stream>>>,
 }
 
 impl Hub {
-    /// An empty hub that can make no renditions.
+    /// Creates an empty hub without a transcoder.
     pub fn new(limits: Limits) -> Self {
         Self::with_transcoder(limits, None)
     }
 
-    /// An empty hub.
+    /// Creates an empty hub.
     pub fn with_transcoder(limits: Limits, transcoder: Option<Box<dyn Transcoder>>) -> Self {
         Self(Arc::new(Inner {
             limits,
@@ -102,31 +105,33 @@ impl Hub {
         }))
     }
 
-    /// Joins a cluster. Once, before anybody publishes or watches; a second time changes nothing.
+    /// Connects the hub to a cluster. Must be called before the first stream is published or
+    /// played; later calls have no effect.
     pub fn join(&self, elsewhere: Box<dyn Elsewhere>, owners: Option<Box<dyn Owners>>) {
-        // Only the first counts, and what was given later is dropped.
+        // Only the first call has an effect; later values are dropped.
         let _ = self.0.elsewhere.set(elsewhere);
         if let Some(owners) = owners {
             let _ = self.0.owners.set(owners);
         }
     }
 
-    /// By which streams are named and numbered.
+    /// Returns the clock from which stream generations and segment numbers are derived.
     pub fn wall_clock(&self) -> &WallClock {
         &self.0.wall
     }
 
-    /// Finished segments that a stream with viewers keeps, so that nodes which join it late can serve what others list.
-    /// 0 on a node that is alone.
+    /// Returns the number of finished segments that a stream with viewers keeps, so that nodes that
+    /// join it late can serve the segments that other nodes list. 0 outside a cluster.
     pub fn history_segments(&self) -> usize {
         if self.0.elsewhere.get().is_some() { self.0.limits.history_segments } else { 0 }
     }
 
-    /// The rendition of `source` in `codec`: the one there is, or a new one. It lives until the source ends or nobody
-    /// reads it for a while; then its readers see the end, and whoever still wants it asks again.
+    /// Returns the rendition of `source` in `codec`, and starts it if there is none. It ends
+    /// when the source ends or when it had no consumer for a while; a caller that still needs
+    /// it calls again.
     ///
     /// # Errors
-    /// If nobody here can make it.
+    /// Fails if this engine cannot transcode the stream to `codec`.
     pub fn rendition(&self, source: &Arc<Stream>, codec: Codec) -> Result<Arc<Stream>, TranscodeError> {
         let transcoder =
             self.0.transcoder.as_ref().ok_or(TranscodeError::Unsupported { from: "any stream", to: codec.name() })?;
@@ -158,18 +163,20 @@ impl Hub {
         Ok(stream)
     }
 
-    /// Begins a stream; it lives until the producer is dropped. `protocol` is what the status shows.
+    /// Publishes a stream on this node; it ends when the producer is dropped. The
+    /// status shows `protocol`.
     ///
     /// # Errors
-    /// If the name is taken or the hub is full.
+    /// Fails if the name is in use on this node or the hub is full.
     pub fn publish(&self, name: &StreamName, protocol: &'static str) -> Result<Producer, PublishError> {
         self.insert(&self.0.streams, name, protocol, None)
     }
 
-    /// Begins a stream whose name no other node of the cluster may have. Waits for the cluster's answer, seconds at most.
+    /// Publishes a stream whose name must be unique in the cluster. Waits up to some seconds
+    /// for the claim.
     ///
     /// # Errors
-    /// If the name is taken here or elsewhere, or the hub is full.
+    /// Fails if the name is in use on this or another node, or the hub is full.
     pub async fn publish_owned(&self, name: &StreamName, protocol: &'static str) -> Result<Producer, PublishError> {
         let mut producer = self.publish(name, protocol)?;
         if let Some(owners) = self.0.owners.get() {
@@ -179,10 +186,11 @@ impl Hub {
         Ok(producer)
     }
 
-    /// Begins a stream that is published on another node; `life` is when it began there.
+    /// Publishes a stream relayed from another node. `generation` is the Unix time in milliseconds
+    /// at which it was published there.
     ///
     /// # Errors
-    /// If it is relayed already, or the hub is full.
+    /// Fails if the stream is already relayed, or the hub is full.
     pub fn publish_relayed(&self, name: &StreamName, life: u64) -> Result<Producer, PublishError> {
         self.insert(&self.0.relayed, name, RELAY, Some(life))
     }
@@ -211,20 +219,22 @@ impl Hub {
         Ok(Producer::new(stream, limits.segment, registration))
     }
 
-    /// The live stream of this name that is here: published here, else relayed.
+    /// Returns the live stream of this name on this node: the published one, otherwise
+    /// the relayed one.
     pub fn stream(&self, name: &StreamName) -> Option<Arc<Stream>> {
         self.published(name).or_else(|| lock(&self.0.relayed).get(name).cloned())
     }
 
-    /// The live stream of this name that is published here.
+    /// Returns the live stream of this name that is published on this node.
     pub fn published(&self, name: &StreamName) -> Option<Arc<Stream>> {
         lock(&self.0.streams).get(name).cloned()
     }
 
-    /// The live stream of this name, fetched from another node if it is not here. Waits seconds at most.
+    /// Returns the live stream of this name, relayed from another node if necessary. Waits up
+    /// to some seconds.
     ///
     /// # Errors
-    /// If it can be had neither here nor elsewhere; with the reason.
+    /// Fails if no node publishes the stream, or its node has no capacity left.
     pub async fn find(&self, name: &StreamName) -> Result<Arc<Stream>, Missing> {
         match (self.stream(name), self.0.elsewhere.get()) {
             (Some(here), _) => Ok(here),
@@ -233,12 +243,12 @@ impl Hub {
         }
     }
 
-    /// True if a stream that is not here may be elsewhere.
+    /// Returns true if streams may be published on other nodes.
     pub fn is_in_cluster(&self) -> bool {
         self.0.elsewhere.get().is_some()
     }
 
-    /// All live streams that are here, sorted by name.
+    /// Returns all live streams on this node, sorted by name.
     pub fn streams(&self) -> Vec<Arc<Stream>> {
         let mut all = lock(&self.0.relayed).clone();
         all.extend(lock(&self.0.streams).clone());
@@ -248,7 +258,7 @@ impl Hub {
     }
 }
 
-/// Counts up within the process, whatever the hub: gateways serve more than one.
+/// Returns an id that is unique within the process, across hubs: gateways serve more than one.
 fn next_epoch() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -260,7 +270,7 @@ fn lock(table: &Table) -> MutexGuard<'_, HashMap<StreamName, Arc<Stream>>> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes a stream off the table when its producer goes.
+/// Removes a stream from the directory when its producer is dropped.
 #[derive(Debug)]
 pub(super) struct Registration {
     hub: Weak<Inner>,

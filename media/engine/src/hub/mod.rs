@@ -1,24 +1,23 @@
-//! The hub: live streams by name. One [`Producer`] each, any number of [`Consumer`]s.
+//! The hub: live streams by name, each with one [`Producer`] and any number of [`Consumer`]s.
 //!
-//! Frames flow from left to right; nothing flows back but a request for a key frame and the end of a stream. A writer
-//! never waits: a reader that falls behind is moved to the next key frame. The last key group is kept, so that a
-//! viewer starts at once. The hub must not know any protocol.
+//! Frames flow from producer to consumers; only key frame requests and the end of a stream flow
+//! back. A producer never waits: a consumer that falls behind skips to the next key frame. The last
+//! GOP is kept, so that a new viewer starts at once. The hub must not know any protocol.
 
 mod directory;
-mod elsewhere;
-mod group;
+mod gop_buffer;
 mod per_stream;
+mod remote;
 mod rendition;
 mod splice;
 mod stream;
 #[cfg(test)]
 mod stream_test;
-mod wall_clock;
 
+pub use crate::node::wall_clock::WallClock;
 pub use directory::{Hub, Limits, PublishError};
-pub use elsewhere::{Claiming, Elsewhere, Fetching, Missing, Owners};
-pub use group::{Item, Lost};
+pub use gop_buffer::{Item, Lost};
 pub use per_stream::PerStream;
+pub use remote::{Claiming, Elsewhere, Fetching, Missing, Owners};
 pub use rendition::{TranscodeError, Transcoder};
 pub use stream::{Consumer, Next, Producer, Stream, Tracks, ViewerGuard, ViewerKind};
-pub use wall_clock::WallClock;

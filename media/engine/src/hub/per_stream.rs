@@ -1,11 +1,11 @@
-//! Something a gateway does once per stream, however many viewers it has: found again while anybody holds it.
+//! State that a gateway shares among all viewers of a stream, such as a packetizer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::Stream;
 
-/// One `T` per live stream, kept only as long as somebody else holds it.
+/// One `T` per stream instance, held weakly: it is dropped with its last strong reference.
 #[derive(Debug)]
 pub struct PerStream<T>(Mutex<HashMap<u64, Weak<T>>>);
 
@@ -16,7 +16,8 @@ impl<T> Default for PerStream<T> {
 }
 
 impl<T> PerStream<T> {
-    /// The `T` of this life of the stream; `make` runs (under a lock, so it must not wait) if there is none.
+    /// Returns the `T` of this stream instance and calls `create` if there is none. `create` runs
+    /// under a lock, so it must not wait.
     pub fn get_or_make(&self, stream: &Stream, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = map.get(&stream.epoch()).and_then(Weak::upgrade) {

@@ -1,7 +1,7 @@
-//! Another encoding of a stream, made on demand and once, however many ask for it.
+//! Renditions: other encodings of a stream, created on demand and shared by all consumers.
 //!
-//! The hub does not know how to transcode: whoever assembles the engine gives it a [`Transcoder`]. A rendition is a
-//! stream like any other, under the same name but outside the directory, and holds one track.
+//! The hub does not transcode; the assembly of the engine supplies a [`Transcoder`]. A rendition is
+//! a stream with one track. It has the name of its source but is not in the directory.
 
 use std::sync::Arc;
 
@@ -9,31 +9,32 @@ use headwater_wire::Codec;
 
 use super::{Producer, Stream};
 
-/// Makes renditions.
+/// Creates renditions.
 pub trait Transcoder: std::fmt::Debug + Send + Sync {
-    /// Begins to read `source` and to write its sound or its pictures as `codec` into `out`. Must not wait: it starts
-    /// a task of its own, which ends when the source ends or when [`Producer::unwatched`] returns.
+    /// Spawns a task that transcodes the audio or video of `source` to `codec` and writes it
+    /// to `out`. Must not wait. The task ends when the source ends or `out` had no consumer
+    /// for a while.
     ///
     /// # Errors
-    /// If this pair of codecs cannot be done, with a sentence for the publisher.
+    /// Fails if the source has no suitable track or the pair of codecs is not supported.
     fn start(&self, source: &Arc<Stream>, codec: Codec, out: Producer) -> Result<(), TranscodeError>;
 }
 
-/// Why there is no such rendition.
+/// Why a rendition cannot be created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TranscodeError {
-    /// Nobody here can make it.
-    #[error("{from} cannot be turned into {to} here")]
+    /// This engine does not support the pair of codecs.
+    #[error("{from} cannot be transcoded to {to}")]
     Unsupported {
-        /// What the publisher sends.
+        /// The codec that the publisher sends.
         from: &'static str,
-        /// What was asked for.
+        /// The requested codec.
         to: &'static str,
     },
-    /// The stream has no track of that kind.
-    #[error("the stream has no track to make {to} from")]
+    /// The stream has no track of the required kind.
+    #[error("the stream has no track that can be transcoded to {to}")]
     NoTrack {
-        /// What was asked for.
+        /// The requested codec.
         to: &'static str,
     },
 }

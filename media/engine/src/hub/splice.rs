@@ -1,20 +1,21 @@
-//! One timeline out of several lives: when a stream goes on from another node, its clock begins anew, and readers must not
-//! see it jump back.
+//! Splices the generations of a stream into one timeline: when a stream resumes on another node,
+//! its clock restarts, and consumers must not see it jump back.
 //!
-//! A value of the producer. Times of a later life are moved by a constant, so that its newest frame is now and its first
-//! one comes after the last frame of the life before.
+//! A plain value of the producer. The times of a later generation are shifted by a
+//! constant, so that its newest frame plays now and its first frame follows the last frame
+//! of the previous generation.
 
 use headwater_wire::MediaTime;
 use tokio::time::Instant;
 
-/// Where the timeline is.
+/// The state of the timeline.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Splice {
-    /// Unix time of the beginning of the life that runs, in milliseconds.
+    /// The current generation: Unix time in milliseconds at which it was published.
     pub(super) life: u64,
-    /// Added to its times.
+    /// Added to the times of the current generation.
     pub(super) shift: MediaTime,
-    /// Greatest decoding time so far, and when it came.
+    /// Greatest decoding time so far, and when it arrived.
     newest: Option<(MediaTime, Instant)>,
 }
 
@@ -33,7 +34,7 @@ impl Splice {
         }
     }
 
-    /// Another life goes on from here; frames from `first` to `newest` are there at once.
+    /// Starts another generation. Its frames from `first` to `newest` are available at once.
     pub(super) fn begin(&mut self, life: u64, first: MediaTime, newest: MediaTime) {
         self.life = life;
         let Some((last, at)) = self.newest else { return };
@@ -43,7 +44,7 @@ impl Splice {
     }
 }
 
-/// A frame at 50 a second.
+/// Minimum gap between generations: the duration of a frame at 50 frames per second.
 const SMALLEST_PAUSE: MediaTime = MediaTime::from_ms(20);
 
 #[cfg(test)]
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_later_life_goes_on_where_the_clock_on_the_wall_is() {
+    async fn later_generation_continues_at_the_elapsed_wall_clock_time() {
         let mut splice = Splice::new(1);
         splice.on_frame(ms(90_000));
         tokio::time::advance(Duration::from_millis(1_500)).await;
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_later_life_never_goes_back_before_the_last_frame() {
+    async fn later_generation_never_starts_before_the_last_frame() {
         let mut splice = Splice::new(1);
         splice.on_frame(ms(90_000));
         splice.begin(2, ms(5_000), ms(7_000));
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_life_keeps_its_times() {
+    fn first_generation_keeps_its_times() {
         let mut splice = Splice::new(1);
         splice.begin(1, ms(5_000), ms(7_000));
         assert_eq!(splice.shift, MediaTime::ZERO);

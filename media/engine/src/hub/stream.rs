@@ -1,46 +1,49 @@
-//! One live stream: what its producer and its consumers share.
+//! One live stream: the state shared by its producer and its consumers.
 //!
-//! The producer takes a short lock per frame, consumers take the same lock per batch; nobody holds it across a wait.
+//! The producer takes a short lock per frame, consumers take the same lock per item; it is never
+//! held across a wait.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headwater_api::StreamName;
 use headwater_api::status::{AudioStatus, Notice, StreamStatus, VideoStatus, ViewerCounts};
-use headwater_wire::segment::{Clock, Segment, first_number};
+use headwater_wire::segment::{Segment, Segmenter, first_number};
 use headwater_wire::{Frame, MediaKind, MediaTime, Track};
 use tokio::sync::{Notify, watch};
 
-use super::group::{Group, Item, Lost};
 use super::splice::Splice;
-use super::wall_clock::WallClock;
-use crate::lanes::Home;
+use crate::hub::gop_buffer::{Group, Item, Lost};
+use crate::node::wall_clock::WallClock;
+use crate::runtime::worker_pool::Home;
 
-/// The tracks a stream has right now.
+/// The current tracks of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tracks {
-    /// Set by the first picture.
+    /// Set by the first video frame, or when the track is announced.
     pub video: Option<Arc<Track>>,
-    /// Set by the first sound.
+    /// Set by the first audio packet, or when the track is announced.
     pub audio: Option<Arc<Track>>,
-    /// True once a picture was seen whose time to be shown is not its time to be decoded, or the header says so.
+    /// True once a video frame had a presentation time other than its decoding time, or the track's
+    /// configuration announces frame reordering.
     pub b_frames: bool,
 }
 
-/// One live stream. It ends when its [`Producer`] is dropped; whoever still holds it then sees the end.
+/// One live stream. It ends when its [`Producer`] is dropped; remaining holders then
+/// observe the end.
 #[derive(Debug)]
 pub struct Stream {
     name: StreamName,
-    /// Where its producer runs.
+    /// The worker on which its producer runs.
     home: Home,
-    /// Tells two lives of the same name apart; counts up within a process.
+    /// Unique within the process. Distinguishes successive streams of the same name.
     epoch: u64,
     protocol: &'static str,
     started_at_ms: u64,
     wall: WallClock,
     shared: Mutex<Shared>,
     news: Notify,
-    /// The same for those who read pictures or sound only, by [`MediaKind`].
+    /// Notifies consumers of only one kind, indexed by [`MediaKind`].
     news_of: [Notify; 2],
     tracks: watch::Sender<Tracks>,
     ended: watch::Sender<bool>,
@@ -50,7 +53,7 @@ pub struct Stream {
     notices: Mutex<Vec<Notice>>,
 }
 
-/// [`Stream::protocol`] of what is published elsewhere.
+/// [`Stream::protocol`] of streams relayed from other nodes.
 pub(super) const RELAY: &str = "relay";
 
 #[derive(Debug)]
@@ -59,11 +62,11 @@ struct Shared {
     ended: bool,
     received_bytes: u64,
     bitrate: Bitrate,
-    /// What each consumer wants next; a free place is `None`.
+    /// The number of the next frame of each consumer; `None` for a free slot.
     cursors: Vec<Option<u64>>,
 }
 
-/// Bits in the running and in the last full second of media time.
+/// Counts the bits in the current and in the last complete second of media time.
 #[derive(Debug, Default)]
 struct Bitrate {
     second: i64,
@@ -72,7 +75,7 @@ struct Bitrate {
     newest: MediaTime,
 }
 
-/// How a viewer watches.
+/// The protocol of a viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ViewerKind {
     /// WHEP.
@@ -83,7 +86,7 @@ pub enum ViewerKind {
     Rtmp = 2,
 }
 
-/// Counts one viewer while it lives.
+/// Counts one viewer until dropped.
 #[derive(Debug)]
 pub struct ViewerGuard {
     stream: Arc<Stream>,
@@ -97,7 +100,8 @@ impl Drop for ViewerGuard {
 }
 
 impl Stream {
-    /// It begins now, or at `life` if it was published elsewhere.
+    /// Creates a stream. `generation` is set if it is published on another node; otherwise the
+    /// generation is the current time. `depth`: maximum number of frames and of payload bytes.
     pub(super) fn new(
         name: StreamName,
         home: Home,
@@ -132,68 +136,71 @@ impl Stream {
         }
     }
 
-    /// `app/stream_id`.
+    /// Returns the name, `app/stream_id`.
     pub fn name(&self) -> &StreamName {
         &self.name
     }
 
-    /// Where to work on what is published.
+    /// Returns the affinity to the producer's worker, for tasks that process this stream.
     pub fn home(&self) -> &Home {
         &self.home
     }
 
-    /// Tells two lives of the same name apart; counts up within a process.
+    /// Returns an id that is unique within the process. Distinguishes successive streams of
+    /// the same name.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// Unix time of its beginning, in milliseconds. Tells two lives of the same name apart for the outside.
+    /// Returns the Unix time in milliseconds at which the stream was published, on whichever node.
+    /// It identifies the generation of the stream across nodes.
     pub fn started_at_ms(&self) -> u64 {
         self.started_at_ms
     }
 
-    /// Milliseconds since its beginning, wherever that was.
+    /// Returns the milliseconds since the stream was published, on whichever node.
     pub fn age_ms(&self) -> u64 {
         self.wall.now_ms().saturating_sub(self.started_at_ms)
     }
 
-    /// The tracks now and as they change. The receiver sees an error once the stream is gone.
+    /// Returns a receiver of the current tracks and their changes. It fails once the
+    /// stream is dropped.
     pub fn tracks(&self) -> watch::Receiver<Tracks> {
         self.tracks.subscribe()
     }
 
-    /// True once the producer is gone.
+    /// Returns true once the producer was dropped or the stream was revoked.
     pub fn is_ended(&self) -> bool {
         *self.ended.borrow()
     }
 
-    /// Returns once the producer is gone.
+    /// Waits until the producer is dropped or the stream is revoked.
     pub async fn ended(&self) {
-        // An error would mean the sender is gone, and it lives in `self`.
+        // Cannot fail: `self` owns the sender.
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
-    /// True while it has a consumer.
+    /// Returns true while the stream has a consumer.
     pub fn is_read(&self) -> bool {
         lock(&self.shared).cursors.iter().any(Option::is_some)
     }
 
-    /// Keeps so many finished segments from now on, for readers of [`Stream::consumer_of_history`].
+    /// From now on keeps this number of finished segments for [`Stream::consumer_with_history`].
     pub fn keep_history(&self, segments: usize) {
         lock(&self.shared).group.keep(segments);
     }
 
-    /// How it comes in: "rtmp", "relay" and so on.
+    /// Returns the protocol over which the stream is received: "rtmp", "relay" and so on.
     pub fn protocol(&self) -> &'static str {
         self.protocol
     }
 
-    /// True if it is published on another node.
+    /// Returns true if the stream is published on another node.
     pub fn is_relayed(&self) -> bool {
         self.protocol == RELAY
     }
 
-    /// Who watches now.
+    /// Returns the current number of viewers by protocol.
     pub fn viewers(&self) -> ViewerCounts {
         let viewers = |k: ViewerKind| self.viewers[k as usize].load(Ordering::Relaxed);
         ViewerCounts {
@@ -203,13 +210,14 @@ impl Stream {
         }
     }
 
-    /// Takes the stream away from its producer: readers see the end, and the producer [is told](Producer::is_revoked).
+    /// Ends the stream for its consumers and marks it as revoked for its producer
+    /// ([`Producer::is_revoked`]).
     pub fn revoke(&self) {
         self.revoked.store(true, Ordering::Relaxed);
         self.end();
     }
 
-    /// True if it was taken away from its producer: it may go on at another node.
+    /// Returns true if the stream was revoked from its producer; it may continue on another node.
     pub fn is_revoked(&self) -> bool {
         self.revoked.load(Ordering::Relaxed)
     }
@@ -221,17 +229,19 @@ impl Stream {
         self.news_of.iter().for_each(Notify::notify_waiters);
     }
 
-    /// What tells readers of `kind`, or of everything, that there is more.
+    /// Returns the notification for consumers of `kind`, or of all frames.
     fn news(&self, kind: Option<MediaKind>) -> &Notify {
         kind.map_or(&self.news, |kind| &self.news_of[kind as usize])
     }
 
-    /// Asks the producer for a key frame. Asking twice before one comes is asking once.
+    /// Requests a key frame from the producer. Several requests before
+    /// [`Producer::take_key_frame_request`] have the effect of one.
     pub fn request_key_frame(&self) {
         self.key_frame_wanted.store(true, Ordering::Relaxed);
     }
 
-    /// Tells the publisher's side, the status and the pages what should be changed. One notice per code.
+    /// Adds a notice for the publisher: it is logged and shown in the status and on the pages. At
+    /// most one notice per code.
     pub fn notice(&self, code: &str, message: &str) {
         let mut notices = lock(&self.notices);
         if notices.iter().all(|n| n.code != code) {
@@ -240,7 +250,7 @@ impl Stream {
         }
     }
 
-    /// How many notices there are.
+    /// Returns the number of notices.
     pub fn notice_count(&self) -> usize {
         lock(&self.notices).len()
     }
@@ -251,17 +261,17 @@ impl Stream {
         ViewerGuard { stream: Arc::clone(self), kind }
     }
 
-    /// Sets the estimated number of viewers of a protocol that has no sessions.
+    /// Sets the estimated number of viewers of a protocol without sessions.
     pub fn set_viewers(&self, kind: ViewerKind, count: u64) {
         self.viewers[kind as usize].store(count, Ordering::Relaxed);
     }
 
-    /// A reader that starts at the last key frame.
+    /// Creates a consumer that starts at the last key frame.
     pub fn consumer(self: &Arc<Self>) -> Consumer {
         self.consumer_at(Group::start)
     }
 
-    /// A reader that starts at the oldest segment that is kept whole.
+    /// Creates a consumer that starts at the oldest completely kept segment.
     pub fn consumer_of_history(self: &Arc<Self>) -> Consumer {
         self.consumer_at(Group::history_start)
     }
@@ -278,7 +288,7 @@ impl Stream {
         Consumer { stream: Arc::clone(self), place, kind: None, wait_key: true, lost: 0 }
     }
 
-    /// What it looks like from outside.
+    /// Returns a snapshot of the stream for the REST API and the pages.
     pub fn status(&self) -> StreamStatus {
         let tracks = self.tracks.borrow().clone();
         let (received_bytes, bitrate_bps, newest) = {
@@ -317,9 +327,9 @@ impl Stream {
 /// The writing end of a stream. Dropping it ends the stream for every [`Consumer`].
 pub struct Producer {
     stream: Arc<Stream>,
-    /// What [`Stream::tracks`] says, which only this end changes.
+    /// The current value of [`Stream::tracks`], which only the producer changes.
     tracks: Tracks,
-    clock: Clock,
+    clock: Segmenter,
     splice: Splice,
     claim: Option<Box<dyn Send + Sync>>,
     on_drop: super::directory::Registration,
@@ -333,7 +343,7 @@ impl std::fmt::Debug for Producer {
 
 impl Producer {
     pub(super) fn new(stream: Arc<Stream>, segment: MediaTime, on_drop: super::directory::Registration) -> Self {
-        let clock = Clock::starting_at(first_number(stream.started_at_ms), segment);
+        let clock = Segmenter::starting_at(first_number(stream.started_at_ms), segment);
         let splice = Splice::new(stream.started_at_ms);
         Self { stream, tracks: Tracks::default(), clock, splice, claim: None, on_drop }
     }
@@ -343,35 +353,37 @@ impl Producer {
         self.claim = Some(claim);
     }
 
-    /// True once the stream was given to another node; frames reach nobody any more.
+    /// Returns true once the stream was revoked in favour of another node; frames no longer
+    /// reach any consumer.
     pub fn is_revoked(&self) -> bool {
         self.stream.is_revoked()
     }
 
-    /// What follows by [`Producer::send_from`] is of another life of the stream: its times are moved so that readers can
-    /// simply go on. `first` and `newest`: decoding times of the frames that are there already, which are played by
-    /// now.
+    /// Starts another generation of a relayed stream. The times of the frames passed to
+    /// [`Producer::send_relayed`] are shifted so that consumers see one timeline. `first` and
+    /// `newest` are the decoding times of the oldest and the newest frame already received.
     pub fn begin_life(&mut self, life: u64, first: MediaTime, newest: MediaTime) {
         self.splice.begin(life, first, newest);
     }
 
-    /// The stream it feeds.
+    /// Returns the stream of this producer.
     pub fn stream(&self) -> &Arc<Stream> {
         &self.stream
     }
 
-    /// Makes a track known before its first frame has come.
+    /// Announces a track before its first frame.
     pub fn announce(&mut self, track: &Arc<Track>) {
         self.set_track(track, false);
     }
 
-    /// Adds a frame. Never waits.
+    /// Adds a frame. Does not wait.
     pub fn send(&mut self, frame: Frame) {
         let segment = self.clock.on_frame(&frame);
         self.push(frame, segment, false);
     }
 
-    /// Adds a frame of the life that [began last](Producer::begin_life), numbered where it was published. Never waits.
+    /// Adds a frame of the [current generation](Producer::start_generation) of a relayed stream,
+    /// with the segment number of its publishing node. Does not wait.
     pub fn send_from(&mut self, mut frame: Frame, segment: Segment, after_gap: bool) {
         frame.dts = frame.dts + self.splice.shift;
         frame.pts = frame.pts + self.splice.shift;
@@ -379,7 +391,7 @@ impl Producer {
         self.push(frame, segment, after_gap);
     }
 
-    /// The tracks are known to come with pictures out of order.
+    /// Announces a video track that has B-frames.
     pub fn announce_reordered(&mut self, track: &Arc<Track>) {
         self.set_track(track, true);
     }
@@ -396,14 +408,15 @@ impl Producer {
         let slowest = shared.cursors.iter().flatten().copied().min();
         shared.group.push(Item { frame, segment, life, shift, after_gap }, slowest);
         drop(shared);
-        // Without a reader nobody waits: one that comes now finds the frame before it does.
+        // Without a consumer there is no one to notify: a new consumer reads the frame
+        // before it waits.
         if slowest.is_some() {
             self.stream.news(None).notify_waiters();
             self.stream.news(Some(kind)).notify_waiters();
         }
     }
 
-    /// Returns once nobody has read the stream for `patience`. For producers that work only on demand.
+    /// Waits until the stream had no consumer for `idle_timeout`. For producers that run on demand.
     pub async fn unwatched(&self, patience: std::time::Duration) {
         let mut since = tokio::time::Instant::now();
         loop {
@@ -416,7 +429,7 @@ impl Producer {
         }
     }
 
-    /// True once after somebody asked for a key frame.
+    /// Returns true if a key frame was requested since the last call.
     pub fn take_key_frame_request(&self) -> bool {
         self.stream.key_frame_wanted.swap(false, Ordering::Relaxed)
     }
@@ -446,8 +459,8 @@ impl Drop for Producer {
 }
 
 impl Bitrate {
-    /// Sound may be a little older than the picture before it: what comes for a second that is over counts in the one that
-    /// runs.
+    /// Audio may be slightly older than the preceding video frame: a packet of a completed second
+    /// is counted in the current one.
     fn add(&mut self, dts: MediaTime, bytes: usize) {
         let second = dts.as_flicks().div_euclid(MediaTime::HZ);
         if second > self.second {
@@ -460,35 +473,37 @@ impl Bitrate {
     }
 }
 
-/// The reading end of a stream. Starts at a key frame, and goes on at one when it was too slow.
+/// The reading end of a stream. Starts at a key frame and, if it was too slow, resumes at one.
 #[derive(Debug)]
 pub struct Consumer {
     stream: Arc<Stream>,
     place: usize,
-    /// All that it gives; everything if not set.
+    /// The only kind that is returned; all frames if not set.
     kind: Option<MediaKind>,
     wait_key: bool,
     lost: u64,
 }
 
 impl Consumer {
-    /// The stream it reads.
+    /// Returns the stream of this consumer.
     pub fn stream(&self) -> &Arc<Stream> {
         &self.stream
     }
 
-    /// The same, but it gives, and wakes for, pictures or sound only.
+    /// Restricts the consumer to audio or to video: it returns and wakes for this kind only.
     #[must_use]
     pub fn only(mut self, kind: MediaKind) -> Self {
         self.kind = Some(kind);
         self
     }
 
-    /// The next item a decoder can use, or `None` once the stream has ended and all was read. Cancel-safe.
+    /// Returns the next item that a decoder can use, or `None` once the stream has ended and
+    /// everything was read. Cancel-safe.
     pub async fn next(&mut self) -> Option<Item> {
         let stream = Arc::clone(&self.stream);
         loop {
-            // Ask to be told first, look second: what comes in between is not missed.
+            // Register for the notification before reading, so that an update in between
+            // is not missed.
             let news = stream.news(self.kind).notified();
             match self.try_next() {
                 Next::Item(item) => return Some(item),
@@ -498,8 +513,8 @@ impl Consumer {
         }
     }
 
-    /// All items there are, into `out`; waits until there is at least one. False once the stream has ended and all
-    /// was read. Cancel-safe.
+    /// Appends all available items to `out`; waits until there is at least one. Returns false once
+    /// the stream has ended and everything was read. Cancel-safe.
     pub async fn next_batch(&mut self, out: &mut Vec<Item>) -> bool {
         match self.next().await {
             None => false,
@@ -513,7 +528,7 @@ impl Consumer {
         }
     }
 
-    /// The next item if there is one.
+    /// Returns the next item if one is available. Does not wait.
     pub fn try_next(&mut self) -> Next {
         let mut guard = lock(&self.stream.shared);
         let shared = &mut *guard;
@@ -523,7 +538,8 @@ impl Consumer {
                 Ok(Some(item)) => {
                     *cursor += 1;
                     let video_key = item.frame.key && item.frame.kind() == MediaKind::Video;
-                    // Sound may be used at any packet, but after a loss it waits for the picture it belongs to.
+                    // Audio is decodable at any packet, but after a loss it waits for the
+                    // video key frame.
                     if self.wait_key && !(video_key || (item.frame.key && !shared_has_video(&self.stream))) {
                         self.lost += 1;
                         continue;
@@ -544,7 +560,7 @@ impl Consumer {
         }
     }
 
-    /// Goes on at the last key frame if what it would read next is so much older than the newest frame.
+    /// Skips to the last key frame if the next frame is older than the newest by more than `limit`.
     pub fn skip_if_behind(&mut self, limit: MediaTime) {
         let mut shared = lock(&self.stream.shared);
         let Shared { group, cursors, .. } = &mut *shared;
@@ -556,7 +572,7 @@ impl Consumer {
         }
     }
 
-    /// Frames missed since it was last asked.
+    /// Returns the frames missed since the last call, or `None` if there are none.
     pub fn take_lost(&mut self) -> Option<Lost> {
         match std::mem::take(&mut self.lost) {
             0 => None,
@@ -565,14 +581,14 @@ impl Consumer {
     }
 }
 
-/// What [`Consumer::try_next`] found.
+/// The result of [`Consumer::try_next`].
 #[derive(Debug)]
 pub enum Next {
-    /// An item.
+    /// The next item.
     Item(Item),
-    /// Nothing yet.
+    /// No item is available yet.
     Empty,
-    /// The stream has ended.
+    /// The stream has ended and everything was read.
     Ended,
 }
 
@@ -586,7 +602,8 @@ fn shared_has_video(stream: &Stream) -> bool {
     stream.tracks.borrow().video.is_some()
 }
 
-/// A panic in another holder left nothing half done here: every change under these locks is a single step.
+/// Ignores poisoning: every change under these locks is a single step, so a panic leaves
+/// no partial state.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

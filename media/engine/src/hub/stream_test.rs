@@ -1,4 +1,4 @@
-//! The hub's promises to producers and consumers.
+//! Tests of the hub's guarantees to producers and consumers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ fn frame(track: &Arc<Track>, ms: i64, key: bool) -> Frame {
 }
 
 #[tokio::test]
-async fn a_new_viewer_starts_at_the_last_key_frame() {
+async fn new_consumer_starts_at_the_last_key_frame() {
     let hub = Hub::new(Limits::default());
     let mut producer = hub.publish(&name(), "test").unwrap();
     let track = track();
@@ -63,7 +63,7 @@ async fn lagging_consumer_resumes_at_a_key_frame() {
 }
 
 #[tokio::test]
-async fn a_second_publisher_is_refused_until_the_first_is_gone() {
+async fn second_publisher_is_refused_until_the_first_ends() {
     let hub = Hub::new(Limits::default());
     let first = hub.publish(&name(), "test").unwrap();
     assert_eq!(hub.publish(&name(), "test").unwrap_err(), PublishError::AlreadyLive(name()));
@@ -72,7 +72,7 @@ async fn a_second_publisher_is_refused_until_the_first_is_gone() {
 }
 
 #[tokio::test]
-async fn what_is_kept_per_stream_is_not_mixed_up_with_that_of_another_hub() {
+async fn per_stream_state_is_separate_for_streams_of_different_hubs() {
     let kept = PerStream::<u8>::default();
     let hubs = [Hub::new(Limits::default()), Hub::new(Limits::default())];
     let producers = hubs.clone().map(|hub| hub.publish(&name(), "test").unwrap());
@@ -98,7 +98,7 @@ async fn b_frames_show_in_tracks_and_status() {
 }
 
 #[tokio::test]
-async fn a_waiting_consumer_wakes_for_a_frame_and_for_the_end() {
+async fn waiting_consumer_wakes_for_a_frame_and_for_the_end() {
     let hub = Hub::new(Limits::default());
     let mut producer = hub.publish(&name(), "test").unwrap();
     let mut consumer = producer.stream().consumer();
@@ -111,7 +111,7 @@ async fn a_waiting_consumer_wakes_for_a_frame_and_for_the_end() {
 }
 
 #[tokio::test]
-async fn a_reader_of_sound_neither_wakes_for_pictures_nor_gets_them_and_sees_the_end() {
+async fn audio_consumer_ignores_video_and_observes_the_end() {
     let hub = Hub::new(Limits::default());
     let mut producer = hub.publish(&name(), "test").unwrap();
     let (pictures, sound) = (track(), Arc::new(Track { codec: Codec::Opus, video: None, ..(*track()).clone() }));
@@ -134,7 +134,7 @@ async fn a_reader_of_sound_neither_wakes_for_pictures_nor_gets_them_and_sees_the
 }
 
 #[tokio::test]
-async fn sound_that_comes_after_a_picture_of_the_next_second_does_not_disturb_the_bitrate() {
+async fn late_audio_packet_does_not_change_the_bitrate_of_a_completed_second() {
     let hub = Hub::new(Limits::default());
     let mut producer = hub.publish(&name(), "test").unwrap();
     let (pictures, sound) = (track(), Arc::new(Track { codec: Codec::Opus, video: None, ..(*track()).clone() }));
@@ -144,17 +144,17 @@ async fn sound_that_comes_after_a_picture_of_the_next_second_does_not_disturb_th
         let shown = bitrate(&producer);
         if second > 0 {
             producer.send(frame(&sound, second * 1_000 - 40, true));
-            assert_eq!(bitrate(&producer), shown, "a late packet changes what was said of a whole second");
+            assert_eq!(bitrate(&producer), shown, "a late packet changes the bitrate of a completed second");
         }
         producer.send(frame(&pictures, second * 1_000 + 500, false));
-        // Two pictures in the first second, three frames in each of the others, a byte each.
+        // Two frames of one byte in the first second, three in each of the others.
         assert_eq!(bitrate(&producer), [0, 16, 24, 24, 24][second as usize], "in second {second}");
     }
     assert_eq!(producer.stream().status().media_ms, 4_500);
 }
 
 #[tokio::test]
-async fn a_second_without_frames_shows_in_the_bitrate() {
+async fn second_without_frames_has_bitrate_zero() {
     let hub = Hub::new(Limits::default());
     let mut producer = hub.publish(&name(), "test").unwrap();
     let track = track();

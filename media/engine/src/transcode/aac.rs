@@ -1,6 +1,7 @@
-//! AAC-LC packets to interleaved stereo samples, by `symphonia`.
+//! Decodes AAC-LC packets to interleaved stereo samples with `symphonia`.
 //!
-//! The decoder is fed bytes of a publisher: whatever it does with them, this file returns a value.
+//! The input is untrusted bytes of a publisher. A panic of the decoder is caught and reported as
+//! an undecodable packet.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,20 +13,20 @@ use symphonia::core::units::{Duration, Timestamp};
 
 /// Why a track cannot be decoded.
 #[derive(Debug, thiserror::Error)]
-#[error("this kind of AAC cannot be decoded here: {0}")]
+#[error("this kind of AAC cannot be decoded: {0}")]
 pub(super) struct Unsupported(String);
 
-/// Decoder of one AAC-LC track.
+/// The decoder of one AAC-LC track.
 pub(super) struct Decoder {
     inner: Box<dyn AudioDecoder>,
     scratch: Vec<f32>,
 }
 
 impl Decoder {
-    /// For a track whose `config` is an `AudioSpecificConfig`.
+    /// Creates a decoder for a track whose `config` is an `AudioSpecificConfig`.
     ///
     /// # Errors
-    /// For anything but AAC-LC with up to 8 channels: HE-AAC among it.
+    /// Fails for anything but AAC-LC with up to 8 channels, for example HE-AAC.
     pub(super) fn new(track: &Track) -> Result<Self, Unsupported> {
         let mut parameters = AudioCodecParameters::new();
         parameters.for_codec(CODEC_ID_AAC).with_extra_data(track.config.to_vec().into_boxed_slice());
@@ -35,11 +36,12 @@ impl Decoder {
         match made {
             Ok(Ok(inner)) => Ok(Self { inner, scratch: Vec::new() }),
             Ok(Err(e)) => Err(Unsupported(e.to_string())),
-            Err(_) => Err(Unsupported("its header is not understood".to_owned())),
+            Err(_) => Err(Unsupported("its header is invalid".to_owned())),
         }
     }
 
-    /// Decodes one access unit and appends interleaved stereo, -1..1. False if the packet could not be decoded.
+    /// Decodes one access unit and appends interleaved stereo samples in the range -1..1. Returns
+    /// false if the access unit could not be decoded.
     pub(super) fn decode(&mut self, access_unit: &[u8], out: &mut Vec<f32>) -> bool {
         let Self { inner, scratch } = self;
         let decoded = catch_unwind(AssertUnwindSafe(|| {
@@ -62,8 +64,9 @@ impl Decoder {
     }
 }
 
-/// One sample per loudspeaker to left and right (ITU-R BS.775: centre and surround at -3 dB, no low-frequency channel).
-/// AAC's order is centre, left, right, then surround; `symphonia` hands out left, right, centre, low, surround.
+/// Mixes one sample per channel down to stereo (ITU-R BS.775: centre and surround at -3 dB, no
+/// low-frequency channel). AAC's channel order is centre, left, right, surround; `symphonia`
+/// returns left, right, centre, low-frequency, surround.
 fn stereo(frame: &[f32]) -> [f32; 2] {
     const MINUS_3_DB: f32 = std::f32::consts::FRAC_1_SQRT_2;
     match *frame {

@@ -1,4 +1,5 @@
-//! AAC to Opus for one stream: reads its sound from the hub, writes a rendition, and ends when nobody listens.
+//! Transcodes the AAC audio of a stream to Opus: reads from the hub, writes a rendition, and ends
+//! when the rendition has no consumers.
 //!
 //! ```text
 //!   source --AAC--> Decoder --PCM--> Resampler --48 kHz--> Encoder --Opus--> rendition
@@ -27,7 +28,7 @@ impl Transcoder for Audio {
             return Err(unsupported);
         }
         let mut chain = Chain::new(track).map_err(|reason| {
-            source.notice("audio_codec", &format!("{reason}; set the encoder to AAC-LC to be heard over WebRTC"));
+            source.notice("audio_codec", &format!("{reason}; set the encoder to AAC-LC so that WebRTC viewers receive audio"));
             unsupported
         })?;
         out.announce(&chain.opus);
@@ -59,7 +60,7 @@ impl Transcoder for Audio {
     }
 }
 
-/// All that one AAC track needs to become Opus. Computes, never waits.
+/// The transcoding pipeline of one AAC track. Computes and does not wait.
 struct Chain {
     source: Arc<Track>,
     opus: Arc<Track>,
@@ -86,11 +87,15 @@ impl Chain {
         Ok(Self { source, opus, decoder, resampler, encoder, anchored: false, pcm, resampled, out })
     }
 
-    /// One AAC packet in, the Opus packets it completes out. A packet that cannot be decoded becomes a gap.
+    /// Transcodes one AAC packet and returns the Opus packets that it completes. A packet that
+    /// cannot be decoded becomes a gap.
+    ///
+    /// # Errors
+    /// Fails if the publisher has changed to another codec or to an unsupported configuration.
     fn push(&mut self, frame: &Frame) -> Result<std::vec::Drain<'_, Frame>, String> {
         if !Arc::ptr_eq(&self.source, &frame.track) && self.source != frame.track {
             if frame.track.codec != Codec::Aac {
-                return Err("the publisher changed its sound to another codec".to_owned());
+                return Err("the publisher changed its audio to another codec".to_owned());
             }
             let opus = Arc::clone(&self.opus);
             *self = Self::new(Arc::clone(&frame.track))?;
@@ -116,9 +121,9 @@ impl Chain {
     }
 }
 
-/// How long it works for nobody: a page that reloads finds it still running.
+/// How long transcoding continues without a consumer, so that a page that reloads finds it running.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A jump of the source's clock beyond this starts the count of samples anew.
+/// If the source's clock deviates from the sample count by more than this, the count restarts.
 const RESYNC: MediaTime = MediaTime::from_ms(100);
 
 #[cfg(test)]

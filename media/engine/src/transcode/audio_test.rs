@@ -1,4 +1,4 @@
-//! Sound made by a stranger (ffmpeg) stays the same sound: frequency, level, length and time.
+//! Tests that transcoding preserves frequency, level, length and time of audio encoded by ffmpeg.
 
 use bytes::Bytes;
 use headwater_wire::codec::aac::{self, AudioSpecificConfig};
@@ -7,7 +7,7 @@ use opus::Channels;
 use super::*;
 use crate::hub::{Hub, Limits};
 
-/// An ADTS file as frames, as a publisher's gateway would make them.
+/// Splits an ADTS file into frames as a gateway would.
 fn frames(file: &'static [u8]) -> Vec<Frame> {
     let mut rest = Bytes::from_static(file);
     let mut track = None;
@@ -25,7 +25,7 @@ fn frames(file: &'static [u8]) -> Vec<Frame> {
     frames
 }
 
-/// Left channel of what a decoder hears, and the time of the first packet.
+/// Returns the decoded left channel and the time of the first packet.
 fn hear(packets: &[Frame]) -> (Vec<f32>, MediaTime) {
     let mut decoder = ::opus::Decoder::new(48_000, Channels::Stereo).unwrap();
     let mut left = Vec::new();
@@ -63,30 +63,31 @@ fn check(file: &'static [u8], level_expected: f64) {
     let last = &frames[frames.len() - 1];
     let due = last.pts + MediaTime::from_ticks(1024, last.track.audio.unwrap().sample_rate_hz);
     let got = begin + MediaTime::from_ticks(left.len() as i64, 48_000);
-    assert!((due - got).as_ms().abs() <= 30, "sound ends at {} ms instead of {} ms", got.as_ms(), due.as_ms());
+    assert!((due - got).as_ms().abs() <= 30, "audio ends at {} ms instead of {} ms", got.as_ms(), due.as_ms());
 }
 
-/// ffmpeg's sine has 1/8 of full scale, and the files were made 12 dB louder; it turns mono to stereo at -3 dB.
+/// ffmpeg's sine has 1/8 of full scale, and the files were made 12 dB louder; ffmpeg converts mono
+/// to stereo at -3 dB.
 const MONO: f64 = 0.5;
 const STEREO: f64 = 0.5 * std::f64::consts::FRAC_1_SQRT_2;
 
 #[test]
-fn a_tone_at_44100_hz_mono_keeps_pitch_level_and_length() {
+fn tone_at_44100_hz_mono_keeps_pitch_level_and_length() {
     check(include_bytes!("../../../../tests/data/sine440-44100-1.aac"), MONO);
 }
 
 #[test]
-fn a_tone_at_48000_hz_stereo_keeps_pitch_level_and_length() {
+fn tone_at_48000_hz_stereo_keeps_pitch_level_and_length() {
     check(include_bytes!("../../../../tests/data/sine440-48000-2.aac"), STEREO);
 }
 
 #[test]
-fn a_tone_at_22050_hz_stereo_keeps_pitch_level_and_length() {
+fn tone_at_22050_hz_stereo_keeps_pitch_level_and_length() {
     check(include_bytes!("../../../../tests/data/sine440-22050-2.aac"), STEREO);
 }
 
 #[test]
-fn a_gap_in_the_source_is_a_gap_in_the_rendition() {
+fn gap_in_the_source_becomes_a_gap_in_the_rendition() {
     let mut frames = frames(include_bytes!("../../../../tests/data/sine440-48000-2.aac"));
     let half = frames.len() / 2;
     for frame in &mut frames[half..] {
@@ -98,7 +99,7 @@ fn a_gap_in_the_source_is_a_gap_in_the_rendition() {
 }
 
 #[test]
-fn garbage_is_a_gap_and_never_a_panic() {
+fn corrupt_packets_become_gaps_and_never_panic() {
     let mut frames = frames(include_bytes!("../../../../tests/data/sine440-48000-2.aac"));
     for (n, frame) in frames.iter_mut().enumerate() {
         let mut bytes = frame.payload.to_vec();
@@ -118,7 +119,7 @@ fn he_aac_is_refused_with_a_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_rendition_is_made_once_and_ends_when_nobody_reads_it() {
+async fn rendition_is_created_once_and_ends_without_consumers() {
     let hub = Hub::with_transcoder(Limits::default(), Some(Box::new(Audio)));
     let name = headwater_api::StreamName::new("live", "a").unwrap();
     let mut producer = hub.publish(&name, "test").unwrap();

@@ -1,7 +1,7 @@
-//! Renditions: another encoding of a stream, made once and only while somebody reads it.
+//! Transcoding: creates renditions of a stream while they have consumers.
 //!
-//! Frames come from the hub and go back to the hub as a stream of their own. This room must not know any protocol.
-//! `resample` and `opus` compute and do not wait; `audio` waits and does not compute.
+//! Frames come from the hub and return to the hub as a separate stream. This room must not know any
+//! protocol. `aac`, `resample` and `opus` compute and do not wait; the task in `audio` waits.
 
 mod aac;
 mod audio;

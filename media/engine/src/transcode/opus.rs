@@ -1,6 +1,8 @@
-//! Interleaved stereo samples at 48 kHz to Opus packets of 20 ms, with the time of each packet.
+//! Encodes interleaved stereo samples at 48 kHz to Opus packets of 20 ms and computes the time
+//! of each packet.
 //!
-//! A plain value: samples in, packets out. Time is counted in samples from an anchor, so it neither drifts nor jitters.
+//! A plain value: samples in, packets out. Time is counted in samples from an anchor, so it neither
+//! drifts nor jitters.
 
 use bytes::Bytes;
 use headwater_wire::{AudioTrack, Codec, MediaTime, Track};
@@ -10,14 +12,14 @@ use opus::{Application, Bitrate, Channels};
 pub(super) const RATE_HZ: u32 = 48_000;
 /// Samples per channel in one packet: 20 ms.
 const PACKET_FRAMES: usize = 960;
-/// Room for one packet: RFC 6716 §3.2.1 allows 1,275 bytes per frame.
+/// Maximum size of a packet: RFC 6716 §3.2.1 allows 1,275 bytes per frame.
 const PACKET_BYTES: usize = 1_275;
-/// Good stereo music; speech needs half.
+/// Good quality for stereo music; speech needs half.
 const BITRATE_BPS: i32 = 96_000;
-/// Of 10: half the CPU of 10, and no difference to hear at this bit rate.
+/// On a scale to 10: uses half the CPU time of 10, without an audible difference at this bitrate.
 const COMPLEXITY: i32 = 5;
 
-/// Cuts and encodes.
+/// A stereo Opus encoder.
 pub(super) struct Encoder {
     inner: opus::Encoder,
     pending: Vec<f32>,
@@ -29,10 +31,10 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// A stereo encoder.
+    /// Creates an encoder.
     ///
     /// # Errors
-    /// If libopus refuses.
+    /// Fails if libopus cannot be initialized.
     pub(super) fn new() -> Result<Self, opus::Error> {
         let mut inner = opus::Encoder::new(RATE_HZ, Channels::Stereo, Application::Audio)?;
         inner.set_bitrate(Bitrate::Bits(BITRATE_BPS))?;
@@ -43,26 +45,29 @@ impl Encoder {
         Ok(Self { inner, pending: Vec::new(), anchor: MediaTime::ZERO, done: 0, lookahead, packet: [0; PACKET_BYTES] })
     }
 
-    /// Says that the next sample pushed is heard at `time`; what was pushed and not yet encoded is dropped.
+    /// Restarts the timeline: the next sample pushed plays at `time`. Drops samples that are
+    /// not encoded yet.
     pub(super) fn anchor(&mut self, time: MediaTime) {
         self.pending.clear();
         self.anchor = time;
         self.done = 0;
     }
 
-    /// When the next sample pushed will be heard.
+    /// Returns the time at which the next sample pushed plays.
     pub(super) fn next_time(&self) -> MediaTime {
         self.anchor + MediaTime::from_ticks(self.done + (self.pending.len() / 2) as i64, RATE_HZ)
     }
 
-    /// Adds interleaved stereo samples; `emit` gets each packet that is full, with the time its sound begins.
+    /// Adds interleaved stereo samples. Calls `emit` with the start time and the payload of
+    /// each complete packet.
     pub(super) fn push(&mut self, samples: &[f32], mut emit: impl FnMut(MediaTime, Bytes)) {
         self.pending.extend_from_slice(samples);
         let mut used = 0;
         while self.pending.len() - used >= PACKET_FRAMES * 2 {
             let piece = &self.pending[used..used + PACKET_FRAMES * 2];
             used += PACKET_FRAMES * 2;
-            // The decoder plays a packet's sound `lookahead` samples late; its time is moved so that lips match.
+            // The decoder outputs a packet `lookahead` samples late; shift its time to keep audio
+            // and video in sync.
             let time = self.anchor + MediaTime::from_ticks(self.done - self.lookahead, RATE_HZ);
             self.done += PACKET_FRAMES as i64;
             if let Ok(len) = self.inner.encode_float(piece, &mut self.packet) {
@@ -72,7 +77,7 @@ impl Encoder {
         self.pending.drain(..used);
     }
 
-    /// The track its packets belong to, with its `OpusHead` (RFC 7845 §5.1).
+    /// Returns the track of the packets, with its `OpusHead` (RFC 7845 §5.1).
     pub(super) fn track(&self) -> Track {
         let mut head = Vec::with_capacity(19);
         head.extend_from_slice(b"OpusHead\x01\x02");

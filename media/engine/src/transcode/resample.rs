@@ -1,9 +1,9 @@
-//! Changes the sample rate of sound by a ratio of whole numbers: a polyphase windowed-sinc filter.
+//! Changes the sample rate of audio by a rational factor with a polyphase windowed-sinc filter.
 //!
 //! A plain value: samples in, samples out. The output never drifts: after n input samples, exactly
-//! floor((n - delay) x out / in) samples have come out, where delay is half the filter.
+//! floor((n - delay) x out / in) samples were produced, where delay is half the filter length.
 
-/// Resampler for interleaved sound.
+/// A resampler for interleaved audio.
 #[derive(Debug, Clone)]
 pub(super) struct Resampler {
     /// Output rate over the common divisor; also the number of phases.
@@ -12,20 +12,23 @@ pub(super) struct Resampler {
     down: usize,
     channels: usize,
     taps: usize,
-    /// `up` filters of `taps` coefficients, each once per channel; coefficient k meets the k-th oldest input sample.
+    /// `up` filters of `taps` coefficients, each once per channel; coefficient k is applied to the
+    /// k-th oldest input sample.
     filters: Vec<f32>,
-    /// Input frames not yet passed, interleaved; begins with the filter's history.
+    /// Interleaved input frames not yet consumed, beginning with the filter's history.
     pending: Vec<f32>,
     /// Position of the next output after the front of `pending`, in 1/up input frames.
     phase: usize,
 }
 
 impl Resampler {
-    /// From `from_hz` to `to_hz`, both above 0, for `channels` interleaved channels: 1 or 2.
+    /// Creates a resampler from `from_hz` to `to_hz`, both above 0, for 1 or 2 interleaved
+    /// `channels`.
     pub(super) fn new(from_hz: u32, to_hz: u32, channels: usize) -> Self {
         let divisor = gcd(from_hz, to_hz);
         let (up, down) = ((to_hz / divisor) as usize, (from_hz / divisor) as usize);
-        // Going down, the filter must be longer by the ratio to cut below the lower of the two Nyquist rates.
+        // For downsampling, the filter must be longer by the ratio to cut off below the lower of
+        // the two Nyquist rates.
         let taps = (HALF_TAPS * down.div_ceil(up)).max(HALF_TAPS) * 2;
         let filters = if up == down { Vec::new() } else { design(up, down, taps) };
         let filters = filters.into_iter().flat_map(|c| std::iter::repeat_n(c, channels)).collect();
@@ -33,7 +36,7 @@ impl Resampler {
         Self { up, down, channels, taps, filters, pending, phase: 0 }
     }
 
-    /// Adds interleaved samples and appends what comes out, interleaved too.
+    /// Consumes interleaved samples and appends the resampled ones, also interleaved.
     pub(super) fn push(&mut self, input: &[f32], out: &mut Vec<f32>) {
         if self.up == self.down {
             out.extend_from_slice(input);
@@ -55,7 +58,7 @@ impl Resampler {
         self.phase -= passed * self.up;
     }
 
-    /// Forgets everything heard, as after a gap.
+    /// Discards all input so far, as after a gap.
     pub(super) fn reset(&mut self) {
         self.pending.clear();
         self.phase = 0;
@@ -65,8 +68,9 @@ impl Resampler {
     }
 }
 
-/// The sum of products in [`LANES`] independent sums, which a compiler turns into vector instructions; a single sum has an
-/// order that it must keep. Both have the same length, a multiple of `LANES`.
+/// Returns the sum of products as [`LANES`] independent partial sums, which the compiler
+/// vectorizes; it must not reorder a single sum. Both inputs have the same length, a
+/// multiple of `LANES`.
 fn products(filter: &[f32], window: &[f32]) -> [f32; LANES] {
     let mut sums = [0.0; LANES];
     for (filter, window) in filter.as_chunks::<LANES>().0.iter().zip(window.as_chunks::<LANES>().0) {
@@ -77,7 +81,8 @@ fn products(filter: &[f32], window: &[f32]) -> [f32; LANES] {
     sums
 }
 
-/// A low-pass filter at 0.92 of the lower Nyquist rate, cut into `up` phases of `taps` coefficients.
+/// Designs a low-pass filter at 0.92 of the lower Nyquist rate, split into `up` phases
+/// of `taps` coefficients.
 fn design(up: usize, down: usize, taps: usize) -> Vec<f32> {
     let cutoff = 0.92 * (up as f64 / down as f64).min(1.0);
     let centre = taps as f64 / 2.0;
@@ -90,7 +95,7 @@ fn design(up: usize, down: usize, taps: usize) -> Vec<f32> {
                 cutoff * sinc(cutoff * t) * kaiser(t / centre)
             })
             .collect();
-        // Every phase passes a constant unchanged, or a tone would be modulated by the phase.
+        // Every phase must pass a constant unchanged; otherwise the phase would modulate a tone.
         let sum: f64 = ideal.iter().sum();
         filters.extend(ideal.iter().map(|c| (c / sum) as f32));
     }
@@ -122,9 +127,10 @@ const fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Half the filter's length in input samples at equal rates: 80 dB with a transition of about 2 kHz at 48 kHz.
+/// Half the filter length in input samples at equal rates: 80 dB with a transition band of about 2
+/// kHz at 48 kHz.
 const HALF_TAPS: usize = 32;
-/// Sums side by side; channels take turns in them.
+/// Number of partial sums; channels alternate in them.
 const LANES: usize = 8;
 
 #[cfg(test)]
@@ -142,7 +148,7 @@ mod tests {
         out
     }
 
-    /// Amplitude of one frequency in the middle of a signal.
+    /// Returns the amplitude of one frequency in the middle half of a signal.
     fn amplitude(signal: &[f32], hz: f64, rate: u32) -> f64 {
         let middle = &signal[signal.len() / 4..signal.len() * 3 / 4];
         let (mut re, mut im) = (0.0, 0.0);
@@ -166,14 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_above_the_lower_nyquist_rate_is_gone() {
+    fn frequencies_above_the_lower_nyquist_rate_are_removed() {
         let out = run(96_000, 48_000, &tone(30_000.0, 96_000, 96_000), 1024);
         let loudest = out[2_000..].iter().fold(0.0_f32, |max, s| max.max(s.abs()));
         assert!(loudest < 1e-3, "alias at {loudest}");
     }
 
     #[test]
-    fn an_hour_of_sound_does_not_drift_by_a_sample() {
+    fn ten_minutes_of_audio_do_not_drift_by_a_sample() {
         let mut resampler = Resampler::new(44_100, 48_000, 1);
         let mut out = Vec::new();
         let (piece, mut total) = (vec![0.0; 44_100], 0);
@@ -187,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_size_of_the_pieces_changes_nothing() {
+    fn output_does_not_depend_on_the_input_chunk_size() {
         let input = tone(440.0, 44_100, 10_000);
         assert_eq!(run(44_100, 48_000, &input, 10_000), run(44_100, 48_000, &input, 7));
     }

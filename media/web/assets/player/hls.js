@@ -1,20 +1,20 @@
-// Plays LL-HLS with hls.js where there is Media Source, else with what the browser has itself (Safari).
+// Plays LL-HLS with hls.js if the browser has Media Source Extensions, else natively (Safari).
 
-import { Refused, pause, request } from "../api.js";
+import { ApiError, pause, request } from "../api.js";
 import { Outcome, outcomeOf } from "./outcome.js";
-import { Watch } from "./watch.js";
+import { ProgressMonitor } from "./watch.js";
 
 export const label = "LL-HLS";
 
-/** From the request to the first picture. */
-const FIRST_FRAME_MS = 10_000;
+/** From the request to the first video frame. */
+const FIRST_FRAME_TIMEOUT_MS = 10_000;
 
-/** Close to the live edge, and back to it without a jump. */
+/** Stays close to the live edge, and returns to it without a jump. */
 const SETTINGS = {
   lowLatencyMode: true,
-  // fMP4 needs no repackaging: a worker would only add a hop, and a blob to what the page may run.
+  // fMP4 needs no remuxing: a worker would only add a hop, and require blob scripts in the page's CSP.
   enableWorker: false,
-  // Plays up to this fast until it is back at the target latency.
+  // Maximum playback rate while catching up with the target latency.
   maxLiveSyncPlaybackRate: 1.15,
   liveSyncOnStallIncrease: 0.2,
   backBufferLength: 10,
@@ -24,21 +24,21 @@ const SETTINGS = {
   fragLoadingMaxRetry: 2,
 };
 
-/** Plays until `signal` aborts or an Outcome is thrown. Calls `on.playing()` once and `on.latency(seconds)` often. */
+/** Plays until `signal` aborts or an Outcome is thrown. Calls `on.playing()` once and `on.latency(seconds)` periodically. */
 export async function play({ video, app, id, token, signal, on }) {
   const url = new URL(`/${encodeURIComponent(app)}/streams/${encodeURIComponent(id)}.m3u8`, location.href);
   if (token) url.searchParams.set("token", token);
-  // One plain request first: its error says why, which players do not tell.
+  // Request the playlist first: players do not expose the server's error code.
   try {
     await request(url, { signal });
   } catch (e) {
-    throw e instanceof Refused ? outcomeOf(e) : e;
+    throw e instanceof ApiError ? outcomeOf(e) : e;
   }
-  const Hls = await load();
+  const Hls = await loadHlsJs();
   if (Hls?.isSupported()) {
-    await withHls(Hls, { url, token, video, signal, on });
+    await playWithHlsJs(Hls, { url, token, video, signal, on });
   } else if (video.canPlayType("application/vnd.apple.mpegurl")) {
-    await natively({ url, video, signal, on });
+    await playNatively({ url, video, signal, on });
   } else {
     throw new Outcome("unplayable", "This browser can play neither WebRTC nor HLS.", { remember: true });
   }
@@ -46,8 +46,8 @@ export async function play({ video, app, id, token, signal, on }) {
 
 let loading;
 
-/** hls.js, loaded when it is first needed. */
-function load() {
+/** Loads hls.js on first use. Resolves to undefined if that fails. */
+function loadHlsJs() {
   loading ??= new Promise((resolve) => {
     const script = document.createElement("script");
     script.src = "/assets/hls.js";
@@ -61,7 +61,7 @@ function load() {
   return loading;
 }
 
-async function withHls(Hls, { url, token, video, signal, on }) {
+async function playWithHlsJs(Hls, { url, token, video, signal, on }) {
   const hls = new Hls({
     ...SETTINGS,
     xhrSetup(xhr, requested) {
@@ -70,7 +70,7 @@ async function withHls(Hls, { url, token, video, signal, on }) {
       xhr.open("GET", withToken, true);
     },
   });
-  let over;
+  let failure;
   let recovered = false;
   hls.on(Hls.Events.ERROR, (_, error) => {
     if (!error.fatal) return;
@@ -79,16 +79,16 @@ async function withHls(Hls, { url, token, video, signal, on }) {
       hls.recoverMediaError();
       return;
     }
-    over ??= new Outcome("ended", "The stream stopped.");
+    failure ??= new Outcome("ended", "The stream stopped.");
   });
   try {
     hls.loadSource(url.href);
     hls.attachMedia(video);
     hls.on(Hls.Events.MANIFEST_PARSED, () => on.ready());
-    await watch(video, signal, on, {
-      over: () => over,
+    await monitor(video, signal, on, {
+      failure: () => failure,
       latency: () => (hls.latency > 0 ? hls.latency : null),
-      toLive: () => {
+      seekToLive: () => {
         if (hls.liveSyncPosition) video.currentTime = hls.liveSyncPosition;
       },
     });
@@ -99,21 +99,21 @@ async function withHls(Hls, { url, token, video, signal, on }) {
   }
 }
 
-async function natively({ url, video, signal, on }) {
-  let over;
-  const fail = () => (over = new Outcome("ended", "The stream stopped."));
+async function playNatively({ url, video, signal, on }) {
+  let failure;
+  const fail = () => (failure = new Outcome("ended", "The stream stopped."));
   video.addEventListener("error", fail);
   video.addEventListener("ended", fail);
   const edge = () => (video.seekable.length ? video.seekable.end(video.seekable.length - 1) : 0);
   try {
     video.src = url.href;
     on.ready();
-    await watch(video, signal, on, {
-      over: () => over,
+    await monitor(video, signal, on, {
+      failure: () => failure,
       latency: () => (video.getStartDate && !Number.isNaN(+video.getStartDate())
         ? (Date.now() - +video.getStartDate()) / 1000 - video.currentTime
         : null),
-      toLive: () => {
+      seekToLive: () => {
         video.currentTime = edge();
       },
     });
@@ -125,23 +125,23 @@ async function natively({ url, video, signal, on }) {
   }
 }
 
-async function watch(video, signal, on, { over, latency, toLive }) {
-  const progress = new Watch(FIRST_FRAME_MS);
+async function monitor(video, signal, on, { failure, latency, seekToLive }) {
+  const progress = new ProgressMonitor(FIRST_FRAME_TIMEOUT_MS);
   let wasPaused = video.paused;
   for (;;) {
-    if (over() instanceof Outcome) throw over();
+    if (failure() instanceof Outcome) throw failure();
     if (video.ended) throw new Outcome("ended", "The stream has ended.");
-    if (progress.note(video.currentTime)) on.playing();
-    if (video.paused && progress.began) progress.excuse();
-    if (wasPaused && !video.paused && progress.began) toLive();
+    if (progress.update(video.currentTime)) on.playing();
+    if (video.paused && progress.started) progress.restartTimer();
+    if (wasPaused && !video.paused && progress.started) seekToLive();
     wasPaused = video.paused;
     if (progress.isStuck()) {
-      if (progress.began) throw new Outcome("ended", "The stream stopped.");
-      if (!video.paused) throw new Outcome("unplayable", "No picture came over HLS.");
-      progress.excuse();
+      if (progress.started) throw new Outcome("ended", "The stream stopped.");
+      if (!video.paused) throw new Outcome("unplayable", "No video was received over HLS.");
+      progress.restartTimer();
     }
     const seconds = latency();
-    if (progress.began && seconds !== null) on.latency(seconds);
-    await pause(progress.began ? 250 : 50, signal);
+    if (progress.started && seconds !== null) on.latency(seconds);
+    await pause(progress.started ? 250 : 50, signal);
   }
 }

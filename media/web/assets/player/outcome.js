@@ -1,12 +1,12 @@
-// How one attempt to play ended, and therefore what the player does next.
+// The result of one attempt to play, which decides what the player does next.
 
 /** Thrown by a transport. `kind` is
- *  "gone":        nobody publishes the stream (any more): wait for it;
- *  "unreachable": the server does not answer: try again;
- *  "ended":       it played and stopped: connect again;
- *  "unplayable":  this transport cannot do it here: take the next one. `remember` true: not only this time;
+ *  "offline":     the stream is not live: wait for it;
+ *  "unreachable": the server does not respond: try again;
+ *  "ended":       playback stopped: connect again;
+ *  "unplayable":  this transport does not work here: try the next one. `remember`: skip it for some minutes;
  *  "wrong":       the address is wrong, and waiting will hardly help.
- *  The message is a sentence for the viewer. */
+ *  The message is a sentence for the user. */
 export class Outcome extends Error {
   constructor(kind, message, { remember = false } = {}) {
     super(message);
@@ -19,12 +19,12 @@ const KIND_BY_CODE = {
   unreachable: "unreachable",
   draining: "unreachable",
   not_yet: "unreachable",
-  stream_not_found: "gone",
+  stream_not_found: "offline",
   app_not_found: "wrong",
   bad_request: "wrong",
 };
 
-/** The outcome that a refusal of the engine means. */
-export function outcomeOf(refused) {
-  return new Outcome(KIND_BY_CODE[refused.code] ?? "unplayable", refused.message);
+/** Maps an ApiError to an outcome. */
+export function outcomeOf(error) {
+  return new Outcome(KIND_BY_CODE[error.code] ?? "unplayable", error.message);
 }

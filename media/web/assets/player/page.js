@@ -1,4 +1,4 @@
-// The player page: reads its address, draws what the player says, and takes clicks and keys.
+// The player page: reads its address, shows the state of the player, and handles clicks and keys.
 
 import { run } from "./player.js";
 import { seconds } from "../format.js";
@@ -8,14 +8,14 @@ const video = $("video");
 const body = document.body;
 
 const parameters = new URLSearchParams(location.search);
-const yes = (name, otherwise) => {
+const booleanParameter = (name, otherwise) => {
   const value = parameters.get(name);
   return value === null ? otherwise : !["false", "0", "no", "off"].includes(value.toLowerCase());
 };
 const app = decodeURIComponent(location.pathname.split("/")[1] ?? "");
-// Ant Media's links sometimes carry the app in the id.
-const given = parameters.get("id") ?? parameters.get("name") ?? "";
-const id = given.startsWith(`${app}/`) ? given.slice(app.length + 1) : given;
+// Links in Ant Media's format sometimes include the app in the id.
+const idParameter = parameters.get("id") ?? parameters.get("name") ?? "";
+const id = idParameter.startsWith(`${app}/`) ? idParameter.slice(app.length + 1) : idParameter;
 const token = parameters.get("token");
 
 const BADGES = { loading: "Connecting", waiting: "Waiting", live: "Live", reconnecting: "Reconnecting", wrong: "Not found" };
@@ -25,7 +25,7 @@ const view = {
     body.dataset.state = name;
     $("badge-text").textContent = BADGES[name];
     if ($("message").textContent !== sentence) $("message").textContent = sentence;
-    $("hint").textContent = name === "waiting" ? "Playback begins by itself." : "";
+    $("hint").textContent = name === "waiting" ? "Playback starts automatically." : "";
   },
   transport(name, label) {
     body.dataset.transport = name ?? "";
@@ -40,7 +40,7 @@ const view = {
     $("notice-text").textContent = sentence;
     $("notice").hidden = !sentence;
   },
-  /** Media is attached, or about to be: let it play. */
+  /** Media is attached or about to be: start playback. */
   ready: () => startVideo(),
 };
 
@@ -49,7 +49,7 @@ async function startVideo() {
   try {
     await video.play();
   } catch (e) {
-    // Browsers play sound only after a click; a picture without sound is better than none.
+    // Browsers block audio until the user clicks: start muted instead.
     if (e.name !== "NotAllowedError") return;
     if (!video.muted) {
       video.muted = true;
@@ -60,8 +60,8 @@ async function startVideo() {
   }
 }
 
-/** True while the viewer has stopped it, or has not yet started it. */
-let stopped = !yes("autoplay", true);
+/** True while the user has paused playback or has not started it yet. */
+let stopped = !booleanParameter("autoplay", true);
 let running;
 
 function start() {
@@ -87,15 +87,15 @@ function draw() {
   $("mute").title = `${video.muted ? "Unmute" : "Mute"} (m)`;
   $("mute").ariaPressed = String(video.muted);
   $("volume").value = video.muted ? 0 : video.volume;
-  $("unmute").hidden = stopped || !video.muted || body.dataset.state !== "live" || unmuteSeen;
+  $("unmute").hidden = stopped || !video.muted || body.dataset.state !== "live" || unmuteDismissed;
 }
 
-/** The big button goes away once the viewer has chosen. */
-let unmuteSeen = false;
+/** True once the user has changed the volume: the large unmute button stays hidden. */
+let unmuteDismissed = false;
 
 const toggle = () => (stopped ? start() : stop());
 const toggleMute = () => {
-  unmuteSeen = true;
+  unmuteDismissed = true;
   video.muted = !video.muted;
   if (!video.muted && video.volume === 0) video.volume = 1;
 };
@@ -111,7 +111,7 @@ $("mute").onclick = toggleMute;
 $("unmute").onclick = toggleMute;
 $("fullscreen").onclick = toggleFullscreen;
 $("volume").oninput = () => {
-  unmuteSeen = true;
+  unmuteDismissed = true;
   video.volume = Number($("volume").value);
   video.muted = video.volume === 0;
 };
@@ -153,7 +153,7 @@ new MutationObserver(() => {
 
 document.title = id ? `${id} · Headwater` : "Headwater";
 $("name").textContent = `${app}/${id}`;
-video.muted = yes("mute", true);
+video.muted = booleanParameter("mute", true);
 draw();
 showControls();
 if (!id) {

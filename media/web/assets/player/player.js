@@ -1,13 +1,13 @@
-// Decides what to try next. Knows transports only by their `play`, and the page only by what it tells it.
+// Decides which transport to try next. Knows a transport only by its `play`, and the page only by `view`.
 //
 //            first attempt                     404
-//   loading ───────────────▶ transport ─────────────────▶ waiting ──(the stream is there)──▶ loading
+//   loading ───────────────▶ transport ─────────────────▶ waiting ──(the stream is live)──▶ loading
 //      ▲                       │   │ unplayable: next in the order
 //      │                       │   ▼
 //      │        played, ended  │  live
 //      └──── reconnecting ◀────┴───┘
 //
-// It never gives up; between attempts it waits 0.3 s to 3 s.
+// Retries without limit, with a delay of 0.3 s to 3 s between attempts.
 
 import * as api from "../api.js";
 import { Outcome } from "./outcome.js";
@@ -16,32 +16,32 @@ import * as webrtc from "./webrtc.js";
 
 const TRANSPORTS = { webrtc, hls, "ll-hls": hls };
 
-/** How long a transport that cannot work here is left out. */
-const REMEMBER_MS = 5 * 60_000;
+/** How long a transport that does not work here is skipped. */
+const SKIP_MS = 5 * 60_000;
 
-/** "webrtc,hls" -> [[name, transport]]; what is unknown is left out, and nothing known means both. */
-export function order(text) {
+/** "webrtc,hls" -> [[name, transport]]. Ignores unknown names; returns both transports if none is known. */
+export function transportOrder(text) {
   const names = (text ?? "").toLowerCase().split(",").map((name) => name.trim());
   const known = names.filter((name) => Object.hasOwn(TRANSPORTS, name)).map((name) => (name === "ll-hls" ? "hls" : name));
   const unique = [...new Set(known)];
   return (unique.length ? unique : ["webrtc", "hls"]).map((name) => [name, TRANSPORTS[name]]);
 }
 
-/** Plays for ever, until `signal` aborts. `view` is told:
- *  state(name, sentence): "loading" | "live" | "waiting" | "reconnecting" | "wrong",
+/** Plays until `signal` aborts. Calls on `view`:
+ *  state(name, sentence) with "loading" | "live" | "waiting" | "reconnecting" | "wrong",
  *  transport(name | null, label), latency(seconds | null), notice(sentence), ready(). */
 export async function run({ video, app, id, token, playOrder, signal, view }) {
-  const transports = order(playOrder);
-  const leaveOut = new Map();
+  const transports = transportOrder(playOrder);
+  const skippedUntil = new Map();
   let attempt = 0;
   view.state("loading", "Connecting…");
   for (;;) {
-    const outcome = await once({ video, app, id, token, transports, leaveOut, signal, view, played: () => (attempt = 0) });
+    const outcome = await tryTransports({ video, app, id, token, transports, skippedUntil, signal, view, played: () => (attempt = 0) });
     signal.throwIfAborted();
     view.transport(null, "");
     view.latency(null);
-    if (outcome.kind === "gone") {
-      // The stream was live a moment ago: it most likely comes back.
+    if (outcome.kind === "offline") {
+      // A stream that was live a moment ago most likely comes back.
       view.state("waiting", outcome.played ? "The stream has ended. Waiting for it to come back…" : "Waiting for the stream to start…");
     } else if (outcome.kind === "wrong") {
       view.state("wrong", outcome.message);
@@ -49,23 +49,23 @@ export async function run({ video, app, id, token, playOrder, signal, view }) {
       view.state("reconnecting", outcome.kind === "unreachable" ? "The server does not answer. Trying again…" : "Reconnecting…");
     }
     await api.pause(api.backoffMs(attempt++), signal);
-    await live({ app, id, signal, view });
+    await waitUntilLive({ app, id, signal, view });
   }
 }
 
-/** Tries the transports in order. Gives the outcome of the last one tried. */
-async function once({ video, app, id, token, transports, leaveOut, signal, view, played }) {
+/** Tries the transports in order. Returns the outcome of the last one tried. */
+async function tryTransports({ video, app, id, token, transports, skippedUntil, signal, view, played }) {
   const now = performance.now();
-  let usable = transports.filter(([name]) => !(leaveOut.get(name) > now));
+  let usable = transports.filter(([name]) => !(skippedUntil.get(name) > now));
   if (usable.length === 0) usable = transports;
   let outcome;
   for (const [index, [name, transport]] of usable.entries()) {
-    let began = false;
+    let started = false;
     const on = {
       ready: () => view.ready(),
       latency: (seconds) => view.latency(seconds),
       playing: () => {
-        began = true;
+        started = true;
         played();
         view.transport(name, transport.label);
         view.state("live", "");
@@ -79,20 +79,20 @@ async function once({ video, app, id, token, transports, leaveOut, signal, view,
       if (!(e instanceof Outcome)) console.error(e);
       outcome = e instanceof Outcome ? e : new Outcome("unplayable", "Something went wrong in this player.");
     }
-    outcome.played = began;
-    if (outcome.remember) leaveOut.set(name, performance.now() + REMEMBER_MS);
+    outcome.played = started;
+    if (outcome.remember) skippedUntil.set(name, performance.now() + SKIP_MS);
     if (outcome.kind !== "unplayable") return outcome;
     const next = usable[index + 1];
-    // Some sentences of the server say already what is played instead.
-    const said = !next || outcome.message.includes(`${next[1].label} instead`);
-    view.notice(said ? outcome.message : `${outcome.message} Playing over ${next[1].label} instead.`);
+    // Some messages of the server already name the transport that plays instead.
+    const isComplete = !next || outcome.message.includes(`${next[1].label} instead`);
+    view.notice(isComplete ? outcome.message : `${outcome.message} Playing over ${next[1].label} instead.`);
     if (next) view.state("loading", "Connecting…");
   }
   return outcome;
 }
 
 /** Returns once the stream is live. */
-async function live({ app, id, signal, view }) {
+async function waitUntilLive({ app, id, signal, view }) {
   for (let attempt = 0; ; attempt++) {
     try {
       await api.stream(app, id, { signal });
@@ -101,7 +101,7 @@ async function live({ app, id, signal, view }) {
       signal.throwIfAborted();
       if (e.code === "stream_not_found") {
         view.state("waiting", "Waiting for the stream to start…");
-        // Somebody waits for a start: look every second, not with growing pauses.
+        // The user waits for the start: poll about every second, without backoff.
         await api.pause(700 + 600 * Math.random(), signal);
         continue;
       }

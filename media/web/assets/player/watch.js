@@ -1,42 +1,42 @@
-// Notices when something that should go on does not.
+// Detects stalled playback from a counter that should increase.
 
-/** Without progress for this long, a stream that was playing is stuck. */
-const FROZEN_MS = 5000;
+/** A stream that was playing is stuck after this time without progress. */
+const STALL_TIMEOUT_MS = 5000;
 
-export class Watch {
-  /** `firstMs`: patience until the first progress. */
-  constructor(firstMs) {
-    this.firstMs = firstMs;
-    this.began = false;
+export class ProgressMonitor {
+  /** `startTimeoutMs`: time allowed until the first progress. */
+  constructor(startTimeoutMs) {
+    this.startTimeoutMs = startTimeoutMs;
+    this.started = false;
     this.value = 0;
-    this.at = performance.now();
+    this.progressAt = performance.now();
   }
 
-  /** Takes the counter as it is now. True when it moves for the first time. */
-  note(value) {
+  /** Takes the current value of the counter. Returns true when it changes for the first time. */
+  update(value) {
     const now = performance.now();
-    // A page that slept (closed lid, frozen tab) finds an old clock, not an old stream.
-    const slept = this.looked !== undefined && now - this.looked > 2000;
-    this.looked = now;
+    // After a suspension (closed lid, frozen tab) the gap says nothing about the stream.
+    const slept = this.updatedAt !== undefined && now - this.updatedAt > 2000;
+    this.updatedAt = now;
     if (value === this.value) {
-      if (slept) this.at = now;
+      if (slept) this.progressAt = now;
       return false;
     }
     this.value = value;
-    this.at = now;
-    const first = !this.began;
-    this.began = true;
+    this.progressAt = now;
+    const first = !this.started;
+    this.started = true;
     return first;
   }
 
-  /** True if it should move and has not for too long. */
+  /** True if the counter should move and has not moved within the timeout. */
   isStuck(shouldMove = true) {
-    if (!shouldMove && !this.began) this.at = performance.now();
-    return performance.now() - this.at > (this.began ? FROZEN_MS : this.firstMs);
+    if (!shouldMove && !this.started) this.progressAt = performance.now();
+    return performance.now() - this.progressAt > (this.started ? STALL_TIMEOUT_MS : this.startTimeoutMs);
   }
 
-  /** Forgets the time that has passed, as while paused. */
-  excuse() {
-    this.at = performance.now();
+  /** Restarts the timeout, for example while paused. */
+  restartTimer() {
+    this.progressAt = performance.now();
   }
 }

@@ -1,17 +1,17 @@
-//! What cannot be put into a fragmented file.
+//! Errors of the CMAF writer.
 
-/// Why a track has no place in a fragmented file.
+/// A track that cannot be written to a fragmented MP4 file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CmafError {
-    /// The decoder configuration record is broken.
+    /// The decoder configuration record is malformed.
     #[error("the {codec} decoder configuration cannot be read: {reason}")]
     Configuration {
-        /// `H264` and so on.
+        /// Codec name, such as `H264`.
         codec: &'static str,
-        /// What the reader said.
+        /// The message of the parser.
         reason: String,
     },
-    /// There is neither a picture nor a sound track.
+    /// There is neither a video nor an audio track.
     #[error("there is no track to write")]
     NoTrack,
 }

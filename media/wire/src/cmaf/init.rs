@@ -1,4 +1,5 @@
-//! The initialisation segment: tracks and their decoder configurations, no pictures (ISO/IEC 14496-12 §8.2).
+//! Writes initialization segments: tracks and their decoder configurations, without samples
+//! (ISO/IEC 14496-12 §8.2).
 
 use std::sync::Arc;
 
@@ -11,12 +12,13 @@ use super::part::{NON_SYNC_SAMPLE, SYNC_SAMPLE};
 use super::sample_entry::sample_entry;
 use crate::{Codec, MediaKind, Track};
 
-/// Track id of the pictures.
+/// Track id of the video track.
 pub const VIDEO_TRACK: u32 = 1;
-/// Track id of the sound.
+/// Track id of the audio track.
 pub const AUDIO_TRACK: u32 = 2;
 
-/// Ticks per second in the files: 90 kHz for pictures, the sampling rate for sound.
+/// Returns the ticks per second of a track in the file: 90,000 for video, the sample rate for
+/// audio.
 pub fn timescale(track: &Track) -> u32 {
     match track.codec {
         Codec::H264 | Codec::H265 | Codec::Av1 => 90_000,
@@ -25,24 +27,24 @@ pub fn timescale(track: &Track) -> u32 {
     }
 }
 
-/// An initialisation segment with the tracks it introduces.
+/// An initialization segment and the tracks that it describes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Init {
-    /// The whole segment.
+    /// The whole segment: `ftyp` and `moov`.
     pub bytes: Bytes,
-    /// Checksum of the bytes: the same tracks have the same id on every node, so it is fit for a URL.
+    /// CRC-32 of the bytes, for use in URLs: the same tracks have the same id on every node.
     pub id: u32,
-    /// Pictures.
+    /// The video track, if there is one.
     pub video: Option<Arc<Track>>,
-    /// Sound.
+    /// The audio track, if there is one.
     pub audio: Option<Arc<Track>>,
 }
 
 impl Init {
-    /// Writes the segment for these tracks.
+    /// Writes the initialization segment for these tracks.
     ///
     /// # Errors
-    /// If there is no track, or a decoder configuration cannot be read.
+    /// If there is no track, or a decoder configuration is malformed.
     pub fn new(video: Option<Arc<Track>>, audio: Option<Arc<Track>>) -> Result<Self, CmafError> {
         let tracks: Vec<&Track> = video.iter().chain(&audio).map(Arc::as_ref).collect();
         if tracks.is_empty() {
@@ -52,16 +54,17 @@ impl Init {
         Ok(Self { id: crc32fast::hash(&bytes), bytes, video, audio })
     }
 
-    /// True if frames of `track` can be decoded after this segment.
-    pub fn introduces(&self, track: &Arc<Track>) -> bool {
+    /// Returns true if frames of `track` can be decoded with this initialization segment.
+    pub fn describes(&self, track: &Arc<Track>) -> bool {
         let known = match track.kind() {
             MediaKind::Video => &self.video,
             MediaKind::Audio => &self.audio,
         };
-        known.as_ref().is_some_and(|k| same(k, track))
+        known.as_ref().is_some_and(|k| same_configuration(k, track))
     }
 
-    /// RFC 6381 codec strings of all tracks, comma-separated; `None` if one is unknown.
+    /// Returns the RFC 6381 codec strings of all tracks, separated by commas, or `None` if one is
+    /// unknown.
     pub fn codecs(&self) -> Option<String> {
         let strings: Option<Vec<&str>> =
             self.video.iter().chain(&self.audio).map(|t| t.codec_string.as_deref()).collect();
@@ -69,8 +72,8 @@ impl Init {
     }
 }
 
-/// True if both need the same decoder configuration.
-pub(super) fn same(a: &Arc<Track>, b: &Arc<Track>) -> bool {
+/// Returns true if both tracks have the same decoder configuration.
+pub(super) fn same_configuration(a: &Arc<Track>, b: &Arc<Track>) -> bool {
     Arc::ptr_eq(a, b) || (a.codec == b.codec && a.config == b.config)
 }
 

@@ -1,7 +1,8 @@
-//! CMAF: frames to initialisation segments and parts (ISO/IEC 23000-19, ISO/IEC 14496-12).
+//! CMAF: turns frames into initialization segments and parts (ISO/IEC 23000-19, ISO/IEC 14496-12).
 //!
-//! Pictures and sound travel in one file ("muxed"), track 1 and track 2. A part is one `moof` with its `mdat`; a
-//! segment is its parts one after another. Knows nothing of playlists, names and viewers.
+//! Video and audio are multiplexed into one file, as track 1 and track 2. A part is one `moof` with
+//! its `mdat`; a segment is the concatenation of its parts. The module knows nothing of playlists,
+//! names or viewers.
 
 mod error;
 mod init;

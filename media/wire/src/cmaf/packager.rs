@@ -1,14 +1,15 @@
-//! Frames in, parts out: decides where parts begin and end.
+//! Divides the frames of a stream into segments and parts.
 //!
-//! Segments are cut where the frames say ([`crate::segment`]). Inside one, the lead track (pictures, if there are any)
-//! cuts: a part ends at the lead frame nearest to the wanted duration. Both depend only on the frames of the segment,
-//! so every node makes the same parts. A segment of which the first frame was not seen is left out.
+//! Segment boundaries come with the frames ([`crate::segment`]). Within a segment, the lead track
+//! (video, if there is any) determines the part boundaries: a part ends at the lead frame that is
+//! nearest to the target duration. Both depend only on the frames of the segment, so every node
+//! produces the same parts. A segment whose first frame was not received is omitted.
 //!
 //! ```text
 //!            first frame of a segment
-//!   waiting ---------------------------> open --+-- lead frame far enough: Part
+//!   waiting ---------------------------> open --+-- target duration reached: Part
 //!      ^                                        |
-//!      +-- frames lost, or far too long: End ---+-- frame of another segment: Part, End, and open again
+//!      +-- frames lost, or limit exceeded: End -+-- frame of another segment: Part, End, Begin
 //! ```
 
 use std::sync::Arc;
@@ -16,49 +17,77 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::CmafError;
-use super::init::{AUDIO_TRACK, Init, VIDEO_TRACK, same, timescale};
+use super::init::{AUDIO_TRACK, Init, VIDEO_TRACK, same_configuration, timescale};
 use super::part::{Run, Sample, encode_part};
 use super::timeline::Timeline;
 use crate::codec::opus;
 use crate::segment::Segment;
 use crate::{Codec, Frame, MediaKind, MediaTime, Track};
 
-/// What comes out of a [`Packager`], in this order: `Begin`, then one `Part` or more, then `End`.
+/// The output of a [`Packager`]. For each segment: `Begin`, then at least one `Part`, then `End`.
 #[derive(Debug, Clone)]
 pub enum Output {
     /// A segment begins.
     Begin {
-        /// Which one.
+        /// Number and start time of the segment.
         segment: Segment,
-        /// What a decoder needs before it.
+        /// The initialization segment that it requires.
         init: Arc<Init>,
-        /// True if decoders cannot simply go on: another configuration, a clock that jumped, or frames were lost.
+        /// True if a decoder must be reset: the configuration changed, timestamps jumped, or frames
+        /// were lost.
         discontinuity: bool,
     },
     /// A part of the open segment.
     Part(Part),
     /// The open segment has ended.
     End,
-    /// A segment, or its sound, could not be begun.
+    /// The tracks could not be described, so the segment is omitted or contains only video.
     Refused(CmafError),
-    /// The open segment outgrew its limit and ends here: the publisher sends no key frames.
+    /// The open segment exceeds a limit and ends here, because the publisher sends no key frames.
     TooLong,
 }
 
-/// A playable piece of a segment.
+/// A part of a segment (a CMAF chunk).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// Counted from 0 in its segment.
+    /// Index in its segment, from 0.
     pub index: u32,
-    /// To the beginning of the next part.
+    /// Duration up to the start of the next part.
     pub duration: MediaTime,
-    /// True if it holds a frame that a decoder may start at.
+    /// True if it contains a frame at which a decoder can start.
     pub independent: bool,
-    /// `moof` and `mdat`.
+    /// The boxes `moof` and `mdat`.
     pub bytes: Bytes,
 }
 
-/// Cuts one stream into segments and parts.
+/// Divides one stream into segments and parts.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use bytes::Bytes;
+/// use headwater_wire::cmaf::{Output, Packager};
+/// use headwater_wire::codec::aac;
+/// use headwater_wire::segment::Segmenter;
+/// use headwater_wire::{Frame, MediaTime};
+///
+/// let track = Arc::new(aac::track(Bytes::from_static(&[0x11, 0x90])).unwrap());
+/// let mut segmenter = Segmenter::new(MediaTime::from_ms(2_000));
+/// let mut packager = Packager::new(MediaTime::from_ms(200));
+/// let mut out = Vec::new();
+/// for n in 0..100 {
+///     let time = MediaTime::from_ticks(n * 1_024, 48_000);
+///     let payload = Bytes::from_static(b"AAC access unit");
+///     let frame = Frame { track: Arc::clone(&track), dts: time, pts: time, key: true, payload };
+///     packager.push(&frame, segmenter.on_frame(&frame), &mut out);
+/// }
+/// packager.finish(&mut out);
+///
+/// // 2.13 s of audio: one segment of 2 s and the beginning of the next.
+/// let segments = out.iter().filter(|o| matches!(o, Output::Begin { .. })).count();
+/// let parts = out.iter().filter(|o| matches!(o, Output::Part(_))).count();
+/// assert_eq!((segments, parts), (2, 11));
+/// ```
 #[derive(Debug)]
 pub struct Packager {
     part: MediaTime,
@@ -66,7 +95,7 @@ pub struct Packager {
     audio: Option<Arc<Track>>,
     init: Option<Arc<Init>>,
     open: Option<Open>,
-    /// Where the last segment ended; unset if the next one does not follow it.
+    /// Number and end time of the previous segment; `None` if the next one does not follow it.
     follows: Option<(u64, MediaTime)>,
     begun_any: bool,
 }
@@ -77,7 +106,7 @@ struct Open {
     init: Arc<Init>,
     index: u32,
     part_start: MediaTime,
-    /// Of the lead track: time of the newest frame, and its distance from the one before.
+    /// Decoding time of the latest lead frame, and its distance from the one before it.
     newest: MediaTime,
     interval: MediaTime,
     independent: bool,
@@ -92,7 +121,7 @@ struct Open {
 #[derive(Debug)]
 struct Placed {
     at_ticks: i64,
-    /// Its own duration, if the packet says it; 0 if not.
+    /// Duration given by the packet itself; 0 if unknown.
     duration_ticks: u32,
     composition_offset: i32,
     key: bool,
@@ -100,12 +129,13 @@ struct Placed {
 }
 
 impl Packager {
-    /// `part`: wanted duration of a part.
+    /// Creates a packager with this target duration of a part.
     pub fn new(part: MediaTime) -> Self {
         Self { part, video: None, audio: None, init: None, open: None, follows: None, begun_any: false }
     }
 
-    /// Tells of tracks before their first frame. Counts until the first segment begins; then the frames say it.
+    /// Announces tracks before their first frame, so that the first segment includes them. Ignored
+    /// after the first segment has begun; from then on, frames announce their tracks.
     pub fn announce(&mut self, video: Option<&Arc<Track>>, audio: Option<&Arc<Track>>) {
         if !self.begun_any {
             self.video = self.video.take().or(video.cloned());
@@ -113,7 +143,7 @@ impl Packager {
         }
     }
 
-    /// Takes the next frame of the stream; what it completes goes to the end of `out`.
+    /// Adds the next frame of the stream and appends what it completes to `out`.
     pub fn push(&mut self, frame: &Frame, segment: Segment, out: &mut Vec<Output>) {
         self.learn(&frame.track);
         if self.open.as_ref().is_some_and(|o| o.segment.number != segment.number) {
@@ -123,8 +153,8 @@ impl Packager {
             self.begin(frame, segment, out);
         }
         let Some(open) = &mut self.open else { return };
-        // A track that came or changed inside a segment waits for the next one.
-        if !open.init.introduces(&frame.track) {
+        // A track that is new or changes within a segment is included from the next segment on.
+        if !open.init.describes(&frame.track) {
             return;
         }
         if frame.kind() == open.lead() {
@@ -138,13 +168,13 @@ impl Packager {
         }
     }
 
-    /// Frames are missing between the last one and the next: the open segment ends here.
+    /// Ends the open segment, because frames were lost after the last one.
     pub fn abandon(&mut self, out: &mut Vec<Output>) {
         self.end(None, out);
         self.follows = None;
     }
 
-    /// The stream has ended.
+    /// Ends the open segment, because the stream has ended.
     pub fn finish(&mut self, out: &mut Vec<Output>) {
         self.end(None, out);
     }
@@ -170,7 +200,7 @@ impl Packager {
         let (init, reconfigured) = match self.init.as_ref().filter(kept) {
             Some(init) => (Arc::clone(init), false),
             None => match Init::new(video.clone(), self.audio.clone()).or_else(|e| {
-                // Pictures without sound are better than nothing.
+                // Video without audio is better than nothing.
                 let init = Init::new(video, None).map_err(|_| e.clone())?;
                 out.push(Output::Refused(e));
                 self.audio = None;
@@ -205,7 +235,7 @@ impl Packager {
         });
     }
 
-    /// Ends the open segment; `next` is the one that follows, if it does.
+    /// Ends the open segment. `next` is the segment of the next frame, if there is one.
     fn end(&mut self, next: Option<Segment>, out: &mut Vec<Output>) {
         let Some(mut open) = self.open.take() else { return };
         let expected = open.newest + open.interval;
@@ -216,7 +246,7 @@ impl Packager {
         open.close_part(end, out);
         out.push(Output::End);
         self.follows = Some((open.segment.number, end));
-        // A track that was announced and sent nothing for a whole segment would make players wait for it for ever.
+        // Players would wait forever for an announced audio track without any packets.
         if open.init.video.is_some() && open.init.audio.is_some() && !open.has_sound {
             self.audio = None;
         }
@@ -228,7 +258,8 @@ impl Open {
         if self.init.video.is_some() { MediaKind::Video } else { MediaKind::Audio }
     }
 
-    /// Ends the part if a lead frame at `dts` is nearer to the wanted duration than the one after it will be.
+    /// Ends the part if the lead frame at `dts` is nearer to the target duration than the next one
+    /// will be.
     fn cut_before(&mut self, dts: MediaTime, wanted: MediaTime, out: &mut Vec<Output>) {
         if dts == self.part_start {
             return;
@@ -282,7 +313,8 @@ impl Open {
             return;
         }
         let index = self.index;
-        // Any number that grows will do (ISO/IEC 14496-12 §8.8.5); this one is the same on every node.
+        // The sequence number must only increase (ISO/IEC 14496-12 §8.8.5). This one is the same on
+        // every node.
         let sequence = (self.segment.number as u32).wrapping_mul(1 << 10).wrapping_add(index + 1);
         let duration = (end - self.part_start).max(MediaTime::ZERO);
         out.push(Output::Part(Part {
@@ -297,7 +329,8 @@ impl Open {
     }
 }
 
-/// Gives each sample its duration: up to the next one; the last one up to `end_ticks`, or as long as it says.
+/// Sets the duration of each sample: up to the next one; for the last one, up to `end_ticks` or, if
+/// that is `None`, the duration given by the packet.
 fn samples(placed: Vec<Placed>, end_ticks: Option<i64>) -> (u64, Vec<Sample>) {
     let base = placed.first().map_or(0, |p| u64::try_from(p.at_ticks).unwrap_or(0));
     let next: Vec<Option<i64>> = placed.iter().skip(1).map(|p| Some(p.at_ticks)).chain([None]).collect();
@@ -315,13 +348,13 @@ fn samples(placed: Vec<Placed>, end_ticks: Option<i64>) -> (u64, Vec<Sample>) {
 
 fn alike(a: &Option<Arc<Track>>, b: &Option<Arc<Track>>) -> bool {
     match (a, b) {
-        (Some(a), Some(b)) => same(a, b),
+        (Some(a), Some(b)) => same_configuration(a, b),
         (None, None) => true,
         _ => false,
     }
 }
 
-/// A segment that grows beyond this is given up: its publisher sends no key frames.
+/// A segment longer than this is ended early, because its publisher sends no key frames.
 const MAX_SEGMENT: MediaTime = MediaTime::from_ms(60_000);
-/// As above. 64 MiB are 25 s at 20 Mbit/s.
+/// A segment larger than this is ended early. 64 MiB correspond to 25 s at 20 Mbit/s.
 const MAX_SEGMENT_BYTES: usize = 64 << 20;

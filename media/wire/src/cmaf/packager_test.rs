@@ -1,4 +1,4 @@
-//! Where parts begin and end, and what is left out.
+//! Tests of part boundaries and of omitted tracks and segments.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use mp4_atom::{Decode, Moof};
 
 use super::{Output, Packager};
 use crate::codec::{aac, av1, h265, opus};
-use crate::segment::Clock;
+use crate::segment::Segmenter;
 use crate::{Codec, Frame, MediaTime, Track, VideoTrack};
 
 /// Baseline 3.0, one SPS, one PPS.
@@ -16,7 +16,7 @@ const AVCC: &[u8] = &[
     0xcb, 0x83, 0xcb,
 ];
 
-fn video() -> Arc<Track> {
+fn video_track() -> Arc<Track> {
     let size = VideoTrack { width: 640, height: 480, reorder_frames: None };
     Arc::new(Track {
         codec: Codec::H264,
@@ -27,7 +27,7 @@ fn video() -> Arc<Track> {
     })
 }
 
-fn sound() -> Arc<Track> {
+fn audio_track() -> Arc<Track> {
     Arc::new(aac::track(Bytes::from_static(&[0x11, 0x90])).unwrap())
 }
 
@@ -36,30 +36,31 @@ fn frame(track: &Arc<Track>, ms: i64, key: bool) -> Frame {
     Frame { track: Arc::clone(track), dts: t, pts: t, key, payload: Bytes::from_static(b"payload") }
 }
 
-/// 30 pictures and 46.875 sounds a second with the whole milliseconds of RTMP, a key frame every `gop` pictures.
-fn stream(video: &Arc<Track>, audio: Option<&Arc<Track>>, pictures: i64, gop: i64) -> Vec<Frame> {
-    let mut frames: Vec<Frame> = (0..pictures).map(|n| frame(video, (n * 1_000 + 15) / 30, n % gop == 0)).collect();
+/// Returns 30 video frames and 46.875 audio packets per second, with timestamps in whole
+/// milliseconds as in RTMP, and a key frame every `gop` video frames.
+fn stream(video: &Arc<Track>, audio: Option<&Arc<Track>>, frame_count: i64, gop: i64) -> Vec<Frame> {
+    let mut frames: Vec<Frame> = (0..frame_count).map(|n| frame(video, (n * 1_000 + 15) / 30, n % gop == 0)).collect();
     if let Some(audio) = audio {
-        frames.extend((0..pictures * 1_600 / 1_024).map(|n| frame(audio, (n * 1_024 + 24) / 48, true)));
+        frames.extend((0..frame_count * 1_600 / 1_024).map(|n| frame(audio, (n * 1_024 + 24) / 48, true)));
     }
     frames.sort_by_key(|f| f.dts);
     frames
 }
 
-/// All tracks announced, as RTMP does; the first `skip` frames not seen.
-fn run(frames: &[Frame], skip: usize) -> Vec<Output> {
+/// Announces all tracks, as RTMP does, and omits the first `skip` frames.
+fn package(frames: &[Frame], skip: usize) -> Vec<Output> {
     let audio = frames.iter().map(|f| &f.track).find(|t| t.audio.is_some()).cloned();
-    run_with(frames, skip, audio)
+    package_with_audio(frames, skip, audio)
 }
 
-fn run_with(frames: &[Frame], skip: usize, audio: Option<Arc<Track>>) -> Vec<Output> {
-    let mut clock = Clock::new(MediaTime::from_ms(2_000));
+fn package_with_audio(frames: &[Frame], skip: usize, audio: Option<Arc<Track>>) -> Vec<Output> {
+    let mut segmenter = Segmenter::new(MediaTime::from_ms(2_000));
     let video = frames.iter().map(|f| &f.track).find(|t| t.video.is_some()).cloned();
     let mut packager = Packager::new(MediaTime::from_ms(200));
     packager.announce(video.as_ref(), audio.as_ref());
     let mut out = Vec::new();
     for (i, frame) in frames.iter().enumerate() {
-        let segment = clock.on_frame(frame);
+        let segment = segmenter.on_frame(frame);
         if i >= skip {
             packager.push(frame, segment, &mut out);
         }
@@ -68,8 +69,9 @@ fn run_with(frames: &[Frame], skip: usize, audio: Option<Arc<Track>>) -> Vec<Out
     out
 }
 
-/// `[2 parts of 200 ms]` and so on, one line per segment.
-fn shape(out: &[Output]) -> Vec<String> {
+/// Returns one line per segment, such as `0: 200i 200 end`: the number, `!` after a discontinuity,
+/// the part durations in milliseconds, and `i` for an independent part.
+fn describe(out: &[Output]) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for o in out {
         match o {
@@ -89,20 +91,20 @@ fn shape(out: &[Output]) -> Vec<String> {
 }
 
 #[test]
-fn thirty_pictures_a_second_make_parts_of_six_pictures() {
-    let (v, a) = (video(), sound());
+fn thirty_frames_per_second_make_parts_of_six_frames() {
+    let (v, a) = (video_track(), audio_track());
     let whole = "0: 200i 200 200 200 200 200 200 200 200 200 end";
-    let out = run(&stream(&v, Some(&a), 90, 60), 0);
-    assert_eq!(shape(&out), [whole, "1: 200i 200 200 200 201 end"]);
+    let out = package(&stream(&v, Some(&a), 90, 60), 0);
+    assert_eq!(describe(&out), [whole, "1: 200i 200 200 200 201 end"]);
 }
 
 #[test]
-fn a_packager_that_comes_later_makes_the_same_parts_and_leaves_out_the_segment_it_has_the_tail_of() {
-    let (v, a) = (video(), sound());
+fn late_packager_omits_the_incomplete_segment_and_then_makes_the_same_parts() {
+    let (v, a) = (video_track(), audio_track());
     let frames = stream(&v, Some(&a), 180, 30);
     let second_key = frames.iter().rposition(|f| f.key && f.dts.as_ms() == 1_000 && f.track == v).unwrap();
-    let (early, late) = (run(&frames, 0), run(&frames, second_key));
-    assert_eq!(shape(&late), shape(&early)[1..]);
+    let (early, late) = (package(&frames, 0), package(&frames, second_key));
+    assert_eq!(describe(&late), describe(&early)[1..]);
     let bytes = |out: &[Output]| {
         out.iter()
             .filter_map(|o| if let Output::Part(p) = o { Some(p.bytes.clone()) } else { None })
@@ -112,12 +114,12 @@ fn a_packager_that_comes_later_makes_the_same_parts_and_leaves_out_the_segment_i
 }
 
 #[test]
-fn parts_of_other_frame_rates_are_all_equally_long() {
-    let v = video();
+fn parts_have_equal_duration_at_every_frame_rate() {
+    let v = video_track();
     let check = |fps: i64, expect: &str| {
         let frames: Vec<Frame> = (0..fps * 2).map(|n| frame(&v, (n * 1_000 + fps / 2) / fps, n == 0)).collect();
-        let line = shape(&run(&frames, 0)).remove(0);
-        assert!(line.starts_with(expect), "{fps} pictures a second: {line}");
+        let line = describe(&package(&frames, 0)).remove(0);
+        assert!(line.starts_with(expect), "{fps} frames per second: {line}");
     };
     check(24, "0: 208i 209 208 208 209 208");
     check(25, "0: 200i 200 200");
@@ -127,19 +129,19 @@ fn parts_of_other_frame_rates_are_all_equally_long() {
 }
 
 #[test]
-fn sound_alone_makes_independent_parts() {
-    let a = sound();
+fn audio_only_stream_makes_independent_parts() {
+    let a = audio_track();
     let frames: Vec<Frame> = (0..100).map(|n| frame(&a, n * 1_024 / 48, true)).collect();
-    let lines = shape(&run(&frames, 0));
+    let lines = describe(&package(&frames, 0));
     assert!(lines[0].starts_with("0: 192i 192i 192i"), "{lines:?}");
 }
 
 #[test]
-fn a_late_sound_track_waits_for_the_next_segment_which_is_a_discontinuity() {
-    let (v, a) = (video(), sound());
+fn late_audio_track_begins_with_the_next_segment_at_a_discontinuity() {
+    let (v, a) = (video_track(), audio_track());
     let mut frames = stream(&v, Some(&a), 180, 60);
     frames.retain(|f| f.track == v || f.dts.as_ms() > 500);
-    let out = run_with(&frames, 0, None);
+    let out = package_with_audio(&frames, 0, None);
     let inits: Vec<_> = out
         .iter()
         .filter_map(|o| match o {
@@ -151,40 +153,40 @@ fn a_late_sound_track_waits_for_the_next_segment_which_is_a_discontinuity() {
 }
 
 #[test]
-fn an_announced_track_that_stays_silent_for_a_segment_is_left_out() {
-    let (v, a) = (video(), sound());
-    let mut clock = Clock::new(MediaTime::from_ms(2_000));
+fn announced_track_without_packets_for_a_segment_is_omitted() {
+    let (v, a) = (video_track(), audio_track());
+    let mut segmenter = Segmenter::new(MediaTime::from_ms(2_000));
     let mut packager = Packager::new(MediaTime::from_ms(200));
     packager.announce(Some(&v), Some(&a));
     let mut out = Vec::new();
     for f in stream(&v, None, 130, 60) {
-        packager.push(&f, clock.on_frame(&f), &mut out);
+        packager.push(&f, segmenter.on_frame(&f), &mut out);
     }
-    let sound: Vec<_> = out
+    let has_audio: Vec<_> = out
         .iter()
         .filter_map(|o| if let Output::Begin { init, .. } = o { Some(init.audio.is_some()) } else { None })
         .collect();
-    assert_eq!(sound, [true, false, false]);
+    assert_eq!(has_audio, [true, false, false]);
 }
 
 #[test]
-fn a_segment_without_end_is_given_up_until_the_next_key_frame() {
-    let v = video();
+fn segment_beyond_the_limit_is_ended_until_the_next_key_frame() {
+    let v = video_track();
     let mut frames: Vec<Frame> = (0..65).map(|s| frame(&v, s * 1_000, s == 0)).collect();
     frames.extend((65..67).map(|s| frame(&v, s * 1_000, s == 65)));
-    let lines = shape(&run(&frames, 0));
+    let lines = describe(&package(&frames, 0));
     assert!(lines[0].ends_with("too long 1000 end"), "{lines:?}");
     assert!(lines[1].starts_with("1!: 1000i"), "{lines:?}");
 }
 
 #[test]
-fn lost_frames_end_the_segment_and_make_a_discontinuity() {
-    let v = video();
-    let mut clock = Clock::new(MediaTime::from_ms(2_000));
+fn lost_frames_end_the_segment_and_cause_a_discontinuity() {
+    let v = video_track();
+    let mut segmenter = Segmenter::new(MediaTime::from_ms(2_000));
     let mut packager = Packager::new(MediaTime::from_ms(200));
     let mut out = Vec::new();
     for (i, f) in stream(&v, None, 130, 60).iter().enumerate() {
-        let segment = clock.on_frame(f);
+        let segment = segmenter.on_frame(f);
         if i == 20 {
             packager.abandon(&mut out);
         }
@@ -192,15 +194,15 @@ fn lost_frames_end_the_segment_and_make_a_discontinuity() {
             packager.push(f, segment, &mut out);
         }
     }
-    let lines = shape(&out);
+    let lines = describe(&out);
     assert_eq!(lines[0], "0: 200i 200 200 66 end");
     assert!(lines[1].starts_with("1!: 200i"), "{lines:?}");
 }
 
 #[test]
-fn decode_times_are_those_of_the_frames_and_sound_is_even() {
-    let (v, a) = (video(), sound());
-    let out = run(&stream(&v, Some(&a), 90, 60), 0);
+fn decode_times_match_the_frames_and_audio_is_regular() {
+    let (v, a) = (video_track(), audio_track());
+    let out = package(&stream(&v, Some(&a), 90, 60), 0);
     let mut audio_end = 0;
     for part in out.iter().filter_map(|o| if let Output::Part(p) = o { Some(p) } else { None }) {
         let moof = Moof::decode(&mut part.bytes.as_ref()).unwrap();
@@ -210,7 +212,7 @@ fn decode_times_are_those_of_the_frames_and_sound_is_even() {
             if traf.tfhd.track_id == 1 {
                 assert_eq!(total, part.duration.to_ticks(90_000) as u64, "{:?}", part.duration);
             } else {
-                // Within a millisecond at the border of two segments, exact elsewhere.
+                // Within a millisecond at a segment boundary, exact otherwise.
                 assert!(base.abs_diff(audio_end) <= 48, "{base} after {audio_end}");
                 assert!(traf.trun[0].samples.iter().all(|s| s.duration == Some(1_024)));
                 audio_end = base + total;
@@ -220,22 +222,22 @@ fn decode_times_are_those_of_the_frames_and_sound_is_even() {
 }
 
 #[test]
-fn a_track_that_cannot_be_introduced_is_refused_and_the_rest_goes_on() {
-    let broken = Arc::new(Track { codec: Codec::Opus, config: Bytes::new(), ..(*sound()).clone() });
-    let v = video();
+fn track_with_invalid_configuration_is_refused_and_the_others_continue() {
+    let broken = Arc::new(Track { codec: Codec::Opus, config: Bytes::new(), ..(*audio_track()).clone() });
+    let v = video_track();
     let mut frames = vec![frame(&v, 0, true), frame(&broken, 1, true), frame(&v, 33, false)];
     frames.push(frame(&v, 2_000, true));
     frames.push(frame(&v, 2_033, false));
-    let lines = shape(&run_with(&frames, 0, None));
+    let lines = describe(&package_with_audio(&frames, 0, None));
     assert!(lines[0].starts_with("0: "), "{lines:?}");
     assert!(lines[1].contains("Opus"), "{lines:?}");
     assert!(lines[2].starts_with("1: "), "{lines:?}");
 }
 
 #[test]
-fn every_codec_has_an_initialisation_segment_that_names_it() {
+fn initialization_segment_contains_the_sample_entry_of_every_codec() {
     let with =
-        |codec, config: &[u8]| Arc::new(Track { codec, config: Bytes::copy_from_slice(config), ..(*video()).clone() });
+        |codec, config: &[u8]| Arc::new(Track { codec, config: Bytes::copy_from_slice(config), ..(*video_track()).clone() });
     let hvcc = [
         1, 1, 0x60, 0, 0, 0, 0x90, 0, 0, 0, 0, 0, 0x5d, 0xf0, 0, 0xfc, 0xfd, 0xf8, 0xf8, 0, 0, 0x0f, 1, 0x20, 0, 1, 0,
         3, 0x40, 1, 0x0c,
@@ -248,15 +250,15 @@ fn every_codec_has_an_initialisation_segment_that_names_it() {
         }
     };
     let opus = Arc::new(opus::track(opus::head(2, 312)).unwrap());
-    check(video(), sound(), [b"avc1", b"avcC", b"mp4a", b"esds"]);
+    check(video_track(), audio_track(), [b"avc1", b"avcC", b"mp4a", b"esds"]);
     check(with(Codec::H265, &hvcc), opus, [b"hvc1", b"hvcC", b"Opus", b"dOps"]);
-    check(with(Codec::Av1, &[0x81, 0x05, 0x0c, 0]), sound(), [b"av01", b"av1C", b"mp4a", b"esds"]);
+    check(with(Codec::Av1, &[0x81, 0x05, 0x0c, 0]), audio_track(), [b"av01", b"av1C", b"mp4a", b"esds"]);
 }
 
 #[test]
-fn no_prefix_and_no_flipped_byte_of_a_configuration_panics() {
+fn no_prefix_and_no_flipped_bit_of_a_configuration_panics() {
     for (codec, golden) in [(Codec::H264, AVCC), (Codec::H265, h265::tests::HVCC), (Codec::Av1, av1::tests::AV1C)] {
-        let init = |config| super::Init::new(Some(Arc::new(Track { codec, config, ..(*video()).clone() })), None);
+        let init = |config| super::Init::new(Some(Arc::new(Track { codec, config, ..(*video_track()).clone() })), None);
         assert!(init(Bytes::from_static(golden)).is_ok(), "{codec:?}");
         for end in 0..golden.len() {
             let _ = init(Bytes::from_static(&golden[..end]));

@@ -9,21 +9,22 @@ use bytes::{BufMut, Bytes, BytesMut};
 use mp4_atom as mp4;
 use mp4_atom::Encode;
 
-/// A sample that a decoder may start at; it depends on no other (ISO/IEC 14496-12 §8.8.3.1).
+/// Flags of a sample at which a decoder can start, because it depends on no other
+/// (ISO/IEC 14496-12 §8.8.3.1).
 pub(super) const SYNC_SAMPLE: u32 = 0x0200_0000;
-/// A sample that depends on others.
+/// Flags of a sample that depends on others.
 pub(super) const NON_SYNC_SAMPLE: u32 = 0x0101_0000;
 
 /// One sample of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// Ticks of the track's clock.
+    /// Duration in ticks of the track's timescale.
     pub duration: u32,
-    /// From decoding to composition, in ticks; below zero is allowed.
+    /// Presentation time minus decoding time, in ticks. May be negative.
     pub composition_offset: i32,
-    /// True if a decoder may start here.
+    /// True if a decoder can start here.
     pub key: bool,
-    /// As in [`crate::Frame`].
+    /// The encoded bytes, in the format of [`crate::Frame::payload`].
     pub payload: Bytes,
 }
 
@@ -34,14 +35,14 @@ pub struct Run<'a> {
     pub track_id: u32,
     /// Decoding time of the first sample, in ticks.
     pub base_decode_time: u64,
-    /// At least one.
+    /// The samples in decoding order, at least one.
     pub samples: &'a [Sample],
 }
 
 /// Writes `moof` and `mdat`. The payloads are copied once, into the returned buffer.
 pub fn encode_part(sequence_number: u32, runs: &[Run<'_>]) -> Bytes {
     let payload_bytes: usize = runs.iter().flat_map(|r| r.samples).map(|s| s.payload.len()).sum();
-    // The data offsets need the length of the `moof`, which does not depend on their values.
+    // The data offsets depend on the length of the `moof`, which does not depend on their values.
     let moof_bytes = encode_moof(sequence_number, runs, 0).len();
     let moof = encode_moof(sequence_number, runs, moof_bytes + MDAT_HEADER_BYTES);
     let mut out = BytesMut::with_capacity(moof.len() + MDAT_HEADER_BYTES + payload_bytes);
@@ -71,14 +72,15 @@ fn encode_moof(sequence_number: u32, runs: &[Run<'_>], first_offset: usize) -> V
         .collect();
     let moof = mp4::Moof { mfhd: mp4::Mfhd { sequence_number }, traf };
     let mut out = Vec::with_capacity(256);
-    // Fails only for offsets beyond 32 bits, and ours are `i32`.
+    // Fails only for offsets beyond 32 bits; these are `i32`.
     let _ = moof.encode(&mut out);
     out
 }
 
 fn trun(run: &Run<'_>, offset: usize) -> mp4::Trun {
     let reordered = run.samples.iter().any(|s| s.composition_offset != 0);
-    // What differs from the default of the track (`trex`): a key picture, which is first in its run as a rule.
+    // Only samples that differ from the track's default flags (`trex`) carry flags: a key frame,
+    // which is usually the first of its run.
     let video = run.track_id == super::VIDEO_TRACK;
     let later_key = video && run.samples.iter().skip(1).any(|s| s.key);
     let flags = |i: usize, key: bool| match (video, key) {
@@ -100,7 +102,7 @@ fn trun(run: &Run<'_>, offset: usize) -> mp4::Trun {
     mp4::Trun { data_offset: i32::try_from(offset).ok(), samples: entries.into() }
 }
 
-/// Size and type, 4 bytes each.
+/// Box size and box type, 4 bytes each.
 const MDAT_HEADER_BYTES: usize = 8;
 
 #[cfg(test)]
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn only_key_pictures_are_marked_as_places_to_start() {
+    fn only_key_frames_are_marked_as_sync_samples() {
         let check = |keys: &[bool], expect: &[Option<u32>]| {
             let samples: Vec<_> = keys.iter().map(|&k| sample(k, 0, b"x")).collect();
             let part = encode_part(0, &[Run { track_id: 1, base_decode_time: 0, samples: &samples }]);
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_shown_before_its_decoding_time_has_a_negative_offset() {
+    fn frame_presented_before_its_decoding_time_has_a_negative_offset() {
         let samples = [sample(true, 6_000, b"I"), sample(false, -3_000, b"B")];
         let part = encode_part(0, &[Run { track_id: 1, base_decode_time: 0, samples: &samples }]);
         let moof = mp4::Moof::decode(&mut part.as_ref()).unwrap();

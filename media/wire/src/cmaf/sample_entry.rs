@@ -1,4 +1,5 @@
-//! Sample entries: how each codec introduces itself to a decoder (ISO/IEC 14496-12 §8.5.2).
+//! Writes sample entries, which hold the decoder configuration of a track (ISO/IEC 14496-12
+//! §8.5.2).
 //!
 //! | codec | entry | specification |
 //! | --- | --- | --- |
@@ -14,10 +15,10 @@ use mp4_atom::Atom;
 use super::CmafError;
 use crate::{AudioTrack, Codec, Track};
 
-/// The sample entry of `track`.
+/// Returns the sample entry of `track`.
 ///
 /// # Errors
-/// If its decoder configuration record cannot be read.
+/// If its decoder configuration record is malformed.
 pub(super) fn sample_entry(track: &Track) -> Result<mp4::Codec, CmafError> {
     let broken = |e: mp4::Error| CmafError::Configuration { codec: track.codec.name(), reason: e.to_string() };
     let mut config = track.config.as_ref();
@@ -60,12 +61,14 @@ fn audio(track: Option<AudioTrack>) -> mp4::Audio {
         data_reference_index: 1,
         channel_count: u16::try_from(channels).unwrap_or(u16::MAX),
         sample_size: 16,
-        // A rate above 65 535 Hz has no place in this field; 0 sends the decoder to its own configuration.
+        // The field has 16 bits. For a rate above 65,535 Hz, 0 makes the decoder use its own
+        // configuration.
         sample_rate: u16::try_from(hz).unwrap_or(0).into(),
     }
 }
 
-/// The publisher's `AudioSpecificConfig` as it is: a rewritten one would lose SBR and PS (HE-AAC).
+/// Wraps the publisher's `AudioSpecificConfig` unchanged: a rewritten one would lose SBR and PS
+/// (HE-AAC).
 fn esds(config: &[u8]) -> mp4::Esds {
     mp4::Esds {
         es_desc: mp4::esds::EsDescriptor {
@@ -81,7 +84,8 @@ fn esds(config: &[u8]) -> mp4::Esds {
     }
 }
 
-/// `dOps` holds the fields of `OpusHead` (RFC 7845 §5.1) in big-endian order, without its magic.
+/// Converts `OpusHead` (RFC 7845 §5.1) to `dOps`, which has the same fields in big-endian order,
+/// without the signature.
 fn dops(head: &[u8]) -> Option<mp4::Dops> {
     let fields = head.strip_prefix(b"OpusHead")?;
     let (&[_version, channels, s0, s1, r0, r1, r2, r3, g0, g1, family], table) = fields.split_first_chunk::<11>()?;
@@ -112,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn opus_head_is_read_little_endian_and_never_past_its_end() {
+    fn opus_head_is_parsed_as_little_endian_and_never_past_its_end() {
         let head = b"OpusHead\x01\x02\x38\x01\x80\xbb\x00\x00\x00\x00\x00";
         let read = dops(head).unwrap();
         assert_eq!((read.output_channel_count, read.pre_skip, read.input_sample_rate), (2, 312, 48_000));

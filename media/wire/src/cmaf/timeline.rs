@@ -1,12 +1,13 @@
-//! Puts sound packets back on an even grid.
+//! Aligns the timestamps of audio packets to a regular grid.
 //!
-//! RTMP counts milliseconds, so the packets of an encoder that makes one every 21⅓ ms arrive 21 or 22 ms apart. Played
-//! like that, players see gaps and overlaps of a millisecond. The packets of one segment are therefore counted on from
-//! its first one; the result depends on the segment alone, so every node gets the same.
+//! RTMP timestamps are whole milliseconds, so packets of 21⅓ ms arrive 21 or 22 ms apart. With
+//! these timestamps, players would see gaps and overlaps of one millisecond. The timestamps of a
+//! segment are therefore computed from its first packet and the packet durations. The result
+//! depends only on the segment, so it is the same on every node.
 
 use crate::MediaTime;
 
-/// The grid of one segment.
+/// The audio timestamps of one segment.
 #[derive(Debug, Clone)]
 pub(super) struct Timeline {
     hz: u32,
@@ -14,13 +15,14 @@ pub(super) struct Timeline {
 }
 
 impl Timeline {
-    /// `hz`: the track's clock.
+    /// `hz` is the timescale of the track.
     pub(super) fn new(hz: u32) -> Self {
         Self { hz, next_ticks: None }
     }
 
-    /// Where a packet of `duration_ticks` that says `dts` belongs, in ticks. A packet that is off by half its duration
-    /// begins a new grid: something was lost, or the clocks drift.
+    /// Returns the aligned timestamp, in ticks, of a packet with this timestamp and duration. A
+    /// packet that deviates by more than half its duration begins a new grid: packets were lost, or
+    /// the clocks drift.
     pub(super) fn place(&mut self, dts: MediaTime, duration_ticks: u32) -> i64 {
         let said = dts.to_ticks(self.hz);
         let tolerance = i64::from(duration_ticks) / 2;
@@ -35,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packets_a_millisecond_off_stand_on_the_grid_and_packets_after_a_gap_do_not() {
+    fn packets_within_a_millisecond_are_aligned_and_packets_after_a_gap_are_not() {
         let mut timeline = Timeline::new(48_000);
         let mut at = |ms| timeline.place(MediaTime::from_ms(ms), 1_024);
         assert_eq!([at(1_000), at(1_021), at(1_043), at(1_064)], [48_000, 49_024, 50_048, 51_072]);

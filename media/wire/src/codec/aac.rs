@@ -6,27 +6,28 @@ use super::CodecError;
 use super::bits::Bits;
 use crate::{AudioTrack, Codec, Track};
 
-/// What an AAC decoder must know before the first access unit.
+/// The decoder configuration of an AAC track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AudioSpecificConfig {
     /// Audio object type as signalled: 2 is AAC-LC, 5 HE-AAC (SBR), 29 HE-AAC v2 (PS).
     pub object_type: u8,
-    /// Samples per second of the core coder: [`Self::samples_per_frame`] last this long. With SBR the decoder gives
-    /// more, usually twice as many.
+    /// Sample rate of the core coder; [`Self::samples_per_frame`] counts samples of this rate. With
+    /// SBR, the output rate of the decoder is higher, usually twice as high.
     pub sample_rate_hz: u32,
-    /// Samples per second after SBR, if SBR is signalled.
+    /// Sample rate after SBR, if SBR is signalled.
     pub extension_sample_rate_hz: Option<u32>,
-    /// `channelConfiguration`: 1 to 7, or 0 if the stream itself says how many.
+    /// `channelConfiguration`: 1 to 7, or 0 if the stream itself defines the channels.
     pub channel_configuration: u8,
     /// Samples per channel in one access unit: 1024, or 960 if `frameLengthFlag` is set.
     pub samples_per_frame: u32,
 }
 
 impl AudioSpecificConfig {
-    /// Reads an `AudioSpecificConfig`.
+    /// Parses an `AudioSpecificConfig`.
     ///
     /// # Errors
-    /// If it is cut short, or has a reserved rate, rate zero or a reserved channel configuration.
+    /// If it is truncated, or has a reserved or zero sample rate or a reserved channel
+    /// configuration.
     pub fn parse(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut bits = Bits::new(bytes);
         let object_type = object_type(&mut bits)?;
@@ -42,18 +43,18 @@ impl AudioSpecificConfig {
             extension_sample_rate_hz = Some(rate(&mut bits)?);
             core = self::object_type(&mut bits)?;
         }
-        // GASpecificConfig begins with frameLengthFlag; one that is left out counts as zero.
+        // GASpecificConfig begins with frameLengthFlag; a missing one is treated as zero.
         let short_frames = matches!(core, 1..=4 | 6 | 7) && bits.flag().unwrap_or(false);
         if sample_rate_hz == 0 {
             return Err(CodecError::Value { what: WHAT, field: "sample rate", value: 0 });
         }
-        // The escape form can name any 24-bit rate; no AAC level goes beyond 96 kHz.
+        // The escape form can hold any 24-bit rate; no AAC level exceeds 96 kHz.
         sample_rate_hz = sample_rate_hz.min(MAX_RATE_HZ);
         let samples_per_frame = if short_frames { 960 } else { 1024 };
         Ok(Self { object_type, sample_rate_hz, extension_sample_rate_hz, channel_configuration, samples_per_frame })
     }
 
-    /// Channels; 2 if the header leaves it to the stream.
+    /// Returns the number of channels; 2 if only the stream itself defines it.
     pub fn channels(&self) -> u32 {
         match self.channel_configuration {
             0 => 2,
@@ -62,19 +63,19 @@ impl AudioSpecificConfig {
         }
     }
 
-    /// RFC 6381 codec string, such as `mp4a.40.2`.
+    /// Returns the RFC 6381 codec string, such as `mp4a.40.2`.
     pub fn codec_string(&self) -> String {
         format!("mp4a.40.{}", self.object_type)
     }
 
-    /// A two-byte AAC-LC configuration; `None` if the rate has no index.
+    /// Returns a two-byte AAC-LC configuration, or `None` if the sample rate has no index.
     pub fn encode_lc(sample_rate_hz: u32, channel_configuration: u8) -> Option<[u8; 2]> {
         let index = RATES_HZ.iter().position(|&r| r == sample_rate_hz)? as u8;
         Some([2 << 3 | index >> 1, index << 7 | (channel_configuration & 15) << 3])
     }
 }
 
-/// A track from an `AudioSpecificConfig`.
+/// Creates a track from an `AudioSpecificConfig`.
 ///
 /// # Errors
 /// See [`AudioSpecificConfig::parse`].
@@ -93,7 +94,7 @@ pub fn track(config: Bytes) -> Result<Track, CodecError> {
     })
 }
 
-/// An ADTS header, as far as it matters here.
+/// The fields of an ADTS header that are used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Adts {
     /// Audio object type: 1 to 4.
@@ -102,22 +103,23 @@ pub struct Adts {
     pub sample_rate_hz: u32,
     /// `channel_configuration`.
     pub channel_configuration: u8,
-    /// Bytes before the access unit: 7, or 9 with a CRC.
+    /// Length of the header: 7 bytes, or 9 with a CRC.
     pub header_bytes: usize,
-    /// Bytes of header and access unit together; never less than `header_bytes`.
+    /// Length of header and access unit together; never less than `header_bytes`.
     pub frame_bytes: usize,
 }
 
 impl Adts {
-    /// Reads the header at the front of `bytes`.
+    /// Parses the header at the start of `bytes`.
     ///
     /// # Errors
-    /// If it is cut short, has no sync word, a reserved rate, or is longer than its frame.
+    /// If it is truncated, has no sync word, has a reserved sample rate, or is longer than its
+    /// frame.
     pub fn parse(bytes: &[u8]) -> Result<Self, CodecError> {
         let head = bytes.first_chunk::<7>().ok_or(CodecError::Short { what: ADTS })?;
         let wrong = |field, value| CodecError::Value { what: ADTS, field, value };
         let sync = u32::from(head[0]) << 4 | u32::from(head[1] >> 4);
-        // The layer bits, always zero, tell it from MPEG-1 audio.
+        // The layer bits, always zero, distinguish it from MPEG-1 audio.
         if sync != 0xfff || head[1] & 6 != 0 {
             return Err(wrong("sync word", sync));
         }
@@ -133,8 +135,8 @@ impl Adts {
         Ok(Self { object_type: (head[2] >> 6) + 1, sample_rate_hz, channel_configuration, header_bytes, frame_bytes })
     }
 
-    /// Writes the 7-byte header (no CRC) for an access unit; `None` if its rate or type has no place in ADTS or the unit
-    /// is too long.
+    /// Returns the 7-byte header (no CRC) for an access unit, or `None` if ADTS cannot represent
+    /// the sample rate, the object type or the length.
     pub fn encode(config: &AudioSpecificConfig, access_unit_bytes: usize) -> Option<[u8; 7]> {
         let index = RATES_HZ.iter().position(|&r| r == config.sample_rate_hz)? as u8;
         let object = if matches!(config.object_type, 5 | 29) { 2 } else { config.object_type };
@@ -184,14 +186,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn configurations_of_common_encoders_are_read() {
+    fn configurations_of_common_encoders_are_parsed() {
         let check = |bytes: &[u8], expect: (u8, u32, u32, u32)| {
             let asc = AudioSpecificConfig::parse(bytes).unwrap();
             let got = (asc.object_type, asc.sample_rate_hz, asc.channels(), asc.samples_per_frame);
             assert_eq!(got, expect, "{bytes:02x?}");
         };
         check(&[0x12, 0x10], (2, 44_100, 2, 1024)); // ffmpeg, OBS
-        check(&[0x11, 0x90, 0x56, 0xe5, 0x00], (2, 48_000, 2, 1024)); // with SBR ruled out behind
+        check(&[0x11, 0x90, 0x56, 0xe5, 0x00], (2, 48_000, 2, 1024)); // followed by an extension that rules out SBR
         check(&[0x2b, 0x92, 0x08, 0x00], (5, 22_050, 2, 1024)); // HE-AAC, 44.1 kHz after SBR
         check(&[0x12, 0x14], (2, 44_100, 2, 960));
         check(&[0x17, 0x80, 0x5d, 0xc0, 0x08], (2, 48_000, 1, 1024)); // escaped rate
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_written_configuration_is_read_back() {
+    fn encoded_configuration_round_trips() {
         let bytes = AudioSpecificConfig::encode_lc(48_000, 2).unwrap();
         let asc = AudioSpecificConfig::parse(&bytes).unwrap();
         assert_eq!((asc.sample_rate_hz, asc.channel_configuration, asc.object_type), (48_000, 2, 2));
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn an_adts_header_round_trips() {
+    fn adts_header_round_trips() {
         let asc = AudioSpecificConfig::parse(&[0x11, 0x90]).unwrap();
         let head = Adts::encode(&asc, 371).unwrap();
         let adts = Adts::parse(&head).unwrap();

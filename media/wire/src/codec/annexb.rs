@@ -1,8 +1,10 @@
-//! NAL units between start codes (ITU-T H.264 annex B, H.265 annex B), to and from the length-prefixed form of frames.
+//! Converts between byte streams with start codes (ITU-T H.264 annex B, H.265 annex B) and the
+//! length-prefixed NAL units of frames.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// The NAL units of a byte stream, without start codes and without zero bytes at their end. Empty ones are left out.
+/// Returns the NAL units of a byte stream, without start codes and trailing zero bytes. Empty NAL
+/// units are skipped.
 pub fn nal_units(stream: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
     let mut at = start_code(stream, 0).map(|(_, after)| after);
     std::iter::from_fn(move || {
@@ -22,7 +24,7 @@ pub fn nal_units(stream: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
     })
 }
 
-/// The same NAL units, each behind its length in 4 bytes.
+/// Converts a byte stream to NAL units with 4-byte length prefixes.
 pub fn to_length_prefixed(stream: &Bytes) -> Bytes {
     let mut out = BytesMut::with_capacity(stream.len() + 16);
     for nal in nal_units(stream) {
@@ -32,7 +34,8 @@ pub fn to_length_prefixed(stream: &Bytes) -> Bytes {
     out.freeze()
 }
 
-/// Turns length-prefixed NAL units into a byte stream with 4-byte start codes; stops at a bad length.
+/// Converts NAL units with 4-byte length prefixes to a byte stream with 4-byte start codes. Stops
+/// at an invalid length.
 pub fn from_length_prefixed(payload: &Bytes) -> Bytes {
     let mut out = BytesMut::with_capacity(payload.len());
     for nal in super::h264::nal_units(payload) {
@@ -42,7 +45,7 @@ pub fn from_length_prefixed(payload: &Bytes) -> Bytes {
     out.freeze()
 }
 
-/// Where the next start code begins (with its zero_byte) and ends.
+/// Returns the positions where the next start code begins and ends.
 fn start_code(stream: &[u8], from: usize) -> Option<(usize, usize)> {
     let found = stream.get(from..)?.windows(3).position(|w| w == [0, 0, 1])? + from;
     Some((found, found + 3))
@@ -53,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn start_codes_of_three_and_four_bytes_become_lengths_and_back() {
+    fn start_codes_of_three_and_four_bytes_round_trip_through_lengths() {
         let stream = Bytes::from_static(&[9, 0, 0, 0, 1, 0x67, 1, 0, 0, 1, 0x68, 2, 0, 0, 0, 0, 0, 1, 0x65, 3, 4]);
         let prefixed = to_length_prefixed(&stream);
         assert_eq!(prefixed[..], [0, 0, 0, 2, 0x67, 1, 0, 0, 0, 2, 0x68, 2, 0, 0, 0, 3, 0x65, 3, 4]);
@@ -61,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_without_start_code_or_nal_gives_nothing() {
+    fn stream_without_start_code_or_nal_unit_yields_nothing() {
         for stream in [&[][..], &[0, 0], &[1, 2, 3, 4], &[0, 0, 1], &[0, 0, 1, 0, 0, 1, 0]] {
             assert_eq!(nal_units(&Bytes::copy_from_slice(stream)).count(), 0, "{stream:?}");
         }

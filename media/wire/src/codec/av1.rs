@@ -1,4 +1,5 @@
-//! AV1: `AV1CodecConfigurationRecord` (AV1 in ISOBMFF v1.2 §2.3.3) and the size in its sequence header (AV1 §5.5.1).
+//! AV1: `AV1CodecConfigurationRecord` (AV1 in ISOBMFF v1.2 §2.3.3) and the frame size in its
+//! sequence header (AV1 §5.5.1).
 
 use bytes::Bytes;
 
@@ -6,10 +7,10 @@ use super::CodecError;
 use super::bits::Bits;
 use crate::{Codec, Track, VideoTrack};
 
-/// A track from an `AV1CodecConfigurationRecord`.
+/// Creates a track from an `AV1CodecConfigurationRecord`.
 ///
 /// # Errors
-/// If it is shorter than 4 bytes or of another version.
+/// If it is shorter than 4 bytes or has another version.
 pub fn track(config: Bytes) -> Result<Track, CodecError> {
     let head = config.first_chunk::<4>().ok_or(CodecError::Short { what: WHAT })?;
     if head[0] != 0x81 {
@@ -17,12 +18,12 @@ pub fn track(config: Bytes) -> Result<Track, CodecError> {
     }
     let codec_string = Some(codec_string(head));
     let (width, height) = size(&config[4..]).unwrap_or_default();
-    // AV1 hides pictures instead of reordering packets: decode order is output order.
+    // AV1 hides frames instead of reordering packets: decode order is output order.
     let video = Some(VideoTrack { width, height, reorder_frames: Some(0) });
     Ok(Track { codec: Codec::Av1, config, codec_string, video, audio: None })
 }
 
-/// AV1 in ISOBMFF v1.2 §5, the short form: `av01.0.08M.08`.
+/// Returns the short form of the codec string, such as `av01.0.08M.08` (AV1 in ISOBMFF v1.2 §5).
 fn codec_string(head: &[u8; 4]) -> String {
     let tier = if head[2] & 0x80 == 0 { 'M' } else { 'H' };
     let depth = match (head[2] & 0x40 != 0, head[2] & 0x20 != 0) {
@@ -33,7 +34,7 @@ fn codec_string(head: &[u8; 4]) -> String {
     format!("av01.{}.{:02}{tier}.{depth:02}", head[1] >> 5, head[1] & 31)
 }
 
-/// Width and height from the first sequence header OBU.
+/// Returns width and height from the first sequence header OBU.
 fn size(mut obus: &[u8]) -> Option<(u32, u32)> {
     while let Some((&head, rest)) = obus.split_first() {
         let rest = if head & 4 != 0 { rest.get(1..)? } else { rest };
@@ -92,7 +93,7 @@ fn operating_points(bits: &mut Bits<'_>) -> Option<()> {
     Some(())
 }
 
-/// AV1 §4.10.5; 32 bits at most.
+/// Parses a `leb128()` of at most 32 bits (AV1 §4.10.5). Returns it with the rest of `bytes`.
 fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut value = 0u64;
     for (i, &byte) in bytes.iter().take(8).enumerate() {
@@ -116,7 +117,7 @@ pub(crate) mod tests {
         &[0x81, 0x01, 0x0c, 0x00, 0x0a, 0x0b, 0x00, 0x00, 0x00, 0x0c, 0xc4, 0xff, 0x67, 0x36, 0xbe, 0x40, 0x10];
 
     #[test]
-    fn a_record_gives_size_and_codec_string() {
+    fn record_yields_size_and_codec_string() {
         let track = track(Bytes::from_static(AV1C)).unwrap();
         assert_eq!(track.codec_string.as_deref(), Some("av01.0.01M.08"));
         assert_eq!(track.video, Some(VideoTrack { width: 640, height: 360, reorder_frames: Some(0) }));

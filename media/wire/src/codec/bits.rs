@@ -1,6 +1,7 @@
-//! Reads bit fields, most significant bit first. Reading past the end gives `None`, never a panic.
+//! Reads bit fields, most significant bit first. Reading past the end returns `None` and never
+//! panics.
 
-/// A position in a slice, in bits.
+/// A bit reader over a slice.
 #[derive(Debug, Clone)]
 pub(super) struct Bits<'a> {
     bytes: &'a [u8],
@@ -19,7 +20,7 @@ impl<'a> Bits<'a> {
         Some(bit == 1)
     }
 
-    /// `n` bits, 32 at most.
+    /// Reads `n` bits, at most 32.
     pub(super) fn read(&mut self, n: u32) -> Option<u32> {
         let mut value = 0u32;
         for _ in 0..n {
@@ -33,7 +34,8 @@ impl<'a> Bits<'a> {
         (at <= self.bytes.len() * 8).then(|| self.at = at)
     }
 
-    /// Exp-Golomb, unsigned: `ue(v)` of ITU-T H.264 §9.1, `uvlc()` of AV1 §4.10.3. 31 leading zeros at most.
+    /// Reads an unsigned Exp-Golomb code with at most 31 leading zeros: `ue(v)` of ITU-T H.264
+    /// §9.1, `uvlc()` of AV1 §4.10.3.
     pub(super) fn ue(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while !self.flag()? {

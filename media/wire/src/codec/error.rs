@@ -1,22 +1,22 @@
-//! Why a codec header was refused.
+//! Errors of codec header parsers.
 
-/// A header that breaks a rule without which no decoder could start.
+/// A codec header that no decoder could use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     /// The bytes end inside a field.
     #[error("{what} ends early")]
     Short {
-        /// Which record.
+        /// Name of the record.
         what: &'static str,
     },
-    /// A field has a value that the specification does not allow or that is not handled here.
+    /// A field has a value that the specification does not allow or that is not supported.
     #[error("{what} has {field} {value}")]
     Value {
-        /// Which record.
+        /// Name of the record.
         what: &'static str,
-        /// Which field.
+        /// Name of the field.
         field: &'static str,
-        /// What it holds.
+        /// Value of the field.
         value: u32,
     },
 }

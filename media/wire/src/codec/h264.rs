@@ -1,4 +1,5 @@
-//! H.264: `AVCDecoderConfigurationRecord` (ISO/IEC 14496-15 §5.3.3.1) and length-prefixed NAL units.
+//! H.264: `AVCDecoderConfigurationRecord` (ISO/IEC 14496-15 §5.3.3.1) and length-prefixed NAL
+//! units.
 //!
 //! | byte | field |
 //! | --- | --- |
@@ -15,7 +16,7 @@ use h264_reader::rbsp::{BitReader, decode_nal};
 use super::CodecError;
 use crate::{Codec, Track, VideoTrack};
 
-/// What an H.264 decoder must know before the first picture.
+/// The decoder configuration of an H.264 track.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecoderConfig {
     /// `profile_idc`.
@@ -24,7 +25,8 @@ pub struct DecoderConfig {
     pub compatibility: u8,
     /// `level_idc`.
     pub level: u8,
-    /// Bytes of the length before each NAL unit, as the publisher writes them: 1, 2 or 4. In a `Frame` it is always 4.
+    /// Size of the length prefix of each NAL unit as the publisher sends it, in bytes: 1, 2 or 4.
+    /// In a `Frame` it is always 4.
     pub length_size: u8,
     /// Sequence parameter sets: NAL units with their header byte, no start code.
     pub sps: Vec<Bytes>,
@@ -33,10 +35,10 @@ pub struct DecoderConfig {
 }
 
 impl DecoderConfig {
-    /// Reads an `AVCDecoderConfigurationRecord`. What follows the parameter sets is ignored.
+    /// Parses an `AVCDecoderConfigurationRecord`. Bytes after the parameter sets are ignored.
     ///
     /// # Errors
-    /// If it is cut short, has another version, or no SPS.
+    /// If it is truncated, has another version, or has no SPS.
     pub fn parse(record: &Bytes) -> Result<Self, CodecError> {
         let mut rest = record.clone();
         if rest.len() < 6 {
@@ -61,16 +63,17 @@ impl DecoderConfig {
         Ok(Self { profile, compatibility, level, length_size, sps, pps })
     }
 
-    /// A configuration from an SPS and a PPS, as they come in band.
+    /// Creates a configuration from an in-band SPS and PPS.
     ///
     /// # Errors
-    /// If the SPS is too short to name its profile.
+    /// If the SPS is too short to contain its profile.
     pub fn from_parameter_sets(sps: Bytes, pps: Bytes) -> Result<Self, CodecError> {
         let &[_, profile, compatibility, level, ..] = &sps[..] else { return Err(SHORT) };
         Ok(Self { profile, compatibility, level, length_size: 4, sps: vec![sps], pps: vec![pps] })
     }
 
-    /// Writes an `AVCDecoderConfigurationRecord`; at most 31 SPS and 255 PPS of 65,535 bytes each are written.
+    /// Returns the `AVCDecoderConfigurationRecord`, with at most 31 SPS and 255 PPS of at most
+    /// 65,535 bytes each.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(64);
         out.extend_from_slice(&[1, self.profile, self.compatibility, self.level]);
@@ -84,7 +87,7 @@ impl DecoderConfig {
         self.sps.iter().take(31).for_each(|nal| put(&mut out, nal));
         out.put_u8(self.pps.len().min(255) as u8);
         self.pps.iter().take(255).for_each(|nal| put(&mut out, nal));
-        // ISO/IEC 14496-15 §5.3.3.1.2: the High profiles add the picture format.
+        // The High profiles add the chroma format and the bit depths (ISO/IEC 14496-15 §5.3.3.1.2).
         if matches!(self.profile, 100 | 110 | 122 | 144)
             && let Some(sps) = self.sps.first().and_then(|nal| read_sps(nal))
         {
@@ -97,24 +100,24 @@ impl DecoderConfig {
         out.freeze()
     }
 
-    /// RFC 6381 codec string, such as `avc1.64001f`.
+    /// Returns the RFC 6381 codec string, such as `avc1.64001f`.
     pub fn codec_string(&self) -> String {
         format!("avc1.{:02x}{:02x}{:02x}", self.profile, self.compatibility, self.level)
     }
 
-    /// What the first SPS says; zeros and `None` where it cannot be read.
+    /// Returns the track properties from the first SPS; zeros and `None` if it is unreadable.
     pub fn video(&self) -> VideoTrack {
         let Some(sps) = self.sps.first().and_then(|nal| read_sps(nal)) else { return VideoTrack::default() };
         let (width, height) = sps.pixel_dimensions().unwrap_or_default();
         let restrictions = sps.vui_parameters.and_then(|vui| vui.bitstream_restrictions);
-        // Baseline has no B-frames, whether or not the VUI says so (ITU-T H.264 §A.2.1).
+        // Baseline has no B-frames, even if the VUI does not state it (ITU-T H.264 §A.2.1).
         let reorder_frames = restrictions.map(|r| r.max_num_reorder_frames).or((self.profile == 66).then_some(0));
         VideoTrack { width, height, reorder_frames }
     }
 }
 
-/// A track from an `AVCDecoderConfigurationRecord`. The record is kept unchanged, but for a length size below 4: frames
-/// always carry 4-byte lengths, so the record then says so.
+/// Creates a track from an `AVCDecoderConfigurationRecord`. The record is kept unchanged, except
+/// that its length size is set to 4, because frames always have 4-byte length prefixes.
 ///
 /// # Errors
 /// See [`DecoderConfig::parse`].
@@ -136,12 +139,14 @@ pub fn track(config: Bytes) -> Result<Track, CodecError> {
     })
 }
 
-/// The NAL units of a payload with 4-byte lengths. Stops at the first length that is zero or too long.
+/// Returns the NAL units of a payload with 4-byte length prefixes. Stops at the first length that
+/// is zero or exceeds the payload.
 pub fn nal_units(payload: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
     nal_units_with(payload, 4)
 }
 
-/// The NAL units of a payload with lengths of `length_size` bytes. Stops at the first length that is zero or too long.
+/// Returns the NAL units of a payload with length prefixes of `length_size` bytes. Stops at the
+/// first length that is zero or exceeds the payload.
 pub fn nal_units_with(payload: &Bytes, length_size: u8) -> impl Iterator<Item = Bytes> + '_ {
     let size = usize::from(length_size);
     let mut at = 0usize;
@@ -155,12 +160,13 @@ pub fn nal_units_with(payload: &Bytes, length_size: u8) -> impl Iterator<Item = 
     })
 }
 
-/// True if the payload (4-byte lengths) holds an IDR picture.
+/// Returns true if the payload (4-byte length prefixes) contains an IDR picture.
 pub fn is_idr(payload: &Bytes) -> bool {
     nal_units(payload).any(|nal| nal[0] & 31 == 5)
 }
 
-/// Rewrites a payload whose lengths have `length_size` bytes to 4-byte lengths; stops at a bad length.
+/// Converts a payload with length prefixes of `length_size` bytes to 4-byte length prefixes. Stops
+/// at an invalid length.
 pub fn widen_lengths(payload: &Bytes, length_size: u8) -> Bytes {
     let mut out = BytesMut::with_capacity(payload.len() + 64);
     for nal in nal_units_with(payload, length_size) {
@@ -170,9 +176,10 @@ pub fn widen_lengths(payload: &Bytes, length_size: u8) -> Bytes {
     out.freeze()
 }
 
-/// `h264-reader` is strict; what it refuses is unknown here, and no reason to refuse the stream.
+/// Parses an SPS. `h264-reader` is strict; an SPS that it rejects makes the properties unknown, but
+/// does not reject the stream.
 fn read_sps(nal: &[u8]) -> Option<SeqParameterSet> {
-    // Far beyond any real SPS; bounds the work a hostile one can cause.
+    // Far longer than any real SPS; bounds the work that a hostile one can cause.
     if nal.len() > 4_096 || nal.first().is_none_or(|b| b & 31 != 7) {
         return None;
     }
@@ -207,14 +214,14 @@ pub(crate) mod tests {
     ];
 
     #[test]
-    fn a_record_gives_size_codec_string_and_reordering() {
+    fn record_yields_size_codec_string_and_reordering() {
         let track = track(Bytes::from_static(AVCC)).unwrap();
         assert_eq!(track.codec_string.as_deref(), Some("avc1.64001f"));
         assert_eq!(track.video, Some(VideoTrack { width: 1280, height: 720, reorder_frames: Some(2) }));
     }
 
     #[test]
-    fn a_record_is_written_as_it_was_read() {
+    fn record_round_trips() {
         let config = DecoderConfig::parse(&Bytes::from_static(AVCC)).unwrap();
         assert_eq!(config.encode()[..], AVCC[..]);
         let again = DecoderConfig::from_parameter_sets(config.sps[0].clone(), config.pps[0].clone()).unwrap();
@@ -222,7 +229,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_unreadable_sps_is_unknown_and_not_an_error() {
+    fn unreadable_sps_is_not_an_error() {
         let record = Bytes::from_static(&[1, 77, 0, 31, 0xff, 0xe1, 0, 2, 0x67, 0xff, 0]);
         let track = track(record).unwrap();
         assert_eq!(track.video, Some(VideoTrack::default()));
@@ -239,7 +246,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn nal_units_stop_at_a_bad_length() {
+    fn nal_units_stop_at_an_invalid_length() {
         let payload = Bytes::from_static(&[0, 0, 0, 1, 0x65, 0, 0, 0, 9, 0x41]);
         assert_eq!(nal_units(&payload).collect::<Vec<_>>(), [Bytes::from_static(&[0x65])]);
         assert!(is_idr(&payload));

@@ -1,4 +1,5 @@
-//! H.265: `HEVCDecoderConfigurationRecord` (ISO/IEC 14496-15 §8.3.3.1) and the sizes in its SPS (ITU-T H.265 §7.3.2.2).
+//! H.265: `HEVCDecoderConfigurationRecord` (ISO/IEC 14496-15 §8.3.3.1) and the frame size in its
+//! SPS (ITU-T H.265 §7.3.2.2).
 //!
 //! | byte | field |
 //! | --- | --- |
@@ -16,11 +17,11 @@ use super::CodecError;
 use super::bits::Bits;
 use crate::{Codec, Track, VideoTrack};
 
-/// A track from an `HEVCDecoderConfigurationRecord`.
+/// Creates a track from an `HEVCDecoderConfigurationRecord`.
 ///
 /// # Errors
-/// If it is shorter than its fixed part, of another version (0 is tolerated: early encoders write it), or its NAL unit
-/// lengths do not have 4 bytes.
+/// If it is shorter than its fixed part, has a version other than 1 (0 is tolerated, because early
+/// encoders write it), or its NAL unit length prefixes do not have 4 bytes.
 pub fn track(config: Bytes) -> Result<Track, CodecError> {
     let head = config.first_chunk::<23>().ok_or(CodecError::Short { what: WHAT })?;
     if head[0] > 1 {
@@ -34,12 +35,13 @@ pub fn track(config: Bytes) -> Result<Track, CodecError> {
     Ok(Track { codec: Codec::H265, config, codec_string, video: Some(video), audio: None })
 }
 
-/// True if the payload (4-byte lengths) holds a picture at which a decoder may start (IRAP: types 16 to 23).
+/// Returns true if the payload (4-byte length prefixes) contains a picture at which a decoder can
+/// start (IRAP, NAL unit types 16 to 23).
 pub fn is_irap(payload: &Bytes) -> bool {
     super::h264::nal_units(payload).any(|nal| (16..=23).contains(&(nal[0] >> 1 & 63)))
 }
 
-/// ISO/IEC 14496-15 annex E.3, such as `hvc1.1.6.L93.90`.
+/// Returns the codec string, such as `hvc1.1.6.L93.90` (ISO/IEC 14496-15 annex E.3).
 fn codec_string(head: &[u8; 23]) -> String {
     let space = ["", "A", "B", "C"][usize::from(head[1] >> 6)];
     let tier = if head[1] & 0x20 == 0 { 'L' } else { 'H' };
@@ -54,7 +56,7 @@ fn codec_string(head: &[u8; 23]) -> String {
     out
 }
 
-/// The first SPS among the arrays.
+/// Returns the first SPS in the arrays.
 fn sps(config: &Bytes) -> Option<Bytes> {
     let mut rest = config.slice(22..);
     let arrays = rest.try_get_u8().ok()?;
@@ -103,7 +105,7 @@ fn read_sps(nal: &[u8]) -> Option<VideoTrack> {
     Some(video)
 }
 
-/// `sps_max_num_reorder_pics` of the highest layer.
+/// Reads `sps_max_num_reorder_pics` of the highest sub-layer.
 fn reorder_frames(bits: &mut Bits<'_>, max_sub_layers_minus1: u32) -> Option<u32> {
     bits.ue()?; // bit_depth_luma_minus8
     bits.ue()?; // bit_depth_chroma_minus8
@@ -118,7 +120,7 @@ fn reorder_frames(bits: &mut Bits<'_>, max_sub_layers_minus1: u32) -> Option<u32
     reorder
 }
 
-/// ITU-T H.265 §7.3.3; only its length matters here.
+/// Skips `profile_tier_level()` (ITU-T H.265 §7.3.3).
 fn profile_tier_level(bits: &mut Bits<'_>, max_sub_layers_minus1: u32) -> Option<()> {
     bits.skip(88 + 8)?;
     let mut present = Vec::with_capacity(7);
@@ -154,7 +156,8 @@ const WHAT: &str = "HEVCDecoderConfigurationRecord";
 pub(crate) mod tests {
     use super::*;
 
-    /// ffmpeg 5.1.9: `-f lavfi -i testsrc2=s=640x360:r=30 -c:v libx265 -x265-params bframes=3`, SEI array left out.
+    /// ffmpeg 5.1.9: `-f lavfi -i testsrc2=s=640x360:r=30 -c:v libx265 -x265-params bframes=3`,
+    /// without the SEI array.
     pub(crate) const HVCC: &[u8] = &[
         0x01, 0x01, 0x60, 0x00, 0x00, 0x00, 0x90, 0x00, 0x00, 0x00, 0x00, 0x00, 0x3f, 0xf0, 0x00, 0xfc, 0xfd, 0xf8,
         0xf8, 0x00, 0x00, 0x0f, 0x03, 0xa0, 0x00, 0x01, 0x00, 0x18, 0x40, 0x01, 0x0c, 0x01, 0xff, 0xff, 0x01, 0x60,
@@ -166,14 +169,14 @@ pub(crate) mod tests {
     ];
 
     #[test]
-    fn a_record_gives_size_codec_string_and_reordering() {
+    fn record_yields_size_codec_string_and_reordering() {
         let track = track(Bytes::from_static(HVCC)).unwrap();
         assert_eq!(track.codec_string.as_deref(), Some("hvc1.1.6.L63.90"));
         assert_eq!(track.video, Some(VideoTrack { width: 640, height: 360, reorder_frames: Some(2) }));
     }
 
     #[test]
-    fn an_unreadable_sps_is_unknown_and_not_an_error() {
+    fn unreadable_sps_is_not_an_error() {
         let track = track(Bytes::from_static(&HVCC[..30])).unwrap();
         assert_eq!(track.video, Some(VideoTrack::default()));
     }

@@ -1,8 +1,9 @@
-//! Codec headers: what a decoder must know before the first frame, read from and written to bytes.
+//! Codec headers: parses and writes the decoder configuration of each codec.
 //!
-//! Each codec has one file with `track(config)`, which turns a decoder configuration record into a `Track`. What a
-//! header says only for people or for comfort (size, reordering) is optional: a header that is odd in such a place is
-//! "unknown", never a reason to refuse a stream. This room must not know any protocol.
+//! Each codec has one file with `track(config)`, which turns a decoder configuration record into a
+//! `Track`. Properties that decoding does not depend on (frame size, reordering) are optional: if
+//! they are unreadable they are unknown, but the stream is accepted. The module must not know any
+//! protocol.
 
 pub mod aac;
 pub mod annexb;

@@ -1,24 +1,24 @@
-//! Opus: `OpusHead` (RFC 7845 §5.1) and the duration a packet's TOC tells (RFC 6716 §3.1).
+//! Opus: `OpusHead` (RFC 7845 §5.1) and the packet duration from the TOC byte (RFC 6716 §3.1).
 
 use bytes::Bytes;
 
 use super::CodecError;
 use crate::{AudioTrack, Codec, Track};
 
-/// The clock of Opus: whatever went into the encoder, a decoder counts in 48 kHz samples.
+/// The clock rate of Opus: 48 kHz, regardless of the sample rate of the encoder input.
 pub const CLOCK_HZ: u32 = 48_000;
 
-/// A track from an `OpusHead`.
+/// Creates a track from an `OpusHead`.
 ///
 /// # Errors
-/// If it is cut short, has another magic signature, or no channels.
+/// If it is truncated, has another magic signature or major version, or has no channels.
 pub fn track(config: Bytes) -> Result<Track, CodecError> {
     let head = config.first_chunk::<19>().ok_or(CodecError::Short { what: WHAT })?;
     if !head.starts_with(MAGIC) {
         let value = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
         return Err(CodecError::Value { what: WHAT, field: "signature", value });
     }
-    // The upper half of the version is the major one, and must be zero (RFC 7845 §5.1).
+    // The upper 4 bits are the major version, which must be zero (RFC 7845 §5.1).
     if head[8] > 15 {
         return Err(CodecError::Value { what: WHAT, field: "version", value: u32::from(head[8]) });
     }
@@ -35,7 +35,7 @@ pub fn track(config: Bytes) -> Result<Track, CodecError> {
     })
 }
 
-/// An `OpusHead` for one or two channels (mapping family 0).
+/// Returns an `OpusHead` for one or two channels (mapping family 0).
 pub fn head(channels: u8, pre_skip_samples: u16) -> Bytes {
     let mut out = Vec::with_capacity(19);
     out.extend_from_slice(MAGIC);
@@ -46,8 +46,8 @@ pub fn head(channels: u8, pre_skip_samples: u16) -> Bytes {
     out.into()
 }
 
-/// Samples per channel at 48 kHz in a packet (RFC 6716 §3.1, §3.2); `None` if it is empty, cut short, or longer than
-/// the 120 ms that the format allows.
+/// Returns the number of samples per channel, at 48 kHz, in a packet (RFC 6716 §3.1, §3.2). Returns
+/// `None` if the packet is empty, truncated, or longer than the 120 ms that the format allows.
 pub fn packet_samples(packet: &[u8]) -> Option<u32> {
     let (&toc, rest) = packet.split_first()?;
     let config = toc >> 3;
@@ -72,14 +72,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_written_head_is_read_back() {
+    fn opus_head_round_trips() {
         let track = track(head(2, 312)).unwrap();
         assert_eq!(track.audio.unwrap().channels, 2);
         assert_eq!(track.audio.unwrap().sample_rate_hz, 48_000);
     }
 
     #[test]
-    fn the_toc_tells_the_duration() {
+    fn packet_duration_follows_from_the_toc() {
         let check = |packet: &[u8], samples| assert_eq!(packet_samples(packet), samples, "{packet:02x?}");
         check(&[0xfc, 0], Some(960)); // CELT fullband 20 ms, one frame: what libopus sends
         check(&[0x08, 0], Some(960)); // SILK narrowband 20 ms

@@ -1,10 +1,10 @@
-//! No parser here panics on any prefix of golden data, nor on any flipped byte of it.
+//! No parser in this module panics on any prefix or any flipped bit of golden data.
 
 use bytes::Bytes;
 
 use super::*;
 
-fn all(bytes: &Bytes) {
+fn run_every_parser(bytes: &Bytes) {
     let _ = h264::track(bytes.clone()).map(|t| h264::DecoderConfig::parse(&t.config).map(|c| c.encode()));
     let _ = h265::track(bytes.clone());
     let _ = av1::track(bytes.clone());
@@ -35,13 +35,13 @@ fn no_prefix_and_no_flipped_byte_of_a_header_panics() {
     ];
     for bytes in golden {
         for end in 0..=bytes.len() {
-            all(&Bytes::copy_from_slice(&bytes[..end]));
+            run_every_parser(&Bytes::copy_from_slice(&bytes[..end]));
         }
         for at in 0..bytes.len() {
             for bit in [1u8, 2, 4, 8, 16, 32, 64, 128, 255] {
                 let mut flipped = bytes.to_vec();
                 flipped[at] ^= bit;
-                all(&flipped.into());
+                run_every_parser(&flipped.into());
             }
         }
     }

@@ -9,14 +9,15 @@ pub(super) struct UnixMs(pub(super) i64);
 impl fmt::Display for UnixMs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (days, ms) = (self.0.div_euclid(MS_PER_DAY), self.0.rem_euclid(MS_PER_DAY));
-        let (year, month, day) = civil(days);
+        let (year, month, day) = civil_from_days(days);
         let (h, m, s) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
         write!(f, "{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{:03}Z", ms % 1_000)
     }
 }
 
-/// Year, month and day of a day counted from 1970-01-01: Howard Hinnant's `civil_from_days`, years that begin in March.
-fn civil(days: i64) -> (i64, i64, i64) {
+/// Converts days since 1970-01-01 to year, month and day with Howard Hinnant's `civil_from_days`
+/// algorithm, in which a year begins in March.
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
     let day_of_era = z.rem_euclid(146_097);
@@ -35,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_are_those_of_the_calendar() {
+    fn unix_time_is_formatted_as_a_calendar_date() {
         let check = |ms, text: &str| assert_eq!(UnixMs(ms).to_string(), text);
         check(0, "1970-01-01T00:00:00.000Z");
         check(951_782_400_000, "2000-02-29T00:00:00.000Z");

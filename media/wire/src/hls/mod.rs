@@ -1,6 +1,8 @@
-//! HLS and LL-HLS as values: the window of segments, playlists as text, names and queries (RFC 8216bis, draft 15).
+//! HLS and LL-HLS: the sliding window of segments, playlist text, resource names and query
+//! parameters (RFC 8216bis, draft 15).
 //!
-//! Parts go in ([`crate::cmaf::Packager`]), text and shared bytes come out. Who asks, and who waits, is not known here.
+//! The input is the output of [`crate::cmaf::Packager`]; the output is playlist text and shared
+//! bytes. The module knows nothing of HTTP, viewers or waiting requests.
 
 mod date;
 mod playlist;
@@ -12,4 +14,4 @@ mod window_test;
 
 pub use query::{QueryError, Reload};
 pub use resource::Resource;
-pub use window::{Found, Readiness, Segment, Settings, Window};
+pub use window::{Lookup, Readiness, Segment, Settings, Window};

@@ -1,4 +1,4 @@
-//! Playlists as text (RFC 8216bis §4).
+//! Writes playlists (RFC 8216bis §4).
 
 use std::fmt::Write as _;
 
@@ -8,16 +8,16 @@ use super::{Resource, Window};
 use crate::cmaf::Part;
 
 impl Window {
-    /// The media playlist. `prefix` leads from its address to the folder that holds the folder of this stream's
-    /// beginning: empty, or `ID/`.
+    /// Returns the media playlist. `prefix` is prepended to the relative URIs, which begin with the
+    /// start time of the stream generation; it is empty or `ID/`.
     pub fn media_playlist(&self, prefix: &str) -> String {
         let mut out = String::with_capacity(4_096);
-        self.write_media_playlist(&Place { prefix, started_at_ms: self.settings.started_at_ms }, &mut out);
+        self.write_media_playlist(&UriBase { prefix, started_at_ms: self.settings.started_at_ms }, &mut out);
         out
     }
 
-    /// The multivariant playlist with one variant, whose media playlist is at `media_uri`. Needs a finished segment to
-    /// know codecs and bit rate; `None` before.
+    /// Returns the multivariant playlist with one variant, whose media playlist is at `media_uri`.
+    /// Returns `None` before the first finished segment, because codecs and bit rate are unknown.
     pub fn multivariant_playlist(&self, media_uri: &str) -> Option<String> {
         let init = &self.listed().next_back()?.init;
         let (peak, average) = self.bitrate_bps();
@@ -26,23 +26,23 @@ impl Window {
              #EXT-X-STREAM-INF:BANDWIDTH={peak},AVERAGE-BANDWIDTH={average}"
         );
         if let Some(codecs) = init.codecs() {
-            push(&mut out, format_args!(",CODECS=\"{codecs}\""));
+            push_fmt(&mut out, format_args!(",CODECS=\"{codecs}\""));
         }
         let size = init.video.as_ref().and_then(|t| t.video).filter(|v| v.width > 0 && v.height > 0);
         if let Some(size) = size {
-            push(&mut out, format_args!(",RESOLUTION={}x{}", size.width, size.height));
+            push_fmt(&mut out, format_args!(",RESOLUTION={}x{}", size.width, size.height));
         }
-        push(&mut out, format_args!("\n{media_uri}\n"));
+        push_fmt(&mut out, format_args!("\n{media_uri}\n"));
         Some(out)
     }
 
-    fn write_media_playlist(&self, place: &Place<'_>, out: &mut String) {
+    fn write_media_playlist(&self, place: &UriBase<'_>, out: &mut String) {
         let target = self.target_duration_secs();
-        push(out, format_args!("#EXTM3U\n#EXT-X-VERSION:{VERSION}\n#EXT-X-TARGETDURATION:{target}\n"));
+        push_fmt(out, format_args!("#EXTM3U\n#EXT-X-VERSION:{VERSION}\n#EXT-X-TARGETDURATION:{target}\n"));
         if !self.ended {
             let part = (self.part_target().as_secs_f64() * 1_000.0).ceil() / 1_000.0;
             let (part_hold_back, hold_back) = (3.0 * part, 3 * target);
-            push(
+            push_fmt(
                 out,
                 format_args!(
                     "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={part_hold_back:.3},\
@@ -51,68 +51,70 @@ impl Window {
             );
         }
         let first = self.listed().next().map(|s| s.number).or(self.open_number()).unwrap_or(0);
-        push(out, format_args!("#EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-MEDIA-SEQUENCE:{first}\n"));
-        let discontinuities = self.discontinuities_before();
+        push_fmt(out, format_args!("#EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-MEDIA-SEQUENCE:{first}\n"));
+        let discontinuities = self.discontinuity_sequence();
         if discontinuities > 0 {
-            push(out, format_args!("#EXT-X-DISCONTINUITY-SEQUENCE:{discontinuities}\n"));
+            push_fmt(out, format_args!("#EXT-X-DISCONTINUITY-SEQUENCE:{discontinuities}\n"));
         }
         let with_parts = self.listed().len().saturating_sub(SEGMENTS_WITH_PARTS);
         let mut map = None;
         for (i, segment) in self.listed().enumerate() {
-            place.head(segment, &mut map, out);
+            place.write_segment_tags(segment, &mut map, out);
             if i >= with_parts && !self.ended {
-                place.parts(segment.number, &segment.parts, out);
+                place.write_parts(segment.number, &segment.parts, out);
             }
             let (secs, uri) = (segment.duration().as_secs_f64(), Resource::Segment { number: segment.number });
-            push(out, format_args!("#EXTINF:{secs:.5},\n{}{}/{uri}\n", place.prefix, place.started_at_ms));
+            push_fmt(out, format_args!("#EXTINF:{secs:.5},\n{}{}/{uri}\n", place.prefix, place.started_at_ms));
         }
         if self.ended {
             out.push_str("#EXT-X-ENDLIST\n");
             return;
         }
         if let Some(open) = self.open.as_ref().filter(|open| !open.parts.is_empty()) {
-            place.head(open, &mut map, out);
-            place.parts(open.number, &open.parts, out);
+            place.write_segment_tags(open, &mut map, out);
+            place.write_parts(open.number, &open.parts, out);
         }
         if let Some(number) = self.open_number() {
             let part = self.open.as_ref().map_or(0, |s| s.parts.len() as u32);
             let uri = Resource::Part { number, part };
-            let Place { prefix, started_at_ms } = place;
-            push(out, format_args!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{prefix}{started_at_ms}/{uri}\"\n"));
+            let UriBase { prefix, started_at_ms } = place;
+            push_fmt(out, format_args!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{prefix}{started_at_ms}/{uri}\"\n"));
         }
     }
 }
 
-/// Where the stream's files are, seen from the playlist.
-struct Place<'a> {
+/// The base of the URIs in a media playlist, relative to the playlist: `PREFIX` + `START_TIME` +
+/// `/`.
+struct UriBase<'a> {
     prefix: &'a str,
     started_at_ms: u64,
 }
 
-impl Place<'_> {
-    /// The tags before a segment's parts; `map` is the initialisation segment in force.
-    fn head(&self, segment: &Segment, map: &mut Option<u32>, out: &mut String) {
-        let Place { prefix, started_at_ms } = self;
+impl UriBase<'_> {
+    /// Writes the tags before a segment's parts. `map` is the id of the current initialization
+    /// segment.
+    fn write_segment_tags(&self, segment: &Segment, map: &mut Option<u32>, out: &mut String) {
+        let UriBase { prefix, started_at_ms } = self;
         if segment.discontinuity {
             out.push_str("#EXT-X-DISCONTINUITY\n");
         }
         let id = segment.init.id;
         if map.replace(id) != Some(id) {
             let uri = Resource::Init { id };
-            push(out, format_args!("#EXT-X-MAP:URI=\"{prefix}{started_at_ms}/{uri}\"\n"));
+            push_fmt(out, format_args!("#EXT-X-MAP:URI=\"{prefix}{started_at_ms}/{uri}\"\n"));
         }
         let begun = i64::try_from(*started_at_ms).unwrap_or(i64::MAX);
         let date = UnixMs(begun.saturating_add(segment.start.as_ms()));
-        push(out, format_args!("#EXT-X-PROGRAM-DATE-TIME:{date}\n"));
+        push_fmt(out, format_args!("#EXT-X-PROGRAM-DATE-TIME:{date}\n"));
     }
 
-    fn parts(&self, number: u64, parts: &[Part], out: &mut String) {
-        let Place { prefix, started_at_ms } = self;
+    fn write_parts(&self, number: u64, parts: &[Part], out: &mut String) {
+        let UriBase { prefix, started_at_ms } = self;
         for p in parts {
             let uri = Resource::Part { number, part: p.index };
             let independent = if p.independent { ",INDEPENDENT=YES" } else { "" };
             let secs = p.duration.as_secs_f64();
-            push(
+            push_fmt(
                 out,
                 format_args!("#EXT-X-PART:DURATION={secs:.5},URI=\"{prefix}{started_at_ms}/{uri}\"{independent}\n"),
             );
@@ -120,13 +122,14 @@ impl Place<'_> {
     }
 }
 
-fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
+fn push_fmt(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing into a string cannot fail.
     let _ = out.write_fmt(text);
 }
 
-/// The lowest version that allows EXT-X-MAP outside I-frame playlists (RFC 8216bis §8); LL-HLS needs no higher one
-/// without EXT-X-SKIP, and old players refuse what they do not know.
+/// The lowest version that allows EXT-X-MAP outside I-frame playlists (RFC 8216bis §8). LL-HLS
+/// without EXT-X-SKIP needs no higher one, and older players reject versions that they do not know.
 const VERSION: u32 = 6;
-/// Finished segments that still list their parts (RFC 8216bis §6.2.2: up to three target durations from the end).
+/// Number of finished segments that still list their parts (RFC 8216bis §6.2.2: up to three target
+/// durations from the end).
 pub(super) const SEGMENTS_WITH_PARTS: usize = 3;

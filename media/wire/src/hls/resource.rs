@@ -1,37 +1,38 @@
-//! Names of what a playlist points to, below a folder that is named after the stream's beginning.
+//! File names of the resources in a playlist, in a folder named after the start time of the stream
+//! generation.
 //!
-//! | name | what |
+//! | name | resource |
 //! | --- | --- |
-//! | `init-1a2b3c4d.mp4` | initialisation segment, by the checksum of its bytes |
+//! | `init-1a2b3c4d.mp4` | initialization segment, named by the CRC-32 of its bytes |
 //! | `17.m4s` | segment 17 |
 //! | `17.3.m4s` | part 3 of segment 17 |
 
 use std::fmt;
 
-/// Something a playlist points to.
+/// A resource that a playlist refers to. `Display` writes its file name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resource {
-    /// Initialisation segment.
+    /// An initialization segment.
     Init {
-        /// [`crate::cmaf::Init::id`].
+        /// See [`crate::cmaf::Init::id`].
         id: u32,
     },
     /// A whole segment.
     Segment {
-        /// Its media sequence number.
+        /// Media sequence number of the segment.
         number: u64,
     },
     /// A part of a segment.
     Part {
-        /// The media sequence number of its segment.
+        /// Media sequence number of its segment.
         number: u64,
-        /// Counted from 0 in the segment.
+        /// Index of the part in its segment, from 0.
         part: u32,
     },
 }
 
 impl Resource {
-    /// Reads a file name; `None` if no playlist of ours could hold it.
+    /// Parses a file name. Returns `None` for every name that `Display` does not produce.
     pub fn parse(name: &str) -> Option<Self> {
         if let Some(id) = name.strip_prefix("init-").and_then(|n| n.strip_suffix(".mp4")) {
             let legal = id.len() == 8 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -39,9 +40,9 @@ impl Resource {
         }
         let stem = name.strip_suffix(".m4s")?;
         match stem.split_once('.') {
-            None => Some(Self::Segment { number: digits(stem)? }),
+            None => Some(Self::Segment { number: parse_decimal(stem)? }),
             Some((number, part)) => {
-                Some(Self::Part { number: digits(number)?, part: u32::try_from(digits(part)?).ok()? })
+                Some(Self::Part { number: parse_decimal(number)?, part: u32::try_from(parse_decimal(part)?).ok()? })
             }
         }
     }
@@ -57,8 +58,9 @@ impl fmt::Display for Resource {
     }
 }
 
-/// A decimal number as we write it: no sign, no leading zero (one resource has one name, so caches hold it once).
-pub(super) fn digits(s: &str) -> Option<u64> {
+/// Parses a decimal number without sign or leading zeros. Each resource has exactly one name, so
+/// that caches store it once.
+pub(super) fn parse_decimal(s: &str) -> Option<u64> {
     let plain = s.bytes().all(|b| b.is_ascii_digit()) && (s == "0" || !s.starts_with('0'));
     if plain { s.parse().ok() } else { None }
 }
@@ -68,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_read_back_and_nothing_else_is() {
+    fn only_names_that_display_produces_are_parsed() {
         for r in [
             Resource::Init { id: 0x1a },
             Resource::Segment { number: 0 },
@@ -99,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn no_prefix_and_no_flipped_byte_panics_and_what_is_read_has_one_spelling() {
+    fn mutated_names_never_panic_and_parse_only_in_canonical_form() {
         for good in ["init-1a2b3c4d.mp4", "17.m4s", "18446744073709551615.4294967295.m4s"] {
             let prefixes = (0..good.len()).map(|end| good[..end].to_owned());
             let flipped = (0..good.len() * 8).map(|i| {

@@ -1,4 +1,5 @@
-//! The segments a viewer can ask for now, and the rules that say what is there, what is still to come, and what is not.
+//! The sliding window of segments that viewers can request. It decides which segments and parts are
+//! available, which will be available soon, and which do not exist.
 //!
 //! ```text
 //!   kept for late requests | listed in the playlist            | open
@@ -15,16 +16,17 @@ use crate::MediaTime;
 use crate::cmaf::{Init, Output, Part};
 use crate::segment::first_discontinuity;
 
-/// What a window is made with.
+/// The configuration of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Wanted duration of a part.
-    pub part: MediaTime,
-    /// Wanted duration of a segment.
-    pub segment: MediaTime,
-    /// Finished segments in the playlist, at least 1.
-    pub listed: usize,
-    /// Unix time of the stream's beginning, in milliseconds; names the folder of its segments.
+    /// Target duration of a part.
+    pub part_duration: MediaTime,
+    /// Target duration of a segment.
+    pub segment_duration: MediaTime,
+    /// Number of finished segments in the playlist, at least 1.
+    pub listed_segments: usize,
+    /// Unix time in milliseconds at which the stream generation began. It is the folder name of its
+    /// segments.
     pub started_at_ms: u64,
 }
 
@@ -35,88 +37,126 @@ pub struct Segment {
     pub number: u64,
     /// Decoding time of its first frame.
     pub start: MediaTime,
-    /// What a decoder needs before it.
+    /// The initialization segment that this segment requires.
     pub init: Arc<Init>,
-    /// True if decoders cannot simply go on after the segment before it.
+    /// True if a decoder must be reset before this segment (EXT-X-DISCONTINUITY).
     pub discontinuity: bool,
-    /// Parts so far; all of them once it is finished.
+    /// The parts so far; all of them once the segment is finished.
     pub parts: Vec<Part>,
-    /// The bytes of all parts in one piece, if they were gathered.
-    whole: Option<Bytes>,
+    /// The bytes of all parts in one buffer, after [`Window::gather_newest`].
+    contiguous: Option<Bytes>,
 }
 
 impl Segment {
-    /// Of all its parts so far.
+    /// Returns the total duration of the parts so far.
     pub fn duration(&self) -> MediaTime {
         self.parts.iter().fold(MediaTime::ZERO, |sum, p| sum + p.duration)
     }
 
-    fn bytes(&self) -> usize {
+    fn size_bytes(&self) -> usize {
         self.parts.iter().map(|p| p.bytes.len()).sum()
     }
 }
 
-/// What a request for a resource finds.
+/// The result of a request for a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found<T> {
-    /// It is here.
-    Here(T),
-    /// It was promised and will come.
-    Soon,
-    /// It is gone, or was never promised.
-    Never,
+pub enum Lookup<T> {
+    /// The resource is available.
+    Found(T),
+    /// The resource is not complete yet; the request may wait for it.
+    Pending,
+    /// The resource was removed or was never announced.
+    NotFound,
 }
 
-/// Whether a blocking playlist request can be answered.
+/// Whether a blocking playlist reload can be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// The playlist holds what was asked for.
-    Now,
-    /// It will.
-    Soon,
-    /// It asks for something too far in the future: 400 (RFC 8216bis §6.2.5.2).
-    Absurd,
+    /// The playlist contains the requested segment or part.
+    Ready,
+    /// The playlist will contain it soon; the request may wait.
+    Pending,
+    /// The request is too far in the future: HTTP status 400 (RFC 8216bis §6.2.5.2).
+    TooFarAhead,
 }
 
-/// The sliding window of one stream. Cheap to clone: segments are shared.
+/// The sliding window of one stream. Cheap to clone: finished segments are shared.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use bytes::Bytes;
+/// use headwater_wire::cmaf::{Init, Output, Part};
+/// use headwater_wire::codec::aac;
+/// use headwater_wire::hls::{Readiness, Reload, Settings, Window};
+/// use headwater_wire::segment::Segment;
+/// use headwater_wire::MediaTime;
+///
+/// let mut window = Window::new(Settings {
+///     part_duration: MediaTime::from_ms(500),
+///     segment_duration: MediaTime::from_ms(500),
+///     listed_segments: 6,
+///     started_at_ms: 1_800_000_000_000,
+/// });
+/// let track = aac::track(Bytes::from_static(&[0x11, 0x90])).unwrap();
+/// let init = Arc::new(Init::new(None, Some(Arc::new(track))).unwrap());
+/// let segment = Segment { number: 7, start: MediaTime::ZERO };
+/// let part = Part {
+///     index: 0,
+///     duration: MediaTime::from_ms(500),
+///     independent: true,
+///     bytes: Bytes::from_static(b"moof and mdat"),
+/// };
+///
+/// // A request that blocks for segment 7 can be answered once the segment has ended.
+/// let reload = Reload { msn: 7, part: None };
+/// window.apply(Output::Begin { segment, init, discontinuity: false });
+/// window.apply(Output::Part(part));
+/// assert_eq!(window.readiness(reload), Readiness::Pending);
+/// window.apply(Output::End);
+/// assert_eq!(window.readiness(reload), Readiness::Ready);
+/// assert!(window.media_playlist("").contains("1800000000000/7.m4s"));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Window {
     pub(super) settings: Settings,
     finished: VecDeque<Arc<Segment>>,
     pub(super) open: Option<Segment>,
-    /// Discontinuities in segments that are no longer kept, counted up from [`first_discontinuity`].
+    /// Number of discontinuities in removed segments, counted from [`first_discontinuity`].
     past_discontinuities: u64,
     pub(super) ended: bool,
 }
 
 impl Window {
-    /// An empty window.
+    /// Creates an empty window.
     pub fn new(settings: Settings) -> Self {
         let past_discontinuities = first_discontinuity(settings.started_at_ms);
         Self { settings, finished: VecDeque::new(), open: None, past_discontinuities, ended: false }
     }
 
-    /// Which life of the stream its segments are of: the Unix time of its beginning, in milliseconds.
-    pub fn life(&self) -> u64 {
+    /// Returns the generation of the stream that the segments belong to: the Unix time of its
+    /// start, in milliseconds.
+    pub fn generation(&self) -> u64 {
         self.settings.started_at_ms
     }
 
-    /// The stream goes on from another node: forgets the segments of the life before. Numbers of segments and of
-    /// discontinuities go on at those that every other node gives to this life.
-    pub fn begin_life(&mut self, life: u64) {
+    /// Begins a new generation of the stream, for example after another node became its origin.
+    /// Removes all segments of the previous generation. The numbers of segments and discontinuities
+    /// continue with those that every other node assigns to this generation.
+    pub fn begin_generation(&mut self, life: u64) {
         *self = Self::new(Settings { started_at_ms: life, ..self.settings });
     }
 
-    /// Takes what the packager made. True if viewers can see a difference.
+    /// Applies one output of the packager. Returns true if the playlist changed.
     pub fn apply(&mut self, output: Output) -> bool {
         match output {
             Output::Begin { segment, init, discontinuity } => {
-                // Numbers in a playlist have no holes: after lost segments it begins anew.
+                // The segment numbers in a playlist have no gaps: after lost segments it restarts.
                 if self.finished.back().is_some_and(|last| last.number + 1 != segment.number) {
-                    self.forget(0);
+                    self.retain_newest(0);
                 }
                 let (number, start) = (segment.number, segment.start);
-                self.open = Some(Segment { number, start, init, discontinuity, parts: Vec::new(), whole: None });
+                self.open = Some(Segment { number, start, init, discontinuity, parts: Vec::new(), contiguous: None });
                 false
             }
             Output::Part(part) => {
@@ -128,11 +168,11 @@ impl Window {
             Output::End => {
                 let Some(open) = self.open.take().filter(|open| !open.parts.is_empty()) else { return false };
                 self.finished.push_back(Arc::new(open));
-                self.forget(KEPT_PER_LISTED * self.settings.listed);
-                let mut bytes: usize = self.finished.iter().map(|s| s.bytes()).sum();
-                while bytes > MAX_KEPT_BYTES && self.finished.len() > 1 {
-                    bytes -= self.finished[0].bytes();
-                    self.forget(self.finished.len() - 1);
+                self.retain_newest(RETAINED_PER_LISTED * self.settings.listed_segments);
+                let mut bytes: usize = self.finished.iter().map(|s| s.size_bytes()).sum();
+                while bytes > MAX_RETAINED_BYTES && self.finished.len() > 1 {
+                    bytes -= self.finished[0].size_bytes();
+                    self.retain_newest(self.finished.len() - 1);
                 }
                 true
             }
@@ -140,79 +180,84 @@ impl Window {
         }
     }
 
-    /// Puts the bytes of the newest finished segment where `gather` does, which gives those of its parts in one piece.
-    /// Nothing changes if it gives none, or if somebody has a copy of the window with this segment.
+    /// Replaces the bytes of the newest finished segment with the single buffer that `gather`
+    /// returns for the bytes of its parts; the parts become slices of it. Does nothing if `gather`
+    /// returns `None` or a buffer of another length, or if a clone of the window shares this
+    /// segment.
     pub fn gather_newest(&mut self, gather: impl FnOnce(&[Bytes]) -> Option<Bytes>) {
         let Some(segment) = self.finished.back_mut().and_then(Arc::get_mut) else { return };
         let parts: Vec<Bytes> = segment.parts.iter().map(|p| p.bytes.clone()).collect();
-        let Some(whole) = gather(&parts).filter(|whole| whole.len() == segment.bytes()) else { return };
+        let Some(whole) = gather(&parts).filter(|whole| whole.len() == segment.size_bytes()) else { return };
         let mut rest = whole.clone();
         for part in &mut segment.parts {
             part.bytes = rest.split_to(part.bytes.len());
         }
-        segment.whole = Some(whole);
+        segment.contiguous = Some(whole);
     }
 
-    /// The stream has ended: no more parts come.
+    /// Marks the stream as ended and discards the open segment.
     pub fn end(&mut self) {
         self.ended = true;
         self.open = None;
     }
 
-    /// True once [`Window::end`] was called.
+    /// Returns true after [`Window::end`].
     pub fn is_ended(&self) -> bool {
         self.ended
     }
 
-    /// True until the first segment begins.
+    /// Returns true until the first segment begins.
     pub fn is_empty(&self) -> bool {
         self.finished.is_empty() && self.open.is_none()
     }
 
-    /// True once there is a whole segment: players that do not know parts need one.
+    /// Returns true once there is a finished segment, which players without LL-HLS support need.
     pub fn is_playable(&self) -> bool {
         !self.finished.is_empty()
     }
 
-    /// The finished segments that the playlist lists, oldest first.
+    /// Returns the finished segments in the playlist, oldest first.
     pub fn listed(&self) -> impl DoubleEndedIterator<Item = &Segment> + ExactSizeIterator {
-        let skip = self.finished.len().saturating_sub(self.settings.listed.max(1));
+        let skip = self.finished.len().saturating_sub(self.settings.listed_segments.max(1));
         self.finished.range(skip..).map(Arc::as_ref)
     }
 
-    /// Discontinuities before the first listed segment (EXT-X-DISCONTINUITY-SEQUENCE).
-    pub(super) fn discontinuities_before(&self) -> u64 {
+    /// Returns the number of discontinuities before the first listed segment
+    /// (EXT-X-DISCONTINUITY-SEQUENCE).
+    pub(super) fn discontinuity_sequence(&self) -> u64 {
         let unlisted = self.finished.len() - self.listed().len();
         let kept = self.finished.range(..unlisted).filter(|s| s.discontinuity).count();
         self.past_discontinuities + kept as u64
     }
 
-    /// Number of the segment that is open, or will be next.
+    /// Returns the number of the open segment, or of the next one if none is open.
     pub(super) fn open_number(&self) -> Option<u64> {
         let next = || self.finished.back().map(|s| s.number + 1);
         self.open.as_ref().map(|s| s.number).or_else(next)
     }
 
-    /// The longest part in the playlist, at least somewhat longer than wanted: parts end where pictures do.
+    /// Returns the PART-TARGET: the longest part in the playlist, and at least 10% more than the
+    /// target duration, because parts end at frame boundaries.
     pub fn part_target(&self) -> MediaTime {
-        let wanted = self.settings.part;
+        let wanted = self.settings.part_duration;
         let slack = MediaTime::from_flicks(wanted.as_flicks() / 10);
         let recent = self.listed().rev().take(super::playlist::SEGMENTS_WITH_PARTS).chain(&self.open);
         recent.flat_map(|s| &s.parts).map(|p| p.duration).fold(wanted + slack, MediaTime::max)
     }
 
-    /// Seconds that no listed segment exceeds when rounded (EXT-X-TARGETDURATION).
+    /// Returns EXT-X-TARGETDURATION: whole seconds that no listed segment exceeds when rounded.
     pub fn target_duration_secs(&self) -> u64 {
         let longest = self.listed().chain(&self.open).map(Segment::duration).max().unwrap_or_default();
-        let wanted = self.settings.segment.as_secs_f64().ceil();
+        let wanted = self.settings.segment_duration.as_secs_f64().ceil();
         (longest.as_secs_f64().round().max(wanted) as u64).max(1)
     }
 
-    /// Peak and average bits per second over the kept segments (RFC 8216bis §4.4.6.2).
+    /// Returns the peak and the average bit rate of the kept segments, in bits per second
+    /// (RFC 8216bis §4.4.6.2).
     pub fn bitrate_bps(&self) -> (u64, u64) {
         let (mut peak, mut bits, mut secs) = (0.0_f64, 0.0, 0.0);
         for segment in &self.finished {
-            let (b, s) = (8.0 * segment.bytes() as f64, segment.duration().as_secs_f64());
+            let (b, s) = (8.0 * segment.size_bytes() as f64, segment.duration().as_secs_f64());
             if s > 0.0 {
                 peak = peak.max(b / s);
             }
@@ -222,14 +267,15 @@ impl Window {
         (peak as u64, if secs > 0.0 { (bits / secs) as u64 } else { 0 })
     }
 
-    /// Whether a blocking playlist request can be answered now.
+    /// Returns whether a blocking playlist reload can be answered now.
     pub fn readiness(&self, reload: Reload) -> Readiness {
         if self.ended {
-            return Readiness::Now;
+            return Readiness::Ready;
         }
-        let Some(open) = self.open_number() else { return Readiness::Soon };
+        let Some(open) = self.open_number() else { return Readiness::Pending };
         let open_parts = self.open.as_ref().map_or(0, |s| s.parts.len() as u64);
-        // A part after the last one of a finished segment is the first one of the next (RFC 8216bis §6.2.5.2).
+        // A part index past the end of a finished segment means the first part of the next one
+        // (RFC 8216bis §6.2.5.2).
         let (msn, part) = match reload.part {
             Some(p) if self.finished_segment(reload.msn).is_some_and(|s| u64::from(p) >= s.parts.len() as u64) => {
                 (reload.msn.saturating_add(1), Some(0))
@@ -237,55 +283,57 @@ impl Window {
             part => (reload.msn, part.map(u64::from)),
         };
         if msn < open || (msn == open && part.is_some_and(|p| p < open_parts)) {
-            return Readiness::Now;
+            return Readiness::Ready;
         }
         let far = msn > open.saturating_add(MAX_ADVANCE_SEGMENTS)
             || (msn == open && part.is_some_and(|p| p > open_parts + self.max_advance_parts()));
-        if far { Readiness::Absurd } else { Readiness::Soon }
+        if far { Readiness::TooFarAhead } else { Readiness::Pending }
     }
 
-    /// The Advance Part Limit: three seconds of parts, at least 3.
+    /// Returns the Advance Part Limit: three seconds of parts, at least 3.
     fn max_advance_parts(&self) -> u64 {
-        let part = self.settings.part.as_secs_f64().max(0.001);
+        let part = self.settings.part_duration.as_secs_f64().max(0.001);
         ((3.0 / part).ceil() as u64).max(3)
     }
 
-    /// An initialisation segment.
+    /// Returns the bytes of an initialization segment.
     pub fn init(&self, id: u32) -> Option<Bytes> {
         let all = self.open.iter().chain(self.finished.iter().rev().map(Arc::as_ref));
         all.map(|s| &s.init).find(|i| i.id == id).map(|i| i.bytes.clone())
     }
 
-    /// A finished segment, in one piece or as the bytes of its parts. One that a node a moment ahead may list already is [`Found::Soon`].
-    pub fn segment(&self, number: u64) -> Found<Vec<Bytes>> {
+    /// Returns a finished segment, as one buffer or as one buffer per part. The open segment is
+    /// [`Lookup::Pending`], because a node that is slightly ahead may already list it.
+    pub fn segment(&self, number: u64) -> Lookup<Vec<Bytes>> {
         match self.finished_segment(number) {
-            Some(segment) => Found::Here(match &segment.whole {
+            Some(segment) => Lookup::Found(match &segment.contiguous {
                 Some(whole) => vec![whole.clone()],
                 None => segment.parts.iter().map(|p| p.bytes.clone()).collect(),
             }),
-            None if !self.ended && self.open_number() == Some(number) => Found::Soon,
-            None => Found::Never,
+            None if !self.ended && self.open_number() == Some(number) => Lookup::Pending,
+            None => Lookup::NotFound,
         }
     }
 
-    /// A part. The one that the playlist hints at is [`Found::Soon`], and those that a node a moment ahead may list already.
-    pub fn part(&self, number: u64, part: u32) -> Found<Bytes> {
+    /// Returns a part. The part in the preload hint is [`Lookup::Pending`], and so are the next
+    /// ones, which a node that is slightly ahead may already list.
+    pub fn part(&self, number: u64, part: u32) -> Lookup<Bytes> {
         let index = part as usize;
         if let Some(segment) = self.finished_segment(number) {
-            return segment.parts.get(index).map_or(Found::Never, |p| Found::Here(p.bytes.clone()));
+            return segment.parts.get(index).map_or(Lookup::NotFound, |p| Lookup::Found(p.bytes.clone()));
         }
         if self.ended {
-            return Found::Never;
+            return Lookup::NotFound;
         }
         match &self.open {
             Some(open) if open.number == number => match open.parts.get(index) {
-                Some(p) => Found::Here(p.bytes.clone()),
-                None if index <= open.parts.len() + PARTS_AHEAD => Found::Soon,
-                None => Found::Never,
+                Some(p) => Lookup::Found(p.bytes.clone()),
+                None if index <= open.parts.len() + MAX_PARTS_AHEAD => Lookup::Pending,
+                None => Lookup::NotFound,
             },
-            Some(open) if open.number + 1 == number && index < PARTS_AHEAD => Found::Soon,
-            None if self.open_number() == Some(number) && index <= PARTS_AHEAD => Found::Soon,
-            _ => Found::Never,
+            Some(open) if open.number + 1 == number && index < MAX_PARTS_AHEAD => Lookup::Pending,
+            None if self.open_number() == Some(number) && index <= MAX_PARTS_AHEAD => Lookup::Pending,
+            _ => Lookup::NotFound,
         }
     }
 
@@ -294,19 +342,20 @@ impl Window {
         self.finished.get(usize::try_from(number.checked_sub(first)?).ok()?).map(Arc::as_ref)
     }
 
-    /// Keeps the newest `keep` segments.
-    fn forget(&mut self, keep: usize) {
+    /// Removes all but the newest `keep` finished segments.
+    fn retain_newest(&mut self, keep: usize) {
         let drop = self.finished.len().saturating_sub(keep);
         let gone = self.finished.drain(..drop);
         self.past_discontinuities += gone.filter(|s| s.discontinuity).count() as u64;
     }
 }
 
-/// A segment stays available as long again after it left the playlist (RFC 8216bis §6.2.2).
-const KEPT_PER_LISTED: usize = 2;
-/// Of one stream: 13 segments of 2 s at 80 Mbit/s.
-const MAX_KEPT_BYTES: usize = 256 << 20;
-/// Nodes that have the same stream are milliseconds apart, less than a part.
-const PARTS_AHEAD: usize = 1;
-/// RFC 8216bis §6.2.5.2: more than two segments ahead is an error.
+/// Finished segments kept per listed segment: a segment remains available for the duration of the
+/// playlist after its removal from the playlist (RFC 8216bis §6.2.2).
+const RETAINED_PER_LISTED: usize = 2;
+/// Limit per stream: 13 segments of 2 s at 80 Mbit/s.
+const MAX_RETAINED_BYTES: usize = 256 << 20;
+/// Nodes with the same stream are milliseconds apart, which is less than one part.
+const MAX_PARTS_AHEAD: usize = 1;
+/// A reload for more than two segments ahead is an error (RFC 8216bis §6.2.5.2).
 const MAX_ADVANCE_SEGMENTS: u64 = 2;

@@ -1,10 +1,10 @@
-//! What the playlist says and what requests find, as a stream goes on.
+//! Tests of playlist contents and of resource lookups while a stream progresses.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Found, Readiness, Reload, Settings, Window};
+use super::{Lookup, Readiness, Reload, Settings, Window};
 use crate::cmaf::{Init, Output, Part};
 use crate::codec::aac;
 use crate::{MediaTime, segment};
@@ -19,41 +19,41 @@ fn init(config: &'static [u8]) -> Arc<Init> {
 fn window() -> Window {
     let ms = MediaTime::from_ms;
     let started_at_ms = 1_795_494_512_017;
-    Window::new(Settings { part: ms(500), segment: ms(SECOND), listed: 4, started_at_ms })
+    Window::new(Settings { part_duration: ms(500), segment_duration: ms(SECOND), listed_segments: 4, started_at_ms })
 }
 
-fn begin(window: &mut Window, number: u64, init: &Arc<Init>, discontinuity: bool) {
+fn begin_segment(window: &mut Window, number: u64, init: &Arc<Init>, discontinuity: bool) {
     let segment = segment::Segment { number, start: MediaTime::from_ms(number as i64 * SECOND) };
     window.apply(Output::Begin { segment, init: Arc::clone(init), discontinuity });
 }
 
-fn part(window: &mut Window, index: u32) {
+fn add_part(window: &mut Window, index: u32) {
     let bytes = Bytes::from(vec![index as u8; 1_000]);
     let duration = MediaTime::from_ms(500);
     assert!(window.apply(Output::Part(Part { index, duration, independent: index == 0, bytes })));
 }
 
-fn whole(window: &mut Window, number: u64, init: &Arc<Init>, discontinuity: bool) {
-    begin(window, number, init, discontinuity);
-    part(window, 0);
-    part(window, 1);
+fn add_segment(window: &mut Window, number: u64, init: &Arc<Init>, discontinuity: bool) {
+    begin_segment(window, number, init, discontinuity);
+    add_part(window, 0);
+    add_part(window, 1);
     assert!(window.apply(Output::End));
 }
 
-fn parsed(text: &str) -> m3u8_rs::MediaPlaylist {
+fn parse_playlist(text: &str) -> m3u8_rs::MediaPlaylist {
     let (rest, playlist) = m3u8_rs::parse_media_playlist(text.as_bytes()).unwrap();
     assert!(rest.is_empty());
     playlist
 }
 
 #[test]
-fn the_media_playlist_reads_exactly_so() {
+fn media_playlist_equals_the_golden_text() {
     let (mut window, init) = (window(), init(&[0x11, 0x90]));
     for number in 7..12 {
-        whole(&mut window, number, &init, false);
+        add_segment(&mut window, number, &init, false);
     }
-    begin(&mut window, 12, &init, false);
-    part(&mut window, 0);
+    begin_segment(&mut window, 12, &init, false);
+    add_part(&mut window, 0);
     let id = init.id;
     let expect = format!(
         "#EXTM3U
@@ -92,12 +92,12 @@ a/1795494512017/11.m4s
 }
 
 #[test]
-fn a_parser_of_others_reads_the_same() {
+fn independent_parser_reads_the_media_playlist() {
     let (mut window, one, two) = (window(), init(&[0x11, 0x90]), init(&[0x12, 0x10]));
     for number in 0..6 {
-        whole(&mut window, number, if number < 4 { &one } else { &two }, number == 4);
+        add_segment(&mut window, number, if number < 4 { &one } else { &two }, number == 4);
     }
-    let live = parsed(&window.media_playlist(""));
+    let live = parse_playlist(&window.media_playlist(""));
     assert_eq!((live.media_sequence, live.segments.len(), live.end_list), (2, 4, false));
     assert_eq!(live.discontinuity_sequence, 9_020);
     let maps: Vec<_> = live.segments.iter().map(|s| s.map.as_ref().map(|m| m.uri.clone())).collect();
@@ -106,20 +106,20 @@ fn a_parser_of_others_reads_the_same() {
     assert!(live.segments[2].discontinuity && !live.segments[1].discontinuity);
     assert_eq!(live.segments[3].uri, "1795494512017/5.m4s");
     for number in 6..9 {
-        whole(&mut window, number, &two, false);
+        add_segment(&mut window, number, &two, false);
     }
-    assert_eq!(parsed(&window.media_playlist("")).discontinuity_sequence, 9_021);
+    assert_eq!(parse_playlist(&window.media_playlist("")).discontinuity_sequence, 9_021);
     window.end();
     let ended = window.media_playlist("");
-    assert!(parsed(&ended).end_list);
+    assert!(parse_playlist(&ended).end_list);
     assert!(!ended.contains("PART"), "{ended}");
 }
 
 #[test]
-fn the_multivariant_playlist_names_codecs_and_bit_rate() {
+fn multivariant_playlist_lists_codecs_and_bit_rate() {
     let (mut window, init) = (window(), init(&[0x11, 0x90]));
     assert_eq!(window.multivariant_playlist("a.m3u8"), None);
-    whole(&mut window, 0, &init, false);
+    add_segment(&mut window, 0, &init, false);
     let text = window.multivariant_playlist("a.m3u8").unwrap();
     let (_, playlist) = m3u8_rs::parse_master_playlist(text.as_bytes()).unwrap();
     let variant = &playlist.variants[0];
@@ -128,79 +128,79 @@ fn the_multivariant_playlist_names_codecs_and_bit_rate() {
 }
 
 #[test]
-fn a_reload_is_ready_exactly_when_the_part_exists() {
+fn reload_is_ready_exactly_when_the_part_exists() {
     let (mut window, init) = (window(), init(&[0x11, 0x90]));
     let at = |w: &Window, msn, part| w.readiness(Reload { msn, part });
-    assert_eq!(at(&window, 0, Some(0)), Readiness::Soon);
-    whole(&mut window, 5, &init, false);
-    assert_eq!(at(&window, 5, None), Readiness::Now);
-    assert_eq!(at(&window, 5, Some(1)), Readiness::Now);
+    assert_eq!(at(&window, 0, Some(0)), Readiness::Pending);
+    add_segment(&mut window, 5, &init, false);
+    assert_eq!(at(&window, 5, None), Readiness::Ready);
+    assert_eq!(at(&window, 5, Some(1)), Readiness::Ready);
     // Past the end of segment 5: part 0 of segment 6.
-    assert_eq!(at(&window, 5, Some(2)), Readiness::Soon);
-    assert_eq!(at(&window, 6, Some(0)), Readiness::Soon);
-    begin(&mut window, 6, &init, false);
-    part(&mut window, 0);
-    assert_eq!(at(&window, 5, Some(2)), Readiness::Now);
-    assert_eq!(at(&window, 6, Some(0)), Readiness::Now);
-    assert_eq!(at(&window, 6, Some(1)), Readiness::Soon);
-    assert_eq!(at(&window, 6, None), Readiness::Soon);
-    assert_eq!(at(&window, 8, Some(0)), Readiness::Soon);
+    assert_eq!(at(&window, 5, Some(2)), Readiness::Pending);
+    assert_eq!(at(&window, 6, Some(0)), Readiness::Pending);
+    begin_segment(&mut window, 6, &init, false);
+    add_part(&mut window, 0);
+    assert_eq!(at(&window, 5, Some(2)), Readiness::Ready);
+    assert_eq!(at(&window, 6, Some(0)), Readiness::Ready);
+    assert_eq!(at(&window, 6, Some(1)), Readiness::Pending);
+    assert_eq!(at(&window, 6, None), Readiness::Pending);
+    assert_eq!(at(&window, 8, Some(0)), Readiness::Pending);
     for absurd in [(9, None), (9, Some(0)), (u64::MAX, Some(u32::MAX)), (6, Some(8))] {
-        assert_eq!(at(&window, absurd.0, absurd.1), Readiness::Absurd, "{absurd:?}");
+        assert_eq!(at(&window, absurd.0, absurd.1), Readiness::TooFarAhead, "{absurd:?}");
     }
     window.end();
-    assert_eq!(at(&window, 99, None), Readiness::Now);
+    assert_eq!(at(&window, 99, None), Readiness::Ready);
 }
 
 #[test]
-fn parts_and_segments_are_found_until_long_after_they_left_the_playlist() {
+fn parts_and_segments_remain_available_after_they_leave_the_playlist() {
     let (mut window, init) = (window(), init(&[0x11, 0x90]));
     for number in 0..10 {
-        whole(&mut window, number, &init, false);
+        add_segment(&mut window, number, &init, false);
     }
     assert_eq!(window.listed().next().unwrap().number, 6);
-    assert_eq!(window.segment(1), Found::Never);
-    let Found::Here(pieces) = window.segment(2) else { panic!("gone") };
+    assert_eq!(window.segment(1), Lookup::NotFound);
+    let Lookup::Found(pieces) = window.segment(2) else { panic!("gone") };
     assert_eq!(pieces.iter().map(Bytes::len).sum::<usize>(), 2_000);
-    assert!(matches!(window.part(2, 1), Found::Here(_)));
-    assert_eq!(window.part(2, 2), Found::Never);
-    assert_eq!(window.part(10, 0), Found::Soon);
-    assert_eq!((window.part(10, 1), window.part(10, 2)), (Found::Soon, Found::Never));
-    begin(&mut window, 10, &init, false);
-    part(&mut window, 0);
-    assert_eq!(window.part(10, 1), Found::Soon);
-    // Another node may be a moment ahead.
-    assert_eq!((window.part(10, 2), window.part(10, 3)), (Found::Soon, Found::Never));
-    assert_eq!((window.part(11, 0), window.part(11, 1)), (Found::Soon, Found::Never));
-    assert_eq!((window.segment(10), window.segment(11)), (Found::Soon, Found::Never));
+    assert!(matches!(window.part(2, 1), Lookup::Found(_)));
+    assert_eq!(window.part(2, 2), Lookup::NotFound);
+    assert_eq!(window.part(10, 0), Lookup::Pending);
+    assert_eq!((window.part(10, 1), window.part(10, 2)), (Lookup::Pending, Lookup::NotFound));
+    begin_segment(&mut window, 10, &init, false);
+    add_part(&mut window, 0);
+    assert_eq!(window.part(10, 1), Lookup::Pending);
+    // Another node may be slightly ahead.
+    assert_eq!((window.part(10, 2), window.part(10, 3)), (Lookup::Pending, Lookup::NotFound));
+    assert_eq!((window.part(11, 0), window.part(11, 1)), (Lookup::Pending, Lookup::NotFound));
+    assert_eq!((window.segment(10), window.segment(11)), (Lookup::Pending, Lookup::NotFound));
     assert_eq!(window.init(init.id), Some(init.bytes.clone()));
     window.end();
-    assert_eq!(window.part(10, 1), Found::Never);
+    assert_eq!(window.part(10, 1), Lookup::NotFound);
 }
 
 #[test]
-fn a_segment_that_is_gathered_is_one_piece_and_its_parts_lie_in_it() {
+fn gathered_segment_is_one_buffer_and_its_parts_are_slices_of_it() {
     let (mut window, init) = (window(), init(&[0x11, 0x90]));
-    whole(&mut window, 0, &init, false);
+    add_segment(&mut window, 0, &init, false);
     window.gather_newest(|_| Some(Bytes::from_static(b"too short")));
     window.gather_newest(|_| None);
-    assert!(matches!(window.segment(0), Found::Here(pieces) if pieces.len() == 2), "nothing was gathered");
+    assert!(matches!(window.segment(0), Lookup::Found(pieces) if pieces.len() == 2), "nothing was gathered");
     window.gather_newest(|pieces| Some(pieces.concat().into()));
-    let Found::Here(pieces) = window.segment(0) else { panic!("gone") };
+    let Lookup::Found(pieces) = window.segment(0) else { panic!("gone") };
     let [gathered] = &pieces[..] else { panic!("{} pieces", pieces.len()) };
-    let Found::Here(part) = window.part(0, 1) else { panic!("gone") };
+    let Lookup::Found(part) = window.part(0, 1) else { panic!("gone") };
     assert_eq!((&gathered[..1_000], &gathered[1_000..]), (&[0; 1_000][..], &[1; 1_000][..]));
     assert_eq!(part.as_ptr(), gathered[1_000..].as_ptr());
-    // Whoever reads a copy of the window goes on with what is there.
+    // A clone of the window shares the segment, which is then not replaced.
     let copy = window.clone();
     window.gather_newest(|_| panic!("it is shared"));
     assert_eq!(copy.segment(0), window.segment(0));
 }
 
 #[test]
-fn a_long_segment_raises_the_target_duration_and_a_long_part_the_part_target() {
+fn long_segment_raises_target_duration_and_long_part_raises_part_target() {
     let (mut window, init) = (window(), init(&[0x11, 0x90]));
-    begin(&mut window, 0, &init, false);
+    begin_segment(&mut window, 0, &init, false);
     let duration = MediaTime::from_ms(8_333);
     let long = Part { index: 0, duration, independent: true, bytes: Bytes::from_static(b"x") };
     window.apply(Output::Part(long));
@@ -208,36 +208,36 @@ fn a_long_segment_raises_the_target_duration_and_a_long_part_the_part_target() {
     assert_eq!(window.target_duration_secs(), 8);
     assert_eq!(window.part_target(), duration);
     for number in 1..6 {
-        whole(&mut window, number, &init, false);
+        add_segment(&mut window, number, &init, false);
     }
     assert_eq!((window.target_duration_secs(), window.part_target()), (1, MediaTime::from_ms(550)));
 }
 
 #[test]
-fn after_lost_segments_the_playlist_begins_anew() {
+fn playlist_restarts_after_lost_segments() {
     let (mut window, init) = (window(), init(&[0x11, 0x90]));
-    whole(&mut window, 0, &init, false);
-    whole(&mut window, 1, &init, true);
-    whole(&mut window, 5, &init, true);
-    let playlist = parsed(&window.media_playlist(""));
+    add_segment(&mut window, 0, &init, false);
+    add_segment(&mut window, 1, &init, true);
+    add_segment(&mut window, 5, &init, true);
+    let playlist = parse_playlist(&window.media_playlist(""));
     assert_eq!((playlist.media_sequence, playlist.segments.len(), playlist.discontinuity_sequence), (5, 1, 9_021));
-    assert_eq!(window.segment(1), Found::Never);
+    assert_eq!(window.segment(1), Lookup::NotFound);
 }
 
 #[test]
-fn a_later_life_takes_its_own_folder_and_counts_on() {
+fn new_generation_has_its_own_folder_and_continues_the_numbering() {
     let (mut window, init) = (window(), init(&[0x11, 0x90]));
-    whole(&mut window, 0, &init, false);
-    whole(&mut window, 1, &init, true);
-    let before = parsed(&window.media_playlist(""));
-    let life = window.life() + 90_000;
-    window.begin_life(life);
-    assert!(!window.is_playable() && window.segment(1) == Found::Never);
+    add_segment(&mut window, 0, &init, false);
+    add_segment(&mut window, 1, &init, true);
+    let before = parse_playlist(&window.media_playlist(""));
+    let life = window.generation() + 90_000;
+    window.begin_generation(life);
+    assert!(!window.is_playable() && window.segment(1) == Lookup::NotFound);
     let number = crate::segment::first_number(life);
-    whole(&mut window, number, &init, false);
-    let after = parsed(&window.media_playlist(""));
+    add_segment(&mut window, number, &init, false);
+    let after = parse_playlist(&window.media_playlist(""));
     assert_eq!((after.media_sequence, after.segments.len()), (number, 1));
     assert!(after.discontinuity_sequence > before.discontinuity_sequence + 1);
     assert_eq!(after.segments[0].uri, format!("{life}/{number}.m4s"));
-    assert!(!after.segments[0].discontinuity, "a node that joins now would not say it");
+    assert!(!after.segments[0].discontinuity, "a node that joins now would not mark it");
 }

@@ -1,4 +1,4 @@
-//! The handshake: both ends prove that they know the cluster secret, and agree on a version and on keys.
+//! The handshake: both ends prove that they know the cluster secret and derive a version and keys.
 //!
 //! | message | bytes |
 //! | --- | --- |
@@ -6,9 +6,10 @@
 //! | server hello | `HWRL`, version (0: none in common), 3 x 0, nonce (32), HMAC-SHA256 (32) |
 //! | client proof | HMAC-SHA256 (32) |
 //!
-//! Each HMAC is over the role of its sender and both hellos, so over both nonces: neither a recorded nor a reflected one is
-//! ever good. Keys come from the secret and the same bytes by HKDF (RFC 5869). The nonces must be random and never used
-//! again. There is no forward secrecy: who learns the secret can read what was recorded before.
+//! Each HMAC covers the role of its sender and both hellos, and thus both nonces, so a replayed or
+//! reflected proof is never valid. Keys are derived from the secret and the same bytes with HKDF
+//! (RFC 5869). The nonces must be random and must not be reused. There is no forward secrecy: an
+//! attacker who learns the secret can decrypt recorded connections.
 
 use std::fmt;
 
@@ -16,49 +17,49 @@ use ring::{aead, hkdf, hmac};
 
 use super::record::Channel;
 
-/// Of each nonce.
+/// Length of a nonce.
 pub const NONCE_BYTES: usize = 32;
-/// What the dialling end sends first.
+/// Length of the client hello, the first message of the client.
 pub const CLIENT_HELLO_BYTES: usize = HEAD_BYTES + NONCE_BYTES;
-/// What the answering end sends.
+/// Length of the server hello.
 pub const SERVER_HELLO_BYTES: usize = HEAD_BYTES + NONCE_BYTES + PROOF_BYTES;
-/// What the dialling end sends last.
+/// Length of the client proof, the last message of the handshake.
 pub const PROOF_BYTES: usize = 32;
-/// A shorter secret could be guessed by whoever can reach the port.
+/// Minimum length of the cluster secret. Anyone who can reach the port could guess a shorter one.
 pub const MIN_SECRET_BYTES: usize = 16;
 
 const HEAD_BYTES: usize = 8;
 const MAGIC: &[u8; 4] = b"HWRL";
-/// The only version there is.
+/// The only supported protocol version.
 const VERSION: u8 = 1;
 
-/// What all nodes of a cluster know and nobody else. Cannot be printed.
+/// The secret that all nodes of a cluster share. `Debug` does not print it.
 #[derive(Clone)]
 pub struct ClusterSecret {
     proofs: hmac::Key,
     keys: hkdf::Prk,
 }
 
-/// Why a text is no cluster secret.
+/// The cluster secret is too short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the cluster secret has {bytes} bytes; at least {MIN_SECRET_BYTES} are needed")]
 pub struct SecretError {
-    /// Length seen.
+    /// Length of the rejected secret.
     pub bytes: usize,
 }
 
-/// Why a handshake came to nothing.
+/// A failed handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HelloError {
-    /// Something else than a relay is at the other end.
-    #[error("the peer does not speak the relay protocol")]
+    /// The peer sent something other than a relay handshake.
+    #[error("the peer does not use the relay protocol")]
     NotRelay,
-    /// The versions do not meet.
-    #[error("no version in common: the peer speaks {lowest} to {highest}")]
+    /// The version ranges do not overlap.
+    #[error("no common protocol version: the peer supports {lowest} to {highest}")]
     Version {
-        /// The peer's lowest; 0 if it did not say.
+        /// The lowest version of the peer; 0 if unknown.
         lowest: u8,
-        /// The peer's highest; 0 if it did not say.
+        /// The highest version of the peer; 0 if unknown.
         highest: u8,
     },
     /// The peer does not know the cluster secret.
@@ -67,10 +68,10 @@ pub enum HelloError {
 }
 
 impl ClusterSecret {
-    /// From the bytes that all nodes share.
+    /// Creates the secret from the bytes that all nodes share.
     ///
     /// # Errors
-    /// If there are too few of them.
+    /// If there are fewer than [`MIN_SECRET_BYTES`].
     pub fn new(secret: &[u8]) -> Result<Self, SecretError> {
         if secret.len() < MIN_SECRET_BYTES {
             return Err(SecretError { bytes: secret.len() });
@@ -87,7 +88,7 @@ impl ClusterSecret {
         context.sign()
     }
 
-    /// Compares in constant time.
+    /// Verifies a proof in constant time.
     fn is_proof(&self, role: &[u8], client: &[u8], server: &[u8], proof: &[u8]) -> bool {
         hmac::verify(&self.proofs, &[role, client, server].concat(), proof).is_ok()
     }
@@ -109,7 +110,7 @@ impl fmt::Debug for ClusterSecret {
     }
 }
 
-/// The dialling end, between its hello and the answer.
+/// The client side of the handshake, between client hello and server hello.
 #[derive(Debug)]
 pub struct Dial {
     secret: ClusterSecret,
@@ -117,7 +118,7 @@ pub struct Dial {
 }
 
 impl Dial {
-    /// Begins, with the hello to send. `nonce` must be random.
+    /// Begins a handshake and returns the client hello to send. `nonce` must be random.
     pub fn new(secret: &ClusterSecret, nonce: [u8; NONCE_BYTES]) -> (Self, [u8; CLIENT_HELLO_BYTES]) {
         let mut hello = [0; CLIENT_HELLO_BYTES];
         hello[..4].copy_from_slice(MAGIC);
@@ -126,10 +127,10 @@ impl Dial {
         (Self { secret: secret.clone(), hello }, hello)
     }
 
-    /// Takes the answer; gives the proof to send, and the channel that is good from then on.
+    /// Verifies the server hello. Returns the proof to send and the channel for all later records.
     ///
     /// # Errors
-    /// See [`HelloError`]; the peer then gets no proof.
+    /// See [`HandshakeError`]. The client must then close the connection without sending a proof.
     pub fn on_hello(self, server: &[u8; SERVER_HELLO_BYTES]) -> Result<([u8; PROOF_BYTES], Channel), HelloError> {
         let (said, proof) = server.split_at(HEAD_BYTES + NONCE_BYTES);
         if !said.starts_with(MAGIC) {
@@ -147,7 +148,7 @@ impl Dial {
     }
 }
 
-/// The answering end, between its hello and the proof.
+/// The server side of the handshake, between server hello and client proof.
 #[derive(Debug)]
 pub struct Answer {
     secret: ClusterSecret,
@@ -157,11 +158,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Takes a hello; gives the one to send back, which must be sent even if [`Answer::on_proof`] can only refuse. `nonce`
-    /// must be random.
+    /// Processes a client hello and returns the server hello to send. It must be sent even if no
+    /// version is common and [`ServerHandshake::on_proof`] will fail, so that the client learns the
+    /// reason. `nonce` must be random.
     ///
     /// # Errors
-    /// If it is no hello.
+    /// If the bytes are not a client hello.
     pub fn new(
         secret: &ClusterSecret,
         nonce: [u8; NONCE_BYTES],
@@ -182,10 +184,10 @@ impl Answer {
         Ok((Self { secret: secret.clone(), client: *client, server, peer_versions }, hello))
     }
 
-    /// Takes the proof; gives the channel.
+    /// Verifies the client proof and returns the channel for all later records.
     ///
     /// # Errors
-    /// If the peer does not know the secret, or the versions do not meet.
+    /// If the peer does not know the secret, or no version is common.
     pub fn on_proof(self, proof: &[u8; PROOF_BYTES]) -> Result<Channel, HelloError> {
         if self.server[4] != VERSION {
             let (lowest, highest) = self.peer_versions;
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn two_ends_that_know_the_secret_get_channels_that_fit() {
+    fn peers_with_the_same_secret_get_matching_channels() {
         let secret = secret("a secret of the cluster");
         let (dial, hello) = Dial::new(&secret, [1; 32]);
         let (answer, hello) = Answer::new(&secret, [2; 32], &hello).unwrap();
@@ -239,17 +241,17 @@ mod tests {
     }
 
     #[test]
-    fn whoever_does_not_know_the_secret_is_found_out_on_either_side() {
+    fn peer_without_the_secret_is_rejected_on_either_side() {
         let (right, wrong) = (secret("a secret of the cluster"), secret("another secret, as long"));
         let (dial, hello) = Dial::new(&right, [1; 32]);
-        let (_, from_stranger) = Answer::new(&wrong, [2; 32], &hello).unwrap();
-        assert_eq!(dial.on_hello(&from_stranger).unwrap_err(), HelloError::WrongSecret);
+        let (_, forged_hello) = Answer::new(&wrong, [2; 32], &hello).unwrap();
+        assert_eq!(dial.on_hello(&forged_hello).unwrap_err(), HelloError::WrongSecret);
         let (answer, _) = Answer::new(&right, [2; 32], &hello).unwrap();
         assert_eq!(answer.on_proof(&[0; 32]).unwrap_err(), HelloError::WrongSecret);
     }
 
     #[test]
-    fn a_recorded_handshake_is_worth_nothing_against_a_new_nonce() {
+    fn replayed_handshake_fails_with_a_new_nonce() {
         let secret = secret("a secret of the cluster");
         let (dial, hello) = Dial::new(&secret, [1; 32]);
         let (answer, server) = Answer::new(&secret, [2; 32], &hello).unwrap();
@@ -262,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proof_cannot_be_reflected() {
+    fn reflected_proof_is_rejected() {
         let secret = secret("a secret of the cluster");
         let (_, hello) = Dial::new(&secret, [1; 32]);
         let (answer, server) = Answer::new(&secret, [2; 32], &hello).unwrap();
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn any_flipped_bit_of_the_hellos_is_noticed() {
+    fn any_flipped_bit_of_the_hellos_is_rejected() {
         let secret = secret("a secret of the cluster");
         for byte in 0..CLIENT_HELLO_BYTES {
             let (dial, mut hello) = Dial::new(&secret, [1; 32]);
@@ -291,20 +293,20 @@ mod tests {
     }
 
     #[test]
-    fn versions_that_do_not_meet_are_told_apart_from_a_wrong_secret() {
+    fn missing_common_version_differs_from_a_wrong_secret() {
         let secret = secret("a secret of the cluster");
         let (_, mut hello) = Dial::new(&secret, [1; 32]);
         hello[4..6].copy_from_slice(&[2, 3]);
         let (answer, server) = Answer::new(&secret, [2; 32], &hello).unwrap();
         assert_eq!(server[4], 0);
         assert_eq!(answer.on_proof(&[0; 32]).unwrap_err(), HelloError::Version { lowest: 2, highest: 3 });
-        // An edge of that later version: it is told with a proof that it can trust.
+        // An edge with that later version receives an authenticated rejection.
         let later = Dial { secret, hello };
         assert_eq!(later.on_hello(&server).unwrap_err(), HelloError::Version { lowest: 0, highest: 0 });
     }
 
     #[test]
-    fn a_secret_is_long_enough_and_never_printed() {
+    fn short_secret_is_rejected_and_debug_does_not_print_it() {
         assert_eq!(ClusterSecret::new(b"short").unwrap_err(), SecretError { bytes: 5 });
         assert_eq!(format!("{:?}", secret("a secret of the cluster")), "ClusterSecret(…)");
     }

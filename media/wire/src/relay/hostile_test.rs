@@ -1,4 +1,4 @@
-//! Every message survives the way there; no bytes at all make the reader panic.
+//! Every message round-trips, and no input makes the reader panic.
 
 use bytes::{Bytes, BytesMut};
 
@@ -37,7 +37,7 @@ fn one_of_each() -> Vec<Message> {
             pts: MediaTime::from_ms(40),
             segment: Segment { number: 7, start: MediaTime::from_ms(-5) },
             after_gap: true,
-            payload: Bytes::from_static(b"picture"),
+            payload: Bytes::from_static(b"picture"), // part of the golden checksum below
         }),
         Message::Notice { code: "b_frames".to_owned(), message: "Turn them off.".to_owned() },
         Message::KeyFrame,
@@ -66,21 +66,21 @@ fn written() -> BytesMut {
 }
 
 #[test]
-fn every_message_comes_out_as_it_went_in() {
+fn every_message_round_trips() {
     assert_eq!(read_all(&written()), Ok(one_of_each()));
 }
 
 #[test]
-fn the_bytes_of_version_1_stay_what_they_are() {
+fn bytes_of_version_1_equal_the_golden_bytes() {
     let mut out = BytesMut::new();
     Message::Subscribe { app: "live".to_owned(), stream_id: "a".to_owned(), history: false, reach: 1 }.write(&mut out);
     Message::Ping(258).write(&mut out);
     assert_eq!(&out[..], b"\x01\0\0\0\x0b\0\x04live\0\x01a\0\x01\x03\0\0\0\x08\0\0\0\0\0\0\x01\x02");
-    assert_eq!(crc32fast::hash(&written()), 1_810_847_186, "of one message of each kind");
+    assert_eq!(crc32fast::hash(&written()), 1_810_847_186, "checksum of one message of each kind");
 }
 
 #[test]
-fn no_prefix_and_no_flipped_bit_makes_the_reader_panic() {
+fn no_prefix_and_no_flipped_bit_panics() {
     let bytes = written();
     for len in 0..bytes.len() {
         let _ = read_all(&bytes[..len]);
@@ -95,7 +95,7 @@ fn no_prefix_and_no_flipped_bit_makes_the_reader_panic() {
 }
 
 #[test]
-fn a_kind_that_is_not_known_is_left_out() {
+fn message_of_unknown_kind_is_skipped() {
     let mut out = BytesMut::new();
     out.extend_from_slice(&[200, 0, 0, 0, 2, 9, 9]);
     Message::KeyFrame.write(&mut out);
@@ -103,7 +103,7 @@ fn a_kind_that_is_not_known_is_left_out() {
 }
 
 #[test]
-fn fields_beyond_their_limits_are_refused() {
+fn fields_beyond_their_limits_are_rejected() {
     let mut name = vec![1, 0, 0, 0, 70, 0, 65];
     name.extend_from_slice(&[b'a'; 68]);
     assert_eq!(read_all(&name), Err(MessageError::TooLong { len: 65, limit: 64 }));

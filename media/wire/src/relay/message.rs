@@ -1,12 +1,12 @@
-//! What the two ends say to each other. A record holds one message or more.
+//! The messages of the relay protocol. A record contains one or more messages.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! | --- | --- |
 //! | 1 | kind |
 //! | 4 | length of the body, big endian |
 //! | n | body |
 //!
-//! A kind that is not known is left out, so that a later minor version may add some.
+//! Messages of unknown kind are skipped, so that a later minor version can add kinds.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
@@ -15,134 +15,137 @@ use super::track;
 use crate::segment::Segment;
 use crate::{Frame, MediaKind, MediaTime, Track};
 
-/// A message.
+/// A message between an edge (the client) and an origin (the server).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Edge: this stream, please. First and once.
+    /// Edge: requests a stream. The first message, sent once.
     Subscribe {
-        /// The app.
+        /// Name of the app.
         app: String,
-        /// The stream id in it.
+        /// Stream id within the app.
         stream_id: String,
-        /// True to get the finished segments that are kept, too; else only the last key group.
+        /// True to receive the retained finished segments too; false for only the latest GOP.
         history: bool,
-        /// Nodes that may pass it on: 1 asks only the node itself, 2 lets it fetch the stream from another one.
+        /// Maximum number of nodes on the path: 1 allows only the node itself, 2 lets it fetch the
+        /// stream from another node.
         reach: u8,
     },
-    /// Origin: what was there already has been sent; what follows comes as it happens.
+    /// Origin: all retained frames have been sent; the following frames are live.
     Live,
-    /// Origin: here it is. Said again when it goes on as another life.
+    /// Origin: the stream follows. Sent again when a new generation of the stream begins.
     Accepted {
-        /// Which life of the stream: Unix time of its beginning in milliseconds, by the clock of where it is published.
+        /// Generation of the stream: Unix time of its start in milliseconds, by the clock of the
+        /// node to which it is published.
         life: u64,
-        /// How it is published.
+        /// Protocol of the publisher, such as `rtmp`.
         protocol: String,
-        /// Nodes between the publisher's and the asking one, the answering one included: 1 from the publisher's own.
+        /// Number of nodes between the publisher and the requesting node: 1 if the answering node
+        /// is the origin of the stream.
         hops: u8,
     },
-    /// Origin: not from here. The last message.
+    /// Origin: the stream is not available from this node. The last message.
     Refused(Refusal),
-    /// Origin: the track of this kind is now this one; frames of that kind that follow belong to it.
+    /// Origin: the track of the following frames of its kind.
     Track {
-        /// The track.
+        /// The new track.
         track: Track,
-        /// True if pictures of this stream come in another order than they are shown.
+        /// True if the stream contains B-frames.
         b_frames: bool,
     },
-    /// Origin: a picture or sound.
+    /// Origin: a video frame or an audio packet.
     Frame(Media),
-    /// Origin: what the publisher should change.
+    /// Origin: a recommendation for the publisher, such as to turn off B-frames.
     Notice {
-        /// Stable, for programs.
+        /// Stable identifier, for programs.
         code: String,
-        /// For people.
+        /// Sentence for display.
         message: String,
     },
-    /// Edge: a key frame, please.
+    /// Edge: requests a key frame.
     KeyFrame,
-    /// Either end: are you there? The number comes back.
+    /// Either end: liveness check. The peer returns the number in a `Pong`.
     Ping(u64),
-    /// The answer to a ping.
+    /// The response to a ping.
     Pong(u64),
-    /// Either end: the last message, and why.
+    /// Either end: closes the connection. The last message.
     End(EndReason),
 }
 
-/// A frame whose track is known by its kind.
+/// A frame without its track: it belongs to the last [`Message::Track`] of its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Media {
-    /// Picture or sound.
+    /// Video or audio.
     pub kind: MediaKind,
-    /// As [`Frame::key`].
+    /// See [`Frame::key`].
     pub key: bool,
-    /// As [`Frame::dts`], on the timeline of the stream's life.
+    /// See [`Frame::dts`]; on the timeline of the stream generation.
     pub dts: MediaTime,
-    /// As [`Frame::pts`].
+    /// See [`Frame::pts`].
     pub pts: MediaTime,
-    /// As the origin numbered it.
+    /// The segment, numbered by the origin.
     pub segment: Segment,
-    /// True if frames are missing before this one: the reader was too slow.
+    /// True if frames before this one were dropped because the receiver was too slow.
     pub after_gap: bool,
-    /// As [`Frame::payload`].
+    /// See [`Frame::payload`].
     pub payload: Bytes,
 }
 
-/// Why a stream is not given.
+/// Reason for refusing a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is not here.
+    /// The node does not have the stream.
     NotFound,
-    /// Too many edges are being served.
+    /// The node serves the maximum number of edges.
     Full,
-    /// The node will end soon.
+    /// The node is shutting down.
     Draining,
 }
 
-/// Why a connection ends.
+/// Reason for closing a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndReason {
-    /// The publisher has ended the stream.
+    /// The publisher ended the stream.
     Stream,
-    /// The node will end soon: look for the stream again.
+    /// The node is shutting down; the edge should resolve the stream again.
     Draining,
-    /// Nobody watches any more.
+    /// The stream has no more viewers on the edge.
     Idle,
-    /// The stream is another node's now: look for it again.
+    /// The stream moved to another node; the edge should resolve it again.
     Moved,
 }
 
-/// Why bytes are no message.
+/// A malformed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// It ends too early.
-    #[error("a message is cut short")]
+    /// The message is truncated.
+    #[error("a message is truncated")]
     Short,
-    /// It has more than was announced.
-    #[error("a message has {0} bytes too many")]
+    /// The body is longer than its fields.
+    #[error("a message has {0} trailing bytes")]
     Surplus(usize),
-    /// A field is longer than it may be.
+    /// A field exceeds its limit.
     #[error("a field has {len} bytes; {limit} are allowed")]
     TooLong {
-        /// Length seen.
+        /// Length of the field.
         len: usize,
-        /// Length allowed.
+        /// Maximum length of the field.
         limit: usize,
     },
-    /// A text is not UTF-8.
-    #[error("a text is not UTF-8")]
+    /// A text field is not UTF-8.
+    #[error("a text field is not UTF-8")]
     NotText,
-    /// A code that this version does not know.
-    #[error("{what} {code} is not known")]
+    /// This version does not know the code in a field.
+    #[error("unknown {field} {code}")]
     Unknown {
-        /// Which field.
+        /// Name of the field.
         what: &'static str,
-        /// The code seen.
+        /// The unknown code.
         code: u8,
     },
 }
 
 impl Message {
-    /// Appends it to a record.
+    /// Appends the message to the content of a record. Texts beyond their limit are truncated.
     pub fn write(&self, out: &mut BytesMut) {
         match self {
             Self::Subscribe { app, stream_id, history, reach } => body(out, kind::SUBSCRIBE, |out| {
@@ -172,7 +175,7 @@ impl Message {
     }
 }
 
-/// Appends a frame to a record. `dts` and `pts` are those of `frame` less `shift`.
+/// Appends a frame to the content of a record. `shift` is subtracted from `dts` and `pts`.
 pub fn write_frame(frame: &Frame, segment: Segment, shift: MediaTime, after_gap: bool, out: &mut BytesMut) {
     out.reserve(frame.payload.len() + 64);
     write_media(
@@ -201,20 +204,20 @@ fn write_media(media: &Media, out: &mut BytesMut) {
     });
 }
 
-/// The messages of one record.
+/// Reads the messages of one record.
 #[derive(Debug)]
 pub struct Messages(Bytes);
 
 impl Messages {
-    /// Of the content of a record.
+    /// Creates a reader for the content of a record.
     pub fn new(record: Bytes) -> Self {
         Self(record)
     }
 
-    /// The next message this version knows, or `None` at the end.
+    /// Returns the next message that this version knows, or `None` at the end of the record.
     ///
     /// # Errors
-    /// The connection is worth nothing after one.
+    /// See [`MessageError`]. The connection must then be closed.
     pub fn message(&mut self) -> Result<Option<Message>, MessageError> {
         while !self.0.is_empty() {
             let mut head = Reader(self.0.split_to(self.0.len().min(5)));
@@ -288,14 +291,14 @@ fn body(out: &mut BytesMut, kind: u8, write: impl FnOnce(&mut BytesMut)) {
     out[at..at + 4].copy_from_slice(&len.to_be_bytes());
 }
 
-/// Cuts what is too long, at a character.
+/// Appends a text with its length, truncated to `limit` bytes at a character boundary.
 fn text(out: &mut BytesMut, text: &str, limit: usize) {
     let text = &text[..text.floor_char_boundary(limit)];
     out.put_u16(text.len() as u16);
     out.put_slice(text.as_bytes());
 }
 
-/// An app's and a stream id's rule allows 64.
+/// The maximum length of an app name or a stream id.
 const MAX_NAME_BYTES: usize = 64;
 const MAX_PROTOCOL_BYTES: usize = 16;
 const MAX_CODE_BYTES: usize = 64;

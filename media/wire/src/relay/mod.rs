@@ -1,7 +1,7 @@
-//! The relay protocol, version 1: how a node that has viewers gets a stream from a node that holds it.
+//! The relay protocol, version 1: a node with viewers receives a stream from a node that has it.
 //!
 //! ```text
-//!   edge (dials)                                   origin (answers)
+//!   edge (client)                                  origin (server)
 //!   ClientHello: versions, nonce          --->
 //!                                         <---     ServerHello: version, nonce, proof
 //!   proof                                 --->
@@ -12,9 +12,9 @@
 //!                                         <---     Track, Frame, Notice, Pong, End
 //! ```
 //!
-//! One connection carries one stream. `hello` proves to both ends that the other knows the cluster secret and makes the
-//! keys, `record` seals and opens, `message` says what is inside. Everything is a value: random nonces come from the
-//! caller, nothing here waits.
+//! One connection carries one stream. `hello` authenticates both ends with the cluster secret and
+//! derives the keys, `record` encrypts and decrypts records, and `message` defines their content.
+//! The caller supplies the random nonces.
 
 mod hello;
 #[cfg(test)]

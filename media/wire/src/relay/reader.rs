@@ -1,10 +1,10 @@
-//! Reads fields from a message; whatever is missing or wrong is an error.
+//! Reads the fields of a message body.
 
 use bytes::{Buf as _, Bytes};
 
 use super::message::MessageError;
 
-/// What is left of one message.
+/// The unread rest of a message body.
 pub(super) struct Reader(pub(super) Bytes);
 
 impl Reader {
@@ -35,7 +35,7 @@ impl Reader {
         Ok(self.0.split_to(len))
     }
 
-    /// A text of at most `limit` bytes behind its length of 2 bytes.
+    /// Reads a text of at most `limit` bytes with a 2-byte length prefix.
     pub(super) fn text(&mut self, limit: usize) -> Result<String, MessageError> {
         let len = usize::from(self.u16()?);
         if len > limit {

@@ -1,49 +1,51 @@
-//! Sealed records: AES-128-GCM, numbered, so that none can be read, changed, left out, repeated or reordered.
+//! Records encrypted with AES-128-GCM. Each record has an implicit number, so that records cannot
+//! be dropped, repeated or reordered undetected.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! | --- | --- |
 //! | 4 | length of the rest, big endian |
 //! | n | messages, encrypted |
 //! | 16 | tag; the length is authenticated with it |
 //!
-//! The nonce is the direction's base XOR the record's number (as in RFC 8446 §5.3).
+//! The nonce is the nonce base of the direction XOR the record number, as in RFC 8446 §5.3.
 
 use std::fmt;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
-/// What a record may hold, its tag included. An origin's frames are bounded by their own protocols below this.
+/// Maximum length of a record, including its tag. The limits of all ingest protocols keep frames
+/// below this length.
 pub const MAX_RECORD_BYTES: usize = (16 << 20) + 4_096;
 
 const HEAD_BYTES: usize = 4;
 const TAG_BYTES: usize = 16;
-/// Read at least so much at once.
+/// Minimum capacity reserved for a read.
 const READ_BYTES: usize = 16 << 10;
 
-/// Why a byte stream cannot be followed.
+/// A malformed or forged record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// Longer than allowed, or too short to be one.
+    /// The length is outside the allowed range.
     #[error("a record of {bytes} bytes; {TAG_BYTES} to {MAX_RECORD_BYTES} are allowed")]
     Length {
-        /// Length seen.
+        /// Length in the header.
         bytes: usize,
     },
-    /// It was not sealed by the peer, or not as the next one.
+    /// The peer did not encrypt this record, or not as the next one.
     #[error("record {number} is not authentic")]
     Forged {
-        /// Counted from 0 on this connection.
+        /// Record number on this connection, from 0.
         number: u64,
     },
 }
 
-/// Both directions of one connection.
+/// The two directions of one connection.
 #[derive(Debug)]
 pub struct Channel {
-    /// What this end sends.
+    /// Encrypts the records that this end sends.
     pub seal: Sealer,
-    /// What it receives.
+    /// Decrypts the records that this end receives.
     pub open: Opener,
 }
 
@@ -71,7 +73,8 @@ impl Numbered {
         Self { key: LessSafeKey::new(key), base, number: 0 }
     }
 
-    /// A number is used once; at a record a nanosecond they last 584 years.
+    /// Returns the nonce of the next record. The 64-bit numbers never repeat in practice: at one
+    /// record per nanosecond they last 584 years.
     fn nonce(&mut self) -> Nonce {
         let mut nonce = self.base;
         for (byte, of_number) in nonce[NONCE_LEN - 8..].iter_mut().zip(self.number.to_be_bytes()) {
@@ -82,11 +85,12 @@ impl Numbered {
     }
 }
 
-/// Seals what is sent.
+/// Encrypts the records of one direction.
 pub struct Sealer(Numbered);
 
 impl Sealer {
-    /// Appends a record to `out`; `write` appends its content, at most [`MAX_RECORD_BYTES`] less 16.
+    /// Appends a record to `out`. `write` appends its content, at most [`MAX_RECORD_BYTES`] less
+    /// the 16 bytes of the tag.
     pub fn record(&mut self, out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
         let begin = out.len();
         out.extend_from_slice(&[0; HEAD_BYTES]);
@@ -103,14 +107,15 @@ impl Sealer {
     }
 }
 
-/// Opens what is received.
+/// Decrypts the records of one direction.
 pub struct Opener {
     keys: Numbered,
     buffer: BytesMut,
 }
 
 impl Opener {
-    /// Where received bytes are appended. Has room for what is missing of the record that has begun.
+    /// Returns the buffer to which the caller appends received bytes. It has capacity for the rest
+    /// of the current record.
     pub fn buffer(&mut self) -> &mut BytesMut {
         let missing = self.missing().unwrap_or(0);
         if self.buffer.capacity() - self.buffer.len() < missing.clamp(1, READ_BYTES) {
@@ -119,17 +124,17 @@ impl Opener {
         &mut self.buffer
     }
 
-    /// Bytes that the record that has begun still needs, bounded by its limit.
+    /// Returns the number of bytes that the current record still needs, up to the limit.
     fn missing(&self) -> Option<usize> {
         let head = self.buffer.first_chunk::<HEAD_BYTES>()?;
         let whole = HEAD_BYTES + (u32::from_be_bytes(*head) as usize).min(MAX_RECORD_BYTES);
         Some(whole.saturating_sub(self.buffer.len()))
     }
 
-    /// The content of the next record, or `None` if more bytes are needed.
+    /// Returns the content of the next record, or `None` if more bytes are needed.
     ///
     /// # Errors
-    /// The connection is worth nothing after one.
+    /// See [`RecordError`]. The connection must then be closed.
     pub fn record(&mut self) -> Result<Option<Bytes>, RecordError> {
         let Some(head) = self.buffer.first_chunk::<HEAD_BYTES>().copied() else { return Ok(None) };
         let bytes = u32::from_be_bytes(head) as usize;
@@ -173,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn records_come_out_as_they_went_in_however_they_are_cut() {
+    fn records_round_trip_regardless_of_read_sizes() {
         let (mut seal, mut open) = pair();
         let mut wire = BytesMut::new();
         for n in 0..3_u8 {
@@ -188,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_changed_repeated_or_out_of_order_is_refused() {
+    fn changed_repeated_or_reordered_record_is_rejected() {
         let mut records = Vec::new();
         let (mut seal, _) = pair();
         for n in 0..2_u8 {
@@ -217,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_beyond_the_limit_is_refused_before_anything_is_kept_for_it() {
+    fn length_beyond_the_limit_is_rejected_before_memory_is_reserved() {
         let (_, mut open) = pair();
         open.buffer().extend_from_slice(&u32::MAX.to_be_bytes());
         assert!(open.buffer().capacity() <= HEAD_BYTES + 2 * MAX_RECORD_BYTES);

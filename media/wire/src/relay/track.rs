@@ -1,11 +1,11 @@
-//! A track as a message.
+//! The body of a track message.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! | --- | --- |
 //! | 1 | codec |
-//! | 1 | bit 0: pictures come out of order; bit 1: there is a codec string; bit 2: there is a number of reordered pictures |
+//! | 1 | bit 0: has B-frames; bit 1: codec string present; bit 2: number of reordered frames present |
 //! | 2 + n | RFC 6381 codec string |
-//! | 3 x 4 | video: width, height, reordered pictures; audio: rate, channels, samples a frame |
+//! | 3 x 4 | video: width, height, reordered frames; audio: sample rate, channels, samples per frame |
 //! | 4 + n | decoder configuration |
 
 use bytes::{BufMut as _, BytesMut};
@@ -14,9 +14,9 @@ use super::message::MessageError;
 use super::reader::Reader;
 use crate::{AudioTrack, Codec, MediaKind, Track, VideoTrack};
 
-/// RFC 6381 strings are below 40 bytes.
+/// Real RFC 6381 codec strings are shorter than 40 bytes.
 const MAX_CODEC_STRING_BYTES: usize = 128;
-/// An `hvcC` with many parameter sets stays below this.
+/// An `hvcC` with many parameter sets is smaller than this.
 pub(super) const MAX_CONFIG_BYTES: usize = 256 << 10;
 
 pub(super) fn write(track: &Track, b_frames: bool, out: &mut BytesMut) {
@@ -46,7 +46,7 @@ pub(super) fn read(body: &mut Reader) -> Result<(Track, bool), MessageError> {
     if len > MAX_CONFIG_BYTES {
         return Err(MessageError::TooLong { len, limit: MAX_CONFIG_BYTES });
     }
-    // A copy: the configuration outlives the record by hours.
+    // A copy, because the configuration is retained for hours and must not keep the record alive.
     let config = bytes::Bytes::copy_from_slice(&body.bytes(len)?);
     let video = VideoTrack { width: facts[0], height: facts[1], reorder_frames: (flags & 4 != 0).then_some(facts[2]) };
     let audio = AudioTrack { sample_rate_hz: facts[0], channels: facts[1], samples_per_frame: facts[2] };

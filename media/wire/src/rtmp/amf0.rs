@@ -1,33 +1,34 @@
-//! AMF0 values, read and written (Adobe "Action Message Format, AMF 0", 2007).
+//! Decodes and encodes AMF0 values (Adobe "Action Message Format, AMF 0", 2007).
 //!
-//! Values come from strangers before they have said who they are: nesting and counts are limited, and every string is a
-//! slice of the message it came in, so what is built here is never much larger than what was sent.
+//! Values come from clients that are not authenticated yet, so nesting and counts are limited.
+//! Every string is copied from the message, so the decoded values are never much larger than the
+//! message.
 
 /// One AMF0 value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Marker 0.
+    /// Number (marker 0).
     Number(f64),
-    /// Marker 1.
+    /// Boolean (marker 1).
     Boolean(bool),
-    /// Markers 2 (string), 12 (long string) and 15 (XML document).
+    /// String (marker 2), long string (marker 12) or XML document (marker 15).
     String(String),
-    /// Markers 3 (object) and 16 (typed object, without its class name).
+    /// Object (marker 3), or typed object without its class name (marker 16).
     Object(Vec<(String, Value)>),
-    /// Marker 8.
+    /// ECMA array (marker 8).
     EcmaArray(Vec<(String, Value)>),
-    /// Marker 10.
+    /// Strict array (marker 10).
     StrictArray(Vec<Value>),
-    /// Marker 11: milliseconds since 1970, UTC.
+    /// Date (marker 11), in milliseconds since 1970, UTC.
     Date(f64),
-    /// Marker 5.
+    /// Null (marker 5).
     Null,
-    /// Markers 6 (undefined), 7 (reference, which nobody resolves here) and 13 (unsupported).
+    /// Undefined (marker 6), unresolved reference (marker 7) or unsupported (marker 13).
     Undefined,
 }
 
 impl Value {
-    /// The text, if it is a string.
+    /// Returns the text if this is a string.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::String(s) => Some(s),
@@ -35,7 +36,7 @@ impl Value {
         }
     }
 
-    /// The number, if it is one.
+    /// Returns the number if this is a number.
     pub fn as_number(&self) -> Option<f64> {
         match self {
             Self::Number(n) => Some(*n),
@@ -43,7 +44,7 @@ impl Value {
         }
     }
 
-    /// The value of a property, if it is an object or ECMA array that has it.
+    /// Returns the value of a property if this is an object or ECMA array with that property.
     pub fn get(&self, name: &str) -> Option<&Value> {
         match self {
             Self::Object(properties) | Self::EcmaArray(properties) => {
@@ -66,16 +67,16 @@ impl From<f64> for Value {
     }
 }
 
-/// Why bytes are not AMF0 values.
+/// Malformed or unsupported AMF0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Amf0Error {
     /// The bytes end inside a value.
     #[error("AMF0 value ends early")]
     Short,
-    /// A marker that is not AMF0, or one that switches to AMF3.
+    /// A marker that AMF0 does not define, or the one that switches to AMF3.
     #[error("AMF0 marker {0} is not handled")]
     Marker(u8),
-    /// Objects inside objects.
+    /// Values are nested too deeply.
     #[error("AMF0 values are nested more than {MAX_DEPTH} deep")]
     Depth,
     /// Too many values in one message.
@@ -83,12 +84,12 @@ pub enum Amf0Error {
     Count,
 }
 
-/// Nesting allowed. `connect` and `onMetaData` use 2 or 3.
+/// Maximum nesting depth. `connect` and `onMetaData` use 2 or 3.
 pub const MAX_DEPTH: usize = 16;
-/// Values allowed in one message, counted at every level.
+/// Maximum number of values in one message, at all levels together.
 pub const MAX_VALUES: usize = 1_024;
 
-/// All values of a message.
+/// Decodes all values of a message.
 ///
 /// # Errors
 /// See [`Amf0Error`].
@@ -101,7 +102,7 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Value>, Amf0Error> {
     Ok(out)
 }
 
-/// Writes values one behind the other.
+/// Encodes a sequence of values.
 pub fn encode(values: &[Value]) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
     values.iter().for_each(|value| write(&mut out, value));
@@ -134,7 +135,7 @@ impl Reader<'_> {
                 Value::Undefined
             }
             8 => {
-                // The count is a hint that writers get wrong; the end marker decides.
+                // The count is often wrong; the end marker is authoritative.
                 self.take(4)?;
                 Value::EcmaArray(self.properties(depth)?)
             }
@@ -262,7 +263,8 @@ fn write_properties(out: &mut Vec<u8>, properties: &[(String, Value)]) {
     out.extend_from_slice(&[0, 0, 9]);
 }
 
-/// A name beyond 65,535 bytes is cut; none of ours is.
+/// Writes a property name. Names of more than 65,535 bytes, which are never used here, are
+/// truncated.
 fn write_name(out: &mut Vec<u8>, name: &str) {
     let len = u16::try_from(name.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&len.to_be_bytes());
@@ -296,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn rare_markers_are_read_without_being_understood() {
+    fn rare_markers_are_decoded_without_interpretation() {
         let bytes = [
             7, 0, 1,  // reference
             13, // unsupported
@@ -310,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn five_thousand_nested_objects_are_an_error_and_not_the_end_of_the_process() {
+    fn five_thousand_nested_objects_are_an_error() {
         let nested: Vec<u8> = std::iter::repeat_n([3, 0, 1, b'a'], 5_000).flatten().collect();
         assert_eq!(decode(&nested), Err(Amf0Error::Depth));
         let arrays: Vec<u8> = std::iter::repeat_n([10, 0, 0, 0, 1], 5_000).flatten().collect();
@@ -318,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strict_array_that_claims_four_billion_items_is_bounded_by_the_bytes_there_are() {
+    fn strict_array_length_is_bounded_by_the_message_length() {
         let mut bytes = vec![10, 0xff, 0xff, 0xff, 0xff];
         assert_eq!(decode(&bytes), Err(Amf0Error::Short));
         bytes.extend(std::iter::repeat_n(5, 2_000));

@@ -1,101 +1,119 @@
-//! Reads the chunk stream of one peer into messages (RTMP 1.0 §5.3).
+//! Reassembles the chunks of one peer into messages (RTMP 1.0 §5.3).
 //!
-//! Every chunk stream has its own buffer, so messages may interleave. A payload is copied once, into a buffer of its own
-//! size: a frame that is kept (in a key group) then holds exactly its own memory, and no receive buffer has to live
-//! between two reads. Set Chunk Size and Abort are carried out here, because they change how the next byte is read.
+//! Every chunk stream has its own buffer, so messages may be interleaved. A payload is copied once,
+//! into a buffer of its own size: a retained frame (in a GOP buffer) uses exactly its own memory,
+//! and no receive buffer is needed between two reads. Set Chunk Size and Abort are handled here,
+//! because they affect how the next byte is read.
 
 use bytes::Bytes;
 
 use super::message::{Message, kind};
 
-/// Why a peer's chunk stream cannot be followed any further.
+/// A violation of the chunk format or of a limit. The connection must be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
-    /// A message is longer than allowed.
+    /// A message exceeds the maximum length.
     #[error("message of {len} bytes exceeds {limit}")]
     MessageTooLong {
         /// Length in the header.
         len: usize,
-        /// Bytes at most.
+        /// Maximum length in the current state.
         limit: usize,
     },
-    /// Messages are begun that are longer, all together, than allowed.
-    #[error("messages of {len} bytes in all are begun, which exceeds {limit}")]
+    /// The unfinished messages together exceed the maximum length.
+    #[error("unfinished messages of {len} bytes in total exceed {limit}")]
     BegunTooLong {
         /// Sum of the lengths in their headers.
         len: usize,
-        /// Bytes at most.
+        /// Maximum total length.
         limit: usize,
     },
-    /// Too many messages are begun and not finished.
+    /// Too many messages are unfinished at the same time.
     #[error("more than {MAX_PARTIAL} messages are interleaved")]
     TooManyPartial,
     /// Too many chunk streams.
     #[error("more than {MAX_CHUNK_STREAMS} chunk streams are in use")]
     TooManyChunkStreams,
-    /// A chunk refers to a header that was never sent.
+    /// A chunk refers to an earlier header that was not sent.
     #[error("chunk stream {csid} begins without a full header")]
     NoHeader {
         /// Chunk stream id.
         csid: u32,
     },
-    /// Set Chunk Size with a size we do not take.
+    /// A Set Chunk Size message has an unsupported size.
     #[error("chunk size {size} is outside {MIN_CHUNK_BYTES} to {MAX_CHUNK_BYTES}")]
     ChunkSize {
-        /// Size asked for.
+        /// Size in the message.
         size: u32,
     },
     /// A control message is too short for its field.
     #[error("control message of type {kind} has {len} bytes")]
     Control {
-        /// Message type.
+        /// Type of the message.
         kind: u8,
-        /// Its length.
+        /// Length of the message.
         len: usize,
     },
 }
 
-/// Longest message taken. A key frame of 4 MiB is one of 25 Mbit/s that comes every second and is all of the second.
+/// Maximum message length while media is expected. A key frame of 4 MiB would alone fill one second
+/// of a stream of 33.5 Mbit/s.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
-/// The same before media is expected, and then for all that is begun at the same time: no command is longer, and
-/// strangers hold no memory.
+/// Maximum total length of all unfinished messages before media is expected. No real command is
+/// longer, and unauthenticated clients cannot occupy more memory.
 pub const MAX_COMMANDS_BYTES: usize = 64 << 10;
-/// Messages begun and not finished at the same time.
+/// Maximum number of unfinished messages.
 pub const MAX_PARTIAL: usize = 8;
-/// Chunk streams one peer may use; real encoders use 3 to 6.
+/// Maximum number of chunk streams of one peer; real encoders use 3 to 6.
 pub const MAX_CHUNK_STREAMS: usize = 64;
-/// Smallest chunk size taken; also the size before the first Set Chunk Size.
+/// Minimum chunk size; also the size before the first Set Chunk Size.
 pub const MIN_CHUNK_BYTES: u32 = 128;
-/// Largest chunk size taken.
+/// Maximum chunk size.
 pub const MAX_CHUNK_BYTES: u32 = 1 << 20;
 
-/// Follows the chunk stream of one peer, who may send commands only until [`ChunkReader::expect_media`].
+/// Reassembles the messages of one peer. Until [`ChunkReader::expect_media`] is called, message
+/// lengths are limited to those of commands.
+///
+/// ```
+/// use headwater_wire::rtmp::ChunkReader;
+/// use headwater_wire::rtmp::message::kind;
+///
+/// // A type 0 chunk: chunk stream 3, timestamp 40 ms, 2 bytes of audio on message stream 1.
+/// let chunk = [3, 0, 0, 40, 0, 0, 2, kind::AUDIO, 1, 0, 0, 0, 0xaf, 0x01];
+/// let (first_read, second_read) = chunk.split_at(9);
+///
+/// let mut reader = ChunkReader::default();
+/// assert_eq!(reader.next(&mut &first_read[..]), Ok(None));
+/// let message = reader.next(&mut &second_read[..]).unwrap().unwrap();
+/// assert_eq!((message.kind, message.timestamp_ms), (kind::AUDIO, 40));
+/// assert_eq!(message.payload[..], [0xaf, 0x01]);
+/// ```
 #[derive(Debug)]
 pub struct ChunkReader {
     expects_media: bool,
-    /// True once bytes of a picture or of sound have come.
+    /// True if payload bytes of audio or video messages were received.
     media: bool,
     chunk_bytes: usize,
     streams: Vec<ChunkStream>,
     partial: usize,
-    /// The chunk whose payload comes next: index of its stream, bytes to come.
+    /// The chunk whose payload is being read: index of its stream, remaining bytes.
     payload: Option<(usize, usize)>,
-    /// A header that was cut by the end of a read.
+    /// The beginning of a header that was split by the end of a read, and its length.
     stash: [u8; MAX_HEADER_BYTES],
     stashed: usize,
 }
 
-/// What the last header of a chunk stream said, and the message being put together.
+/// The last header of a chunk stream, and the message being reassembled.
 #[derive(Debug, Default)]
 struct ChunkStream {
     csid: u32,
     timestamp: u32,
-    /// What a type 3 chunk adds when it begins a message.
+    /// The timestamp delta that a type 3 chunk adds when it begins a message.
     delta: u32,
     len: usize,
     kind: u8,
     stream: u32,
-    /// The field that type 3 chunks of this message repeat, if it did not fit 24 bits.
+    /// The extended timestamp, which type 3 chunks of this message repeat.
     extended: Option<u32>,
     buffer: Vec<u8>,
     begun: bool,
@@ -117,10 +135,11 @@ impl Default for ChunkReader {
 }
 
 impl ChunkReader {
-    /// Takes bytes from `input` until a message is whole; `None` once all are taken.
+    /// Consumes bytes from `input` until a message is complete. Returns `None` when `input` is
+    /// empty and more bytes are needed.
     ///
     /// # Errors
-    /// See [`ChunkError`]; the connection cannot go on then.
+    /// See [`ChunkError`]. The connection must then be closed.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Message>, ChunkError> {
         while !input.is_empty() {
             let message = if self.stashed > 0 { self.step_over_stash(input)? } else { self.step_or_stash(input)? };
@@ -133,13 +152,14 @@ impl ChunkReader {
         Ok(None)
     }
 
-    /// The peer was let in: messages may have [`MAX_MESSAGE_BYTES`] from now on.
+    /// Allows messages of up to [`MAX_MESSAGE_BYTES`], because the peer was accepted as a
+    /// publisher.
     pub fn expect_media(&mut self) {
         self.expects_media = true;
     }
 
-    /// The peer has no more media to send: [`MAX_COMMANDS_BYTES`] hold again, and longer messages that are begun are
-    /// forgotten.
+    /// Restores the limit of [`MAX_COMMANDS_BYTES`], because the peer stopped publishing.
+    /// Unfinished messages that exceed it are discarded.
     pub fn expect_commands(&mut self) {
         self.expects_media = false;
         for stream in self.streams.iter_mut().filter(|s| s.begun && s.len > MAX_COMMANDS_BYTES) {
@@ -149,7 +169,8 @@ impl ChunkReader {
         }
     }
 
-    /// True once after bytes of pictures or sound have come, in whole messages or not.
+    /// Returns true if payload bytes of audio or video were received since the last call, even if
+    /// their messages are not complete.
     pub fn take_media(&mut self) -> bool {
         std::mem::take(&mut self.media)
     }
@@ -158,7 +179,7 @@ impl ChunkReader {
         let (taken, message) = self.step(input)?;
         *input = &input[taken..];
         if taken == 0 {
-            // Only a header can be too short to use, and then it is shorter than the longest one.
+            // Only an incomplete header is not consumed, and it is shorter than MAX_HEADER_BYTES.
             self.stash[..input.len()].copy_from_slice(input);
             self.stashed = input.len();
             *input = &[];
@@ -166,7 +187,7 @@ impl ChunkReader {
         Ok(message)
     }
 
-    /// One step over a header that began in an earlier read.
+    /// Performs one step with a header that began in an earlier read.
     fn step_over_stash(&mut self, input: &mut &[u8]) -> Result<Option<Message>, ChunkError> {
         let old = self.stashed;
         let fresh = input.len().min(MAX_HEADER_BYTES - old);
@@ -181,14 +202,15 @@ impl ChunkReader {
             self.stashed = 0;
             *input = &input[taken - old..];
         } else {
-            // Bytes looked at as a possible extended timestamp were payload after all.
+            // Some bytes that could have been an extended timestamp are payload.
             self.stash[..old - taken].copy_from_slice(&joined[taken..old]);
             self.stashed = old - taken;
         }
         Ok(message)
     }
 
-    /// Takes one header or a piece of payload; takes nothing if the header is not whole.
+    /// Consumes one header or a part of a payload, and returns the number of bytes consumed: 0 if
+    /// the header is incomplete.
     fn step(&mut self, input: &[u8]) -> Result<(usize, Option<Message>), ChunkError> {
         let Some((index, left)) = self.payload else {
             let Some((taken, index)) = self.header(input)? else { return Ok((0, None)) };
@@ -221,7 +243,8 @@ impl ChunkReader {
         })
     }
 
-    /// Reads a chunk header (RTMP 1.0 §5.3.1): its length and the index of its stream, or `None` if it is not whole.
+    /// Reads a chunk header (RTMP 1.0 §5.3.1). Returns its length and the index of its stream, or
+    /// `None` if it is incomplete.
     fn header(&mut self, input: &[u8]) -> Result<Option<(usize, usize)>, ChunkError> {
         let Some((format, csid, basic)) = basic_header(input) else { return Ok(None) };
         let known = self.streams.iter().position(|s| s.csid == csid);
@@ -269,7 +292,7 @@ impl ChunkReader {
         Ok(Some((basic + fields + extra, index)))
     }
 
-    /// Begins a message; one that was not finished on this chunk stream is forgotten.
+    /// Begins a message. Discards an unfinished one on the same chunk stream.
     fn begin(&mut self, index: usize) -> Result<(), ChunkError> {
         let stream = &mut self.streams[index];
         let limit = if self.expects_media { MAX_MESSAGE_BYTES } else { MAX_COMMANDS_BYTES };
@@ -277,7 +300,8 @@ impl ChunkReader {
             return Err(ChunkError::MessageTooLong { len: stream.len, limit });
         }
         stream.buffer.clear();
-        // Not more at once than a peer can send in little time: lengths are only claims.
+        // The declared length may be false, so reserve no more than a peer can send in a short
+        // time.
         stream.buffer.reserve_exact(stream.len.min(FIRST_RESERVE_BYTES));
         if !std::mem::replace(&mut stream.begun, true) {
             self.partial += 1;
@@ -294,7 +318,7 @@ impl ChunkReader {
         Ok(())
     }
 
-    /// Carries out what changes the reading itself; gives every other message back.
+    /// Handles Set Chunk Size and Abort; returns every other message.
     fn control(&mut self, message: Message) -> Result<Option<Message>, ChunkError> {
         if !matches!(message.kind, kind::SET_CHUNK_SIZE | kind::ABORT) {
             return Ok(Some(message));
@@ -316,12 +340,14 @@ impl ChunkReader {
 }
 
 impl ChunkStream {
-    /// Bytes of extended timestamp behind a type 3 basic header: 0 or 4; `None` if that cannot be told yet.
+    /// Returns the length of the extended timestamp after a type 3 basic header: 0 or 4, or `None`
+    /// if more bytes are needed to decide.
     ///
-    /// RTMP 1.0 §5.3.1.3 has the field repeated; some senders leave it out. Four bytes that equal the field are it.
+    /// RTMP 1.0 §5.3.1.3 requires the field to be repeated, but some senders omit it. Four bytes
+    /// that equal the field are treated as the field.
     fn repeated_extended(&self, rest: &[u8]) -> Option<usize> {
         let Some(extended) = self.extended else { return Some(0) };
-        // A prefix that already differs needs no more bytes.
+        // If the available bytes already differ, no more are needed.
         let expect = extended.to_be_bytes();
         let seen = rest.len().min(4);
         if rest[..seen] != expect[..seen] {
@@ -331,7 +357,7 @@ impl ChunkStream {
     }
 }
 
-/// Format, chunk stream id, and length of a basic header (RTMP 1.0 §5.3.1.1).
+/// Returns format, chunk stream id and length of a basic header (RTMP 1.0 §5.3.1.1).
 fn basic_header(input: &[u8]) -> Option<(u8, u32, usize)> {
     let first = *input.first()?;
     let format = first >> 6;

@@ -1,4 +1,4 @@
-//! What the chunk reader promises, in hand-built chunks.
+//! Tests of the chunk reader with hand-built chunks.
 
 use bytes::BytesMut;
 
@@ -23,15 +23,16 @@ fn set_chunk_size(size: u32) -> Vec<u8> {
     out
 }
 
-fn of_media() -> ChunkReader {
+fn media_reader() -> ChunkReader {
     let mut reader = ChunkReader::default();
     reader.expect_media();
     reader
 }
 
-/// All messages of `bytes` of an accepted publisher, fed in pieces of `piece`.
+/// Returns all messages in `bytes`, sent by an accepted publisher and received in reads of `piece`
+/// bytes.
 fn read(bytes: &[u8], piece: usize) -> Result<Vec<Message>, ChunkError> {
-    read_with(&mut of_media(), bytes, piece)
+    read_with(&mut media_reader(), bytes, piece)
 }
 
 fn read_with(reader: &mut ChunkReader, bytes: &[u8], piece: usize) -> Result<Vec<Message>, ChunkError> {
@@ -44,15 +45,15 @@ fn read_with(reader: &mut ChunkReader, bytes: &[u8], piece: usize) -> Result<Vec
     Ok(out)
 }
 
-fn times(messages: &[Message]) -> Vec<(u8, u32, usize)> {
+fn summaries(messages: &[Message]) -> Vec<(u8, u32, usize)> {
     messages.iter().map(|m| (m.kind, m.timestamp_ms, m.payload.len())).collect()
 }
 
-/// Chunks of every type, interleaved, with and without extended timestamps.
+/// Returns chunks of every type, interleaved, with and without extended timestamps.
 fn golden() -> Vec<u8> {
     let mut out = type0(6, 1_000, 300, kind::VIDEO);
     out.extend([1; 128]);
-    out.extend(type0(4, 990, 130, kind::AUDIO)); // interrupts the picture
+    out.extend(type0(4, 990, 130, kind::AUDIO)); // interleaved with the video message
     out.extend([2; 128]);
     out.push(0xc6);
     out.extend([1; 128]);
@@ -84,26 +85,26 @@ const GOLDEN: &[(u8, u32, usize)] = &[
 ];
 
 #[test]
-fn interleaved_messages_are_put_together_whatever_the_size_of_a_read() {
+fn interleaved_messages_are_reassembled_for_every_read_size() {
     for piece in [1, 2, 3, 7, 18, 129, 4_096, 100_000] {
         let messages = read(&golden(), piece).unwrap();
-        assert_eq!(times(&messages), GOLDEN, "pieces of {piece}");
-        assert!(messages[1].payload.iter().all(|&b| b == 1), "sound inside the picture");
+        assert_eq!(summaries(&messages), GOLDEN, "pieces of {piece}");
+        assert!(messages[1].payload.iter().all(|&b| b == 1), "audio bytes in the video message");
         assert!(messages[5].payload.iter().all(|&b| b == 6));
     }
 }
 
 #[test]
-fn a_sender_that_does_not_repeat_the_extended_timestamp_is_understood() {
+fn extended_timestamp_may_be_omitted_in_type_3_chunks() {
     for piece in [1, 3, 1_000] {
         let mut bytes = type0(6, 0x0100_0000, 300, kind::VIDEO);
         bytes.extend([1; 128]);
         bytes.push(0xc6);
-        bytes.extend([1; 128]); // begins with 01, as the field does
+        bytes.extend([1; 128]); // begins with 01, like the extended timestamp
         bytes.push(0xc6);
         bytes.extend([1; 44]);
         let messages = read(&bytes, piece).unwrap();
-        assert_eq!(times(&messages), [(kind::VIDEO, 0x0100_0000, 300)]);
+        assert_eq!(summaries(&messages), [(kind::VIDEO, 0x0100_0000, 300)]);
         assert!(messages[0].payload.iter().all(|&b| b == 1));
     }
 }
@@ -113,33 +114,33 @@ fn timestamps_wrap_at_2_to_the_32() {
     let mut bytes = type0(4, 0xffff_fff0, 1, kind::AUDIO);
     bytes.push(9);
     bytes.extend([0x84, 0, 0, 0x20, 9]);
-    assert_eq!(times(&read(&bytes, 5).unwrap()), [(kind::AUDIO, 0xffff_fff0, 1), (kind::AUDIO, 0x10, 1)]);
+    assert_eq!(summaries(&read(&bytes, 5).unwrap()), [(kind::AUDIO, 0xffff_fff0, 1), (kind::AUDIO, 0x10, 1)]);
 }
 
 #[test]
-fn an_aborted_message_is_forgotten() {
+fn aborted_message_is_discarded() {
     let mut bytes = type0(6, 0, 200, kind::VIDEO);
     bytes.extend([1; 128]);
     bytes.extend(type0(2, 0, 4, kind::ABORT));
     bytes.extend(6u32.to_be_bytes());
     bytes.extend(type0(6, 7, 1, kind::VIDEO));
     bytes.push(2);
-    assert_eq!(times(&read(&bytes, 50).unwrap()), [(kind::VIDEO, 7, 1)]);
+    assert_eq!(summaries(&read(&bytes, 50).unwrap()), [(kind::VIDEO, 7, 1)]);
 }
 
 #[test]
-fn limits_hold_on_both_sides() {
+fn limits_are_exact() {
     assert!(read(&type0(6, 0, MAX_MESSAGE_BYTES, kind::VIDEO), 99).is_ok());
     let long = MAX_MESSAGE_BYTES + 1;
     assert_eq!(read(&type0(6, 0, long, kind::VIDEO), 99), Err(too_long(long, MAX_MESSAGE_BYTES)));
-    for (size, fine) in [(127, false), (128, true), (1 << 20, true), ((1 << 20) + 1, false), (0x7fff_ffff, false)] {
-        assert_eq!(read(&set_chunk_size(size), 99).is_ok(), fine, "{size}");
+    for (size, valid) in [(127, false), (128, true), (1 << 20, true), ((1 << 20) + 1, false), (0x7fff_ffff, false)] {
+        assert_eq!(read(&set_chunk_size(size), 99).is_ok(), valid, "{size}");
     }
-    let begun = |n: u8| -> Vec<u8> {
+    let unfinished = |n: u8| -> Vec<u8> {
         (0..n).flat_map(|i| [type0(3 + i, 0, 200, kind::AUDIO), vec![0; 128]].concat()).collect()
     };
-    assert!(read(&begun(8), 99).is_ok());
-    assert_eq!(read(&begun(9), 99), Err(ChunkError::TooManyPartial));
+    assert!(read(&unfinished(8), 99).is_ok());
+    assert_eq!(read(&unfinished(9), 99), Err(ChunkError::TooManyPartial));
     let streams = |n: u32| -> Vec<u8> {
         (0..n).flat_map(|i| [vec![1, i as u8, 1], type0(0, 0, 0, kind::AUDIO)[1..].to_vec()].concat()).collect()
     };
@@ -153,81 +154,81 @@ fn too_long(len: usize, limit: usize) -> ChunkError {
     ChunkError::MessageTooLong { len, limit }
 }
 
-/// Messages of these lengths, begun on chunk streams of their own from 3 on, with a chunk of each.
-fn begun(lengths: &[usize]) -> Vec<u8> {
+/// Returns the first chunk of a message of each length, on separate chunk streams from 3 on.
+fn first_chunks(lengths: &[usize]) -> Vec<u8> {
     (3..).zip(lengths).flat_map(|(csid, &len)| [type0(csid, 0, len, kind::VIDEO), vec![0; 128]].concat()).collect()
 }
 
 #[test]
-fn before_it_is_accepted_a_peer_may_begin_only_as_much_as_commands_need() {
+fn unaccepted_peer_may_begin_only_messages_within_the_command_limit() {
     let limit = MAX_COMMANDS_BYTES;
     let check = |bytes: &[u8], expect: Result<(), ChunkError>| {
         assert_eq!(read_with(&mut ChunkReader::default(), bytes, 99).map(drop), expect);
     };
-    check(&begun(&[limit]), Ok(()));
-    check(&begun(&[limit + 1]), Err(too_long(limit + 1, limit)));
-    check(&begun(&[limit / 2, limit / 2]), Ok(()));
+    check(&first_chunks(&[limit]), Ok(()));
+    check(&first_chunks(&[limit + 1]), Err(too_long(limit + 1, limit)));
+    check(&first_chunks(&[limit / 2, limit / 2]), Ok(()));
     let one_more = limit / 2 + 1;
-    check(&begun(&[limit / 2, one_more]), Err(ChunkError::BegunTooLong { len: limit + 1, limit }));
-    // A message that takes the place of one that was not finished counts alone, and one that is whole no longer.
-    check(&[begun(&[limit]), begun(&[limit])].concat(), Ok(()));
+    check(&first_chunks(&[limit / 2, one_more]), Err(ChunkError::BegunTooLong { len: limit + 1, limit }));
+    // A message that replaces an unfinished one counts alone; a complete one no longer counts.
+    check(&[first_chunks(&[limit]), first_chunks(&[limit])].concat(), Ok(()));
     let abort = [type0(2, 0, 4, kind::ABORT), 3_u32.to_be_bytes().to_vec()].concat();
-    check(&[begun(&[limit - 4]), abort, type0(4, 0, limit, kind::VIDEO)].concat(), Ok(()));
+    check(&[first_chunks(&[limit - 4]), abort, type0(4, 0, limit, kind::VIDEO)].concat(), Ok(()));
     let whole = [type0(4, 0, 128, kind::COMMAND_AMF0), vec![0; 128]].concat();
-    check(&[whole.repeat(limit / 128 + 1), begun(&[limit])].concat(), Ok(()));
+    check(&[whole.repeat(limit / 128 + 1), first_chunks(&[limit])].concat(), Ok(()));
 }
 
 #[test]
-fn the_room_of_a_publisher_is_taken_back_with_what_is_begun_in_it() {
-    let mut reader = of_media();
-    read_with(&mut reader, &begun(&[MAX_MESSAGE_BYTES, 200]), 99).unwrap();
+fn expect_commands_discards_unfinished_messages_above_the_command_limit() {
+    let mut reader = media_reader();
+    read_with(&mut reader, &first_chunks(&[MAX_MESSAGE_BYTES, 200]), 99).unwrap();
     reader.expect_commands();
-    let held: usize = reader.streams.iter().map(|s| s.buffer.capacity()).sum();
-    assert!(held <= MAX_COMMANDS_BYTES, "{held}");
-    // The short one goes on, the long one does not.
+    let reserved_bytes: usize = reader.streams.iter().map(|s| s.buffer.capacity()).sum();
+    assert!(reserved_bytes <= MAX_COMMANDS_BYTES, "{reserved_bytes}");
+    // The short message continues; the long one does not.
     let rest = [vec![0xc4], vec![0; 72]].concat();
-    assert_eq!(times(&read_with(&mut reader, &rest, 99).unwrap()), [(kind::VIDEO, 0, 200)]);
+    assert_eq!(summaries(&read_with(&mut reader, &rest, 99).unwrap()), [(kind::VIDEO, 0, 200)]);
     assert_eq!(read_with(&mut reader, &[0xc3, 0], 99), Err(too_long(MAX_MESSAGE_BYTES, MAX_COMMANDS_BYTES)));
 }
 
 #[test]
-fn only_bytes_of_pictures_and_sound_are_media() {
-    let mut reader = of_media();
+fn only_payload_bytes_of_audio_and_video_count_as_media() {
+    let mut reader = media_reader();
     let mut is_media = |bytes: &[u8]| {
         read_with(&mut reader, bytes, 99).unwrap();
         reader.take_media()
     };
     assert!(!is_media(&[type0(2, 0, 6, kind::USER_CONTROL), vec![0; 6]].concat()), "a ping");
-    assert!(!is_media(&type0(4, 0, 0, kind::AUDIO)), "sound without a byte");
+    assert!(!is_media(&type0(4, 0, 0, kind::AUDIO)), "an empty audio message");
     assert!(!is_media(&type0(6, 0, 300, kind::VIDEO)), "a header");
-    assert!(is_media(&[1]), "a piece of a picture");
-    assert!(!is_media(&[]), "told once");
+    assert!(is_media(&[1]), "a part of a video message");
+    assert!(!is_media(&[]), "reported once");
     assert!(is_media(&[1; 127]));
-    assert!(!is_media(&[type0(2, 0, 6, kind::USER_CONTROL), vec![0; 6]].concat()), "a ping within a picture");
+    assert!(!is_media(&[type0(2, 0, 6, kind::USER_CONTROL), vec![0; 6]].concat()), "a ping within a video message");
     assert!(is_media(&[type0(4, 0, 1, kind::AUDIO), vec![0]].concat()));
 }
 
 #[test]
-fn a_claimed_length_costs_no_memory_before_the_bytes_come() {
-    let mut reader = of_media();
+fn declared_length_reserves_no_memory_before_bytes_arrive() {
+    let mut reader = media_reader();
     let bytes: Vec<u8> = (0..8).flat_map(|i| type0(3 + i, 0, MAX_MESSAGE_BYTES, kind::VIDEO)).collect();
-    // Each header would be followed by payload; here every one is cut off by the next.
+    // Each header would be followed by payload; here the next header follows instead.
     for head in bytes.chunks(12) {
         reader.payload = None;
         reader.next(&mut &head[..]).unwrap();
     }
-    let held: usize = reader.streams.iter().map(|s| s.buffer.capacity()).sum();
-    assert!(held <= 8 * FIRST_RESERVE_BYTES, "{held}");
+    let reserved_bytes: usize = reader.streams.iter().map(|s| s.buffer.capacity()).sum();
+    assert!(reserved_bytes <= 8 * FIRST_RESERVE_BYTES, "{reserved_bytes}");
 }
 
 #[test]
-fn what_the_writer_writes_is_read_back() {
+fn written_messages_round_trip() {
     let mut bytes = BytesMut::from(&set_chunk_size(message::SEND_CHUNK_BYTES as u32)[..]);
     let body = vec![7; 150_000];
     message::write(&mut bytes, kind::VIDEO, 1, 0x0200_0000, &[1, 2], &body);
     message::write(&mut bytes, kind::AUDIO, 1, 12, &[], &[]);
     let messages = read(&bytes, 1_000).unwrap();
-    assert_eq!(times(&messages), [(kind::VIDEO, 0x0200_0000, 150_002), (kind::AUDIO, 12, 0)]);
+    assert_eq!(summaries(&messages), [(kind::VIDEO, 0x0200_0000, 150_002), (kind::AUDIO, 12, 0)]);
 }
 
 #[test]

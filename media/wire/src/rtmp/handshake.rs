@@ -1,8 +1,8 @@
-//! The server's side of the RTMP handshake (RTMP 1.0 §5.2), in its plain and its digest form.
+//! The server side of the RTMP handshake (RTMP 1.0 §5.2), in the simple and the digest form.
 
 use rml_rtmp::handshake::{Handshake as Inner, HandshakeProcessResult, PeerType};
 
-/// Waits for C0, C1 and C2, and answers S0, S1 and S2.
+/// Receives C0, C1 and C2, and replies with S0, S1 and S2.
 pub struct Handshake(Inner);
 
 impl std::fmt::Debug for Handshake {
@@ -11,17 +11,17 @@ impl std::fmt::Debug for Handshake {
     }
 }
 
-/// The peer does not speak RTMP version 3.
+/// The peer does not use RTMP version 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the first bytes are no RTMP handshake")]
+#[error("the first bytes are not an RTMP handshake")]
 pub struct NotRtmp;
 
-/// How far it came.
+/// The progress of a handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress {
     /// More bytes are needed.
     Going,
-    /// Done; these bytes are the first of the chunk stream.
+    /// The handshake is complete; these bytes are the first of the chunk stream.
     Done(Vec<u8>),
 }
 
@@ -32,10 +32,10 @@ impl Default for Handshake {
 }
 
 impl Handshake {
-    /// Takes bytes; what must be sent back is appended to `reply`.
+    /// Processes received bytes and appends the bytes to send to `reply`.
     ///
     /// # Errors
-    /// If the peer does not speak RTMP.
+    /// If the peer does not use RTMP.
     pub fn on_bytes(&mut self, bytes: &[u8], reply: &mut Vec<u8>) -> Result<Progress, NotRtmp> {
         match self.0.process_bytes(bytes).map_err(|_| NotRtmp)? {
             HandshakeProcessResult::InProgress { response_bytes } => {
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_with_or_without_digest_is_let_in_whatever_the_size_of_a_read() {
+    fn client_with_or_without_digest_is_accepted_for_every_read_size() {
         for digest in [true, false] {
             for piece in [1, 1_000, 4_000] {
                 let mut client = Inner::new(PeerType::Client);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn another_protocol_is_told_apart_by_its_first_byte() {
+    fn other_protocol_is_rejected_by_its_first_byte() {
         assert_eq!(Handshake::default().on_bytes(b"GET / HTTP/1.1\r\n", &mut Vec::new()), Err(NotRtmp));
     }
 

@@ -1,8 +1,9 @@
-//! Audio and video messages of one publisher become frames on one timeline.
+//! Converts the audio and video messages of one publisher to frames on one timeline.
 //!
-//! RTMP counts milliseconds modulo 2^32. Here the first message is time zero, the count is carried on past its wrap, a
-//! clock that starts again goes on where it was, and sound is numbered by its samples: a packet of 1024 samples at
-//! 44.1 kHz lasts 23.2 ms, not 23 or 24, and outputs that count samples would stutter otherwise.
+//! RTMP timestamps are milliseconds modulo 2^32. On the timeline, the first message is at time
+//! zero, a wrap is invisible, and a timestamp that restarts continues from the previous time. Audio
+//! times are computed from sample counts: a packet of 1024 samples at 44.1 kHz lasts 23.2 ms, not
+//! 23 or 24, and outputs that count samples would otherwise stutter.
 
 use std::sync::Arc;
 
@@ -13,32 +14,32 @@ use super::tag::{self, Tag, TagError};
 use crate::codec::{self, CodecError, h264};
 use crate::{Codec, Frame, MediaTime, Track};
 
-/// What a message became.
+/// The content of one audio or video message.
 #[derive(Debug, Clone)]
 pub enum Media {
-    /// A decoder configuration, new or changed.
+    /// A new or changed decoder configuration.
     Track(Arc<Track>),
-    /// A picture or a packet of sound.
+    /// A video frame or an audio packet.
     Frame(Frame),
 }
 
-/// Why a message was of no use. The stream can go on without it.
+/// An unusable message. The stream can continue without it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IngestError {
-    /// The tag.
+    /// The FLV tag is invalid or unsupported.
     #[error(transparent)]
     Tag(#[from] TagError),
-    /// The decoder configuration.
+    /// The decoder configuration is invalid.
     #[error("{} header cannot be used", codec.name())]
     Config {
-        /// Of which codec.
+        /// Codec of the configuration.
         codec: Codec,
-        /// The cause.
+        /// Error of the configuration parser.
         source: CodecError,
     },
 }
 
-/// Follows one publisher.
+/// The state of one publisher: its tracks and its timeline.
 #[derive(Debug, Default)]
 pub struct Ingest {
     clock: Clock,
@@ -49,7 +50,7 @@ pub struct Ingest {
 #[derive(Debug)]
 struct VideoState {
     track: Arc<Track>,
-    /// Below 4 only for rare H.264 encoders.
+    /// Size of NAL unit length prefixes in bytes; less than 4 only for rare H.264 encoders.
     length_size: u8,
     record: Bytes,
     last_dts: MediaTime,
@@ -59,14 +60,14 @@ struct VideoState {
 struct AudioState {
     track: Arc<Track>,
     record: Bytes,
-    /// Where counting began, and samples since.
+    /// Time from which samples are counted, and their number since then.
     anchor: Option<MediaTime>,
     samples: i64,
     last_dts: MediaTime,
 }
 
 impl Ingest {
-    /// Takes one message. `None` if there is nothing in it for the stream.
+    /// Processes one message. Returns `None` if it contains no frame and no new configuration.
     ///
     /// # Errors
     /// See [`IngestError`].
@@ -95,7 +96,7 @@ impl Ingest {
             Codec::Aac | Codec::Opus => self.audio.as_ref().map(|a| (&a.track, &a.record)),
             _ => self.video.as_ref().map(|v| (&v.track, &v.record)),
         };
-        // Encoders repeat the header at will; only another one is news.
+        // Encoders repeat the header; only a changed one is reported.
         if known.is_some_and(|(track, seen)| track.codec == codec && *seen == record) {
             return Ok(None);
         }
@@ -122,7 +123,7 @@ impl Ingest {
     }
 
     fn on_picture(&mut self, codec: Codec, key: bool, dts_ms: i64, composition_ms: i32, data: Bytes) -> Option<Frame> {
-        // Without its header no decoder could use it.
+        // Without a decoder configuration, no decoder could use the frame.
         let video = self.video.as_mut().filter(|v| v.track.codec == codec)?;
         let dts = MediaTime::from_ms(dts_ms).max(video.last_dts);
         video.last_dts = dts;
@@ -154,7 +155,7 @@ impl Ingest {
     }
 }
 
-/// RTMP timestamps as one count of milliseconds that neither wraps nor jumps back.
+/// Converts RTMP timestamps to milliseconds that neither wrap nor restart.
 #[derive(Debug, Default)]
 struct Clock {
     last: Option<u32>,
@@ -168,7 +169,8 @@ impl Clock {
             Some(last) => i64::from(timestamp_ms.wrapping_sub(last).cast_signed()),
         };
         self.last = Some(timestamp_ms);
-        // Sound and picture interleave within this; more means that the publisher's clock has started again.
+        // Audio and video are interleaved within this limit; a larger step back means that the
+        // publisher's timestamps restarted.
         if step >= -MAX_STEP_BACK_MS {
             self.now_ms += step;
         }
@@ -180,12 +182,13 @@ fn within(a: MediaTime, b: MediaTime, limit: MediaTime) -> bool {
     a - b <= limit && b - a <= limit
 }
 
-/// Beyond this, what the publisher says counts more than the number of samples: some were lost or made up.
+/// Maximum difference between a timestamp and the sample count. Beyond it, samples were lost or
+/// inserted, and counting restarts at the timestamp.
 const MAX_AUDIO_DRIFT: MediaTime = MediaTime::from_ms(50);
 const MAX_STEP_BACK_MS: i64 = 1_000;
-/// 20 ms, what nearly every encoder sends.
+/// 20 ms, the packet duration of nearly every encoder.
 const OPUS_PACKET_SAMPLES: u32 = 960;
-/// Before any time a publisher can name.
+/// Earlier than any time that a timestamp can represent.
 const BEGINNING: MediaTime = MediaTime::from_flicks(i64::MIN);
 
 #[cfg(test)]

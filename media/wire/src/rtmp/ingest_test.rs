@@ -1,4 +1,4 @@
-//! What becomes of a publisher's messages.
+//! Tests of the conversion from messages to frames.
 
 use super::*;
 use crate::codec::h264::tests::AVCC;
@@ -21,55 +21,55 @@ fn frame(ingest: &mut Ingest, message: Message) -> Frame {
     }
 }
 
-fn sound(ingest: &mut Ingest, ms: u32) -> Frame {
+fn audio_frame(ingest: &mut Ingest, ms: u32) -> Frame {
     frame(ingest, message(kind::AUDIO, ms, &[&[0xaf, 1, 0x21]]))
 }
 
-fn picture(ingest: &mut Ingest, ms: u32) -> Frame {
+fn video_frame(ingest: &mut Ingest, ms: u32) -> Frame {
     frame(ingest, message(kind::VIDEO, ms, &[&[0x27, 1, 0, 0, 0, 0, 0, 0, 1, 0x41]]))
 }
 
 #[test]
-fn a_picture_has_its_times_its_key_flag_and_bare_nal_units() {
+fn video_frame_has_times_key_flag_and_nal_units_without_tag_header() {
     let mut ingest = publisher();
     let got = frame(&mut ingest, message(kind::VIDEO, 700, &[&[0x17, 1, 0, 0, 66, 0, 0, 0, 1, 0x65]]));
     assert_eq!((got.dts.as_ms(), got.pts.as_ms(), got.key), (0, 66, true));
     assert_eq!(got.payload[..], [0, 0, 0, 1, 0x65]);
-    assert_eq!(picture(&mut ingest, 733).dts.as_ms(), 33);
+    assert_eq!(video_frame(&mut ingest, 733).dts.as_ms(), 33);
 }
 
 #[test]
-fn sound_is_numbered_by_samples_and_resynchronised_beyond_50_ms() {
+fn audio_is_timed_by_samples_and_resynchronized_beyond_50_ms() {
     let mut ingest = publisher();
     for n in 0..2_000 {
         let exact = MediaTime::from_ticks(n * 1024, 44_100);
-        assert_eq!(sound(&mut ingest, exact.as_ms() as u32).dts, exact);
+        assert_eq!(audio_frame(&mut ingest, exact.as_ms() as u32).dts, exact);
     }
     let exact = MediaTime::from_ticks(2_000 * 1024, 44_100);
-    assert_eq!(sound(&mut ingest, exact.as_ms() as u32 + 50).dts, exact);
+    assert_eq!(audio_frame(&mut ingest, exact.as_ms() as u32 + 50).dts, exact);
     let late = exact.as_ms() as u32 + 24 + 52;
-    assert_eq!(sound(&mut ingest, late).dts, MediaTime::from_ms(i64::from(late)));
+    assert_eq!(audio_frame(&mut ingest, late).dts, MediaTime::from_ms(i64::from(late)));
 }
 
 #[test]
-fn time_goes_on_past_the_wrap() {
+fn timeline_continues_past_the_timestamp_wrap() {
     let mut ingest = publisher();
-    assert_eq!(picture(&mut ingest, u32::MAX - 9).dts.as_ms(), 0);
-    assert_eq!(picture(&mut ingest, 23).dts.as_ms(), 33);
+    assert_eq!(video_frame(&mut ingest, u32::MAX - 9).dts.as_ms(), 0);
+    assert_eq!(video_frame(&mut ingest, 23).dts.as_ms(), 33);
 }
 
 #[test]
-fn time_never_decreases_even_if_the_publisher_starts_its_clock_again() {
+fn time_never_decreases_even_if_timestamps_restart() {
     let mut ingest = publisher();
-    assert_eq!(picture(&mut ingest, 100_000).dts.as_ms(), 0);
-    assert_eq!(picture(&mut ingest, 110_000).dts.as_ms(), 10_000);
-    assert_eq!(picture(&mut ingest, 109_990).dts.as_ms(), 10_000, "a small step back");
-    assert_eq!(picture(&mut ingest, 5).dts.as_ms(), 10_000, "another clock");
-    assert_eq!(picture(&mut ingest, 38).dts.as_ms(), 10_023);
+    assert_eq!(video_frame(&mut ingest, 100_000).dts.as_ms(), 0);
+    assert_eq!(video_frame(&mut ingest, 110_000).dts.as_ms(), 10_000);
+    assert_eq!(video_frame(&mut ingest, 109_990).dts.as_ms(), 10_000, "a small step back");
+    assert_eq!(video_frame(&mut ingest, 5).dts.as_ms(), 10_000, "restarted timestamps");
+    assert_eq!(video_frame(&mut ingest, 38).dts.as_ms(), 10_023);
 }
 
 #[test]
-fn a_repeated_header_is_no_news_and_another_one_is() {
+fn repeated_header_is_ignored_and_a_changed_one_is_reported() {
     let mut ingest = publisher();
     assert!(ingest.on_message(message(kind::AUDIO, 0, &[&[0xaf, 0, 0x12, 0x10]])).unwrap().is_none());
     let other = ingest.on_message(message(kind::AUDIO, 0, &[&[0xaf, 0, 0x11, 0x90]])).unwrap();
@@ -77,7 +77,7 @@ fn a_repeated_header_is_no_news_and_another_one_is() {
 }
 
 #[test]
-fn frames_before_their_header_are_left_out() {
+fn frames_before_their_header_are_dropped() {
     let mut ingest = Ingest::default();
     assert!(ingest.on_message(message(kind::AUDIO, 0, &[&[0xaf, 1, 0x21]])).unwrap().is_none());
     assert!(ingest.on_message(message(kind::AUDIO, 0, &[&[0xaf, 0, 0xff]])).is_err());

@@ -1,4 +1,4 @@
-//! RTMP messages and the chunks that carry one (RTMP 1.0 §5.3.1, §5.4, §6.1).
+//! RTMP messages, and writing them as chunks (RTMP 1.0 §5.3.1, §5.4, §6.1).
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -9,13 +9,13 @@ pub struct Message {
     pub kind: u8,
     /// Message stream id; 0 is the connection itself.
     pub stream: u32,
-    /// Milliseconds, modulo 2^32.
+    /// Timestamp in milliseconds, modulo 2^32.
     pub timestamp_ms: u32,
-    /// The body.
+    /// The message body, without the message header.
     pub payload: Bytes,
 }
 
-/// Message types.
+/// Message type ids.
 pub mod kind {
     /// Set Chunk Size (RTMP 1.0 §5.4.1).
     pub const SET_CHUNK_SIZE: u8 = 1;
@@ -33,9 +33,9 @@ pub mod kind {
     pub const AUDIO: u8 = 8;
     /// Video (RTMP 1.0 §7.1.5).
     pub const VIDEO: u8 = 9;
-    /// Data with a format byte before it (RTMP 1.0 §7.1.2).
+    /// Data with a leading format byte (RTMP 1.0 §7.1.2).
     pub const DATA_AMF3: u8 = 15;
-    /// Command with a format byte before it (RTMP 1.0 §7.1.1).
+    /// Command with a leading format byte (RTMP 1.0 §7.1.1).
     pub const COMMAND_AMF3: u8 = 17;
     /// Data in AMF0 (RTMP 1.0 §7.1.2).
     pub const DATA_AMF0: u8 = 18;
@@ -43,15 +43,18 @@ pub mod kind {
     pub const COMMAND_AMF0: u8 = 20;
 }
 
-/// Bytes of a message in one chunk we send; announced to every client before the first message that is longer.
-/// Nearly all frames then need one chunk; SRS and ffmpeg use the same size.
+/// Chunk size of sent messages. It is announced to every client before the first message that is
+/// longer than the default. Nearly all frames then need one chunk; SRS and ffmpeg use the same
+/// size.
 pub const SEND_CHUNK_BYTES: usize = 60_000;
 
-/// Appends a message as chunks of [`SEND_CHUNK_BYTES`], always with a full (type 0) header, so that the bytes do not
-/// depend on what was sent before and can be shared between players. `head` and `body` together are the payload.
+/// Appends a message as chunks of [`SEND_CHUNK_BYTES`]. The header is always complete (type 0), so
+/// the bytes do not depend on earlier messages and can be shared between players. The payload is
+/// `head` followed by `body`.
 ///
-/// Chunk stream ids: 4 audio, 5 data, 7 video. `rml_rtmp`'s serialiser, which writes the replies, uses 2 and 6 for them and
-/// compresses headers against its own last ones only, so the two cannot disturb each other.
+/// Chunk stream ids: 4 for audio, 5 for data, 7 for video. The serializer of `rml_rtmp`, which
+/// writes the replies, uses 2 and 6, and compresses headers only against its own previous ones. The
+/// two therefore do not interfere.
 pub fn write(out: &mut BytesMut, kind: u8, stream: u32, timestamp_ms: u32, head: &[u8], body: &[u8]) {
     let len = head.len() + body.len();
     debug_assert!(len <= 0xff_ffff, "a message of {len} bytes has no 24-bit length");
@@ -98,13 +101,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_equal_those_of_an_independent_serialiser_but_for_the_chunk_stream_id() {
+    fn chunks_equal_those_of_rml_rtmp_except_for_the_chunk_stream_id() {
         for (len, timestamp) in
             [(1, 0), (10, 5_000), (59_999, 0xff_fffe), (60_000, 0xff_ffff), (130_000, 0x1_00ff_ffff_u64 as u32)]
         {
             let body: Vec<u8> = (0..len).map(|i| i as u8).collect();
-            let mut ours = BytesMut::new();
-            write(&mut ours, kind::AUDIO, 1, timestamp, &body[..1], &body[1..]);
+            let mut written = BytesMut::new();
+            write(&mut written, kind::AUDIO, 1, timestamp, &body[..1], &body[1..]);
             let mut serializer = ChunkSerializer::new();
             serializer.set_max_chunk_size(SEND_CHUNK_BYTES as u32, RtmpTimestamp::new(0)).unwrap();
             let message = MessagePayload {
@@ -113,8 +116,8 @@ mod tests {
                 message_stream_id: 1,
                 data: body.into(),
             };
-            let theirs = serializer.serialize(&message, false, true).unwrap().bytes;
-            let csid = theirs[0];
+            let expected = serializer.serialize(&message, false, true).unwrap().bytes;
+            let csid = expected[0];
             let with_csid = |bytes: &[u8]| {
                 let mut bytes = bytes.to_vec();
                 let header = if timestamp >= 0xff_ffff { 16 } else { 12 };
@@ -125,7 +128,7 @@ mod tests {
                 }
                 bytes
             };
-            assert!(with_csid(&ours) == with_csid(&theirs), "{len} bytes at {timestamp} ms");
+            assert!(with_csid(&written) == with_csid(&expected), "{len} bytes at {timestamp} ms");
         }
     }
 }

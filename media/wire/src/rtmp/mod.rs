@@ -1,11 +1,12 @@
-//! RTMP as values: AMF0, chunks, messages, FLV tags, and the server session (RTMP 1.0, Enhanced RTMP v2).
+//! RTMP: AMF0, chunks, messages, FLV tags and the server session (RTMP 1.0, Enhanced RTMP v2).
 //!
 //! ```text
 //!   bytes -> handshake -> chunk -> session -> ingest (tag) -> Frame
 //!   Frame -> mux (tag, message) -> bytes, the same for every player
 //! ```
 //!
-//! `rml_rtmp` does the handshake and writes the replies; what reads a stranger's bytes is our own.
+//! `rml_rtmp` performs the handshake and writes the replies. All parsers of client bytes after the
+//! handshake are in this module.
 
 pub mod amf0;
 pub mod chunk;

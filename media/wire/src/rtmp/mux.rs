@@ -1,4 +1,4 @@
-//! Frames become RTMP bytes that are the same for every player of a stream.
+//! Converts frames to RTMP bytes that are identical for every player of a stream.
 
 use bytes::BytesMut;
 
@@ -7,14 +7,15 @@ use super::message::{self, kind};
 use super::tag;
 use crate::{Codec, Frame, MediaTime, Track};
 
-/// The message stream every player plays on, so that the bytes can be shared.
+/// The message stream id of every player, so that the bytes can be shared.
 pub const PLAY_STREAM: u32 = 1;
 
-/// Appends what a player needs before the first frame: `onMetaData` and the decoder configurations.
+/// Appends the messages that a player needs before the first frame: `onMetaData` and the decoder
+/// configurations.
 pub fn write_header(out: &mut BytesMut, tracks: &[&Track], at: MediaTime) {
     let timestamp_ms = timestamp(at);
     let metadata = amf0::encode(&["onMetaData".into(), metadata(tracks)]);
-    // At time zero, wherever the stream is: ffmpeg takes later metadata for a subtitle track.
+    // Always at time zero: ffmpeg treats later metadata as a subtitle track.
     message::write(out, kind::DATA_AMF0, PLAY_STREAM, 0, &metadata, &[]);
     for track in tracks {
         let head = tag::config_header(track.codec);
@@ -26,7 +27,7 @@ pub fn write_header(out: &mut BytesMut, tracks: &[&Track], at: MediaTime) {
 pub fn write_frame(out: &mut BytesMut, frame: &Frame) {
     let codec = frame.track.codec;
     let timestamp_ms = timestamp(frame.dts);
-    // The difference of the rounded times, so that a player gets the same time to show whatever it adds.
+    // The difference of the rounded times, so that the player's sum is exactly the rounded pts.
     let composition_ms = timestamp(frame.pts).wrapping_sub(timestamp_ms).cast_signed();
     let head = tag::frame_header(codec, frame.key, composition_ms);
     message::write(out, kind_of(codec), PLAY_STREAM, timestamp_ms, head.as_slice(), &frame.payload);
@@ -39,7 +40,8 @@ fn kind_of(codec: Codec) -> u8 {
     }
 }
 
-/// Milliseconds modulo 2^32. Sound may begin a little before time zero; RTMP has no such time.
+/// Returns the RTMP timestamp: milliseconds modulo 2^32. Audio that begins slightly before time
+/// zero gets timestamp 0.
 fn timestamp(time: MediaTime) -> u32 {
     match time.as_ms() {
         -10_000..0 => 0,
@@ -70,7 +72,8 @@ fn metadata(tracks: &[&Track]) -> Value {
     Value::EcmaArray(out)
 }
 
-/// FLV 10.1 §E.4 numbers, or the FourCC as a number (Enhanced RTMP v2, "Metadata frame").
+/// Returns the codec id for `onMetaData`: the number of FLV 10.1 §E.4, or the FourCC as a number
+/// (Enhanced RTMP v2, "Metadata frame").
 fn codec_id(codec: Codec) -> f64 {
     let four_cc = |name: &[u8; 4]| f64::from(u32::from_be_bytes(*name));
     match codec {
@@ -94,7 +97,7 @@ mod tests {
     use crate::rtmp::ingest::{Ingest, Media};
 
     #[test]
-    fn what_is_written_is_what_a_publisher_would_send() {
+    fn written_header_and_frame_round_trip_through_ingest() {
         let record = Bytes::from_static(h264::tests::AVCC);
         let track = Arc::new(h264::track(record).unwrap());
         let frame = Frame {

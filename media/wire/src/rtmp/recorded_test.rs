@@ -1,4 +1,4 @@
-//! Recorded publishers (tests/data/rtmp) from the first byte to the last frame.
+//! Processes recorded publishers (tests/data/rtmp) from the first byte to the last frame.
 
 use bytes::Bytes;
 
@@ -81,7 +81,7 @@ fn count(server: &Server, codec: Codec) -> usize {
 }
 
 #[test]
-fn a_recorded_ffmpeg_publisher_is_understood_byte_by_byte() {
+fn recorded_ffmpeg_publisher_is_ingested_for_every_read_size() {
     for piece in [1, 1_000, FFMPEG.len()] {
         let server = serve(FFMPEG, piece);
         assert_eq!(server.names, ["live", "recorded"]);
@@ -95,16 +95,16 @@ fn a_recorded_ffmpeg_publisher_is_understood_byte_by_byte() {
 }
 
 #[test]
-fn a_recorded_gstreamer_publisher_is_understood() {
+fn recorded_gstreamer_publisher_is_ingested() {
     let server = serve(GSTREAMER, 500);
     assert_eq!(server.names, ["live", "gst"]);
     assert_eq!((count(&server, Codec::H264), count(&server, Codec::Aac)), (15, 43));
 }
 
 #[test]
-fn no_flipped_byte_of_a_recording_panics() {
+fn no_flipped_bit_of_a_recording_panics() {
     for recording in [FFMPEG, GSTREAMER] {
-        // What follows the handshake's 3,073 bytes, the conversation and the media.
+        // The commands and the media, after the 3,073 bytes of the handshake.
         for at in 3_070..recording.len() {
             for flip in [1, 0x80, 0xff] {
                 let mut bytes = recording.to_vec();

@@ -1,4 +1,4 @@
-//! The server's half of the conversation: control messages and command replies, as bytes.
+//! Writes the server's control messages and command replies.
 
 use rml_rtmp::chunk_io::ChunkSerializer;
 use rml_rtmp::messages::{MessagePayload, PeerBandwidthLimitType, RtmpMessage, UserControlEventType};
@@ -7,7 +7,7 @@ use rml_rtmp::time::RtmpTimestamp;
 use super::amf0::{self, Value};
 use super::message::{SEND_CHUNK_BYTES, kind};
 
-/// Collects replies until they are sent, so that one answer is one write.
+/// Collects replies until they are sent, so that the replies to one command are one write.
 pub(super) struct Replies {
     serializer: ChunkSerializer,
     bytes: Vec<u8>,
@@ -26,7 +26,7 @@ impl Default for Replies {
 }
 
 impl Replies {
-    /// What is to be sent; empty afterwards, and without memory of its own.
+    /// Returns the bytes to send and leaves an empty buffer without allocation.
     pub(super) fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)
     }
@@ -35,7 +35,7 @@ impl Replies {
         self.bytes.len()
     }
 
-    /// What comes before the answer to `connect` (RTMP 1.0 §7.2.1.1).
+    /// Adds the control messages before the reply to `connect` (RTMP 1.0 §7.2.1.1).
     pub(super) fn welcome(&mut self, window_bytes: u32) {
         self.message(RtmpMessage::WindowAcknowledgement { size: window_bytes });
         self.message(RtmpMessage::SetPeerBandwidth { size: window_bytes, limit_type: PeerBandwidthLimitType::Dynamic });
@@ -44,7 +44,8 @@ impl Replies {
         }
     }
 
-    /// The running total of bytes received, modulo 2^32 (RTMP 1.0 §5.4.3).
+    /// Adds an Acknowledgement with the total number of bytes received, modulo 2^32
+    /// (RTMP 1.0 §5.4.3).
     pub(super) fn acknowledgement(&mut self, total: u32) {
         self.message(RtmpMessage::Acknowledgement { sequence_number: total });
     }
@@ -61,13 +62,13 @@ impl Replies {
         self.user_control(UserControlEventType::PingResponse, None, Some(RtmpTimestamp::new(timestamp_ms)));
     }
 
-    /// `onStatus` (RTMP 1.0 §7.2.2). `stream` 0 speaks about the connection.
+    /// Adds an `onStatus` command (RTMP 1.0 §7.2.2). `stream` 0 refers to the connection.
     pub(super) fn status(&mut self, stream: u32, level: &str, code: &str, description: &str) {
         let info = status_object(level, code, description);
         self.command(stream, &["onStatus".into(), 0.0.into(), Value::Null, info]);
     }
 
-    /// Any command.
+    /// Adds a command with these values.
     pub(super) fn command(&mut self, stream: u32, values: &[Value]) {
         self.payload(MessagePayload {
             timestamp: RtmpTimestamp::new(0),
@@ -88,14 +89,14 @@ impl Replies {
     }
 
     fn payload(&mut self, payload: MessagePayload) {
-        // The only error is a message beyond 16 MiB; ours are below 1 KiB.
+        // The only error is a message of more than 16 MiB; replies are shorter than 1 KiB.
         if let Ok(packet) = self.serializer.serialize(&payload, false, false) {
             self.bytes.extend(packet.bytes);
         }
     }
 }
 
-/// The information object of `onStatus`, `_result` and `_error`.
+/// Returns the information object of `onStatus`, `_result` and `_error`.
 pub(super) fn status_object(level: &str, code: &str, description: &str) -> Value {
     Value::Object(vec![
         ("level".to_owned(), level.into()),

@@ -1,98 +1,107 @@
-//! The server side of one RTMP connection after the handshake, as a value: messages in, events and reply bytes out.
+//! The server side of one RTMP connection after the handshake: messages in, events and reply bytes
+//! out.
 //!
 //! ```text
-//!   new --connect--> Connecting --accept_connect--> Connected --publish--> Asked --accept--> Publishing
-//!                        |                            ^  |                   |                   |
-//!                  reject_connect                     |  +--play--> Asked ---+--accept--> Playing|
-//!                                                     +------ refuse, deleteStream, end ---------+
+//!   New --connect--> Connecting --accept_connect--> Connected <---------------------------------+
+//!                        |                              |                                       |
+//!                  reject_connect                 publish, play                                 |
+//!                                                       v                                       |
+//!                                                   Requested --refuse, closed by the client--->+
+//!                                                       |                                       |
+//!                                                     accept                                    |
+//!                                                       v                                       |
+//!                                                     Active ---end_of_stream, close, closed----+
+//!                                                (publish or play)    by the client
 //! ```
 //!
-//! RTMP 1.0 §7.2; Enhanced RTMP v2 "Enhancing NetConnection connect Command". It must not know which apps or streams
-//! there are: whoever drives it answers its questions.
+//! RTMP 1.0 §7.2; Enhanced RTMP v2 "Enhancing NetConnection connect Command". The session must not
+//! know which apps and streams exist: the caller accepts or refuses each request.
 
 use super::amf0::{self, Amf0Error, Value};
 use super::message::{Message, kind};
 use super::mux::PLAY_STREAM;
 use super::reply::{Replies, status_object};
 
-/// What a client asks or sends.
+/// A request or media from the client.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// Wants to connect: answer with [`Session::accept_connect`] or [`Session::reject_connect`].
+    /// A request to connect: answer with [`Session::accept_connect`] or
+    /// [`Session::reject_connect`].
     Connect {
-        /// The app, without slashes at its ends and without query.
+        /// App name, without leading and trailing slashes and without query.
         app: String,
     },
-    /// Wants to publish: answer with [`Session::accept`] or [`Session::refuse`].
+    /// A request to publish: answer with [`Session::accept`] or [`Session::refuse`].
     Publish {
         /// The stream id, without query.
         stream_id: String,
     },
-    /// Wants to play: answer with [`Session::accept`] or [`Session::refuse`].
+    /// A request to play: answer with [`Session::accept`] or [`Session::refuse`].
     Play {
         /// The stream id, without query.
         stream_id: String,
     },
-    /// Audio or video of the stream it publishes.
+    /// Audio or video of the published stream.
     Media(Message),
-    /// `onMetaData` of the stream it publishes.
+    /// `onMetaData` of the published stream.
     Metadata(Value),
-    /// Publishes or plays no longer, or no longer wants to: an answer that is still due would be for nobody.
+    /// The client stopped publishing or playing, or withdrew its request. A pending request must
+    /// not be answered any more.
     Ended,
 }
 
-/// Why a client cannot be served any further. It is the client's fault.
+/// A protocol violation by the client. The connection must be closed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
-    /// A command is longer than any real one.
+    /// A command exceeds the maximum length.
     #[error("command of {len} bytes exceeds {MAX_COMMAND_BYTES}")]
     CommandTooLong {
-        /// Its length.
+        /// Length of the command.
         len: usize,
     },
-    /// A command cannot be read.
-    #[error("command cannot be read")]
+    /// A command is not valid AMF0.
+    #[error("command is malformed")]
     Command(#[source] Amf0Error),
-    /// A command without a name or transaction id.
+    /// A command has no name or no transaction id.
     #[error("command has no name or no transaction id")]
     Nameless,
-    /// A command at the wrong time.
-    #[error("{0} at the wrong time")]
+    /// A command is not allowed in the current state.
+    #[error("unexpected {0} command")]
     Order(&'static str),
-    /// Too many message streams.
+    /// The client created too many message streams.
     #[error("more than {MAX_STREAMS} message streams")]
     TooManyStreams,
-    /// It asks and asks, and does not read the answers.
-    #[error("more than {MAX_REPLY_BYTES} bytes of replies are waiting")]
+    /// The client keeps sending requests but does not read the replies.
+    #[error("more than {MAX_REPLY_BYTES} bytes of replies are pending")]
     Replies,
 }
 
-/// Status codes (RTMP 1.0 §7.2.2, and the names Flash Media Server made known).
+/// Status codes (RTMP 1.0 §7.2.2, and those of Flash Media Server).
 pub mod code {
-    /// The name is taken or not allowed.
+    /// The stream name is in use or not allowed.
     pub const BAD_NAME: &str = "NetStream.Publish.BadName";
-    /// The server takes no more streams.
+    /// The server accepts no more publishers.
     pub const DENIED: &str = "NetStream.Publish.Denied";
-    /// There is no such stream.
+    /// The stream does not exist.
     pub const STREAM_NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
-    /// Playing failed.
+    /// The stream cannot be played.
     pub const PLAY_FAILED: &str = "NetStream.Play.Failed";
 }
 
-/// Longest command or data message that is read.
+/// Maximum length of a command or data message.
 pub const MAX_COMMAND_BYTES: usize = 64 << 10;
-/// Message streams at the same time; real clients use one.
+/// Maximum number of message streams; real clients use one.
 pub const MAX_STREAMS: u32 = 8;
-/// Replies that may wait to be sent.
+/// Maximum total length of pending replies.
 pub const MAX_REPLY_BYTES: usize = 64 << 10;
 
-/// One connection.
+/// The server session of one RTMP connection.
 #[derive(Debug)]
 pub struct Session {
     state: State,
     /// Bit n is set while message stream n + 1 exists.
     streams: u32,
-    /// True if the client understands a request to reconnect.
+    /// True if the client supports the reconnect request of Enhanced RTMP.
     reconnects: bool,
     replies: Replies,
     received: u32,
@@ -130,7 +139,7 @@ impl Default for Session {
 }
 
 impl Session {
-    /// Bytes to send now.
+    /// Returns the bytes to send and removes them from the session.
     pub fn take_replies(&mut self) -> Vec<u8> {
         self.replies.take()
     }
@@ -144,10 +153,10 @@ impl Session {
         }
     }
 
-    /// Takes one message.
+    /// Processes one message.
     ///
     /// # Errors
-    /// See [`SessionError`]; the connection must be closed then.
+    /// See [`SessionError`]. The connection must then be closed.
     pub fn on_message(&mut self, message: Message) -> Result<Option<Event>, SessionError> {
         if self.replies.len() > MAX_REPLY_BYTES {
             return Err(SessionError::Replies);
@@ -159,7 +168,8 @@ impl Session {
             kind::DATA_AMF0 if self.publishes_on(message.stream) => Ok(metadata(&message.payload)),
             kind::DATA_AMF3 if self.publishes_on(message.stream) => Ok(metadata(without_format(&message.payload))),
             kind::USER_CONTROL => {
-                // Ping Request; the others (Set Buffer Length, Ping Response) need no answer (RTMP 1.0 §7.1.7).
+                // Ping Request. The other events (Set Buffer Length, Ping Response) need no reply
+                // (RTMP 1.0 §7.1.7).
                 if let Some(&[0, 6, a, b, c, d]) = message.payload.first_chunk::<6>() {
                     self.replies.pong(u32::from_be_bytes([a, b, c, d]));
                 }
@@ -175,7 +185,7 @@ impl Session {
         }
     }
 
-    /// Lets the client in.
+    /// Accepts the connect request.
     pub fn accept_connect(&mut self) {
         let State::Connecting { transaction, enhanced } = self.state else { return };
         self.state = State::Connected;
@@ -197,7 +207,7 @@ impl Session {
         self.replies.command(0, &["_result".into(), transaction.into(), Value::Object(properties), info]);
     }
 
-    /// Turns the client away; close the connection once this is sent.
+    /// Rejects the connect request. Close the connection after the reply is sent.
     pub fn reject_connect(&mut self, description: &str) {
         let State::Connecting { transaction, .. } = self.state else { return };
         self.state = State::New;
@@ -205,7 +215,7 @@ impl Session {
         self.replies.command(0, &["_error".into(), transaction.into(), Value::Null, info]);
     }
 
-    /// Lets the client publish or play, whichever it asked for.
+    /// Accepts the pending request to publish or play.
     pub fn accept(&mut self) {
         let State::Asked { stream, role, stream_id } = std::mem::replace(&mut self.state, State::Connected) else {
             return;
@@ -225,14 +235,15 @@ impl Session {
         self.state = State::Active { stream, role };
     }
 
-    /// Refuses to publish or play; the client may ask again. `code` is one of [`code`].
+    /// Refuses the pending request to publish or play. The client may send another one. `code` is
+    /// one of [`code`].
     pub fn refuse(&mut self, code: &str, description: &str) {
         let State::Asked { stream, .. } = self.state else { return };
         self.state = State::Connected;
         self.replies.status(stream, "error", code, description);
     }
 
-    /// Tells a player that the stream is over; it may ask for another one.
+    /// Notifies a player that the stream ended. The client may request another one.
     pub fn end_of_stream(&mut self) {
         if let State::Active { stream, role: Role::Play } = self.state {
             self.state = State::Connected;
@@ -246,8 +257,8 @@ impl Session {
         }
     }
 
-    /// Asks the client to connect again while it is served on, if it knows how; false if it does not (Enhanced RTMP v2,
-    /// "Reconnect Request").
+    /// Requests the client to reconnect, while the current connection continues (Enhanced RTMP v2,
+    /// "Reconnect Request"). Returns false if the client does not support it.
     pub fn ask_to_reconnect(&mut self, description: &str) -> bool {
         let asks = self.reconnects && !matches!(self.state, State::New | State::Connecting { .. });
         if asks {
@@ -256,7 +267,7 @@ impl Session {
         asks
     }
 
-    /// Says farewell, whatever the client does; close the connection once this is sent.
+    /// Notifies the client that the server closes the connection. Close it after the reply is sent.
     pub fn close(&mut self, description: &str) {
         match self.state {
             State::Active { role: Role::Play, .. } => self.end_of_stream(),
@@ -297,7 +308,8 @@ impl Session {
                 self.replies.command(0, &["_result".into(), transaction.into(), Value::Null, Value::Undefined]);
                 Ok(None)
             }
-            // _checkbw, getStreamLength, FCSubscribe, pause, receiveAudio, …: nobody waits for an answer.
+            // _checkbw, getStreamLength, FCSubscribe, pause, receiveAudio, …: clients need no
+            // reply.
             _ => Ok(None),
         }
     }
@@ -307,7 +319,7 @@ impl Session {
             return Err(SessionError::Order("connect"));
         }
         let text = |name| object.and_then(|o| o.get(name)).and_then(Value::as_str);
-        // Some clients leave `app` out and name it in `tcUrl` only.
+        // Some clients omit `app` and send only `tcUrl`.
         let app = match text("app").filter(|app| !app.is_empty()) {
             Some(app) => app,
             None => text("tcUrl").and_then(|url| url.split_once("://")?.1.split_once('/')).map_or("", |(_, path)| path),
@@ -358,7 +370,7 @@ impl Session {
         }
         let (stream, publishes) = match self.state {
             State::Active { stream, role } => (stream, role == Role::Publish),
-            // An answer that comes now is for nobody.
+            // The request is withdrawn: a later answer is ignored.
             State::Asked { stream, .. } => (stream, false),
             State::New | State::Connecting { .. } | State::Connected => return None,
         };
@@ -373,7 +385,8 @@ impl Session {
     }
 }
 
-/// `@setDataFrame`, "onMetaData", object; or without the first. Anything else is nothing.
+/// Parses the data message `@setDataFrame`, `onMetaData`, object, with or without the first value.
+/// Returns `None` for any other message.
 fn metadata(payload: &[u8]) -> Option<Event> {
     if payload.len() > MAX_COMMAND_BYTES {
         return None;
@@ -384,7 +397,8 @@ fn metadata(payload: &[u8]) -> Option<Event> {
     values.next().map(Event::Metadata)
 }
 
-/// AMF3 messages begin with a format byte; 0 says that AMF0 follows, and nobody sends anything else.
+/// Removes the format byte of an AMF3 message. All known clients send 0, which means that AMF0
+/// follows.
 fn without_format(payload: &[u8]) -> &[u8] {
     match payload {
         [0, rest @ ..] => rest,
@@ -392,18 +406,18 @@ fn without_format(payload: &[u8]) -> &[u8] {
     }
 }
 
-/// A URL's query may hold a token: it is no part of a name, and must not get into logs.
+/// Removes the query of a name. It may contain a token, which must not appear in logs.
 fn without_query(name: &str) -> &str {
     name.split('?').next().unwrap_or_default()
 }
 
-/// What others use; a client may set another one.
+/// Default acknowledgement window, as in other servers; the client may set another one.
 const WINDOW_BYTES: u32 = 2_500_000;
-/// A client that asks for an acknowledgement every few bytes does not get it.
+/// Lower limit of the window that a client may set; bounds the number of acknowledgements.
 const MIN_WINDOW_BYTES: u32 = 64 << 10;
-/// What Enhanced RTMP's `fourCcList` names here.
+/// The supported codecs in `fourCcList` (Enhanced RTMP v2).
 const FOUR_CCS: [&str; 5] = ["avc1", "hvc1", "av01", "mp4a", "Opus"];
-/// Enhanced RTMP v2 `capsEx`: reconnect requests, and we step over ModEx parts; no multitrack.
+/// `capsEx` (Enhanced RTMP v2): reconnect requests and ModEx are supported, multitrack is not.
 const CAPS_EX: f64 = 5.0;
 const CAPS_EX_RECONNECT: u32 = 1;
 

@@ -1,4 +1,4 @@
-//! Conversations with the server session.
+//! Tests of the server session.
 
 use super::*;
 use crate::rtmp::chunk::ChunkReader;
@@ -25,7 +25,7 @@ fn ask(session: &mut Session, what: &str, name: &str) -> Option<Event> {
     session.on_message(command(1, &[what.into(), 3.0.into(), Value::Null, name.into()])).unwrap()
 }
 
-/// The replies as commands; control messages are left out.
+/// Returns the command replies; control messages are skipped.
 fn read(session: &mut Session, reader: &mut ChunkReader) -> Vec<(u32, Vec<Value>)> {
     let bytes = session.take_replies();
     let mut input = &bytes[..];
@@ -44,7 +44,7 @@ fn codes(session: &mut Session, reader: &mut ChunkReader) -> Vec<String> {
 }
 
 #[test]
-fn an_app_is_named_without_query_and_slashes() {
+fn app_name_has_no_query_and_no_outer_slashes() {
     let check = |fields: &[(&str, Value)], expect: &str| {
         let event = Session::default().on_message(connect(fields)).unwrap();
         assert_eq!(event, Some(Event::Connect { app: expect.to_owned() }));
@@ -56,7 +56,7 @@ fn an_app_is_named_without_query_and_slashes() {
 }
 
 #[test]
-fn enhanced_rtmp_is_answered_only_to_those_who_speak_it() {
+fn enhanced_rtmp_is_offered_only_to_clients_that_support_it() {
     let list = || Value::StrictArray(vec!["hvc1".into(), "vp09".into()]);
     for (more, answered) in [
         (vec![], false),
@@ -80,7 +80,7 @@ fn enhanced_rtmp_is_answered_only_to_those_who_speak_it() {
 }
 
 #[test]
-fn an_unknown_app_is_rejected_with_a_reason() {
+fn unknown_app_is_rejected_with_a_reason() {
     let (mut session, mut reader) = (Session::default(), ChunkReader::default());
     session.on_message(connect(&[("app", "nope".into())])).unwrap();
     session.reject_connect("There is no app \"nope\".");
@@ -88,7 +88,7 @@ fn an_unknown_app_is_rejected_with_a_reason() {
 }
 
 #[test]
-fn a_publisher_is_accepted_and_its_media_comes_out() {
+fn media_events_follow_only_after_the_publisher_is_accepted() {
     let (mut session, mut reader) = connected();
     let event = ask(&mut session, "publish", "demo?token=secret");
     assert_eq!(event, Some(Event::Publish { stream_id: "demo".to_owned() }));
@@ -104,7 +104,7 @@ fn a_publisher_is_accepted_and_its_media_comes_out() {
 }
 
 #[test]
-fn whoever_deletes_or_closes_its_stream_before_it_was_answered_is_not_let_in_by_the_answer() {
+fn answer_to_a_request_on_a_deleted_or_closed_stream_is_ignored() {
     let delete = command(0, &["deleteStream".into(), 4.0.into(), Value::Null, 1.0.into()]);
     let close = command(1, &["closeStream".into(), 4.0.into(), Value::Null]);
     let other = command(0, &["deleteStream".into(), 4.0.into(), Value::Null, 2.0.into()]);
@@ -124,7 +124,7 @@ fn whoever_deletes_or_closes_its_stream_before_it_was_answered_is_not_let_in_by_
 }
 
 #[test]
-fn a_second_publisher_is_refused_by_bad_name_and_may_ask_again() {
+fn second_publisher_is_refused_with_bad_name_and_may_retry() {
     let (mut session, mut reader) = connected();
     ask(&mut session, "publish", "demo");
     session.refuse(code::BAD_NAME, "demo is already live.");
@@ -133,7 +133,7 @@ fn a_second_publisher_is_refused_by_bad_name_and_may_ask_again() {
 }
 
 #[test]
-fn a_player_hears_the_end_and_may_play_again() {
+fn player_is_notified_of_the_end_and_may_play_again() {
     let (mut session, mut reader) = connected();
     ask(&mut session, "play", "demo");
     session.accept();
@@ -144,7 +144,7 @@ fn a_player_hears_the_end_and_may_play_again() {
 }
 
 #[test]
-fn metadata_is_found_in_all_its_forms() {
+fn metadata_is_parsed_in_all_its_forms() {
     let (mut session, _) = connected();
     ask(&mut session, "publish", "demo");
     session.accept();
@@ -166,7 +166,7 @@ fn metadata_is_found_in_all_its_forms() {
 }
 
 #[test]
-fn short_and_untimely_commands_end_the_connection_and_not_the_process() {
+fn malformed_and_unexpected_commands_are_errors() {
     let fails =
         |session: &mut Session, stream, values: &[Value]| session.on_message(command(stream, values)).unwrap_err();
     assert_eq!(fails(&mut Session::default(), 0, &[]), SessionError::Nameless);
@@ -186,7 +186,7 @@ fn short_and_untimely_commands_end_the_connection_and_not_the_process() {
 }
 
 #[test]
-fn a_client_that_reads_no_answers_is_given_up() {
+fn client_that_reads_no_replies_is_an_error() {
     let (mut session, _) = connected();
     let release = command(0, &["releaseStream".into(), 2.0.into(), Value::Null, "a".into()]);
     let error = (0..10_000).find_map(|_| session.on_message(release.clone()).err());
@@ -210,7 +210,7 @@ fn acknowledgements_carry_the_running_total() {
 }
 
 #[test]
-fn a_ping_is_answered() {
+fn ping_is_answered() {
     let (mut session, mut reader) = connected();
     let ping = Message { kind: kind::USER_CONTROL, stream: 0, timestamp_ms: 0, payload: vec![0, 6, 0, 0, 1, 2].into() };
     session.on_message(ping).unwrap();
@@ -220,7 +220,7 @@ fn a_ping_is_answered() {
 }
 
 #[test]
-fn no_prefix_and_no_flipped_byte_of_a_command_panics() {
+fn no_prefix_and_no_flipped_bit_of_a_command_panics() {
     let golden = [
         connect(&[("app", "live".into()), ("fourCcList", Value::StrictArray(vec!["hvc1".into()]))]),
         command(1, &["publish".into(), 3.0.into(), Value::Null, "demo".into(), "live".into()]),

@@ -1,8 +1,9 @@
-//! What is inside audio and video messages: FLV tags and their Enhanced RTMP form (FLV 10.1 annex E.4; Enhanced RTMP v2).
+//! The content of audio and video messages: FLV tags and their Enhanced RTMP form (FLV 10.1 annex
+//! E.4; Enhanced RTMP v2).
 //!
 //! | first byte, video | meaning |
 //! | --- | --- |
-//! | `0fff cccc` | frame type f (1 key), codec id c (7 AVC; 12 HEVC, an old custom); then packet type, 3 bytes composition time |
+//! | `0fff cccc` | frame type f (1 key), codec id c (7 AVC; 12 HEVC, unofficial); then packet type, 3 bytes composition time |
 //! | `1fff pppp` | frame type f, packet type p; then FourCC; composition time only for CodedFrames of AVC and HEVC |
 //!
 //! | first byte, audio | meaning |
@@ -14,41 +15,42 @@ use bytes::{Buf, Bytes};
 
 use crate::Codec;
 
-/// What one tag carries.
+/// The content of one tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tag {
-    /// A decoder configuration record, as `Track::config` holds it.
+    /// A decoder configuration record, in the format of `Track::config`.
     Config(Codec, Bytes),
-    /// A picture or a packet of sound.
+    /// A video frame or an audio packet.
     Frame {
-        /// How it is encoded.
+        /// Codec of the frame.
         codec: Codec,
-        /// What the tag says; always true for sound.
+        /// The key frame flag of the tag; always true for audio.
         key: bool,
-        /// Time to be shown minus time to be decoded, in milliseconds.
+        /// Presentation time minus decoding time, in milliseconds.
         composition_ms: i32,
-        /// Without any FLV header.
+        /// The encoded bytes, without any FLV header.
         data: Bytes,
     },
-    /// Nothing that matters here: end of sequence, HDR metadata, seek commands, an empty frame.
+    /// A tag without relevant content: end of sequence, HDR metadata, a seek command, an empty
+    /// frame.
     Nothing,
 }
 
-/// Why a tag cannot be used.
+/// An invalid or unsupported tag.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TagError {
     /// The tag ends inside its header.
     #[error("{0} tag ends early")]
     Short(&'static str),
-    /// A codec that is not carried here.
+    /// An unsupported codec.
     #[error("{0} is not supported here")]
     Codec(String),
-    /// Enhanced RTMP multitrack.
+    /// Enhanced RTMP multitrack is not supported.
     #[error("multitrack {0} is not supported here: send one track")]
     Multitrack(&'static str),
 }
 
-/// Reads the body of a video message. An empty one is nothing.
+/// Parses the body of a video message.
 ///
 /// # Errors
 /// See [`TagError`].
@@ -61,7 +63,7 @@ pub fn parse_video(body: Bytes) -> Result<Tag, TagError> {
     let first = rest.get_u8();
     let frame_type = first >> 4 & 7;
     if first & 0x80 == 0 {
-        // Frame type 5 is a command to the player, with one byte behind.
+        // Frame type 5 is a command to the player, followed by one byte.
         if frame_type == 5 {
             return Ok(Tag::Nothing);
         }
@@ -103,7 +105,7 @@ pub fn parse_video(body: Bytes) -> Result<Tag, TagError> {
     })
 }
 
-/// Reads the body of an audio message. An empty one is nothing.
+/// Parses the body of an audio message.
 ///
 /// # Errors
 /// See [`TagError`].
@@ -152,7 +154,7 @@ pub fn parse_audio(body: Bytes) -> Result<Tag, TagError> {
     })
 }
 
-/// The bytes before the payload in a tag; 8 at most.
+/// The tag header before the encoded bytes; at most 8 bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct TagHeader {
     bytes: [u8; 8],
@@ -160,7 +162,7 @@ pub struct TagHeader {
 }
 
 impl TagHeader {
-    /// As bytes.
+    /// Returns the bytes of the header.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
@@ -175,7 +177,7 @@ impl TagHeader {
     }
 }
 
-/// The header of the tag with a codec's configuration record.
+/// Returns the header of a tag with a decoder configuration record.
 pub fn config_header(codec: Codec) -> TagHeader {
     match codec {
         Codec::H264 => TagHeader::new(&[&[0x17, 0, 0, 0, 0]]),
@@ -186,7 +188,7 @@ pub fn config_header(codec: Codec) -> TagHeader {
     }
 }
 
-/// The header of the tag with a frame. `composition_ms` counts for H.264 and H.265 only.
+/// Returns the header of a tag with a frame. `composition_ms` is used for H.264 and H.265 only.
 pub fn frame_header(codec: Codec, key: bool, composition_ms: i32) -> TagHeader {
     let frame_type = if key { 0x10 } else { 0x20 };
     let [_, cts @ ..] = composition_ms.to_be_bytes();
@@ -225,7 +227,8 @@ fn unknown(what: &str, four_cc: [u8; 4]) -> TagError {
     TagError::Codec(format!("{name} {what}"))
 }
 
-/// Steps over ModEx parts (Enhanced RTMP v2, "ExVideoTagHeader": type 7 in front of the real packet type).
+/// Skips ModEx parts, which have packet type 7 and precede the actual packet type (Enhanced RTMP
+/// v2, "ExVideoTagHeader"). Returns the actual packet type.
 fn mod_ex(mut packet_type: u8, rest: &mut Bytes) -> Option<u8> {
     while packet_type == 7 {
         let mut len = usize::from(rest.try_get_u8().ok()?) + 1;
@@ -250,7 +253,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_codec_is_read_as_it_was_written() {
+    fn headers_of_every_codec_round_trip() {
         for codec in [Codec::H264, Codec::H265, Codec::Av1, Codec::Aac, Codec::Opus] {
             let parse = |head: TagHeader| {
                 let body = Bytes::from([head.as_slice(), b"data"].concat());
@@ -266,7 +269,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn mod_ex_parts_are_stepped_over() {
+    fn mod_ex_parts_are_skipped() {
         let body = Bytes::from([&[0x97, 2, 0, 0, 9, 0x01], &b"av01data"[..]].concat());
         assert_eq!(parse_video(body), Ok(frame_of(Codec::Av1, true, 0)));
         let long = [&[0x97, 255, 1, 0][..], &[0; 257], &[0x03], b"hvc1data"].concat();
@@ -274,7 +277,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_not_carried_is_refused_by_name() {
+    fn unsupported_codec_is_rejected_by_name() {
         let video = |bytes: &'static [u8]| parse_video(Bytes::from_static(bytes)).unwrap_err().to_string();
         let audio = |bytes: &'static [u8]| parse_audio(Bytes::from_static(bytes)).unwrap_err().to_string();
         assert_eq!(video(&[0x12, 0]), "Sorenson H.263 video is not supported here");

@@ -1,9 +1,11 @@
 //! H.264 over RTP, packetization-mode 1 (RFC 6184): single NAL units, STAP-A, FU-A.
 //!
-//! A big NAL unit is cut into pieces of equal size, the last one padded to it (RFC 3550 §5.1), and so are those of a picture's
-//! other slices if they are nearly as long: the whole picture leaves in one segmented send, with room for one shorter packet
-//! of sound behind it. Small NAL units that follow each other (SPS, PPS, SEI) share one STAP-A. Before every IDR picture the
-//! parameter sets are put in, unless the publisher sends them in band. Access unit delimiters and filler are left out.
+//! A NAL unit that exceeds the payload budget is divided into fragments of equal size; the last one
+//! is padded (RFC 3550 §5.1). Fragments of the other slices of the frame are padded to the same
+//! size if they are nearly as long. The whole frame then leaves in one GSO batch, to which one
+//! shorter audio packet can be appended. Consecutive small NAL units (SPS, PPS, SEI) share one
+//! STAP-A. Parameter sets are inserted before every IDR picture, unless the publisher sends them in
+//! band. Access unit delimiters and filler data are removed.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -12,19 +14,19 @@ use super::{PAYLOAD_BUDGET_BYTES, PacketisedFrame};
 use crate::Frame;
 use crate::codec::h264::{DecoderConfig, nal_units};
 
-/// Turns H.264 frames into RTP payloads.
+/// Converts H.264 frames to RTP payloads.
 #[derive(Debug, Default)]
 pub struct H264Packetiser {
-    /// The configuration record the parameter sets below were read from.
+    /// The configuration record from which `parameter_sets` was parsed.
     config: Bytes,
     parameter_sets: Vec<Bytes>,
 }
 
 impl H264Packetiser {
-    /// Ticks per second.
+    /// RTP clock rate, in ticks per second (RFC 6184 §8.1).
     pub const CLOCK_HZ: u32 = 90_000;
 
-    /// The payloads of one picture; `None` if it holds nothing to send.
+    /// Returns the payloads of one frame, or `None` if it contains nothing to send.
     pub fn packetise(&mut self, frame: &Frame) -> Option<PacketisedFrame> {
         let in_band = frame.key && nal_units(&frame.payload).any(|nal| nal_type(&nal) == SPS);
         let mut out = Writer::new(frame);
@@ -51,7 +53,7 @@ impl H264Packetiser {
         self.config = record.clone();
         self.parameter_sets = match DecoderConfig::parse(record) {
             Ok(config) => config.sps.into_iter().chain(config.pps).collect(),
-            // A stream whose record cannot be read may still carry its parameter sets in band.
+            // A stream with an unreadable record may still carry its parameter sets in band.
             Err(_) => Vec::new(),
         };
     }
@@ -60,9 +62,9 @@ impl H264Packetiser {
 struct Writer {
     buffer: BytesMut,
     cuts: Vec<Cut>,
-    /// Bytes of a fragment of the picture's longest pieces.
+    /// Size of the longest fragments of the frame, without their 2 header bytes.
     longest: usize,
-    /// Small NAL units that wait to share a packet.
+    /// Small NAL units to be sent in one STAP-A, and the size of that packet in bytes.
     small: Vec<Bytes>,
     small_bytes: usize,
 }
@@ -96,18 +98,18 @@ impl Writer {
         self.small_bytes += 2 + nal.len();
     }
 
-    /// RFC 6184 §5.6 and §5.7.1.
+    /// Ends the current aggregate: a single NAL unit packet or a STAP-A (RFC 6184 §5.6, §5.7.1).
     fn flush_small(&mut self) {
         match &self.small[..] {
             [] => return,
             [only] => self.buffer.extend_from_slice(only),
             several => {
-                // The header bears the highest importance and the forbidden bit of any of them (§5.3).
+                // The header has the maximum NRI and the OR of the forbidden bits (RFC 6184 §5.7).
                 let importance = several.iter().map(|nal| nal[0] & 0x60).max().unwrap_or(0);
                 let forbidden = several.iter().fold(0, |bit, nal| bit | (nal[0] & 0x80));
                 self.buffer.put_u8(forbidden | importance | STAP_A);
                 for nal in several {
-                    // Fits: `push` keeps the sum below the budget.
+                    // Cannot truncate: `push` keeps the sum within the budget.
                     self.buffer.put_u16(nal.len() as u16);
                     self.buffer.extend_from_slice(nal);
                 }
@@ -118,7 +120,7 @@ impl Writer {
         self.end_packet(0);
     }
 
-    /// RFC 6184 §5.8, in pieces of equal size.
+    /// Writes the NAL unit as FU-A packets with fragments of equal size (RFC 6184 §5.8).
     fn fragment(&mut self, nal: &Bytes) {
         let body = &nal[1..];
         let size = piece_bytes(body.len());
@@ -134,7 +136,8 @@ impl Writer {
         }
     }
 
-    /// Pads the packet by so much; not at all if one byte cannot say how much that is.
+    /// Ends the packet with this much padding. Adds none if the length does not fit into the one
+    /// byte that RFC 3550 §5.1 provides.
     fn end_packet(&mut self, padding_bytes: usize) {
         let padding = u8::try_from(padding_bytes).unwrap_or(0);
         if padding > 0 {
@@ -145,7 +148,8 @@ impl Writer {
     }
 }
 
-/// Bytes of each fragment but the last of a NAL unit whose body has so many: as few fragments as there can be, of equal size.
+/// Returns the fragment size for a NAL unit body of this length: the smallest possible number of
+/// fragments, of equal size except for the last.
 fn piece_bytes(body_bytes: usize) -> usize {
     let count = body_bytes.div_ceil(PAYLOAD_BUDGET_BYTES - 2).max(1);
     body_bytes.div_ceil(count)
@@ -162,7 +166,7 @@ const END_OF_STREAM: u8 = 11;
 const FILLER: u8 = 12;
 const STAP_A: u8 = 24;
 const FU_A: u8 = 28;
-/// What a packet of one slice may waste to be as long as those of another.
+/// Maximum padding of a packet of one slice to reach the packet size of another slice.
 const MAX_PADDING_BYTES: usize = 64;
 
 #[cfg(test)]

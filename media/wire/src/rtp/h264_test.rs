@@ -1,4 +1,4 @@
-//! What the H.264 packetiser promises: every NAL unit comes out as it went in, in packets of equal size.
+//! Tests of the H.264 packetizer: every NAL unit round-trips, in packets of equal size.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ fn frame(nals: &[Bytes], key: bool) -> Frame {
     Frame { track, dts: t, pts: t, key, payload: payload.freeze() }
 }
 
-/// A receiver by the book (RFC 6184 §5.6, §5.7.1, §5.8).
+/// Reassembles the NAL units as a receiver does (RFC 6184 §5.6, §5.7.1, §5.8).
 fn depacketise(frame: &PacketisedFrame) -> Vec<Vec<u8>> {
     let mut nals: Vec<Vec<u8>> = Vec::new();
     for i in 0..frame.len() {
@@ -71,7 +71,7 @@ fn depacketise(frame: &PacketisedFrame) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn every_nal_unit_comes_out_as_it_went_in() {
+fn every_nal_unit_round_trips() {
     for len in [2, 3, 100, 1_169, 1_170, 1_171, 2_336, 2_337, 2_340, 2_341, 11_000, 130_000] {
         let input = [nal(6, 20), nal(1, len)];
         let out = H264Packetiser::default().packetise(&frame(&input, false)).unwrap();
@@ -88,7 +88,7 @@ fn sizes(nals: &[Bytes]) -> Vec<usize> {
 }
 
 #[test]
-fn pieces_of_a_picture_have_one_size() {
+fn fragments_of_a_frame_have_equal_size() {
     for len in (1_171..40_000).step_by(97) {
         let sizes = sizes(&[nal(1, len)]);
         assert!(sizes.iter().all(|s| *s == sizes[0]), "{sizes:?}");
@@ -98,23 +98,23 @@ fn pieces_of_a_picture_have_one_size() {
 }
 
 #[test]
-fn pieces_of_slices_of_nearly_one_length_have_one_size_and_others_are_not_blown_up() {
-    let alike = sizes(&[nal(1, 3_300), nal(1, 3_360), nal(1, 3_250)]);
-    assert!(alike.len() == 9 && alike.iter().all(|s| *s == alike[0]), "{alike:?}");
-    let unlike = sizes(&[nal(1, 2_300), nal(1, 2_400)]);
-    assert!(unlike[0] == unlike[1] && unlike[1] > unlike[2] + MAX_PADDING_BYTES, "{unlike:?}");
+fn only_fragments_of_slices_of_similar_length_are_padded_to_equal_size() {
+    let similar = sizes(&[nal(1, 3_300), nal(1, 3_360), nal(1, 3_250)]);
+    assert!(similar.len() == 9 && similar.iter().all(|s| *s == similar[0]), "{similar:?}");
+    let different = sizes(&[nal(1, 2_300), nal(1, 2_400)]);
+    assert!(different[0] == different[1] && different[1] > different[2] + MAX_PADDING_BYTES, "{different:?}");
 }
 
 #[test]
-fn padding_that_a_byte_cannot_count_is_left_out() {
-    // 300 pieces whose last is 299 bytes short of the others.
+fn padding_beyond_255_bytes_is_omitted() {
+    // 300 fragments; the last one is 299 bytes shorter than the others.
     let len = 1 + 300 * 1_168 - 299;
     let sizes = sizes(&[nal(1, len)]);
     assert!(sizes.len() == 300 && sizes[299] == sizes[0] - 299, "{} {}", sizes[0], sizes[sizes.len() - 1]);
 }
 
 #[test]
-fn an_idr_picture_brings_its_parameter_sets_in_one_packet() {
+fn idr_picture_is_preceded_by_its_parameter_sets_in_one_packet() {
     let idr = nal(5, 5_000);
     let out = H264Packetiser::default().packetise(&frame(std::slice::from_ref(&idr), true)).unwrap();
     assert_eq!(depacketise(&out), [sps().to_vec(), pps().to_vec(), idr.to_vec()]);
@@ -125,7 +125,7 @@ fn an_idr_picture_brings_its_parameter_sets_in_one_packet() {
 }
 
 #[test]
-fn delimiters_and_filler_are_left_out_and_an_empty_frame_is_nothing() {
+fn delimiters_and_filler_are_removed_and_an_empty_frame_yields_nothing() {
     let out = H264Packetiser::default().packetise(&frame(&[nal(9, 2), nal(1, 10), nal(12, 50)], false)).unwrap();
     assert_eq!(depacketise(&out), [nal(1, 10).to_vec()]);
     assert!(H264Packetiser::default().packetise(&frame(&[nal(9, 2)], false)).is_none());
@@ -133,7 +133,7 @@ fn delimiters_and_filler_are_left_out_and_an_empty_frame_is_nothing() {
 }
 
 #[test]
-fn no_prefix_and_no_flipped_byte_of_a_frame_panics() {
+fn no_prefix_and_no_flipped_bit_of_a_frame_panics() {
     let whole = frame(&[nal(6, 20), nal(5, 3_000)], true);
     for end in 0..whole.payload.len() {
         let cut = Frame { payload: whole.payload.slice(..end), ..whole.clone() };

@@ -8,19 +8,19 @@
 //! | 4-7 | timestamp |
 //! | 8-11 | SSRC |
 
-/// Bytes of the header.
+/// Length of the header.
 pub const HEADER_BYTES: usize = 12;
 
-/// What changes from packet to packet and from viewer to viewer.
+/// The variable fields of the fixed RTP header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// The payload ends in padding, whose last byte says how long it is.
+    /// True if the payload ends in padding, whose last byte is its length.
     pub padded: bool,
-    /// Last packet of a picture.
+    /// True for the last packet of a video frame.
     pub marker: bool,
     /// 0 to 127.
     pub payload_type: u8,
-    /// Modulo 2^16.
+    /// Sequence number, modulo 2^16.
     pub sequence_number: u16,
     /// In ticks of the codec's clock, modulo 2^32.
     pub timestamp: u32,
@@ -29,7 +29,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header as it goes on the wire.
+    /// Returns the encoded header.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
         out[0] = 0x80 | (u8::from(self.padded) << 5);
@@ -40,8 +40,8 @@ impl Header {
         out
     }
 
-    /// Reads the fixed part of a header and gives what follows it, padding included; `None` if it is cut short, has another
-    /// version, or carries extensions or contributing sources.
+    /// Parses a header and returns it with the payload, padding included. Returns `None` if the
+    /// packet is truncated, has another version, or has extensions or contributing sources.
     pub fn parse(packet: &[u8]) -> Option<(Self, &[u8])> {
         let (head, payload) = packet.split_first_chunk::<HEADER_BYTES>()?;
         if head[0] & !0x20 != 0x80 {
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_reads_back_as_it_was_written() {
+    fn header_round_trips() {
         let header = Header {
             padded: true,
             marker: true,

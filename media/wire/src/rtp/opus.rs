@@ -1,4 +1,5 @@
-//! Opus over RTP: one packet is one payload (RFC 7587 §4.2). The clock is 48 kHz whatever the sound (§4.1).
+//! Opus over RTP: one packet is one payload (RFC 7587 §4.2). The clock rate is always 48 kHz
+//! (RFC 7587 §4.1).
 
 use std::sync::Arc;
 
@@ -8,15 +9,16 @@ use super::PacketisedFrame;
 use super::packets::Cut;
 use crate::{Frame, MediaTime};
 
-/// Turns Opus packets into RTP payloads.
+/// Converts Opus packets to RTP payloads.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OpusPacketiser;
 
 impl OpusPacketiser {
-    /// Ticks per second.
+    /// RTP clock rate, in ticks per second.
     pub const CLOCK_HZ: u32 = 48_000;
 
-    /// The payload of one Opus packet; `None` if it is empty or too long to send in one datagram.
+    /// Returns the payload of one Opus packet, or `None` if it is empty or too long for one
+    /// datagram.
     pub fn packetise(self, frame: &Frame) -> Option<PacketisedFrame> {
         let len = frame.payload.len();
         if len == 0 || len > super::PAYLOAD_BUDGET_BYTES {
@@ -26,8 +28,9 @@ impl OpusPacketiser {
         Some(PacketisedFrame::new(frame.pts, Self::CLOCK_HZ, true, false, frame.payload.clone(), vec![whole]))
     }
 
-    /// Two packets of one frame each as one packet of both, or `None` if they are of another kind, do not follow each other
-    /// without a gap, or are too long together. Nothing is encoded anew (RFC 6716 §3.2.3 and §3.2.4).
+    /// Merges two packets of one Opus frame each into one packet without re-encoding (RFC 6716
+    /// §3.2.3, §3.2.4). Returns `None` if their TOC bytes differ, a packet does not contain exactly
+    /// one frame, there is a gap between them, or the result is too long for one datagram.
     pub fn join(self, first: &Frame, second: &Frame) -> Option<Frame> {
         let ((toc, a), (other, b)) = (first.payload.split_first()?, second.payload.split_first()?);
         let one_each = toc & FRAMES_MASK == 0 && toc == other;
@@ -41,7 +44,7 @@ impl OpusPacketiser {
             payload.put_u8(toc | TWO_OF_EQUAL_SIZE);
         } else {
             payload.put_u8(toc | TWO_OF_ANY_SIZE);
-            // RFC 6716 §3.2.1: one byte up to 251, else two.
+            // The length takes one byte up to 251, otherwise two (RFC 6716 §3.2.1).
             let low = if a.len() < 252 { a.len() } else { 252 + a.len() % 4 };
             payload.put_u8(low as u8);
             if low >= 252 {
@@ -54,7 +57,7 @@ impl OpusPacketiser {
     }
 }
 
-/// How long one frame lasts (RFC 6716 §3.1, table 2).
+/// Returns the duration of one frame of a packet with this TOC byte (RFC 6716 §3.1, table 2).
 fn duration(toc: u8) -> MediaTime {
     let config = usize::from(toc >> 3);
     let ticks = match config {
@@ -65,11 +68,11 @@ fn duration(toc: u8) -> MediaTime {
     MediaTime::from_ticks(ticks, OpusPacketiser::CLOCK_HZ)
 }
 
-/// Which bits say how many frames there are.
+/// The bits of the TOC byte that contain the frame count code (RFC 6716 §3.1).
 const FRAMES_MASK: u8 = 3;
 const TWO_OF_EQUAL_SIZE: u8 = 1;
 const TWO_OF_ANY_SIZE: u8 = 2;
-/// What a frame's length takes at most.
+/// Maximum size of the length field of a frame.
 const LENGTH_BYTES: usize = 2;
 
 #[cfg(test)]
@@ -80,7 +83,7 @@ mod tests {
     use crate::codec::opus;
     use crate::{Codec, Track};
 
-    /// A stereo packet of 20 ms, CELT.
+    /// TOC byte of a stereo CELT packet of 20 ms.
     const TOC: u8 = 0xfc;
 
     fn frame(ms: i64, toc: u8, len: usize) -> Frame {
@@ -90,25 +93,25 @@ mod tests {
         Frame { track: Arc::new(track), dts: time, pts: time, key: true, payload }
     }
 
-    fn joined(a: usize, b: usize) -> Option<Vec<u8>> {
+    fn merged(a: usize, b: usize) -> Option<Vec<u8>> {
         let frame = OpusPacketiser.join(&frame(1, TOC, a), &frame(21, TOC, b))?;
         assert_eq!(frame.pts.as_ms(), 1);
         Some(frame.payload.to_vec())
     }
 
     #[test]
-    fn frames_of_equal_size_need_no_length_and_others_have_the_firsts() {
-        assert_eq!(joined(2, 2).unwrap(), [TOC | 1, 1, 1, 21, 21]);
-        assert_eq!(joined(2, 1).unwrap(), [TOC | 2, 2, 1, 1, 21]);
-        assert_eq!(joined(251, 1).unwrap()[..2], [TOC | 2, 251]);
-        assert_eq!(joined(252, 1).unwrap()[..3], [TOC | 2, 252, 0]);
-        assert_eq!(joined(255, 1).unwrap()[..3], [TOC | 2, 255, 0]);
-        assert_eq!(joined(259, 1).unwrap()[..3], [TOC | 2, 255, 1]);
-        assert_eq!(joined(0, 1).unwrap(), [TOC | 2, 0, 21]);
+    fn merged_packet_has_a_length_field_only_for_frames_of_unequal_size() {
+        assert_eq!(merged(2, 2).unwrap(), [TOC | 1, 1, 1, 21, 21]);
+        assert_eq!(merged(2, 1).unwrap(), [TOC | 2, 2, 1, 1, 21]);
+        assert_eq!(merged(251, 1).unwrap()[..2], [TOC | 2, 251]);
+        assert_eq!(merged(252, 1).unwrap()[..3], [TOC | 2, 252, 0]);
+        assert_eq!(merged(255, 1).unwrap()[..3], [TOC | 2, 255, 0]);
+        assert_eq!(merged(259, 1).unwrap()[..3], [TOC | 2, 255, 1]);
+        assert_eq!(merged(0, 1).unwrap(), [TOC | 2, 0, 21]);
     }
 
     #[test]
-    fn what_does_not_belong_together_is_not_joined() {
+    fn packets_that_differ_in_kind_or_have_a_gap_are_not_merged() {
         let first = frame(0, TOC, 5);
         for second in [
             frame(19, TOC, 5),
@@ -119,35 +122,36 @@ mod tests {
         ] {
             assert!(OpusPacketiser.join(&first, &second).is_none(), "{second:?}");
         }
-        assert!(joined(700, 700).is_none());
+        assert!(merged(700, 700).is_none());
     }
 
-    /// True if they were joined; then nothing is lost, and the packet lasts as long as both.
-    fn joins(first: &Frame, second: &Frame) -> bool {
-        let Some(joined) = OpusPacketiser.join(first, second) else { return false };
+    /// Returns true if the packets were merged. The result must then contain both bodies and last
+    /// as long as both packets.
+    fn merge_and_check(first: &Frame, second: &Frame) -> bool {
+        let Some(merged) = OpusPacketiser.join(first, second) else { return false };
         let bodies = [&first.payload[1..], &second.payload[1..]].concat();
-        assert!(joined.payload.ends_with(&bodies) && joined.payload.len() <= super::super::PAYLOAD_BUDGET_BYTES);
+        assert!(merged.payload.ends_with(&bodies) && merged.payload.len() <= super::super::PAYLOAD_BUDGET_BYTES);
         let samples = |frame: &Frame| opus::packet_samples(&frame.payload);
-        assert_eq!(samples(&joined), samples(first).map(|samples| 2 * samples));
+        assert_eq!(samples(&merged), samples(first).map(|samples| 2 * samples));
         true
     }
 
     #[test]
-    fn whatever_the_first_byte_says_it_is_joined_only_with_its_like() {
+    fn packets_are_merged_only_if_both_have_the_same_single_frame_toc() {
         for toc in 0..=u8::MAX {
             let first = frame(1, toc, 5);
             let second = Frame { pts: first.pts + duration(toc), ..frame(1, toc, 7) };
-            assert_eq!(joins(&first, &second), toc & FRAMES_MASK == 0, "{toc:#x}");
+            assert_eq!(merge_and_check(&first, &second), toc & FRAMES_MASK == 0, "{toc:#x}");
         }
     }
 
     #[test]
-    fn no_prefix_and_no_flipped_byte_of_a_packet_panics() {
+    fn no_prefix_and_no_flipped_bit_of_a_packet_panics() {
         let (first, second) = (frame(1, TOC, 300), frame(21, TOC, 251));
         for whole in [&first, &second] {
             let changed = |payload| {
                 let changed = Frame { payload, ..whole.clone() };
-                if whole.pts == first.pts { joins(&changed, &second) } else { joins(&first, &changed) }
+                if whole.pts == first.pts { merge_and_check(&changed, &second) } else { merge_and_check(&first, &changed) }
             };
             for end in 0..whole.payload.len() {
                 assert_eq!(changed(whole.payload.slice(..end)), end > 0, "{end}");

@@ -1,7 +1,8 @@
-//! The packets of one track that are still of use: the last key group for new viewers, and a second or two for
-//! retransmissions.
+//! A ring of the recent packets of one track: the latest GOP for new viewers, and at least 1.5 s
+//! for retransmissions.
 //!
-//! A plain value: whoever shares it brings the lock. Frames and packets are numbered from 0, without wrapping.
+//! The ring has no lock; callers that share it must add one. Frames and packets are numbered from
+//! 0, without wrapping.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,49 +10,74 @@ use std::sync::Arc;
 use super::{PacketisedFrame, Place};
 use crate::MediaTime;
 
-/// What a ring keeps at least, if its limits allow: longer than any receiver waits for a retransmission.
+/// Minimum duration that a ring retains, within the limits below. Longer than any receiver waits
+/// for a retransmission.
 const KEEP: MediaTime = MediaTime::from_ms(1_500);
-/// Frames at most: a key group of 20 s at 60 pictures a second.
+/// Maximum number of frames: a GOP of 20 s at 60 frames per second.
 const MAX_FRAMES: usize = 1_200;
-/// Payload bytes at most: 10 s at 20 Mbit/s.
+/// Maximum total payload length: about 10 s at 20 Mbit/s.
 const MAX_BYTES: usize = 24 << 20;
 
-/// Packetised frames, oldest first. Cloning it copies handles, not payloads.
+/// A ring of packetized frames, oldest first. A clone shares the payloads.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use bytes::Bytes;
+/// use headwater_wire::codec::opus;
+/// use headwater_wire::rtp::{OpusPacketizer, Ring};
+/// use headwater_wire::{Frame, MediaTime};
+///
+/// let track = Arc::new(opus::track(opus::head(2, 312)).unwrap());
+/// let mut ring = Ring::audio();
+/// for n in 0..10 {
+///     let time = MediaTime::from_ms(20 * n);
+///     let payload = Bytes::from_static(b"\xfcone Opus packet");
+///     let frame = Frame { track: Arc::clone(&track), dts: time, pts: time, key: true, payload };
+///     ring.push(OpusPacketizer.packetize(&frame).unwrap());
+/// }
+///
+/// // A viewer reports the loss of packet 7: find its frame and send the payload again.
+/// let cursor = ring.find(7).unwrap();
+/// let frame = ring.frame(cursor.frame).unwrap();
+/// assert_eq!(frame.payload(cursor.packet), Some(&b"\xfcone Opus packet"[..]));
+/// assert_eq!(frame.pts, MediaTime::from_ms(140));
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Ring {
     frames: VecDeque<Arc<PacketisedFrame>>,
-    /// Number of the front frame.
+    /// Number of the oldest frame.
     front: u64,
     /// Number of the next packet.
     next_packet: u64,
     last_key: Option<u64>,
     bytes: usize,
-    /// True for sound: every packet is a key, so only time decides what is kept.
+    /// True for audio: a decoder can start at every packet, so retention depends on time only.
     any_start: bool,
 }
 
 impl Ring {
-    /// For pictures: keeps the last key group.
+    /// Creates a ring for video, which retains the latest GOP.
     pub fn pictures() -> Self {
         Self::default()
     }
 
-    /// For sound: keeps the last second or two.
+    /// Creates a ring for audio, which retains the last 1.5 s.
     pub fn sound() -> Self {
         Self { any_start: true, ..Self::default() }
     }
 
-    /// Number the next frame will get.
+    /// Returns the number of the next frame to be added.
     pub fn end(&self) -> u64 {
         self.front + self.frames.len() as u64
     }
 
-    /// Number of the oldest frame kept.
+    /// Returns the number of the oldest retained frame.
     pub fn front(&self) -> u64 {
         self.front
     }
 
-    /// Adds a frame, numbers its packets, and gives the shared handle to it.
+    /// Adds a frame, numbers its packets, and returns a shared handle to it.
     pub fn push(&mut self, mut frame: PacketisedFrame) -> Arc<PacketisedFrame> {
         frame.first = self.next_packet;
         let frame = Arc::new(frame);
@@ -59,7 +85,7 @@ impl Ring {
         frame
     }
 
-    /// Adds a frame that another ring has numbered. It must be the next one.
+    /// Adds a frame whose packets another ring has numbered. It must be the next one.
     pub fn push_shared(&mut self, frame: Arc<PacketisedFrame>) {
         self.next_packet = frame.first + u64::from(frame.len());
         if frame.key && !self.any_start {
@@ -71,7 +97,7 @@ impl Ring {
         while let Some(oldest) = self.frames.front() {
             let too_much = self.frames.len() > MAX_FRAMES || self.bytes > MAX_BYTES;
             let of_use = newest - oldest.time < KEEP || self.last_key.is_some_and(|key| key <= self.front);
-            // A clock that jumps back would keep old frames for ever; the limits end that too.
+            // Timestamps that jump back would retain old frames forever; the limits bound that too.
             if self.frames.len() == 1 || (of_use && !too_much) {
                 break;
             }
@@ -81,23 +107,23 @@ impl Ring {
         }
     }
 
-    /// The frame with this number, if it has come and is still here.
+    /// Returns the frame with this number, if it was added and is still retained.
     pub fn frame(&self, number: u64) -> Option<&Arc<PacketisedFrame>> {
         self.frames.get(usize::try_from(number.checked_sub(self.front)?).ok()?)
     }
 
-    /// Where a new viewer starts: the last key frame for pictures (or the next one to come, if that is gone already),
-    /// the next packet for sound.
+    /// Returns the number of the frame at which a new viewer starts: for video, the latest key
+    /// frame if it is retained; otherwise, and for audio, the next frame.
     pub fn start(&self) -> u64 {
         self.last_key.filter(|&key| key >= self.front).unwrap_or_else(|| self.end())
     }
 
-    /// True if a new viewer of pictures has something to start with.
+    /// Returns true if a new viewer can start: for video, if a key frame is retained.
     pub fn has_start(&self) -> bool {
         self.any_start || self.last_key.is_some_and(|key| key >= self.front)
     }
 
-    /// The place of the packet with this number, if it is still here.
+    /// Returns the position of the packet with this number, if it is still retained.
     pub fn find(&self, packet: u64) -> Option<Place> {
         let i = self.frames.partition_point(|frame| frame.first <= packet).checked_sub(1)?;
         let within = u32::try_from(packet - self.frames[i].first).ok()?;
@@ -119,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_key_group_and_what_may_be_asked_for_again_are_kept() {
+    fn latest_gop_and_minimum_duration_are_retained() {
         let mut ring = Ring::pictures();
         ring.push(frame(0, true, 5));
         for ms in (100..1_000).step_by(100) {
@@ -135,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn sound_is_kept_by_time_alone_and_starts_at_the_next_packet() {
+    fn audio_is_retained_by_time_only_and_starts_at_the_next_packet() {
         let mut ring = Ring::sound();
         for ms in (0..5_000).step_by(20) {
             ring.push(frame(ms, true, 1));
@@ -145,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_without_end_is_bounded() {
+    fn endless_gop_is_bounded() {
         let mut ring = Ring::pictures();
         ring.push(frame(0, true, 1));
         for ms in 1..3_000 {
@@ -157,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_is_found_by_its_number() {
+    fn packet_is_found_by_its_number() {
         let mut ring = Ring::pictures();
         ring.push(frame(0, true, 5));
         ring.push(frame(40, false, 3));

@@ -1,4 +1,5 @@
-//! The answer to a viewer's offer, from a template (RFC 8829 §5.3, RFC 8839, draft-ietf-wish-whep-02 §4.2).
+//! Writes the SDP answer to a viewer's offer (RFC 8829 §5.3, RFC 8839, draft-ietf-wish-whep-02
+//! §4.2).
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -6,35 +7,36 @@ use std::net::SocketAddr;
 use super::offer::Section;
 use super::{Credentials, Fingerprint, Media, Offer};
 
-/// What is sent in one section.
+/// The RTP parameters of one section that is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sending {
-    /// One the offer lists for the codec.
+    /// A payload type that the offer lists for the codec.
     pub payload_type: u8,
-    /// The source.
+    /// The synchronization source.
     pub ssrc: u32,
 }
 
-/// What an answer says beside the sections.
+/// The session-wide values of an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer<'a> {
-    /// Number of the session, for `o=`.
+    /// Session id for the `o=` line.
     pub session_id: u64,
-    /// Our half of the ICE credentials.
+    /// The server's ICE credentials.
     pub credentials: &'a Credentials,
-    /// Of our certificate.
+    /// Fingerprint of the server's certificate.
     pub fingerprint: Fingerprint,
-    /// Where we listen, best first.
+    /// The server's addresses, most preferred first.
     pub candidates: &'a [SocketAddr],
-    /// The name both tracks share (RFC 3550 §6.5.1).
+    /// The canonical name of both tracks (RFC 3550 §6.5.1).
     pub cname: &'a str,
 }
 
 impl Answer<'_> {
-    /// Writes the answer. `sending` stands beside the sections of the offer; `None` rejects one.
+    /// Returns the answer. `sending` has one entry per section of the offer; `None`, or a missing
+    /// entry, rejects the section.
     pub fn encode(&self, offer: &Offer, sending: &[Option<Sending>]) -> String {
         let mut out = String::with_capacity(2_048);
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = self.write(&mut out, offer, sending);
         out
     }
@@ -100,7 +102,8 @@ impl Answer<'_> {
         )?;
         if first {
             for (i, candidate) in self.candidates.iter().enumerate() {
-                // RFC 8445 §5.1.2.1: type preference of a host candidate is 126; earlier ones are preferred.
+                // The type preference of a host candidate is 126 (RFC 8445 §5.1.2.2). Earlier
+                // candidates have a higher local preference.
                 let priority = (126_u32 << 24) | ((65_535_u32.saturating_sub(i as u32)) << 8) | 255;
                 let (ip, port) = (candidate.ip(), candidate.port());
                 write!(out, "a=candidate:{} 1 udp {priority} {ip} {port} typ host\r\n", i + 1)?;

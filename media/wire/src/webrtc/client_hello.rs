@@ -1,7 +1,9 @@
-//! A look at the first flight of a DTLS client (RFC 6347 §4.3, RFC 5764 §4.1.1): which SRTP profiles it offers.
+//! Parses the ClientHello of a DTLS client for the SRTP profiles that it offers (RFC 6347 §4.3,
+//! RFC 5764 §4.1.1).
 //!
-//! The server side takes the client's first choice, and browsers put the dearer profile first; so the profiles offered to
-//! the DTLS endpoint are chosen after this look. A hello may come in pieces (post-quantum key shares are long).
+//! The DTLS endpoint selects the first profile of the client, and browsers list the more expensive
+//! one first. The profiles of the endpoint are therefore configured after this parser has read the
+//! offered ones. A ClientHello may be fragmented, because post-quantum key shares are long.
 //!
 //! | bytes | record | then handshake |
 //! | --- | --- | --- |
@@ -11,39 +13,39 @@
 //! | 11-12, 6-8 | length | fragment offset |
 //! | 9-11 | | fragment length |
 
-/// Bytes of a hello at most.
+/// Maximum length of a ClientHello.
 const MAX_HELLO_BYTES: usize = 8 << 10;
-/// Datagrams a hello may come in.
+/// Maximum number of datagrams of a ClientHello.
 const MAX_DATAGRAMS: usize = 8;
 
 /// `SRTP_AEAD_AES_128_GCM` (RFC 7714 §14.2).
 const AES_128_GCM: u16 = 7;
 
-/// Why a hello was given up.
+/// A rejected ClientHello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HelloError {
-    /// Not a client hello, or one that breaks the rules.
+    /// The datagram is not a ClientHello, or a malformed one.
     #[error("not a DTLS client hello")]
     Malformed,
-    /// Longer than any real one, or in more pieces.
+    /// The ClientHello has too many bytes or too many datagrams.
     #[error("the DTLS client hello is too long")]
     TooLong,
 }
 
-/// A hello on its way in.
+/// A ClientHello being reassembled.
 #[derive(Debug, Default)]
 pub struct ClientHello {
     datagrams: Vec<Vec<u8>>,
     body: Vec<u8>,
-    /// Bytes of `body` known from its start.
+    /// Number of bytes received without a gap from the start of `body`.
     known: usize,
 }
 
 impl ClientHello {
-    /// Takes a datagram. True once the hello is whole.
+    /// Adds a datagram. Returns true once the ClientHello is complete.
     ///
     /// # Errors
-    /// See [`HelloError`]. The hello is empty again then.
+    /// See [`ClientHelloError`]. The state is reset then.
     pub fn push(&mut self, datagram: &[u8]) -> Result<bool, HelloError> {
         let result = self.try_push(datagram);
         if result.is_err() {
@@ -86,26 +88,26 @@ impl ClientHello {
             self.known = 0;
         }
         self.body[offset..offset + piece.len()].copy_from_slice(piece);
-        // Pieces out of order wait for the client to send the flight again, in order.
+        // A fragment that arrives out of order is used when the client retransmits the flight.
         if offset <= self.known {
             self.known = self.known.max(offset + piece.len());
         }
         Ok(())
     }
 
-    /// The datagrams it came in, for the DTLS endpoint.
+    /// Returns the received datagrams, for the DTLS endpoint.
     pub fn into_datagrams(self) -> Vec<Vec<u8>> {
         self.datagrams
     }
 
-    /// True if the whole hello offers AES-128-GCM for SRTP.
+    /// Returns true if the complete ClientHello offers AES-128-GCM for SRTP.
     pub fn offers_gcm(&self) -> bool {
         srtp_profiles(&self.body)
             .is_some_and(|profiles| profiles.as_chunks::<2>().0.iter().any(|p| u16::from_be_bytes(*p) == AES_128_GCM))
     }
 }
 
-/// The list in `use_srtp` (extension 14) of a hello's body.
+/// Returns the profile list of the `use_srtp` extension (type 14) in the body of a ClientHello.
 fn srtp_profiles(hello: &[u8]) -> Option<&[u8]> {
     // client_version and random
     let rest = hello.get(34..)?;
@@ -124,7 +126,7 @@ fn srtp_profiles(hello: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// A vector with a length of `N` bytes before it, and what follows.
+/// Splits off a vector with a length prefix of `N` bytes. Returns it with the rest of `bytes`.
 fn vector<const N: usize>(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, rest) = bytes.split_first_chunk::<N>()?;
     let len = len.iter().fold(0, |n, &b| n << 8 | usize::from(b));
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn gcm_is_found_wherever_it_stands_in_the_list() {
+    fn gcm_is_found_at_any_position_in_the_list() {
         for (profiles, gcm) in [(&[1, 7][..], true), (&[7], true), (&[1, 2], false), (&[], false), (&[8], false)] {
             let body = body(profiles);
             let mut hello = ClientHello::default();
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_in_pieces_is_put_together() {
+    fn fragmented_hello_is_reassembled() {
         let body = body(&[1, 7]);
         let mut hello = ClientHello::default();
         assert_eq!(hello.push(&record(&body, 0, &body[..40])), Ok(false));
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_without_end_are_given_up() {
+    fn endless_fragments_are_rejected() {
         let body = body(&[7]);
         let mut hello = ClientHello::default();
         for _ in 0..MAX_DATAGRAMS {
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn no_prefix_and_no_flipped_byte_panics() {
+    fn no_prefix_and_no_flipped_bit_panics() {
         let body = body(&[1, 7]);
         let whole = record(&body, 0, &body);
         for end in 0..whole.len() {

@@ -1,20 +1,20 @@
-//! The fingerprint of a certificate, as SDP writes it (RFC 8122 §5).
+//! Certificate fingerprints in SDP (RFC 8122 §5).
 
 use std::fmt;
 
-/// SHA-256 of a certificate in DER.
+/// The SHA-256 hash of a DER-encoded certificate. `Display` writes the SDP form.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// Of a certificate in DER.
+    /// Computes the fingerprint of a DER-encoded certificate.
     pub fn of(certificate: &[u8]) -> Self {
         let mut out = [0; 32];
         out.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, certificate).as_ref());
         Self(out)
     }
 
-    /// Reads `sha-256 AB:CD:…`; `None` for another algorithm or another length.
+    /// Parses `sha-256 AB:CD:…`. Returns `None` for another algorithm or another length.
     pub fn parse(value: &str) -> Option<Self> {
         let (algorithm, digits) = value.trim().split_once(' ')?;
         if !algorithm.eq_ignore_ascii_case("sha-256") {
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fingerprint_reads_back_and_other_forms_are_refused() {
+    fn fingerprint_round_trips_and_other_forms_are_rejected() {
         let fingerprint = Fingerprint::of(b"certificate");
         let text = fingerprint.to_string();
         assert_eq!(Fingerprint::parse(&text), Some(fingerprint));

@@ -1,7 +1,8 @@
-//! What WebRTC needs beside media, as values: STUN for an ICE-lite responder (RFC 8445, RFC 8489), SDP offers and answers
-//! (RFC 8866, RFC 9725), a look at DTLS hellos (RFC 5764), and RTCP (RFC 3550, RFC 4585).
+//! The signalling and control formats of WebRTC: STUN for an ICE-lite responder (RFC 8445, RFC
+//! 8489), SDP offers and answers (RFC 8866, RFC 9725), DTLS ClientHello (RFC 5764) and RTCP (RFC
+//! 3550, RFC 4585).
 //!
-//! Must not know sockets, clocks, keys that outlive a call, or which stream is meant.
+//! The module must not know sockets, clocks, streams, or keys that outlive a call.
 
 mod answer;
 mod client_hello;
@@ -17,23 +18,23 @@ pub use offer::{MAX_OFFER_BYTES, Media, Offer, OfferError, Section};
 pub use rtcp::{Feedback, SenderReport, goodbye};
 pub use stun::{BindingRequest, Credentials, StunError};
 
-/// What a datagram on a WebRTC port is, by its first byte (RFC 7983 §7).
+/// The protocol of a datagram on a WebRTC port, by its first byte (RFC 7983 §7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// 0 to 3.
+    /// First byte 0 to 3.
     Stun,
-    /// 20 to 63.
+    /// First byte 20 to 63.
     Dtls,
-    /// 128 to 191, and a second byte of 192 to 223 (RFC 5761 §4).
+    /// First byte 128 to 191, second byte 192 to 223 (RFC 5761 §4).
     Rtcp,
-    /// 128 to 191.
+    /// First byte 128 to 191.
     Rtp,
-    /// Anything else.
+    /// Any other first byte, or an empty datagram.
     Unknown,
 }
 
 impl Kind {
-    /// Sorts a datagram.
+    /// Returns the kind of a datagram.
     pub fn of(datagram: &[u8]) -> Self {
         match datagram {
             [0..=3, ..] => Self::Stun,

@@ -1,7 +1,8 @@
-//! Reading an SDP offer of a viewer (RFC 8866, RFC 8829, RFC 8843, draft-ietf-wish-whep-02 §4).
+//! Parses the SDP offer of a viewer (RFC 8866, RFC 8829, RFC 8843, draft-ietf-wish-whep-02 §4).
 //!
-//! Syntax is `rtc-sdp`'s; here is what a WHEP offer must say: one transport for all sections (BUNDLE), RTCP on the same
-//! port, ICE credentials, a SHA-256 fingerprint, and a client that begins the DTLS handshake.
+//! `rtc-sdp` parses the syntax. This file checks the requirements of a WHEP offer: one transport
+//! for all sections (BUNDLE), RTCP on the same port, ICE credentials, a SHA-256 fingerprint, and a
+//! client that begins the DTLS handshake.
 
 use std::io::Cursor;
 
@@ -9,73 +10,73 @@ use rtc_sdp::{MediaDescription, SessionDescription};
 
 use super::Fingerprint;
 
-/// Bytes of an offer at most; browsers send 5 to 10 KB.
+/// Maximum length of an offer; browsers send 5 to 10 KB.
 pub const MAX_OFFER_BYTES: usize = 64 << 10;
-/// Sections of an offer at most.
+/// Maximum number of sections.
 const MAX_SECTIONS: usize = 32;
-/// Bytes of a `mid` or `ice-ufrag` at most (RFC 8839 §5.4 allows 256 for the latter).
+/// Maximum length of a `mid` or `ice-ufrag` (RFC 8839 §5.4 allows 256 for the latter).
 const MAX_TOKEN_BYTES: usize = 256;
 
-/// Why an offer was refused.
+/// A rejected offer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OfferError {
-    /// Longer than any real one.
+    /// The offer exceeds the maximum length.
     #[error("the offer has {bytes} bytes; {MAX_OFFER_BYTES} are allowed")]
     TooLong {
-        /// Its length.
+        /// Length of the offer.
         bytes: usize,
     },
-    /// Not SDP.
+    /// The offer is not valid SDP.
     #[error("the offer is not valid SDP")]
     Malformed,
-    /// No section, or too many.
+    /// The offer has no section, or too many.
     #[error("the offer has {count} media sections; 1 to {MAX_SECTIONS} are allowed")]
     Sections {
-        /// Their number.
+        /// Number of sections.
         count: usize,
     },
-    /// Sections on transports of their own.
+    /// A section has its own transport.
     #[error("the offer must bundle all media on one transport (a=group:BUNDLE)")]
     NoBundle,
-    /// RTCP on a port of its own.
+    /// RTCP has its own port.
     #[error("the offer must put RTCP on the same port (a=rtcp-mux)")]
     NoRtcpMux,
-    /// No `ice-ufrag`.
+    /// `ice-ufrag` is missing.
     #[error("the offer has no ICE credentials")]
     NoIce,
-    /// None, or only other algorithms.
+    /// There is no fingerprint, or only fingerprints of other algorithms.
     #[error("the offer has no SHA-256 certificate fingerprint")]
     NoFingerprint,
-    /// `a=setup:passive`: the viewer waits for us to begin.
+    /// `a=setup:passive`: the client expects the server to begin the DTLS handshake.
     #[error("the offer must let the client begin the DTLS handshake (a=setup:actpass or active)")]
     Passive,
 }
 
-/// What a section is for.
+/// The media type of a section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Media {
-    /// Pictures.
+    /// `m=video`.
     Video,
-    /// Sound.
+    /// `m=audio`.
     Audio,
-    /// Anything else; always rejected.
+    /// Any other type; always rejected.
     Other,
 }
 
-/// One `m=` section.
+/// One media section (`m=`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
-    /// Its name within the offer.
+    /// Identification tag of the section (`a=mid`).
     pub mid: String,
-    /// What it is for.
+    /// Media type of the section.
     pub media: Media,
-    /// The first token of `m=`, to be mirrored.
+    /// The first token of `m=`, repeated in the answer.
     pub(super) name: String,
-    /// Such as `UDP/TLS/RTP/SAVPF`, to be mirrored.
+    /// Protocol such as `UDP/TLS/RTP/SAVPF`, repeated in the answer.
     pub(super) protocol: String,
-    /// The first format, to be mirrored if the section is rejected.
+    /// The first format, repeated in the answer if the section is rejected.
     pub(super) format: String,
-    /// True if the viewer wants to receive here.
+    /// True if the viewer can receive media in this section.
     pub receives: bool,
     pub(super) h264: Vec<H264>,
     opus: Option<u8>,
@@ -94,16 +95,16 @@ pub(super) struct H264 {
 /// A viewer's offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// The viewer's half of the ICE user name.
+    /// The viewer's ICE user name fragment.
     pub ufrag: String,
-    /// What its certificate must be.
+    /// Fingerprint of the viewer's certificate.
     pub fingerprint: Fingerprint,
-    /// In the order of the offer, which the answer must keep.
+    /// The sections, in the order that the answer must keep.
     pub sections: Vec<Section>,
 }
 
 impl Offer {
-    /// Reads an offer.
+    /// Parses an offer.
     ///
     /// # Errors
     /// See [`OfferError`].
@@ -132,7 +133,8 @@ impl Offer {
         if !sections.iter().zip(media).all(muxed) {
             return Err(OfferError::NoRtcpMux);
         }
-        // One transport: what the first section that has it says, or the session, holds for all.
+        // There is one transport: an attribute of the first section that has it, or else of the
+        // session, applies to all sections.
         let attribute = |key: &str| {
             let of_session = session.attribute(key).map(String::as_str);
             media.iter().find_map(|m| m.attribute(key).flatten()).or(of_session)
@@ -153,13 +155,14 @@ impl Offer {
 }
 
 impl Section {
-    /// The payload type for Opus, if it is offered.
+    /// Returns the payload type for Opus, if it is offered.
     pub fn opus(&self) -> Option<u8> {
         self.opus
     }
 
-    /// The payload type for an H.264 stream of this `profile_idc`: the one of that profile, else constrained baseline
-    /// (decoders take more than they list), else any with packetization-mode 1.
+    /// Returns the payload type for an H.264 stream with this `profile_idc`: one with that profile,
+    /// else one with constrained baseline (decoders accept more profiles than they list), else any
+    /// with packetization-mode 1.
     pub fn h264(&self, profile_idc: u8) -> Option<u8> {
         let idc = |entry: &&H264| u8::from_str_radix(entry.profile_level_id.get(..2)?, 16).ok();
         let constrained =
@@ -187,7 +190,7 @@ fn section(m: &MediaDescription) -> Option<Section> {
     if mid.len() > MAX_TOKEN_BYTES || format.len() > MAX_TOKEN_BYTES || protocol.len() > MAX_TOKEN_BYTES {
         return None;
     }
-    // A port of 0 without `bundle-only` switches a section off (RFC 8843 §6).
+    // A port of 0 without `bundle-only` disables a section (RFC 8843 §6).
     let off = m.media_name.port.value == 0 && !m.has_attribute("bundle-only");
     let receives = !off && !m.has_attribute("sendonly") && !m.has_attribute("inactive") && !mid.is_empty();
     let mut h264 = Vec::new();
@@ -204,7 +207,7 @@ fn section(m: &MediaDescription) -> Option<Section> {
             }
             let feedback =
                 |what: &str| parameters(m, "rtcp-fb", format).chain(parameters(m, "rtcp-fb", "*")).any(|f| f == what);
-            // RFC 6184 §8.1: without the parameter it is Baseline, level 1.
+            // Without the parameter, the profile is Baseline, level 1 (RFC 6184 §8.1).
             let profile_level_id = value(fmtp, "profile-level-id").unwrap_or("42000a");
             if profile_level_id.len() == 6 && profile_level_id.bytes().all(|b| b.is_ascii_hexdigit()) {
                 let profile_level_id = profile_level_id.to_owned();
@@ -223,7 +226,7 @@ fn section(m: &MediaDescription) -> Option<Section> {
     Some(Section { mid, media, name, protocol, format, receives, h264, opus })
 }
 
-/// What follows `a=KEY:FORMAT `.
+/// Returns the values of the attributes `a=KEY:FORMAT VALUE`.
 fn parameters<'a>(m: &'a MediaDescription, key: &'a str, format: &'a str) -> impl Iterator<Item = &'a str> {
     m.attributes
         .iter()
@@ -233,7 +236,7 @@ fn parameters<'a>(m: &'a MediaDescription, key: &'a str, format: &'a str) -> imp
         .map(|(_, value)| value.trim())
 }
 
-/// `KEY=VALUE` among parameters divided by semicolons.
+/// Returns the value of `key` in a list `KEY=VALUE;KEY=VALUE`.
 fn value<'a>(fmtp: &'a str, key: &str) -> Option<&'a str> {
     fmtp.split(';').filter_map(|p| p.trim().split_once('=')).find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v)
 }

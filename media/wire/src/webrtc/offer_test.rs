@@ -1,4 +1,4 @@
-//! Offers of real clients, and what is made of broken ones.
+//! Tests with the offers of real clients, and with invalid offers.
 
 use super::super::{Answer, Credentials, Sending};
 use super::*;
@@ -6,7 +6,7 @@ use super::*;
 const FINGERPRINT: &str =
     "sha-256 0F:74:31:25:CB:A2:13:EC:28:6F:6D:2C:61:FF:5D:C2:BC:B9:DB:3D:98:14:8D:1A:BB:EA:33:0C:A4:60:A8:8E";
 
-/// Chromium 156, `createOffer` of two recvonly transceivers, shortened to the payload types that matter.
+/// Chromium 156, `createOffer` of two recvonly transceivers, reduced to the relevant payload types.
 fn chromium() -> String {
     format!(
         "v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n\
@@ -34,7 +34,7 @@ fn chromium() -> String {
     )
 }
 
-/// Firefox puts the fingerprint and ICE options at the session, video first here, and feedback for `*` nowhere.
+/// Firefox, with fingerprint and ICE options at session level, and the video section first.
 fn firefox() -> String {
     format!(
         "v=0\r\no=mozilla...THIS_IS_SDPARTA-99.0 5413207383424361410 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n\
@@ -68,7 +68,7 @@ fn answer(offer: &Offer, sending: &[Option<Sending>]) -> String {
 }
 
 #[test]
-fn chromiums_offer_is_read_and_the_payload_type_follows_the_streams_profile() {
+fn chromium_offer_is_parsed_and_payload_type_matches_the_stream_profile() {
     let offer = Offer::parse(&chromium()).unwrap();
     assert_eq!(offer.ufrag, "4ZcD");
     assert_eq!(offer.fingerprint.to_string(), FINGERPRINT);
@@ -81,7 +81,7 @@ fn chromiums_offer_is_read_and_the_payload_type_follows_the_streams_profile() {
 }
 
 #[test]
-fn firefoxs_offer_is_read_with_its_bundle_only_section() {
+fn firefox_offer_is_parsed_with_its_bundle_only_section() {
     let offer = Offer::parse(&firefox()).unwrap();
     assert_eq!(offer.ufrag, "3e1b3f8a");
     assert_eq!(offer.sections[0].h264(100), Some(126));
@@ -89,7 +89,7 @@ fn firefoxs_offer_is_read_with_its_bundle_only_section() {
 }
 
 #[test]
-fn the_answer_keeps_order_and_mids_and_rejects_what_is_not_sent() {
+fn answer_keeps_order_and_mids_and_rejects_sections_without_media() {
     let offer = Offer::parse(&chromium()).unwrap();
     let video = Some(Sending { payload_type: 108, ssrc: 7 });
     let both = answer(&offer, &[Some(Sending { payload_type: 111, ssrc: 8 }), video]);
@@ -108,7 +108,7 @@ fn the_answer_keeps_order_and_mids_and_rejects_what_is_not_sent() {
 }
 
 #[test]
-fn an_offer_that_breaks_a_rule_is_refused_with_that_rule() {
+fn invalid_offer_is_rejected_with_the_violated_rule() {
     let good = chromium();
     let check = |sdp: &str, expect: OfferError| assert_eq!(Offer::parse(sdp), Err(expect));
     check(&good.replace("a=group:BUNDLE 0 1\r\n", ""), OfferError::NoBundle);
@@ -125,12 +125,12 @@ fn an_offer_that_breaks_a_rule_is_refused_with_that_rule() {
 }
 
 #[test]
-fn no_prefix_and_no_flipped_byte_panics() {
+fn no_prefix_and_no_flipped_bit_panics() {
     for whole in [chromium(), firefox()] {
         for end in (0..whole.len()).filter(|&i| whole.is_char_boundary(i)) {
             let _ = Offer::parse(&whole[..end]);
         }
-        // The eighth bit is never set in an offer: with it, what comes is no text.
+        // The offers are ASCII: a flipped eighth bit makes the text invalid UTF-8 and is skipped.
         for (at, bit) in (0..whole.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
             let mut bytes = whole.clone().into_bytes();
             bytes[at] ^= 1 << bit;

@@ -1,4 +1,5 @@
-//! RTCP: what viewers say (RFC 4585 NACK and PLI, RFC 5104 FIR, RFC 3550 reports and BYE), and what is said to them.
+//! RTCP: parses the feedback of viewers (NACK and PLI of RFC 4585, FIR of RFC 5104, receiver
+//! reports and BYE of RFC 3550), and writes sender reports and BYE.
 
 use bytes::{Bytes, BytesMut};
 use rtc_rtcp::goodbye::Goodbye;
@@ -10,39 +11,41 @@ use rtc_rtcp::sender_report::SenderReport as Report;
 use rtc_rtcp::source_description::{SdesType, SourceDescription, SourceDescriptionChunk, SourceDescriptionItem};
 use rtc_rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
 
-/// Sequence numbers in one NACK at most; a viewer that lost more needs a key frame, not retransmissions.
+/// Maximum number of sequence numbers taken from one NACK. A viewer that lost more packets needs a
+/// key frame, not retransmissions.
 const MAX_NACKED: usize = 256;
 
-/// One thing a viewer says.
+/// One item of feedback from a viewer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Feedback {
-    /// These packets did not arrive (RFC 4585 §6.2.1).
+    /// Reports lost packets (RFC 4585 §6.2.1).
     Nack {
-        /// Whose packets.
+        /// SSRC of the track.
         ssrc: u32,
-        /// Which; bounded.
+        /// Sequence numbers of the lost packets; at most 256.
         sequence_numbers: Vec<u16>,
     },
-    /// It cannot go on without a key frame (RFC 4585 §6.3.1, RFC 5104 §4.3.1).
+    /// Requests a key frame (PLI of RFC 4585 §6.3.1, FIR of RFC 5104 §4.3.1).
     KeyFrame {
-        /// Of which track.
+        /// SSRC of the track.
         ssrc: u32,
     },
-    /// How much arrives (RFC 3550 §6.4.2).
+    /// Reports reception quality (RFC 3550 §6.4.2).
     Report {
-        /// Of which track.
+        /// SSRC of the track.
         ssrc: u32,
-        /// Lost since the last report, in 1/256.
+        /// Fraction of packets lost since the last report, in 1/256.
         fraction_lost: u8,
-        /// In ticks of the track's clock.
+        /// Interarrival jitter, in ticks of the track's RTP clock.
         jitter: u32,
     },
-    /// It leaves (RFC 3550 §6.6).
+    /// The viewer leaves the session (RFC 3550 §6.6).
     Bye,
 }
 
 impl Feedback {
-    /// Reads a compound packet, already decrypted. `None` if it breaks the rules; what is not known here is skipped.
+    /// Parses a decrypted compound packet. Returns `None` if it is malformed; unknown packet types
+    /// are skipped.
     pub fn parse(packet: &[u8]) -> Option<Vec<Self>> {
         let mut rest = BytesMut::from(packet);
         let packets = unmarshal(&mut rest).ok()?;
@@ -75,23 +78,24 @@ impl Feedback {
     }
 }
 
-/// What a sender report says about one track (RFC 3550 §6.4.1).
+/// A sender report of one track (RFC 3550 §6.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SenderReport {
-    /// The track.
+    /// SSRC of the track.
     pub ssrc: u32,
-    /// Wall clock, seconds since 1900 in 32.32 bits.
+    /// Wall-clock time in seconds since 1900, as 32.32 fixed point.
     pub ntp: u64,
-    /// The same moment on the track's clock.
+    /// The same time on the RTP clock of the track.
     pub rtp_timestamp: u32,
-    /// Sent so far, modulo 2^32.
+    /// Number of packets sent, modulo 2^32.
     pub packets: u32,
-    /// Payload bytes sent so far, modulo 2^32.
+    /// Number of payload bytes sent, modulo 2^32.
     pub payload_bytes: u32,
 }
 
 impl SenderReport {
-    /// A compound packet of this report and the name both tracks of a stream share, so that lips and sound match.
+    /// Returns a compound packet of this report and the canonical name. Both tracks of a stream
+    /// have the same name, which lets the viewer synchronize audio and video.
     pub fn encode(&self, cname: &str) -> Bytes {
         let report = Report {
             ssrc: self.ssrc,
@@ -108,14 +112,15 @@ impl SenderReport {
     }
 }
 
-/// A compound packet that ends a track: an empty receiver report, as every compound begins with a report, and BYE.
+/// Returns a compound packet that ends a track: BYE after an empty receiver report, because every
+/// compound packet must begin with a report (RFC 3550 §6.1).
 pub fn goodbye(ssrc: u32) -> Bytes {
     let report = ReceiverReport { ssrc, ..ReceiverReport::default() };
     encode(&[Box::new(report), Box::new(Goodbye { sources: vec![ssrc], reason: Bytes::new() })])
 }
 
 fn encode(packets: &[Box<dyn Packet>]) -> Bytes {
-    // Fails only on more sources or longer names than are ever put in here.
+    // Fails only for more sources or longer names than are used here.
     marshal(packets).map(BytesMut::freeze).unwrap_or_default()
 }
 
@@ -132,7 +137,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_compound_is_read_in_order() {
+    fn compound_packet_is_parsed_in_order() {
         assert_eq!(
             Feedback::parse(&COMPOUND).unwrap(),
             [
@@ -144,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nack_of_thousands_is_cut() {
+    fn nack_of_thousands_of_packets_is_truncated() {
         let mut nack = vec![0x81, 205, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2];
         for id in 0..200_u16 {
             nack.extend_from_slice(&(id * 17).to_be_bytes());
@@ -157,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_and_goodbyes_are_read_back() {
+    fn encoded_report_and_goodbye_are_parsed() {
         let report = SenderReport { ssrc: 9, ntp: 1 << 40, rtp_timestamp: 5, packets: 6, payload_bytes: 7 };
         let bytes = report.encode("headwater");
         assert_eq!((bytes[1], bytes.len() % 4), (200, 0));
@@ -166,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn no_prefix_and_no_flipped_byte_panics() {
+    fn no_prefix_and_no_flipped_bit_panics() {
         for end in 0..COMPOUND.len() {
             let _ = Feedback::parse(&COMPOUND[..end]);
         }

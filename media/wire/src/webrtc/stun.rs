@@ -1,7 +1,8 @@
-//! STUN as an ICE-lite agent needs it (RFC 8489, RFC 8445 §7.3): binding requests in, success responses out.
+//! STUN for an ICE-lite agent (RFC 8489, RFC 8445 §7.3): binding requests in, success responses
+//! out.
 //!
-//! A lite agent sends no checks of its own. It answers every request that is authenticated by its own password, and says
-//! nothing to all others: an error response would only tell a stranger that somebody listens here.
+//! A lite agent sends no connectivity checks. It answers every request that is authenticated with
+//! its own password and ignores all others: an error response would only reveal the open port.
 
 use std::net::SocketAddr;
 
@@ -12,34 +13,34 @@ use rtc_stun::integrity::MessageIntegrity;
 use rtc_stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message, Setter as _, TransactionId};
 use rtc_stun::xoraddr::XorMappedAddress;
 
-/// Bytes of a binding request at most; real ones have about 100.
+/// Maximum length of a binding request; real ones have about 100 bytes.
 const MAX_BYTES: usize = 1_500;
-/// Bytes of a USERNAME at most (RFC 8489 §14.3: below 509).
+/// Maximum length of a USERNAME (RFC 8489 §14.3: less than 509 bytes).
 const MAX_USERNAME_BYTES: usize = 508;
 
-/// Why a datagram was not taken as a binding request.
+/// A rejected datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StunError {
-    /// Not a STUN message, or one that breaks the rules.
+    /// The datagram is not a STUN message, or a malformed one.
     #[error("not a STUN message")]
     Malformed,
-    /// A response or an indication, or another method.
+    /// The message is a response or an indication, or has another method.
     #[error("not a binding request")]
     NotARequest,
-    /// Without USERNAME or MESSAGE-INTEGRITY.
+    /// USERNAME or MESSAGE-INTEGRITY is missing.
     #[error("no credentials")]
     NoCredentials,
-    /// The integrity does not match the password.
+    /// MESSAGE-INTEGRITY or USERNAME does not match the credentials.
     #[error("wrong password")]
     WrongPassword,
 }
 
-/// One side's half of the ICE credentials (RFC 8839 §5.4).
+/// The ICE credentials of one side (RFC 8839 §5.4). `Debug` does not print the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The user name fragment.
     pub ufrag: String,
-    /// The password. Whoever holds it may choose where media goes.
+    /// The password. A peer that knows it can choose the destination address of the media.
     pub password: String,
 }
 
@@ -49,17 +50,17 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// A binding request that claims to be from somebody; [`BindingRequest::verify`] tells.
+/// A binding request. It is not authenticated until [`BindingRequest::verify`] succeeds.
 #[derive(Debug)]
 pub struct BindingRequest {
     message: Message,
     username: String,
-    /// True if the peer has chosen this path.
+    /// True if the peer nominates this address pair (USE-CANDIDATE).
     pub use_candidate: bool,
 }
 
 impl BindingRequest {
-    /// Reads a request. Nothing in it can be trusted yet.
+    /// Parses a request without authenticating it.
     ///
     /// # Errors
     /// See [`StunError`].
@@ -85,12 +86,13 @@ impl BindingRequest {
         Ok(Self { message, username, use_candidate })
     }
 
-    /// The fragment that names the receiver: what stands before the colon of USERNAME (RFC 8445 §7.2.2).
+    /// Returns the user name fragment of the receiver: the part of USERNAME before the colon
+    /// (RFC 8445 §7.2.2).
     pub fn receiver_ufrag(&self) -> &str {
         self.username.split(':').next().unwrap_or_default()
     }
 
-    /// Checks that the sender knows `local.password` and names both sides.
+    /// Verifies that the sender knows `local.password` and that USERNAME contains both fragments.
     ///
     /// # Errors
     /// [`StunError::WrongPassword`] if not.
@@ -99,7 +101,8 @@ impl BindingRequest {
         if names != Some((local.ufrag.as_str(), remote_ufrag)) {
             return Err(StunError::WrongPassword);
         }
-        // What follows the integrity is not covered by it (RFC 8489 §14.5); only FINGERPRINT may stand there.
+        // Attributes after MESSAGE-INTEGRITY are not authenticated (RFC 8489 §14.5), so a
+        // USE-CANDIDATE there is rejected.
         let covered = self.message.attributes.0.iter().position(|a| a.typ == ATTR_MESSAGE_INTEGRITY);
         let used = self.message.attributes.0.iter().position(|a| a.typ == ATTR_USE_CANDIDATE);
         if used > covered {
@@ -109,12 +112,13 @@ impl BindingRequest {
             .map_err(|_| StunError::WrongPassword)
     }
 
-    /// The transaction id: the same request sent twice has the same one.
+    /// Returns the transaction id. A retransmitted request has the same one.
     pub fn transaction(&self) -> [u8; 12] {
         self.message.transaction_id.0
     }
 
-    /// The success response for a request that came from `from`. `None` if it cannot be built, which no request causes.
+    /// Returns the success response to a request received from `from`. Returns `None` if it cannot
+    /// be encoded, which no request can cause.
     pub fn response(&self, from: SocketAddr, local: &Credentials, crypto: &dyn RTCCrypto) -> Option<Vec<u8>> {
         let mut response = Message::new();
         response.set_type(BINDING_SUCCESS);

@@ -1,4 +1,4 @@
-//! STUN against the test vectors of RFC 5769, and against what attackers send.
+//! Tests with the vectors of RFC 5769 and with forged requests.
 
 use std::net::SocketAddr;
 
@@ -27,7 +27,7 @@ fn provider() -> std::sync::Arc<dyn rtc_crypto::RTCCryptoProvider> {
 
 /// RFC 5769 §2.1.
 #[test]
-fn the_sample_request_is_read_and_its_password_verified() {
+fn sample_request_is_parsed_and_its_password_verified() {
     let mut request = BindingRequest::parse(&REQUEST).unwrap();
     assert_eq!(request.receiver_ufrag(), "evtj");
     assert!(!request.use_candidate);
@@ -38,9 +38,10 @@ fn the_sample_request_is_read_and_its_password_verified() {
     assert_eq!(request.verify(&local(), "h6vX", provider.crypto()), Err(StunError::WrongPassword));
 }
 
-/// RFC 5769 §2.2 and §2.3 describe the same answer for IPv4 and IPv6 (with a SOFTWARE attribute, which is not sent here).
+/// RFC 5769 §2.2 and §2.3 contain the same responses for IPv4 and IPv6, but with a SOFTWARE
+/// attribute.
 #[test]
-fn the_response_maps_the_address_and_bears_integrity_and_fingerprint() {
+fn response_has_mapped_address_integrity_and_fingerprint() {
     let provider = provider();
     let request = BindingRequest::parse(&REQUEST).unwrap();
     for from in ["192.0.2.1:32853", "[2001:db8:1234:5678:11:2233:4455:6677]:32853", "[::ffff:192.0.2.1]:32853"] {
@@ -59,7 +60,7 @@ fn the_response_maps_the_address_and_bears_integrity_and_fingerprint() {
 }
 
 #[test]
-fn a_use_candidate_added_behind_the_integrity_is_refused() {
+fn use_candidate_after_the_integrity_is_rejected() {
     let mut forged = REQUEST[..100].to_vec();
     forged.extend_from_slice(&[0x00, 0x25, 0x00, 0x00]);
     forged[3] = (forged.len() - 20) as u8;
@@ -69,7 +70,7 @@ fn a_use_candidate_added_behind_the_integrity_is_refused() {
 }
 
 #[test]
-fn no_prefix_and_no_flipped_byte_panics_or_passes() {
+fn no_prefix_and_no_flipped_bit_panics_or_is_verified() {
     let provider = provider();
     for end in 0..REQUEST.len() {
         assert!(BindingRequest::parse(&REQUEST[..end]).is_err(), "prefix of {end}");
@@ -80,7 +81,7 @@ fn no_prefix_and_no_flipped_byte_panics_or_passes() {
             bytes[i] ^= 1 << bit;
             let passed =
                 BindingRequest::parse(&bytes).is_ok_and(|mut r| r.verify(&local(), "h6vY", provider.crypto()).is_ok());
-            // FINGERPRINT, at the end, is not a proof of anything and is not looked at.
+            // FINGERPRINT, at the end, proves nothing and is not checked.
             assert!(!passed || i >= 100, "byte {i} bit {bit}");
         }
     }

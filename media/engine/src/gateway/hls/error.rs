@@ -1,31 +1,31 @@
-//! Why a request for a playlist or a segment has no answer.
+//! Errors of requests for playlists and segments.
 
 use headwater_api::StreamName;
 
 use crate::hub::Missing;
 
-/// Why there is no answer. The HTTP side turns it into a status.
+/// Why a playlist or a segment is not available. The HTTP server maps it to a status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HlsError {
-    /// Nobody publishes this stream, and nobody did a moment ago.
-    #[error("nobody is publishing {0} right now")]
+    /// The stream is not being published, and did not end a moment ago.
+    #[error("{0} is not being published")]
     NoStream(StreamName),
-    /// The stream is live, and the node that has it has no place for one more.
-    #[error("the node that has {0} serves as many others as it may; try again")]
+    /// The stream is live, but the node that has it accepts no more edges.
+    #[error("the node that has {0} serves as many other nodes as it may; try again")]
     Full(StreamName),
-    /// The stream is live, but what was asked for did not come in time.
-    #[error("what was asked for did not come in time; try again")]
+    /// The stream is live, but the playlist or segment was not available in time.
+    #[error("the playlist or segment was not available in time; try again")]
     NotYet,
-    /// A blocking request for something much too far in the future.
+    /// A blocking request for a segment or part too far in the future.
     #[error("_HLS_msn or _HLS_part is too far ahead of the stream")]
     TooFarAhead,
-    /// The segment is too old, or was never announced.
-    #[error("there is no such segment (any more)")]
+    /// The segment has expired or was never announced.
+    #[error("the segment does not exist or has expired")]
     NoResource,
 }
 
 impl HlsError {
-    /// As the hub says it of `name`.
+    /// Converts the hub's error for the stream `name`.
     pub(super) fn missing(missing: Missing, name: &StreamName) -> Self {
         match missing {
             Missing::Unknown => Self::NoStream(name.clone()),

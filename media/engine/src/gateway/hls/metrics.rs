@@ -1,4 +1,4 @@
-//! What this gateway counts.
+//! Counters of the HLS gateway.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -7,33 +7,33 @@ use prometheus_client::registry::Registry;
 /// Counters of the HLS gateway; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    /// Streams being packaged now.
+    /// Streams being packaged.
     pub feeds: Gauge,
-    /// Playlists handed out.
+    /// Playlists served.
     pub playlists: Counter,
-    /// Initialisation segments, segments and parts handed out.
+    /// Initialisation segments, segments and parts served.
     pub resources: Counter,
-    /// Bytes of all answers.
+    /// Body bytes of all responses.
     pub bytes: Counter,
-    /// Requests that had to wait for something to come.
+    /// Requests that waited for a playlist, segment or part.
     pub held: Counter,
-    /// Requests that waited in vain.
+    /// Requests whose wait timed out.
     pub timed_out: Counter,
-    /// Frames that came too fast for a feed.
+    /// Frames that arrived too fast for packaging.
     pub lost_frames: Counter,
 }
 
 impl Metrics {
-    /// Makes the counters visible.
+    /// Registers the counters for `/metrics`.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("hls_feeds", "Streams being packaged for HLS now", self.feeds.clone());
+        registry.register("hls_packagers", "Streams being packaged for HLS", self.feeds.clone());
         let all: [(&str, &str, &Counter); 6] = [
-            ("hls_playlists", "HLS playlists handed out", &self.playlists),
-            ("hls_resources", "HLS segments, parts and initialisation segments handed out", &self.resources),
-            ("hls_sent_bytes", "Bytes of HLS answers", &self.bytes),
-            ("hls_held_requests", "HLS requests that waited for something to come", &self.held),
-            ("hls_timed_out_requests", "HLS requests that waited in vain", &self.timed_out),
-            ("hls_lost_frames", "Frames that came too fast for HLS packaging", &self.lost_frames),
+            ("hls_playlists", "HLS playlists served", &self.playlists),
+            ("hls_resources", "HLS segments, parts and initialisation segments served", &self.resources),
+            ("hls_sent_bytes", "Body bytes of HLS responses", &self.bytes),
+            ("hls_blocked_requests", "HLS requests that waited for a playlist, segment or part", &self.held),
+            ("hls_timed_out_requests", "HLS requests whose wait timed out", &self.timed_out),
+            ("hls_lost_frames", "Frames that arrived too fast for HLS packaging", &self.lost_frames),
         ];
         for (name, help, counter) in all {
             registry.register(name, help, counter.clone());

@@ -1,20 +1,22 @@
-//! HLS and LL-HLS out: frames of the hub become segments and parts, once per stream and only while somebody asks.
+//! HLS and LL-HLS out: frames of the hub become segments and parts, once per stream and only while
+//! there are requests.
 //!
 //! ```text
-//!   hub --frames--> feed (one task per watched stream) --snapshots--> Hls::playlist, Hls::resource <-- http
+//!   hub --frames--> packager task (one per requested stream)
+//!                      --snapshots--> Hls::playlist, Hls::resource <-- http
 //! ```
 //!
-//! A feed starts with the first request and ends some time after the last one. RULE: knows no HTTP; requests come as
-//! values, answers go as shared bytes.
+//! Packaging starts with the first request and stops 45 s after the last one. RULE: knows no HTTP;
+//! requests are values, responses are shared bytes.
 
 mod error;
-mod feed;
 mod metrics;
-mod server;
+mod packager_task;
+mod packagers;
 mod snapshot;
 mod viewers;
 
 pub use error::HlsError;
 pub use metrics::Metrics;
-pub use server::Hls;
+pub use packagers::Hls;
 pub use snapshot::Form;

@@ -1,22 +1,22 @@
-//! What a stream offers at one moment, with its playlists rendered at most once, however many ask.
+//! Snapshot of a stream's window; each playlist is rendered at most once per snapshot.
 
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 use headwater_wire::hls::Window;
 
-/// Which playlist, and from where its addresses are seen.
+/// Which playlist, and the path that its relative URIs start from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// `ID.m3u8`, beside the folder `ID`.
+    /// Media playlist `ID.m3u8`, next to the folder `ID`.
     Beside,
-    /// `ID/playlist.m3u8`, inside it.
+    /// Media playlist `ID/playlist.m3u8`, in the folder `ID`.
     Inside,
-    /// `ID_adaptive.m3u8`, which points to `ID.m3u8`.
+    /// Multivariant playlist `ID_adaptive.m3u8`, which refers to `ID.m3u8`.
     Multivariant,
 }
 
-/// The window at one moment.
+/// An immutable copy of the window.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) window: Window,
@@ -28,7 +28,7 @@ impl Snapshot {
         Self { window, texts: Default::default() }
     }
 
-    /// The playlist; `None` while there is no whole segment.
+    /// The playlist, rendered on first use; `None` before the first complete segment.
     pub(super) fn text(&self, form: Form, stream_id: &str) -> Option<Bytes> {
         if !self.window.is_playable() {
             return None;

@@ -1,4 +1,4 @@
-//! One sealed connection: the handshake, then messages in both directions.
+//! One encrypted connection: the handshake, then messages in both directions.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-/// Why a link is over or never was.
+/// Why a link failed or could not be established.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
     #[error("the socket failed")]
@@ -22,23 +22,23 @@ pub(super) enum LinkError {
     Closed,
     #[error("no connection and handshake within {} ms", .0.as_millis())]
     TooSlow(Duration),
-    #[error("the peer took nothing for {} ms", .0.as_millis())]
+    #[error("the peer accepted no bytes for {} ms", .0.as_millis())]
     NotReading(Duration),
     #[error("the peer was silent for {} ms", .0.as_millis())]
     Silent(Duration),
-    #[error("no handshake")]
+    #[error("the handshake failed")]
     Hello(#[from] HelloError),
-    #[error("the connection cannot be followed")]
+    #[error("invalid record")]
     Record(#[from] RecordError),
-    #[error("the conversation cannot be followed")]
+    #[error("invalid message")]
     Message(#[from] MessageError),
-    #[error("the peer says what is out of place here")]
+    #[error("the peer sent a message that is not allowed in this state")]
     OutOfPlace,
-    #[error("more than {0} bytes came before the stream was live")]
+    #[error("more than {0} bytes arrived before the stream was live")]
     TooMuch(usize),
 }
 
-/// Both directions.
+/// Both directions of a connection.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) incoming: Incoming,
@@ -46,7 +46,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Connects and proves who we are, within `patience`.
+    /// Connects and performs the handshake, within `timeout`.
     pub(super) async fn dial(
         address: SocketAddr,
         secret: &ClusterSecret,
@@ -66,7 +66,7 @@ impl Link {
         tokio::time::timeout(patience, talk).await.unwrap_or(Err(LinkError::TooSlow(patience)))
     }
 
-    /// Lets a peer prove who it is, within `patience`.
+    /// Performs the handshake of an accepted connection, within `timeout`.
     pub(super) async fn answer(
         mut socket: TcpStream,
         secret: &ClusterSecret,
@@ -94,7 +94,7 @@ impl Link {
     }
 }
 
-/// What the peer says.
+/// The receiving half.
 #[derive(Debug)]
 pub(super) struct Incoming {
     socket: OwnedReadHalf,
@@ -103,7 +103,7 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// The next message. Cancel-safe.
+    /// Returns the next message. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Message, LinkError> {
         loop {
             if let Some(messages) = &mut self.messages {
@@ -120,13 +120,13 @@ impl Incoming {
         }
     }
 
-    /// The same, but not a peer that says nothing for so long.
+    /// Returns the next message, or an error if none arrives within `timeout`.
     pub(super) async fn next_within(&mut self, patience: Duration) -> Result<Message, LinkError> {
         tokio::time::timeout(patience, self.next()).await.unwrap_or(Err(LinkError::Silent(patience)))
     }
 }
 
-/// What this end says.
+/// The sending half.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     socket: OwnedWriteHalf,
@@ -135,12 +135,12 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Adds a record to what [`Outgoing::flush`] sends.
+    /// Appends a record to the buffer; [`LinkWriter::flush`] sends it.
     pub(super) fn record(&mut self, write: impl FnOnce(&mut BytesMut)) {
         self.seal.record(&mut self.buffer, write);
     }
 
-    /// Sends what was added; a peer that takes nothing of it for `patience` is gone.
+    /// Sends the buffer. Fails if a write makes no progress within `timeout`.
     pub(super) async fn flush(&mut self, patience: Duration) -> Result<(), LinkError> {
         while !self.buffer.is_empty() {
             let written = tokio::time::timeout(patience, self.socket.write_buf(&mut self.buffer)).await;
@@ -154,12 +154,12 @@ impl Outgoing {
         Ok(())
     }
 
-    /// One message, sent at once.
+    /// Sends one message and flushes.
     pub(super) async fn say(&mut self, message: &Message, patience: Duration) -> Result<(), LinkError> {
         self.record(|out| message.write(out));
         self.flush(patience).await
     }
 }
 
-/// The buffer is not kept beyond this.
+/// The buffer is freed if it has grown beyond this.
 const MAX_IDLE_BYTES: usize = 512 << 10;

@@ -1,5 +1,5 @@
-//! Streams between nodes: a node with viewers pulls a stream from the node that holds it, once, and goes on with the same
-//! viewers when that node dies.
+//! Streams between nodes: a node with viewers pulls a stream once from the node that owns it. If
+//! that node fails, the pull continues from another source with the same viewers.
 //!
 //! ```text
 //!   edge                                                     origin
@@ -9,22 +9,22 @@
 //!
 //! RULE: knows `hub`, `wire::relay` and the [`Locate`] and [`AskOwner`] seams, and no other gateway; where streams live is not its business.
 
-mod intake;
+mod client;
+mod ingest;
 mod link;
-mod locate;
 mod metrics;
-mod owner;
-mod play;
-mod publish;
+mod ownership;
 #[cfg(test)]
 mod relay_test;
+mod resolver;
 mod secret;
+mod served_stream;
 mod server;
 mod upstreams;
 
-pub use locate::{Locate, Located, Locating};
+pub use client::{Relay, Timing};
 pub use metrics::Metrics;
-pub use owner::{AskOwner, Asking, Holds, Inquiry};
-pub use publish::{Relay, Timing};
+pub use ownership::{AskOwner, Asking, Holds, Inquiry};
+pub use resolver::{Locate, Located, Locating};
 pub use secret::{SecretFileError, read_secret};
 pub use server::Server;

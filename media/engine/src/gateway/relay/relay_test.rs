@@ -1,4 +1,4 @@
-//! Nodes that relay to each other over loopback, and strangers who try.
+//! Tests of nodes that relay to each other over loopback, and of unauthenticated peers.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -97,7 +97,7 @@ fn node() -> Node {
     node_with(secret(), 50)
 }
 
-/// A stream of 25 pictures a second with a key frame every `group`.
+/// Publishes a stream of 25 frames per second with a key frame every `gop_frames`.
 struct Camera {
     producer: Producer,
     track: Arc<Track>,
@@ -107,7 +107,7 @@ struct Camera {
 
 impl Camera {
     fn on(node: &Node, group: i64) -> Self {
-        // Two lives of a name never begin within the same millisecond; in a test they could.
+        // Two generations of a name never begin within the same millisecond; in a test they could.
         let life = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
         let begun = life();
         while life() == begun {
@@ -170,7 +170,7 @@ async fn until(what: &str, mut is: impl FnMut() -> bool) {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
-async fn a_stream_of_another_node_starts_at_its_last_key_frame_and_keeps_its_numbers() {
+async fn pulled_stream_starts_at_the_last_key_frame_and_keeps_segment_numbers() {
     let (origin, edge) = (node(), node());
     edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
@@ -189,7 +189,7 @@ async fn a_stream_of_another_node_starts_at_its_last_key_frame_and_keeps_its_num
 }
 
 #[tokio::test]
-async fn many_viewers_who_come_at_once_share_one_connection() {
+async fn concurrent_viewers_share_one_relay_connection() {
     let (origin, edge) = (node(), node());
     edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
@@ -209,17 +209,17 @@ async fn many_viewers_who_come_at_once_share_one_connection() {
 }
 
 #[tokio::test]
-async fn a_stream_that_nobody_has_is_not_found() {
+async fn stream_that_no_node_has_is_not_found() {
     let (origin, edge) = (node(), node());
     assert!(edge.hub.find(&name()).await.is_err());
-    // A registry that is wrong about it.
+    // The registry names a node that does not have the stream.
     edge.map.put(&[origin.address]);
     assert!(edge.hub.find(&name()).await.is_err());
-    until("forgotten", || edge.relay.metrics().pulls.get() == 0).await;
+    until("the pull ended", || edge.relay.metrics().pulls.get() == 0).await;
 }
 
 #[tokio::test]
-async fn a_pull_ends_when_the_last_viewer_has_gone() {
+async fn pull_ends_after_the_last_viewer_has_left() {
     let (origin, edge) = (node(), node());
     edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
@@ -227,13 +227,13 @@ async fn a_pull_ends_when_the_last_viewer_has_gone() {
     let viewer = edge.hub.find(&name()).await.unwrap().consumer();
     until("served", || origin.relay.metrics().edges.get() == 1).await;
     drop(viewer);
-    until("let go", || origin.relay.metrics().edges.get() == 0 && edge.relay.metrics().pulls.get() == 0).await;
+    until("the pull ended without viewers", || origin.relay.metrics().edges.get() == 0 && edge.relay.metrics().pulls.get() == 0).await;
     assert!(edge.hub.stream(&name()).is_none());
     assert!(edge.hub.find(&name()).await.is_ok());
 }
 
 #[tokio::test]
-async fn viewers_of_an_edge_see_the_end_of_the_stream() {
+async fn stream_ends_at_the_edge_when_the_publisher_ends_it() {
     let (origin, edge) = (node(), node());
     edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
@@ -245,7 +245,7 @@ async fn viewers_of_an_edge_see_the_end_of_the_stream() {
 }
 
 #[tokio::test]
-async fn when_the_origin_dies_the_stream_goes_on_from_another_one_for_the_same_viewers() {
+async fn stream_continues_from_another_origin_after_the_first_one_is_killed() {
     let (first, second, edge) = (node(), node(), node());
     edge.map.put(&[first.address]);
     let mut camera = Camera::on(&first, 50);
@@ -253,7 +253,7 @@ async fn when_the_origin_dies_the_stream_goes_on_from_another_one_for_the_same_v
     let here = edge.hub.find(&name()).await.unwrap();
     let mut viewer = here.consumer();
     assert_eq!(marks(&mut viewer, 10).await.last(), Some(&109));
-    // Killed: sockets close without a farewell, the publisher goes to another node.
+    // Killed: sockets close without an end message, and the publisher moves to another node.
     first.task.abort();
     first.drain.cancel();
     edge.map.put(&[second.address]);
@@ -263,10 +263,10 @@ async fn when_the_origin_dies_the_stream_goes_on_from_another_one_for_the_same_v
     for expect in 0..3 {
         let item = tokio::time::timeout(PATIENCE, viewer.next()).await.unwrap().expect("goes on");
         assert_eq!(mark(&item), expect);
-        assert!(item.frame.dts > last, "time goes on");
+        assert!(item.frame.dts > last, "timestamps increase");
         last = item.frame.dts;
         assert_eq!(item.life, again.producer.stream().started_at_ms());
-        assert_eq!(item.in_its_life().dts.as_ms(), expect * 40, "as every other node has it");
+        assert_eq!(item.in_its_life().dts.as_ms(), expect * 40, "the same as on every other node");
         assert!(item.segment.number >= headwater_wire::segment::first_number(item.life));
     }
     assert!(Arc::ptr_eq(&here, &edge.hub.stream(&name()).unwrap()));
@@ -274,7 +274,7 @@ async fn when_the_origin_dies_the_stream_goes_on_from_another_one_for_the_same_v
 }
 
 #[tokio::test]
-async fn a_life_that_has_no_picture_yet_begins_with_its_first() {
+async fn generation_without_a_frame_begins_with_its_first_frame() {
     let (first, second, edge) = (node(), node(), node());
     edge.map.put(&[first.address]);
     let mut camera = Camera::on(&first, 50);
@@ -292,7 +292,7 @@ async fn a_life_that_has_no_picture_yet_begins_with_its_first() {
 }
 
 #[tokio::test]
-async fn an_origin_that_hangs_is_left_and_what_was_seen_is_not_seen_twice() {
+async fn edge_reconnects_when_the_origin_hangs_and_repeats_no_frame() {
     let (origin, edge) = (node(), node());
     let proxy = Proxy::before(origin.address).await;
     edge.map.put(&[proxy.address]);
@@ -300,7 +300,7 @@ async fn an_origin_that_hangs_is_left_and_what_was_seen_is_not_seen_twice() {
     camera.shoot(60);
     let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
     assert_eq!(marks(&mut viewer, 10).await, (50..60).collect::<Vec<_>>());
-    // Half open: nothing comes any more, and nothing is closed.
+    // Half open: no more bytes arrive, and no socket is closed.
     proxy.freeze();
     camera.shoot(5);
     until("reconnected", || edge.relay.metrics().resumed.get() == 1).await;
@@ -309,7 +309,7 @@ async fn an_origin_that_hangs_is_left_and_what_was_seen_is_not_seen_twice() {
 }
 
 #[tokio::test]
-async fn a_drained_origin_sends_its_edges_elsewhere() {
+async fn draining_origin_sends_its_edges_to_another_source() {
     let (first, second, edge) = (node(), node(), node());
     edge.map.put(&[first.address]);
     let mut camera = Camera::on(&first, 50);
@@ -326,7 +326,7 @@ async fn a_drained_origin_sends_its_edges_elsewhere() {
 }
 
 #[tokio::test]
-async fn viewers_of_a_stream_that_was_given_to_another_node_go_on_from_there() {
+async fn viewers_of_a_revoked_stream_continue_from_its_new_owner() {
     let (first, second, edge) = (node(), node(), node());
     edge.map.put(&[first.address]);
     let mut camera = Camera::on(&first, 50);
@@ -341,7 +341,7 @@ async fn viewers_of_a_stream_that_was_given_to_another_node_go_on_from_there() {
 }
 
 #[tokio::test]
-async fn without_a_source_for_too_long_viewers_see_the_end() {
+async fn stream_ends_when_no_source_is_found_within_the_search_timeout() {
     let (origin, edge) = (node(), node());
     edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
@@ -355,7 +355,7 @@ async fn without_a_source_for_too_long_viewers_see_the_end() {
 }
 
 #[tokio::test]
-async fn an_edge_of_an_edge_gets_the_same_numbers() {
+async fn edge_of_an_edge_receives_the_same_stream() {
     let (origin, middle, edge) = (node(), node(), node());
     middle.map.put(&[origin.address]);
     edge.map.put_through(&[middle.address], &[]);
@@ -370,7 +370,7 @@ async fn an_edge_of_an_edge_gets_the_same_numbers() {
 }
 
 #[tokio::test]
-async fn two_nodes_that_believe_each_other_do_not_go_round_in_circles() {
+async fn two_nodes_that_name_each_other_as_source_do_not_loop() {
     let (one, two) = (node(), node());
     one.map.put_through(&[two.address], &[]);
     two.map.put_through(&[one.address], &[]);
@@ -378,7 +378,7 @@ async fn two_nodes_that_believe_each_other_do_not_go_round_in_circles() {
 }
 
 #[tokio::test]
-async fn a_late_edge_gets_the_segments_that_others_list() {
+async fn late_edge_receives_the_segments_that_other_edges_list() {
     let (origin, early, late) = (node(), node(), node());
     early.map.put(&[origin.address]);
     late.map.put(&[origin.address]);
@@ -392,13 +392,13 @@ async fn a_late_edge_gets_the_segments_that_others_list() {
     assert_eq!(marks(&mut first, 50).await, (210..260).collect::<Vec<_>>());
     let here = late.hub.find(&name()).await.unwrap();
     let mut second = here.consumer();
-    assert_eq!(marks(&mut second, 10).await, (250..260).collect::<Vec<_>>(), "live viewers start live");
+    assert_eq!(marks(&mut second, 10).await, (250..260).collect::<Vec<_>>(), "live viewers start at the last key frame");
     let mut third = here.consumer_of_history();
-    assert_eq!(marks(&mut third, 210).await, (50..260).collect::<Vec<_>>(), "packagers get what others have");
+    assert_eq!(marks(&mut third, 210).await, (50..260).collect::<Vec<_>>(), "packagers receive the history");
 }
 
 #[tokio::test]
-async fn an_edge_that_reads_too_slowly_is_moved_to_a_key_frame_and_the_stream_goes_on() {
+async fn slow_edge_skips_to_a_key_frame_without_blocking_the_stream() {
     let origin = node();
     let mut camera = Camera::on(&origin, 50);
     camera.shoot_sized(1, 100_000);
@@ -406,7 +406,7 @@ async fn an_edge_that_reads_too_slowly_is_moved_to_a_key_frame_and_the_stream_go
     let wish = Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned(), history: false, reach: 1 };
     link.outgoing.say(&wish, PATIENCE).await.unwrap();
     while link.incoming.next().await.unwrap() != Message::Live {}
-    // 40 MB while nobody reads: more than any socket holds, and the writer is never held up.
+    // 40 MB while the edge does not read: more than any socket buffer holds.
     let mut neighbour = camera.producer.stream().consumer();
     for _ in 0..400 {
         camera.shoot_sized(1, 100_000);
@@ -428,7 +428,7 @@ async fn an_edge_that_reads_too_slowly_is_moved_to_a_key_frame_and_the_stream_go
 }
 
 #[tokio::test]
-async fn whoever_does_not_know_the_secret_gets_nothing() {
+async fn peer_without_the_secret_receives_nothing() {
     let origin = node();
     let edge = node_with(ClusterSecret::new(b"the secret of another cluster").unwrap(), 9);
     edge.map.put(&[origin.address]);
@@ -440,7 +440,7 @@ async fn whoever_does_not_know_the_secret_gets_nothing() {
 }
 
 #[tokio::test]
-async fn a_recorded_conversation_is_refused_when_it_is_played_again() {
+async fn replayed_handshake_is_refused() {
     let origin = node();
     let (dial, hello) = Dial::new(&secret(), [7; 32]);
     let mut socket = TcpStream::connect(origin.address).await.unwrap();
@@ -452,13 +452,13 @@ async fn a_recorded_conversation_is_refused_when_it_is_played_again() {
     again.write_all(&hello).await.unwrap();
     again.read_exact(&mut server).await.unwrap();
     again.write_all(&proof).await.unwrap();
-    // The end may be a reset.
+    // The connection may be reset instead of closed.
     assert_eq!(again.read(&mut [0; 1]).await.unwrap_or(0), 0);
     until("counted", || origin.relay.metrics().strangers.get() == 1).await;
 }
 
 #[tokio::test]
-async fn garbage_before_and_after_the_handshake_ends_only_its_own_connection() {
+async fn garbage_before_or_after_the_handshake_closes_only_its_own_connection() {
     let origin = node();
     let mut camera = Camera::on(&origin, 50);
     camera.shoot(1);
@@ -473,20 +473,20 @@ async fn garbage_before_and_after_the_handshake_ends_only_its_own_connection() {
     socket.read_exact(&mut server).await.unwrap();
     let (proof, _) = dial.on_hello(&server).unwrap();
     socket.write_all(&proof).await.unwrap();
-    // Four gigabytes are announced.
+    // A record of four gigabytes is announced.
     socket.write_all(&[0xff; 64]).await.unwrap();
     assert_eq!(socket.read(&mut [0; 1]).await.unwrap_or(0), 0);
 
     let mut link = Link::dial(origin.address, &secret(), PATIENCE).await.unwrap();
     link.outgoing.say(&Message::Live, PATIENCE).await.unwrap();
-    assert!(link.incoming.next().await.is_err(), "a message out of place");
+    assert!(link.incoming.next().await.is_err(), "an unexpected message");
 
     let edge = node();
     edge.map.put(&[origin.address]);
     assert!(edge.hub.find(&name()).await.is_ok());
 }
 
-/// What the relay answers to who wants the stream.
+/// Reply of the relay to a subscription.
 async fn wished(address: SocketAddr) -> Option<Message> {
     let mut link = Link::dial(address, &secret(), PATIENCE).await.ok()?;
     let wish = Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned(), history: false, reach: 1 };
@@ -495,7 +495,7 @@ async fn wished(address: SocketAddr) -> Option<Message> {
 }
 
 #[tokio::test]
-async fn one_connection_beyond_the_limit_is_told_that_there_is_no_place_or_no_such_stream() {
+async fn full_relay_refuses_a_subscription_as_full_or_not_found() {
     let origin = node_with(secret(), 1);
     let _held = Link::dial(origin.address, &secret(), PATIENCE).await.unwrap();
     assert_eq!(wished(origin.address).await, Some(Message::Refused(Refusal::NotFound)));
@@ -507,11 +507,11 @@ async fn one_connection_beyond_the_limit_is_told_that_there_is_no_place_or_no_su
 }
 
 #[tokio::test]
-async fn a_flood_at_a_full_relay_is_closed_without_a_word_and_the_relay_serves_on() {
+async fn flood_at_a_full_relay_is_closed_without_a_reply() {
     let origin = node_with(secret(), 1);
     let _camera = Camera::on(&origin, 50);
     let held = Link::dial(origin.address, &secret(), PATIENCE).await.unwrap();
-    // They say nothing: the first few are listened to for a moment, the others are closed at once.
+    // They send nothing: the first few may send a handshake, the others are closed at once.
     let mut flood = Vec::new();
     for _ in 0..100 {
         flood.push(TcpStream::connect(origin.address).await.unwrap());
@@ -527,7 +527,7 @@ async fn a_flood_at_a_full_relay_is_closed_without_a_word_and_the_relay_serves_o
 }
 
 #[tokio::test]
-async fn an_edge_waits_for_a_place_at_a_full_origin_and_looks_nothing_up_meanwhile() {
+async fn edge_waits_for_a_slot_at_a_full_origin_without_resolving_again() {
     let (origin, edge) = (node_with(secret(), 1), node());
     edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
@@ -541,27 +541,27 @@ async fn an_edge_waits_for_a_place_at_a_full_origin_and_looks_nothing_up_meanwhi
         drop(held);
     };
     let (viewer, ()) = tokio::join!(viewer, freed);
-    let viewer = viewer.expect("a place in the end");
+    let viewer = viewer.expect("a slot becomes free");
     let _reads = viewer.consumer();
-    until("that it flows is told", || edge.map.flowed.load(Ordering::Relaxed) > 0).await;
+    until("the location is confirmed", || edge.map.flowed.load(Ordering::Relaxed) > 0).await;
 }
 
 #[tokio::test]
-async fn who_waits_in_vain_for_a_place_at_a_full_origin_is_told_that_it_is_full() {
+async fn viewer_of_a_stream_at_a_full_origin_receives_the_error_full() {
     let (origin, edge) = (node_with(secret(), 1), node());
     edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
     camera.shoot(1);
     let _held = Link::dial(origin.address, &secret(), PATIENCE).await.unwrap();
     assert_eq!(edge.hub.find(&name()).await.unwrap_err(), Missing::Full);
-    // Nobody publishes this one, there or anywhere.
+    // The stream is published on no node.
     let empty = node();
     empty.map.put(&[node().address]);
     assert_eq!(empty.hub.find(&name()).await.unwrap_err(), Missing::Unknown);
 }
 
 #[tokio::test]
-async fn an_edge_whose_groups_edge_is_full_goes_to_the_owner_itself() {
+async fn edge_pulls_from_the_owner_when_the_edge_of_its_group_is_full() {
     let (origin, middle, edge) = (node(), node_with(secret(), 1), node());
     middle.map.put(&[origin.address]);
     edge.map.put_through(&[middle.address], &[origin.address]);
@@ -573,7 +573,7 @@ async fn an_edge_whose_groups_edge_is_full_goes_to_the_owner_itself() {
 }
 
 #[tokio::test]
-async fn a_key_frame_that_a_viewer_wants_is_asked_of_the_publisher() {
+async fn key_frame_request_of_a_viewer_reaches_the_publisher() {
     let (origin, edge) = (node(), node());
     edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
@@ -585,7 +585,7 @@ async fn a_key_frame_that_a_viewer_wants_is_asked_of_the_publisher() {
 }
 
 #[tokio::test]
-async fn what_the_publisher_should_change_is_known_on_every_node() {
+async fn notices_about_a_stream_reach_every_node() {
     let (origin, edge) = (node(), node());
     edge.map.put(&[origin.address]);
     let mut camera = Camera::on(&origin, 50);
@@ -595,11 +595,11 @@ async fn what_the_publisher_should_change_is_known_on_every_node() {
     let _viewer = here.consumer();
     assert_eq!(here.status().notices.len(), 1);
     camera.producer.stream().notice("second", "Two.");
-    until("told", || here.status().notices.len() == 2).await;
+    until("the second notice arrives", || here.status().notices.len() == 2).await;
 }
 
 #[tokio::test]
-async fn a_publisher_may_come_to_a_node_that_has_its_viewers() {
+async fn publisher_may_move_to_a_node_that_has_its_viewers() {
     let (first, edge) = (node(), node());
     edge.map.put(&[first.address]);
     let mut camera = Camera::on(&first, 50);
@@ -615,7 +615,7 @@ async fn a_publisher_may_come_to_a_node_that_has_its_viewers() {
     assert_eq!(edge.hub.streams().len(), 1);
 }
 
-/// Passes bytes on until it is told to stop; what comes later is passed on again.
+/// Forwards bytes until it is frozen; later connections are forwarded again.
 struct Proxy {
     address: SocketAddr,
     frozen: tokio::sync::watch::Sender<u64>,
@@ -635,7 +635,7 @@ impl Proxy {
                     tokio::select! {
                         _ = tokio::io::copy_bidirectional(&mut inner, &mut outer) => {}
                         _ = watch.changed() => {
-                            // Both sockets stay open and say nothing.
+                            // Both sockets stay open without traffic.
                             tokio::time::sleep(PATIENCE).await;
                         }
                     }
@@ -651,7 +651,7 @@ impl Proxy {
 }
 
 #[tokio::test]
-async fn an_owner_that_is_asked_says_what_it_has_and_silence_says_nothing() {
+async fn ownership_probe_distinguishes_held_not_held_and_no_answer() {
     let owner = node();
     let patience = Duration::from_millis(300);
     let inquiry = Inquiry::new(secret(), patience);
@@ -662,12 +662,12 @@ async fn an_owner_that_is_asked_says_what_it_has_and_silence_says_nothing() {
     assert_eq!(other.ask(&[owner.address], &name()).await, Holds::Unknown, "a node of another cluster");
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent_at = silent.local_addr().unwrap();
-    assert_eq!(inquiry.ask(&[silent_at], &name()).await, Holds::Silent, "it takes connections and hangs");
+    assert_eq!(inquiry.ask(&[silent_at], &name()).await, Holds::Silent, "it accepts connections and hangs");
     assert_eq!(inquiry.ask(&[silent_at, owner.address], &name()).await, Holds::Yes, "its other address");
     drop(silent);
-    assert_eq!(inquiry.ask(&[silent_at], &name()).await, Holds::No, "nothing runs there");
+    assert_eq!(inquiry.ask(&[silent_at], &name()).await, Holds::No, "no process listens there");
     assert_eq!(inquiry.ask(&[], &name()).await, Holds::Silent);
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let both = [silent.local_addr().unwrap(), owner.address];
-    assert_eq!(other.ask(&both, &name()).await, Holds::Unknown, "one address hangs, and somebody is at the other");
+    assert_eq!(other.ask(&both, &name()).await, Holds::Unknown, "one address hangs, and a node of another cluster answers at the other");
 }

@@ -4,31 +4,31 @@ use std::path::{Path, PathBuf};
 
 use headwater_wire::relay::{ClusterSecret, SecretError};
 
-/// Why there is no secret.
+/// Why the secret could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {
-    /// The file.
+    /// The file could not be read.
     #[error("could not read the cluster secret {}", path.display())]
     Read {
-        /// The file.
+        /// Path of the secret file.
         path: PathBuf,
-        /// The cause.
+        /// The error of the file system.
         source: std::io::Error,
     },
-    /// What is in it.
+    /// The file does not contain a valid secret.
     #[error("the cluster secret {} cannot be used", path.display())]
     Unfit {
-        /// The file.
+        /// Path of the secret file.
         path: PathBuf,
-        /// The cause.
+        /// The rule that the secret violates.
         source: SecretError,
     },
 }
 
-/// The secret in `path`, without white space around it.
+/// Reads the secret in `path`; white space around it is ignored.
 ///
 /// # Errors
-/// If the file cannot be read or holds too little.
+/// If the file cannot be read or the secret is too short.
 pub fn read_secret(path: &Path) -> Result<ClusterSecret, SecretFileError> {
     let bytes = std::fs::read(path).map_err(|source| SecretFileError::Read { path: path.to_owned(), source })?;
     ClusterSecret::new(bytes.trim_ascii()).map_err(|source| SecretFileError::Unfit { path: path.to_owned(), source })

@@ -1,4 +1,4 @@
-//! Listens for edges, and gives each connection a task.
+//! Listens for edges, and spawns a task for each connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use tokio_util::task::TaskTracker;
 
 use super::link::{Link, LinkError};
 use super::metrics::Metrics;
-use super::play::{Place, Play};
-use super::publish::Relay;
 use super::upstreams::{MAX_HOPS, Upstreams};
+use crate::gateway::relay::client::Relay;
+use crate::gateway::relay::served_stream::{Place, Play};
 use crate::hub::{Hub, Stream};
-use crate::listen::{ListenError, listen};
+use crate::runtime::listener::{ListenError, listen};
 
-/// The listener, open but not served yet.
+/// The open listener; [`Server::run`] accepts from it.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
@@ -33,18 +33,19 @@ impl Server {
     /// Opens the listener.
     ///
     /// # Errors
-    /// If the address is taken or not ours.
+    /// If the address is in use or does not belong to this machine.
     pub fn bind(config: &config::Relay) -> Result<Self, ListenError> {
         let (listener, address) = listen("relay", config.listen)?;
         Ok(Self { listener, address, max_connections: config.max_connections.get() })
     }
 
-    /// Where it listens.
+    /// Address of the listener.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves, with the secret and the counters of `relay`, until `drain` is cancelled: then edges are told to look elsewhere, and it returns once all are gone.
+    /// Serves until `drain` is cancelled, with the secret and the counters of `relay`. Then edges are
+    /// asked to find another source, and it returns once all connections are closed.
     pub async fn run(self, hub: Hub, relay: Relay, drain: CancellationToken) {
         let Self { listener, max_connections, .. } = self;
         let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
@@ -63,7 +64,7 @@ impl Server {
                     let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
                         visits.metrics.turned_away.inc();
                         log::warn!(peer:%; "relay connection turned away, too many are open");
-                        // Beyond that, the closed socket must do.
+                        // Beyond that limit the socket is closed without a reply.
                         if let Ok(farewell) = Arc::clone(&farewells).try_acquire_owned() {
                             let visits = Arc::clone(&visits);
                             tasks.spawn(async move {
@@ -90,7 +91,7 @@ impl Server {
     }
 }
 
-/// What all connections share.
+/// State shared by all connections.
 #[derive(Debug)]
 struct Visits {
     hub: Hub,
@@ -106,7 +107,7 @@ impl Visits {
             Ok(link) => link,
             Err(e) => {
                 self.metrics.strangers.inc();
-                // Health checks connect and say nothing; whoever says something wrong is worth a line.
+                // Health checks connect and send nothing; an invalid handshake deserves a warning.
                 let level = if matches!(e, LinkError::Hello(_)) { log::Level::Warn } else { log::Level::Debug };
                 log::log!(level, peer:%, err:% = Chain(&e); "relay connection refused");
                 return;
@@ -123,8 +124,8 @@ impl Visits {
         }
     }
 
-    /// Says to an edge that there is no place, so that it goes elsewhere or waits, and whether the stream is here at all: others may
-    /// want to know who owns it.
+    /// Refuses an edge because the node is full, so that it tries another source or waits. A stream
+    /// that is not here is refused as such: nodes that probe for the owner must get that answer.
     async fn turn_away(&self, socket: TcpStream) -> Result<(), LinkError> {
         let mut link = Link::answer(socket, &self.secret, FAREWELL).await?;
         let Message::Subscribe { app, stream_id, reach, .. } = link.incoming.next_within(FAREWELL).await? else {
@@ -132,11 +133,11 @@ impl Visits {
         };
         let is_here = |name: &StreamName| self.hub.published(name).is_some() || self.upstreams.hops(name).is_some();
         let may_be_had = StreamName::new(&app, &stream_id).is_ok_and(|name| reach > 1 || is_here(&name));
-        let why = if may_be_had { Refusal::Full } else { Refusal::NotFound };
-        link.outgoing.say(&Message::Refused(why), FAREWELL).await
+        let reason = if may_be_had { Refusal::Full } else { Refusal::NotFound };
+        link.outgoing.say(&Message::Refused(reason), FAREWELL).await
     }
 
-    /// Hears what the edge wants; `None` if it cannot have it.
+    /// Reads the subscription; `None` if it was refused.
     async fn welcome(&self, link: &mut Link, peer: SocketAddr) -> Result<Option<Play>, LinkError> {
         let Message::Subscribe { app, stream_id, history, reach } = link.incoming.next_within(HANDSHAKE).await? else {
             return Err(LinkError::OutOfPlace);
@@ -147,9 +148,9 @@ impl Visits {
             Ok((stream, hops)) => {
                 Ok(Some(Play::new(stream, Place { hops, history, peer }, self.hub.history_segments())))
             }
-            Err(why) => {
-                log::info!(peer:%, app = app.escape_default().to_string().as_str(), reason:? = why; "relay refused");
-                link.outgoing.say(&Message::Refused(why), HANDSHAKE).await?;
+            Err(reason) => {
+                log::info!(peer:%, app = app.escape_default().to_string().as_str(), reason:?; "relay refused");
+                link.outgoing.say(&Message::Refused(reason), HANDSHAKE).await?;
                 Ok(None)
             }
         }
@@ -164,16 +165,16 @@ impl Visits {
             return None;
         }
         let stream = self.hub.find(&name).await.ok()?;
-        // One that waits for its source to come back must not be passed on: two nodes could wait for each other.
+        // A stream without a source must not be relayed: two nodes could wait for each other.
         let hops = self.upstreams.hops(&name)? + 1;
         (hops <= MAX_HOPS).then_some((stream, hops))
     }
 }
 
-/// From the first byte to the wish.
+/// From accepting the connection to the subscription.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Edges that are told that there is no place, at once at most: each costs a handshake.
+/// Refusals that may run concurrently while the node is full: each costs a handshake.
 const MAX_FAREWELLS: usize = 16;
-/// For all of it.
+/// For the handshake, the subscription and the refusal together.
 const FAREWELL: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

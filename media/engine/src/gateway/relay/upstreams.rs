@@ -1,14 +1,15 @@
-//! Which pulled streams have a source right now, and how far away the publisher is: only those can be passed on.
+//! The pulled streams that have a source, with the distance to the publisher: only these are served
+//! to other edges.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headwater_api::StreamName;
 
-/// Nodes between a publisher's and the last one at most.
+/// Connections between the publisher's node and the last edge.
 pub(super) const MAX_HOPS: u8 = 3;
 
-/// Hops by stream; clones share it.
+/// Hops by stream; clones share the map.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Upstreams(Arc<Mutex<HashMap<StreamName, u8>>>);
 
@@ -21,7 +22,7 @@ impl Upstreams {
         self.lock().remove(name);
     }
 
-    /// Of a stream that flows now.
+    /// Hops to the publisher's node; `None` if the stream has no source.
     pub(super) fn hops(&self, name: &StreamName) -> Option<u8> {
         self.lock().get(name).copied()
     }

@@ -17,7 +17,7 @@ pub(super) struct Client<S = TcpStream> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// After the handshake.
+    /// Performs the handshake.
     pub(super) async fn shake(mut socket: S) -> Self {
         let mut handshake = Handshake::new(PeerType::Client);
         socket.write_all(&handshake.generate_outbound_p0_and_p1().unwrap()).await.unwrap();
@@ -34,7 +34,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         client
     }
 
-    /// After `connect` and `createStream`.
+    /// Performs the handshake, `connect` and `createStream`.
     pub(super) async fn connected(socket: S) -> Self {
         let mut client = Self::shake(socket).await;
         client.connect("live").await;
@@ -48,7 +48,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.command(0, &["connect".into(), 1.0.into(), object]).await;
     }
 
-    /// A publisher with an H.264 header sent.
+    /// A publisher that has sent its H.264 sequence header.
     pub(super) async fn publisher(socket: S, name: &str) -> Self {
         let mut client = Self::connected(socket).await;
         client.ask("publish", name).await;
@@ -73,7 +73,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.send(kind::COMMAND_AMF0, stream, 0, &amf0::encode(values)).await;
     }
 
-    /// One picture whose first byte of data is `mark`.
+    /// Sends one video frame of `bytes` + 1 bytes, each equal to `mark`.
     pub(super) async fn picture(&mut self, ms: u32, key: bool, mark: u8, bytes: usize) {
         let mut body = vec![if key { 0x17 } else { 0x27 }, 1, 0, 0, 0, mark];
         body.resize(6 + bytes, mark);
@@ -86,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.socket.write_all(&out).await.unwrap();
     }
 
-    /// Sends `bytes`, whatever they are, and a ping behind them; true once that was answered, and so all of it read.
+    /// Sends `bytes` and then a ping; true if the ping was answered, so that all bytes were read.
     pub(super) async fn send_and_ping(&mut self, bytes: &[u8]) -> bool {
         let mut out = BytesMut::from(bytes);
         message::write(&mut out, kind::USER_CONTROL, 0, 0, &[0, 6, 0, 0, 0, 0], &[]);
@@ -101,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         false
     }
 
-    /// The next message, or `None` at the end.
+    /// The next message, or `None` once the connection is closed.
     pub(super) async fn next(&mut self) -> Option<Message> {
         loop {
             let mut input = &self.buffer[..];
@@ -131,20 +131,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         panic!("the connection ended before {code}");
     }
 
-    /// Marks of the next `count` pictures.
+    /// Marks of the next `count` video frames.
     pub(super) async fn marks(&mut self, count: usize) -> Vec<u8> {
         let mut marks = Vec::new();
         while marks.len() < count {
-            let message = self.next().await.expect("the connection ended before the picture");
+            let message = self.next().await.expect("the connection ended before the frame");
             if message.kind == kind::VIDEO && message.payload[1] == 1 {
-                assert!(message.payload[5..].iter().all(|&b| b == message.payload[5]), "a picture is torn");
+                assert!(message.payload[5..].iter().all(|&b| b == message.payload[5]), "a frame is corrupt");
                 marks.push(message.payload[5]);
             }
         }
         marks
     }
 
-    /// True once the server has closed the connection.
+    /// Waits until the server closes the connection.
     pub(super) async fn is_closed(&mut self) -> bool {
         while self.next().await.is_some() {}
         true

@@ -1,9 +1,9 @@
-//! One RTMP connection: reads, answers, becomes a publisher or a player, and is closed with a reason.
+//! One RTMP connection: reads, replies, becomes a publisher or a player, and closes with a reason.
 //!
 //! ```text
 //!   handshake --> session: idle <--> publishing
 //!                           ^'------> playing
-//!   any of them --> closing: what waits is written, for a moment at most --> closed
+//!   any of them --> closing: queued bytes are written within CLOSE_TIMEOUT --> closed
 //! ```
 
 use std::cell::RefCell;
@@ -31,11 +31,11 @@ use super::loopback::Loopback;
 use super::metrics::Metrics;
 use super::play::{Fanouts, Player};
 use super::publish::Publisher;
-use crate::admission::Admission;
-use crate::apps::Apps;
+use crate::access::apps::Apps;
 use crate::hub::{Hub, Missing, Producer, PublishError, Stream};
+use crate::node::admission::Admission;
 
-/// What all connections share.
+/// State shared by all connections.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) hub: Hub,
@@ -49,29 +49,29 @@ pub(super) struct Shared {
 /// Why a connection was closed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Closed {
-    #[error("the peer closed it")]
+    #[error("the peer closed the connection")]
     Peer,
-    #[error("the peer is gone ({0})")]
+    #[error("the socket failed ({0})")]
     Socket(io::ErrorKind),
     #[error("no handshake within {} s", HANDSHAKE.as_secs())]
     NoHandshake,
     #[error("the publisher was silent for {} s", PUBLISHER_SILENCE.as_secs())]
     Silent,
-    #[error("nothing was asked for {} s", IDLE.as_secs())]
+    #[error("the peer neither published nor played for {} s", IDLE.as_secs())]
     Idle,
     #[error("the peer did not read for {} s", WRITE.as_secs())]
     NotReading,
     #[error("the app does not exist")]
     UnknownApp,
-    #[error("this node drains")]
+    #[error("this node is draining")]
     Drained,
     #[error("another node owns the stream")]
     Revoked,
     #[error(transparent)]
     NotRtmp(#[from] NotRtmp),
-    #[error("the chunk stream cannot be followed")]
+    #[error("invalid chunk stream")]
     Chunk(#[from] ChunkError),
-    #[error("the conversation cannot be followed")]
+    #[error("invalid message sequence")]
     Session(#[from] SessionError),
 }
 
@@ -80,36 +80,36 @@ pub(super) struct Connection {
     link: Arc<Link>,
     peer: SocketAddr,
     opened: Instant,
-    /// When it was woken.
+    /// When the task was last woken.
     now: Instant,
-    /// When the last bytes came; of a publisher, the last ones of its media.
+    /// When bytes last arrived; for a publisher, when media bytes last arrived.
     heard: Instant,
     received_bytes: u64,
-    /// Until it is done.
+    /// Set until the handshake is done.
     handshake: Option<Box<Handshake>>,
     reader: ChunkReader,
     session: Session,
     app: String,
     role: Role,
-    /// The last role, for the log.
+    /// The role that ended last, for the closing log line.
     served: Served,
-    /// When a client that was asked to reconnect is closed.
+    /// When a client that was asked to reconnect is closed at the latest.
     leave_by: Option<Instant>,
     closing: Option<(Closed, Instant)>,
-    /// True if [`Connection::deadline`] may be earlier than it was.
+    /// True if [`Connection::deadline`] may be earlier than the timer.
     hurries: bool,
 }
 
 #[derive(Debug)]
 enum Role {
     Idle,
-    /// The rest of the cluster is being asked.
+    /// Waits for the hub, which may ask the cluster.
     Asking(Asking),
     Publishing(Box<Publisher>),
     Playing(Player),
 }
 
-/// What is asked, with the stream id for the log.
+/// A publish or play request that waits for the hub, with its stream id for the log.
 enum Asking {
     Publish(String, Pin<Box<dyn Future<Output = Result<Producer, PublishError>> + Send>>),
     Play(String, Pin<Box<dyn Future<Output = Result<Arc<Stream>, Missing>> + Send>>),
@@ -122,7 +122,7 @@ impl fmt::Debug for Asking {
     }
 }
 
-/// What a connection was good for.
+/// Summary of a role that has ended.
 #[derive(Debug, Default)]
 struct Served {
     stream: String,
@@ -153,19 +153,20 @@ impl Connection {
         }
     }
 
-    /// Serves the peer until one of both has had enough.
+    /// Runs the connection until either side closes it.
     pub(super) async fn run(mut self, drain: CancellationToken) {
         log::debug!(peer:% = self.peer; "rtmp connection opened");
         let mut timer = pin!(tokio::time::sleep_until(self.deadline()));
         let mut drained = pin!(drain.cancelled());
         let mut draining = false;
-        // True once both know whom to wake. Until it is time there is nothing to hear from them, and much comes in meanwhile.
+        // True once the timer and the drain token have registered this task's waker. They are not
+        // polled again before the deadline: input wakes this task far more often.
         let mut awaited = false;
-        let why = poll_fn(|cx| {
+        let reason = poll_fn(|cx| {
             loop {
                 self.now = Instant::now();
-                if let Poll::Ready(why) = self.poll(cx) {
-                    return Poll::Ready(why);
+                if let Poll::Ready(reason) = self.poll(cx) {
+                    return Poll::Ready(reason);
                 }
                 if std::mem::take(&mut self.hurries) {
                     timer.as_mut().reset(self.deadline());
@@ -176,8 +177,8 @@ impl Connection {
                 }
                 awaited = false;
                 if timer.as_mut().poll(cx).is_ready() {
-                    if let Some(why) = self.on_time(self.now) {
-                        return Poll::Ready(why);
+                    if let Some(reason) = self.on_time(self.now) {
+                        return Poll::Ready(reason);
                     }
                 } else if !draining && drained.as_mut().poll(cx).is_ready() {
                     draining = true;
@@ -190,10 +191,10 @@ impl Connection {
             }
         })
         .await;
-        self.end(&why);
+        self.end(&reason);
     }
 
-    /// The node goes down: a client that understands is asked to come again elsewhere, another is told why it is closed.
+    /// Asks a client that supports it to reconnect, and closes any other with a message.
     fn on_drain(&mut self) {
         if self.session.ask_to_reconnect(GOING_DOWN) {
             self.leave_by = Some(self.now + RECONNECT);
@@ -219,18 +220,18 @@ impl Connection {
                 continue;
             }
             if link.is_flushed()
-                && let Some((why, _)) = self.closing.take()
+                && let Some((reason, _)) = self.closing.take()
             {
-                return Poll::Ready(why);
+                return Poll::Ready(reason);
             }
             drop(link);
-            if let Err(why) = ready!(self.poll_read(cx)) {
-                return Poll::Ready(why);
+            if let Err(reason) = ready!(self.poll_read(cx)) {
+                return Poll::Ready(reason);
             }
         }
     }
 
-    /// Reads once and takes what was read.
+    /// Reads once and processes the bytes.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
@@ -252,12 +253,12 @@ impl Connection {
                 return Poll::Ready(Err(Closed::Peer));
             }
             if self.closing.is_some() {
-                // Heard no more: only the farewell must still go out.
+                // Input is ignored while closing: only the queued replies must still be written.
                 return Poll::Ready(Ok(()));
             }
             self.received_bytes += buffer.filled().len() as u64;
             let result = self.on_bytes(buffer.filled());
-            // Whoever holds a name holds it by what it sends for the stream, and not by pings.
+            // Only media keeps a publisher's stream name reserved; pings do not.
             let media = self.reader.take_media();
             if media || !matches!(self.role, Role::Publishing(_)) {
                 self.heard = self.now;
@@ -341,7 +342,7 @@ impl Connection {
         }
     }
 
-    /// Looks if what was asked for is there. Most of it is at once.
+    /// Polls the pending request; most are ready at once.
     fn poll_asking(&mut self, cx: &mut Context<'_>) {
         let Role::Asking(asking) = &mut self.role else { return };
         match asking {
@@ -377,14 +378,14 @@ impl Connection {
                 log::log!(self.level(), stream = publisher.name(), peer:% = self.peer, protocol = "rtmp"; "publish accepted");
                 self.role = Role::Publishing(publisher);
             }
-            Err((code, why)) => {
+            Err((code, reason)) => {
                 let name = printable(stream_id);
                 log::warn!(
-                    app = self.app.as_str(), stream_id = name.as_str(), peer:% = self.peer, err = why.as_str();
+                    app = self.app.as_str(), stream_id = name.as_str(), peer:% = self.peer, err = reason.as_str();
                     "publish refused"
                 );
                 self.shared.metrics.publish_refused.inc();
-                self.session.refuse(code, &why);
+                self.session.refuse(code, &reason);
             }
         }
     }
@@ -415,7 +416,7 @@ impl Connection {
                 self.shared.metrics.play_refused.inc();
                 match missing {
                     Missing::Unknown => {
-                        self.session.refuse(code::STREAM_NOT_FOUND, "Nobody publishes a stream of this name.");
+                        self.session.refuse(code::STREAM_NOT_FOUND, "No stream of this name is being published.");
                     }
                     Missing::Full => self.session.refuse(code::PLAY_FAILED, &missing.to_string()),
                 }
@@ -430,12 +431,12 @@ impl Connection {
         self.role = Role::Playing(player);
     }
 
-    /// Where its streams are.
+    /// The hub of this connection's app.
     fn hub(&self) -> &Hub {
         if self.app == self.shared.loopback.app { &self.shared.loopback.hub } else { &self.shared.hub }
     }
 
-    /// How loud it is in the log.
+    /// Level of this connection's log lines: the loopback test logs at debug level.
     fn level(&self) -> log::Level {
         if self.app == self.shared.loopback.app { log::Level::Debug } else { log::Level::Info }
     }
@@ -451,13 +452,13 @@ impl Connection {
         };
     }
 
-    fn close(&mut self, why: Closed) {
+    fn close(&mut self, reason: Closed) {
         self.leave_role();
-        self.closing.get_or_insert((why, self.now));
+        self.closing.get_or_insert((reason, self.now));
         self.hurries = true;
     }
 
-    /// When the connection must be looked at even if nothing happens.
+    /// When the timer must fire if nothing else wakes the connection.
     fn deadline(&self) -> Instant {
         if let Some((_, since)) = self.closing {
             return since + FAREWELL;
@@ -473,7 +474,7 @@ impl Connection {
             (_, Some(since)) => since + WRITE,
             (Role::Publishing(_), None) => self.heard + PUBLISHER_SILENCE,
             (Role::Idle | Role::Asking(_), None) => self.heard + IDLE,
-            // A player that blocks from now on is found within twice the time.
+            // A player whose socket blocks from now on is detected within twice the timeout.
             (Role::Playing(_), None) => self.now + WRITE,
         }
     }
@@ -490,8 +491,8 @@ impl Connection {
         {
             return None;
         }
-        if let Some((why, _)) = self.closing.take() {
-            return Some(why);
+        if let Some((reason, _)) = self.closing.take() {
+            return Some(reason);
         }
         if self.handshake.is_some() {
             return Some(Closed::NoHandshake);
@@ -500,14 +501,14 @@ impl Connection {
             return Some(Closed::NotReading);
         }
         if now > self.deadline() + STOOD_STILL {
-            // It was this process that stood still: what the peer sent meanwhile waits to be read.
+            // This process was stalled: bytes that the peer sent meanwhile may still be unread.
             self.heard = now;
             return None;
         }
         Some(if matches!(self.role, Role::Publishing(_)) { Closed::Silent } else { Closed::Idle })
     }
 
-    fn end(mut self, why: &Closed) {
+    fn end(mut self, reason: &Closed) {
         self.leave_role();
         let (sent_bytes, lost_packets) = self.link.lock().totals();
         let metrics = &self.shared.metrics;
@@ -515,13 +516,13 @@ impl Connection {
         metrics.sent_bytes.inc_by(sent_bytes);
         metrics.lost_packets.inc_by(lost_packets);
         let Served { stream, role, frames } = &self.served;
-        // Health checks and port scans say little or nothing; many of them come every minute.
+        // Health checks and port scans end before the handshake, many of them every minute.
         let level = if self.handshake.is_some() { log::Level::Debug } else { self.level() };
         let elapsed_ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         log::log!(
             level,
             stream = stream.as_str(), role, peer:% = self.peer, received_bytes = self.received_bytes, sent_bytes, frames, lost_packets,
-            elapsed_ms, reason:% = Chain(why);
+            elapsed_ms, reason:% = Chain(reason);
             "rtmp connection closed"
         );
     }
@@ -533,28 +534,28 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// A name a stranger sent, fit for a log line.
+/// Makes a name from an unauthenticated peer safe to log: at most 80 printable ASCII characters.
 fn printable(name: &str) -> String {
     name.chars().take(80).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
 }
 
 thread_local! {
-    /// What one read can take. One per thread: connections keep no buffer while they wait.
+    /// Buffer of one read, shared by all connections of the thread: they keep none while waiting.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; 64 << 10]);
 }
 
-/// From the first byte to the end of the handshake.
+/// From accepting the connection to the end of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// A look that comes so late says nothing about the peer.
+/// If the timer fires later than this, the process was stalled and no timeout is applied.
 const STOOD_STILL: Duration = Duration::from_secs(1);
-/// A publisher that sends nothing for so long is gone, and its name free again.
+/// A publisher that sends no media for this duration is closed, which frees its stream name.
 const PUBLISHER_SILENCE: Duration = Duration::from_secs(10);
-/// Connected, but neither publishing nor playing.
+/// For a peer that is connected, but neither publishes nor plays.
 const IDLE: Duration = Duration::from_secs(30);
-/// A peer whose socket takes nothing for so long is gone.
+/// A connection is closed if a write makes no progress for this duration.
 const WRITE: Duration = Duration::from_secs(10);
-/// For a client that was asked to reconnect, to do so.
+/// For a client to act on a reconnect request.
 const RECONNECT: Duration = Duration::from_secs(3);
 const GOING_DOWN: &str = "This node is going down; connect again.";
-/// What a farewell may take.
+/// For writing the queued replies before the socket is closed.
 const FAREWELL: Duration = Duration::from_secs(2);

@@ -1,13 +1,14 @@
-//! One stream to all its RTMP players: packed once, written by one task per group of players.
+//! Sends one stream to all its RTMP players: packed once, written by one task per group of players.
 //!
 //! ```text
 //!   hub --> packing task --> ring --> group task --> 64 links
 //!                               '---> group task --> 64 links
 //! ```
 //!
-//! Lives as long as somebody plays the stream. A frame wakes the packing task and one task per group, not each player. All of
-//! them run on the lane of the publisher while that has room: one thread that writes to all players costs less than several
-//! which wake each other, and a group is small enough to begin elsewhere, or to move, when there are too many.
+//! A fan-out exists while the stream has players. A frame wakes the packing task and one task per
+//! group, not each player. All of them run on the publisher's worker thread while it has capacity:
+//! one thread that writes to all players costs less than several threads that wake each other, and a
+//! group is small enough to start on another thread, or to migrate, when there are too many.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,29 +21,29 @@ use tokio::time::Instant;
 use super::link::Link;
 use super::ring::{Packer, Packet, Ring};
 use crate::hub::{Consumer, Item, Next, Stream};
-use crate::lanes::{Home, spawn_shared};
+use crate::runtime::worker_pool::{Home, spawn_shared};
 
 /// All players of one stream.
 #[derive(Debug)]
 pub(super) struct Fanout {
-    /// Where its tasks run.
+    /// Worker thread of the tasks.
     home: Home,
     ring: Mutex<Ring>,
     groups: Mutex<Vec<Arc<Group>>>,
 }
 
-/// Players that one task writes to.
+/// Up to [`MAX_GROUP_PLAYERS`] players that one task writes to.
 #[derive(Debug, Default)]
 struct Group {
-    /// Those who have just come.
+    /// Players that the writer has not picked up yet.
     joining: Mutex<Vec<Arc<Link>>>,
-    /// Players, joining ones included.
+    /// Number of players, joining ones included.
     players: AtomicUsize,
     news: Notify,
 }
 
 impl Fanout {
-    /// Packs what there is of the stream, and starts to follow it.
+    /// Packs the frames that the hub holds, and spawns the packing task.
     pub(super) fn start(stream: &Arc<Stream>) -> Arc<Self> {
         let mut consumer = stream.consumer();
         let tracks = stream.tracks().borrow().clone();
@@ -58,12 +59,12 @@ impl Fanout {
         fanout
     }
 
-    /// For a moment only. Whoever holds a link may lock the ring, not the other way round.
+    /// Locks the ring; hold it briefly. Lock order: a link's lock before the ring's.
     pub(super) fn ring(&self) -> MutexGuard<'_, Ring> {
         lock(&self.ring)
     }
 
-    /// From now on the link gets new packets.
+    /// Adds a player: its link receives new packets from now on.
     pub(super) fn join(self: &Arc<Self>, link: &Arc<Link>) {
         let mut groups = lock(&self.groups);
         let group = match groups.iter().find(|g| g.players.load(Ordering::Relaxed) < GROUP_PLAYERS) {
@@ -107,7 +108,7 @@ impl Drop for Fanout {
     }
 }
 
-/// Packs the frames of the stream until it ends or nobody plays it.
+/// Packs the frames of the stream until it ends or has no players.
 async fn pack(fanout: Weak<Fanout>, mut consumer: Consumer, mut packer: Packer) {
     let mut batch: Vec<Item> = Vec::new();
     let mut hold = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
@@ -144,29 +145,29 @@ async fn pack(fanout: Weak<Fanout>, mut consumer: Consumer, mut packer: Packer) 
     }
 }
 
-/// Writes new packets to the players of one group.
+/// The task that writes new packets to the players of one group.
 #[derive(Debug)]
 struct Writer {
     fanout: Weak<Fanout>,
     group: Arc<Group>,
     players: Vec<Arc<Link>>,
-    /// Those that are being written.
+    /// The packets of the current write.
     packets: Vec<Packet>,
-    /// Number of the packet after them.
+    /// Number of the first packet that is not in `packets`.
     next: u64,
 }
 
 /// Why a writer stopped.
 #[derive(Debug, PartialEq, Eq)]
 enum Left {
-    /// The stream has ended, or nobody plays it.
+    /// The stream has ended or has no players.
     ForGood,
-    /// Its thread has too much to do.
+    /// Its worker thread is overloaded.
     ForAnotherThread,
 }
 
 impl Writer {
-    /// Runs until the stream ends, nobody plays it, or it must go elsewhere.
+    /// Runs until the stream ends, has no players, or the writer must migrate.
     async fn run(&mut self, must_leave: impl Fn() -> bool) -> Left {
         loop {
             self.group.news.notified().await;
@@ -180,12 +181,12 @@ impl Writer {
         }
     }
 
-    /// True if these were the last.
+    /// Writes all new packets to all players; returns true if the stream has ended.
     fn write(&mut self, fanout: &Arc<Fanout>) -> bool {
         let ended = {
             let ring = fanout.ring();
             while self.next < ring.end() {
-                // Packets that are gone already are found by each player on its own.
+                // Each link detects evicted packets by itself.
                 if let Ok(Some(packet)) = ring.get(self.next) {
                     self.packets.push(packet.clone());
                 }
@@ -214,9 +215,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// At 5 microseconds a write, the last player of a group waits 0.3 ms for the first.
+/// At 5 microseconds per write, the last player of a group is 0.3 ms behind the first.
 const GROUP_PLAYERS: usize = 64;
-/// What that makes at 30 pictures a second.
+/// CPU share of a full group at 30 frames per second, in percent of a core.
 const GROUP_PERCENT: u32 = 2;
-/// A picture comes every 42 ms or sooner from any camera; sound that waited longer than that goes alone.
+/// Cameras send a frame at least every 42 ms; audio that waited longer leaves without a video frame.
 const MAX_SOUND_HOLD: Duration = Duration::from_millis(45);

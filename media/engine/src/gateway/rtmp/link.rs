@@ -1,8 +1,9 @@
-//! One socket, and what waits to be written to it.
+//! One socket and its write queue.
 //!
-//! Two tasks use it, each for a moment and never across a wait: the connection's own task reads from it and goes on
-//! writing when the socket was full; a fan-out task writes packets of the stream it plays. What waits is bounded: a
-//! player holds a number into the stream's ring, not frames, and has lost those that are gone from there.
+//! Two tasks use it, each briefly and never across an `await`: the connection's task reads, and
+//! continues to write after the socket was full; a fan-out task writes packets of the stream. The
+//! queue is bounded: a player stores a number into the stream's ring instead of frames, and loses
+//! the packets that the ring evicts.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -26,34 +27,35 @@ pub(super) enum Io {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// A socket shared by its connection and a fan-out.
+/// A socket shared by its connection's task and a fan-out.
 #[derive(Debug)]
 pub(super) struct Link(Mutex<State>);
 
 #[derive(Debug)]
 pub(super) struct State {
     io: Io,
-    /// Whole packets, but for the front one, which may be begun. [`MAX_QUEUE`] at most, else the link fails.
+    /// At most [`MAX_QUEUE_ENTRIES`] packets and replies, else the link fails. The front one may be
+    /// partly written.
     queue: VecDeque<Bytes>,
-    /// TLS holds bytes that the socket did not take yet.
+    /// TLS buffers bytes that are not written to the socket yet.
     unflushed: bool,
     position: Option<Position>,
-    /// When the socket was found full; `None` once it took something.
+    /// Since when the socket has accepted no bytes.
     blocked_since: Option<Instant>,
     failed: Option<io::ErrorKind>,
-    /// The connection's task.
+    /// Wakes the connection's task.
     owner: Option<Waker>,
     sent_bytes: u64,
     lost_packets: u64,
 }
 
-/// Where in a stream a player is.
+/// A player's position in a stream.
 #[derive(Debug)]
 struct Position {
     fanout: Arc<Fanout>,
     /// Number of the next packet.
     next: u64,
-    /// Version of the decoder configurations it has; 0 is none.
+    /// Version of the decoder configurations that were sent; 0 if none.
     version: u32,
     wait_key: bool,
 }
@@ -73,14 +75,14 @@ impl Link {
         })))
     }
 
-    /// For a moment only: never across a wait.
+    /// Locks the link; hold it briefly, never across an `await`.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Reads what there is; registers the task if there is nothing.
+    /// Reads available bytes, or registers the task's waker if there are none.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &self.owner {
             Some(owner) if owner.will_wake(cx.waker()) => {}
@@ -95,20 +97,21 @@ impl State {
         }
     }
 
-    /// Lets the kernel acknowledge what was read at once, until it changes its mind.
+    /// Makes the kernel acknowledge received bytes at once. Not permanent (see `tcp(7)`).
     ///
-    /// Clients such as ffmpeg leave Nagle's algorithm on and send a request in two writes: the second waits for the
-    /// acknowledgement of the first, which the kernel would hold back for 40 ms, three times in one join.
+    /// Clients such as ffmpeg leave Nagle's algorithm on and send a request in two writes: the
+    /// second waits for the acknowledgement of the first, which the kernel would delay for 40 ms,
+    /// three times per join.
     pub(super) fn acknowledge_quickly(&self) {
         let socket = match &self.io {
             Io::Plain(io) => io,
             Io::Tls(io) => io.get_ref().0,
         };
-        // A socket that refuses is only slower.
+        // If the option is not available, the join is only slower.
         let _ = socket2::SockRef::from(socket).set_tcp_quickack(true);
     }
 
-    /// Adds bytes behind what waits. They must be whole messages.
+    /// Appends bytes to the queue. They must be whole messages.
     pub(super) fn push(&mut self, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
         if bytes.is_empty() {
@@ -121,7 +124,7 @@ impl State {
         }
     }
 
-    /// Writes until all is written or the socket is full; registers the task if `cx` is its own.
+    /// Writes until the queue is empty or the socket is full; registers the waker of `cx`.
     pub(super) fn write(&mut self, cx: &mut Context<'_>) {
         while self.failed.is_none() {
             if self.queue.is_empty() && !self.refill() {
@@ -153,15 +156,16 @@ impl State {
         }
     }
 
-    /// New packets of the stream have come: `packets` begin with number `first`. Called by the fan-out.
+    /// Writes new packets of the stream; `first` is the number of the first one. Called by the
+    /// fan-out.
     ///
-    /// False if this link does not play that stream any more.
+    /// Returns false if this link no longer plays that stream.
     pub(super) fn on_packets(&mut self, fanout: &Arc<Fanout>, first: u64, packets: &[Packet]) -> bool {
         let Some(position) = self.position.as_mut().filter(|p| Arc::ptr_eq(&p.fanout, fanout)) else { return false };
         if self.blocked_since.is_some() || self.failed.is_some() {
             return true;
         }
-        // The usual case, without another look into the ring: up to date, nothing waits, one packet.
+        // The usual case, without locking the ring again: up to date, empty queue, one packet.
         if let [packet] = packets
             && let Io::Plain(io) = &self.io
             && self.queue.is_empty()
@@ -191,18 +195,18 @@ impl State {
         true
     }
 
-    /// Begins to play a stream. What is there of it goes out with the next write.
+    /// Starts to play a stream. The next write sends the packets that the ring holds.
     pub(super) fn play(&mut self, fanout: Arc<Fanout>) {
         let next = fanout.ring().start();
         self.position = Some(Position { fanout, next, version: 0, wait_key: true });
     }
 
-    /// Plays no longer. What waits is still written.
+    /// Stops playing. Queued bytes are still written.
     pub(super) fn stop(&mut self) {
         self.position = None;
     }
 
-    /// True once the stream it plays has ended and all of it was written.
+    /// True once the stream has ended and all of it was written.
     pub(super) fn has_played_out(&self) -> bool {
         self.queue.is_empty()
             && self.position.as_ref().is_some_and(|p| {
@@ -211,7 +215,7 @@ impl State {
             })
     }
 
-    /// True if nothing waits to be written.
+    /// True if everything queued has been written.
     pub(super) fn is_flushed(&self) -> bool {
         self.queue.is_empty() && !self.unflushed
     }
@@ -224,12 +228,12 @@ impl State {
         self.failed
     }
 
-    /// Bytes written, packets lost.
+    /// Bytes written and packets skipped.
     pub(super) fn totals(&self) -> (u64, u64) {
         (self.sent_bytes, self.lost_packets)
     }
 
-    /// Lets the connection's task look.
+    /// Schedules the connection's task.
     pub(super) fn wake(&mut self) {
         if let Some(owner) = self.owner.take() {
             owner.wake();
@@ -242,7 +246,7 @@ impl State {
         self.position = None;
     }
 
-    /// Takes the next packets from the ring; false if there are none.
+    /// Moves the next packets from the ring to the queue; false if there are none.
     fn refill(&mut self) -> bool {
         let Some(position) = &mut self.position else { return false };
         let ring = position.fanout.ring();
@@ -287,7 +291,7 @@ impl State {
             taken -= front.len();
             self.queue.pop_front();
         }
-        // A queue that once held the first key group keeps no room for it.
+        // Frees the capacity that the first GOP needed.
         self.queue = VecDeque::new();
     }
 }
@@ -300,7 +304,8 @@ impl Io {
             *slice = IoSlice::new(bytes);
         }
         match self {
-            // Not `poll_write`: that one counts against the task's budget, and a fan-out writes to many in one go.
+            // Not `poll_write`: it counts against the task's budget, and a fan-out writes to many
+            // sockets in one poll.
             Self::Plain(io) => loop {
                 match io.try_write_vectored(&slices[..count]) {
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => match io.poll_write_ready(cx) {
@@ -323,7 +328,8 @@ impl Io {
     }
 }
 
-/// Packets taken from the ring at once. Their bytes are shared; what counts is that they are not dropped any more.
+/// Packets moved from the ring to the queue at once. Their bytes are shared, but queued packets can
+/// no longer be skipped.
 const REFILL_PACKETS: usize = 32;
-/// Packets and replies that may wait.
+/// Packets and replies in the queue.
 const MAX_QUEUE: usize = 128;

@@ -1,7 +1,8 @@
-//! Publishes a moment of sound to this very server and plays it, as a stranger would: a proof that media goes through.
+//! Self-test: publishes two AAC packets to this server and plays them back over TCP, as an
+//! independent client would.
 //!
-//! The stream is in an app that only this process knows the name of, and in a hub of its own: nobody sees it, counts it or
-//! asks the cluster about it.
+//! The stream is in an app with a random name and in a separate hub, so that it is neither listed,
+//! counted nor announced to the cluster.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,10 +19,10 @@ use tokio::sync::watch;
 
 use crate::hub::{Hub, Limits};
 
-/// Where the proof takes place.
+/// App, hub and result of the self-test.
 #[derive(Debug)]
 pub(super) struct Loopback {
-    /// Not to be guessed.
+    /// Random, so that no other client can use it.
     pub(super) app: String,
     pub(super) hub: Hub,
     pub(super) outcome: watch::Sender<Result<(), String>>,
@@ -34,23 +35,23 @@ impl Loopback {
         Self { app: format!("loopback-{:032x}", rand::random::<u128>()), hub: Hub::new(limits), outcome }
     }
 
-    /// True for the app of the proof, until it is given.
+    /// True for the app of the test, until the test has succeeded.
     pub(super) fn takes(&self, app: &str) -> bool {
         app == self.app && self.outcome.borrow().is_err()
     }
 
-    /// Tries until it has worked once.
+    /// Repeats the test until it has succeeded once.
     pub(super) async fn prove(&self, server: SocketAddr) {
         let server = listener_here(server);
         loop {
             let result = match tokio::time::timeout(PATIENCE, self.attempt(server)).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(e)) => Err(format!("has not worked yet: {e}")),
-                Err(_) => Err(format!("has not worked yet: no sound came back within {} s", PATIENCE.as_secs())),
+                Err(_) => Err(format!("has not worked yet: no audio came back within {} s", PATIENCE.as_secs())),
             };
             let worked = result.is_ok();
-            if let Err(why) = &result {
-                log::debug!(err = why.as_str(); "loop-back publish and play");
+            if let Err(reason) = &result {
+                log::debug!(err = reason.as_str(); "loop-back publish and play");
             }
             let _ = self.outcome.send_replace(result);
             if worked {
@@ -67,7 +68,7 @@ impl Loopback {
         publisher.send(kind::AUDIO, 1, 0, &AAC_SILENCE).await?;
         let mut player = Client::connect(server, &self.app).await?;
         player.ask("play", "NetStream.Play.Start").await?;
-        // One more, so that it does not matter when the player begins to listen.
+        // One more, so that it does not matter when the player joins.
         publisher.send(kind::AUDIO, 1, 23, &AAC_SILENCE).await?;
         loop {
             let message = player.next().await?;
@@ -85,11 +86,11 @@ struct Client {
 }
 
 impl Client {
-    /// After `connect` and `createStream`.
+    /// Performs the handshake, `connect` and `createStream`.
     async fn connect(server: SocketAddr, app: &str) -> io::Result<Self> {
         let mut socket = TcpStream::connect(server).await?;
         socket.set_nodelay(true)?;
-        let refused = |_| io::Error::other("the handshake was not understood");
+        let refused = |_| io::Error::other("invalid handshake");
         let mut handshake = Handshake::new(PeerType::Client);
         socket.write_all(&handshake.generate_outbound_p0_and_p1().map_err(refused)?).await?;
         let mut answer = vec![0; 1 + 2 * 1536];
@@ -97,7 +98,7 @@ impl Client {
         let HandshakeProcessResult::Completed { response_bytes, .. } =
             handshake.process_bytes(&answer).map_err(refused)?
         else {
-            return Err(io::Error::other("the handshake did not end"));
+            return Err(io::Error::other("the handshake is incomplete"));
         };
         socket.write_all(&response_bytes).await?;
         let mut client = Self { socket, reader: ChunkReader::default(), buffer: BytesMut::new() };
@@ -160,16 +161,16 @@ impl Client {
     }
 }
 
-/// The unspecified address means every address of this machine, so loopback will do.
+/// Address to connect to: an unspecified listening address includes loopback.
 fn listener_here(server: SocketAddr) -> SocketAddr {
     let ip = if server.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { server.ip() };
     SocketAddr::new(ip, server.port())
 }
 
-const STREAM: &str = "proof";
-/// FLV audio tag bodies: AAC-LC, 44.1 kHz, mono: its AudioSpecificConfig, and one raw block of silence.
+const STREAM: &str = "loopback";
+/// FLV audio tag bodies of AAC-LC, 44.1 kHz, mono: AudioSpecificConfig, and one raw block of silence.
 const AAC_HEADER: [u8; 4] = [0xaf, 0, 0x12, 0x08];
 const AAC_SILENCE: [u8; 8] = [0xaf, 1, 0x01, 0x40, 0x20, 0x06, 0x4f, 0xde];
 const PATIENCE: Duration = Duration::from_secs(3);
-/// A node that comes up must not wait long for a proof that failed by chance.
+/// Short, because readiness of a starting node waits for the test.
 const PAUSE: Duration = Duration::from_millis(100);

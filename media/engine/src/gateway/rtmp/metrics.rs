@@ -1,4 +1,4 @@
-//! What this gateway counts.
+//! Counters of the RTMP gateway.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -11,7 +11,7 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Connections accepted since the start.
     pub accepted: Counter,
-    /// Connections closed at once because there were too many.
+    /// Connections closed at once because `max_connections` were open.
     pub turned_away: Counter,
     /// Connections closed because of what the peer sent.
     pub protocol_errors: Counter,
@@ -19,26 +19,26 @@ pub struct Metrics {
     pub publish_refused: Counter,
     /// Play requests refused.
     pub play_refused: Counter,
-    /// Bytes received on connections that are closed by now.
+    /// Bytes received; added when a connection closes.
     pub received_bytes: Counter,
-    /// Bytes sent on connections that are closed by now.
+    /// Bytes sent; added when a connection closes.
     pub sent_bytes: Counter,
-    /// Packets left out because a player was too slow.
+    /// Packets skipped because a player was too slow.
     pub lost_packets: Counter,
 }
 
 impl Metrics {
-    /// Makes the counters visible.
+    /// Registers the counters for `/metrics`.
     pub fn register(&self, registry: &mut Registry) {
         let all: [(&str, &str, &Counter); 8] = [
             ("rtmp_connections_accepted", "RTMP connections accepted", &self.accepted),
-            ("rtmp_connections_turned_away", "RTMP connections beyond the limit", &self.turned_away),
-            ("rtmp_protocol_errors", "RTMP connections closed for what the peer sent", &self.protocol_errors),
+            ("rtmp_connections_turned_away", "RTMP connections closed because the limit was reached", &self.turned_away),
+            ("rtmp_protocol_errors", "RTMP connections closed because the peer sent invalid data", &self.protocol_errors),
             ("rtmp_publish_refused", "RTMP publish requests refused", &self.publish_refused),
             ("rtmp_play_refused", "RTMP play requests refused", &self.play_refused),
             ("rtmp_received_bytes", "Bytes received on closed RTMP connections", &self.received_bytes),
             ("rtmp_sent_bytes", "Bytes sent on closed RTMP connections", &self.sent_bytes),
-            ("rtmp_lost_packets", "Packets left out because a player was too slow", &self.lost_packets),
+            ("rtmp_lost_packets", "RTMP packets skipped because a player was too slow", &self.lost_packets),
         ];
         for (name, help, counter) in all {
             registry.register(name, help, counter.clone());

@@ -1,10 +1,11 @@
-//! RTMP in and out: publishers become producers of the hub, players get its streams.
+//! RTMP in and out: publishers become producers of the hub, players receive its streams.
 //!
 //! ```text
-//!   server: accepts --> connection: one task each, reads, answers, decides the role
+//!   server: accepts --> connection: one task each; reads, replies, selects the role
 //!                          |-- publish: messages -> hub
 //!                          '-- play: joins the fan-out of a stream
-//!   fanout: one task a stream packs frames -> ring --> one task per 64 players writes --> link: one socket
+//!   fanout: one task per stream packs frames -> ring
+//!              --> one task per 64 players writes packets -> link: one socket
 //! ```
 //!
 //! RULE: knows `hub`, `wire::rtmp` and `apps`, and no other gateway.

@@ -1,4 +1,4 @@
-//! A player: its link follows the fan-out of a stream.
+//! A player: attaches its link to the fan-out of a stream.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::fanout::Fanout;
 use super::link::Link;
 use crate::hub::{PerStream, Stream, ViewerGuard, ViewerKind};
 
-/// The fan-outs of all streams that are played.
+/// The fan-outs of all streams that have players.
 pub(super) type Fanouts = PerStream<Fanout>;
 
 /// Plays one stream until it is dropped.
@@ -18,7 +18,8 @@ pub(super) struct Player {
 }
 
 impl Player {
-    /// Begins to play: header and last key group go out with the link's next write, the rest as it comes.
+    /// Starts to play: the link's next write sends the header and the last GOP, later frames follow
+    /// as they arrive.
     pub(super) fn start(fanouts: &Fanouts, stream: Arc<Stream>, link: &Arc<Link>) -> Self {
         let fanout = fanouts.get_or_make(&stream, || Fanout::start(&stream));
         link.lock().play(Arc::clone(&fanout));

@@ -1,4 +1,4 @@
-//! A publisher: its messages become frames of a stream.
+//! A publisher: turns RTMP messages into frames of a stream in the hub.
 
 use headwater_api::status::Notice;
 use headwater_wire::rtmp::Message;
@@ -9,11 +9,11 @@ use headwater_wire::{Frame, MediaKind, Track};
 
 use crate::hub::Producer;
 
-/// Feeds one stream; it ends when this is dropped.
+/// Produces one stream; dropping it ends the stream.
 #[derive(Debug)]
 pub(super) struct Publisher {
     producer: Producer,
-    /// Of what is news: that its tracks are known.
+    /// Level of the line that announces a track.
     level: log::Level,
     ingest: Ingest,
     frames: u64,
@@ -31,17 +31,17 @@ impl Publisher {
         self.producer.stream().name().as_str()
     }
 
-    /// True once the stream was given to another node.
+    /// True once another node owns the stream.
     pub(super) fn is_revoked(&self) -> bool {
         self.producer.is_revoked()
     }
 
-    /// Frames so far.
+    /// Frames received so far.
     pub(super) fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// Takes an audio or video message.
+    /// Handles an audio or video message.
     pub(super) fn on_media(&mut self, message: Message) {
         let kind = message.kind;
         match self.ingest.on_message(message) {
@@ -67,7 +67,7 @@ impl Publisher {
         }
     }
 
-    /// Takes `onMetaData`. Only the log is interested: all that matters is in the decoder configurations.
+    /// Logs the encoder named by `onMetaData`. Everything else is in the decoder configurations.
     pub(super) fn on_metadata(&self, metadata: &Value) {
         let encoder: String = metadata
             .get("encoder")

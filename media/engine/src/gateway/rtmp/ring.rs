@@ -1,6 +1,7 @@
-//! The packets of one stream, ready to be sent, the same bytes for every player: its last two key groups.
+//! Ring of the packets of one stream, which are the same bytes for every player: its last two GOPs.
 //!
-//! A plain value. A player is a number into it; one that has fallen out of it goes on at the last key frame.
+//! A plain value. A player's position is a packet number; a player whose next packet was evicted
+//! continues at the last key frame.
 
 use std::collections::VecDeque;
 
@@ -9,18 +10,18 @@ use headwater_wire::rtmp::mux;
 use headwater_wire::{Frame, MediaKind, Track};
 use std::sync::Arc;
 
-/// What is written at once: a picture with the sound before it, or sound alone.
+/// The unit of writing: a video frame with the audio before it, or audio alone.
 #[derive(Debug, Clone)]
 pub(super) struct Packet {
-    /// Whole chunks.
+    /// Complete RTMP chunks.
     pub(super) bytes: Bytes,
-    /// True if a player may begin here.
+    /// True if a player may start here.
     pub(super) key: bool,
-    /// The decoder configurations it needs, see [`Ring::header`].
+    /// Version of the decoder configurations it needs, see [`Ring::header`].
     pub(super) version: u32,
 }
 
-/// The packets that are kept.
+/// The newest packets of a stream.
 #[derive(Debug, Default)]
 pub(super) struct Ring {
     packets: VecDeque<Packet>,
@@ -34,28 +35,32 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Number the next packet will get.
+    /// Number of the next packet.
     pub(super) fn end(&self) -> u64 {
         self.first + self.packets.len() as u64
     }
 
-    /// Where a player begins, or goes on that is too slow.
+    /// Where a new player starts, and a player that lags continues: the last key packet.
     pub(super) fn start(&self) -> u64 {
         self.last_key.filter(|&key| key >= self.first).unwrap_or_else(|| self.end())
     }
 
-    /// What a player needs before its first packet, with the version of it; nothing before the first packet.
+    /// Decoder configurations that a player needs before its first packet, and their version;
+    /// `None` before the first packet.
     pub(super) fn header(&self) -> Option<(&Bytes, u32)> {
         (!self.header.is_empty()).then_some((&self.header, self.version))
     }
 
-    /// The packet of this number; `None` if it has not come yet. One that is gone is an error.
+    /// The packet of this number, or `None` if it has not been pushed yet.
+    ///
+    /// # Errors
+    /// If the packet was evicted.
     pub(super) fn get(&self, number: u64) -> Result<Option<&Packet>, Gone> {
         let index = number.checked_sub(self.first).ok_or(Gone)?;
         Ok(usize::try_from(index).ok().and_then(|i| self.packets.get(i)))
     }
 
-    /// True once no packet will come any more.
+    /// True once the stream has ended: no packet follows.
     pub(super) fn is_ended(&self) -> bool {
         self.ended
     }
@@ -85,7 +90,7 @@ impl Ring {
     }
 }
 
-/// A packet that is not kept any more.
+/// The packet is older than the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gone;
 
@@ -101,17 +106,18 @@ pub(super) struct Packer {
 }
 
 impl Packer {
-    /// Takes the tracks that are known before the first frame.
+    /// Starts with the tracks that are known before the first frame.
     pub(super) fn new(video: Option<Arc<Track>>, audio: Option<Arc<Track>>) -> Self {
         Self { video, audio, ..Self::default() }
     }
 
-    /// True while sound waits for a picture to ride with.
+    /// True while frames wait to be flushed.
     pub(super) fn holds(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    /// Adds a frame to what is pending. A key frame begins a packet, unless only sound is before it.
+    /// Adds a frame to the pending packet. A key frame starts a new packet unless only audio is
+    /// pending.
     pub(super) fn push(&mut self, frame: &Frame, ring: &mut Ring) {
         let picture = frame.kind() == MediaKind::Video;
         if picture && frame.key && self.pending_picture {
@@ -127,7 +133,7 @@ impl Packer {
             let mut header = BytesMut::with_capacity(512);
             let tracks: Vec<&Track> = self.video.iter().chain(&self.audio).map(|track| &**track).collect();
             mux::write_header(&mut header, &tracks, frame.dts);
-            // Who is playing already needs a change in line; who comes later gets it first.
+            // Players receive a change in line; a player that joins later receives it first.
             if news && self.version > 0 {
                 self.pending.extend_from_slice(&header);
             }
@@ -141,17 +147,17 @@ impl Packer {
         self.pending_picture |= picture;
     }
 
-    /// True if sound need not wait: there are no pictures, or one is pending.
+    /// True if the pending packet need not wait: it holds a video frame, or there is no video track.
     pub(super) fn is_due(&self) -> bool {
         self.pending_picture || self.video.is_none()
     }
 
-    /// Makes a packet of what is pending.
+    /// Pushes the pending frames to the ring as one packet.
     pub(super) fn flush(&mut self, ring: &mut Ring) {
         if self.pending.is_empty() {
             return;
         }
-        // A buffer of its own size: packets are kept for two key groups.
+        // An exact copy, because the ring keeps packets for two GOPs.
         let bytes = Bytes::copy_from_slice(&self.pending);
         self.pending.clear();
         if self.pending.capacity() > MAX_IDLE_BYTES {
@@ -163,11 +169,11 @@ impl Packer {
     }
 }
 
-/// 30 pictures a second over two key groups of a minute each.
+/// 30 frames per second over two GOPs of one minute each.
 const MAX_PACKETS: usize = 4_096;
-/// Two key groups of 2 s at 30 Mbit/s.
+/// Two GOPs of 2 s at 30 Mbit/s.
 const MAX_BYTES: usize = 16 << 20;
-/// The packer's own buffer is not kept beyond this.
+/// The packer's buffer is freed if it has grown beyond this.
 const MAX_IDLE_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
@@ -199,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn sound_rides_with_the_next_picture() {
+    fn audio_is_packed_with_the_next_video_frame() {
         let (video, audio) = (video(), audio());
         let (mut packer, mut ring) = (Packer::new(Some(Arc::clone(&video)), Some(Arc::clone(&audio))), Ring::default());
         packer.push(&frame(&video, 0, true), &mut ring);
@@ -215,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn sound_alone_waits_for_nobody() {
+    fn audio_without_a_video_track_is_flushed_at_once() {
         let audio = audio();
         let (mut packer, mut ring) = (Packer::new(None, Some(Arc::clone(&audio))), Ring::default());
         packer.push(&frame(&audio, 0, true), &mut ring);
@@ -223,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_frame_never_stands_behind_another_picture_in_a_packet() {
+    fn key_frame_never_follows_another_video_frame_in_a_packet() {
         let video = video();
         let (mut packer, mut ring) = (Packer::new(Some(Arc::clone(&video)), None), Ring::default());
         for (ms, key) in [(0, true), (33, false), (66, true), (99, false)] {
@@ -234,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn two_key_groups_are_kept_and_older_ones_are_gone() {
+    fn ring_keeps_two_gops_and_evicts_older_ones() {
         let video = video();
         let (mut packer, mut ring) = (Packer::new(Some(Arc::clone(&video)), None), Ring::default());
         for n in 0..9 {
@@ -248,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_track_that_comes_late_is_told_in_line_and_to_newcomers() {
+    fn late_track_is_announced_in_line_and_in_the_header() {
         let (video, audio) = (video(), audio());
         let (mut packer, mut ring) = (Packer::new(Some(Arc::clone(&video)), None), Ring::default());
         packer.push(&frame(&video, 0, true), &mut ring);

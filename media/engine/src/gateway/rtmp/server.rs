@@ -1,4 +1,4 @@
-//! Listens for RTMP and RTMPS, and gives each connection a task.
+//! Listens for RTMP and RTMPS, and spawns a task for each connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use super::link::Io;
 use super::loopback::Loopback;
 use super::metrics::Metrics;
 use super::play::Fanouts;
-use crate::admission::Admission;
-use crate::apps::Apps;
+use crate::access::apps::Apps;
 use crate::hub::Hub;
-use crate::lanes::Lanes;
-use crate::listen::{ListenError, listen};
+use crate::node::admission::Admission;
+use crate::runtime::listener::{ListenError, listen};
+use crate::runtime::worker_pool::Lanes;
 
-/// The listeners, open but not served yet.
+/// The open listeners; [`Server::run`] accepts from them.
 #[derive(Debug)]
 pub struct Server {
     plain: (TcpListener, SocketAddr),
@@ -34,10 +34,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the listeners; the one for TLS only if there is a certificate.
+    /// Opens the RTMP listener and, if `tls` is set, the RTMPS listener.
     ///
     /// # Errors
-    /// If an address is taken or not ours.
+    /// If an address is in use or does not belong to this machine.
     pub fn bind(config: &config::Rtmp, tls: Option<Arc<rustls::ServerConfig>>) -> Result<Self, ListenError> {
         let plain = listen("rtmp", config.listen)?;
         let tls = match tls {
@@ -53,34 +53,37 @@ impl Server {
         })
     }
 
-    /// Where RTMP listens.
+    /// Address of the RTMP listener.
     pub fn local_addr(&self) -> SocketAddr {
         self.plain.1
     }
 
-    /// Where RTMPS listens, if it does.
+    /// Address of the RTMPS listener, if there is one.
     pub fn tls_local_addr(&self) -> Option<SocketAddr> {
         self.tls.as_ref().map(|((_, address), _)| *address)
     }
 
-    /// What it counts.
+    /// The counters of this server; clones share them.
     pub fn metrics(&self) -> Metrics {
         self.metrics.clone()
     }
 
-    /// Publishes something to this server, once it runs, and plays it, until that has worked once.
+    /// Publishes a test stream to this server and plays it back, until that has succeeded once.
+    /// The server must be running.
     pub fn prove(&self) -> impl Future<Output = ()> + Send + 'static {
         let (loopback, address) = (Arc::clone(&self.loopback), self.plain.1);
         async move { loopback.prove(address).await }
     }
 
-    /// Says whether something that this server published to itself has been played from it since the start.
+    /// Returns a check that fails until [`Server::run_loopback_test`] has succeeded; the error is
+    /// the reason of the last attempt.
     pub fn pulse(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
         let outcome = self.loopback.outcome.subscribe();
         move || outcome.borrow().clone()
     }
 
-    /// Serves until `drain` is cancelled: then nobody is let in, everybody is told, and it returns once all are gone.
+    /// Serves until `drain` is cancelled. Then it accepts no more connections, notifies the peers,
+    /// and returns once all connections are closed.
     pub async fn run(self, hub: Hub, apps: Apps, admission: Admission, lanes: Lanes, drain: CancellationToken) {
         let Self { plain, tls, max_connections, metrics, loopback } = self;
         let shared = Arc::new(Shared { hub, apps, fanouts: Fanouts::default(), metrics, loopback, admission });
@@ -117,7 +120,7 @@ impl Door {
             match accepted {
                 Ok((socket, peer)) => self.welcome(socket, peer, tls.as_ref()),
                 Err(e) => {
-                    // Out of descriptors, most likely: more connections must end before more can begin.
+                    // Most likely out of file descriptors: connections must close before more can open.
                     log::error!(err:% = Chain(&e); "could not accept an rtmp connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -135,7 +138,8 @@ impl Door {
         metrics.accepted.inc();
         metrics.connections.inc();
         let place = Place { _permit: place, metrics: metrics.clone() };
-        // Replies and frames must leave at once; without this a join takes 40 ms. A socket that refuses is closed already.
+        // Replies and frames must leave at once: with Nagle's algorithm a join takes 40 ms longer.
+        // This fails only if the socket is already closed.
         let _ = socket.set_nodelay(true);
         let shared = Arc::clone(&self.shared);
         let drain = self.drain.clone();
@@ -147,8 +151,8 @@ impl Door {
                     Ok(Ok(stream)) => {
                         Box::pin(Connection::new(shared, Io::Tls(Box::new(stream)), peer).run(drain)).await;
                     }
-                    Ok(Err(e)) => log::debug!(peer:%, err:% = Chain(&e); "no tls handshake"),
-                    Err(_) => log::debug!(peer:%; "no tls handshake in time"),
+                    Ok(Err(e)) => log::debug!(peer:%, err:% = Chain(&e); "tls handshake failed"),
+                    Err(_) => log::debug!(peer:%; "tls handshake timed out"),
                 },
             }
             drop(place);
@@ -156,7 +160,7 @@ impl Door {
     }
 }
 
-/// One of the connections that may be open.
+/// One of the `max_connections` open connections; counted in the gauge until it is dropped.
 struct Place {
     _permit: OwnedSemaphorePermit,
     metrics: Metrics,

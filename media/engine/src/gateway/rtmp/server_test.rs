@@ -1,4 +1,4 @@
-//! The RTMP server as its peers see it.
+//! Tests of the RTMP server over TCP.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use super::client_test::Client;
-use crate::admission::Admission;
-use crate::apps::Apps;
+use crate::access::apps::Apps;
 use crate::hub::{Claiming, Elsewhere, Fetching, Hub, Limits, Owners, Stream};
-use crate::lanes::Lanes;
+use crate::node::admission::Admission;
+use crate::runtime::worker_pool::Lanes;
 
 struct Running {
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
     hub: Hub,
-    /// The node takes nobody in any more.
+    /// Makes the node refuse new publishers and viewers.
     leaving: CancellationToken,
     drain: CancellationToken,
     task: JoinHandle<()>,
@@ -43,8 +43,8 @@ fn serve_on(lanes: Lanes, max_connections: usize, tls: Option<Arc<rustls::Server
     let (hub, drain) = (Hub::new(Limits::default()), CancellationToken::new());
     let leaving = CancellationToken::new();
     let config = headwater_api::Config::default();
-    let meter = crate::load::Meter::new(&config);
-    let nobody = crate::standing::Told::by_nobody();
+    let meter = crate::node::load::Meter::new(&config);
+    let nobody = crate::node::health::NodeHealthReceiver::by_nobody();
     let door = Admission::new(&config.limits, &meter, &hub, &nobody, &leaving);
     let task = tokio::spawn(server.run(hub.clone(), Apps::new(["live".to_owned()]), door, lanes, drain.clone()));
     Running { address, tls_address, hub, leaving, drain, task }
@@ -67,7 +67,7 @@ impl Running {
 }
 
 #[tokio::test]
-async fn a_player_starts_at_the_last_key_frame_and_follows() {
+async fn player_starts_at_the_last_key_frame_and_receives_later_frames() {
     let server = serve(9, None);
     let mut publisher = server.publisher("demo?token=secret").await;
     for (ms, key, mark) in [(0, true, 1), (33, false, 2), (66, true, 3), (99, false, 4)] {
@@ -86,7 +86,7 @@ async fn a_player_starts_at_the_last_key_frame_and_follows() {
 }
 
 #[tokio::test]
-async fn a_hundred_players_of_one_stream_all_get_every_picture() {
+async fn hundred_players_of_one_stream_receive_every_frame() {
     let server = serve(200, None);
     let mut publisher = server.publisher("demo").await;
     publisher.picture(0, true, 0, 1_000).await;
@@ -103,7 +103,7 @@ async fn a_hundred_players_of_one_stream_all_get_every_picture() {
 }
 
 #[tokio::test]
-async fn players_lose_nothing_when_their_writer_leaves_a_lane_that_has_too_much_to_do() {
+async fn players_lose_no_frame_when_their_writer_migrates_from_an_overloaded_worker() {
     let lanes = Lanes::start().unwrap();
     let server = serve_on(lanes.clone(), 9, None);
     let mut publisher = server.publisher("demo").await;
@@ -116,21 +116,21 @@ async fn players_lose_nothing_when_their_writer_leaves_a_lane_that_has_too_much_
         publisher.picture(u32::from(mark) * 33, false, mark, 1_000).await;
     }
     assert_eq!(player.marks(8).await, (2..=9).collect::<Vec<u8>>());
-    // Whoever writes this one has asked since it wrote the first.
+    // The writer of this frame has checked the load since the first one.
     publisher.picture(330, false, 10, 1_000).await;
     assert_eq!(player.marks(1).await, [10]);
-    assert!(!lanes.fill().is_crowded(0), "the writer has left the publisher's lane");
+    assert!(!lanes.fill().is_crowded(0), "the writer has left the publisher's worker");
 }
 
 #[tokio::test]
-async fn sound_rides_with_the_next_picture_and_waits_45_ms_at_most() {
+async fn audio_is_sent_with_the_next_video_frame_or_after_45_ms() {
     let server = serve(9, None);
     let mut publisher = server.publisher("demo").await;
     publisher.send(kind::AUDIO, 1, 0, &[0xaf, 0, 0x11, 0x90]).await;
     publisher.picture(0, true, 1, 10).await;
     let mut player = server.player("demo").await;
     player.marks(1).await;
-    // No picture follows: the timer sends it.
+    // No video frame follows: the timer sends the audio.
     publisher.send(kind::AUDIO, 1, 10, &[0xaf, 1, 7]).await;
     let message = player.next().await.unwrap();
     assert_eq!((message.kind, &message.payload[..]), (kind::AUDIO, &[0xaf, 1, 7][..]));
@@ -141,7 +141,7 @@ async fn sound_rides_with_the_next_picture_and_waits_45_ms_at_most() {
 }
 
 #[tokio::test]
-async fn a_second_publisher_is_refused_and_the_first_goes_on() {
+async fn second_publisher_of_a_name_is_refused_and_the_first_continues() {
     let server = serve(9, None);
     let mut first = server.publisher("demo").await;
     let mut second = Client::connected(server.socket().await).await;
@@ -154,7 +154,7 @@ async fn a_second_publisher_is_refused_and_the_first_goes_on() {
 }
 
 #[tokio::test]
-async fn unknown_apps_and_streams_are_refused_with_a_status() {
+async fn unknown_app_or_stream_is_refused_with_a_status() {
     let server = serve(9, None);
     let mut client = Client::shake(server.socket().await).await;
     client.connect("other").await;
@@ -166,11 +166,11 @@ async fn unknown_apps_and_streams_are_refused_with_a_status() {
     let mut publisher = server.publisher("nobody").await;
     publisher.picture(0, true, 1, 10).await;
     client.ask("play", "nobody").await;
-    assert_eq!(client.marks(1).await, [1], "the same connection may ask again");
+    assert_eq!(client.marks(1).await, [1], "the same connection may request again");
 }
 
 #[tokio::test]
-async fn the_end_of_a_stream_is_told_and_its_next_life_can_be_played_on_the_same_connection() {
+async fn player_is_notified_of_the_end_and_can_play_the_next_generation() {
     let server = serve(9, None);
     let mut publisher = server.publisher("demo").await;
     publisher.picture(0, true, 1, 10).await;
@@ -187,24 +187,24 @@ async fn the_end_of_a_stream_is_told_and_its_next_life_can_be_played_on_the_same
 }
 
 #[tokio::test]
-async fn a_player_that_does_not_read_loses_pictures_up_to_a_key_frame_and_harms_nobody() {
+async fn slow_player_skips_to_a_key_frame_without_affecting_others() {
     let server = serve(9, None);
     let mut publisher = server.publisher("demo").await;
     publisher.picture(0, true, 0, 1_000).await;
     let mut slow = server.player("demo").await;
     let mut fast = server.player("demo").await;
     fast.marks(1).await;
-    // 60 MB: more than the socket buffers hold. Every fourth picture is a key frame; marks tell them apart.
+    // 60 MB: more than the socket buffers hold. Every fourth frame is a key frame.
     for n in 1..=240_u32 {
         publisher.picture(n * 33, n % 4 == 0, n as u8, 250_000).await;
-        assert_eq!(fast.marks(1).await, [n as u8], "the fast player gets every picture");
+        assert_eq!(fast.marks(1).await, [n as u8], "the fast player receives every frame");
     }
     let mut last = slow.marks(1).await[0];
     let mut gaps = 0;
     while last != 240 {
         let mark = slow.marks(1).await[0];
         if mark != last + 1 {
-            assert_eq!(mark % 4, 0, "goes on at a key frame, not at {mark} after {last}");
+            assert_eq!(mark % 4, 0, "resumes at a key frame, not at {mark} after {last}");
             gaps += 1;
         }
         last = mark;
@@ -213,7 +213,7 @@ async fn a_player_that_does_not_read_loses_pictures_up_to_a_key_frame_and_harms_
 }
 
 #[tokio::test]
-async fn a_player_that_never_reads_is_closed_after_ten_seconds() {
+async fn player_that_never_reads_is_closed_after_ten_seconds() {
     let server = serve(9, None);
     let mut publisher = server.publisher("demo").await;
     publisher.picture(0, true, 0, 1_000).await;
@@ -229,7 +229,7 @@ async fn a_player_that_never_reads_is_closed_after_ten_seconds() {
     tokio::time::pause();
     let start = Instant::now();
     while stream.status().viewers.rtmp == 2 {
-        // A publisher that is heard, and a fast player that reads: only the slow one may go.
+        // The publisher sends and the fast player reads: only the slow player may be closed.
         publisher.picture(5_000, false, 1, 10).await;
         fast.marks(1).await;
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -239,7 +239,7 @@ async fn a_player_that_never_reads_is_closed_after_ten_seconds() {
 }
 
 #[tokio::test]
-async fn a_silent_publisher_is_closed_after_ten_seconds() {
+async fn silent_publisher_is_closed_after_ten_seconds() {
     let server = serve(9, None);
     let mut publisher = server.publisher("demo").await;
     publisher.picture(0, true, 1, 10).await;
@@ -253,7 +253,7 @@ async fn a_silent_publisher_is_closed_after_ten_seconds() {
 }
 
 #[tokio::test]
-async fn a_publisher_that_only_pings_is_closed_after_ten_seconds() {
+async fn publisher_that_only_pings_is_closed_after_ten_seconds() {
     let server = serve(9, None);
     let mut publisher = server.publisher("demo").await;
     publisher.picture(0, true, 1, 10).await;
@@ -261,7 +261,7 @@ async fn a_publisher_that_only_pings_is_closed_after_ten_seconds() {
     tokio::time::pause();
     let start = Instant::now();
     while !server.hub.streams().is_empty() && start.elapsed() < Duration::from_secs(60) {
-        // In short steps: a look at the clock that comes late says nothing about the peer.
+        // In short steps: no timeout is applied if the timer fires late.
         tokio::time::advance(Duration::from_millis(100)).await;
         publisher.send_and_ping(&[]).await;
     }
@@ -270,17 +270,17 @@ async fn a_publisher_that_only_pings_is_closed_after_ten_seconds() {
 }
 
 #[tokio::test]
-async fn a_publisher_whose_picture_takes_long_to_come_is_not_silent() {
+async fn publisher_that_sends_a_frame_slowly_is_not_silent() {
     let server = serve(9, None);
     let mut publisher = server.publisher("demo").await;
     let mut picture = BytesMut::new();
     message::write(&mut picture, kind::VIDEO, 1, 0, &[0x17, 1, 0, 0, 0], &[7; 300_000]);
     tokio::time::pause();
-    // Chunk by chunk; the first has the long header.
+    // Chunk by chunk; the first one has a message header of 11 bytes (RTMP 1.0 §5.3.1.2.1).
     let mut left = &picture[..];
     for header in std::iter::once(12).chain(std::iter::repeat(1)) {
         let (chunk, later) = left.split_at(left.len().min(header + message::SEND_CHUNK_BYTES));
-        assert!(publisher.send_and_ping(chunk).await, "closed with {} bytes to come", left.len());
+        assert!(publisher.send_and_ping(chunk).await, "closed with {} bytes left", left.len());
         tokio::time::advance(Duration::from_secs(9)).await;
         left = later;
         if left.is_empty() {
@@ -291,7 +291,7 @@ async fn a_publisher_whose_picture_takes_long_to_come_is_not_silent() {
 }
 
 #[tokio::test]
-async fn a_publisher_that_comes_late_and_is_silent_is_closed_as_soon_as_any_other() {
+async fn publisher_timeout_starts_when_publishing_is_accepted() {
     let server = serve(9, None);
     let mut client = Client::connected(server.socket().await).await;
     assert!(client.send_and_ping(&[]).await);
@@ -306,7 +306,7 @@ async fn a_publisher_that_comes_late_and_is_silent_is_closed_as_soon_as_any_othe
 }
 
 #[tokio::test]
-async fn a_connection_that_asks_for_nothing_is_closed_after_thirty_seconds() {
+async fn connection_without_a_role_is_closed_after_thirty_seconds() {
     let server = serve(9, None);
     let mut shaken = Client::shake(server.socket().await).await;
     let mut connected = Client::connected(server.socket().await).await;
@@ -321,7 +321,7 @@ async fn a_connection_that_asks_for_nothing_is_closed_after_thirty_seconds() {
 }
 
 #[tokio::test]
-async fn a_publisher_that_takes_its_request_back_in_the_same_breath_leaves_the_name_free() {
+async fn publish_request_cancelled_in_the_same_write_leaves_the_name_free() {
     let server = serve(9, None);
     let mut client = Client::connected(server.socket().await).await;
     let publish = command(1, &["publish".into(), 3.0.into(), Value::Null, "demo".into()]);
@@ -331,13 +331,13 @@ async fn a_publisher_that_takes_its_request_back_in_the_same_breath_leaves_the_n
 }
 
 #[tokio::test]
-async fn a_publisher_that_takes_its_request_back_while_the_cluster_is_asked_leaves_the_name_free() {
+async fn publish_request_cancelled_during_the_cluster_query_leaves_the_name_free() {
     let server = serve(9, None);
     server.hub.join(Box::new(Deaf), Some(Box::new(Deaf)));
     let mut client = Client::connected(server.socket().await).await;
     client.ask("publish", "demo").await;
     assert!(client.send_and_ping(&[]).await);
-    assert_eq!(server.hub.streams().len(), 1, "the name is kept while the cluster is asked");
+    assert_eq!(server.hub.streams().len(), 1, "the name is reserved during the cluster query");
     assert!(client.send_and_ping(&delete_stream()).await);
     assert!(server.hub.streams().is_empty());
 }
@@ -369,7 +369,7 @@ fn delete_stream() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn long_messages_are_taken_from_publishers_only_and_while_they_publish() {
+async fn long_messages_are_accepted_only_from_active_publishers() {
     let mut picture = BytesMut::new();
     message::write(&mut picture, kind::VIDEO, 1, 0, &[0x17, 1, 0, 0, 0], &[7; 100_000]);
     let server = serve(9, None);
@@ -382,7 +382,7 @@ async fn long_messages_are_taken_from_publishers_only_and_while_they_publish() {
 }
 
 #[tokio::test]
-async fn half_a_handshake_is_closed_after_five_seconds() {
+async fn incomplete_handshake_is_closed_after_five_seconds() {
     let server = serve(9, None);
     let mut socket = server.socket().await;
     socket.write_all(&[3; 700]).await.unwrap();
@@ -393,7 +393,7 @@ async fn half_a_handshake_is_closed_after_five_seconds() {
 }
 
 #[tokio::test]
-async fn messages_that_crash_others_close_one_connection_and_the_server_goes_on() {
+async fn malformed_messages_close_only_their_own_connection() {
     let server = serve(9, None);
     let nested: Vec<u8> = [&[2, 0, 1, b'x', 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &[3, 0, 1, b'a'].repeat(5_000)].concat();
     let too_short = [2, 0, 7, b'c', b'o', b'n', b'n', b'e', b'c', b't'];
@@ -409,7 +409,7 @@ async fn messages_that_crash_others_close_one_connection_and_the_server_goes_on(
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_closed_at_once() {
+async fn connection_beyond_the_limit_is_closed_at_once() {
     let server = serve(1, None);
     let first = server.publisher("demo").await;
     let mut second = server.socket().await;
@@ -418,7 +418,7 @@ async fn one_connection_too_many_is_closed_at_once() {
 }
 
 #[tokio::test]
-async fn a_drain_tells_publishers_and_players_and_ends() {
+async fn drain_notifies_publishers_and_players_and_closes_them() {
     let server = serve(9, None);
     let mut publisher = server.publisher("demo").await;
     publisher.picture(0, true, 1, 10).await;
@@ -433,7 +433,7 @@ async fn a_drain_tells_publishers_and_players_and_ends() {
 }
 
 #[tokio::test]
-async fn a_node_that_takes_its_leave_refuses_newcomers_in_a_sentence_and_keeps_who_is_there() {
+async fn draining_node_refuses_new_clients_and_keeps_existing_ones() {
     let server = serve(9, None);
     let mut publisher = server.publisher("demo").await;
     publisher.picture(0, true, 1, 10).await;
@@ -450,7 +450,7 @@ async fn a_node_that_takes_its_leave_refuses_newcomers_in_a_sentence_and_keeps_w
 }
 
 #[tokio::test]
-async fn a_publisher_that_can_reconnect_is_asked_to_and_closed_later() {
+async fn publisher_with_reconnect_support_is_asked_to_reconnect_then_closed() {
     let server = serve(9, None);
     let mut publisher = Client::shake(server.socket().await).await;
     let object = Value::Object(vec![("app".to_owned(), "live".into()), ("capsEx".to_owned(), 1.0.into())]);
@@ -471,7 +471,7 @@ async fn a_publisher_that_can_reconnect_is_asked_to_and_closed_later() {
 }
 
 #[tokio::test]
-async fn b_frames_are_told_with_the_setting_that_ends_them() {
+async fn b_frames_notice_names_the_setting_that_disables_them() {
     let server = serve(9, None);
     let mut publisher = server.publisher("demo").await;
     publisher.picture(0, true, 1, 10).await;
@@ -485,7 +485,7 @@ async fn b_frames_are_told_with_the_setting_that_ends_them() {
 }
 
 #[tokio::test]
-async fn rtmps_is_the_same_inside_tls() {
+async fn rtmps_publishes_and_plays_over_tls() {
     let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let certificate = key.cert.der().clone();
     let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();

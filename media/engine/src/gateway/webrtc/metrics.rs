@@ -1,4 +1,4 @@
-//! What the WebRTC room counts.
+//! Metrics of the WebRTC gateway.
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -6,73 +6,73 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// Why a datagram was not used.
+/// Why a received datagram was ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Ignored {
-    /// Neither STUN nor DTLS nor RTCP, or broken.
+    /// Neither STUN nor DTLS nor RTP nor RTCP, or malformed.
     Garbage,
-    /// STUN for nobody here.
+    /// STUN whose username belongs to no session of this worker.
     UnknownUser,
-    /// STUN with a wrong password.
+    /// STUN whose integrity check failed.
     WrongPassword,
-    /// STUN that was seen before from elsewhere.
+    /// STUN with a transaction id that was received before from another address.
     Replayed,
-    /// DTLS or RTCP from an address that was never authenticated.
+    /// DTLS or RTCP from an address that no STUN check has authenticated.
     UnknownAddress,
-    /// DTLS that breaks its rules.
+    /// DTLS that violates the protocol.
     BadDtls,
-    /// RTCP that cannot be decrypted or read, or comes before its keys.
+    /// RTCP that cannot be decrypted or parsed, or that arrives before the handshake is complete.
     BadRtcp,
-    /// RTP: a viewer has nothing to send.
+    /// RTP: viewers must not send media.
     Rtp,
 }
 
-/// Label of [`Metrics::ignored`].
+/// Labels of [`Metrics::ignored`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Reason {
-    /// Why.
+    /// Why the datagram was ignored.
     pub reason: Ignored,
 }
 
-/// Counters of all workers together; clones share them.
+/// Metrics of all workers together; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    /// Sessions now.
+    /// Current number of sessions.
     pub sessions: Gauge,
-    /// Sessions since the start.
+    /// Sessions opened since the start.
     pub sessions_total: Counter,
-    /// Handshakes that ended with another certificate than the offer named.
+    /// Handshakes whose certificate did not match the offer.
     pub wrong_certificates: Counter,
     /// Media packets sent, retransmissions included.
     pub packets: Counter,
     /// Bytes of UDP payload sent.
     pub bytes: Counter,
-    /// Packets the kernel had no room for, or refused.
+    /// Packets that the kernel refused or had no buffer space for.
     pub unsent_packets: Counter,
-    /// Packets viewers asked for again.
+    /// Packets that viewers reported as lost (NACK).
     pub nacked_packets: Counter,
-    /// Packets sent again.
+    /// Packets retransmitted.
     pub retransmitted_packets: Counter,
-    /// Key frames viewers asked for.
+    /// Key frame requests from viewers (PLI and FIR).
     pub key_frame_requests: Counter,
-    /// Datagrams received and not used.
+    /// Datagrams received and ignored, by reason.
     pub ignored: Family<Reason, Counter>,
 }
 
 impl Metrics {
-    /// Puts them into the registry of the engine.
+    /// Registers all metrics under the prefix `webrtc`.
     pub fn register(&self, registry: &mut Registry) {
         let r = registry.sub_registry_with_prefix("webrtc");
-        r.register("sessions", "Viewers now", self.sessions.clone());
-        r.register("sessions_opened", "Viewers since the start", self.sessions_total.clone());
-        r.register("wrong_certificates", "Handshakes with a foreign certificate", self.wrong_certificates.clone());
+        r.register("sessions", "Current number of viewers", self.sessions.clone());
+        r.register("sessions_opened", "Viewers connected since the start", self.sessions_total.clone());
+        r.register("wrong_certificates", "DTLS handshakes whose certificate did not match the offer", self.wrong_certificates.clone());
         r.register("packets", "Media packets sent", self.packets.clone());
         r.register("sent_bytes", "UDP payload bytes sent", self.bytes.clone());
-        r.register("unsent_packets", "Packets the kernel did not take", self.unsent_packets.clone());
-        r.register("nacked_packets", "Packets viewers asked for again", self.nacked_packets.clone());
-        r.register("retransmitted_packets", "Packets sent again", self.retransmitted_packets.clone());
-        r.register("key_frame_requests", "Key frames viewers asked for", self.key_frame_requests.clone());
-        r.register("ignored_datagrams", "Datagrams received and not used", self.ignored.clone());
+        r.register("unsent_packets", "Packets that the kernel did not accept", self.unsent_packets.clone());
+        r.register("nacked_packets", "Packets that viewers reported as lost", self.nacked_packets.clone());
+        r.register("retransmitted_packets", "Packets retransmitted", self.retransmitted_packets.clone());
+        r.register("key_frame_requests", "Key frame requests from viewers", self.key_frame_requests.clone());
+        r.register("ignored_datagrams", "Datagrams received and ignored", self.ignored.clone());
     }
 
     pub(super) fn ignore(&self, reason: Ignored) {

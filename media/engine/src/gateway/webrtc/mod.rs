@@ -1,31 +1,21 @@
-//! WebRTC out (WHEP): a slim session per viewer on one worker thread per core.
+//! WebRTC playback (WHEP): one session per viewer, on one worker thread per core.
 //!
 //! ```text
-//!   hub --frames--> feed (task, once per track) --packets--> worker (thread, once per core) --datagrams--> viewers
-//!   http --offer--> play::Whep --join--> worker                     session: ICE-lite, DTLS, SRTP, RTCP
+//!   hub --frames--> packetizer --packets--> worker --UDP--> viewers
+//!                   task per track          thread per core; per session ICE-lite, DTLS, SRTP, RTCP
+//!   http --offer--> signalling::Whep --Command::Join--> worker
 //! ```
 //!
-//! A session lives on one worker and is touched by no other thread. A frame wakes each worker once. Per packet and viewer
-//! there is no lock, no allocation and no hand-over: twelve header bytes, encryption, and a share of one send call.
+//! A session belongs to one worker and is accessed by no other thread. A frame wakes each worker
+//! once. Sending a packet to a viewer takes no lock, no allocation and no transfer between threads:
+//! it writes a 12-byte header, encrypts the payload, and shares a system call with other packets.
 
-mod addresses;
-mod dtls;
-mod feed;
-mod held;
-mod mailbox;
 mod metrics;
-mod moderation;
 mod play;
-mod prefetch;
-mod pulse;
-mod resends;
 mod server;
-mod session;
-mod srtp;
-mod track;
-mod udp;
-mod worker;
+mod signalling;
+mod transport;
 
 pub use metrics::Metrics;
-pub use play::{Answer, OfferError, SessionId, Whep};
 pub use server::{BindError, Gateway, Limits};
+pub use signalling::{Answer, OfferError, SessionId, Whep};

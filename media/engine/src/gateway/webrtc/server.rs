@@ -1,4 +1,4 @@
-//! Opens the sockets and runs the workers.
+//! The WebRTC gateway: opens the UDP sockets and runs the worker threads.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -9,23 +9,23 @@ use headwater_api::config;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::addresses::candidates;
-use super::dtls::Identity;
-use super::mailbox::{Command, Mailbox};
 use super::metrics::Metrics;
-use super::play::{Directory, Place, Whep};
-use super::pulse::Pulse;
-use super::udp::Socket;
-use super::worker::{Shared, Worker};
-use crate::listen::ListenError;
+use crate::gateway::webrtc::play::mailbox::{Command, Mailbox};
+use crate::gateway::webrtc::play::worker::{Shared, Worker};
+use crate::gateway::webrtc::signalling::{Directory, Place, Whep};
+use crate::gateway::webrtc::transport::candidates::candidates;
+use crate::gateway::webrtc::transport::dtls::Identity;
+use crate::gateway::webrtc::transport::liveness::Pulse;
+use crate::gateway::webrtc::transport::udp::Socket;
+use crate::runtime::listener::ListenError;
 
-/// Workers at most: the ports 50000 to 50063.
+/// Maximum number of workers, one port each: by default 50000 to 50063.
 const MAX_WORKERS: usize = 64;
 
-/// What a test may want shorter.
+/// Timeouts that tests shorten.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// A viewer that was not heard for so long is gone (RFC 7675 §5.1 says 30 s).
+    /// A session without a valid STUN check for this duration is closed (RFC 7675 §5.1: 30 s).
     pub consent: Duration,
 }
 
@@ -35,18 +35,19 @@ impl Default for Limits {
     }
 }
 
-/// Why the ports are not open.
+/// Why the gateway could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// This one is not to be had.
+    /// A port is unavailable.
     #[error(transparent)]
     Port(ListenError),
-    /// The interfaces cannot be listed, there is no certificate, or the ports end below 65,536.
+    /// The interfaces could not be listed, the certificate could not be generated, or the port
+    /// numbers would exceed 65,535.
     #[error(transparent)]
     Other(#[from] io::Error),
 }
 
-/// The WebRTC room with its ports open.
+/// The WebRTC gateway with its ports bound and its workers not yet started.
 #[derive(Debug)]
 pub struct Gateway {
     ports: Vec<u16>,
@@ -56,18 +57,19 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Opens a port per worker. `addresses`: what answers name, best first; none means those of the interfaces.
+    /// Binds one UDP port per worker. `addresses` are the host candidates of SDP answers, preferred
+    /// first; if empty, the addresses of the interfaces are used.
     ///
     /// # Errors
-    /// If a port is taken, or the interfaces cannot be listed.
+    /// Fails if a port is in use or the interfaces cannot be listed.
     pub fn bind(config: &config::Webrtc, addresses: &[IpAddr]) -> Result<Self, BindError> {
         Self::bind_with(config, addresses, Limits::default())
     }
 
-    /// The same with other limits.
+    /// Like [`Gateway::bind`], with other limits.
     ///
     /// # Errors
-    /// If a port is taken, or the interfaces cannot be listed.
+    /// Fails if a port is in use or the interfaces cannot be listed.
     pub fn bind_with(config: &config::Webrtc, addresses: &[IpAddr], limits: Limits) -> Result<Self, BindError> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let count = if config.workers == 0 { cores() } else { usize::from(config.workers) }.min(MAX_WORKERS);
@@ -110,17 +112,18 @@ impl Gateway {
         Ok(Self { ports, whep, workers, pulses })
     }
 
-    /// UDP ports, one per worker.
+    /// Returns the UDP ports, one per worker.
     pub fn ports(&self) -> Vec<u16> {
         self.ports.clone()
     }
 
-    /// The handle for the HTTP side.
+    /// Returns the WHEP service for the HTTP handlers.
     pub fn whep(&self) -> Whep {
         self.whep.clone()
     }
 
-    /// Says whether every worker has come round lately; `Err` with the first that has not.
+    /// Returns a liveness check of all workers. It fails with a description of the first worker
+    /// that has not started, hangs or has ended.
     pub fn pulse(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
         let pulses = self.pulses.clone();
         move || {
@@ -129,10 +132,10 @@ impl Gateway {
         }
     }
 
-    /// Serves until drained; then every viewer is told and the threads end.
+    /// Runs the workers until `drain` is cancelled, then closes all sessions and joins the threads.
     ///
     /// # Errors
-    /// If a thread cannot be started.
+    /// Fails if a thread cannot be started.
     pub async fn run(self, drain: CancellationToken) -> io::Result<()> {
         let mailboxes: Vec<Arc<Mailbox>> = self.workers.iter().map(|w| Arc::clone(&w.mailbox)).collect();
         let mut ended = Vec::with_capacity(mailboxes.len());
@@ -149,7 +152,7 @@ impl Gateway {
             mailbox.send(Command::Stop);
         }
         for wait in ended {
-            // An error is the sender's end, which is what is waited for.
+            // The error means that the sender was dropped, which signals the end of the thread.
             let _ = wait.await;
         }
         Ok(())
@@ -161,7 +164,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_worker_that_dies_is_noticed_and_gets_no_more_viewers() {
+    async fn liveness_check_reports_a_worker_that_has_panicked() {
         let config = config::Webrtc { port: 0, workers: 2, ..config::Webrtc::default() };
         let gateway = Gateway::bind(&config, &[]).unwrap();
         let pulse = gateway.pulse();
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_taken_is_named() {
+    fn bind_error_names_the_port_in_use() {
         let config = config::Webrtc { port: 0, workers: 1, ..config::Webrtc::default() };
         let port = Gateway::bind(&config, &[]).unwrap().ports()[0];
         let _taken = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();

@@ -1,7 +1,8 @@
-//! Who is who: users of the registry, by password or by session.
+//! Authenticates users of the registry by password or by session.
 //!
-//! A registry that is away costs nobody a session: what it said last of a user goes on. Hashing runs on threads of its own, two
-//! at a time; a wrong name costs what a wrong password costs.
+//! Caches users, so that sessions remain valid while the registry is unreachable. Passwords are
+//! hashed on blocking threads, at most two at a time. An unknown name takes as long as a wrong
+//! password.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,7 +22,7 @@ use super::key::SessionKey;
 use super::session::{LIFETIME_S, Session, fingerprint};
 use super::throttle::Throttle;
 
-/// The users of a node, as its web server asks for them.
+/// Authenticates the users of a node.
 #[derive(Debug)]
 pub struct Accounts {
     registry: Store,
@@ -31,11 +32,12 @@ pub struct Accounts {
     throttle: Mutex<Throttle>,
     hashing: Semaphore,
     shown: Mutex<Option<Shown>>,
-    /// Of `shown`; made anew by each process.
+    /// Key of the tag in `last_verified`; random for each process.
     shown_key: hmac::Key,
 }
 
-/// A password that was right a moment ago: programs send it with every request.
+/// The last correct credentials. Programs send them with every request; the cache saves the
+/// hashing.
 #[derive(Debug, Clone)]
 struct Shown {
     tag: hmac::Tag,
@@ -43,19 +45,21 @@ struct Shown {
     at: Instant,
 }
 
-/// Why somebody is not let in.
+/// Why a login fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// No such user, or another password.
+    /// Unknown user or wrong password.
     Wrong,
-    /// Too many attempts, or too many at once.
+    /// Too many attempts in a period, or at the same time.
     TooMany,
-    /// The registry is away and never said who this is.
+    /// The registry is unreachable, and the user is not cached.
     Away,
 }
 
 impl Accounts {
-    /// Asks nobody yet. `handover` is the data folder of a node whose registry no other process can open.
+    /// Performs no I/O. `handover` is the data folder of a node with an embedded registry: another
+    /// process changes the password by writing a user document there, because it cannot open the
+    /// registry.
     pub fn new(registry: Store, key: SessionKey, handover: Option<PathBuf>) -> Self {
         Self {
             registry,
@@ -69,7 +73,7 @@ impl Accounts {
         }
     }
 
-    /// The user whose password this is. `from` is who asks.
+    /// Authenticates a user by name and password. `from` is the client's address, for the throttle.
     pub(super) async fn by_password(
         &self,
         from: IpAddr,
@@ -92,7 +96,7 @@ impl Accounts {
         lock(&self.throttle).attempt(Instant::now(), from).map_err(|_| Denied::TooMany)?;
         let user = user.map_err(|()| Denied::Away)?;
         let hash = user.as_ref().map_or_else(|| Secret::new(NOBODY), |user| user.password_hash.clone());
-        // Who waits has been counted, so that only so many can.
+        // The throttle has already counted this attempt, which bounds the number of waiting ones.
         let permit = tokio::time::timeout(PATIENCE, self.hashing.acquire()).await.map_err(|_| Denied::TooMany)?;
         let right = tokio::task::spawn_blocking(move || password::verify(&password, &hash)).await.unwrap_or(false);
         drop(permit);
@@ -110,21 +114,22 @@ impl Accounts {
         }
     }
 
-    /// The user whose session this is, and when it ends, in Unix seconds.
+    /// The user of a session cookie, and the end of the session in Unix seconds; `None` if it is
+    /// invalid.
     pub(super) async fn by_session(&self, cookie: &str, now_s: u64) -> Option<(Arc<UserDocument>, u64)> {
         let session = Session::open(cookie, &self.key, now_s)?;
         let user = self.user(&session.user).await.ok()??;
         (fingerprint(&user.password_hash) == session.password).then_some((user, session.expires_s))
     }
 
-    /// A new session's cookie, and when it ends, in Unix seconds.
+    /// Returns the cookie of a new session, and its end in Unix seconds.
     pub(super) fn begin_session(&self, user: &UserDocument, now_s: u64) -> (String, u64) {
         let expires_s = now_s + LIFETIME_S;
         let session = Session { user: user.name.clone(), expires_s, password: fingerprint(&user.password_hash) };
         (session.seal(&self.key), expires_s)
     }
 
-    /// The user of this name; an error if the registry is away and never said.
+    /// The user with this name; an error if the registry is unreachable and the user is not cached.
     async fn user(&self, name: &str) -> Result<Option<Arc<UserDocument>>, ()> {
         self.take_over().await;
         let known = lock(&self.known).get(name).cloned();
@@ -149,7 +154,7 @@ impl Accounts {
             }
             Ok(Err(_)) | Err(_) => match known {
                 Some((_, user)) => {
-                    // Not asked again at once.
+                    // Extend the cache entry, to not query the registry for every request.
                     lock(&self.known).insert(name.to_owned(), (Instant::now(), Arc::clone(&user)));
                     Ok(Some(user))
                 }
@@ -158,20 +163,20 @@ impl Accounts {
         }
     }
 
-    /// Takes a user into the registry that was laid into the data folder for it.
+    /// Imports the user document in the data folder into the registry, and deletes the file.
     async fn take_over(&self) {
         let Some(path) = self.handover.as_deref().filter(|path| path.exists()) else { return };
         let taken = async {
             let user: UserDocument = serde_json::from_slice(&std::fs::read(path)?).map_err(std::io::Error::other)?;
             self.registry.put_user(&user).await.map_err(std::io::Error::other)?;
             lock(&self.known).remove(&user.name);
-            log::info!(user = user.name.as_str(); "new password taken over");
+            log::info!(user = user.name.as_str(); "new password imported");
             Ok::<_, std::io::Error>(())
         };
         if let Err(e) = taken.await {
-            log::warn!(err:% = Chain(&e); "a new password could not be taken over");
+            log::warn!(err:% = Chain(&e); "could not import a new password");
         }
-        // One that is of no use would be tried again for ever.
+        // Delete an invalid file too, so that it is not tried again.
         let _ = std::fs::remove_file(path);
     }
 }
@@ -180,17 +185,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What an unknown name's password is compared with: costs what a user's hash costs, and is of no known password.
+/// The hash for unknown names: verifying it takes as long as a user's hash, and it matches no known
+/// password.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGlzIGhlcmU$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-/// Passwords hashed at a time: each takes 19 MiB and some ten milliseconds of a core.
+/// Maximum number of concurrent hashes: each takes 19 MiB and tens of milliseconds of a core.
 const HASHING: usize = 2;
-/// For a place among them.
+/// Maximum time to wait for a hash permit.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A user is asked for again after this: a new password ends sessions so late.
+/// Age at which a cached user is read again: sessions end this long after a password change.
 const FRESH: Duration = Duration::from_secs(2);
-/// Nobody waits longer for the registry.
+/// Maximum time of a registry query.
 const ASK: Duration = Duration::from_secs(1);
-/// A right password is not hashed again for so long.
+/// Time for which a correct password is not hashed again.
 const SHOWN: Duration = Duration::from_secs(60);
 const MAX_NAME_BYTES: usize = 64;
 const MAX_PASSWORD_BYTES: usize = 256;
@@ -242,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_right_name_with_the_right_password_is_let_in_and_nobody_else() {
+    async fn only_the_right_name_and_password_are_accepted() {
         let place = Place::new("in").await;
         let accounts = place.accounts();
         assert_eq!(attempt(&accounts, "admin", "right").await.unwrap().name, "admin");
@@ -253,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn guessing_ends_and_a_password_that_is_shown_with_every_request_does_not() {
+    async fn wrong_passwords_are_throttled_and_repeated_correct_ones_are_not() {
         let place = Place::new("guess").await;
         let accounts = place.accounts();
         for _ in 0..30 {
@@ -267,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_password_laid_into_the_folder_is_taken_over_and_ends_all_sessions() {
+    async fn imported_password_ends_all_sessions() {
         let place = Place::new("new").await;
         let (accounts, other_node) = (place.accounts(), place.accounts());
         let user = attempt(&accounts, "admin", "right").await.unwrap();
@@ -288,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_costs_what_a_known_one_costs() {
+    fn unknown_name_has_the_same_hash_cost_as_a_known_one() {
         let cost = |hash: &str| hash.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(cost(NOBODY), cost(password::hash(&Secret::new("x")).unwrap().reveal()));
         assert!(argon2::password_hash::phc::PasswordHash::new(NOBODY).is_ok());

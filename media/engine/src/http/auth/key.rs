@@ -1,4 +1,5 @@
-//! The key that signs sessions: the cluster's, so that a session is good on every node, or a node's own.
+//! The key that signs sessions: derived from the cluster secret, so that a session is valid on
+//! every node, or from a secret of this node.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ring::{hkdf, hmac};
 
-/// A key whose sessions cannot be made without it.
+/// The HMAC key of session cookies.
 #[derive(Clone)]
 pub struct SessionKey(hmac::Key);
 
@@ -17,19 +18,20 @@ impl std::fmt::Debug for SessionKey {
     }
 }
 
-/// The key cannot be had.
+/// The file of the session key cannot be read or created.
 #[derive(Debug, thiserror::Error)]
-#[error("could not use the key of sessions {}", path.display())]
+#[error("could not read or create the session key {}", path.display())]
 pub struct KeyError {
     path: PathBuf,
     source: io::Error,
 }
 
 impl SessionKey {
-    /// From the file with the cluster's secret, or else from a file in the data folder, which is made if it is not there.
+    /// Derives the key from the file of the cluster secret, else from a file in the data folder,
+    /// which is created if it does not exist.
     ///
     /// # Errors
-    /// If the file cannot be read or made.
+    /// If the file cannot be read or created.
     pub fn load(cluster_secret: Option<&Path>, data_dir: &Path) -> Result<Self, KeyError> {
         let own = data_dir.join(FILE_NAME);
         let (path, secret) = match cluster_secret {
@@ -42,14 +44,14 @@ impl SessionKey {
         secret.map(|secret| Self::of(secret.trim_ascii())).map_err(|source| KeyError { path, source })
     }
 
-    /// From a secret of at least 16 bytes (HKDF-SHA256, RFC 5869).
+    /// Derives the key from a secret of at least 16 bytes (HKDF-SHA256, RFC 5869).
     pub(in crate::http) fn of(secret: &[u8]) -> Self {
         let pseudo_random = hkdf::Salt::new(hkdf::HKDF_SHA256, b"headwater session 1").extract(secret);
         let mut key = [0; 32];
         pseudo_random
             .expand(&[b"sign"], hkdf::HKDF_SHA256)
             .and_then(|okm| okm.fill(&mut key))
-            .expect("32 bytes are what the algorithm gives");
+            .expect("HKDF-SHA256 can output 32 bytes");
         Self(hmac::Key::new(hmac::HMAC_SHA256, &key))
     }
 
@@ -57,7 +59,7 @@ impl SessionKey {
         hmac::sign(&self.0, text)
     }
 
-    /// In constant time.
+    /// Verifies a signature in constant time.
     pub(super) fn verify(&self, text: &[u8], tag: &[u8]) -> bool {
         hmac::verify(&self.0, text, tag).is_ok()
     }
@@ -66,7 +68,7 @@ impl SessionKey {
 fn read_or_make(path: &Path) -> io::Result<Vec<u8>> {
     match std::fs::read(path) {
         Ok(secret) if secret.trim_ascii().len() >= 16 => return Ok(secret),
-        // One that was cut short is no key: sessions end, and nothing else.
+        // Replace a truncated file; this only ends the existing sessions.
         Ok(_) => std::fs::remove_file(path)?,
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         Err(_) => {}
@@ -88,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_keeps_its_key_to_itself_and_a_cluster_shares_one() {
+    fn node_has_its_own_key_and_a_cluster_shares_one() {
         let folder = std::env::temp_dir().join(format!("headwater-session-key-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let tag = |key: &SessionKey| key.sign(b"x").as_ref().to_vec();

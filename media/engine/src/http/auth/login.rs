@@ -1,4 +1,4 @@
-//! `/rest/v2/session`: log in, log out, who am I.
+//! `/rest/v2/session`: log in, log out, and query the session.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,24 +14,24 @@ use utoipa_axum::routes;
 
 use super::session::LIFETIME_S;
 use super::visitor::{Visitor, address};
-use crate::http::connection::Encrypted;
 use crate::http::rest::live;
+use crate::http::serve::connection::Encrypted;
 use crate::http::{Code, Problem, Small, State};
 
-/// Where it lies.
+/// Path of the session resource.
 pub(super) const PATH: &str = "/rest/v2/session";
-/// Name of the cookie.
+/// Name of the session cookie.
 pub(super) const COOKIE: &str = "headwater_session";
 
-/// Log in, log out, who am I.
+/// Routes of the session resource.
 pub(in crate::http) fn routes() -> OpenApiRouter<State> {
     OpenApiRouter::new().routes(routes!(who, log_in, log_out))
 }
 
-/// What is asked of somebody who logs in.
+/// The body of a login request.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub(in crate::http) struct Credentials {
-    /// User name; `admin` if it is left out.
+    /// User name; `admin` if omitted.
     #[serde(default)]
     pub name: Option<String>,
     /// The password.
@@ -39,20 +39,20 @@ pub(in crate::http) struct Credentials {
     pub password: Secret,
 }
 
-/// Who the server takes you for.
+/// The user and session of the caller.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct SessionStatus {
-    /// User name; absent for nobody in particular.
+    /// User name; absent without a login.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// True if you may do everything.
+    /// True if the caller is an administrator.
     pub administrator: bool,
-    /// Unix time, in milliseconds, at which the session ends; absent without one.
+    /// End of the session: Unix time, in milliseconds; absent without a session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at_ms: Option<u64>,
 }
 
-/// Says who the server takes you for.
+/// Returns the user and session of the caller.
 #[utoipa::path(get, tag = "administrator", path = "/rest/v2/session", responses((status = 200, body = SessionStatus)))]
 pub(in crate::http) async fn who(visitor: Visitor) -> Response {
     live(SessionStatus {
@@ -62,7 +62,7 @@ pub(in crate::http) async fn who(visitor: Visitor) -> Response {
     })
 }
 
-/// Logs in: the answer sets a cookie that is good on every node of the cluster.
+/// Logs in: the response sets a cookie that is valid on every node of the cluster.
 #[utoipa::path(post, tag = "administrator", path = "/rest/v2/session", request_body = Credentials,
     responses((status = 200, body = SessionStatus), (status = 401), (status = 429)))]
 pub(in crate::http) async fn log_in(
@@ -72,11 +72,11 @@ pub(in crate::http) async fn log_in(
 ) -> Result<Response, Problem> {
     let json = parts.headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/json"));
     if !json {
-        // A form of another origin could send anything else without asking.
+        // An HTML form of another origin can send other content types without a CORS preflight.
         return Err(Problem::fixed(Code::WrongContentType, "Log in with a body of application/json."));
     }
     let Ok(Credentials { name, password }) = serde_json::from_slice(&body) else {
-        // The cause is not told: it could quote the password.
+        // Omit the cause: it could quote the password.
         return Err(Problem::fixed(Code::BadRequest, "The body is not {\"name\": …, \"password\": …}."));
     };
     let name = name.as_deref().unwrap_or(ADMINISTRATOR);
@@ -93,7 +93,7 @@ pub(in crate::http) async fn log_in(
     Ok(response)
 }
 
-/// Logs out: the answer removes the cookie.
+/// Logs out: the response removes the cookie.
 #[utoipa::path(delete, tag = "administrator", path = "/rest/v2/session", responses((status = 204)))]
 pub(in crate::http) async fn log_out(parts: Parts) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
@@ -109,7 +109,8 @@ fn set_cookie(response: &mut Response, value: &str, seconds: u64, encrypted: boo
     }
 }
 
-/// True if the browser's end of the connection is encrypted. A lie about it harms the liar alone.
+/// True if the browser's connection is encrypted. A client that forges the header only affects its
+/// own cookie.
 fn encrypted(parts: &Parts) -> bool {
     let by_balancer = |headers: &HeaderMap| headers.get("x-forwarded-proto").is_some_and(|v| v == "https");
     parts.extensions.get::<Encrypted>().is_some() || by_balancer(&parts.headers)

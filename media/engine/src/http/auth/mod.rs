@@ -1,12 +1,14 @@
-//! Who may change something: passwords, sessions, and the guard in front of every changing request.
+//! Authentication and authorization: passwords, sessions, and the middleware in front of every
+//! request that changes something.
 //!
 //! ```text
 //!   Basic (curl) -----> accounts --argon2id--> user --+
-//!   login --password--> accounts                      +--> visitor --> guard --> handler
+//!   login --password--> accounts                      +--> caller --> require_administrator --> handler
 //!           '--cookie-> session --key, time, user ----+
 //! ```
 //!
-//! RULE: no secret leaves this room but in a `Set-Cookie`. Values (`session`, `throttle`) are given the time.
+//! RULE: a secret leaves this room only in a `Set-Cookie` header. `session` and `throttle` are
+//! values that take the time as an argument.
 
 mod accounts;
 mod key;

@@ -1,7 +1,9 @@
-//! A session as its cookie holds it: who, until when, and under which password, signed.
+//! The session cookie: a signed value with user, expiry and password fingerprint. The server stores
+//! no sessions.
 //!
-//! `NAME.EXPIRES.PASSWORD.SIGNATURE`, where NAME and SIGNATURE are base64url without padding, EXPIRES is Unix time in seconds
-//! and PASSWORD names the hash that was good at the login, so that a new password ends all sessions. Nothing is kept here.
+//! `NAME.EXPIRES.PASSWORD.SIGNATURE`, where NAME and SIGNATURE are base64url without padding,
+//! EXPIRES is Unix time in seconds, and PASSWORD is the fingerprint of the password hash at the
+//! login, so that a new password ends all sessions.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -10,7 +12,7 @@ use ring::digest;
 
 use super::key::SessionKey;
 
-/// What a cookie says, once its signature and its time were found good.
+/// The content of a valid session cookie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Session {
     /// Name of the user.
@@ -22,14 +24,14 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// The cookie's value.
+    /// Returns the signed cookie value.
     pub(super) fn seal(&self, key: &SessionKey) -> String {
         let text = format!("{}.{}.{}", BASE64.encode(&self.user), self.expires_s, self.password);
         let tag = key.sign(text.as_bytes());
         format!("{text}.{}", BASE64.encode(tag.as_ref()))
     }
 
-    /// The session in a cookie's value, if we made it and it is not over.
+    /// Parses a cookie value; `None` if its signature is invalid or it has expired.
     pub(super) fn open(value: &str, key: &SessionKey, now_s: u64) -> Option<Self> {
         if value.len() > MAX_BYTES {
             return None;
@@ -46,15 +48,15 @@ impl Session {
     }
 }
 
-/// Names a hash without showing it.
+/// Identifies a password hash without revealing it.
 pub(super) fn fingerprint(password_hash: &Secret) -> String {
     let digest = digest::digest(&digest::SHA256, password_hash.reveal().as_bytes());
     BASE64.encode(&digest.as_ref()[..12])
 }
 
-/// Seconds from a login to its end.
+/// Lifetime of a session, in seconds.
 pub(super) const LIFETIME_S: u64 = 12 * 60 * 60;
-/// Of a cookie at most; ours have about 100.
+/// Maximum size of a cookie value; valid ones have about 100 bytes.
 const MAX_BYTES: usize = 512;
 
 #[cfg(test)]
@@ -66,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_good_until_its_second_on_every_node_with_the_key() {
+    fn session_is_valid_until_it_expires_on_every_node_with_the_key() {
         let key = SessionKey::of(b"what all nodes share");
         let value = session().seal(&key);
         assert!(value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)), "{value}");
@@ -77,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn no_changed_prefix_or_byte_of_a_session_is_taken() {
+    fn truncated_or_modified_session_is_refused() {
         let key = SessionKey::of(b"what all nodes share");
         let value = session().seal(&key);
         for end in 0..value.len() {
@@ -87,7 +89,7 @@ mod tests {
             let mut bytes = value.clone().into_bytes();
             bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(bytes).unwrap();
-            // The last letter of base64 has bits that mean nothing.
+            // The last base64 character contains unused bits.
             assert!(Session::open(&changed, &key, 0).is_none() || at == value.len() - 1, "{changed}");
         }
         for garbage in ["", ".", "...", "a.b.c.d", &".".repeat(600)] {

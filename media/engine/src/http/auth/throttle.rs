@@ -1,13 +1,14 @@
-//! How many passwords may be tried: by one address, and by all together.
+//! Limits the rate of login attempts, per address and in total.
 //!
-//! Buckets that fill again with time. An attempt takes from both; a right password gives back. Addresses from which a right one
-//! came lately do not wait for the others, so that nobody can keep the administrator out from elsewhere.
+//! Uses token buckets. An attempt takes a token from both buckets, and a successful one returns it.
+//! Addresses with a recent successful login ignore the total limit, so that an attacker cannot lock
+//! out the administrator from another address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-/// All attempts of one node.
+/// The login attempts of one node.
 #[derive(Debug)]
 pub(super) struct Throttle {
     all: Bucket,
@@ -33,7 +34,7 @@ impl Throttle {
         Self { all: Bucket { left: ALL, at: now }, addresses: HashMap::new(), trusted: Vec::new() }
     }
 
-    /// Counts an attempt; or says how long to wait for the next.
+    /// Counts an attempt. Returns the time until the next one is allowed if the limit is reached.
     pub(super) fn attempt(&mut self, now: Instant, address: IpAddr) -> Result<(), Duration> {
         let address = network(address);
         self.all = self.all.refilled(now, ALL, ALL_EVERY);
@@ -44,7 +45,7 @@ impl Throttle {
         if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&address) {
             self.addresses.retain(|_, b| b.refilled(now, ONE, ONE_EVERY).left < ONE);
             if self.addresses.len() >= MAX_ADDRESSES {
-                // So many at once are one attacker: the limit for all is what holds.
+                // This many addresses are one attacker, whom the total limit stops.
                 self.addresses.clear();
             }
         }
@@ -58,7 +59,7 @@ impl Throttle {
         Ok(())
     }
 
-    /// The attempt was right: it does not count.
+    /// Returns the tokens of a successful attempt, and trusts its address.
     pub(super) fn was_right(&mut self, now: Instant, address: IpAddr) {
         let address = network(address);
         self.addresses.remove(&address);
@@ -71,7 +72,7 @@ impl Throttle {
     }
 }
 
-/// Who has one IPv6 address has 2^64 of them.
+/// Reduces an IPv6 address to its /64 network, because a client usually has all addresses of one.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(ip) => {
@@ -82,13 +83,13 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Attempts of one address at once, and how long until one more.
+/// Burst of attempts per address, and the time in which one more is added.
 const ONE: f64 = 8.0;
 const ONE_EVERY: Duration = Duration::from_secs(30);
-/// The same for all addresses together: 43,200 a day at most, against 2^100 passwords.
+/// The same for all addresses together: at most 43,200 attempts a day, against 2^100 passwords.
 const ALL: f64 = 100.0;
 const ALL_EVERY: Duration = Duration::from_secs(2);
-/// How long a right password makes an address independent of the others.
+/// Time for which a successful login exempts its address from the total limit.
 const TRUST: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_TRUSTED: usize = 64;
 const MAX_ADDRESSES: usize = 10_000;
@@ -106,17 +107,17 @@ mod tests {
     }
 
     #[test]
-    fn one_address_has_eight_attempts_and_then_one_in_thirty_seconds() {
+    fn one_address_has_8_attempts_and_then_one_per_30_seconds() {
         let start = Instant::now();
         let mut throttle = Throttle::new(start);
         assert_eq!(passed(&mut throttle, start, 20, |_| ip(1)), 8);
         assert_eq!(throttle.attempt(start, ip(1)), Err(Duration::from_secs(30)));
-        assert_eq!(passed(&mut throttle, start, 1, |_| ip(2)), 1, "others are not harmed");
+        assert_eq!(passed(&mut throttle, start, 1, |_| ip(2)), 1, "other addresses are not affected");
         assert_eq!(passed(&mut throttle, start + Duration::from_secs(60), 20, |_| ip(1)), 2);
     }
 
     #[test]
-    fn all_addresses_together_have_a_hundred_and_an_ipv6_network_is_one() {
+    fn all_addresses_share_100_attempts_and_an_ipv6_network_counts_as_one() {
         let start = Instant::now();
         let mut throttle = Throttle::new(start);
         assert_eq!(passed(&mut throttle, start, 20, |n| Ipv6Addr::new(1, 2, 3, 4, 5, 6, 7, n as u16).into()), 8);
@@ -125,17 +126,17 @@ mod tests {
     }
 
     #[test]
-    fn who_knew_the_password_is_not_kept_out_by_others() {
+    fn trusted_address_is_not_locked_out_by_others() {
         let start = Instant::now();
         let mut throttle = Throttle::new(start);
         throttle.attempt(start, ip(1)).unwrap();
         throttle.was_right(start, ip(1));
         assert_eq!(passed(&mut throttle, start, 500, |n| ip(100 + n)), 100);
-        assert_eq!(passed(&mut throttle, start, 20, |_| ip(1)), 8, "but is not free to guess either");
+        assert_eq!(passed(&mut throttle, start, 20, |_| ip(1)), 8, "its own limit still applies");
     }
 
     #[test]
-    fn any_number_of_addresses_takes_bounded_memory() {
+    fn memory_is_bounded_for_any_number_of_addresses() {
         let start = Instant::now();
         let mut throttle = Throttle::new(start);
         for n in 0..50_000 {

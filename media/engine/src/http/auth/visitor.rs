@@ -1,5 +1,5 @@
-//! Who sends a request, and the guard: what changes something is the administrator's, and comes from our own pages or from
-//! no page at all.
+//! Identifies the caller of a request, and the authorization middleware: only the administrator may
+//! change something, and only from a page of this server or from a program.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -17,23 +17,24 @@ use headwater_api::user::{Rights, UserDocument};
 use super::accounts::Denied;
 use crate::http::{Code, Peer, Problem, State};
 
-/// Who sends a request; nobody in particular, usually.
+/// The caller of a request; usually without a login.
 #[derive(Debug, Clone, Default)]
 pub(in crate::http) struct Visitor {
     user: Option<Arc<UserDocument>>,
-    /// End of the session, in Unix seconds; `None` without one.
+    /// End of the session, in Unix seconds; `None` without a session.
     pub(super) expires_s: Option<u64>,
-    /// True if a cookie says who it is: a browser sends it along, whoever made the request.
+    /// True if a cookie identifies the caller. A browser also sends it with requests of other
+    /// pages.
     by_cookie: bool,
 }
 
 impl Visitor {
-    /// True if this is somebody who may do everything.
+    /// True if the caller is an administrator.
     pub(in crate::http) fn administers(&self) -> bool {
         self.user.as_ref().is_some_and(|user| user.rights == Rights::Administer)
     }
 
-    /// Its name, if it is somebody.
+    /// The user name, if the caller is logged in.
     pub(super) fn name(&self) -> Option<&str> {
         self.user.as_ref().map(|user| user.name.as_str())
     }
@@ -42,7 +43,7 @@ impl Visitor {
 impl FromRequestParts<State> for Visitor {
     type Rejection = Problem;
 
-    /// A wrong password is refused; a session that is over is nobody's.
+    /// Refuses a wrong password. An expired session counts as no login.
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         if let Some((name, password)) = basic(&parts.headers) {
             let user = state.accounts.by_password(address(parts), &name, password).await?;
@@ -62,15 +63,16 @@ impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Wrong => Self::fixed(Code::WrongPassword, "The name or the password is wrong."),
-            Denied::TooMany => Self::fixed(Code::TooManyAttempts, "Too many passwords were tried; wait a minute."),
+            Denied::TooMany => Self::fixed(Code::TooManyAttempts, "Too many login attempts; wait a minute."),
             Denied::Away => {
-                Self::fixed(Code::RegistryAway, "The registry does not answer, so nobody can log in here now.")
+                Self::fixed(Code::RegistryAway, "The registry does not answer, so logging in is not possible now.")
             }
         }
     }
 }
 
-/// In front of all routes of the REST API: what changes something is refused to all but the administrator.
+/// Middleware of all REST routes: refuses requests that change something unless the caller is the
+/// administrator.
 pub(in crate::http) async fn guard(Extract(state): Extract<State>, request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
@@ -97,7 +99,8 @@ async fn admit(state: &State, parts: &mut Parts) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Refuses what the page of another origin sends. With `must_say`, the browser has to say whose page it is.
+/// Refuses requests of pages of another origin. With `must_say`, also refuses requests without an
+/// `Origin` header.
 fn own_page(headers: &HeaderMap, must_say: bool) -> Result<(), Problem> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let own = match text(header::ORIGIN) {
@@ -121,7 +124,7 @@ fn basic(headers: &HeaderMap) -> Option<(String, Secret)> {
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
-    // What cannot be read is a wrong password.
+    // Treat malformed credentials as a wrong password.
     let text = STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
     let (name, password) = text.split_once(':').unwrap_or_default();
     Some((name.to_owned(), Secret::new(password)))
@@ -133,8 +136,9 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
         .find_map(|pair| pair.trim().strip_prefix(super::login::COOKIE)?.strip_prefix('='))
 }
 
-/// Who tries a password. A load balancer of ours speaks from inside the network, and adds whom it speaks for as the last of
-/// `X-Forwarded-For`; from elsewhere that line is worth nothing.
+/// The address of the client. A load balancer connects from a private address and appends the
+/// client's address to `X-Forwarded-For`; the header is ignored on connections from public
+/// addresses.
 pub(super) fn address(parts: &Parts) -> IpAddr {
     let peer = parts.extensions.get::<Peer>().map_or(Ipv6Addr::UNSPECIFIED.into(), |peer| peer.0.ip().to_canonical());
     let inside = match peer {
@@ -163,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_balancer_inside_is_believed_for_whom_it_speaks() {
+    fn forwarded_address_is_used_only_from_a_private_peer() {
         let check = |peer: &str, forwarded: &str, expected: &str| {
             let address = address(&parts(peer, &[("x-forwarded-for", forwarded)]));
             assert_eq!(address, expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded}");
@@ -175,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_another_origin_is_refused_and_a_program_without_origin_is_not() {
+    fn request_of_another_origin_is_refused() {
         let check = |headers: &[(&str, &str)], must_say: bool, expected: bool| {
             let passed = own_page(&parts("::1", headers).headers, must_say).is_ok();
             assert_eq!(passed, expected, "{headers:?}");
@@ -190,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_read_from_basic_and_cookies_and_nothing_else() {
+    fn credentials_are_read_only_from_basic_and_the_session_cookie() {
         let read = |value: &str| basic(&parts("::1", &[("authorization", value)]).headers);
         let (name, password) = read("basic YWRtaW46YTpi").unwrap();
         assert_eq!((name.as_str(), password.reveal()), ("admin", "a:b"));

@@ -1,4 +1,4 @@
-//! `/APP/rest/v2/broadcasts`: live streams in the shape of Ant Media's REST v2. Reads only.
+//! `/APP/rest/v2/broadcasts`: live streams in the format of Ant Media's REST v2. Read-only.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Extract};
@@ -12,9 +12,9 @@ use utoipa_axum::routes;
 use super::super::{Code, Problem, State};
 use super::{known_app, live, name};
 
-/// Broadcasts in one answer at most, as there.
+/// Maximum number of broadcasts in one response, as in Ant Media.
 const MAX_SIZE: usize = 250;
-/// Before this the speed says nothing.
+/// The speed is meaningless in the first second of a stream.
 const SPEED_AFTER_MS: u64 = 1_000;
 
 pub(super) fn routes() -> OpenApiRouter<State> {
@@ -28,7 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<State> {
         .routes(routes!(statistics))
 }
 
-/// A [`Problem`] with the fields that clients of this API read.
+/// A [`Problem`] in the error format of this API.
 pub(super) struct Refused(pub(super) Problem);
 
 impl From<Problem> for Refused {
@@ -49,19 +49,19 @@ impl IntoResponse for Refused {
     }
 }
 
-/// Which of them, and in which order.
+/// Filter and order of a list.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 struct Wanted {
-    /// Only those whose stream id holds this, upper or lower case.
+    /// Only broadcasts whose stream id contains this text, ignoring case.
     search: String,
-    /// Only those of this type; here all are `liveStream`.
+    /// Only broadcasts of this type; all have the type `liveStream`.
     type_by: Option<String>,
-    /// The order is by this; without it by name.
+    /// Sort key; by default the name.
     #[param(inline)]
     sort_by: SortBy,
-    /// Which way; without it upwards.
+    /// Sort direction; by default ascending.
     #[param(inline)]
     order_by: OrderBy,
 }
@@ -85,15 +85,15 @@ enum OrderBy {
 
 type Wishes = Result<Query<Wanted>, QueryRejection>;
 
-/// Live streams of an app on this node, a page of at most 250.
+/// Lists the live streams of an app on this node, at most 250 per page.
 #[utoipa::path(
     get,
     path = "/{app}/rest/v2/broadcasts/list/{offset}/{size}",
     tag = "broadcasts",
     params(
         ("app" = String, Path, description = "App"),
-        ("offset" = u64, Path, description = "How many to leave out at the beginning"),
-        ("size" = u64, Path, description = "How many at most; more than 250 are 250"),
+        ("offset" = u64, Path, description = "Number of broadcasts to skip"),
+        ("size" = u64, Path, description = "Maximum number of broadcasts, up to 250"),
         Wanted,
     ),
     responses(
@@ -115,7 +115,7 @@ async fn list(
     Ok(live(found.iter().skip(offset).take(size).map(|s| shown(s, now_ms)).collect::<Vec<_>>()))
 }
 
-/// How many streams of an app are live on this node.
+/// Counts the live streams of an app on this node.
 #[utoipa::path(
     get,
     path = "/{app}/rest/v2/broadcasts/count",
@@ -128,7 +128,7 @@ async fn count(Extract(state): Extract<State>, Path(app): Path<String>) -> Resul
     Ok(live(Count { number: found.len() as u64 }))
 }
 
-/// How many of them have a stream id that holds `search`.
+/// Counts the live streams of an app on this node whose stream id contains `search`.
 #[utoipa::path(
     get,
     path = "/{app}/rest/v2/broadcasts/count/{search}",
@@ -144,7 +144,7 @@ async fn count_found(
     Ok(live(Count { number: found.len() as u64 }))
 }
 
-/// The same as `count`: here only live streams are counted.
+/// Counts the live streams of an app on this node; the same as `count`.
 #[utoipa::path(
     get,
     path = "/{app}/rest/v2/broadcasts/active-live-stream-count",
@@ -156,7 +156,7 @@ async fn active(state: Extract<State>, app: Path<String>) -> Result<Response, Re
     count(state, app).await
 }
 
-/// Who watches the streams of an app on this node.
+/// Counts the viewers of an app on this node, by protocol.
 #[utoipa::path(
     get,
     path = "/{app}/rest/v2/broadcasts/total-broadcast-statistics",
@@ -176,7 +176,7 @@ async fn total_statistics(Extract(state): Extract<State>, Path(app): Path<String
     Ok(live(total))
 }
 
-/// One live stream.
+/// Returns one live stream.
 #[utoipa::path(
     get,
     path = "/{app}/rest/v2/broadcasts/{id}",
@@ -184,7 +184,7 @@ async fn total_statistics(Extract(state): Extract<State>, Path(app): Path<String
     params(("app" = String, Path, description = "App"), ("id" = String, Path, description = "Stream id")),
     responses(
         (status = 200, body = Broadcast),
-        (status = 400, description = "`bad_request`: this can be no stream's name", body = Refusal),
+        (status = 400, description = "`bad_request`: not a valid stream name", body = Refusal),
         (status = 404, description = "`app_not_found`, `stream_not_found`", body = Refusal),
     )
 )]
@@ -195,7 +195,7 @@ async fn broadcast(
     Ok(live(shown(&one(&state, &app, &id)?, state.hub.wall_clock().now_ms())))
 }
 
-/// Who watches one stream on this node.
+/// Counts the viewers of one stream on this node, by protocol.
 #[utoipa::path(
     get,
     path = "/{app}/rest/v2/broadcasts/{id}/broadcast-statistics",
@@ -203,7 +203,7 @@ async fn broadcast(
     params(("app" = String, Path, description = "App"), ("id" = String, Path, description = "Stream id")),
     responses(
         (status = 200, body = BroadcastStatistics),
-        (status = 400, description = "`bad_request`: this can be no stream's name", body = Refusal),
+        (status = 400, description = "`bad_request`: not a valid stream name", body = Refusal),
         (status = 404, description = "`app_not_found`, `stream_not_found`", body = Refusal),
     )
 )]
@@ -215,7 +215,7 @@ async fn statistics(
 }
 
 fn number(what: &str, text: &str) -> Result<usize, Problem> {
-    text.parse().map_err(|_| Problem::new(Code::BadRequest, format!("The {what} is no whole number: {text:.40}.")))
+    text.parse().map_err(|_| Problem::new(Code::BadRequest, format!("The {what} is not a whole number: {text:.40}.")))
 }
 
 fn one(state: &State, app: &str, id: &str) -> Result<StreamStatus, Problem> {
@@ -224,7 +224,7 @@ fn one(state: &State, app: &str, id: &str) -> Result<StreamStatus, Problem> {
     state.hub.stream(&name).map(|stream| stream.status()).ok_or_else(|| Problem::stream_not_found(&name))
 }
 
-/// The live streams of an app that are wanted, in order.
+/// The live streams of an app that match the query, sorted.
 fn found(state: &State, app: &str, wanted: &Wanted) -> Result<Vec<StreamStatus>, Problem> {
     known_app(state, app)?;
     if wanted.type_by.as_deref().is_some_and(|kind| kind != LIVE_STREAM) {
@@ -236,7 +236,7 @@ fn found(state: &State, app: &str, wanted: &Wanted) -> Result<Vec<StreamStatus>,
     let holding = ours.filter(|s| s.name().stream_id().to_ascii_lowercase().contains(&part));
     let mut found: Vec<_> = holding.map(|s| s.status()).collect();
     match wanted.sort_by {
-        // They come by name, and all have the same status.
+        // The hub returns them sorted by name, and all have the same status.
         SortBy::Name | SortBy::Status => {}
         SortBy::Date => found.sort_by_key(|s| s.started_at_ms),
     }
@@ -255,7 +255,7 @@ fn shown(status: &StreamStatus, now_ms: u64) -> Broadcast {
         _ => None,
     };
     let passed_ms = now_ms.saturating_sub(status.started_at_ms);
-    // What is published elsewhere has run here for a part of that only.
+    // A relayed stream may have started before its media arrived at this node.
     let speed = publish_type.filter(|_| passed_ms >= SPEED_AFTER_MS);
     let speed = speed.map(|_| (1_000.0 * status.media_ms as f64 / passed_ms as f64).round() / 1_000.0);
     let pixels =

@@ -1,4 +1,5 @@
-//! The OpenAPI 3.1 document, made of the annotations of the handlers; `docs/openapi.json` is its copy for readers.
+//! The OpenAPI 3.1 document, generated from the annotations of the handlers; `docs/openapi.json` is
+//! a copy for readers.
 
 use axum::Router;
 use axum::http::{HeaderValue, header};
@@ -14,34 +15,34 @@ use super::super::State;
 #[openapi(
     info(
         title = "Headwater",
-        description = "What a node tells, and what its administrator may change. Paths that begin with an app have the shape of Ant Media's REST v2.",
+        description = "The state of a node and its cluster, and the actions of its administrator. Paths that start with an app follow Ant Media's REST v2.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
         contact()
     ),
     tags(
-        (name = "streams", description = "What is live here, with everything the node knows about it"),
-        (name = "broadcasts", description = "The same in the shape of Ant Media's REST v2, as far as every field is true"),
-        (name = "node", description = "What this node is"),
-        (name = "cluster", description = "Nodes and streams of the cluster; addresses for the administrator alone"),
-        (name = "administrator", description = "Log in, log out, who am I")
+        (name = "streams", description = "Live streams of this node, in full detail"),
+        (name = "broadcasts", description = "Live streams of this node in the format of Ant Media's REST v2, with the fields that apply here"),
+        (name = "node", description = "Identity, version and apps of this node"),
+        (name = "cluster", description = "Nodes and streams of the cluster; addresses are visible to the administrator only"),
+        (name = "administrator", description = "Log in, log out, and query the session")
     )
 )]
 struct Head;
 
-/// Parts the resources into what answers and what is written about it.
+/// Splits the resources into their router and their document.
 pub(super) fn document(resources: OpenApiRouter<State>) -> (Router<State>, OpenApi) {
     let mut whole = OpenApiRouter::with_openapi(Head::openapi());
     whole = whole.merge(resources);
     whole.split_for_parts()
 }
 
-/// Where the document is served.
+/// The route of the document.
 pub(super) fn routes(document: &OpenApi) -> Router<State> {
     let text = text(document);
     Router::new().route("/rest/v2/openapi.json", get(async || json(text)))
 }
 
-/// The document as it is served and as it stands in `docs/openapi.json`, to the byte.
+/// The exact text that is served and stored in `docs/openapi.json`.
 pub(super) fn text(document: &OpenApi) -> String {
     let mut text = document.to_pretty_json().unwrap_or_default();
     text.push('\n');

@@ -1,4 +1,4 @@
-//! `/rest/v2/streams`: what is live here, with everything this node knows about it.
+//! `/rest/v2/streams`: live streams of this node in full detail.
 
 use axum::extract::{Path, State as Extract};
 use axum::response::Response;
@@ -28,7 +28,7 @@ async fn streams(Extract(state): Extract<State>) -> Response {
     params(("app" = String, Path, description = "App"), ("id" = String, Path, description = "Stream id")),
     responses(
         (status = 200, body = StreamStatus),
-        (status = 400, description = "`bad_request`: this can be no stream's name", body = ErrorBody),
+        (status = 400, description = "`bad_request`: not a valid stream name", body = ErrorBody),
         (status = 404, description = "`app_not_found`, `stream_not_found`", body = ErrorBody),
     )
 )]

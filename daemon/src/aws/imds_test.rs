@@ -1,0 +1,162 @@
+//! The metadata client against a scripted service with faults. The vendor's own mock is in
+//! `tests/e2e/metadata.rs`.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use headwater_api::error::Chain;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// One answer: status, extra headers, body. `None`: accepts the request and never answers.
+type Answer = Option<(u16, &'static str, &'static str)>;
+
+/// Starts a service that gives these answers in turn; returns its address and the requests it
+/// received (request line and token).
+async fn service(answers: impl IntoIterator<Item = Answer>) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let mut answers: VecDeque<_> = answers.into_iter().collect();
+    tokio::spawn(async move {
+        let mut silent = Vec::new();
+        while let Some(answer) = answers.pop_front() {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            let text = String::from_utf8(request).unwrap();
+            let token = text.lines().find_map(|l| l.strip_prefix("x-aws-ec2-metadata-token: ")).unwrap_or("-");
+            let line = text.lines().next().unwrap().trim_end_matches(" HTTP/1.1");
+            log.lock().unwrap().push(format!("{line} {token}"));
+            match answer {
+                Some((status, headers, body)) => {
+                    let length = body.len();
+                    let head = format!("HTTP/1.1 {status} x\r\n{headers}content-length: {length}\r\n\r\n{body}");
+                    stream.write_all(head.as_bytes()).await.unwrap();
+                }
+                None => silent.push(stream),
+            }
+        }
+        std::future::pending::<()>().await;
+    });
+    (address, seen)
+}
+
+const fn ok(body: &'static str) -> Answer {
+    Some((200, "", body))
+}
+
+const fn status(code: u16) -> Answer {
+    Some((code, "", ""))
+}
+
+fn requests(seen: &Mutex<Vec<String>>) -> Vec<String> {
+    seen.lock().unwrap().clone()
+}
+
+#[tokio::test]
+async fn every_question_carries_the_token() {
+    let (address, seen) = service([ok("T1"), ok("i-1\n"), status(404)]).await;
+    let mut imds = Imds::connect_once(address).await.unwrap();
+    assert_eq!(imds.get("meta-data/instance-id").await.unwrap().as_deref(), Some("i-1"));
+    assert_eq!(imds.get("meta-data/public-ipv4").await.unwrap(), None);
+    assert_eq!(
+        requests(&seen),
+        ["PUT /latest/api/token -", "GET /latest/meta-data/instance-id T1", "GET /latest/meta-data/public-ipv4 T1"]
+    );
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_replaced_once() {
+    let (address, seen) = service([ok("T1"), status(401), ok("T2"), ok("i-1")]).await;
+    let mut imds = Imds::connect_once(address).await.unwrap();
+    assert_eq!(imds.get("meta-data/instance-id").await.unwrap().as_deref(), Some("i-1"));
+    assert_eq!(requests(&seen)[3], "GET /latest/meta-data/instance-id T2");
+
+    let (address, _) = service([ok("T1"), status(401), ok("T2"), status(401)]).await;
+    let mut imds = Imds::connect_once(address).await.unwrap();
+    let error = imds.get("meta-data/instance-id").await.unwrap_err();
+    assert_eq!(error.to_string(), "instance metadata meta-data/instance-id answers 401 Unauthorized");
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_before_it_ends() {
+    let short = Some((200, "x-aws-ec2-metadata-token-ttl-seconds: 0\r\n", "T1"));
+    let (address, seen) = service([short, ok("T2"), ok("a"), ok("b")]).await;
+    let mut imds = Imds::connect_once(address).await.unwrap();
+    imds.get("x").await.unwrap();
+    imds.get("y").await.unwrap();
+    assert_eq!(requests(&seen)[1..], ["PUT /latest/api/token -", "GET /latest/x T2", "GET /latest/y T2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_fails_for_a_while_is_asked_again() {
+    let (address, _) = service([ok("T"), status(503), status(429), status(500), ok("i-1")]).await;
+    let mut imds = Imds::connect_once(address).await.unwrap();
+    assert_eq!(imds.get("x").await.unwrap().as_deref(), Some("i-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_bounded_and_the_last_real_error_is_kept() {
+    let (address, seen) = service([ok("T"), status(500), status(500), status(500), status(500), status(503)]).await;
+    let mut imds = Imds::connect_once(address).await.unwrap();
+    let error = imds.get("x").await.unwrap_err();
+    assert_eq!(error.to_string(), "instance metadata x answers 503 Service Unavailable");
+    assert_eq!(requests(&seen).len(), 6);
+}
+
+#[tokio::test]
+async fn what_is_refused_is_not_asked_again() {
+    let (address, seen) = service([ok("T"), status(403)]).await;
+    let mut imds = Imds::connect_once(address).await.unwrap();
+    assert!(matches!(imds.get("x").await, Err(ImdsError::Status { status: StatusCode::FORBIDDEN, .. })));
+    assert_eq!(requests(&seen).len(), 2);
+}
+
+#[tokio::test]
+async fn a_service_without_tokens_counts_as_absent_and_is_asked_nothing_else() {
+    for refusal in [404, 405, 403, 500] {
+        let (address, seen) = service([status(refusal), ok("i-1")]).await;
+        assert!(matches!(Imds::connect_once(address).await, Err(ImdsError::Status { .. })), "{refusal}");
+        assert_eq!(requests(&seen), ["PUT /latest/api/token -"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_service_costs_a_laptop_less_than_a_second() {
+    let (address, _) = service([None]).await;
+    let start = Instant::now();
+    assert!(matches!(Imds::connect_once(address).await, Err(ImdsError::Fetch { .. })));
+    assert_eq!(start.elapsed(), DETECT_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_must_be_there_is_waited_for_and_then_given_up_with_the_reason() {
+    let (address, _) = service([status(503), status(503), ok("T")]).await;
+    assert!(Imds::connect(address, Duration::from_secs(60)).await.is_ok());
+
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let start = Instant::now();
+    let error = Imds::connect(nobody, Duration::from_secs(60)).await.unwrap_err();
+    assert!(start.elapsed() <= Duration::from_secs(60) && start.elapsed() > Duration::from_secs(50));
+    let sentence = Chain(&error).to_string();
+    assert!(
+        sentence.contains("api/token could not be fetched") && sentence.contains("Connection refused"),
+        "{sentence}"
+    );
+}
+
+#[tokio::test]
+async fn a_token_cannot_be_printed() {
+    let (address, _) = service([ok("VERYSECRET")]).await;
+    let imds = Imds::connect_once(address).await.unwrap();
+    assert!(!format!("{imds:?}").contains("VERYSECRET"));
+    let (address, _) = service([Some((200, "", "VERY\nSECRET"))]).await;
+    let error = Imds::connect_once(address).await.unwrap_err();
+    assert!(!format!("{error:?} {error}").contains("SECRET"));
+}

@@ -1,0 +1,12 @@
+//! The boot of a node: facts, plan, registration, then the supervisor that serves until the node drains.
+//!
+//! `facts` and `settings` are read, `plan` decides (a pure function), `planner` repeats both until the plan calls for work,
+//! `registration` enters the node in the registry, `node` runs the sequence.
+
+pub(crate) mod data_dir;
+pub(crate) mod facts;
+pub(crate) mod node;
+pub(crate) mod plan;
+pub(crate) mod planner;
+pub(crate) mod registration;
+pub(crate) mod settings;

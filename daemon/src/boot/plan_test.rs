@@ -1,0 +1,230 @@
+//! Every decision of the plan, as tables.
+
+use super::*;
+
+fn facts(host_name: &str) -> Facts {
+    Facts { host_name: host_name.to_owned(), addresses: vec!["192.0.2.7".parse().unwrap()], instance: None }
+}
+
+fn planned(host_name: &str, file: &str) -> Result<Plan, PlanError> {
+    plan(&facts(host_name), &Settings::parse(file).unwrap())
+}
+
+fn tags(pairs: &[(&str, &str)]) -> Tags {
+    Tags::Metadata { tags: pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect() }
+}
+
+fn instance(tags: Tags, target: Option<&str>) -> Facts {
+    let instance = Instance {
+        id: "i-0abc".to_owned(),
+        addresses: vec!["203.0.113.9".parse().unwrap(), "10.0.1.12".parse().unwrap()],
+        private_ipv4: Some("10.0.1.12".parse().unwrap()),
+        tags,
+        target_lifecycle_state: target.map(str::to_owned),
+        ..Instance::default()
+    };
+    Facts { instance: Some(instance), ..facts("ip-10-0-1-12") }
+}
+
+fn on_ec2(tags: Tags, target: Option<&str>) -> Result<Plan, PlanError> {
+    plan(&instance(tags, target), &Settings::default())
+}
+
+const GROUP: (&str, &str) = (GROUP_TAG, "edges");
+const CLUSTER: (&str, &str) = (CLUSTER_TAG, "demo");
+
+#[test]
+fn a_machine_on_its_own_is_standalone_and_named_after_its_host() {
+    let check = |host: &str, file: &str, id: &str, from: ValueSource| {
+        let plan = planned(host, file).unwrap();
+        assert_eq!((plan.engine.node.role, plan.role_from), (Role::Standalone, ValueSource::Default));
+        assert_eq!((plan.engine.node.id.as_str(), plan.id_from), (id, from), "{host:?} {file:?}");
+        assert_eq!((plan.cluster, plan.scaling_group, plan.in_service), (None, None, true));
+    };
+    check("studio-2", "", "studio-2", ValueSource::HostName);
+    check("studio 2/b", "", "studio-2-b", ValueSource::HostName);
+    check("studio", "node.id = 'left'", "left", ValueSource::File);
+    check("studio", "node.id = 'local'", "local", ValueSource::File);
+    check("", "", "local", ValueSource::Default);
+    check("--", "", "local", ValueSource::Default);
+    check(&"x".repeat(70), "", &"x".repeat(64), ValueSource::HostName);
+}
+
+#[test]
+fn an_origin_or_edge_on_a_machine_of_its_own_is_refused() {
+    for role in ["origin", "edge"] {
+        assert_eq!(planned("a", &format!("node.role = '{role}'")).unwrap_err(), PlanError::NotOnEc2 { role });
+    }
+    assert_eq!(planned("a", "node.role = 'standalone'").unwrap().role_from, ValueSource::File);
+    let told = "node.role = 'edge'\n[registry]\nkind = 'mongodb'\nuri_file = '/u'\n[relay]\nsecret_file = '/s'";
+    assert_eq!(planned("a", told).unwrap().cluster, None, "the file says all that a cluster needs");
+}
+
+#[test]
+fn a_name_that_does_not_fit_everywhere_is_refused() {
+    for id in ["", "a b", "../x", &"x".repeat(65)] {
+        assert_eq!(planned("a", &format!("node.id = '{id}'")).unwrap_err(), PlanError::InvalidId(id.to_owned()));
+    }
+}
+
+#[test]
+fn written_addresses_win_and_are_handed_to_the_engine() {
+    let plan = planned("a", "node.addresses = ['203.0.113.7']").unwrap();
+    assert_eq!(plan.addresses, plan.engine.node.addresses);
+    let plan = planned("a", "").unwrap();
+    assert_eq!(plan.addresses, facts("a").addresses);
+    assert!(plan.engine.node.addresses.is_empty());
+}
+
+#[test]
+fn an_instance_is_named_after_its_id_and_offers_its_public_address_first() {
+    let plan = on_ec2(tags(&[]), None).unwrap();
+    assert_eq!((plan.engine.node.id.as_str(), plan.id_from), ("i-0abc", ValueSource::InstanceId));
+    assert_eq!(plan.engine.node.addresses[0].to_string(), "203.0.113.9");
+    assert_eq!(plan.addresses, plan.engine.node.addresses);
+}
+
+#[test]
+fn what_the_file_says_reaches_the_engine() {
+    assert_eq!(planned("a", "hls.part_ms = 333").unwrap().engine.hls.part_ms.get(), 333);
+}
+
+#[test]
+fn balancers_reach_the_health_of_an_origin_or_edge_on_ec2_unless_the_file_says_otherwise() {
+    let check = |role: &str, file: &str, expected: &str| {
+        let facts = instance(tags(&[(ROLE_TAG, role), CLUSTER, GROUP]), Some("InService"));
+        let plan = plan(&facts, &Settings::parse(file).unwrap()).unwrap();
+        assert_eq!(plan.engine.health.listen.to_string(), expected, "{role} {file}");
+    };
+    check("origin", "", "[::]:5090");
+    check("edge", "", "[::]:5090");
+    check("edge", "health.listen = '127.0.0.1:5091'", "127.0.0.1:5091");
+    check("edge", "health.listen = '127.0.0.1:5090'", "127.0.0.1:5090");
+    check("standalone", "", "127.0.0.1:5090");
+    assert_eq!(planned("a", "").unwrap().engine.health.listen.to_string(), "127.0.0.1:5090");
+}
+
+#[test]
+fn outside_a_group_an_instance_without_role_is_standalone_whatever_hides_its_tags() {
+    let unknown = Tags::Unknown { why: "access denied".to_owned() };
+    for tags in [tags(&[]), tags(&[CLUSTER]), Tags::Hidden, unknown, Tags::Api { tags: Default::default() }] {
+        let plan = on_ec2(tags.clone(), None).unwrap();
+        assert_eq!((plan.engine.node.role, plan.role_from), (Role::Standalone, ValueSource::Default), "{tags:?}");
+        assert_eq!(plan.cluster, None);
+    }
+}
+
+#[test]
+fn inside_a_group_an_instance_without_role_is_refused_with_what_to_do() {
+    let check = |tags: Tags, target: Option<&str>, expected: &str| {
+        let error = on_ec2(tags, target).unwrap_err();
+        let sentence = error.to_string();
+        assert!(matches!(error, PlanError::NoRole { .. }) && sentence.contains(expected), "{sentence}");
+    };
+    check(tags(&[GROUP]), Some("InService"), "set it on the group, with PropagateAtLaunch");
+    check(tags(&[GROUP, CLUSTER]), None, "no `headwater:role` tag");
+    check(Tags::Hidden, Some("InService"), "set InstanceMetadataTags to enabled in the launch template");
+    check(
+        Tags::Unknown { why: "access denied".to_owned() },
+        Some("InService"),
+        "ec2:DescribeTags gave none: access denied",
+    );
+    check(Tags::Api { tags: Default::default() }, Some("InService"), "ec2:DescribeTags shows none");
+}
+
+#[test]
+fn roles_are_the_words_of_the_tag_and_nothing_else() {
+    let check = |value: &str, expected: Result<Role, PlanError>| {
+        let plan = on_ec2(tags(&[(ROLE_TAG, value), CLUSTER, GROUP]), Some("InService"));
+        assert_eq!(plan.map(|p| p.engine.node.role), expected, "{value:?}");
+    };
+    check("origin", Ok(Role::Origin));
+    check("edge", Ok(Role::Edge));
+    check("standalone", Ok(Role::Standalone));
+    check("registry", Ok(Role::Registry));
+    for value in ["Origin", "edge ", "", "king"] {
+        check(value, Err(PlanError::UnknownRole { value: value.to_owned() }));
+    }
+}
+
+#[test]
+fn an_unknown_role_is_refused_outside_a_group_too() {
+    let error = on_ec2(tags(&[(ROLE_TAG, "king")]), None).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#"tag `headwater:role` is "king"; expected "origin", "edge", "registry" or "standalone""#
+    );
+}
+
+#[test]
+fn an_origin_or_edge_belongs_to_the_cluster_of_its_tag() {
+    let edge = (ROLE_TAG, "edge");
+    for missing in [tags(&[edge]), tags(&[edge, (CLUSTER_TAG, "")])] {
+        assert_eq!(on_ec2(missing, None).unwrap_err(), PlanError::NoCluster { role: "edge" });
+    }
+    let cluster = |more: &[(&str, &str)]| {
+        let all: Vec<_> = [edge, CLUSTER].into_iter().chain(more.iter().copied()).collect();
+        on_ec2(tags(&all), None).unwrap().cluster.unwrap()
+    };
+    let plain = cluster(&[]);
+    assert_eq!((plain.name.as_str(), plain.node_group.as_str(), plain.registry), ("demo", "", RegistryLocation::Discover));
+    let told = cluster(&[(REGISTRY_TAG, "db.internal:27017"), (NODE_GROUP_TAG, "tokyo")]);
+    assert_eq!(
+        (told.node_group.as_str(), told.registry),
+        ("tokyo", RegistryLocation::Tag("db.internal:27017".to_owned()))
+    );
+}
+
+#[test]
+fn a_registry_node_has_a_cluster_and_listens_at_its_private_address() {
+    let registry = (ROLE_TAG, "registry");
+    let plan = on_ec2(tags(&[registry, CLUSTER]), None).unwrap();
+    assert_eq!(plan.mongod.map(|at| at.to_string()).as_deref(), Some("10.0.1.12:27017"));
+    let cluster = plan.cluster.unwrap();
+    assert_eq!(
+        (cluster.name.as_str(), cluster.port, cluster.replica_set().as_str()),
+        ("demo", 27_017, "headwater-demo")
+    );
+    assert_eq!(Cluster { name: "a b/ü".to_owned(), ..cluster }.replica_set(), "headwater-a-b--");
+    assert_eq!(on_ec2(tags(&[(ROLE_TAG, "edge"), CLUSTER]), None).unwrap().mongod, None);
+}
+
+#[test]
+fn a_registry_node_is_refused_where_it_cannot_be_one() {
+    let registry = (ROLE_TAG, "registry");
+    assert_eq!(on_ec2(tags(&[registry]), None).unwrap_err(), PlanError::NoCluster { role: "registry" });
+    let elsewhere = tags(&[registry, CLUSTER, (REGISTRY_TAG, "db.internal")]);
+    assert_eq!(on_ec2(elsewhere, None).unwrap_err(), PlanError::RegistryTagConflict);
+    assert_eq!(planned("a", "node.role = 'registry'").unwrap_err(), PlanError::RegistryWithoutMetadata);
+    let told = "node.role = 'registry'\n[registry]\nkind = 'mongodb'\nuri_file = '/u'\n[relay]\nsecret_file = '/s'";
+    assert_eq!(planned("a", told).unwrap_err(), PlanError::RegistryWithoutMetadata);
+    let mut homeless = instance(tags(&[registry, CLUSTER]), None);
+    homeless.instance.as_mut().unwrap().private_ipv4 = None;
+    assert_eq!(plan(&homeless, &Settings::default()).unwrap_err(), PlanError::NoPrivateAddress);
+    // The role may also come from the file while metadata provides the rest.
+    let written = Settings::parse("[node]\nrole = 'registry'\n[mongod]\nport = 27018").unwrap();
+    let plan = plan(&instance(tags(&[CLUSTER]), None), &written).unwrap();
+    assert_eq!((plan.role_from, plan.mongod.unwrap().port()), (ValueSource::File, 27_018));
+}
+
+#[test]
+fn the_file_wins_over_the_tag() {
+    let facts = instance(tags(&[(ROLE_TAG, "edge"), CLUSTER]), None);
+    let plan = plan(&facts, &Settings::parse("[node]\nrole = 'origin'\nid = 'x'").unwrap()).unwrap();
+    assert_eq!((plan.engine.node.role, plan.role_from), (Role::Origin, ValueSource::File));
+    assert_eq!((plan.engine.node.id.as_str(), plan.id_from), ("x", ValueSource::File));
+}
+
+#[test]
+fn an_instance_kept_warm_is_not_wanted_yet() {
+    let check = |target: Option<&str>, wanted: bool| {
+        let plan = on_ec2(tags(&[(ROLE_TAG, "standalone"), GROUP]), target).unwrap();
+        assert_eq!((plan.in_service, plan.scaling_group.unwrap().name.as_str()), (wanted, "edges"), "{target:?}");
+    };
+    check(None, true);
+    check(Some("InService"), true);
+    check(Some("Terminated"), true); // it drains at once, which is not for the plan
+    for warm in ["Warmed:Stopped", "Warmed:Running", "Warmed:Hibernated"] {
+        check(Some(warm), false);
+    }
+}

@@ -1,0 +1,242 @@
+//! Registers this node before its engine starts, and deregisters it after the engine has exited.
+//!
+//! Only one process at a time can open the embedded registry, and while the node serves that
+//! process is the engine. The daemon therefore opens it briefly before the first start and after
+//! the last exit. A shared registry stays open, and `cluster/heartbeat.rs` renews the registration.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use headwater_api::Config;
+use headwater_api::config::RegistryKind;
+use headwater_api::endpoints::Endpoints;
+use headwater_api::error::Chain;
+use headwater_api::node::{Life, NodeDocument};
+use headwater_registry::{Registry as _, RegistryError, Store, jitter};
+use tokio::sync::watch;
+
+use crate::boot::facts::Instance;
+use crate::boot::plan::Plan;
+use crate::cluster::cluster_secrets;
+use crate::process::service_manager::ServiceManager;
+
+/// A registered node.
+#[derive(Debug, Clone)]
+pub(crate) struct Registered {
+    /// The document it registered with.
+    pub node: NodeDocument,
+    /// The incarnation that the registry assigned.
+    pub incarnation: Life,
+    /// The open registry if it is shared; `None` for an embedded one.
+    pub shared_store: Option<Store>,
+}
+
+/// Builds the node's document. `config` must be the engine's complete configuration.
+pub(crate) fn node_document(plan: &Plan, config: &Config, instance: Option<&Instance>) -> NodeDocument {
+    let text = |of: fn(&Instance) -> &String| instance.map(of).cloned().unwrap_or_default();
+    // A registry node has no engine, so it serves neither viewers nor relays.
+    let serves = plan.mongod.is_none();
+    let relays = serves && config.relay.secret_file.is_some();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    NodeDocument {
+        id: config.node.id.clone(),
+        role: config.node.role,
+        addresses: plan.addresses.clone(),
+        relay: if relays { relay(&plan.addresses, config.relay.listen.port()) } else { Vec::new() },
+        url: config.node.url.clone().or_else(|| url(&plan.addresses, config.http.listen.port())).filter(|_| serves),
+        group: plan.cluster.as_ref().map(|cluster| cluster.node_group.clone()).unwrap_or_default(),
+        zone: text(|i| &i.zone),
+        instance_type: text(|i| &i.instance_type),
+        image: text(|i| &i.image),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// Adds the ports that only a running engine knows, those configured as 0.
+pub(crate) fn set_open_ports(node: &mut NodeDocument, engine: &Endpoints) {
+    if node.url.is_none() {
+        node.url = url(&node.addresses, engine.http.port());
+    }
+    if let (true, Some(at)) = (node.relay.is_empty(), engine.relay) {
+        node.relay = relay(&node.addresses, at.port());
+    }
+}
+
+/// Default base URL: the first address and port, over HTTP, since no certificate is valid for an
+/// address.
+fn url(addresses: &[IpAddr], port: u16) -> Option<String> {
+    let first = addresses.first().filter(|_| port != 0)?;
+    Some(format!("http://{}", SocketAddr::new(*first, port)))
+}
+
+/// A plan lists private addresses last; relay traffic uses them first so that it stays inside the
+/// network.
+fn relay(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+    if port == 0 { Vec::new() } else { addresses.iter().rev().map(|ip| SocketAddr::new(*ip, port)).collect() }
+}
+
+/// Registers the node, replacing an earlier incarnation. While a shared registry is unreachable,
+/// retries for at most `timeout`, out of service, and logs each new reason once (`last_reason` is
+/// the last one logged). `write_pending_tx` is true while a registration may arrive at any moment.
+pub(crate) async fn register(
+    node: NodeDocument,
+    config: &Config,
+    manager: &ServiceManager,
+    writing: &watch::Sender<bool>,
+    said: &mut String,
+    patience: Duration,
+) -> Result<Registered, RegistryError> {
+    let embedded = config.registry.kind == RegistryKind::Embedded;
+    let store = open(config).await?;
+    let begun = tokio::time::Instant::now();
+    loop {
+        writing.send_replace(true);
+        let entered = store.register(&node, None).await;
+        writing.send_replace(false);
+        match entered {
+            Ok(life) => return Ok(Registered { node, incarnation: life, shared_store: (!embedded).then_some(store) }),
+            Err(e) if !embedded && e.is_retryable() && begun.elapsed() < patience => {
+                cluster_secrets::report_out_of_service(&e, manager, said);
+                tokio::time::sleep(jitter(RETRY_INTERVAL, rand::random_range(0.0..1.0))).await;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Cancels a registration. A request in flight would arrive after this process has exited and stay
+/// until its lease ends, so this waits for it and then deregisters.
+pub(crate) async fn cancel_registration(
+    entering: impl Future<Output = Result<Registered, RegistryError>>,
+    mut writes: watch::Receiver<bool>,
+    config: &Config,
+) {
+    let arriving = async {
+        tokio::select! {
+            biased;
+            entered = entering => entered.ok(),
+            _ = writes.wait_for(|writing| !writing) => None,
+        }
+    };
+    if let Ok(Some(registered)) = tokio::time::timeout(DEREGISTER_TIMEOUT, arriving).await {
+        deregister_within(&registered, config, DEREGISTER_TIMEOUT).await;
+    }
+}
+
+/// Deregisters the node, giving up after `timeout`.
+pub(crate) async fn deregister_within(registered: &Registered, config: &Config, patience: Duration) {
+    match tokio::time::timeout(patience, deregister(registered, config)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => log::warn!(err:% = Chain(&e); "could not leave the registry"),
+        Err(_) => log::warn!("the registry did not hear that this node leaves; its lease will end"),
+    }
+}
+
+/// Removes the node. It is no error if it is not registered, or if a later incarnation is.
+async fn deregister(registered: &Registered, config: &Config) -> Result<(), RegistryError> {
+    let store = match &registered.shared_store {
+        Some(store) => store.clone(),
+        None => open(config).await?,
+    };
+    store.leave(&registered.incarnation).await.map(drop)
+}
+
+/// Opens the registry. Waits up to [`LOCK_TIMEOUT`] for an engine whose daemon was killed to
+/// release it.
+pub(crate) async fn open(config: &Config) -> Result<Store, RegistryError> {
+    let patient_until = tokio::time::Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match Store::open(&config.registry, &config.node.data_dir).await {
+            Err(RegistryError::Locked { .. }) if tokio::time::Instant::now() < patient_until => {
+                tokio::time::sleep(LOCK_RETRY_INTERVAL).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Limit for deregistering from a registry that may be unreachable.
+pub(crate) const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(3);
+/// A killed engine releases its files within milliseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(50);
+/// Mean interval between two attempts to reach the registry.
+const RETRY_INTERVAL: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::facts::Facts;
+    use crate::boot::settings::Settings;
+
+    fn plan_in(name: &str) -> Plan {
+        let folder = std::env::temp_dir().join(format!("headwaterd-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let settings = Settings::parse(&format!("node.id = 'a'\nnode.data_dir = '{}'", folder.display())).unwrap();
+        crate::boot::plan::plan(&Facts::default(), &settings).unwrap()
+    }
+
+    async fn entered(plan: &Plan) -> Result<Registered, RegistryError> {
+        let (node, manager) = (node_document(plan, &plan.engine, None), ServiceManager::new());
+        let writing = watch::Sender::default();
+        register(node, &plan.engine, &manager, &writing, &mut String::new(), Duration::MAX).await
+    }
+
+    async fn ids(plan: &Plan) -> Vec<String> {
+        open(&plan.engine).await.unwrap().nodes().await.unwrap().into_iter().map(|record| record.node.id).collect()
+    }
+
+    #[tokio::test]
+    async fn a_node_is_entered_once_and_removed_by_its_own_life_alone() {
+        let plan = plan_in("enter");
+        let first = entered(&plan).await.unwrap();
+        let second = entered(&plan).await.unwrap();
+        assert!(second.incarnation.epoch > first.incarnation.epoch);
+        deregister(&first, &plan.engine).await.unwrap();
+        assert_eq!(ids(&plan).await, ["a"]);
+        deregister(&second, &plan.engine).await.unwrap();
+        deregister(&second, &plan.engine).await.unwrap();
+        assert!(ids(&plan).await.is_empty());
+        std::fs::remove_dir_all(&plan.engine.node.data_dir).unwrap();
+    }
+
+    #[test]
+    fn what_a_node_says_of_itself_is_complete_once_its_engine_has_ports() {
+        let settings = "node.addresses = ['203.0.113.7', '2001:db8::7', '10.0.1.12']\nnode.id = 'a'\n\
+                        [http]\nlisten = '[::]:0'\n[relay]\nlisten = '[::]:0'\nsecret_file = '/x'\n";
+        let check = |text: &str, url: &str, relay: &str| {
+            let plan = crate::boot::plan::plan(&Facts::default(), &Settings::parse(text).unwrap()).unwrap();
+            let mut node = node_document(&plan, &plan.engine, None);
+            assert!(node.started_at_ms > 1_700_000_000_000);
+            set_open_ports(
+                &mut node,
+                &Endpoints {
+                    pid: 1,
+                    http: "[::]:81".parse().unwrap(),
+                    https: None,
+                    rtmp: "[::]:82".parse().unwrap(),
+                    rtmps: None,
+                    relay: Some("[::]:83".parse().unwrap()),
+                    webrtc: Vec::new(),
+                    health: "[::1]:84".parse().unwrap(),
+                },
+            );
+            assert_eq!((node.url.as_deref(), node.relay[0].to_string().as_str()), (Some(url), relay), "{text}");
+            assert_eq!(node.relay.len(), plan.engine.node.addresses.len());
+        };
+        check(settings, "http://203.0.113.7:81", "10.0.1.12:83");
+        check(&settings.replace(":0'", ":90'"), "http://203.0.113.7:90", "10.0.1.12:90");
+        check(&settings.replace("'203.0.113.7', ", ""), "http://[2001:db8::7]:81", "10.0.1.12:83");
+        check(&format!("node.url = 'https://m.example'\n{settings}"), "https://m.example", "10.0.1.12:83");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_that_stays_locked_is_an_error() {
+        let plan = plan_in("locked");
+        let _held = open(&plan.engine).await.unwrap();
+        assert!(matches!(entered(&plan).await, Err(RegistryError::Locked { .. })));
+        std::fs::remove_dir_all(&plan.engine.node.data_dir).unwrap();
+    }
+}

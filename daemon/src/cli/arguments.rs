@@ -1,0 +1,73 @@
+//! The command line of `headwaterd`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use headwater_api::StreamName;
+
+/// Runs a Headwater node.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs the node until SIGTERM or Ctrl-C, which drains it; a second signal stops it at once
+    Run {
+        /// Configuration file; docs/headwater.example.toml lists all keys [default:
+        /// /etc/headwater/headwater.toml, if it exists]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Path of the engine [default: headwater-engine next to this program, or on PATH]
+        #[arg(long, value_name = "PATH")]
+        engine: Option<PathBuf>,
+    },
+    /// Checks for common faults and prints a remedy for each; exits with 69 if a check failed
+    Doctor {
+        /// Settings, as for `run`
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Also checks whether this stream is being published
+        #[arg(long, value_name = "APP/ID", value_parser = StreamName::parse)]
+        stream: Option<StreamName>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lists the nodes of the cluster
+    Nodes(ListArguments),
+    /// Lists the live streams of the cluster
+    Streams(ListArguments),
+    /// Prints whether there is an administrator; --reset sets and prints a new password
+    Password {
+        /// Settings, as for `run`
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Sets a new password, which ends all sessions; in a cluster, takes it from the cluster's
+        /// secret
+        #[arg(long)]
+        reset: bool,
+    },
+    /// Prints what this machine is and what it would run as, and changes nothing
+    Plan {
+        /// Settings, as for `run`
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArguments {
+    /// Settings, as for `run`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Prints JSON, with all fields
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,87 @@
+//! Runs one command, and maps its outcome to an exit code and an error message.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use headwater_api::error::{Chain, exit};
+
+use crate::boot::node::{self, BootError};
+use crate::boot::settings::Settings;
+use crate::boot::{plan, planner};
+use crate::cli::arguments::{Command, ListArguments};
+use crate::cli::list;
+use crate::cli::plan as show_plan;
+use crate::cluster::administrator;
+use crate::doctor;
+
+pub(crate) fn dispatch(command: Command) -> Result<(), (u8, String)> {
+    let stopped = |e: BootError| (e.exit_code(), Chain(&e).to_string());
+    // One thread: there is little to do, and the kernel ends the engine with the thread that started it.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| (exit::UNAVAILABLE, format!("could not start: {e}")))?;
+    match command {
+        Command::Run { config, engine } => runtime.block_on(node::run(config, engine)).map_err(stopped),
+        Command::Password { config, reset } => {
+            let plan = runtime.block_on(make_plan(config.as_deref()))?;
+            let outcome = runtime.block_on(async {
+                if reset { administrator::reset(&plan).await } else { administrator::check(&plan).await }
+            });
+            print(&outcome.map_err(|e| stopped(e.into()))?.text());
+            Ok(())
+        }
+        Command::Doctor { config, stream, json } => {
+            let settings = Settings::read(config.as_deref()).map_err(|e| stopped(e.into()))?;
+            let findings = runtime.block_on(doctor::run_checks(&settings, stream.as_ref()));
+            print(&if json { to_json(&findings)? } else { doctor::to_text(&findings) });
+            match doctor::has_no_failure(&findings) {
+                true => Ok(()),
+                false => Err((exit::UNAVAILABLE, "a check failed".to_owned())),
+            }
+        }
+        Command::Nodes(ListArguments { config, json }) => {
+            let plan = runtime.block_on(make_plan(config.as_deref()))?;
+            let nodes = runtime.block_on(list::nodes(&plan)).map_err(|e| (exit::UNAVAILABLE, e))?;
+            print(&if json { to_json(&nodes)? } else { list::nodes_table(&nodes) });
+            Ok(())
+        }
+        Command::Streams(ListArguments { config, json }) => {
+            let plan = runtime.block_on(make_plan(config.as_deref()))?;
+            let streams = runtime.block_on(list::streams(&plan)).map_err(|e| (exit::UNAVAILABLE, e))?;
+            print(&if json { to_json(&streams)? } else { list::streams_table(&streams) });
+            Ok(())
+        }
+        Command::Plan { config, json } => {
+            let settings = Settings::read(config.as_deref()).map_err(|e| stopped(e.into()))?;
+            let (facts, _) = runtime.block_on(planner::fetch_facts(&settings)).map_err(stopped)?;
+            let plan = plan::plan(&facts, &settings).map_err(|e| stopped(e.into()))?;
+            let registry = runtime.block_on(planner::find_cluster_registry(&facts, &plan));
+            let text = if json {
+                show_plan::to_json(&facts, &plan, registry.as_ref())
+                    .map_err(|e| (exit::SOFTWARE, format!("could not print the plan: {e}")))?
+            } else {
+                show_plan::to_text(&facts, &plan, registry.as_ref())
+            };
+            print(&text);
+            Ok(())
+        }
+    }
+}
+
+/// Makes the plan of this machine, for commands that may run while a node runs.
+async fn make_plan(file: Option<&Path>) -> Result<plan::Plan, (u8, String)> {
+    let stopped = |e: BootError| (e.exit_code(), Chain(&e).to_string());
+    let settings = Settings::read(file).map_err(|e| stopped(e.into()))?;
+    let (facts, _) = planner::fetch_facts(&settings).await.map_err(stopped)?;
+    plan::plan(&facts, &settings).map_err(|e| stopped(e.into()))
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<String, (u8, String)> {
+    serde_json::to_string_pretty(value).map_err(|e| (exit::SOFTWARE, format!("could not print it: {e}")))
+}
+
+/// Writes to standard output. Ignores a closed pipe (`| head`).
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+}

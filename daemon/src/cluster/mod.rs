@@ -1,0 +1,8 @@
+//! The node as a member of its cluster: the shared registry and its credentials, the heartbeat, the health report, the administrator.
+
+pub(crate) mod administrator;
+pub(crate) mod cluster_secrets;
+pub(crate) mod heartbeat;
+pub(crate) mod node_health;
+pub(crate) mod open_registry;
+pub(crate) mod shared_registry;

@@ -1,0 +1,128 @@
+//! HTTP client of the daemon: one small request per connection, bounded in time and size.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// Why no complete response was received.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    /// The connection failed.
+    #[error("could not connect to {0}")]
+    Connect(SocketAddr, #[source] std::io::Error),
+    /// Connected, but the response is not valid HTTP.
+    #[error("{0} gave no HTTP answer")]
+    Exchange(SocketAddr, #[source] hyper::Error),
+    /// The body is incomplete or too long.
+    #[error("the answer of {0} could not be read")]
+    Body(SocketAddr, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The timeout expired.
+    #[error("{0} did not answer within {1:?}")]
+    Timeout(SocketAddr, Duration),
+}
+
+/// Maximum body length: enough for 500 streams with their viewers.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// Sends `GET path`; `timeout` covers the whole exchange.
+pub(crate) async fn get(address: SocketAddr, path: &str, patience: Duration) -> Result<Response<Bytes>, FetchError> {
+    let mut request = Request::new(Empty::new());
+    // An invalid path becomes `/`, which is answered with 404.
+    *request.uri_mut() = path.parse().unwrap_or_default();
+    fetch(address, request, patience).await
+}
+
+/// Sends a request without a body; `timeout` covers the whole exchange.
+pub(crate) async fn fetch(
+    address: SocketAddr,
+    mut request: Request<Empty<Bytes>>,
+    patience: Duration,
+) -> Result<Response<Bytes>, FetchError> {
+    if let Ok(host) = address.to_string().parse() {
+        request.headers_mut().insert(hyper::header::HOST, host);
+    }
+    let talk = async {
+        let stream = TcpStream::connect(address).await.map_err(|e| FetchError::Connect(address, e))?;
+        let broken = |e| FetchError::Exchange(address, e);
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let exchange = async {
+            let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
+            let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|e| FetchError::Body(address, e))?;
+            Ok(Response::from_parts(head, body.to_bytes()))
+        };
+        tokio::pin!(exchange);
+        tokio::select! {
+            answer = &mut exchange => answer,
+            // The connection may close before the response has been read; the exchange reports what
+            // failed.
+            _ = connection => exchange.await,
+        }
+    };
+    tokio::time::timeout(patience, talk).await.unwrap_or(Err(FetchError::Timeout(address, patience)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const TEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+    async fn server(answer: &'static [u8]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(answer).await;
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_status_and_body() {
+        let address = server(b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nlate").await;
+        let answer = get(address, "/readyz", TEST_TIMEOUT).await.unwrap();
+        assert_eq!((answer.status().as_u16(), &answer.body()[..]), (503, &b"late"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_broken_answer_is_an_error_that_names_the_server() {
+        for answer in [&b"SSH-2.0-nothing\r\n"[..], b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort"] {
+            let address = server(answer).await;
+            let error = get(address, "/", TEST_TIMEOUT).await.unwrap_err();
+            assert!(error.to_string().contains(&address.to_string()), "{error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_without_end_is_cut_off() {
+        static LONG: [u8; 200_000] = [b'x'; 200_000];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // A response before the request would be another kind of fault.
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+            while stream.write_all(&LONG).await.is_ok() {}
+        });
+        assert!(matches!(get(address, "/", TEST_TIMEOUT).await, Err(FetchError::Body(..))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_when_patience_does() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(matches!(get(address, "/", TEST_TIMEOUT).await, Err(FetchError::Timeout(..))));
+    }
+}

@@ -1,0 +1,225 @@
+//! Supervises the engine: one process at a time, restarted when it exits unexpectedly, stopped on
+//! command.
+//!
+//! `engine_state.rs` and `backoff.rs` decide; this file waits. The engine is an ordinary program:
+//! it reads a configuration file, writes its listeners to a file, and answers health requests.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use headwater_api::Config;
+use headwater_api::endpoints::{self, Endpoints};
+use headwater_api::error::{Chain, exit};
+use headwater_api::standing::Standing;
+use tokio::process::Command;
+use tokio::sync::watch;
+
+use crate::process::backoff::Backoff;
+use crate::process::child;
+use crate::process::child::Child;
+use crate::process::engine_probe::Probe;
+pub(crate) use crate::process::engine_probe::{dial_address, fetch_status};
+pub(crate) use crate::process::engine_state::RunCommand;
+use crate::process::engine_state::{Action, Event, EngineState};
+use crate::process::node_health_sender::NodeHealthSender;
+
+/// Why the engine has stopped without a command.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EngineError {
+    /// Its configuration file could not be written.
+    #[error("could not write {}", path.display())]
+    Write {
+        /// Its path.
+        path: PathBuf,
+        /// The cause of the failure.
+        source: io::Error,
+    },
+    /// The program does not exist or is not executable.
+    #[error("could not run the engine {}; --engine says where it is", path.display())]
+    Program {
+        /// Its path.
+        path: PathBuf,
+        /// The cause of the failure.
+        source: io::Error,
+    },
+    /// It rejects its configuration: a restart would not help.
+    #[error("the engine refuses its configuration: {0}")]
+    ConfigRejected(String),
+    /// It never became ready.
+    #[error("the engine could not start: {0}")]
+    NeverServed(String),
+    /// It exits after every start.
+    #[error("the engine keeps ending: {0}")]
+    KeepsExiting(String),
+    /// It reported an internal error before it ever served.
+    #[error("the engine failed: {0}")]
+    Bug(String),
+}
+
+impl EngineError {
+    /// Exit code of the daemon for this error.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Write { .. } | Self::Program { .. } | Self::ConfigRejected(_) => exit::CONFIG,
+            Self::NeverServed(_) | Self::KeepsExiting(_) => exit::UNAVAILABLE,
+            Self::Bug(_) => exit::SOFTWARE,
+        }
+    }
+}
+
+/// A change of the engine's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EngineEvent {
+    /// The engine serves; these are its listeners.
+    Serving(Endpoints),
+    /// The engine has exited unexpectedly, for this reason, and will be restarted.
+    Exited(String),
+}
+
+/// The engine of this node.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    program: PathBuf,
+    data_dir: PathBuf,
+    config_file: PathBuf,
+    drain_timeout: Duration,
+}
+
+/// How a process has exited.
+struct ProcessExit {
+    code: Option<i32>,
+    reason: String,
+    served_for: Option<Duration>,
+}
+
+impl Engine {
+    /// Writes the engine's configuration into the data folder. Starts nothing.
+    pub(crate) fn prepare(program: PathBuf, config: &Config) -> Result<Self, EngineError> {
+        let data_dir = config.node.data_dir.clone();
+        let config_file = data_dir.join(CONFIG_NAME);
+        let text = toml::to_string(config).map_err(io::Error::other);
+        text.and_then(|text| std::fs::write(&config_file, format!("{CONFIG_HEADER}{text}")))
+            .map_err(|source| EngineError::Write { path: config_file.clone(), source })?;
+        let drain = Duration::from_millis(u64::from(config.node.drain_ms.get()));
+        Ok(Self { program, data_dir, config_file, drain_timeout: drain })
+    }
+
+    /// Keeps the engine running until the command is no longer [`RunCommand::Serve`]. `on_event`
+    /// receives each change.
+    pub(crate) async fn run(
+        &self,
+        mut orders: watch::Receiver<RunCommand>,
+        standing: watch::Receiver<Standing>,
+        mut news: impl FnMut(EngineEvent),
+    ) -> Result<(), EngineError> {
+        let mut backoff = Backoff::default();
+        while *orders.borrow_and_update() == RunCommand::Serve {
+            let ending = self.run_process(&mut orders, &standing, &mut news).await?;
+            // Remove the stale file: the engine removes it only on an orderly exit.
+            let _ = std::fs::remove_file(self.data_dir.join(endpoints::FILE_NAME));
+            if *orders.borrow() != RunCommand::Serve {
+                break;
+            }
+            let code = ending.code.and_then(|code| u8::try_from(code).ok());
+            match (code, ending.served_for) {
+                (Some(exit::CONFIG), _) => return Err(EngineError::ConfigRejected(ending.reason)),
+                (Some(exit::SOFTWARE), None) => return Err(EngineError::Bug(ending.reason)),
+                _ => {}
+            }
+            let Some(wait) = backoff.next_delay(ending.served_for) else {
+                return Err(match ending.served_for {
+                    None => EngineError::NeverServed(ending.reason),
+                    Some(_) => EngineError::KeepsExiting(ending.reason),
+                });
+            };
+            log::warn!(err = ending.reason.as_str(), wait_ms = wait.as_millis(); "engine ended by itself, starting it again");
+            news(EngineEvent::Exited(ending.reason));
+            // A command ends the wait early.
+            let _ = tokio::time::timeout(wait, orders.changed()).await;
+        }
+        Ok(())
+    }
+
+    /// Runs one process from start to exit.
+    async fn run_process(
+        &self,
+        orders: &mut watch::Receiver<RunCommand>,
+        standing: &watch::Receiver<Standing>,
+        news: &mut impl FnMut(EngineEvent),
+    ) -> Result<ProcessExit, EngineError> {
+        let mut command = Command::new(&self.program);
+        command.arg("--config").arg(&self.config_file).arg("--standing").stdin(Stdio::piped());
+        let mut child = match Child::start(command, |_| {}) {
+            Ok(child) => child,
+            Err(source) if child::is_permanent(&source) => {
+                return Err(EngineError::Program { path: self.program.clone(), source });
+            }
+            Err(e) => {
+                return Ok(ProcessExit { code: None, reason: format!("could not be started: {}", Chain(&e)), served_for: None });
+            }
+        };
+        let _teller = child.take_input().map(|input| NodeHealthSender::start(input, standing.clone()));
+        let probe = Probe::new(&self.data_dir, child.pid());
+        let mut life = EngineState::new(Instant::now(), self.drain_timeout);
+        let mut killed = None;
+        let status = loop {
+            let deadline = life.deadline();
+            let event = tokio::select! {
+                status = child.wait() => break status,
+                order = next_command(orders) => Event::Command(order),
+                event = probe.next_event(life.is_serving()), if life.is_probed() => event,
+                () = sleep_until(deadline), if deadline.is_some() => Event::DeadlinePassed,
+            };
+            match life.apply(event, Instant::now()) {
+                Action::Wait => {}
+                Action::ReportServing => match probe.endpoints() {
+                    Some(endpoints) => news(EngineEvent::Serving(endpoints)),
+                    None => log::warn!("engine serves, but does not say where"),
+                },
+                Action::Terminate => child.terminate(),
+                Action::Kill(why) => {
+                    log::warn!(err = why.as_str(); "killing the engine");
+                    child.kill();
+                    killed = Some(why);
+                }
+            }
+        };
+        let served = life.served_for(Instant::now());
+        let code = status.as_ref().ok().and_then(ExitStatus::code);
+        let why = match (killed, child.last_line().await) {
+            (Some(why), _) => format!("it {why}"),
+            (None, Some(line)) => line,
+            (None, None) => status.map_or_else(|e| Chain(&e).to_string(), |status| status.to_string()),
+        };
+        Ok(ProcessExit { code, reason: why, served_for: served })
+    }
+}
+
+/// Waits for the next command. Never returns if the sender is dropped.
+pub(crate) async fn next_command(orders: &mut watch::Receiver<RunCommand>) -> RunCommand {
+    if orders.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    *orders.borrow_and_update()
+}
+
+/// Returns at once without a deadline.
+pub(crate) async fn sleep_until(deadline: Option<Instant>) {
+    if let Some(deadline) = deadline {
+        tokio::time::sleep_until(deadline.into()).await;
+    }
+}
+
+/// Returns the engine next to this program, where both are installed together; otherwise the one on
+/// PATH.
+pub(crate) fn default_program() -> PathBuf {
+    let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name(PROGRAM_NAME)).filter(|path| path.is_file());
+    beside.unwrap_or_else(|| Path::new(PROGRAM_NAME).to_owned())
+}
+
+const PROGRAM_NAME: &str = "headwater-engine";
+/// File name inside the data folder.
+const CONFIG_NAME: &str = "engine.toml";
+const CONFIG_HEADER: &str = "# Written by headwaterd at every start: what is changed here is lost.\n";

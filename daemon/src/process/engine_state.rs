@@ -1,0 +1,223 @@
+//! The state of an engine process, as a value: events go in, actions come out. Performs no I/O.
+//!
+//! ```text
+//! Starting --ready--> Serving --drain--> Draining --ended-->
+//!     |                  |                   |
+//!     +--start too long--+--silent too long--+--drain too long--> Killed --ended-->
+//! ```
+
+use std::time::{Duration, Instant};
+
+/// The commanded run state of a process. It only ever increases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum RunCommand {
+    /// Serve, and restart after a crash.
+    Serve,
+    /// Stop in order, within the drain timeout.
+    Drain,
+    /// Stop now.
+    Kill,
+}
+
+/// An event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The run command has changed.
+    Command(RunCommand),
+    /// `/readyz` passed.
+    Ready,
+    /// `/livez` passed.
+    Live,
+    /// A probe failed, for this reason.
+    Unhealthy(String),
+    /// The deadline of [`EngineState::deadline`] has passed.
+    DeadlinePassed,
+}
+
+/// The action to take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// None.
+    Wait,
+    /// Report that the engine serves.
+    ReportServing,
+    /// Send SIGTERM.
+    Terminate,
+    /// Send SIGKILL, for this reason.
+    Kill(String),
+}
+
+/// The state of one engine process, from start to exit.
+#[derive(Debug)]
+pub(crate) struct EngineState {
+    phase: Phase,
+    drain_timeout: Duration,
+    last_failure: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Starting { until: Instant },
+    Serving { since: Instant, failures: u32 },
+    Draining { served: Option<Duration>, until: Instant },
+    Killed { served: Option<Duration> },
+}
+
+impl EngineState {
+    /// A process started at `now`, whose drain may take `drain_timeout`.
+    pub(crate) fn new(now: Instant, drain: Duration) -> Self {
+        Self { phase: Phase::Starting { until: now + START_TIMEOUT }, drain_timeout: drain, last_failure: "no answer yet".to_owned() }
+    }
+
+    /// Returns the action for `event`.
+    pub(crate) fn apply(&mut self, event: Event, now: Instant) -> Action {
+        let served = self.served_for(now);
+        match (event, self.phase) {
+            (_, Phase::Killed { .. }) | (Event::Command(RunCommand::Serve), _) => Action::Wait,
+            (Event::Command(RunCommand::Drain), Phase::Starting { .. } | Phase::Serving { .. }) => {
+                self.phase = Phase::Draining { served, until: now + self.drain_timeout + DRAIN_GRACE_PERIOD };
+                Action::Terminate
+            }
+            (Event::Command(RunCommand::Kill), _) => self.kill(served, "ordered to end at once".to_owned()),
+            (Event::Ready, Phase::Starting { .. }) => {
+                self.phase = Phase::Serving { since: now, failures: 0 };
+                Action::ReportServing
+            }
+            (Event::Ready | Event::Live, Phase::Serving { since, .. }) => {
+                self.phase = Phase::Serving { since, failures: 0 };
+                Action::Wait
+            }
+            (Event::Unhealthy(why), Phase::Starting { .. }) => {
+                self.last_failure = why;
+                Action::Wait
+            }
+            (Event::Unhealthy(why), Phase::Serving { since, failures: misses }) => {
+                self.phase = Phase::Serving { since, failures: misses + 1 };
+                if misses + 1 < MAX_PROBE_FAILURES { Action::Wait } else { self.kill(served, format!("hangs: {why}")) }
+            }
+            (Event::DeadlinePassed, Phase::Starting { .. }) => {
+                let why = format!("was not ready within {} s: {}", START_TIMEOUT.as_secs(), self.last_failure);
+                self.kill(served, why)
+            }
+            (Event::DeadlinePassed, Phase::Draining { .. }) => self.kill(served, "did not drain in time".to_owned()),
+            _ => Action::Wait,
+        }
+    }
+
+    fn kill(&mut self, served: Option<Duration>, why: String) -> Action {
+        self.phase = Phase::Killed { served };
+        Action::Kill(why)
+    }
+
+    /// True while its health must be probed; false once it is being stopped.
+    pub(crate) fn is_probed(&self) -> bool {
+        matches!(self.phase, Phase::Starting { .. } | Phase::Serving { .. })
+    }
+
+    /// True once it has been ready, until it is stopped.
+    pub(crate) fn is_serving(&self) -> bool {
+        matches!(self.phase, Phase::Serving { .. })
+    }
+
+    /// When [`Event::DeadlinePassed`] is due, if ever.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Starting { until } | Phase::Draining { until, .. } => Some(until),
+            Phase::Serving { .. } | Phase::Killed { .. } => None,
+        }
+    }
+
+    /// How long it had served at `now` or when it was stopped; `None` if it never did.
+    pub(crate) fn served_for(&self, now: Instant) -> Option<Duration> {
+        match self.phase {
+            Phase::Starting { .. } => None,
+            Phase::Serving { since, .. } => Some(now.saturating_duration_since(since)),
+            Phase::Draining { served, .. } | Phase::Killed { served } => served,
+        }
+    }
+}
+
+/// From process start to ready. Opening ports takes milliseconds; a registry or a disk may take
+/// longer.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Added to the drain timeout, which the engine enforces itself.
+const DRAIN_GRACE_PERIOD: Duration = Duration::from_secs(5);
+/// Consecutive failures of `/livez`. With the interval and the probe timeout this is about half a
+/// minute: killing an engine that is merely starved of CPU would disconnect viewers for nothing.
+const MAX_PROBE_FAILURES: u32 = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRAIN: Duration = Duration::from_secs(10);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn silent() -> Event {
+        Event::Unhealthy("no answer".to_owned())
+    }
+
+    #[test]
+    fn an_engine_serves_from_ready_until_it_is_told_to_drain() {
+        let t = Instant::now();
+        let mut life = EngineState::new(t, DRAIN);
+        assert_eq!(life.apply(silent(), t), Action::Wait);
+        assert_eq!((life.served_for(t), life.is_serving()), (None, false));
+        assert_eq!(life.apply(Event::Ready, t + SECOND), Action::ReportServing);
+        assert_eq!((life.served_for(t + 4 * SECOND), life.deadline()), (Some(3 * SECOND), None));
+        assert_eq!(life.apply(Event::Command(RunCommand::Drain), t + 4 * SECOND), Action::Terminate);
+        assert!(!life.is_probed() && !life.is_serving());
+        assert_eq!(life.served_for(t + 9 * SECOND), Some(3 * SECOND));
+    }
+
+    #[test]
+    fn an_engine_that_does_not_become_ready_is_killed_with_the_last_reason() {
+        let t = Instant::now();
+        let mut life = EngineState::new(t, DRAIN);
+        life.apply(Event::Unhealthy("rtmp: does not answer".to_owned()), t);
+        assert_eq!(life.deadline(), Some(t + START_TIMEOUT));
+        let expected = "was not ready within 30 s: rtmp: does not answer".to_owned();
+        assert_eq!(life.apply(Event::DeadlinePassed, t + START_TIMEOUT), Action::Kill(expected));
+        assert_eq!(life.served_for(t + START_TIMEOUT), None);
+    }
+
+    #[test]
+    fn an_engine_that_hangs_is_killed_after_five_silences_in_a_row_and_not_before() {
+        let t = Instant::now();
+        let mut life = EngineState::new(t, DRAIN);
+        life.apply(Event::Ready, t);
+        for _ in 0..4 {
+            assert_eq!(life.apply(silent(), t), Action::Wait);
+        }
+        assert_eq!(life.apply(Event::Live, t), Action::Wait); // just in time: the count starts again
+        for _ in 0..4 {
+            assert_eq!(life.apply(silent(), t), Action::Wait);
+        }
+        assert_eq!(life.apply(silent(), t), Action::Kill("hangs: no answer".to_owned()));
+        assert_eq!(life.apply(silent(), t), Action::Wait);
+    }
+
+    #[test]
+    fn a_drain_that_takes_too_long_and_a_second_order_both_kill() {
+        let t = Instant::now();
+        let draining = || {
+            let mut life = EngineState::new(t, DRAIN);
+            life.apply(Event::Ready, t);
+            assert_eq!(life.apply(Event::Command(RunCommand::Drain), t), Action::Terminate);
+            assert_eq!(life.deadline(), Some(t + DRAIN + DRAIN_GRACE_PERIOD));
+            life
+        };
+        assert!(matches!(draining().apply(Event::DeadlinePassed, t), Action::Kill(_)));
+        assert!(matches!(draining().apply(Event::Command(RunCommand::Kill), t), Action::Kill(_)));
+        assert_eq!(draining().apply(silent(), t), Action::Wait);
+        assert_eq!(draining().apply(Event::Ready, t), Action::Wait);
+    }
+
+    #[test]
+    fn an_engine_can_be_drained_before_it_is_ready() {
+        let t = Instant::now();
+        let mut life = EngineState::new(t, DRAIN);
+        assert_eq!(life.apply(Event::Command(RunCommand::Drain), t), Action::Terminate);
+        assert_eq!(life.served_for(t), None);
+    }
+}

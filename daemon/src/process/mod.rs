@@ -1,0 +1,9 @@
+//! Processes: the engine and other children, the restart budget, and the service manager above the daemon.
+
+pub(crate) mod backoff;
+pub(crate) mod child;
+pub(crate) mod engine;
+pub(crate) mod engine_probe;
+pub(crate) mod engine_state;
+pub(crate) mod node_health_sender;
+pub(crate) mod service_manager;

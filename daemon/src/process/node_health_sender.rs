@@ -1,0 +1,37 @@
+//! Sends the node's health to a running engine: one line of JSON per report, on its standard input.
+
+use std::time::Duration;
+
+use headwater_api::standing::{EVERY_SECS, Standing};
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::ChildStdin;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Sends reports until it is dropped or the engine closes its input.
+#[derive(Debug)]
+pub(crate) struct NodeHealthSender(JoinHandle<()>);
+
+impl NodeHealthSender {
+    /// Starts with the current value of `health_rx`.
+    pub(crate) fn start(to: ChildStdin, standing: watch::Receiver<Standing>) -> Self {
+        Self(tokio::spawn(send_reports(to, standing)))
+    }
+}
+
+impl Drop for NodeHealthSender {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Sends a report on every change, and at least once per interval.
+async fn send_reports(mut to: ChildStdin, mut standing: watch::Receiver<Standing>) {
+    loop {
+        let line = serde_json::to_vec(&*standing.borrow_and_update()).unwrap_or_default();
+        if to.write_all(&[&line[..], b"\n"].concat()).await.is_err() {
+            return;
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(EVERY_SECS), standing.changed()).await;
+    }
+}

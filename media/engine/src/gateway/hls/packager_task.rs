@@ -1,0 +1,218 @@
+//! Packages one stream: a task reads frames from the hub and publishes a snapshot per part; requests
+//! read the newest snapshot.
+//!
+//! ```text
+//!   first request --> running --(stream ends)--> lingering --(LINGER_DURATION, or replaced)--> removed
+//!                        +--------(no request for IDLE_TIMEOUT)------------------------------> removed
+//! ```
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use headwater_api::StreamName;
+use headwater_wire::cmaf::{Output, Packager};
+use headwater_wire::hls::{Settings, Window};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::gateway::hls::metrics::Metrics;
+use crate::gateway::hls::snapshot::Snapshot;
+use crate::gateway::hls::viewers::Viewers;
+use crate::hub::{Consumer, Item, Next, Stream, ViewerKind};
+use crate::runtime::memfd;
+
+/// State of one packaged stream, shared by its task and its requests.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    pub(crate) name: StreamName,
+    pub(crate) epoch: u64,
+    pub(crate) settings: Settings,
+    pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
+    asked: Mutex<Asked>,
+}
+
+/// The time of the last request, and the recent viewers.
+#[derive(Debug)]
+struct Asked {
+    last: Instant,
+    viewers: Viewers,
+}
+
+impl Feed {
+    pub(crate) fn new(stream: &Stream, settings: Settings) -> Self {
+        let snapshots = watch::Sender::new(Arc::new(Snapshot::new(Window::new(settings))));
+        let asked = Mutex::new(Asked { last: Instant::now(), viewers: Viewers::default() });
+        Self { name: stream.name().clone(), epoch: stream.epoch(), settings, snapshots, asked }
+    }
+
+    /// Records a request; `viewer` is set for playlists only.
+    pub(crate) fn note(&self, viewer: Option<u64>) {
+        let now = Instant::now();
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.last = now;
+        if let Some(who) = viewer {
+            asked.viewers.note(who, now);
+        }
+    }
+
+    /// True if `viewer` requested a playlist recently.
+    pub(crate) fn knows(&self, viewer: u64) -> bool {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).viewers.knows(viewer)
+    }
+
+    /// True if there was no request for [`IDLE_TIMEOUT`].
+    pub(crate) fn is_idle(&self) -> bool {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).last.elapsed() >= IDLE
+    }
+
+    fn count_viewers(&self) -> u64 {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).viewers.count(Instant::now())
+    }
+
+    /// Packages until the stream ends (returns true) or `should_stop` returns true (returns false).
+    /// `should_stop` is called every [`POLL_INTERVAL`].
+    pub(crate) async fn read(
+        &self,
+        stream: &Arc<Stream>,
+        metrics: &Metrics,
+        mut may_end: impl FnMut() -> bool,
+    ) -> bool {
+        let mut reading = Reading::new(stream, self.settings);
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            let changed = tokio::select! {
+                item = reading.consumer.next() => match item {
+                    Some(item) => reading.take_all(item, metrics),
+                    None => {
+                        reading.finish();
+                        self.snapshots.send_replace(Arc::new(Snapshot::new(reading.window)));
+                        return true;
+                    }
+                },
+                _ = tick.tick() => {
+                    stream.set_viewers(ViewerKind::Hls, self.count_viewers());
+                    if may_end() {
+                        stream.set_viewers(ViewerKind::Hls, 0);
+                        return false;
+                    }
+                    false
+                }
+            };
+            if changed {
+                self.snapshots.send_replace(Arc::new(Snapshot::new(reading.window.clone())));
+            }
+        }
+    }
+
+    /// Keeps the last segments of an ended stream for [`LINGER_DURATION`], or until `should_stop`
+    /// returns true: players are behind the end.
+    pub(crate) async fn linger(&self, mut may_end: impl FnMut() -> bool) {
+        let until = Instant::now() + LINGER;
+        while Instant::now() < until && !may_end() {
+            tokio::time::sleep(TICK).await;
+        }
+    }
+}
+
+/// State of the task: frames in, window out.
+struct Reading {
+    stream: Arc<Stream>,
+    consumer: Consumer,
+    packager: Packager,
+    window: Window,
+    outputs: Vec<Output>,
+    settings: Settings,
+}
+
+impl Reading {
+    fn new(stream: &Arc<Stream>, settings: Settings) -> Self {
+        Self {
+            stream: Arc::clone(stream),
+            consumer: stream.consumer_of_history(),
+            packager: Packager::new(settings.part_duration),
+            window: Window::new(settings),
+            outputs: Vec::new(),
+            settings,
+        }
+    }
+
+    /// Packages `first` and all available items after it. True if the playlist changed.
+    fn take_all(&mut self, first: Item, metrics: &Metrics) -> bool {
+        let mut changed = false;
+        {
+            let tracks = self.stream.tracks();
+            let tracks = tracks.borrow();
+            self.packager.announce(tracks.video.as_ref(), tracks.audio.as_ref());
+        }
+        let mut next = Next::Item(first);
+        while let Next::Item(item) = next {
+            if let Some(lost) = self.consumer.take_lost() {
+                metrics.lost_frames.inc_by(lost.frames);
+                self.packager.abandon(&mut self.outputs);
+            }
+            if item.life != self.window.generation() {
+                changed |= self.begin_life(item.life);
+            } else if item.after_gap {
+                self.packager.abandon(&mut self.outputs);
+            }
+            self.packager.push(&item.in_its_life(), item.segment, &mut self.outputs);
+            next = self.consumer.try_next();
+        }
+        self.apply() || changed
+    }
+
+    /// Starts another generation of the stream, with new timestamps and segment numbers. True if the
+    /// playlist changed.
+    fn begin_life(&mut self, life: u64) -> bool {
+        self.packager.finish(&mut self.outputs);
+        let changed = self.apply();
+        self.window.begin_generation(life);
+        self.packager = Packager::new(self.settings.part_duration);
+        let tracks = self.stream.tracks();
+        let tracks = tracks.borrow();
+        self.packager.announce(tracks.video.as_ref(), tracks.audio.as_ref());
+        changed
+    }
+
+    fn finish(&mut self) {
+        self.packager.finish(&mut self.outputs);
+        self.apply();
+        self.window.end();
+    }
+
+    fn apply(&mut self) -> bool {
+        let mut changed = false;
+        for output in self.outputs.drain(..) {
+            match &output {
+                Output::Refused(e) => {
+                    self.stream.notice("hls_track", &format!("A track of this stream cannot be played over HLS: {e}."));
+                }
+                Output::TooLong => self.stream.notice(
+                    "key_frame_interval",
+                    "There was no key frame for a minute. Set the encoder's key frame interval to 2 seconds.",
+                ),
+                _ => {}
+            }
+            let is_end = matches!(output, Output::End);
+            changed |= self.window.apply(output);
+            if is_end {
+                self.window.gather_newest(in_a_file);
+            }
+        }
+        changed
+    }
+}
+
+/// Copies a segment to a memfd, from which the kernel sends it without a copy. `None` if that fails,
+/// such as without a free file descriptor: then the bytes are copied for every viewer.
+fn in_a_file(pieces: &[Bytes]) -> Option<Bytes> {
+    memfd::store(pieces).inspect_err(|err| log::debug!(err:%; "no memory file for a segment")).ok()
+}
+
+/// How often the task counts viewers and checks whether to stop.
+const TICK: Duration = Duration::from_secs(2);
+/// Packaging stops after this duration without a request. No player waits longer between playlists.
+const IDLE: Duration = Duration::from_secs(45);
+/// How long the end of a stream can be fetched. A player is at most a few target durations behind.
+const LINGER: Duration = Duration::from_secs(30);

@@ -1,0 +1,232 @@
+//! Turns the messages of an origin into a stream of this node's hub. Does not wait.
+//!
+//! ```text
+//!   Accepted --> backlog: frames are collected --Live--> live: frames go to the hub
+//!      ^                                                   |
+//!      +---- another connection for the same stream <------+ connection lost
+//! ```
+//!
+//! After a reconnection to the same generation of the stream, frames that were received already are
+//! skipped. The timestamps of another generation are shifted to continue where the last one ended.
+
+use std::sync::Arc;
+
+use headwater_api::StreamName;
+use headwater_wire::relay::{EndReason, Media, Message, Refusal};
+use headwater_wire::{Frame, MediaKind, MediaTime, Track};
+
+use crate::gateway::relay::link::LinkError;
+use crate::hub::{Hub, Producer, PublishError};
+
+/// One pulled stream, across all its connections.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    hub: Hub,
+    name: StreamName,
+    producer: Option<Producer>,
+    tracks: [Option<Arc<Track>>; 2],
+    b_frames: bool,
+    life: Option<u64>,
+    /// DTS of the newest frame by kind, on the timeline of `generation`.
+    newest: [Option<MediaTime>; 2],
+    /// Another generation has been announced, and no frame of it has arrived.
+    begins: bool,
+    /// Set until the connection is live.
+    gathered: Option<Gathered>,
+}
+
+#[derive(Debug, Default)]
+struct Gathered {
+    frames: Vec<(Arc<Track>, Media)>,
+    bytes: usize,
+    notices: Vec<(String, String)>,
+}
+
+/// What the task must do after a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Read the next message.
+    Go,
+    /// The origin accepted the subscription; the publisher's node is `hops` connections away.
+    Accepted { hops: u8 },
+    /// The backlog is complete: the stream is live in the hub.
+    Live,
+    /// The origin refused the subscription.
+    Refused(Refusal),
+    /// The origin ended the connection.
+    End(EndReason),
+}
+
+/// Why a message was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IntakeError {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("the hub refused the stream")]
+    Hub(#[from] PublishError),
+}
+
+impl Intake {
+    pub(crate) fn new(hub: Hub, name: StreamName) -> Self {
+        Self {
+            hub,
+            name,
+            producer: None,
+            tracks: [None, None],
+            b_frames: false,
+            life: None,
+            newest: [None; 2],
+            begins: false,
+            gathered: None,
+        }
+    }
+
+    /// Set once the stream has been live.
+    pub(crate) fn producer(&self) -> Option<&Producer> {
+        self.producer.as_ref()
+    }
+
+    /// Starts the backlog of a new connection.
+    pub(crate) fn connect(&mut self) {
+        self.gathered = Some(Gathered::default());
+    }
+
+    /// Handles a message from the origin.
+    pub(crate) fn on_message(&mut self, message: Message) -> Result<Step, IntakeError> {
+        match message {
+            Message::Accepted { life, hops, .. } => {
+                if self.life != Some(life) {
+                    self.begins = self.life.is_some();
+                    self.life = Some(life);
+                    self.newest = [None; 2];
+                }
+                return Ok(Step::Accepted { hops });
+            }
+            Message::Refused(reason) => return Ok(Step::Refused(reason)),
+            Message::Track { track, b_frames } => self.on_track(track, b_frames),
+            Message::Frame(media) => self.on_media(media)?,
+            Message::Live => {
+                self.on_live()?;
+                return Ok(Step::Live);
+            }
+            Message::Notice { code, message } => match (&self.producer, &mut self.gathered) {
+                (Some(producer), _) => producer.stream().notice(&code, &message),
+                (None, Some(gathered)) if gathered.notices.len() < MAX_NOTICES => {
+                    gathered.notices.push((code, message));
+                }
+                (None, _) => {}
+            },
+            Message::End(reason) => return Ok(Step::End(reason)),
+            Message::Pong(_) => {}
+            Message::Subscribe { .. } | Message::KeyFrame | Message::Ping(_) => {
+                return Err(LinkError::OutOfPlace.into());
+            }
+        }
+        Ok(Step::Go)
+    }
+
+    /// A new `Arc` signals a changed configuration, so the `Arc` of an equal track is reused.
+    fn on_track(&mut self, track: Track, b_frames: bool) {
+        let slot = &mut self.tracks[slot(track.kind())];
+        let track = match slot.take().filter(|known| **known == track) {
+            Some(known) => known,
+            None => Arc::new(track),
+        };
+        *slot = Some(Arc::clone(&track));
+        if let Some(producer) = &mut self.producer {
+            announce(producer, &track, b_frames);
+        }
+        self.b_frames = b_frames || (self.b_frames && track.kind() == MediaKind::Audio);
+    }
+
+    fn on_media(&mut self, media: Media) -> Result<(), LinkError> {
+        let track = self.tracks[slot(media.kind)].clone().ok_or(LinkError::OutOfPlace)?;
+        if self.life.is_none() {
+            return Err(LinkError::OutOfPlace);
+        }
+        match &mut self.gathered {
+            Some(gathered) => {
+                gathered.bytes += media.payload.len() + 64;
+                if gathered.bytes > MAX_GATHERED_BYTES {
+                    return Err(LinkError::TooMuch(MAX_GATHERED_BYTES));
+                }
+                gathered.frames.push((track, media));
+            }
+            None => {
+                if std::mem::take(&mut self.begins)
+                    && let (Some(producer), Some(life)) = (&mut self.producer, self.life)
+                {
+                    producer.begin_life(life, media.dts, media.dts);
+                }
+                self.send(track, media, false);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_live(&mut self) -> Result<(), IntakeError> {
+        let (Some(gathered), Some(life)) = (self.gathered.take(), self.life) else {
+            return Err(LinkError::OutOfPlace.into());
+        };
+        let Gathered { frames, notices, .. } = gathered;
+        let resumes = self.producer.is_some() && !self.begins;
+        let producer = match &mut self.producer {
+            Some(producer) => producer,
+            none => {
+                let producer = self.hub.publish_relayed(&self.name, life)?;
+                producer.stream().keep_history(self.hub.history_segments());
+                none.insert(producer)
+            }
+        };
+        for track in self.tracks.iter().flatten() {
+            announce(producer, track, self.b_frames);
+        }
+        notices.iter().for_each(|(code, message)| producer.stream().notice(code, message));
+        // Without a frame yet, the first one that arrives starts the generation.
+        if self.begins
+            && let (Some((_, first)), Some(newest)) = (frames.first(), frames.iter().map(|(_, m)| m.dts).max())
+        {
+            producer.begin_life(life, first.dts, newest);
+            self.begins = false;
+        }
+        let seen = self.newest;
+        let first = frames.first().map(|(_, m)| m);
+        let overlaps = first.is_some_and(|m| seen[slot(m.kind)].is_some_and(|newest| m.dts <= newest));
+        let mut after_gap = resumes && !overlaps;
+        for (track, media) in frames {
+            if seen[slot(media.kind)].is_some_and(|newest| media.dts <= newest) {
+                continue;
+            }
+            self.send(track, media, std::mem::take(&mut after_gap));
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, track: Arc<Track>, media: Media, after_gap: bool) {
+        let newest = &mut self.newest[slot(media.kind)];
+        *newest = (*newest).max(Some(media.dts));
+        let Some(producer) = &mut self.producer else { return };
+        let Media { key, dts, pts, segment, payload, .. } = media;
+        producer.send_from(Frame { track, dts, pts, key, payload }, segment, after_gap || media.after_gap);
+    }
+}
+
+fn announce(producer: &mut Producer, track: &Arc<Track>, b_frames: bool) {
+    if b_frames && track.kind() == MediaKind::Video {
+        producer.announce_reordered(track);
+    } else {
+        producer.announce(track);
+    }
+}
+
+const fn slot(kind: MediaKind) -> usize {
+    match kind {
+        MediaKind::Video => 0,
+        MediaKind::Audio => 1,
+    }
+}
+
+/// A stream has one notice per code, and there are few codes.
+const MAX_NOTICES: usize = 32;
+/// Twice the depth of a stream in the hub.
+const MAX_GATHERED_BYTES: usize = 64 << 20;

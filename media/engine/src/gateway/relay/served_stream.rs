@@ -1,0 +1,227 @@
+//! Sends a stream to one edge: first the frames that the hub holds, then each frame as it arrives.
+//!
+//! One task. The hub's consumer is the queue: an edge that is too slow resumes at a key frame that is
+//! marked as following a gap.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use headwater_api::error::Chain;
+use headwater_wire::relay::{EndReason, Message, write_frame};
+use headwater_wire::{MediaKind, MediaTime, Track};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::gateway::relay::link::{Incoming, Link, LinkError, Outgoing};
+use crate::gateway::relay::metrics::Metrics;
+use crate::hub::{Consumer, Item, Next, Stream};
+
+/// The edge, and what it subscribed to.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) hops: u8,
+    pub(crate) history: bool,
+    pub(crate) peer: SocketAddr,
+}
+
+/// The sending side of one stream to one edge.
+#[derive(Debug)]
+pub(crate) struct Play {
+    stream: Arc<Stream>,
+    consumer: Consumer,
+    place: Place,
+    said: Said,
+    frames: u64,
+    lost_frames: u64,
+}
+
+/// What has been sent to the edge.
+#[derive(Debug, Default)]
+struct Said {
+    life: Option<u64>,
+    tracks: [Option<Arc<Track>>; 2],
+    b_frames: bool,
+    notices: usize,
+}
+
+impl Play {
+    pub(crate) fn new(stream: Arc<Stream>, place: Place, history_segments: usize) -> Self {
+        stream.keep_history(history_segments);
+        let consumer = if place.history { stream.consumer_of_history() } else { stream.consumer() };
+        Self { stream, consumer, place, said: Said::default(), frames: 0, lost_frames: 0 }
+    }
+
+    /// Sends until the stream ends, the edge ends the connection, or `drain` is cancelled.
+    pub(crate) async fn run(mut self, link: Link, drain: &CancellationToken, metrics: &Metrics) {
+        let opened = Instant::now();
+        let name = self.stream.name().clone();
+        log::info!(stream = name.as_str(), peer:% = self.place.peer; "relay to an edge opened");
+        let Link { mut incoming, mut outgoing } = link;
+        let (pongs, mut asked) = tokio::sync::watch::channel(None);
+        let stream = Arc::clone(&self.stream);
+        let reason = tokio::select! {
+            heard = hear(&stream, &mut incoming, &pongs) => heard,
+            said = self.say(&mut outgoing, &mut asked, drain) => said.map(|end| match end {
+                EndReason::Stream => "stream ended",
+                EndReason::Draining => "this node is draining",
+                EndReason::Idle => "no viewers",
+                EndReason::Moved => "another node owns the stream",
+            }),
+        };
+        metrics.lost_frames.inc_by(self.lost_frames);
+        let reason = reason.map_or_else(|e| Chain(&e).to_string(), str::to_owned);
+        let elapsed_ms = u64::try_from(opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        log::info!(
+            stream = name.as_str(), peer:% = self.place.peer, frames = self.frames, lost_frames = self.lost_frames, elapsed_ms,
+            reason = reason.as_str();
+            "relay to an edge closed"
+        );
+    }
+
+    async fn say(
+        &mut self,
+        outgoing: &mut Outgoing,
+        asked: &mut tokio::sync::watch::Receiver<Option<u64>>,
+        drain: &CancellationToken,
+    ) -> Result<EndReason, LinkError> {
+        outgoing.record(|out| self.write_facts(self.stream.started_at_ms(), out));
+        let mut next = self.consumer.try_next();
+        while let Next::Item(item) = std::mem::replace(&mut next, Next::Empty) {
+            outgoing.record(|out| next = self.write_items(item, out));
+            outgoing.flush(WRITE).await?;
+        }
+        outgoing.say(&Message::Live, WRITE).await?;
+        let mut tick = tokio::time::interval(TICK);
+        let end = loop {
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => break EndReason::Draining,
+                changed = asked.changed() => {
+                    let number = *asked.borrow_and_update();
+                    if let (Ok(()), Some(number)) = (changed, number) {
+                        outgoing.record(|out| Message::Pong(number).write(out));
+                    }
+                }
+                item = self.consumer.next() => match item {
+                    Some(item) => outgoing.record(|out| {
+                        self.write_items(item, out);
+                    }),
+                    None if drain.is_cancelled() => break EndReason::Draining,
+                    None if self.stream.is_revoked() => break EndReason::Moved,
+                    None => break EndReason::Stream,
+                },
+                _ = tick.tick() => {
+                    if self.has_news() {
+                        outgoing.record(|out| self.write_news(out));
+                    }
+                }
+            }
+            outgoing.flush(WRITE).await?;
+            self.consumer.skip_if_behind(MAX_BEHIND);
+        };
+        outgoing.say(&Message::End(end), FAREWELL).await?;
+        Ok(end)
+    }
+
+    fn write_facts(&mut self, life: u64, out: &mut BytesMut) {
+        self.said.life = Some(life);
+        let protocol = self.stream.protocol().to_owned();
+        Message::Accepted { life, protocol, hops: self.place.hops }.write(out);
+        let tracks = self.stream.tracks().borrow().clone();
+        self.said.b_frames = tracks.b_frames;
+        for track in [tracks.video, tracks.audio].into_iter().flatten() {
+            self.write_track(&track, out);
+        }
+        self.write_news(out);
+    }
+
+    fn write_track(&mut self, track: &Arc<Track>, out: &mut BytesMut) {
+        self.said.tracks[slot(track.kind())] = Some(Arc::clone(track));
+        Message::Track { track: (**track).clone(), b_frames: self.said.b_frames }.write(out);
+    }
+
+    /// Writes `first` and the items available after it, up to the size of a record.
+    fn write_items(&mut self, first: Item, out: &mut BytesMut) -> Next {
+        let begin = out.len();
+        let mut next = Next::Item(first);
+        while let Next::Item(item) = next {
+            let lost = self.consumer.take_lost().map_or(0, |lost| lost.frames);
+            self.lost_frames += lost;
+            self.frames += 1;
+            if self.said.life != Some(item.life) {
+                self.write_facts(item.life, out);
+            }
+            let known = self.said.tracks[slot(item.frame.kind())].as_ref();
+            if !known.is_some_and(|known| Arc::ptr_eq(known, &item.frame.track)) {
+                self.write_track(&item.frame.track, out);
+            }
+            let after_gap = item.after_gap || (lost > 0 && self.frames > 1);
+            write_frame(&item.frame, item.segment, item.shift, after_gap, out);
+            if out.len() - begin > RECORD_BYTES {
+                return self.consumer.try_next();
+            }
+            next = self.consumer.try_next();
+        }
+        next
+    }
+
+    fn has_news(&self) -> bool {
+        self.stream.notice_count() != self.said.notices || self.stream.tracks().borrow().b_frames != self.said.b_frames
+    }
+
+    fn write_news(&mut self, out: &mut BytesMut) {
+        let notices = self.stream.status().notices;
+        for notice in notices.iter().skip(self.said.notices) {
+            Message::Notice { code: notice.code.clone(), message: notice.message.clone() }.write(out);
+        }
+        self.said.notices = notices.len();
+        let tracks = self.stream.tracks().borrow().clone();
+        if tracks.b_frames != self.said.b_frames {
+            self.said.b_frames = tracks.b_frames;
+            if let Some(video) = &tracks.video {
+                self.write_track(video, out);
+            }
+        }
+    }
+}
+
+/// Handles messages from the edge until it ends the connection.
+async fn hear(
+    stream: &Stream,
+    incoming: &mut Incoming,
+    pongs: &tokio::sync::watch::Sender<Option<u64>>,
+) -> Result<&'static str, LinkError> {
+    loop {
+        match incoming.next_within(SILENCE).await? {
+            Message::KeyFrame => stream.request_key_frame(),
+            Message::Ping(number) => {
+                pongs.send_replace(Some(number));
+            }
+            Message::Pong(_) => {}
+            Message::End(EndReason::Idle) => return Ok("no viewers"),
+            Message::End(_) => return Ok("the edge ended it"),
+            _ => return Err(LinkError::OutOfPlace),
+        }
+    }
+}
+
+const fn slot(kind: MediaKind) -> usize {
+    match kind {
+        MediaKind::Video => 0,
+        MediaKind::Audio => 1,
+    }
+}
+
+/// Frames are put into one record up to this size; one frame may exceed it.
+const RECORD_BYTES: usize = 64 << 10;
+/// An edge that is further behind than this resumes at the last key frame.
+const MAX_BEHIND: MediaTime = MediaTime::from_ms(3_000);
+/// An edge pings every second.
+const SILENCE: Duration = Duration::from_secs(10);
+/// A connection is closed if a write makes no progress for this duration.
+const WRITE: Duration = Duration::from_secs(10);
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How often notices and track changes are checked.
+const TICK: Duration = Duration::from_secs(1);

@@ -1,0 +1,10 @@
+//! Viewers: packetizers once per track, and the workers that send their packets to every session.
+
+pub(super) mod audio_batch;
+pub(super) mod mailbox;
+pub(super) mod packetizer;
+pub(super) mod prefetch;
+pub(super) mod rtx_limiter;
+pub(super) mod send_track;
+pub(super) mod session;
+pub(super) mod worker;

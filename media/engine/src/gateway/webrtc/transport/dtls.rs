@@ -1,0 +1,181 @@
+//! The DTLS server side of one session, from the ClientHello to the SRTP keys (RFC 5764), and the
+//! certificate of this process.
+//!
+//! Datagrams go in, [`DtlsEvent`]s and datagrams to send come out. Knows no socket.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use headwater_wire::webrtc::{ClientHello, Fingerprint};
+use rtc_crypto::RTCCryptoProvider;
+use rtc_dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
+use rtc_dtls::crypto::Certificate;
+use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
+use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
+use rtc_shared::TransportProtocol;
+use rtc_shared::error::Error;
+use rtc_srtp::config::{Config, LABEL_EXTRACTOR_DTLS_SRTP};
+use rtc_srtp::protection_profile::ProtectionProfile;
+
+use crate::gateway::webrtc::transport::srtp::Srtp;
+
+/// The endpoint distinguishes associations by address. Each session has its own endpoint, and the
+/// real address of the client may change during a session, so a constant takes its place.
+const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+
+/// The self-signed certificate and the handshake configurations, shared by all sessions
+/// of a process.
+pub(crate) struct Identity {
+    pub(crate) provider: Arc<dyn RTCCryptoProvider>,
+    pub(crate) fingerprint: Fingerprint,
+    gcm: Arc<HandshakeConfig>,
+    cm: Arc<HandshakeConfig>,
+}
+
+impl Identity {
+    /// Generates a new certificate. Clients receive its fingerprint in the SDP answer.
+    pub(crate) fn new() -> Result<Self, Error> {
+        let provider = rtc_crypto::default_provider().map_err(|e| Error::Crypto(e.to_string()))?;
+        let certificate = Certificate::generate_self_signed(vec!["headwater".to_owned()], provider.crypto())?;
+        let der = certificate.certificate.first().ok_or(Error::ErrInvalidCertificate)?;
+        let fingerprint = Fingerprint::of(der);
+        let config = |profile| {
+            ConfigBuilder::default()
+                .with_crypto_provider(Arc::clone(&provider))
+                .with_certificates(vec![certificate.clone()])
+                .with_srtp_protection_profiles(vec![profile])
+                .with_client_auth(ClientAuthType::RequireAnyClientCert)
+                .with_extended_master_secret(ExtendedMasterSecretType::Require)
+                .build(false, None)
+                .map(Arc::new)
+        };
+        let gcm = config(SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm)?;
+        let cm = config(SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80)?;
+        Ok(Self { provider, fingerprint, gcm, cm })
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("fingerprint", &self.fingerprint).finish_non_exhaustive()
+    }
+}
+
+/// The effect of a received datagram.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// The caller has nothing to do beyond sending pending datagrams.
+    Nothing,
+    /// The handshake is complete, and the certificate matches the fingerprint in the offer.
+    Connected(Box<Srtp>),
+    /// The handshake is complete, but the certificate does not match the offer. Nothing
+    /// may be sent.
+    WrongCertificate,
+    /// The client closed the association.
+    Closed,
+}
+
+/// A DTLS association in the server role.
+pub(crate) struct Dtls {
+    expected: Fingerprint,
+    state: State,
+}
+
+enum State {
+    Hello(ClientHello),
+    Running(Box<Endpoint>),
+}
+
+impl Dtls {
+    /// Creates an association for a client whose certificate has the fingerprint `expected`.
+    pub(crate) fn new(expected: Fingerprint) -> Self {
+        Self { expected, state: State::Hello(ClientHello::default()) }
+    }
+
+    /// Processes a received datagram. Afterwards [`Dtls::poll_transmit`] returns the responses.
+    ///
+    /// # Errors
+    /// Fails for a datagram that violates the protocol. The association remains usable.
+    pub(crate) fn read(&mut self, now: Instant, datagram: &[u8], identity: &Identity) -> Result<Progress, Error> {
+        let hello = match &mut self.state {
+            State::Running(_) => return self.feed(now, datagram, identity),
+            State::Hello(hello) => hello,
+        };
+        if !hello.push(datagram).map_err(|e| Error::Other(e.to_string()))? {
+            return Ok(Progress::Nothing);
+        }
+        let hello = std::mem::take(hello);
+        let config = if hello.offers_gcm() { &identity.gcm } else { &identity.cm };
+        let endpoint = Endpoint::new(PEER, TransportProtocol::UDP, Some(Arc::clone(config)));
+        self.state = State::Running(Box::new(endpoint));
+        for datagram in hello.into_datagrams() {
+            self.feed(now, &datagram, identity)?;
+        }
+        Ok(Progress::Nothing)
+    }
+
+    fn feed(&mut self, now: Instant, datagram: &[u8], identity: &Identity) -> Result<Progress, Error> {
+        let State::Running(endpoint) = &mut self.state else { return Ok(Progress::Nothing) };
+        let mut progress = Progress::Nothing;
+        for event in endpoint.read(now, PEER, None, BytesMut::from(datagram))? {
+            match event {
+                EndpointEvent::HandshakeComplete => progress = connected(endpoint, self.expected, identity)?,
+                EndpointEvent::PeerClosed => return Ok(Progress::Closed),
+                // There are no data channels.
+                _ => {}
+            }
+        }
+        Ok(progress)
+    }
+
+    /// Returns the next datagram to send, if any.
+    pub(crate) fn poll(&mut self) -> Option<BytesMut> {
+        match &mut self.state {
+            State::Hello(_) => None,
+            State::Running(endpoint) => endpoint.poll_transmit().map(|t| t.message),
+        }
+    }
+
+    /// Retransmits the last flight if its timer has expired.
+    ///
+    /// # Errors
+    /// Fails if the maximum number of retransmissions is exceeded.
+    pub(crate) fn on_time(&mut self, now: Instant) -> Result<(), Error> {
+        match &mut self.state {
+            State::Running(endpoint) if endpoint.poll_timeout(&PEER).is_some() => endpoint.handle_timeout(PEER, now),
+            _ => Ok(()),
+        }
+    }
+
+    /// Queues a close_notify alert for [`Dtls::poll_transmit`].
+    pub(crate) fn close(&mut self, now: Instant) {
+        if let State::Running(endpoint) = &mut self.state {
+            // The session ends in any case; the alert is best effort.
+            let _ = endpoint.close(now);
+        }
+    }
+}
+
+fn connected(endpoint: &Endpoint, expected: Fingerprint, identity: &Identity) -> Result<Progress, Error> {
+    let state = endpoint.get_connection_state(PEER).ok_or(Error::ErrConnClosed)?;
+    // RFC 8827 §5: the fingerprint received over HTTP authenticates the certificate.
+    if state.peer_certificates.first().map(|der| Fingerprint::of(der)) != Some(expected) {
+        return Ok(Progress::WrongCertificate);
+    }
+    let profile = match state.srtp_protection_profile() {
+        SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => ProtectionProfile::AeadAes128Gcm,
+        SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
+        other => return Err(Error::Other(format!("no SRTP profile in common: {other:?}"))),
+    };
+    let bytes = Config { profile, ..Config::default() }.keying_material_len();
+    let keying = state.export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], bytes)?;
+    Ok(Progress::Connected(Box::new(Srtp::new(profile, keying.as_ref(), identity.provider.crypto())?)))
+}
+
+impl std::fmt::Debug for Dtls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dtls").field("expected", &self.expected).finish_non_exhaustive()
+    }
+}

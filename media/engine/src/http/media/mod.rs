@@ -1,0 +1,4 @@
+//! Media over HTTP: HLS and LL-HLS, and WHEP. Translates between HTTP and a gateway.
+
+pub(super) mod hls;
+pub(super) mod whep;

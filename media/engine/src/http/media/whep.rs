@@ -1,0 +1,155 @@
+//! WHEP over HTTP: SDP offers in, answers out (draft-ietf-wish-whep-02).
+//!
+//! | request | response |
+//! | --- | --- |
+//! | `POST /APP/whep/ID`, `application/sdp` | 201, the answer, `Location` of the session |
+//! | `GET /APP/whep/ID/SESSION` | 200, [`SessionStatus`]: whether the viewer should move to another node |
+//! | `DELETE /APP/whep/ID/SESSION` | 200, ends the session |
+//! | `OPTIONS` on both | 204 with the CORS headers |
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, Request};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use headwater_api::StreamName;
+use serde::{Deserialize, Serialize};
+
+use crate::gateway::webrtc::{OfferError, SessionId};
+use crate::http::rest::live;
+use crate::http::{Code, Problem, Small, State};
+
+/// Routes that create, query and end sessions.
+pub(crate) fn routes() -> Router<State> {
+    Router::new()
+        .route("/{app}/whep/{id}", post(offer).options(preflight))
+        .route("/{app}/whep/{id}/{session}", get(session).delete(end).options(preflight))
+}
+
+type Handled = axum::extract::State<State>;
+
+async fn offer(state: Handled, Path((app, id)): Path<(String, String)>, request: Request) -> Response {
+    for_everybody(answer(&state, &app, &id, request).await)
+}
+
+async fn answer(state: &State, app: &str, id: &str, request: Request) -> Result<Response, Problem> {
+    let name = stream_name(state, app, id)?;
+    if !is_sdp(request.headers()) {
+        return Err(Problem::new(Code::WrongContentType, "An offer has the content type application/sdp."));
+    }
+    let Small(body) = <Small as axum::extract::FromRequest<()>>::from_request(request, &()).await?;
+    let sdp = std::str::from_utf8(&body).map_err(|_| Problem::new(Code::BadSdp, "The offer is not text."))?;
+    state.door.viewer().map_err(|refusal| Problem::from(refusal).elsewhere(elsewhere(state, &name)))?;
+    let found = state.hub.find(&name).await;
+    let stream = found.map_err(|missing| Problem::missing(missing, &name).elsewhere(elsewhere(state, &name)))?;
+    let answer = state.whep.offer(&state.hub, &stream, sdp).await?;
+    // Behind a load balancer, requests for the session may reach any node.
+    let node = if state.others.is_some() { format!("?node={}", state.node_id) } else { String::new() };
+    let location = format!("/{app}/whep/{id}/{}{node}", answer.session);
+    let location = HeaderValue::try_from(location).map_err(|_| Problem::new(Code::Internal, "The server could not encode the session URL."))?;
+    let mut response = Response::new(Body::from(answer.sdp));
+    *response.status_mut() = StatusCode::CREATED;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/sdp"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::LOCATION, location);
+    // The viewer needs no further request for now; an idle connection would use more memory than
+    // its session.
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Ok(response)
+}
+
+/// The state of a session. A page polls it every few seconds, and opens its next session before it
+/// ends this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct SessionStatus {
+    /// False if the session ends soon: open the next one at the same URL, or at `elsewhere`.
+    pub stay: bool,
+    /// URL of the stream on another node with capacity, if one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Whose {
+    /// Id of the node that serves the session.
+    node: Option<String>,
+}
+
+async fn session(
+    state: Handled,
+    Path((app, id, session)): Path<(String, String, String)>,
+    Query(whose): Query<Whose>,
+) -> Response {
+    let status = async {
+        let name = stream_name(&state, &app, &id)?;
+        let session = SessionId::parse(&session).ok_or(NO_SESSION)?;
+        let stay = match (&state.others, whose.node.filter(|node| *node != state.node_id)) {
+            (Some(others), Some(node)) => !others.is_leaving(&node).await,
+            _ if !state.whep.knows(&name, &session) => return Err(NO_SESSION),
+            _ => !state.door.is_draining(),
+        };
+        let elsewhere = if stay { None } else { elsewhere(&state, &name) };
+        Ok(live(SessionStatus { stay, elsewhere }))
+    };
+    for_everybody(status.await)
+}
+
+/// URL of the stream on another node with capacity.
+fn elsewhere(state: &State, name: &StreamName) -> Option<String> {
+    let base = state.door.elsewhere()?;
+    Some(format!("{}/{}/whep/{}", base.trim_end_matches('/'), name.app(), name.stream_id()))
+}
+
+const NO_SESSION: Problem = Problem::fixed(Code::SessionNotFound, "This session does not exist or has ended.");
+
+async fn end(state: Handled, Path((app, id, session)): Path<(String, String, String)>) -> Response {
+    let ended = stream_name(&state, &app, &id).and_then(|name| {
+        let known = SessionId::parse(&session).is_some_and(|session| state.whep.delete(&name, &session));
+        if known { Ok(StatusCode::OK.into_response()) } else { Err(NO_SESSION) }
+    });
+    for_everybody(ended)
+}
+
+async fn preflight() -> Response {
+    for_everybody(Ok(StatusCode::NO_CONTENT.into_response()))
+}
+
+fn stream_name(state: &State, app: &str, id: &str) -> Result<StreamName, Problem> {
+    if !state.apps.contains(app) {
+        return Err(Problem::new(Code::AppNotFound, "There is no such app."));
+    }
+    StreamName::new(app, id).map_err(|e| Problem::new(Code::BadRequest, format!("The stream's name is wrong: {e}.")))
+}
+
+fn is_sdp(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let kind = value.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/sdp")
+}
+
+/// Allows pages of any origin to watch (Fetch §3.3.3). They need `Location` to end the session.
+fn for_everybody(answer: Result<Response, Problem>) -> Response {
+    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE, OPTIONS"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("Content-Type, Authorization"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Location, Link"));
+    response
+}
+
+impl From<OfferError> for Problem {
+    fn from(e: OfferError) -> Self {
+        let code = match e {
+            OfferError::Sdp(_) => Code::BadSdp,
+            OfferError::BFrames => Code::BFrames,
+            OfferError::CodecUnsupported { .. } => Code::CodecUnsupported,
+            OfferError::NoCommonCodec => Code::NoCommonCodec,
+            OfferError::TooManyViewers { .. } => Code::TooManyViewers,
+            OfferError::NotYet => Code::NotYet,
+        };
+        Self::new(code, e.to_string())
+    }
+}

@@ -1,0 +1,108 @@
+//! The files of the pages, embedded in the program by `build.rs`, with ETag and gzip.
+
+use axum::extract::Path;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+
+use crate::http::error::{Code, Problem};
+
+struct Asset {
+    /// Path relative to `media/web`.
+    name: &'static str,
+    mime: &'static str,
+    /// Including its quotes.
+    etag: &'static str,
+    plain: &'static [u8],
+    /// Empty if compression saves less than 10 %.
+    gzip: &'static [u8],
+}
+
+/// Sorted by name.
+static ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
+
+/// Restricts pages to this origin. Media Source Extensions need blob URLs for media.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+     media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'self'";
+
+/// `/assets/{path}`.
+pub(crate) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
+    find(&format!("assets/{path}")).map_or_else(missing, |asset| serve(asset, &headers))
+}
+
+/// The page `media/web/pages/NAME`.
+pub(crate) fn page(name: &str, headers: &HeaderMap) -> Response {
+    find(&format!("pages/{name}")).map_or_else(missing, |asset| serve(asset, headers))
+}
+
+fn find(name: &str) -> Option<&'static Asset> {
+    ASSETS.binary_search_by_key(&name, |asset| asset.name).ok().map(|at| &ASSETS[at])
+}
+
+fn missing() -> Response {
+    Problem::new(Code::NotFound, "There is no such file.").into_response()
+}
+
+fn serve(asset: &'static Asset, request: &HeaderMap) -> Response {
+    let text = |name| request.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).unwrap_or_default();
+    let fresh = text(header::IF_NONE_MATCH).split(',').any(|tag| tag.trim().trim_start_matches("W/") == asset.etag);
+    let gzip = !asset.gzip.is_empty() && text(header::ACCEPT_ENCODING).contains("gzip");
+    let body = match (fresh, gzip) {
+        (true, _) => &[],
+        (false, true) => asset.gzip,
+        (false, false) => asset.plain,
+    };
+    let mut response = Bytes::from_static(body).into_response();
+    if fresh {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let headers = response.headers_mut();
+    let mut set = |name, value: &'static str| headers.insert(name, HeaderValue::from_static(value));
+    set(header::CONTENT_TYPE, asset.mime);
+    set(header::ETAG, asset.etag);
+    // Browsers revalidate every time, so that the pages of a new engine version are used
+    // immediately. The response is nearly always 304.
+    set(header::CACHE_CONTROL, "no-cache");
+    set(header::VARY, "accept-encoding");
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    if gzip && !fresh {
+        set(header::CONTENT_ENCODING, "gzip");
+    }
+    if asset.mime.starts_with("text/html") {
+        set(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
+        set(header::REFERRER_POLICY, "same-origin");
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(name: &str, headers: &[(header::HeaderName, &'static str)]) -> Response {
+        page(name, &headers.iter().map(|(n, v)| (n.clone(), HeaderValue::from_static(v))).collect())
+    }
+
+    #[test]
+    fn page_with_a_known_etag_is_not_sent_again() {
+        let first = get("play.html", &[(header::ACCEPT_ENCODING, "br, gzip")]);
+        assert_eq!(first.status(), StatusCode::OK);
+        assert_eq!(first.headers()[header::CONTENT_ENCODING], "gzip");
+        assert!(first.headers().contains_key(header::CONTENT_SECURITY_POLICY));
+        let etag = find("pages/play.html").unwrap().etag;
+        assert_eq!(get("play.html", &[(header::IF_NONE_MATCH, etag)]).status(), StatusCode::NOT_MODIFIED);
+        assert!(!get("play.html", &[]).headers().contains_key(header::CONTENT_ENCODING));
+        assert_eq!(get("nothing.html", &[]).status(), StatusCode::NOT_FOUND);
+    }
+
+    #[test]
+    fn pages_reference_no_other_origin() {
+        for asset in ASSETS.iter().filter(|a| !a.name.starts_with("assets/hls.")) {
+            let text = std::str::from_utf8(asset.plain).unwrap();
+            for url in text.split("http").skip(1).filter(|rest| rest.starts_with("://") || rest.starts_with("s://")) {
+                let is_namespace = url.contains("www.w3.org/2000/svg");
+                assert!(is_namespace, "{} references http{}", asset.name, url.chars().take(40).collect::<String>());
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Tests of connections from the client's side: their maximum number and every timeout.
+
+use std::net::Ipv4Addr;
+
+use axum::Router;
+use axum::routing::get;
+use headwater_api::config;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::*;
+use crate::http::serve::listener::Server;
+use crate::http::serve::timeout::{HEAD, IDLE, STALLED};
+use crate::http::test_node::Node;
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+/// Larger than a pipe of [`NARROW`] bytes, smaller than the buffer of TLS.
+const ANSWER: &[u8] = &[b'a'; 8 << 10];
+const NARROW: usize = 64;
+/// Tolerance for late timers.
+const LATE: Duration = Duration::from_millis(10);
+
+fn site() -> Site {
+    Router::new().route("/", get(async || ANSWER)).into()
+}
+
+/// A service, a request, and the end of its response.
+struct Case {
+    site: Site,
+    request: &'static [u8],
+    end: &'static [u8],
+    _node: Option<Node>,
+}
+
+/// One request that hyper handles, and one of the fast path.
+fn cases() -> [Case; 2] {
+    let node = Node::new();
+    let long = Case { site: site(), request: REQUEST, end: ANSWER, _node: None };
+    let request = b"GET /live/streams/missing.m3u8 HTTP/1.1\r\nhost: x\r\n\r\n";
+    [long, Case { site: Site::of(node.state.clone()), request, end: b"right now.\"}", _node: Some(node) }]
+}
+
+/// Serves the other end of a pipe, optionally with TLS.
+async fn serve(site: Site, stream: DuplexStream, tls: Option<TlsAcceptor>) {
+    let metrics = Metrics::default();
+    let connections = Connections::new(site, 1, metrics, Lanes::here(), CancellationToken::new());
+    let permit = Arc::clone(&connections.permits).try_acquire_owned().unwrap();
+    let peer = (Ipv4Addr::LOCALHOST, 1).into();
+    match tls {
+        None => connections.serve(stream, peer, false, permit).await,
+        Some(tls) => connections.serve(tls.accept(stream).await.unwrap(), peer, true, permit).await,
+    }
+}
+
+/// Reads until the response is complete.
+async fn read_answer(peer: &mut (impl AsyncRead + Unpin), end: &[u8]) {
+    let mut text = Vec::new();
+    while !text.ends_with(end) {
+        assert_ne!(peer.read_buf(&mut text).await.unwrap(), 0, "the response is incomplete");
+    }
+}
+
+async fn ends_after(limit: Duration, start: Instant, serving: JoinHandle<()>) {
+    tokio::time::timeout(2 * limit, serving).await.expect("the connection stays open").unwrap();
+    let took = start.elapsed();
+    assert!((limit..limit + LATE).contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_connection_closes_75_seconds_after_a_response() {
+    for case in cases() {
+        let (mut peer, stream) = duplex(NARROW);
+        let serving = tokio::spawn(serve(case.site, stream, None));
+        for _ in 0..2 {
+            peer.write_all(case.request).await.unwrap();
+            read_answer(&mut peer, case.end).await;
+            tokio::time::advance(IDLE - Duration::from_secs(1)).await;
+        }
+        peer.write_all(case.request).await.unwrap();
+        read_answer(&mut peer, case.end).await;
+        ends_after(IDLE, Instant::now(), serving).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn incomplete_request_head_times_out_10_seconds_after_its_first_byte() {
+    for case in cases() {
+        let (mut peer, stream) = duplex(NARROW);
+        let serving = tokio::spawn(serve(case.site, stream, None));
+        peer.write_all(case.request).await.unwrap();
+        read_answer(&mut peer, case.end).await;
+        tokio::time::advance(HEAD).await;
+        let start = Instant::now();
+        for byte in &case.request[..5] {
+            peer.write_u8(*byte).await.unwrap();
+            tokio::task::yield_now().await;
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        ends_after(HEAD, start, serving).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn response_that_is_not_read_times_out_after_20_seconds() {
+    for case in cases() {
+        let (mut peer, stream) = duplex(NARROW);
+        let serving = tokio::spawn(serve(case.site, stream, None));
+        peer.write_all(case.request).await.unwrap();
+        ends_after(STALLED, Instant::now(), serving).await;
+    }
+}
+
+/// The server's and the client's side of TLS.
+fn tls() -> (TlsAcceptor, tokio_rustls::TlsConnector) {
+    let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let certificate = key.cert.der().clone();
+    let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], private)
+        .unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (TlsAcceptor::from(Arc::new(server)), tokio_rustls::TlsConnector::from(Arc::new(client)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn response_buffered_in_tls_times_out_after_20_seconds() {
+    let (acceptor, connector) = tls();
+    for case in cases() {
+        let (peer, stream) = duplex(NARROW);
+        let serving = tokio::spawn(serve(case.site, stream, Some(acceptor.clone())));
+        let mut peer = connector.connect("localhost".try_into().unwrap(), peer).await.unwrap();
+        peer.write_all(case.request).await.unwrap();
+        peer.flush().await.unwrap();
+        read_answer(&mut peer, case.end).await;
+        peer.write_all(case.request).await.unwrap();
+        peer.flush().await.unwrap();
+        ends_after(STALLED, Instant::now(), serving).await;
+    }
+}
+
+/// RFC 8446 §6.1: without close_notify a peer cannot distinguish the end from a truncation.
+#[tokio::test(start_paused = true)]
+async fn idle_tls_connection_closes_with_close_notify() {
+    let (acceptor, connector) = tls();
+    for case in cases() {
+        let (peer, stream) = duplex(NARROW);
+        let serving = tokio::spawn(serve(case.site, stream, Some(acceptor.clone())));
+        let mut peer = connector.connect("localhost".try_into().unwrap(), peer).await.unwrap();
+        peer.write_all(case.request).await.unwrap();
+        peer.flush().await.unwrap();
+        read_answer(&mut peer, case.end).await;
+        assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 0);
+        serving.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn connection_beyond_the_limit_is_closed_until_another_one_ends() {
+    let any = (Ipv4Addr::LOCALHOST, 0).into();
+    let config = config::Http { listen: any, tls_listen: any, max_connections: 1.try_into().unwrap() };
+    let server = Server::bind(&config, None).unwrap();
+    let (address, metrics) = (server.local_addr(), server.metrics());
+    let drain = CancellationToken::new();
+    let running = tokio::spawn(server.run(site(), Lanes::here(), drain.clone(), Duration::ZERO));
+    let mut first = TcpStream::connect(address).await.unwrap();
+    first.write_all(REQUEST).await.unwrap();
+    read_answer(&mut first, ANSWER).await;
+    let mut second = TcpStream::connect(address).await.unwrap();
+    assert_eq!(second.read_to_end(&mut Vec::new()).await.unwrap_or(0), 0);
+    assert_eq!((metrics.accepted.get(), metrics.turned_away.get()), (1, 1));
+    first.write_all(REQUEST).await.unwrap();
+    read_answer(&mut first, ANSWER).await;
+    drop(first);
+    // The server accepts again once it has noticed the end of the first connection.
+    let mut later = Vec::new();
+    while later.is_empty() {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let _ = socket.write_all(REQUEST).await;
+        let _ = socket.read_buf(&mut later).await;
+    }
+    assert!(later.starts_with(b"HTTP/1.1 200"));
+    drain.cancel();
+    running.await.unwrap();
+}

@@ -1,0 +1,242 @@
+//! The fast path of HTTP/1.1 connections (RFC 9112): serves simple GET requests of HLS paths
+//! without hyper.
+//!
+//! A request is simple if its head arrives in one read and contains no header field that changes
+//! the response. Most players send nothing else, and a complete HTTP implementation costs more CPU
+//! time per response than finding the content. At the first other request the connection, with the
+//! bytes read so far, is handed to hyper.
+//!
+//! Independent of sockets and of the content. Reports only to `RequestPhase` when a request is
+//! being answered, for the timeouts of the stream.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice, Write as _};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::http::header;
+use axum::response::IntoResponse as _;
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio_util::sync::CancellationToken;
+
+use crate::http::media::hls::find::{Found, find};
+use crate::http::media::hls::path::Wanted;
+use crate::http::media::hls::{readable, viewer};
+use crate::http::serve::timeout::Phase;
+use crate::http::{Problem, State};
+
+/// Maximum size of a head on the fast path.
+const MAX_HEAD_BYTES: usize = 2 << 10;
+/// Maximum number of header fields on the fast path.
+const MAX_HEADERS: usize = 32;
+/// Maximum body size of an error response.
+const MAX_ERROR_BYTES: usize = 64 << 10;
+/// Initial capacity for a response head; few are longer.
+const HEAD_BYTES: usize = 256;
+/// Header fields that change how a request must be handled.
+const NOT_PLAIN: [&str; 4] = ["content-length", "transfer-encoding", "upgrade", "expect"];
+
+/// Serves requests until the connection ends (`None`), or returns the bytes read of the first
+/// unsupported request.
+///
+/// # Errors
+/// I/O errors of the stream.
+pub(in crate::http) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut T,
+    phase: &Phase,
+    state: &State,
+    peer: SocketAddr,
+    drain: &CancellationToken,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut drained = pin!(drain.cancelled());
+    let mut read = Vec::new();
+    loop {
+        if read.is_empty() {
+            let count = tokio::select! {
+                biased;
+                count = fill(stream, &mut read) => count,
+                () = drained.as_mut() => Ok(0),
+            };
+            // An idle timeout closes the connection in the same orderly way as end of file.
+            if matches!(&count, Err(err) if err.kind() == io::ErrorKind::TimedOut) || count? == 0 {
+                return stream.shutdown().await.map(|()| None);
+            }
+        }
+        let Some(request) = Request::parse(&read) else { return Ok(Some(read)) };
+        phase.advance();
+        let (len, may_read) = (request.len, request.len == read.len());
+        let Some((found, ahead)) = answer(stream, may_read, state, &request, peer).await? else { return Ok(None) };
+        phase.advance();
+        let is_last = request.is_last || drain.is_cancelled();
+        match found {
+            Ok(found) => send_found(stream, &found, is_last).await?,
+            Err(problem) => send_problem(stream, problem, is_last).await?,
+        }
+        if is_last {
+            return stream.shutdown().await.map(|()| None);
+        }
+        if may_read {
+            read = ahead;
+        } else {
+            read.drain(..len);
+        }
+    }
+}
+
+/// Returns the content and any bytes that arrived meanwhile; `None` if the peer has disconnected.
+/// With `may_read` false, pipelined requests are already buffered, and further bytes stay in the
+/// socket.
+async fn answer<T: AsyncRead + Unpin>(
+    stream: &mut T,
+    may_read: bool,
+    state: &State,
+    request: &Request<'_>,
+    peer: SocketAddr,
+) -> io::Result<Option<(Result<Found, Problem>, Vec<u8>)>> {
+    let viewer = viewer(request.forwarded, Some(peer));
+    let mut finding = pin!(find(state, request.wanted, request.query, viewer));
+    let mut ahead = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            found = finding.as_mut() => return Ok(Some((found, ahead))),
+            count = fill(stream, &mut ahead), if may_read && ahead.is_empty() => if count? == 0 {
+                return Ok(None);
+            },
+        }
+    }
+}
+
+/// Appends at most [`MAX_HEAD_BYTES`] to `into`; returns 0 at end of file. An idle connection holds
+/// no read buffer.
+async fn fill<T: AsyncRead + Unpin>(stream: &mut T, into: &mut Vec<u8>) -> io::Result<usize> {
+    std::future::poll_fn(|cx| {
+        let mut room = [MaybeUninit::uninit(); MAX_HEAD_BYTES];
+        let mut room = ReadBuf::uninit(&mut room);
+        Pin::new(&mut *stream).poll_read(cx, &mut room).map_ok(|()| {
+            into.extend_from_slice(room.filled());
+            room.filled().len()
+        })
+    })
+    .await
+}
+
+/// A request of the fast path.
+#[derive(Debug, PartialEq, Eq)]
+struct Request<'a> {
+    wanted: Wanted<'a>,
+    query: Option<&'a str>,
+    /// Value of the first `X-Forwarded-For`.
+    forwarded: Option<&'a [u8]>,
+    /// `Connection: close`: the connection ends after the response.
+    is_last: bool,
+    /// Size of the head in bytes; there is no body.
+    len: usize,
+}
+
+impl<'a> Request<'a> {
+    /// Parses the first request in `bytes`; `None` if it is incomplete or unsupported.
+    fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut []);
+        let Ok(httparse::Status::Complete(len)) = request.parse_with_uninit_headers(bytes, &mut headers) else {
+            return None;
+        };
+        // Leave characters that a URI must not contain (RFC 3986 appendix A) to hyper, which
+        // refuses them.
+        let is_odd = |target: &str| !target.is_ascii() || target.contains(['#', '<', '>', '"', '`']);
+        let target = request.path.filter(|target| !is_odd(target))?;
+        if request.method != Some("GET") || request.version != Some(1) {
+            return None;
+        }
+        let (mut forwarded, mut is_last) = (None, false);
+        for header in &*request.headers {
+            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+            if is("connection") {
+                match header.value.trim_ascii() {
+                    value if value.eq_ignore_ascii_case(b"keep-alive") => {}
+                    value if value.eq_ignore_ascii_case(b"close") => is_last = true,
+                    _ => return None,
+                }
+            }
+            if NOT_PLAIN.into_iter().any(is) {
+                return None;
+            }
+            if forwarded.is_none() && is("x-forwarded-for") {
+                forwarded = Some(header.value);
+            }
+        }
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        Some(Self { wanted: Wanted::parse(path)?, query, forwarded, is_last, len })
+    }
+}
+
+async fn send_found<T: AsyncWrite + Unpin>(stream: &mut T, found: &Found, is_last: bool) -> io::Result<()> {
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    head.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: ");
+    head.extend_from_slice(found.content_type().as_bytes());
+    head.extend_from_slice(b"\r\ncache-control: ");
+    head.extend_from_slice(found.cache_control().as_bytes());
+    head.extend_from_slice(b"\r\naccess-control-allow-origin: *\r\n");
+    send(stream, head, found.pieces(), is_last).await
+}
+
+async fn send_problem<T: AsyncWrite + Unpin>(stream: &mut T, problem: Problem, is_last: bool) -> io::Result<()> {
+    let (parts, body) = readable(problem.into_response()).into_parts();
+    let body = axum::body::to_bytes(body, MAX_ERROR_BYTES).await.map_err(io::Error::other)?;
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    write!(head, "HTTP/1.1 {}\r\n", parts.status)?;
+    for (name, value) in parts.headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH) {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    send(stream, head, &[body], is_last).await
+}
+
+/// Completes `head` with the header fields of every response, and sends it with the body.
+async fn send<T: AsyncWrite + Unpin>(
+    stream: &mut T,
+    mut head: Vec<u8>,
+    body: &[Bytes],
+    is_last: bool,
+) -> io::Result<()> {
+    let len: usize = body.iter().map(Bytes::len).sum();
+    write!(head, "content-length: {len}\r\ndate: ")?;
+    write_date(&mut head);
+    head.extend_from_slice(if is_last { b"\r\nconnection: close\r\n\r\n" } else { b"\r\n\r\n" });
+    let pieces = body.iter().map(AsRef::as_ref);
+    let mut slices: SmallVec<[IoSlice<'_>; 4]> = std::iter::once(&*head).chain(pieces).map(IoSlice::new).collect();
+    let mut rest = &mut slices[..];
+    while !rest.is_empty() {
+        match stream.write_vectored(rest).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            sent => IoSlice::advance_slices(&mut rest, sent),
+        }
+    }
+    stream.flush().await
+}
+
+/// Writes an IMF-fixdate (RFC 9110 §5.6.7). Formatted once per second and thread.
+fn write_date(into: &mut Vec<u8>) {
+    thread_local! {
+        static MADE: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+    }
+    let second = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    MADE.with_borrow_mut(|(made, text)| {
+        if *made != second {
+            *text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+            *made = second;
+        }
+        into.extend_from_slice(text.as_bytes());
+    });
+}
+
+#[cfg(test)]
+#[path = "fast_path_test.rs"]
+mod tests;

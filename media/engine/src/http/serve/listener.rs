@@ -1,0 +1,98 @@
+//! The public web server: an HTTP listener and, with a certificate, an HTTPS listener for one
+//! service.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_api::config;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::serve::connection::Connections;
+use crate::http::serve::metrics::Metrics;
+use crate::http::serve::service::Site;
+use crate::runtime::listener::{ListenError, listen};
+use crate::runtime::worker_pool::Lanes;
+
+/// Open listeners; [`Server::run`] accepts connections.
+#[derive(Debug)]
+pub struct Server {
+    plain: TcpListener,
+    plain_address: SocketAddr,
+    tls: Option<Tls>,
+    max_connections: usize,
+    metrics: Metrics,
+}
+
+struct Tls {
+    listener: TcpListener,
+    address: SocketAddr,
+    acceptor: TlsAcceptor,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Opens the HTTP listener, and the HTTPS listener if there is a certificate.
+    ///
+    /// # Errors
+    /// If an address is in use or is not an address of this host.
+    pub fn bind(config: &config::Http, tls: Option<Arc<rustls::ServerConfig>>) -> Result<Self, ListenError> {
+        let tls = tls.map(|tls| Tls::bind(config.tls_listen, &tls)).transpose()?;
+        Ok(Self { tls, ..Self::bind_plain("http", config.listen, config.max_connections.get())? })
+    }
+
+    /// Opens a single HTTP listener.
+    ///
+    /// # Errors
+    /// If the address is in use or is not an address of this host.
+    pub fn bind_plain(what: &'static str, address: SocketAddr, max_connections: usize) -> Result<Self, ListenError> {
+        let (plain, plain_address) = listen(what, address)?;
+        Ok(Self { plain, plain_address, tls: None, max_connections, metrics: Metrics::default() })
+    }
+
+    /// The local address of the HTTP listener.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.plain_address
+    }
+
+    /// The local address of the HTTPS listener, if there is a certificate.
+    pub fn tls_local_addr(&self) -> Option<SocketAddr> {
+        self.tls.as_ref().map(|tls| tls.address)
+    }
+
+    /// The counters of this server.
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
+    /// Serves until `drain` is cancelled, then waits at most `deadline` for responses in progress.
+    pub async fn run(self, site: impl Into<Site>, lanes: Lanes, drain: CancellationToken, deadline: Duration) {
+        let connections = Connections::new(site.into(), self.max_connections, self.metrics, lanes, drain);
+        let tls = async {
+            if let Some(tls) = self.tls {
+                connections.accept(tls.listener, Some(tls.acceptor)).await;
+            }
+        };
+        tokio::join!(connections.accept(self.plain, None), tls);
+        let cut = connections.finish(deadline).await;
+        if cut > 0 {
+            log::info!(connections = cut; "http connections closed at the end of the drain");
+        }
+    }
+}
+
+impl Tls {
+    fn bind(address: SocketAddr, config: &rustls::ServerConfig) -> Result<Self, ListenError> {
+        let (listener, address) = listen("https", address)?;
+        let mut config = config.clone();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { listener, address, acceptor: TlsAcceptor::from(Arc::new(config)) })
+    }
+}

@@ -1,0 +1,150 @@
+//! Decides whether this node accepts new viewers and publishers, and names a node that might
+//! instead. Never closes an existing connection.
+
+use std::sync::Arc;
+
+use headwater_api::config;
+use headwater_api::node::Load;
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::Hub;
+use crate::node::health::NodeHealthReceiver;
+use crate::node::load::Meter;
+
+/// The admission control of all gateways; clones share it.
+#[derive(Debug, Clone)]
+pub struct Admission(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limits: config::Limits,
+    meter: Meter,
+    hub: Hub,
+    told: NodeHealthReceiver,
+    drain: CancellationToken,
+}
+
+/// Why a client is not admitted. Displays a sentence for the user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The node drains.
+    #[error("This node is shutting down.")]
+    Draining,
+    /// The node has `limits.max_viewers` viewers.
+    #[error("This node already serves {limit} viewers.")]
+    Viewers {
+        /// The configured maximum.
+        limit: usize,
+    },
+    /// Egress has reached `limits.egress_percent` of the capacity.
+    #[error("This node has reached the capacity of its network.")]
+    Egress,
+    /// CPU use has reached `limits.cpu_percent`.
+    #[error("This node is too busy.")]
+    Processors,
+}
+
+impl Admission {
+    /// `drain` is cancelled when the drain starts.
+    pub fn new(limits: &config::Limits, meter: &Meter, hub: &Hub, told: &NodeHealthReceiver, drain: &CancellationToken) -> Self {
+        Self(Arc::new(Inner {
+            limits: limits.clone(),
+            meter: meter.clone(),
+            hub: hub.clone(),
+            told: told.clone(),
+            drain: drain.clone(),
+        }))
+    }
+
+    /// Checks whether one more WebRTC or RTMP viewer is admitted.
+    ///
+    /// # Errors
+    /// If the node is full or drains.
+    pub fn viewer(&self) -> Result<(), Refusal> {
+        if self.0.drain.is_cancelled() { Err(Refusal::Draining) } else { self.room() }
+    }
+
+    /// Checks whether there is capacity for one more viewer, also during a drain. For HLS, whose
+    /// players switch to another node by themselves.
+    ///
+    /// # Errors
+    /// If the node is full.
+    pub fn room(&self) -> Result<(), Refusal> {
+        judge(&self.0.meter.load(&self.0.hub), &self.0.limits)
+    }
+
+    /// Checks whether one more publisher is admitted. The limits on viewers and egress do not
+    /// apply.
+    ///
+    /// # Errors
+    /// If the node is too busy or drains.
+    pub fn publisher(&self) -> Result<(), Refusal> {
+        match self.viewer() {
+            Err(refusal @ (Refusal::Draining | Refusal::Processors)) => Err(refusal),
+            _ => Ok(()),
+        }
+    }
+
+    /// True once the drain has started.
+    pub fn is_draining(&self) -> bool {
+        self.0.drain.is_cancelled()
+    }
+
+    /// Base URL of another node with capacity for viewers, if the daemon knows one.
+    pub fn elsewhere(&self) -> Option<String> {
+        self.0.told.last()?.elsewhere
+    }
+}
+
+/// Compares a load with the limits. Egress is not limited if the capacity is unknown.
+fn judge(load: &Load, limits: &config::Limits) -> Result<(), Refusal> {
+    let limit = limits.max_viewers.get();
+    if usize::try_from(load.viewers).unwrap_or(usize::MAX) >= limit {
+        return Err(Refusal::Viewers { limit });
+    }
+    let percent = u64::from(limits.egress_percent.get());
+    if percent < 100 && load.egress_capacity_bps > 0 && load.egress_bps >= load.egress_capacity_bps / 100 * percent {
+        return Err(Refusal::Egress);
+    }
+    let percent = limits.cpu_percent.get();
+    if percent < 100 && load.cpu_permille >= percent * 10 { Err(Refusal::Processors) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_is_full_only_by_viewers_egress_or_cpu() {
+        let limits = config::Limits {
+            max_viewers: 10.try_into().unwrap(),
+            egress_percent: 90.try_into().unwrap(),
+            cpu_percent: 80.try_into().unwrap(),
+            ..config::Limits::default()
+        };
+        let check = |viewers, egress_bps, egress_capacity_bps, cpu_permille, expected| {
+            let load = Load { viewers, egress_bps, egress_capacity_bps, cpu_permille, ..Load::default() };
+            assert_eq!(judge(&load, &limits), expected, "{load:?}");
+        };
+        check(9, 899, 1_000, 799, Ok(()));
+        check(10, 0, 1_000, 0, Err(Refusal::Viewers { limit: 10 }));
+        check(0, 900, 1_000, 0, Err(Refusal::Egress));
+        check(0, 900, 0, 0, Ok(()));
+        check(0, 0, 0, 800, Err(Refusal::Processors));
+        let never = config::Limits { egress_percent: 100.try_into().unwrap(), ..config::Limits::default() };
+        let load = Load { egress_bps: 2_000, egress_capacity_bps: 1_000, cpu_permille: 1_000, ..Load::default() };
+        assert_eq!(judge(&load, &never), Ok(()));
+    }
+
+    #[test]
+    fn draining_node_admits_only_hls_viewers() {
+        let (hub, drain) = (Hub::new(crate::hub::Limits::default()), CancellationToken::new());
+        let config = headwater_api::Config::default();
+        let meter = Meter::new(&config);
+        let door = Admission::new(&config.limits, &meter, &hub, &NodeHealthReceiver::by_nobody(), &drain);
+        assert_eq!((door.viewer(), door.publisher(), door.room()), (Ok(()), Ok(()), Ok(())));
+        drain.cancel();
+        let gone = Err(Refusal::Draining);
+        assert_eq!((door.viewer(), door.publisher(), door.room()), (gone, gone, Ok(())));
+    }
+}

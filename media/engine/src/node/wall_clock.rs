@@ -1,0 +1,87 @@
+//! The wall clock from which stream generations and segment numbers are derived: the clock of the
+//! cluster, as far as its offset is known.
+//!
+//! Segment numbers derive from the time at which a stream was published
+//! (`wire::segment::first_number`). Without a common clock they would go backwards when a stream
+//! moves to a node whose clock is behind. The cluster room measures the offset of this machine's
+//! clock and sets it here; without a measurement, as on a standalone node, the system clock is
+//! used. Must not know how the offset is measured.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// A wall clock with an adjustable offset; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct WallClock(Arc<Mutex<Option<Anchor>>>);
+
+/// The correct time at one instant. Time since then is measured with the monotonic clock, because
+/// an adjustment of the system clock would invalidate the measured offset.
+#[derive(Debug)]
+struct Anchor {
+    ahead_ms: i64,
+    at: Instant,
+    unix_ms: u64,
+}
+
+impl WallClock {
+    /// Sets the number of milliseconds by which the system clock is ahead of the correct time;
+    /// negative if it is behind. May be called repeatedly.
+    pub fn correct(&self, ahead_ms: i64) {
+        self.correct_at(ahead_ms, Instant::now(), own_ms());
+    }
+
+    /// Returns the corrected Unix time in milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.at(Instant::now(), own_ms())
+    }
+
+    fn correct_at(&self, ahead_ms: i64, now: Instant, own_ms: u64) {
+        let mut anchor = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if ahead_ms == 0 {
+            *anchor = None;
+        } else if anchor.as_ref().is_none_or(|anchor| anchor.ahead_ms != ahead_ms) {
+            *anchor =
+                Some(Anchor { ahead_ms, at: now, unix_ms: own_ms.saturating_add_signed(ahead_ms.saturating_neg()) });
+        }
+    }
+
+    fn at(&self, now: Instant, own_ms: u64) -> u64 {
+        let anchor = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        anchor.as_ref().map_or(own_ms, |anchor| {
+            let passed_ms = now.saturating_duration_since(anchor.at).as_millis();
+            anchor.unix_ms.saturating_add(u64::try_from(passed_ms).unwrap_or(u64::MAX))
+        })
+    }
+}
+
+fn own_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn corrected_clock_stays_correct_while_the_system_clock_is_adjusted() {
+        let (clock, start) = (WallClock::default(), Instant::now());
+        let (right_ms, hour_ms) = (1_800_000_000_000, 3_600_000);
+        let later = |secs: u64| (start + Duration::from_secs(secs), right_ms + 1_000 * secs);
+        // Without a correction, it follows the system clock.
+        assert_eq!(clock.at(start, right_ms), right_ms);
+        for (ahead_ms, wrong_ms) in [(hour_ms, right_ms + 3_600_000), (-hour_ms, right_ms - 3_600_000)] {
+            clock.correct_at(ahead_ms, start, wrong_ms);
+            assert_eq!(clock.at(start, wrong_ms), right_ms);
+            // The system clock was adjusted, and its offset has not been measured again yet.
+            let (now, now_ms) = later(2);
+            clock.correct_at(ahead_ms, now, now_ms);
+            assert_eq!(clock.at(now, now_ms), now_ms);
+        }
+        let (now, now_ms) = later(5);
+        clock.correct_at(0, now, now_ms);
+        assert_eq!(clock.at(now, now_ms + 7), now_ms + 7);
+    }
+}

@@ -1,0 +1,67 @@
+//! A network that silently drops packets.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use headwater_tests::wait;
+
+use super::steps::{ensure_below, check_repeatedly, rtmp_pauses, whep_pauses};
+use super::{CheckLevel, CheckContext};
+use crate::viewers::{HlsPlayers, Kind};
+
+/// Packet loss on the link of one edge, to its viewers and to the origin: WebRTC viewers receive
+/// the retransmissions that they request (RFC 4585 §6.2.1), and TCP retransmits for all others.
+pub(super) fn edge_link(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
+    let (_publisher, _) = ctx.publish("loss")?;
+    let edges = ctx.edges();
+    let [lossy, other, ..] = edges[..] else { bail!("one edge only") };
+    let node = &ctx.cluster.nodes[lossy];
+    let hls = HlsPlayers::start(&ctx.cluster.runtime, Kind::LowLatency, &[node.http()], "loss", 1);
+    let mut whep = ctx.whep(&[[lossy; VIEWERS].as_slice(), &[other]].concat(), "loss")?;
+    let rtmp = ctx.rtmp(&[lossy], "loss")?;
+    wait::until("LL-HLS from the edge", || (hls.seen().media >= 2).then_some(()))?;
+    whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
+    rtmp.iter().for_each(|(_, player)| player.reset_pauses());
+    hls.reset_pauses();
+    let (media, lines) = (hls.seen().media, node.daemon()?.line_count());
+
+    node.host().set_packet_loss(LOSS_PERCENT)?;
+    let time = Duration::from_secs(if ctx.options.level == CheckLevel::Short { 2 } else { 30 });
+    let (whep, whole) = whep.split_at(VIEWERS);
+    check_repeatedly(time, || whep.iter().try_for_each(|(_, viewer)| viewer.losses().map(drop)))?;
+    node.host().restore_network()?;
+
+    let losses = || whep.iter().map(|(_, viewer)| viewer.losses()).collect::<anyhow::Result<Vec<_>>>();
+    let nothing_missing = || losses().ok().filter(|all| all.iter().all(|l| l.missing == 0)).map(drop);
+    wait::until_within(RETRANSMISSION_TIMEOUT, "packets that were asked for again", nothing_missing)
+        .with_context(|| format!("{:?}", losses()))?;
+    whep_pauses(whep, 10).context("WebRTC after the losses")?;
+    let losses = losses()?;
+    let late: u64 = losses.iter().map(|l| l.late).sum();
+    ensure!(late > 0, "no WebRTC viewer has lost a packet: nothing is proved");
+    let pauses = ensure_below("WebRTC", &losses.iter().map(|l| l.pause).collect::<Vec<_>>(), MAX_PAUSE)?;
+    let rtmp = ensure_below("RTMP", &rtmp_pauses(&rtmp, 10)?, MAX_PAUSE)?;
+    let seen = hls.seen();
+    ensure!(seen.error_responses() == 0 && seen.broken == 0 && seen.media > media, "LL-HLS: {seen:?}");
+    let low = ensure_below("LL-HLS", &[seen.pause], MAX_LL_HLS_PAUSE)?;
+    let others = ensure_below("elsewhere", &whep_pauses(whole, 1)?, MAX_PAUSE)?;
+    let lost_sources =
+        node.daemon()?.lines_from(lines).iter().filter(|line| line.contains("relay source lost")).count();
+    ensure!(lost_sources == 0, "the edge gave up its link to the origin {lost_sources} times");
+    Ok(format!(
+        "{PERCENT} % each way for {} s: {late} packets of {VIEWERS} WebRTC viewers came when asked for again, 0 never; \
+         pauses between pictures: {pauses}; {rtmp}; {low}; {others}; the relay kept its link",
+        time.as_secs()
+    ))
+}
+
+const VIEWERS: usize = 3;
+/// Typical of a bad wireless network.
+const LOSS_PERCENT: u8 = 3;
+/// A viewer sends a NACK every 100 ms and may have to repeat it.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// Any request or response of a player may be lost, and TCP doubles its timeout each time (RFC 6298
+/// §5.5).
+const MAX_LL_HLS_PAUSE: Duration = Duration::from_secs(2);
+/// Lower bound of the time for which the engine keeps sent packets for retransmission.
+const RETRANSMISSION_TIMEOUT: Duration = Duration::from_millis(1_500);
