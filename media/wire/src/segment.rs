@@ -13,7 +13,7 @@ use crate::{Frame, MediaKind, MediaTime, Track};
 /// The segment that a frame belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// Media sequence number. The first one is given by [`first_number`].
+    /// Media sequence number. The first one is given by [`first_segment_number`].
     pub number: u64,
     /// Decoding time of the first frame. A reader that did not receive a frame with this time has
     /// only a part of the segment.
@@ -26,8 +26,8 @@ pub struct Segment {
 /// A segment lasts longer than one second, so the segment numbers of a later generation of the same
 /// stream are greater than all earlier ones, whichever node publishes it. The media sequence number
 /// of a playlist that continues with the later generation therefore never decreases.
-pub const fn first_number(life: u64) -> u64 {
-    life.saturating_sub(YEAR_2025_MS) / 1_000
+pub const fn first_segment_number(started_at_ms: u64) -> u64 {
+    started_at_ms.saturating_sub(YEAR_2025_MS) / 1_000
 }
 
 /// Returns the EXT-X-DISCONTINUITY-SEQUENCE of a stream generation that began at this Unix time in
@@ -37,8 +37,8 @@ pub const fn first_number(life: u64) -> u64 {
 /// whichever node publishes it. RFC 8216 §4.3.3.3 requires that the number never decreases, but
 /// hls.js iterates over an array of this length for each playlist; above one million this takes
 /// longer than the duration of a part. A player that sees the number decrease reloads the stream.
-pub const fn first_discontinuity(life: u64) -> u64 {
-    (life.saturating_sub(YEAR_2025_MS) / 4_000) % (1 << 14)
+pub const fn first_discontinuity_sequence(started_at_ms: u64) -> u64 {
+    (started_at_ms.saturating_sub(YEAR_2025_MS) / 4_000) % (1 << 14)
 }
 
 /// 2025-01-01T00:00:00Z.
@@ -53,19 +53,19 @@ pub struct Segmenter {
     number: u64,
     has_video: bool,
     /// Track of the latest video key frame.
-    configuration: Option<Arc<Track>>,
+    video_track: Option<Arc<Track>>,
 }
 
 impl Segmenter {
     /// Creates a segmenter whose first segment has number 0. Segments last at least `target`, less
     /// 20 ms, because they end only at key frames.
     pub fn new(target: MediaTime) -> Self {
-        Self::starting_at(0, target)
+        Self::with_first_number(0, target)
     }
 
     /// Creates a segmenter whose first segment has the given number.
-    pub fn starting_at(number: u64, target: MediaTime) -> Self {
-        Self { target, start: None, number, has_video: false, configuration: None }
+    pub fn with_first_number(number: u64, target: MediaTime) -> Self {
+        Self { target, start: None, number, has_video: false, video_track: None }
     }
 
     /// Returns the segment that `frame` belongs to.
@@ -95,15 +95,15 @@ impl Segmenter {
     /// Returns true if `track` differs in decoder configuration from the previous video frames, and
     /// stores it.
     fn detect_reconfiguration(&mut self, track: &Arc<Track>) -> bool {
-        match &self.configuration {
-            Some(known) if Arc::ptr_eq(known, track) => false,
-            known => {
+        match &self.video_track {
+            Some(current) if Arc::ptr_eq(current, track) => false,
+            current => {
                 // The first video frame after audio only begins a segment too: from here on, video
                 // frames determine the boundaries.
-                let sound_alone = known.is_none() && self.start.is_some();
-                let other = known.as_ref().is_some_and(|k| k.codec != track.codec || k.config != track.config);
-                self.configuration = Some(Arc::clone(track));
-                other || sound_alone
+                let first_video = current.is_none() && self.start.is_some();
+                let changed = current.as_ref().is_some_and(|k| k.codec != track.codec || k.config != track.config);
+                self.video_track = Some(Arc::clone(track));
+                changed || first_video
             }
         }
     }

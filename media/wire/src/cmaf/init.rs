@@ -56,11 +56,11 @@ impl Init {
 
     /// Returns true if frames of `track` can be decoded with this initialization segment.
     pub fn describes(&self, track: &Arc<Track>) -> bool {
-        let known = match track.kind() {
+        let own = match track.kind() {
             MediaKind::Video => &self.video,
             MediaKind::Audio => &self.audio,
         };
-        known.as_ref().is_some_and(|k| same_configuration(k, track))
+        own.as_ref().is_some_and(|k| same_configuration(k, track))
     }
 
     /// Returns the RFC 6381 codec strings of all tracks, separated by commas, or `None` if one is

@@ -83,44 +83,44 @@ pub struct Part {
 /// }
 /// packager.finish(&mut out);
 ///
-/// // 2.13 s of audio: one segment of 2 s and the beginning of the next.
+/// // 2.13 s of audio: a segment of 2 s, with parts of nine packets (192 ms), and a second segment.
 /// let segments = out.iter().filter(|o| matches!(o, Output::Begin { .. })).count();
 /// let parts = out.iter().filter(|o| matches!(o, Output::Part(_))).count();
-/// assert_eq!((segments, parts), (2, 11));
+/// assert_eq!((segments, parts), (2, 12));
 /// ```
 #[derive(Debug)]
 pub struct Packager {
-    part: MediaTime,
+    part_duration: MediaTime,
     video: Option<Arc<Track>>,
     audio: Option<Arc<Track>>,
     init: Option<Arc<Init>>,
-    open: Option<Open>,
+    open: Option<OpenSegment>,
     /// Number and end time of the previous segment; `None` if the next one does not follow it.
-    follows: Option<(u64, MediaTime)>,
-    begun_any: bool,
+    previous_end: Option<(u64, MediaTime)>,
+    has_begun: bool,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenSegment {
     segment: Segment,
     init: Arc<Init>,
     index: u32,
     part_start: MediaTime,
     /// Decoding time of the latest lead frame, and its distance from the one before it.
-    newest: MediaTime,
-    interval: MediaTime,
+    last_dts: MediaTime,
+    frame_interval: MediaTime,
     independent: bool,
-    video: Vec<Placed>,
-    audio: Vec<Placed>,
+    video: Vec<PendingSample>,
+    audio: Vec<PendingSample>,
     timeline: Timeline,
     payload_bytes: usize,
-    has_sound: bool,
+    has_audio: bool,
 }
 
 /// A sample before its duration is known.
 #[derive(Debug)]
-struct Placed {
-    at_ticks: i64,
+struct PendingSample {
+    dts_ticks: i64,
     /// Duration given by the packet itself; 0 if unknown.
     duration_ticks: u32,
     composition_offset: i32,
@@ -130,14 +130,14 @@ struct Placed {
 
 impl Packager {
     /// Creates a packager with this target duration of a part.
-    pub fn new(part: MediaTime) -> Self {
-        Self { part, video: None, audio: None, init: None, open: None, follows: None, begun_any: false }
+    pub fn new(part_duration: MediaTime) -> Self {
+        Self { part_duration, video: None, audio: None, init: None, open: None, previous_end: None, has_begun: false }
     }
 
     /// Announces tracks before their first frame, so that the first segment includes them. Ignored
     /// after the first segment has begun; from then on, frames announce their tracks.
     pub fn announce(&mut self, video: Option<&Arc<Track>>, audio: Option<&Arc<Track>>) {
-        if !self.begun_any {
+        if !self.has_begun {
             self.video = self.video.take().or(video.cloned());
             self.audio = self.audio.take().or(audio.cloned());
         }
@@ -145,11 +145,11 @@ impl Packager {
 
     /// Adds the next frame of the stream and appends what it completes to `out`.
     pub fn push(&mut self, frame: &Frame, segment: Segment, out: &mut Vec<Output>) {
-        self.learn(&frame.track);
+        self.update_track(&frame.track);
         if self.open.as_ref().is_some_and(|o| o.segment.number != segment.number) {
             self.end(Some(segment), out);
         }
-        if self.open.is_none() && self.may_begin(frame, segment) {
+        if self.open.is_none() && self.can_begin(frame, segment) {
             self.begin(frame, segment, out);
         }
         let Some(open) = &mut self.open else { return };
@@ -157,11 +157,11 @@ impl Packager {
         if !open.init.describes(&frame.track) {
             return;
         }
-        if frame.kind() == open.lead() {
-            open.cut_before(frame.dts, self.part, out);
+        if frame.kind() == open.lead_kind() {
+            open.cut_before(frame.dts, self.part_duration, out);
         }
         open.add(frame);
-        let too_long = frame.dts - open.segment.start > MAX_SEGMENT || open.payload_bytes > MAX_SEGMENT_BYTES;
+        let too_long = frame.dts - open.segment.start > MAX_SEGMENT_DURATION || open.payload_bytes > MAX_SEGMENT_BYTES;
         if too_long {
             out.push(Output::TooLong);
             self.abandon(out);
@@ -171,7 +171,7 @@ impl Packager {
     /// Ends the open segment, because frames were lost after the last one.
     pub fn abandon(&mut self, out: &mut Vec<Output>) {
         self.end(None, out);
-        self.follows = None;
+        self.previous_end = None;
     }
 
     /// Ends the open segment, because the stream has ended.
@@ -179,7 +179,7 @@ impl Packager {
         self.end(None, out);
     }
 
-    fn learn(&mut self, track: &Arc<Track>) {
+    fn update_track(&mut self, track: &Arc<Track>) {
         let slot = match track.kind() {
             MediaKind::Video => &mut self.video,
             MediaKind::Audio => &mut self.audio,
@@ -189,15 +189,17 @@ impl Packager {
         }
     }
 
-    fn may_begin(&self, frame: &Frame, segment: Segment) -> bool {
+    fn can_begin(&self, frame: &Frame, segment: Segment) -> bool {
         let leads = frame.kind() == MediaKind::Video || self.video.is_none();
         leads && frame.key && frame.dts == segment.start
     }
 
     fn begin(&mut self, frame: &Frame, segment: Segment, out: &mut Vec<Output>) {
         let video = self.video.clone();
-        let kept = |init: &&Arc<Init>| alike(&init.video, &video) && alike(&init.audio, &self.audio);
-        let (init, reconfigured) = match self.init.as_ref().filter(kept) {
+        let unchanged = |init: &&Arc<Init>| {
+            same_optional_configuration(&init.video, &video) && same_optional_configuration(&init.audio, &self.audio)
+        };
+        let (init, reconfigured) = match self.init.as_ref().filter(unchanged) {
             Some(init) => (Arc::clone(init), false),
             None => match Init::new(video.clone(), self.audio.clone()).or_else(|e| {
                 // Video without audio is better than nothing.
@@ -213,61 +215,61 @@ impl Packager {
                 Err(e) => return out.push(Output::Refused(e)),
             },
         };
-        let follows = self.follows.is_some_and(|(n, end)| n + 1 == segment.number && end <= segment.start);
-        let discontinuity = self.begun_any && (reconfigured || !follows);
-        self.begun_any = true;
+        let follows = self.previous_end.is_some_and(|(n, end)| n + 1 == segment.number && end <= segment.start);
+        let discontinuity = self.has_begun && (reconfigured || !follows);
+        self.has_begun = true;
         self.init = Some(Arc::clone(&init));
         out.push(Output::Begin { segment, init: Arc::clone(&init), discontinuity });
         let audio_hz = init.audio.as_deref().map_or(48_000, timescale);
-        self.open = Some(Open {
+        self.open = Some(OpenSegment {
             segment,
             init,
             index: 0,
             part_start: frame.dts,
-            newest: frame.dts,
-            interval: MediaTime::ZERO,
+            last_dts: frame.dts,
+            frame_interval: MediaTime::ZERO,
             independent: false,
             video: Vec::new(),
             audio: Vec::new(),
             timeline: Timeline::new(audio_hz),
             payload_bytes: 0,
-            has_sound: false,
+            has_audio: false,
         });
     }
 
     /// Ends the open segment. `next` is the segment of the next frame, if there is one.
     fn end(&mut self, next: Option<Segment>, out: &mut Vec<Output>) {
         let Some(mut open) = self.open.take() else { return };
-        let expected = open.newest + open.interval;
+        let expected = open.last_dts + open.frame_interval;
         let end = match next {
-            Some(next) if next.number == open.segment.number + 1 && next.start > open.newest => next.start,
+            Some(next) if next.number == open.segment.number + 1 && next.start > open.last_dts => next.start,
             _ => expected,
         };
         open.close_part(end, out);
         out.push(Output::End);
-        self.follows = Some((open.segment.number, end));
+        self.previous_end = Some((open.segment.number, end));
         // Players would wait forever for an announced audio track without any packets.
-        if open.init.video.is_some() && open.init.audio.is_some() && !open.has_sound {
+        if open.init.video.is_some() && open.init.audio.is_some() && !open.has_audio {
             self.audio = None;
         }
     }
 }
 
-impl Open {
-    fn lead(&self) -> MediaKind {
+impl OpenSegment {
+    fn lead_kind(&self) -> MediaKind {
         if self.init.video.is_some() { MediaKind::Video } else { MediaKind::Audio }
     }
 
     /// Ends the part if the lead frame at `dts` is nearer to the target duration than the next one
     /// will be.
-    fn cut_before(&mut self, dts: MediaTime, wanted: MediaTime, out: &mut Vec<Output>) {
+    fn cut_before(&mut self, dts: MediaTime, target: MediaTime, out: &mut Vec<Output>) {
         if dts == self.part_start {
             return;
         }
-        self.interval = dts - self.newest;
-        self.newest = dts;
-        let half = MediaTime::from_flicks(self.interval.as_flicks() / 2);
-        if dts - self.part_start + half >= wanted {
+        self.frame_interval = dts - self.last_dts;
+        self.last_dts = dts;
+        let half = MediaTime::from_flicks(self.frame_interval.as_flicks() / 2);
+        if dts - self.part_start + half >= target {
             self.close_part(dts, out);
         }
     }
@@ -279,21 +281,21 @@ impl Open {
         let payload = frame.payload.clone();
         match frame.kind() {
             MediaKind::Video => {
-                let at_ticks = frame.dts.to_ticks(hz);
-                let offset = frame.pts.to_ticks(hz) - at_ticks;
+                let dts_ticks = frame.dts.to_ticks(hz);
+                let offset = frame.pts.to_ticks(hz) - dts_ticks;
                 let composition_offset = i32::try_from(offset).unwrap_or(0);
                 self.independent |= key;
-                self.video.push(Placed { at_ticks, duration_ticks: 0, composition_offset, key, payload });
+                self.video.push(PendingSample { dts_ticks, duration_ticks: 0, composition_offset, key, payload });
             }
             MediaKind::Audio => {
-                self.has_sound = true;
+                self.has_audio = true;
                 self.independent |= self.init.video.is_none();
                 let duration_ticks = match frame.track.codec {
                     Codec::Opus => opus::packet_samples(&frame.payload).unwrap_or(0),
                     _ => frame.track.audio.map_or(0, |a| a.samples_per_frame),
                 };
-                let at_ticks = self.timeline.place(frame.dts, duration_ticks);
-                self.audio.push(Placed { at_ticks, duration_ticks, composition_offset: 0, key: true, payload });
+                let dts_ticks = self.timeline.align(frame.dts, duration_ticks);
+                self.audio.push(PendingSample { dts_ticks, duration_ticks, composition_offset: 0, key: true, payload });
             }
         }
     }
@@ -301,8 +303,8 @@ impl Open {
     fn close_part(&mut self, end: MediaTime, out: &mut Vec<Output>) {
         let mut runs = Vec::with_capacity(2);
         let video = self.init.video.as_deref().map(|t| end.to_ticks(timescale(t)));
-        let (video_base, video) = samples(std::mem::take(&mut self.video), video);
-        let (audio_base, audio) = samples(std::mem::take(&mut self.audio), None);
+        let (video_base, video) = resolve_durations(std::mem::take(&mut self.video), video);
+        let (audio_base, audio) = resolve_durations(std::mem::take(&mut self.audio), None);
         if !video.is_empty() {
             runs.push(Run { track_id: VIDEO_TRACK, base_decode_time: video_base, samples: &video });
         }
@@ -331,14 +333,14 @@ impl Open {
 
 /// Sets the duration of each sample: up to the next one; for the last one, up to `end_ticks` or, if
 /// that is `None`, the duration given by the packet.
-fn samples(placed: Vec<Placed>, end_ticks: Option<i64>) -> (u64, Vec<Sample>) {
-    let base = placed.first().map_or(0, |p| u64::try_from(p.at_ticks).unwrap_or(0));
-    let next: Vec<Option<i64>> = placed.iter().skip(1).map(|p| Some(p.at_ticks)).chain([None]).collect();
-    let samples = placed
+fn resolve_durations(pending: Vec<PendingSample>, end_ticks: Option<i64>) -> (u64, Vec<Sample>) {
+    let base = pending.first().map_or(0, |p| u64::try_from(p.dts_ticks).unwrap_or(0));
+    let next: Vec<Option<i64>> = pending.iter().skip(1).map(|p| Some(p.dts_ticks)).chain([None]).collect();
+    let samples = pending
         .into_iter()
         .zip(next)
         .map(|(p, next)| {
-            let up_to = |end: i64| u32::try_from(end - p.at_ticks).unwrap_or(0);
+            let up_to = |end: i64| u32::try_from(end - p.dts_ticks).unwrap_or(0);
             let duration = next.or(end_ticks).map_or(p.duration_ticks, up_to);
             Sample { duration, composition_offset: p.composition_offset, key: p.key, payload: p.payload }
         })
@@ -346,7 +348,7 @@ fn samples(placed: Vec<Placed>, end_ticks: Option<i64>) -> (u64, Vec<Sample>) {
     (base, samples)
 }
 
-fn alike(a: &Option<Arc<Track>>, b: &Option<Arc<Track>>) -> bool {
+fn same_optional_configuration(a: &Option<Arc<Track>>, b: &Option<Arc<Track>>) -> bool {
     match (a, b) {
         (Some(a), Some(b)) => same_configuration(a, b),
         (None, None) => true,
@@ -355,6 +357,6 @@ fn alike(a: &Option<Arc<Track>>, b: &Option<Arc<Track>>) -> bool {
 }
 
 /// A segment longer than this is ended early, because its publisher sends no key frames.
-const MAX_SEGMENT: MediaTime = MediaTime::from_ms(60_000);
+const MAX_SEGMENT_DURATION: MediaTime = MediaTime::from_ms(60_000);
 /// A segment larger than this is ended early. 64 MiB correspond to 25 s at 20 Mbit/s.
 const MAX_SEGMENT_BYTES: usize = 64 << 20;

@@ -236,8 +236,9 @@ fn track_with_invalid_configuration_is_refused_and_the_others_continue() {
 
 #[test]
 fn initialization_segment_contains_the_sample_entry_of_every_codec() {
-    let with =
-        |codec, config: &[u8]| Arc::new(Track { codec, config: Bytes::copy_from_slice(config), ..(*video_track()).clone() });
+    let with = |codec, config: &[u8]| {
+        Arc::new(Track { codec, config: Bytes::copy_from_slice(config), ..(*video_track()).clone() })
+    };
     let hvcc = [
         1, 1, 0x60, 0, 0, 0, 0x90, 0, 0, 0, 0, 0, 0x5d, 0xf0, 0, 0xfc, 0xfd, 0xf8, 0xf8, 0, 0, 0x0f, 1, 0x20, 0, 1, 0,
         3, 0x40, 1, 0x0c,

@@ -23,12 +23,13 @@ impl Timeline {
     /// Returns the aligned timestamp, in ticks, of a packet with this timestamp and duration. A
     /// packet that deviates by more than half its duration begins a new grid: packets were lost, or
     /// the clocks drift.
-    pub(super) fn place(&mut self, dts: MediaTime, duration_ticks: u32) -> i64 {
-        let said = dts.to_ticks(self.hz);
+    pub(super) fn align(&mut self, dts: MediaTime, duration_ticks: u32) -> i64 {
+        let reported_ticks = dts.to_ticks(self.hz);
         let tolerance = i64::from(duration_ticks) / 2;
-        let at = self.next_ticks.filter(|next| (next - said).abs() <= tolerance).unwrap_or(said);
-        self.next_ticks = Some(at + i64::from(duration_ticks));
-        at
+        let aligned_ticks =
+            self.next_ticks.filter(|next| (next - reported_ticks).abs() <= tolerance).unwrap_or(reported_ticks);
+        self.next_ticks = Some(aligned_ticks + i64::from(duration_ticks));
+        aligned_ticks
     }
 }
 
@@ -39,7 +40,7 @@ mod tests {
     #[test]
     fn packets_within_a_millisecond_are_aligned_and_packets_after_a_gap_are_not() {
         let mut timeline = Timeline::new(48_000);
-        let mut at = |ms| timeline.place(MediaTime::from_ms(ms), 1_024);
+        let mut at = |ms| timeline.align(MediaTime::from_ms(ms), 1_024);
         assert_eq!([at(1_000), at(1_021), at(1_043), at(1_064)], [48_000, 49_024, 50_048, 51_072]);
         assert_eq!(at(1_200), 57_600);
         assert_eq!(at(1_221), 58_624);

@@ -36,7 +36,7 @@ impl Window {
         Some(out)
     }
 
-    fn write_media_playlist(&self, place: &UriBase<'_>, out: &mut String) {
+    fn write_media_playlist(&self, uri_base: &UriBase<'_>, out: &mut String) {
         let target = self.target_duration_secs();
         push_fmt(out, format_args!("#EXTM3U\n#EXT-X-VERSION:{VERSION}\n#EXT-X-TARGETDURATION:{target}\n"));
         if !self.ended {
@@ -59,25 +59,25 @@ impl Window {
         let with_parts = self.listed().len().saturating_sub(SEGMENTS_WITH_PARTS);
         let mut map = None;
         for (i, segment) in self.listed().enumerate() {
-            place.write_segment_tags(segment, &mut map, out);
+            uri_base.write_segment_tags(segment, &mut map, out);
             if i >= with_parts && !self.ended {
-                place.write_parts(segment.number, &segment.parts, out);
+                uri_base.write_parts(segment.number, &segment.parts, out);
             }
             let (secs, uri) = (segment.duration().as_secs_f64(), Resource::Segment { number: segment.number });
-            push_fmt(out, format_args!("#EXTINF:{secs:.5},\n{}{}/{uri}\n", place.prefix, place.started_at_ms));
+            push_fmt(out, format_args!("#EXTINF:{secs:.5},\n{}{}/{uri}\n", uri_base.prefix, uri_base.started_at_ms));
         }
         if self.ended {
             out.push_str("#EXT-X-ENDLIST\n");
             return;
         }
         if let Some(open) = self.open.as_ref().filter(|open| !open.parts.is_empty()) {
-            place.write_segment_tags(open, &mut map, out);
-            place.write_parts(open.number, &open.parts, out);
+            uri_base.write_segment_tags(open, &mut map, out);
+            uri_base.write_parts(open.number, &open.parts, out);
         }
         if let Some(number) = self.open_number() {
             let part = self.open.as_ref().map_or(0, |s| s.parts.len() as u32);
             let uri = Resource::Part { number, part };
-            let UriBase { prefix, started_at_ms } = place;
+            let UriBase { prefix, started_at_ms } = uri_base;
             push_fmt(out, format_args!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{prefix}{started_at_ms}/{uri}\"\n"));
         }
     }
@@ -103,8 +103,8 @@ impl UriBase<'_> {
             let uri = Resource::Init { id };
             push_fmt(out, format_args!("#EXT-X-MAP:URI=\"{prefix}{started_at_ms}/{uri}\"\n"));
         }
-        let begun = i64::try_from(*started_at_ms).unwrap_or(i64::MAX);
-        let date = UnixMs(begun.saturating_add(segment.start.as_ms()));
+        let started_at_ms = i64::try_from(*started_at_ms).unwrap_or(i64::MAX);
+        let date = UnixMs(started_at_ms.saturating_add(segment.start.as_ms()));
         push_fmt(out, format_args!("#EXT-X-PROGRAM-DATE-TIME:{date}\n"));
     }
 

@@ -58,8 +58,8 @@ impl Reload {
 }
 
 fn parse_number(value: &str, directive: &'static str) -> Result<u64, QueryError> {
-    let plain = value.bytes().all(|b| b.is_ascii_digit());
-    value.parse().ok().filter(|_| plain).ok_or(QueryError::InvalidNumber { directive })
+    let all_digits = value.bytes().all(|b| b.is_ascii_digit());
+    value.parse().ok().filter(|_| all_digits).ok_or(QueryError::InvalidNumber { directive })
 }
 
 #[cfg(test)]

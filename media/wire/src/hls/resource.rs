@@ -35,8 +35,8 @@ impl Resource {
     /// Parses a file name. Returns `None` for every name that `Display` does not produce.
     pub fn parse(name: &str) -> Option<Self> {
         if let Some(id) = name.strip_prefix("init-").and_then(|n| n.strip_suffix(".mp4")) {
-            let legal = id.len() == 8 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-            return legal.then(|| u32::from_str_radix(id, 16).ok()).flatten().map(|id| Self::Init { id });
+            let is_hex = id.len() == 8 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            return is_hex.then(|| u32::from_str_radix(id, 16).ok()).flatten().map(|id| Self::Init { id });
         }
         let stem = name.strip_suffix(".m4s")?;
         match stem.split_once('.') {
@@ -61,8 +61,8 @@ impl fmt::Display for Resource {
 /// Parses a decimal number without sign or leading zeros. Each resource has exactly one name, so
 /// that caches store it once.
 pub(super) fn parse_decimal(s: &str) -> Option<u64> {
-    let plain = s.bytes().all(|b| b.is_ascii_digit()) && (s == "0" || !s.starts_with('0'));
-    if plain { s.parse().ok() } else { None }
+    let canonical = s.bytes().all(|b| b.is_ascii_digit()) && (s == "0" || !s.starts_with('0'));
+    if canonical { s.parse().ok() } else { None }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::Reload;
 use crate::MediaTime;
 use crate::cmaf::{Init, Output, Part};
-use crate::segment::first_discontinuity;
+use crate::segment::first_discontinuity_sequence;
 
 /// The configuration of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +122,7 @@ pub struct Window {
     pub(super) settings: Settings,
     finished: VecDeque<Arc<Segment>>,
     pub(super) open: Option<Segment>,
-    /// Number of discontinuities in removed segments, counted from [`first_discontinuity`].
+    /// Number of discontinuities in removed segments, plus [`first_discontinuity_sequence`].
     past_discontinuities: u64,
     pub(super) ended: bool,
 }
@@ -130,7 +130,7 @@ pub struct Window {
 impl Window {
     /// Creates an empty window.
     pub fn new(settings: Settings) -> Self {
-        let past_discontinuities = first_discontinuity(settings.started_at_ms);
+        let past_discontinuities = first_discontinuity_sequence(settings.started_at_ms);
         Self { settings, finished: VecDeque::new(), open: None, past_discontinuities, ended: false }
     }
 
@@ -143,8 +143,8 @@ impl Window {
     /// Begins a new generation of the stream, for example after another node became its origin.
     /// Removes all segments of the previous generation. The numbers of segments and discontinuities
     /// continue with those that every other node assigns to this generation.
-    pub fn begin_generation(&mut self, life: u64) {
-        *self = Self::new(Settings { started_at_ms: life, ..self.settings });
+    pub fn begin_generation(&mut self, started_at_ms: u64) {
+        *self = Self::new(Settings { started_at_ms, ..self.settings });
     }
 
     /// Applies one output of the packager. Returns true if the playlist changed.
@@ -226,8 +226,8 @@ impl Window {
     /// (EXT-X-DISCONTINUITY-SEQUENCE).
     pub(super) fn discontinuity_sequence(&self) -> u64 {
         let unlisted = self.finished.len() - self.listed().len();
-        let kept = self.finished.range(..unlisted).filter(|s| s.discontinuity).count();
-        self.past_discontinuities + kept as u64
+        let unlisted_discontinuities = self.finished.range(..unlisted).filter(|s| s.discontinuity).count();
+        self.past_discontinuities + unlisted_discontinuities as u64
     }
 
     /// Returns the number of the open segment, or of the next one if none is open.
@@ -239,17 +239,17 @@ impl Window {
     /// Returns the PART-TARGET: the longest part in the playlist, and at least 10% more than the
     /// target duration, because parts end at frame boundaries.
     pub fn part_target(&self) -> MediaTime {
-        let wanted = self.settings.part_duration;
-        let slack = MediaTime::from_flicks(wanted.as_flicks() / 10);
+        let target = self.settings.part_duration;
+        let slack = MediaTime::from_flicks(target.as_flicks() / 10);
         let recent = self.listed().rev().take(super::playlist::SEGMENTS_WITH_PARTS).chain(&self.open);
-        recent.flat_map(|s| &s.parts).map(|p| p.duration).fold(wanted + slack, MediaTime::max)
+        recent.flat_map(|s| &s.parts).map(|p| p.duration).fold(target + slack, MediaTime::max)
     }
 
     /// Returns EXT-X-TARGETDURATION: whole seconds that no listed segment exceeds when rounded.
     pub fn target_duration_secs(&self) -> u64 {
         let longest = self.listed().chain(&self.open).map(Segment::duration).max().unwrap_or_default();
-        let wanted = self.settings.segment_duration.as_secs_f64().ceil();
-        (longest.as_secs_f64().round().max(wanted) as u64).max(1)
+        let target = self.settings.segment_duration.as_secs_f64().ceil();
+        (longest.as_secs_f64().round().max(target) as u64).max(1)
     }
 
     /// Returns the peak and the average bit rate of the kept segments, in bits per second
@@ -285,9 +285,9 @@ impl Window {
         if msn < open || (msn == open && part.is_some_and(|p| p < open_parts)) {
             return Readiness::Ready;
         }
-        let far = msn > open.saturating_add(MAX_ADVANCE_SEGMENTS)
+        let too_far_ahead = msn > open.saturating_add(MAX_ADVANCE_SEGMENTS)
             || (msn == open && part.is_some_and(|p| p > open_parts + self.max_advance_parts()));
-        if far { Readiness::TooFarAhead } else { Readiness::Pending }
+        if too_far_ahead { Readiness::TooFarAhead } else { Readiness::Pending }
     }
 
     /// Returns the Advance Part Limit: three seconds of parts, at least 3.
@@ -345,8 +345,8 @@ impl Window {
     /// Removes all but the newest `keep` finished segments.
     fn retain_newest(&mut self, keep: usize) {
         let drop = self.finished.len().saturating_sub(keep);
-        let gone = self.finished.drain(..drop);
-        self.past_discontinuities += gone.filter(|s| s.discontinuity).count() as u64;
+        let removed = self.finished.drain(..drop);
+        self.past_discontinuities += removed.filter(|s| s.discontinuity).count() as u64;
     }
 }
 

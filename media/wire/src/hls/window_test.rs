@@ -230,14 +230,14 @@ fn new_generation_has_its_own_folder_and_continues_the_numbering() {
     add_segment(&mut window, 0, &init, false);
     add_segment(&mut window, 1, &init, true);
     let before = parse_playlist(&window.media_playlist(""));
-    let life = window.generation() + 90_000;
-    window.begin_generation(life);
+    let generation = window.generation() + 90_000;
+    window.begin_generation(generation);
     assert!(!window.is_playable() && window.segment(1) == Lookup::NotFound);
-    let number = crate::segment::first_number(life);
+    let number = crate::segment::first_segment_number(generation);
     add_segment(&mut window, number, &init, false);
     let after = parse_playlist(&window.media_playlist(""));
     assert_eq!((after.media_sequence, after.segments.len()), (number, 1));
     assert!(after.discontinuity_sequence > before.discontinuity_sequence + 1);
-    assert_eq!(after.segments[0].uri, format!("{life}/{number}.m4s"));
+    assert_eq!(after.segments[0].uri, format!("{generation}/{number}.m4s"));
     assert!(!after.segments[0].discontinuity, "a node that joins now would not mark it");
 }

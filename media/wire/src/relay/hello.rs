@@ -20,15 +20,15 @@ use super::record::Channel;
 /// Length of a nonce.
 pub const NONCE_BYTES: usize = 32;
 /// Length of the client hello, the first message of the client.
-pub const CLIENT_HELLO_BYTES: usize = HEAD_BYTES + NONCE_BYTES;
+pub const CLIENT_HELLO_BYTES: usize = HEADER_BYTES + NONCE_BYTES;
 /// Length of the server hello.
-pub const SERVER_HELLO_BYTES: usize = HEAD_BYTES + NONCE_BYTES + PROOF_BYTES;
+pub const SERVER_HELLO_BYTES: usize = HEADER_BYTES + NONCE_BYTES + PROOF_BYTES;
 /// Length of the client proof, the last message of the handshake.
 pub const PROOF_BYTES: usize = 32;
 /// Minimum length of the cluster secret. Anyone who can reach the port could guess a shorter one.
 pub const MIN_SECRET_BYTES: usize = 16;
 
-const HEAD_BYTES: usize = 8;
+const HEADER_BYTES: usize = 8;
 const MAGIC: &[u8; 4] = b"HWRL";
 /// The only supported protocol version.
 const VERSION: u8 = 1;
@@ -50,13 +50,13 @@ pub struct SecretError {
 
 /// A failed handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HelloError {
+pub enum HandshakeError {
     /// The peer sent something other than a relay handshake.
     #[error("the peer does not use the relay protocol")]
     NotRelay,
     /// The version ranges do not overlap.
     #[error("no common protocol version: the peer supports {lowest} to {highest}")]
-    Version {
+    NoCommonVersion {
         /// The lowest version of the peer; 0 if unknown.
         lowest: u8,
         /// The highest version of the peer; 0 if unknown.
@@ -78,7 +78,7 @@ impl ClusterSecret {
         }
         let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, b"headwater relay 1").extract(secret);
         let mut proofs = [0; 32];
-        expand(&prk, &[b"proofs"], &mut proofs);
+        hkdf_expand(&prk, &[b"proofs"], &mut proofs);
         Ok(Self { proofs: hmac::Key::new(hmac::HMAC_SHA256, &proofs), keys: prk })
     }
 
@@ -89,18 +89,18 @@ impl ClusterSecret {
     }
 
     /// Verifies a proof in constant time.
-    fn is_proof(&self, role: &[u8], client: &[u8], server: &[u8], proof: &[u8]) -> bool {
+    fn verify_proof(&self, role: &[u8], client: &[u8], server: &[u8], proof: &[u8]) -> bool {
         hmac::verify(&self.proofs, &[role, client, server].concat(), proof).is_ok()
     }
 
-    fn channel(&self, client: &[u8], server: &[u8], dialled: bool) -> Channel {
+    fn channel(&self, client: &[u8], server: &[u8], is_client: bool) -> Channel {
         let key = |from: &[u8]| {
             let mut bytes = [0; 16 + aead::NONCE_LEN];
-            expand(&self.keys, &[b"records", from, client, server], &mut bytes);
+            hkdf_expand(&self.keys, &[b"records", from, client, server], &mut bytes);
             bytes
         };
-        let (ours, theirs) = if dialled { (CLIENT, SERVER) } else { (SERVER, CLIENT) };
-        Channel::new(&key(ours), &key(theirs))
+        let (send_role, receive_role) = if is_client { (CLIENT, SERVER) } else { (SERVER, CLIENT) };
+        Channel::new(&key(send_role), &key(receive_role))
     }
 }
 
@@ -112,18 +112,18 @@ impl fmt::Debug for ClusterSecret {
 
 /// The client side of the handshake, between client hello and server hello.
 #[derive(Debug)]
-pub struct Dial {
+pub struct ClientHandshake {
     secret: ClusterSecret,
     hello: [u8; CLIENT_HELLO_BYTES],
 }
 
-impl Dial {
+impl ClientHandshake {
     /// Begins a handshake and returns the client hello to send. `nonce` must be random.
     pub fn new(secret: &ClusterSecret, nonce: [u8; NONCE_BYTES]) -> (Self, [u8; CLIENT_HELLO_BYTES]) {
         let mut hello = [0; CLIENT_HELLO_BYTES];
         hello[..4].copy_from_slice(MAGIC);
         hello[4..6].copy_from_slice(&[VERSION, VERSION]);
-        hello[HEAD_BYTES..].copy_from_slice(&nonce);
+        hello[HEADER_BYTES..].copy_from_slice(&nonce);
         (Self { secret: secret.clone(), hello }, hello)
     }
 
@@ -131,33 +131,36 @@ impl Dial {
     ///
     /// # Errors
     /// See [`HandshakeError`]. The client must then close the connection without sending a proof.
-    pub fn on_hello(self, server: &[u8; SERVER_HELLO_BYTES]) -> Result<([u8; PROOF_BYTES], Channel), HelloError> {
-        let (said, proof) = server.split_at(HEAD_BYTES + NONCE_BYTES);
-        if !said.starts_with(MAGIC) {
-            return Err(HelloError::NotRelay);
+    pub fn on_server_hello(
+        self,
+        server: &[u8; SERVER_HELLO_BYTES],
+    ) -> Result<([u8; PROOF_BYTES], Channel), HandshakeError> {
+        let (server_hello, proof) = server.split_at(HEADER_BYTES + NONCE_BYTES);
+        if !server_hello.starts_with(MAGIC) {
+            return Err(HandshakeError::NotRelay);
         }
-        if !self.secret.is_proof(SERVER, &self.hello, said, proof) {
-            return Err(HelloError::WrongSecret);
+        if !self.secret.verify_proof(SERVER, &self.hello, server_hello, proof) {
+            return Err(HandshakeError::WrongSecret);
         }
-        if said[4] != VERSION {
-            return Err(HelloError::Version { lowest: said[4], highest: said[4] });
+        if server_hello[4] != VERSION {
+            return Err(HandshakeError::NoCommonVersion { lowest: server_hello[4], highest: server_hello[4] });
         }
-        let mut ours = [0; PROOF_BYTES];
-        ours.copy_from_slice(self.secret.proof(CLIENT, &self.hello, said).as_ref());
-        Ok((ours, self.secret.channel(&self.hello, said, true)))
+        let mut client_proof = [0; PROOF_BYTES];
+        client_proof.copy_from_slice(self.secret.proof(CLIENT, &self.hello, server_hello).as_ref());
+        Ok((client_proof, self.secret.channel(&self.hello, server_hello, true)))
     }
 }
 
 /// The server side of the handshake, between server hello and client proof.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ServerHandshake {
     secret: ClusterSecret,
     client: [u8; CLIENT_HELLO_BYTES],
-    server: [u8; HEAD_BYTES + NONCE_BYTES],
+    server: [u8; HEADER_BYTES + NONCE_BYTES],
     peer_versions: (u8, u8),
 }
 
-impl Answer {
+impl ServerHandshake {
     /// Processes a client hello and returns the server hello to send. It must be sent even if no
     /// version is common and [`ServerHandshake::on_proof`] will fail, so that the client learns the
     /// reason. `nonce` must be random.
@@ -168,16 +171,16 @@ impl Answer {
         secret: &ClusterSecret,
         nonce: [u8; NONCE_BYTES],
         client: &[u8; CLIENT_HELLO_BYTES],
-    ) -> Result<(Self, [u8; SERVER_HELLO_BYTES]), HelloError> {
+    ) -> Result<(Self, [u8; SERVER_HELLO_BYTES]), HandshakeError> {
         if !client.starts_with(MAGIC) {
-            return Err(HelloError::NotRelay);
+            return Err(HandshakeError::NotRelay);
         }
         let peer_versions = (client[4], client[5]);
-        let meets = (peer_versions.0..=peer_versions.1).contains(&VERSION);
-        let mut server = [0; HEAD_BYTES + NONCE_BYTES];
+        let compatible = (peer_versions.0..=peer_versions.1).contains(&VERSION);
+        let mut server = [0; HEADER_BYTES + NONCE_BYTES];
         server[..4].copy_from_slice(MAGIC);
-        server[4] = if meets { VERSION } else { 0 };
-        server[HEAD_BYTES..].copy_from_slice(&nonce);
+        server[4] = if compatible { VERSION } else { 0 };
+        server[HEADER_BYTES..].copy_from_slice(&nonce);
         let mut hello = [0; SERVER_HELLO_BYTES];
         hello[..server.len()].copy_from_slice(&server);
         hello[server.len()..].copy_from_slice(secret.proof(SERVER, client, &server).as_ref());
@@ -188,19 +191,19 @@ impl Answer {
     ///
     /// # Errors
     /// If the peer does not know the secret, or no version is common.
-    pub fn on_proof(self, proof: &[u8; PROOF_BYTES]) -> Result<Channel, HelloError> {
+    pub fn on_proof(self, proof: &[u8; PROOF_BYTES]) -> Result<Channel, HandshakeError> {
         if self.server[4] != VERSION {
             let (lowest, highest) = self.peer_versions;
-            return Err(HelloError::Version { lowest, highest });
+            return Err(HandshakeError::NoCommonVersion { lowest, highest });
         }
-        if !self.secret.is_proof(CLIENT, &self.client, &self.server, proof) {
-            return Err(HelloError::WrongSecret);
+        if !self.secret.verify_proof(CLIENT, &self.client, &self.server, proof) {
+            return Err(HandshakeError::WrongSecret);
         }
         Ok(self.secret.channel(&self.client, &self.server, false))
     }
 }
 
-fn expand(prk: &hkdf::Prk, info: &[&[u8]], out: &mut [u8]) {
+fn hkdf_expand(prk: &hkdf::Prk, info: &[&[u8]], out: &mut [u8]) {
     struct Length(usize);
     impl hkdf::KeyType for Length {
         fn len(&self) -> usize {
@@ -228,81 +231,84 @@ mod tests {
     #[test]
     fn peers_with_the_same_secret_get_matching_channels() {
         let secret = secret("a secret of the cluster");
-        let (dial, hello) = Dial::new(&secret, [1; 32]);
-        let (answer, hello) = Answer::new(&secret, [2; 32], &hello).unwrap();
-        let (proof, mut edge) = dial.on_hello(&hello).unwrap();
+        let (dial, hello) = ClientHandshake::new(&secret, [1; 32]);
+        let (answer, hello) = ServerHandshake::new(&secret, [2; 32], &hello).unwrap();
+        let (proof, mut edge) = dial.on_server_hello(&hello).unwrap();
         let mut origin = answer.on_proof(&proof).unwrap();
-        for (from, to) in [(&mut edge.seal, &mut origin.open), (&mut origin.seal, &mut edge.open)] {
+        for (from, to) in [(&mut edge.sealer, &mut origin.opener), (&mut origin.sealer, &mut edge.opener)] {
             let mut wire = BytesMut::new();
-            from.record(&mut wire, |out| out.extend_from_slice(b"hello"));
+            from.seal_record(&mut wire, |out| out.extend_from_slice(b"hello"));
             to.buffer().extend_from_slice(&wire);
-            assert_eq!(&to.record().unwrap().unwrap()[..], b"hello");
+            assert_eq!(&to.next_record().unwrap().unwrap()[..], b"hello");
         }
     }
 
     #[test]
     fn peer_without_the_secret_is_rejected_on_either_side() {
         let (right, wrong) = (secret("a secret of the cluster"), secret("another secret, as long"));
-        let (dial, hello) = Dial::new(&right, [1; 32]);
-        let (_, forged_hello) = Answer::new(&wrong, [2; 32], &hello).unwrap();
-        assert_eq!(dial.on_hello(&forged_hello).unwrap_err(), HelloError::WrongSecret);
-        let (answer, _) = Answer::new(&right, [2; 32], &hello).unwrap();
-        assert_eq!(answer.on_proof(&[0; 32]).unwrap_err(), HelloError::WrongSecret);
+        let (dial, hello) = ClientHandshake::new(&right, [1; 32]);
+        let (_, forged_hello) = ServerHandshake::new(&wrong, [2; 32], &hello).unwrap();
+        assert_eq!(dial.on_server_hello(&forged_hello).unwrap_err(), HandshakeError::WrongSecret);
+        let (answer, _) = ServerHandshake::new(&right, [2; 32], &hello).unwrap();
+        assert_eq!(answer.on_proof(&[0; 32]).unwrap_err(), HandshakeError::WrongSecret);
     }
 
     #[test]
     fn replayed_handshake_fails_with_a_new_nonce() {
         let secret = secret("a secret of the cluster");
-        let (dial, hello) = Dial::new(&secret, [1; 32]);
-        let (answer, server) = Answer::new(&secret, [2; 32], &hello).unwrap();
-        let (proof, _) = dial.on_hello(&server).unwrap();
+        let (dial, hello) = ClientHandshake::new(&secret, [1; 32]);
+        let (answer, server) = ServerHandshake::new(&secret, [2; 32], &hello).unwrap();
+        let (proof, _) = dial.on_server_hello(&server).unwrap();
         assert!(answer.on_proof(&proof).is_ok());
-        let (again, _) = Answer::new(&secret, [3; 32], &hello).unwrap();
-        assert_eq!(again.on_proof(&proof).unwrap_err(), HelloError::WrongSecret);
-        let (later, _) = Dial::new(&secret, [4; 32]);
-        assert_eq!(later.on_hello(&server).unwrap_err(), HelloError::WrongSecret);
+        let (again, _) = ServerHandshake::new(&secret, [3; 32], &hello).unwrap();
+        assert_eq!(again.on_proof(&proof).unwrap_err(), HandshakeError::WrongSecret);
+        let (later, _) = ClientHandshake::new(&secret, [4; 32]);
+        assert_eq!(later.on_server_hello(&server).unwrap_err(), HandshakeError::WrongSecret);
     }
 
     #[test]
     fn reflected_proof_is_rejected() {
         let secret = secret("a secret of the cluster");
-        let (_, hello) = Dial::new(&secret, [1; 32]);
-        let (answer, server) = Answer::new(&secret, [2; 32], &hello).unwrap();
+        let (_, hello) = ClientHandshake::new(&secret, [1; 32]);
+        let (answer, server) = ServerHandshake::new(&secret, [2; 32], &hello).unwrap();
         let reflected = server[SERVER_HELLO_BYTES - PROOF_BYTES..].try_into().unwrap();
-        assert_eq!(answer.on_proof(&reflected).unwrap_err(), HelloError::WrongSecret);
+        assert_eq!(answer.on_proof(&reflected).unwrap_err(), HandshakeError::WrongSecret);
     }
 
     #[test]
     fn any_flipped_bit_of_the_hellos_is_rejected() {
         let secret = secret("a secret of the cluster");
         for byte in 0..CLIENT_HELLO_BYTES {
-            let (dial, mut hello) = Dial::new(&secret, [1; 32]);
+            let (dial, mut hello) = ClientHandshake::new(&secret, [1; 32]);
             hello[byte] ^= 1;
-            let refused = match Answer::new(&secret, [2; 32], &hello) {
-                Ok((_, server)) => dial.on_hello(&server).is_err(),
+            let refused = match ServerHandshake::new(&secret, [2; 32], &hello) {
+                Ok((_, server)) => dial.on_server_hello(&server).is_err(),
                 Err(_) => true,
             };
             assert!(refused, "byte {byte}");
         }
         for byte in 0..SERVER_HELLO_BYTES {
-            let (dial, hello) = Dial::new(&secret, [1; 32]);
-            let (_, mut server) = Answer::new(&secret, [2; 32], &hello).unwrap();
+            let (dial, hello) = ClientHandshake::new(&secret, [1; 32]);
+            let (_, mut server) = ServerHandshake::new(&secret, [2; 32], &hello).unwrap();
             server[byte] ^= 1;
-            assert!(dial.on_hello(&server).is_err(), "byte {byte}");
+            assert!(dial.on_server_hello(&server).is_err(), "byte {byte}");
         }
     }
 
     #[test]
     fn missing_common_version_differs_from_a_wrong_secret() {
         let secret = secret("a secret of the cluster");
-        let (_, mut hello) = Dial::new(&secret, [1; 32]);
+        let (_, mut hello) = ClientHandshake::new(&secret, [1; 32]);
         hello[4..6].copy_from_slice(&[2, 3]);
-        let (answer, server) = Answer::new(&secret, [2; 32], &hello).unwrap();
+        let (answer, server) = ServerHandshake::new(&secret, [2; 32], &hello).unwrap();
         assert_eq!(server[4], 0);
-        assert_eq!(answer.on_proof(&[0; 32]).unwrap_err(), HelloError::Version { lowest: 2, highest: 3 });
+        assert_eq!(answer.on_proof(&[0; 32]).unwrap_err(), HandshakeError::NoCommonVersion { lowest: 2, highest: 3 });
         // An edge with that later version receives an authenticated rejection.
-        let later = Dial { secret, hello };
-        assert_eq!(later.on_hello(&server).unwrap_err(), HelloError::Version { lowest: 0, highest: 0 });
+        let later = ClientHandshake { secret, hello };
+        assert_eq!(
+            later.on_server_hello(&server).unwrap_err(),
+            HandshakeError::NoCommonVersion { lowest: 0, highest: 0 }
+        );
     }
 
     #[test]

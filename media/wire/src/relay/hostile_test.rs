@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{EndReason, Media, Message, MessageError, Messages, Refusal};
+use super::{EndReason, MediaFrame, Message, MessageError, MessageReader, Refusal};
 use crate::segment::Segment;
 use crate::{AudioTrack, Codec, MediaKind, MediaTime, Track, VideoTrack};
 
@@ -22,15 +22,15 @@ fn one_of_each() -> Vec<Message> {
         audio: Some(AudioTrack { sample_rate_hz: 48_000, channels: 2, samples_per_frame: 1_024 }),
     };
     vec![
-        Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned(), history: true, reach: 2 },
+        Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned(), history: true, max_hops: 2 },
         Message::Live,
-        Message::Accepted { life: 1_764_000_000_123, protocol: "rtmp".to_owned(), hops: 1 },
+        Message::Accepted { generation: 1_764_000_000_123, protocol: "rtmp".to_owned(), hops: 1 },
         Message::Refused(Refusal::NotFound),
         Message::Refused(Refusal::Full),
         Message::Refused(Refusal::Draining),
         Message::Track { track: video, b_frames: true },
         Message::Track { track: audio, b_frames: false },
-        Message::Frame(Media {
+        Message::Frame(MediaFrame {
             kind: MediaKind::Video,
             key: true,
             dts: MediaTime::from_ms(-5),
@@ -43,7 +43,7 @@ fn one_of_each() -> Vec<Message> {
         Message::KeyFrame,
         Message::Ping(1),
         Message::Pong(u64::MAX),
-        Message::End(EndReason::Stream),
+        Message::End(EndReason::StreamEnded),
         Message::End(EndReason::Draining),
         Message::End(EndReason::Idle),
         Message::End(EndReason::Moved),
@@ -51,9 +51,9 @@ fn one_of_each() -> Vec<Message> {
 }
 
 fn read_all(bytes: &[u8]) -> Result<Vec<Message>, MessageError> {
-    let mut messages = Messages::new(Bytes::copy_from_slice(bytes));
+    let mut messages = MessageReader::new(Bytes::copy_from_slice(bytes));
     let mut all = Vec::new();
-    while let Some(message) = messages.message()? {
+    while let Some(message) = messages.next_message()? {
         all.push(message);
     }
     Ok(all)
@@ -73,7 +73,8 @@ fn every_message_round_trips() {
 #[test]
 fn bytes_of_version_1_equal_the_golden_bytes() {
     let mut out = BytesMut::new();
-    Message::Subscribe { app: "live".to_owned(), stream_id: "a".to_owned(), history: false, reach: 1 }.write(&mut out);
+    Message::Subscribe { app: "live".to_owned(), stream_id: "a".to_owned(), history: false, max_hops: 1 }
+        .write(&mut out);
     Message::Ping(258).write(&mut out);
     assert_eq!(&out[..], b"\x01\0\0\0\x0b\0\x04live\0\x01a\0\x01\x03\0\0\0\x08\0\0\0\0\0\0\x01\x02");
     assert_eq!(crc32fast::hash(&written()), 1_810_847_186, "checksum of one message of each kind");
@@ -107,7 +108,7 @@ fn fields_beyond_their_limits_are_rejected() {
     let mut name = vec![1, 0, 0, 0, 70, 0, 65];
     name.extend_from_slice(&[b'a'; 68]);
     assert_eq!(read_all(&name), Err(MessageError::TooLong { len: 65, limit: 64 }));
-    assert_eq!(read_all(&[2, 0, 0, 0, 1, 0]), Err(MessageError::Surplus(1)));
-    assert_eq!(read_all(&[2, 255, 255, 255, 255]), Err(MessageError::Short));
-    assert_eq!(read_all(&[17, 0, 0, 0, 1, 77]), Err(MessageError::Unknown { what: "refusal", code: 77 }));
+    assert_eq!(read_all(&[2, 0, 0, 0, 1, 0]), Err(MessageError::TrailingBytes(1)));
+    assert_eq!(read_all(&[2, 255, 255, 255, 255]), Err(MessageError::Truncated));
+    assert_eq!(read_all(&[17, 0, 0, 0, 1, 77]), Err(MessageError::Unknown { field: "refusal", code: 77 }));
 }

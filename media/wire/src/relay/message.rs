@@ -6,11 +6,11 @@
 //! | 4 | length of the body, big endian |
 //! | n | body |
 //!
-//! Messages of unknown kind are skipped, so that a later minor version can add kinds.
+//! MessageReader of unknown kind are skipped, so that a later minor version can add kinds.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::reader::Reader;
+use super::reader::FieldReader;
 use super::track;
 use crate::segment::Segment;
 use crate::{Frame, MediaKind, MediaTime, Track};
@@ -28,7 +28,7 @@ pub enum Message {
         history: bool,
         /// Maximum number of nodes on the path: 1 allows only the node itself, 2 lets it fetch the
         /// stream from another node.
-        reach: u8,
+        max_hops: u8,
     },
     /// Origin: all retained frames have been sent; the following frames are live.
     Live,
@@ -36,7 +36,7 @@ pub enum Message {
     Accepted {
         /// Generation of the stream: Unix time of its start in milliseconds, by the clock of the
         /// node to which it is published.
-        life: u64,
+        generation: u64,
         /// Protocol of the publisher, such as `rtmp`.
         protocol: String,
         /// Number of nodes between the publisher and the requesting node: 1 if the answering node
@@ -53,7 +53,7 @@ pub enum Message {
         b_frames: bool,
     },
     /// Origin: a video frame or an audio packet.
-    Frame(Media),
+    Frame(MediaFrame),
     /// Origin: a recommendation for the publisher, such as to turn off B-frames.
     Notice {
         /// Stable identifier, for programs.
@@ -73,7 +73,7 @@ pub enum Message {
 
 /// A frame without its track: it belongs to the last [`Message::Track`] of its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Media {
+pub struct MediaFrame {
     /// Video or audio.
     pub kind: MediaKind,
     /// See [`Frame::key`].
@@ -90,7 +90,7 @@ pub struct Media {
     pub payload: Bytes,
 }
 
-/// Reason for refusing a stream.
+/// IgnoredLabels for refusing a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// The node does not have the stream.
@@ -101,11 +101,11 @@ pub enum Refusal {
     Draining,
 }
 
-/// Reason for closing a connection.
+/// IgnoredLabels for closing a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndReason {
     /// The publisher ended the stream.
-    Stream,
+    StreamEnded,
     /// The node is shutting down; the edge should resolve the stream again.
     Draining,
     /// The stream has no more viewers on the edge.
@@ -119,10 +119,10 @@ pub enum EndReason {
 pub enum MessageError {
     /// The message is truncated.
     #[error("a message is truncated")]
-    Short,
+    Truncated,
     /// The body is longer than its fields.
     #[error("a message has {0} trailing bytes")]
-    Surplus(usize),
+    TrailingBytes(usize),
     /// A field exceeds its limit.
     #[error("a field has {len} bytes; {limit} are allowed")]
     TooLong {
@@ -133,12 +133,12 @@ pub enum MessageError {
     },
     /// A text field is not UTF-8.
     #[error("a text field is not UTF-8")]
-    NotText,
+    InvalidUtf8,
     /// This version does not know the code in a field.
     #[error("unknown {field} {code}")]
     Unknown {
         /// Name of the field.
-        what: &'static str,
+        field: &'static str,
         /// The unknown code.
         code: u8,
     },
@@ -148,29 +148,29 @@ impl Message {
     /// Appends the message to the content of a record. Texts beyond their limit are truncated.
     pub fn write(&self, out: &mut BytesMut) {
         match self {
-            Self::Subscribe { app, stream_id, history, reach } => body(out, kind::SUBSCRIBE, |out| {
-                text(out, app, MAX_NAME_BYTES);
-                text(out, stream_id, MAX_NAME_BYTES);
+            Self::Subscribe { app, stream_id, history, max_hops: reach } => write_body(out, kind::SUBSCRIBE, |out| {
+                write_text(out, app, MAX_NAME_BYTES);
+                write_text(out, stream_id, MAX_NAME_BYTES);
                 out.put_u8(u8::from(*history));
                 out.put_u8(*reach);
             }),
-            Self::Live => body(out, kind::LIVE, |_| {}),
-            Self::Accepted { life, protocol, hops } => body(out, kind::ACCEPTED, |out| {
-                out.put_u64(*life);
-                text(out, protocol, MAX_PROTOCOL_BYTES);
+            Self::Live => write_body(out, kind::LIVE, |_| {}),
+            Self::Accepted { generation, protocol, hops } => write_body(out, kind::ACCEPTED, |out| {
+                out.put_u64(*generation);
+                write_text(out, protocol, MAX_PROTOCOL_BYTES);
                 out.put_u8(*hops);
             }),
-            Self::Refused(why) => body(out, kind::REFUSED, |out| out.put_u8(*why as u8 + 1)),
-            Self::Track { track, b_frames } => body(out, kind::TRACK, |out| track::write(track, *b_frames, out)),
+            Self::Refused(why) => write_body(out, kind::REFUSED, |out| out.put_u8(*why as u8 + 1)),
+            Self::Track { track, b_frames } => write_body(out, kind::TRACK, |out| track::write(track, *b_frames, out)),
             Self::Frame(media) => write_media(media, out),
-            Self::Notice { code, message } => body(out, kind::NOTICE, |out| {
-                text(out, code, MAX_CODE_BYTES);
-                text(out, message, MAX_SENTENCE_BYTES);
+            Self::Notice { code, message } => write_body(out, kind::NOTICE, |out| {
+                write_text(out, code, MAX_CODE_BYTES);
+                write_text(out, message, MAX_SENTENCE_BYTES);
             }),
-            Self::KeyFrame => body(out, kind::KEY_FRAME, |_| {}),
-            Self::Ping(number) => body(out, kind::PING, |out| out.put_u64(*number)),
-            Self::Pong(number) => body(out, kind::PONG, |out| out.put_u64(*number)),
-            Self::End(why) => body(out, kind::END, |out| out.put_u8(*why as u8 + 1)),
+            Self::KeyFrame => write_body(out, kind::KEY_FRAME, |_| {}),
+            Self::Ping(number) => write_body(out, kind::PING, |out| out.put_u64(*number)),
+            Self::Pong(number) => write_body(out, kind::PONG, |out| out.put_u64(*number)),
+            Self::End(why) => write_body(out, kind::END, |out| out.put_u8(*why as u8 + 1)),
         }
     }
 }
@@ -179,7 +179,7 @@ impl Message {
 pub fn write_frame(frame: &Frame, segment: Segment, shift: MediaTime, after_gap: bool, out: &mut BytesMut) {
     out.reserve(frame.payload.len() + 64);
     write_media(
-        &Media {
+        &MediaFrame {
             kind: frame.kind(),
             key: frame.key,
             dts: frame.dts - shift,
@@ -192,8 +192,8 @@ pub fn write_frame(frame: &Frame, segment: Segment, shift: MediaTime, after_gap:
     );
 }
 
-fn write_media(media: &Media, out: &mut BytesMut) {
-    body(out, kind::FRAME, |out| {
+fn write_media(media: &MediaFrame, out: &mut BytesMut) {
+    write_body(out, kind::FRAME, |out| {
         let video = media.kind == MediaKind::Video;
         out.put_u8(u8::from(video) | u8::from(media.key) << 1 | u8::from(media.after_gap) << 2);
         out.put_i64(media.dts.as_flicks());
@@ -206,9 +206,9 @@ fn write_media(media: &Media, out: &mut BytesMut) {
 
 /// Reads the messages of one record.
 #[derive(Debug)]
-pub struct Messages(Bytes);
+pub struct MessageReader(Bytes);
 
-impl Messages {
+impl MessageReader {
     /// Creates a reader for the content of a record.
     pub fn new(record: Bytes) -> Self {
         Self(record)
@@ -218,37 +218,41 @@ impl Messages {
     ///
     /// # Errors
     /// See [`MessageError`]. The connection must then be closed.
-    pub fn message(&mut self) -> Result<Option<Message>, MessageError> {
+    pub fn next_message(&mut self) -> Result<Option<Message>, MessageError> {
         while !self.0.is_empty() {
-            let mut head = Reader(self.0.split_to(self.0.len().min(5)));
+            let mut head = FieldReader(self.0.split_to(self.0.len().min(5)));
             let (kind, len) = (head.u8()?, head.u32()? as usize);
             if self.0.len() < len {
-                return Err(MessageError::Short);
+                return Err(MessageError::Truncated);
             }
-            let mut body = Reader(self.0.split_to(len));
-            if let Some(message) = read(kind, &mut body)? {
-                return if body.0.is_empty() { Ok(Some(message)) } else { Err(MessageError::Surplus(body.0.len())) };
+            let mut body = FieldReader(self.0.split_to(len));
+            if let Some(message) = read_message(kind, &mut body)? {
+                return if body.0.is_empty() {
+                    Ok(Some(message))
+                } else {
+                    Err(MessageError::TrailingBytes(body.0.len()))
+                };
             }
         }
         Ok(None)
     }
 }
 
-fn read(kind: u8, body: &mut Reader) -> Result<Option<Message>, MessageError> {
+fn read_message(kind: u8, body: &mut FieldReader) -> Result<Option<Message>, MessageError> {
     Ok(Some(match kind {
         kind::SUBSCRIBE => {
             let (app, stream_id) = (body.text(MAX_NAME_BYTES)?, body.text(MAX_NAME_BYTES)?);
-            Message::Subscribe { app, stream_id, history: body.u8()? != 0, reach: body.u8()? }
+            Message::Subscribe { app, stream_id, history: body.u8()? != 0, max_hops: body.u8()? }
         }
         kind::ACCEPTED => {
-            let (life, protocol) = (body.u64()?, body.text(MAX_PROTOCOL_BYTES)?);
-            Message::Accepted { life, protocol, hops: body.u8()? }
+            let (generation, protocol) = (body.u64()?, body.text(MAX_PROTOCOL_BYTES)?);
+            Message::Accepted { generation, protocol, hops: body.u8()? }
         }
         kind::REFUSED => Message::Refused(match body.u8()? {
             1 => Refusal::NotFound,
             2 => Refusal::Full,
             3 => Refusal::Draining,
-            code => return Err(MessageError::Unknown { what: "refusal", code }),
+            code => return Err(MessageError::Unknown { field: "refusal", code }),
         }),
         kind::TRACK => {
             let (track, b_frames) = track::read(body)?;
@@ -256,7 +260,7 @@ fn read(kind: u8, body: &mut Reader) -> Result<Option<Message>, MessageError> {
         }
         kind::FRAME => {
             let flags = body.u8()?;
-            Message::Frame(Media {
+            Message::Frame(MediaFrame {
                 kind: if flags & 1 != 0 { MediaKind::Video } else { MediaKind::Audio },
                 key: flags & 2 != 0,
                 after_gap: flags & 4 != 0,
@@ -272,17 +276,17 @@ fn read(kind: u8, body: &mut Reader) -> Result<Option<Message>, MessageError> {
         kind::PING => Message::Ping(body.u64()?),
         kind::PONG => Message::Pong(body.u64()?),
         kind::END => Message::End(match body.u8()? {
-            1 => EndReason::Stream,
+            1 => EndReason::StreamEnded,
             2 => EndReason::Draining,
             3 => EndReason::Idle,
             4 => EndReason::Moved,
-            code => return Err(MessageError::Unknown { what: "reason", code }),
+            code => return Err(MessageError::Unknown { field: "reason", code }),
         }),
         _ => return Ok(None),
     }))
 }
 
-fn body(out: &mut BytesMut, kind: u8, write: impl FnOnce(&mut BytesMut)) {
+fn write_body(out: &mut BytesMut, kind: u8, write: impl FnOnce(&mut BytesMut)) {
     out.put_u8(kind);
     let at = out.len();
     out.put_u32(0);
@@ -292,7 +296,7 @@ fn body(out: &mut BytesMut, kind: u8, write: impl FnOnce(&mut BytesMut)) {
 }
 
 /// Appends a text with its length, truncated to `limit` bytes at a character boundary.
-fn text(out: &mut BytesMut, text: &str, limit: usize) {
+fn write_text(out: &mut BytesMut, text: &str, limit: usize) {
     let text = &text[..text.floor_char_boundary(limit)];
     out.put_u16(text.len() as u16);
     out.put_slice(text.as_bytes());

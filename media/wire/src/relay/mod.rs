@@ -25,8 +25,8 @@ mod record;
 mod track;
 
 pub use hello::{
-    Answer, CLIENT_HELLO_BYTES, ClusterSecret, Dial, HelloError, MIN_SECRET_BYTES, NONCE_BYTES, PROOF_BYTES,
-    SERVER_HELLO_BYTES, SecretError,
+    CLIENT_HELLO_BYTES, ClientHandshake, ClusterSecret, HandshakeError, MIN_SECRET_BYTES, NONCE_BYTES, PROOF_BYTES,
+    SERVER_HELLO_BYTES, SecretError, ServerHandshake,
 };
-pub use message::{EndReason, Media, Message, MessageError, Messages, Refusal, write_frame};
+pub use message::{EndReason, MediaFrame, Message, MessageError, MessageReader, Refusal, write_frame};
 pub use record::{Channel, MAX_RECORD_BYTES, Opener, RecordError, Sealer};

@@ -11,7 +11,7 @@
 use bytes::{BufMut as _, BytesMut};
 
 use super::message::MessageError;
-use super::reader::Reader;
+use super::reader::FieldReader;
 use crate::{AudioTrack, Codec, MediaKind, Track, VideoTrack};
 
 /// Real RFC 6381 codec strings are shorter than 40 bytes.
@@ -22,41 +22,45 @@ pub(super) const MAX_CONFIG_BYTES: usize = 256 << 10;
 pub(super) fn write(track: &Track, b_frames: bool, out: &mut BytesMut) {
     let string = track.codec_string.as_deref().filter(|s| s.len() <= MAX_CODEC_STRING_BYTES);
     let reorder = track.video.and_then(|v| v.reorder_frames);
-    out.put_u8(code(track.codec));
+    out.put_u8(codec_code(track.codec));
     out.put_u8(u8::from(b_frames) | u8::from(string.is_some()) << 1 | u8::from(reorder.is_some()) << 2);
     let string = string.unwrap_or_default();
     out.put_u16(string.len() as u16);
     out.put_slice(string.as_bytes());
-    let facts = match (track.video, track.audio) {
+    let parameters = match (track.video, track.audio) {
         (Some(v), _) => [v.width, v.height, reorder.unwrap_or(0)],
         (None, Some(a)) => [a.sample_rate_hz, a.channels, a.samples_per_frame],
         (None, None) => [0; 3],
     };
-    facts.iter().for_each(|fact| out.put_u32(*fact));
+    parameters.iter().for_each(|parameter| out.put_u32(*parameter));
     out.put_u32(track.config.len() as u32);
     out.put_slice(&track.config);
 }
 
-pub(super) fn read(body: &mut Reader) -> Result<(Track, bool), MessageError> {
-    let codec = codec(body.u8()?)?;
+pub(super) fn read(body: &mut FieldReader) -> Result<(Track, bool), MessageError> {
+    let codec = codec_from_code(body.u8()?)?;
     let flags = body.u8()?;
     let codec_string = Some(body.text(MAX_CODEC_STRING_BYTES)?).filter(|_| flags & 2 != 0);
-    let facts = [body.u32()?, body.u32()?, body.u32()?];
+    let parameters = [body.u32()?, body.u32()?, body.u32()?];
     let len = body.u32()? as usize;
     if len > MAX_CONFIG_BYTES {
         return Err(MessageError::TooLong { len, limit: MAX_CONFIG_BYTES });
     }
     // A copy, because the configuration is retained for hours and must not keep the record alive.
     let config = bytes::Bytes::copy_from_slice(&body.bytes(len)?);
-    let video = VideoTrack { width: facts[0], height: facts[1], reorder_frames: (flags & 4 != 0).then_some(facts[2]) };
-    let audio = AudioTrack { sample_rate_hz: facts[0], channels: facts[1], samples_per_frame: facts[2] };
+    let video = VideoTrack {
+        width: parameters[0],
+        height: parameters[1],
+        reorder_frames: (flags & 4 != 0).then_some(parameters[2]),
+    };
+    let audio = AudioTrack { sample_rate_hz: parameters[0], channels: parameters[1], samples_per_frame: parameters[2] };
     let is_video = codec.kind() == MediaKind::Video;
     let track =
         Track { codec, config, codec_string, video: is_video.then_some(video), audio: (!is_video).then_some(audio) };
     Ok((track, flags & 1 != 0))
 }
 
-const fn code(codec: Codec) -> u8 {
+const fn codec_code(codec: Codec) -> u8 {
     match codec {
         Codec::H264 => 1,
         Codec::H265 => 2,
@@ -66,13 +70,13 @@ const fn code(codec: Codec) -> u8 {
     }
 }
 
-const fn codec(code: u8) -> Result<Codec, MessageError> {
+const fn codec_from_code(code: u8) -> Result<Codec, MessageError> {
     Ok(match code {
         1 => Codec::H264,
         2 => Codec::H265,
         3 => Codec::Av1,
         16 => Codec::Aac,
         17 => Codec::Opus,
-        other => return Err(MessageError::Unknown { what: "codec", code: other }),
+        other => return Err(MessageError::Unknown { field: "codec", code: other }),
     })
 }

@@ -72,16 +72,16 @@ impl From<f64> for Value {
 pub enum Amf0Error {
     /// The bytes end inside a value.
     #[error("AMF0 value ends early")]
-    Short,
+    Truncated,
     /// A marker that AMF0 does not define, or the one that switches to AMF3.
     #[error("AMF0 marker {0} is not handled")]
-    Marker(u8),
+    UnsupportedMarker(u8),
     /// Values are nested too deeply.
     #[error("AMF0 values are nested more than {MAX_DEPTH} deep")]
-    Depth,
+    TooDeep,
     /// Too many values in one message.
     #[error("AMF0 message holds more than {MAX_VALUES} values")]
-    Count,
+    TooManyValues,
 }
 
 /// Maximum nesting depth. `connect` and `onMetaData` use 2 or 3.
@@ -118,10 +118,10 @@ impl Reader<'_> {
     fn value(&mut self, depth: usize) -> Result<Value, Amf0Error> {
         self.values += 1;
         if self.values > MAX_VALUES {
-            return Err(Amf0Error::Count);
+            return Err(Amf0Error::TooManyValues);
         }
         if depth > MAX_DEPTH {
-            return Err(Amf0Error::Depth);
+            return Err(Amf0Error::TooDeep);
         }
         Ok(match self.u8()? {
             0 => Value::Number(self.f64()?),
@@ -157,7 +157,7 @@ impl Reader<'_> {
                 self.string()?;
                 Value::Object(self.properties(depth)?)
             }
-            marker => return Err(Amf0Error::Marker(marker)),
+            marker => return Err(Amf0Error::UnsupportedMarker(marker)),
         })
     }
 
@@ -189,25 +189,25 @@ impl Reader<'_> {
     }
 
     fn u8(&mut self) -> Result<u8, Amf0Error> {
-        let (&byte, rest) = self.rest.split_first().ok_or(Amf0Error::Short)?;
+        let (&byte, rest) = self.rest.split_first().ok_or(Amf0Error::Truncated)?;
         self.rest = rest;
         Ok(byte)
     }
 
     fn u32(&mut self) -> Result<u32, Amf0Error> {
-        let (bytes, rest) = self.rest.split_first_chunk::<4>().ok_or(Amf0Error::Short)?;
+        let (bytes, rest) = self.rest.split_first_chunk::<4>().ok_or(Amf0Error::Truncated)?;
         self.rest = rest;
         Ok(u32::from_be_bytes(*bytes))
     }
 
     fn f64(&mut self) -> Result<f64, Amf0Error> {
-        let (bytes, rest) = self.rest.split_first_chunk::<8>().ok_or(Amf0Error::Short)?;
+        let (bytes, rest) = self.rest.split_first_chunk::<8>().ok_or(Amf0Error::Truncated)?;
         self.rest = rest;
         Ok(f64::from_be_bytes(*bytes))
     }
 
     fn take(&mut self, len: usize) -> Result<&[u8], Amf0Error> {
-        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(Amf0Error::Short)?;
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(Amf0Error::Truncated)?;
         self.rest = rest;
         Ok(bytes)
     }
@@ -308,23 +308,23 @@ mod tests {
         let expect =
             [Value::Undefined, Value::Undefined, "x".into(), Value::Object(vec![("k".to_owned(), Value::Null)])];
         assert_eq!(decode(&bytes).unwrap(), expect);
-        assert_eq!(decode(&[17]), Err(Amf0Error::Marker(17)));
+        assert_eq!(decode(&[17]), Err(Amf0Error::UnsupportedMarker(17)));
     }
 
     #[test]
     fn five_thousand_nested_objects_are_an_error() {
         let nested: Vec<u8> = std::iter::repeat_n([3, 0, 1, b'a'], 5_000).flatten().collect();
-        assert_eq!(decode(&nested), Err(Amf0Error::Depth));
+        assert_eq!(decode(&nested), Err(Amf0Error::TooDeep));
         let arrays: Vec<u8> = std::iter::repeat_n([10, 0, 0, 0, 1], 5_000).flatten().collect();
-        assert_eq!(decode(&arrays), Err(Amf0Error::Depth));
+        assert_eq!(decode(&arrays), Err(Amf0Error::TooDeep));
     }
 
     #[test]
     fn strict_array_length_is_bounded_by_the_message_length() {
         let mut bytes = vec![10, 0xff, 0xff, 0xff, 0xff];
-        assert_eq!(decode(&bytes), Err(Amf0Error::Short));
+        assert_eq!(decode(&bytes), Err(Amf0Error::Truncated));
         bytes.extend(std::iter::repeat_n(5, 2_000));
-        assert_eq!(decode(&bytes), Err(Amf0Error::Count));
+        assert_eq!(decode(&bytes), Err(Amf0Error::TooManyValues));
     }
 
     #[test]

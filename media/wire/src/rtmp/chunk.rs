@@ -22,15 +22,15 @@ pub enum ChunkError {
     },
     /// The unfinished messages together exceed the maximum length.
     #[error("unfinished messages of {len} bytes in total exceed {limit}")]
-    BegunTooLong {
+    PartialTooLong {
         /// Sum of the lengths in their headers.
         len: usize,
         /// Maximum total length.
         limit: usize,
     },
     /// Too many messages are unfinished at the same time.
-    #[error("more than {MAX_PARTIAL} messages are interleaved")]
-    TooManyPartial,
+    #[error("more than {MAX_PARTIAL_MESSAGES} messages are interleaved")]
+    TooManyPartialMessages,
     /// Too many chunk streams.
     #[error("more than {MAX_CHUNK_STREAMS} chunk streams are in use")]
     TooManyChunkStreams,
@@ -42,13 +42,13 @@ pub enum ChunkError {
     },
     /// A Set Chunk Size message has an unsupported size.
     #[error("chunk size {size} is outside {MIN_CHUNK_BYTES} to {MAX_CHUNK_BYTES}")]
-    ChunkSize {
+    InvalidChunkSize {
         /// Size in the message.
         size: u32,
     },
     /// A control message is too short for its field.
     #[error("control message of type {kind} has {len} bytes")]
-    Control {
+    ControlTooShort {
         /// Type of the message.
         kind: u8,
         /// Length of the message.
@@ -61,9 +61,9 @@ pub enum ChunkError {
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// Maximum total length of all unfinished messages before media is expected. No real command is
 /// longer, and unauthenticated clients cannot occupy more memory.
-pub const MAX_COMMANDS_BYTES: usize = 64 << 10;
+pub const MAX_COMMAND_PHASE_BYTES: usize = 64 << 10;
 /// Maximum number of unfinished messages.
-pub const MAX_PARTIAL: usize = 8;
+pub const MAX_PARTIAL_MESSAGES: usize = 8;
 /// Maximum number of chunk streams of one peer; real encoders use 3 to 6.
 pub const MAX_CHUNK_STREAMS: usize = 64;
 /// Minimum chunk size; also the size before the first Set Chunk Size.
@@ -92,15 +92,15 @@ pub const MAX_CHUNK_BYTES: u32 = 1 << 20;
 pub struct ChunkReader {
     expects_media: bool,
     /// True if payload bytes of audio or video messages were received.
-    media: bool,
+    media_received: bool,
     chunk_bytes: usize,
     streams: Vec<ChunkStream>,
-    partial: usize,
+    partial_messages: usize,
     /// The chunk whose payload is being read: index of its stream, remaining bytes.
     payload: Option<(usize, usize)>,
     /// The beginning of a header that was split by the end of a read, and its length.
-    stash: [u8; MAX_HEADER_BYTES],
-    stashed: usize,
+    partial_header: [u8; MAX_HEADER_BYTES],
+    partial_header_bytes: usize,
 }
 
 /// The last header of a chunk stream, and the message being reassembled.
@@ -112,24 +112,24 @@ struct ChunkStream {
     delta: u32,
     len: usize,
     kind: u8,
-    stream: u32,
+    message_stream: u32,
     /// The extended timestamp, which type 3 chunks of this message repeat.
     extended: Option<u32>,
     buffer: Vec<u8>,
-    begun: bool,
+    in_progress: bool,
 }
 
 impl Default for ChunkReader {
     fn default() -> Self {
         Self {
             expects_media: false,
-            media: false,
+            media_received: false,
             chunk_bytes: MIN_CHUNK_BYTES as usize,
             streams: Vec::new(),
-            partial: 0,
+            partial_messages: 0,
             payload: None,
-            stash: [0; MAX_HEADER_BYTES],
-            stashed: 0,
+            partial_header: [0; MAX_HEADER_BYTES],
+            partial_header_bytes: 0,
         }
     }
 }
@@ -142,9 +142,13 @@ impl ChunkReader {
     /// See [`ChunkError`]. The connection must then be closed.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Message>, ChunkError> {
         while !input.is_empty() {
-            let message = if self.stashed > 0 { self.step_over_stash(input)? } else { self.step_or_stash(input)? };
+            let message = if self.partial_header_bytes > 0 {
+                self.step_from_partial_header(input)?
+            } else {
+                self.step_from_input(input)?
+            };
             if let Some(message) = message
-                && let Some(message) = self.control(message)?
+                && let Some(message) = self.apply_control(message)?
             {
                 return Ok(Some(message));
             }
@@ -158,53 +162,53 @@ impl ChunkReader {
         self.expects_media = true;
     }
 
-    /// Restores the limit of [`MAX_COMMANDS_BYTES`], because the peer stopped publishing.
+    /// Restores the limit of [`MAX_COMMAND_PHASE_BYTES`], because the peer stopped publishing.
     /// Unfinished messages that exceed it are discarded.
     pub fn expect_commands(&mut self) {
         self.expects_media = false;
-        for stream in self.streams.iter_mut().filter(|s| s.begun && s.len > MAX_COMMANDS_BYTES) {
-            stream.begun = false;
+        for stream in self.streams.iter_mut().filter(|s| s.in_progress && s.len > MAX_COMMAND_PHASE_BYTES) {
+            stream.in_progress = false;
             stream.buffer = Vec::new();
-            self.partial -= 1;
+            self.partial_messages -= 1;
         }
     }
 
     /// Returns true if payload bytes of audio or video were received since the last call, even if
     /// their messages are not complete.
-    pub fn take_media(&mut self) -> bool {
-        std::mem::take(&mut self.media)
+    pub fn take_media_received(&mut self) -> bool {
+        std::mem::take(&mut self.media_received)
     }
 
-    fn step_or_stash(&mut self, input: &mut &[u8]) -> Result<Option<Message>, ChunkError> {
+    fn step_from_input(&mut self, input: &mut &[u8]) -> Result<Option<Message>, ChunkError> {
         let (taken, message) = self.step(input)?;
         *input = &input[taken..];
         if taken == 0 {
             // Only an incomplete header is not consumed, and it is shorter than MAX_HEADER_BYTES.
-            self.stash[..input.len()].copy_from_slice(input);
-            self.stashed = input.len();
+            self.partial_header[..input.len()].copy_from_slice(input);
+            self.partial_header_bytes = input.len();
             *input = &[];
         }
         Ok(message)
     }
 
     /// Performs one step with a header that began in an earlier read.
-    fn step_over_stash(&mut self, input: &mut &[u8]) -> Result<Option<Message>, ChunkError> {
-        let old = self.stashed;
+    fn step_from_partial_header(&mut self, input: &mut &[u8]) -> Result<Option<Message>, ChunkError> {
+        let old = self.partial_header_bytes;
         let fresh = input.len().min(MAX_HEADER_BYTES - old);
-        let mut joined = self.stash;
+        let mut joined = self.partial_header;
         joined[old..old + fresh].copy_from_slice(&input[..fresh]);
         let (taken, message) = self.step(&joined[..old + fresh])?;
         if taken == 0 {
-            self.stash = joined;
-            self.stashed = old + fresh;
+            self.partial_header = joined;
+            self.partial_header_bytes = old + fresh;
             *input = &input[fresh..];
         } else if taken >= old {
-            self.stashed = 0;
+            self.partial_header_bytes = 0;
             *input = &input[taken - old..];
         } else {
             // Some bytes that could have been an extended timestamp are payload.
-            self.stash[..old - taken].copy_from_slice(&joined[taken..old]);
-            self.stashed = old - taken;
+            self.partial_header[..old - taken].copy_from_slice(&joined[taken..old]);
+            self.partial_header_bytes = old - taken;
         }
         Ok(message)
     }
@@ -213,7 +217,7 @@ impl ChunkReader {
     /// the header is incomplete.
     fn step(&mut self, input: &[u8]) -> Result<(usize, Option<Message>), ChunkError> {
         let Some((index, left)) = self.payload else {
-            let Some((taken, index)) = self.header(input)? else { return Ok((0, None)) };
+            let Some((taken, index)) = self.read_header(input)? else { return Ok((0, None)) };
             let stream = &self.streams[index];
             let left = (stream.len - stream.buffer.len()).min(self.chunk_bytes);
             self.payload = Some((index, left));
@@ -222,7 +226,7 @@ impl ChunkReader {
         let taken = left.min(input.len());
         let stream = &mut self.streams[index];
         stream.buffer.extend_from_slice(&input[..taken]);
-        self.media |= matches!(stream.kind, kind::AUDIO | kind::VIDEO);
+        self.media_received |= matches!(stream.kind, kind::AUDIO | kind::VIDEO);
         self.payload = Some((index, left - taken));
         Ok((taken, if taken == left { self.finish_chunk(index) } else { None }))
     }
@@ -233,11 +237,11 @@ impl ChunkReader {
         if stream.buffer.len() < stream.len {
             return None;
         }
-        stream.begun = false;
-        self.partial -= 1;
+        stream.in_progress = false;
+        self.partial_messages -= 1;
         Some(Message {
             kind: stream.kind,
-            stream: stream.stream,
+            stream: stream.message_stream,
             timestamp_ms: stream.timestamp,
             payload: Bytes::from(std::mem::take(&mut stream.buffer)),
         })
@@ -245,17 +249,17 @@ impl ChunkReader {
 
     /// Reads a chunk header (RTMP 1.0 §5.3.1). Returns its length and the index of its stream, or
     /// `None` if it is incomplete.
-    fn header(&mut self, input: &[u8]) -> Result<Option<(usize, usize)>, ChunkError> {
+    fn read_header(&mut self, input: &[u8]) -> Result<Option<(usize, usize)>, ChunkError> {
         let Some((format, csid, basic)) = basic_header(input) else { return Ok(None) };
         let known = self.streams.iter().position(|s| s.csid == csid);
         let rest = &input[basic..];
         if format == 3 {
             let index = known.ok_or(ChunkError::NoHeader { csid })?;
-            let Some(extra) = self.streams[index].repeated_extended(rest) else { return Ok(None) };
-            if !self.streams[index].begun {
+            let Some(extra) = self.streams[index].repeated_extended_bytes(rest) else { return Ok(None) };
+            if !self.streams[index].in_progress {
                 let stream = &mut self.streams[index];
                 stream.timestamp = stream.timestamp.wrapping_add(stream.delta);
-                self.begin(index)?;
+                self.begin_message(index)?;
             }
             return Ok(Some((basic + extra, index)));
         }
@@ -283,57 +287,57 @@ impl ChunkReader {
             stream.kind = head[6];
         }
         if let Some(id) = head.get(7..).and_then(|r| r.first_chunk::<4>()) {
-            stream.stream = u32::from_le_bytes(*id);
+            stream.message_stream = u32::from_le_bytes(*id);
         }
         stream.timestamp = if format == 0 { time } else { stream.timestamp.wrapping_add(time) };
         stream.delta = time;
         stream.extended = (extra > 0).then_some(time);
-        self.begin(index)?;
+        self.begin_message(index)?;
         Ok(Some((basic + fields + extra, index)))
     }
 
     /// Begins a message. Discards an unfinished one on the same chunk stream.
-    fn begin(&mut self, index: usize) -> Result<(), ChunkError> {
+    fn begin_message(&mut self, index: usize) -> Result<(), ChunkError> {
         let stream = &mut self.streams[index];
-        let limit = if self.expects_media { MAX_MESSAGE_BYTES } else { MAX_COMMANDS_BYTES };
+        let limit = if self.expects_media { MAX_MESSAGE_BYTES } else { MAX_COMMAND_PHASE_BYTES };
         if stream.len > limit {
             return Err(ChunkError::MessageTooLong { len: stream.len, limit });
         }
         stream.buffer.clear();
         // The declared length may be false, so reserve no more than a peer can send in a short
         // time.
-        stream.buffer.reserve_exact(stream.len.min(FIRST_RESERVE_BYTES));
-        if !std::mem::replace(&mut stream.begun, true) {
-            self.partial += 1;
+        stream.buffer.reserve_exact(stream.len.min(INITIAL_RESERVE_BYTES));
+        if !std::mem::replace(&mut stream.in_progress, true) {
+            self.partial_messages += 1;
         }
-        if self.partial > MAX_PARTIAL {
-            return Err(ChunkError::TooManyPartial);
+        if self.partial_messages > MAX_PARTIAL_MESSAGES {
+            return Err(ChunkError::TooManyPartialMessages);
         }
         if !self.expects_media {
-            let len = self.streams.iter().filter(|s| s.begun).map(|s| s.len).sum();
+            let len = self.streams.iter().filter(|s| s.in_progress).map(|s| s.len).sum();
             if len > limit {
-                return Err(ChunkError::BegunTooLong { len, limit });
+                return Err(ChunkError::PartialTooLong { len, limit });
             }
         }
         Ok(())
     }
 
     /// Handles Set Chunk Size and Abort; returns every other message.
-    fn control(&mut self, message: Message) -> Result<Option<Message>, ChunkError> {
+    fn apply_control(&mut self, message: Message) -> Result<Option<Message>, ChunkError> {
         if !matches!(message.kind, kind::SET_CHUNK_SIZE | kind::ABORT) {
             return Ok(Some(message));
         }
-        let short = ChunkError::Control { kind: message.kind, len: message.payload.len() };
+        let short = ChunkError::ControlTooShort { kind: message.kind, len: message.payload.len() };
         let value = u32::from_be_bytes(*message.payload.first_chunk::<4>().ok_or(short)?);
         if message.kind == kind::SET_CHUNK_SIZE {
             if !(MIN_CHUNK_BYTES..=MAX_CHUNK_BYTES).contains(&value) {
-                return Err(ChunkError::ChunkSize { size: value });
+                return Err(ChunkError::InvalidChunkSize { size: value });
             }
             self.chunk_bytes = value as usize;
-        } else if let Some(stream) = self.streams.iter_mut().find(|s| s.csid == value && s.begun) {
-            stream.begun = false;
+        } else if let Some(stream) = self.streams.iter_mut().find(|s| s.csid == value && s.in_progress) {
+            stream.in_progress = false;
             stream.buffer = Vec::new();
-            self.partial -= 1;
+            self.partial_messages -= 1;
         }
         Ok(None)
     }
@@ -345,7 +349,7 @@ impl ChunkStream {
     ///
     /// RTMP 1.0 §5.3.1.3 requires the field to be repeated, but some senders omit it. Four bytes
     /// that equal the field are treated as the field.
-    fn repeated_extended(&self, rest: &[u8]) -> Option<usize> {
+    fn repeated_extended_bytes(&self, rest: &[u8]) -> Option<usize> {
         let Some(extended) = self.extended else { return Some(0) };
         // If the available bytes already differ, no more are needed.
         let expect = extended.to_be_bytes();
@@ -373,7 +377,7 @@ fn be24(bytes: &[u8]) -> u32 {
 }
 
 const MAX_HEADER_BYTES: usize = 3 + 11 + 4;
-const FIRST_RESERVE_BYTES: usize = 128 << 10;
+const INITIAL_RESERVE_BYTES: usize = 128 << 10;
 
 #[cfg(test)]
 #[path = "chunk_test.rs"]

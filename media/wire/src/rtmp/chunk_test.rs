@@ -140,7 +140,7 @@ fn limits_are_exact() {
         (0..n).flat_map(|i| [type0(3 + i, 0, 200, kind::AUDIO), vec![0; 128]].concat()).collect()
     };
     assert!(read(&unfinished(8), 99).is_ok());
-    assert_eq!(read(&unfinished(9), 99), Err(ChunkError::TooManyPartial));
+    assert_eq!(read(&unfinished(9), 99), Err(ChunkError::TooManyPartialMessages));
     let streams = |n: u32| -> Vec<u8> {
         (0..n).flat_map(|i| [vec![1, i as u8, 1], type0(0, 0, 0, kind::AUDIO)[1..].to_vec()].concat()).collect()
     };
@@ -161,7 +161,7 @@ fn first_chunks(lengths: &[usize]) -> Vec<u8> {
 
 #[test]
 fn unaccepted_peer_may_begin_only_messages_within_the_command_limit() {
-    let limit = MAX_COMMANDS_BYTES;
+    let limit = MAX_COMMAND_PHASE_BYTES;
     let check = |bytes: &[u8], expect: Result<(), ChunkError>| {
         assert_eq!(read_with(&mut ChunkReader::default(), bytes, 99).map(drop), expect);
     };
@@ -169,7 +169,7 @@ fn unaccepted_peer_may_begin_only_messages_within_the_command_limit() {
     check(&first_chunks(&[limit + 1]), Err(too_long(limit + 1, limit)));
     check(&first_chunks(&[limit / 2, limit / 2]), Ok(()));
     let one_more = limit / 2 + 1;
-    check(&first_chunks(&[limit / 2, one_more]), Err(ChunkError::BegunTooLong { len: limit + 1, limit }));
+    check(&first_chunks(&[limit / 2, one_more]), Err(ChunkError::PartialTooLong { len: limit + 1, limit }));
     // A message that replaces an unfinished one counts alone; a complete one no longer counts.
     check(&[first_chunks(&[limit]), first_chunks(&[limit])].concat(), Ok(()));
     let abort = [type0(2, 0, 4, kind::ABORT), 3_u32.to_be_bytes().to_vec()].concat();
@@ -184,11 +184,11 @@ fn expect_commands_discards_unfinished_messages_above_the_command_limit() {
     read_with(&mut reader, &first_chunks(&[MAX_MESSAGE_BYTES, 200]), 99).unwrap();
     reader.expect_commands();
     let reserved_bytes: usize = reader.streams.iter().map(|s| s.buffer.capacity()).sum();
-    assert!(reserved_bytes <= MAX_COMMANDS_BYTES, "{reserved_bytes}");
+    assert!(reserved_bytes <= MAX_COMMAND_PHASE_BYTES, "{reserved_bytes}");
     // The short message continues; the long one does not.
     let rest = [vec![0xc4], vec![0; 72]].concat();
     assert_eq!(summaries(&read_with(&mut reader, &rest, 99).unwrap()), [(kind::VIDEO, 0, 200)]);
-    assert_eq!(read_with(&mut reader, &[0xc3, 0], 99), Err(too_long(MAX_MESSAGE_BYTES, MAX_COMMANDS_BYTES)));
+    assert_eq!(read_with(&mut reader, &[0xc3, 0], 99), Err(too_long(MAX_MESSAGE_BYTES, MAX_COMMAND_PHASE_BYTES)));
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn only_payload_bytes_of_audio_and_video_count_as_media() {
     let mut reader = media_reader();
     let mut is_media = |bytes: &[u8]| {
         read_with(&mut reader, bytes, 99).unwrap();
-        reader.take_media()
+        reader.take_media_received()
     };
     assert!(!is_media(&[type0(2, 0, 6, kind::USER_CONTROL), vec![0; 6]].concat()), "a ping");
     assert!(!is_media(&type0(4, 0, 0, kind::AUDIO)), "an empty audio message");
@@ -218,7 +218,7 @@ fn declared_length_reserves_no_memory_before_bytes_arrive() {
         reader.next(&mut &head[..]).unwrap();
     }
     let reserved_bytes: usize = reader.streams.iter().map(|s| s.buffer.capacity()).sum();
-    assert!(reserved_bytes <= 8 * FIRST_RESERVE_BYTES, "{reserved_bytes}");
+    assert!(reserved_bytes <= 8 * INITIAL_RESERVE_BYTES, "{reserved_bytes}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub struct NotRtmp;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress {
     /// More bytes are needed.
-    Going,
+    InProgress,
     /// The handshake is complete; these bytes are the first of the chunk stream.
     Done(Vec<u8>),
 }
@@ -40,7 +40,7 @@ impl Handshake {
         match self.0.process_bytes(bytes).map_err(|_| NotRtmp)? {
             HandshakeProcessResult::InProgress { response_bytes } => {
                 reply.extend(response_bytes);
-                Ok(Progress::Going)
+                Ok(Progress::InProgress)
             }
             HandshakeProcessResult::Completed { response_bytes, remaining_bytes } => {
                 reply.extend(response_bytes);
@@ -66,7 +66,7 @@ mod tests {
                 }
                 let (mut server, mut reply) = (Handshake::default(), Vec::new());
                 for bytes in hello.chunks(piece) {
-                    assert_eq!(server.on_bytes(bytes, &mut reply), Ok(Progress::Going));
+                    assert_eq!(server.on_bytes(bytes, &mut reply), Ok(Progress::InProgress));
                 }
                 assert_eq!(reply.len(), 1 + 2 * 1536);
                 let end = [&reply[1..1537], b"rest"].concat();

@@ -16,7 +16,7 @@ use crate::{Codec, Frame, MediaTime, Track};
 
 /// The content of one audio or video message.
 #[derive(Debug, Clone)]
-pub enum Media {
+pub enum IngestOutput {
     /// A new or changed decoder configuration.
     Track(Arc<Track>),
     /// A video frame or an audio packet.
@@ -42,7 +42,7 @@ pub enum IngestError {
 /// The state of one publisher: its tracks and its timeline.
 #[derive(Debug, Default)]
 pub struct Ingest {
-    clock: Clock,
+    timestamps: TimestampUnwrapper,
     video: Option<VideoState>,
     audio: Option<AudioState>,
 }
@@ -71,33 +71,33 @@ impl Ingest {
     ///
     /// # Errors
     /// See [`IngestError`].
-    pub fn on_message(&mut self, message: Message) -> Result<Option<Media>, IngestError> {
+    pub fn on_message(&mut self, message: Message) -> Result<Option<IngestOutput>, IngestError> {
         let tag = match message.kind {
             kind::VIDEO => tag::parse_video(message.payload)?,
             kind::AUDIO => tag::parse_audio(message.payload)?,
             _ => return Ok(None),
         };
         match tag {
-            Tag::Nothing => Ok(None),
+            Tag::Ignored => Ok(None),
             Tag::Config(codec, record) => self.on_config(codec, record),
             Tag::Frame { codec, key, composition_ms, data } => {
-                let dts_ms = self.clock.on_timestamp(message.timestamp_ms);
+                let dts_ms = self.timestamps.unwrap_ms(message.timestamp_ms);
                 Ok(match codec {
-                    Codec::Aac | Codec::Opus => self.on_sound(codec, dts_ms, data),
-                    _ => self.on_picture(codec, key, dts_ms, composition_ms, data),
+                    Codec::Aac | Codec::Opus => self.on_audio(codec, dts_ms, data),
+                    _ => self.on_video(codec, key, dts_ms, composition_ms, data),
                 }
-                .map(Media::Frame))
+                .map(IngestOutput::Frame))
             }
         }
     }
 
-    fn on_config(&mut self, codec: Codec, record: Bytes) -> Result<Option<Media>, IngestError> {
-        let known = match codec {
+    fn on_config(&mut self, codec: Codec, record: Bytes) -> Result<Option<IngestOutput>, IngestError> {
+        let current = match codec {
             Codec::Aac | Codec::Opus => self.audio.as_ref().map(|a| (&a.track, &a.record)),
             _ => self.video.as_ref().map(|v| (&v.track, &v.record)),
         };
         // Encoders repeat the header; only a changed one is reported.
-        if known.is_some_and(|(track, seen)| track.codec == codec && *seen == record) {
+        if current.is_some_and(|(track, seen)| track.codec == codec && *seen == record) {
             return Ok(None);
         }
         let parse = match codec {
@@ -109,20 +109,20 @@ impl Ingest {
         };
         let track = Arc::new(parse(record.clone()).map_err(|source| IngestError::Config { codec, source })?);
         if matches!(codec, Codec::Aac | Codec::Opus) {
-            let last_dts = self.audio.as_ref().map_or(BEGINNING, |a| a.last_dts);
+            let last_dts = self.audio.as_ref().map_or(BEFORE_FIRST_DTS, |a| a.last_dts);
             self.audio = Some(AudioState { track: Arc::clone(&track), record, anchor: None, samples: 0, last_dts });
         } else {
-            let last_dts = self.video.as_ref().map_or(BEGINNING, |v| v.last_dts);
+            let last_dts = self.video.as_ref().map_or(BEFORE_FIRST_DTS, |v| v.last_dts);
             let length_size = match codec {
                 Codec::H264 => record.get(4).map_or(4, |b| (b & 3) + 1),
                 _ => 4,
             };
             self.video = Some(VideoState { track: Arc::clone(&track), length_size, record, last_dts });
         }
-        Ok(Some(Media::Track(track)))
+        Ok(Some(IngestOutput::Track(track)))
     }
 
-    fn on_picture(&mut self, codec: Codec, key: bool, dts_ms: i64, composition_ms: i32, data: Bytes) -> Option<Frame> {
+    fn on_video(&mut self, codec: Codec, key: bool, dts_ms: i64, composition_ms: i32, data: Bytes) -> Option<Frame> {
         // Without a decoder configuration, no decoder could use the frame.
         let video = self.video.as_mut().filter(|v| v.track.codec == codec)?;
         let dts = MediaTime::from_ms(dts_ms).max(video.last_dts);
@@ -132,15 +132,15 @@ impl Ingest {
         Some(Frame { track: Arc::clone(&video.track), dts, pts, key, payload })
     }
 
-    fn on_sound(&mut self, codec: Codec, dts_ms: i64, payload: Bytes) -> Option<Frame> {
+    fn on_audio(&mut self, codec: Codec, dts_ms: i64, payload: Bytes) -> Option<Frame> {
         let audio = self.audio.as_mut().filter(|a| a.track.codec == codec)?;
-        let about = audio.track.audio?;
-        let said = MediaTime::from_ms(dts_ms);
-        let counted = audio.anchor.map(|anchor| anchor + MediaTime::from_ticks(audio.samples, about.sample_rate_hz));
-        let dts = match counted {
-            Some(counted) if within(counted, said, MAX_AUDIO_DRIFT) => counted,
+        let format = audio.track.audio?;
+        let reported = MediaTime::from_ms(dts_ms);
+        let computed = audio.anchor.map(|anchor| anchor + MediaTime::from_ticks(audio.samples, format.sample_rate_hz));
+        let dts = match computed {
+            Some(computed) if within(computed, reported, MAX_AUDIO_DRIFT) => computed,
             _ => {
-                let anchor = said.max(audio.last_dts);
+                let anchor = reported.max(audio.last_dts);
                 audio.anchor = Some(anchor);
                 audio.samples = 0;
                 anchor
@@ -148,7 +148,7 @@ impl Ingest {
         };
         audio.samples += match codec {
             Codec::Opus => i64::from(codec::opus::packet_samples(&payload).unwrap_or(OPUS_PACKET_SAMPLES)),
-            _ => i64::from(about.samples_per_frame),
+            _ => i64::from(format.samples_per_frame),
         };
         audio.last_dts = dts;
         Some(Frame { track: Arc::clone(&audio.track), dts, pts: dts, key: true, payload })
@@ -157,13 +157,13 @@ impl Ingest {
 
 /// Converts RTMP timestamps to milliseconds that neither wrap nor restart.
 #[derive(Debug, Default)]
-struct Clock {
+struct TimestampUnwrapper {
     last: Option<u32>,
     now_ms: i64,
 }
 
-impl Clock {
-    fn on_timestamp(&mut self, timestamp_ms: u32) -> i64 {
+impl TimestampUnwrapper {
+    fn unwrap_ms(&mut self, timestamp_ms: u32) -> i64 {
         let step = match self.last {
             None => 0,
             Some(last) => i64::from(timestamp_ms.wrapping_sub(last).cast_signed()),
@@ -189,7 +189,7 @@ const MAX_STEP_BACK_MS: i64 = 1_000;
 /// 20 ms, the packet duration of nearly every encoder.
 const OPUS_PACKET_SAMPLES: u32 = 960;
 /// Earlier than any time that a timestamp can represent.
-const BEGINNING: MediaTime = MediaTime::from_flicks(i64::MIN);
+const BEFORE_FIRST_DTS: MediaTime = MediaTime::from_flicks(i64::MIN);
 
 #[cfg(test)]
 #[path = "ingest_test.rs"]

@@ -16,7 +16,7 @@ fn publisher() -> Ingest {
 
 fn frame(ingest: &mut Ingest, message: Message) -> Frame {
     match ingest.on_message(message).unwrap() {
-        Some(Media::Frame(frame)) => frame,
+        Some(IngestOutput::Frame(frame)) => frame,
         other => panic!("{other:?}"),
     }
 }
@@ -73,7 +73,7 @@ fn repeated_header_is_ignored_and_a_changed_one_is_reported() {
     let mut ingest = publisher();
     assert!(ingest.on_message(message(kind::AUDIO, 0, &[&[0xaf, 0, 0x12, 0x10]])).unwrap().is_none());
     let other = ingest.on_message(message(kind::AUDIO, 0, &[&[0xaf, 0, 0x11, 0x90]])).unwrap();
-    assert!(matches!(other, Some(Media::Track(t)) if t.audio.unwrap().sample_rate_hz == 48_000));
+    assert!(matches!(other, Some(IngestOutput::Track(t)) if t.audio.unwrap().sample_rate_hz == 48_000));
 }
 
 #[test]

@@ -24,4 +24,4 @@ pub use chunk::ChunkReader;
 pub use handshake::Handshake;
 pub use ingest::Ingest;
 pub use message::Message;
-pub use session::Session;
+pub use session::{Query, Session};

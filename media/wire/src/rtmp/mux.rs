@@ -19,7 +19,7 @@ pub fn write_header(out: &mut BytesMut, tracks: &[&Track], at: MediaTime) {
     message::write(out, kind::DATA_AMF0, PLAY_STREAM, 0, &metadata, &[]);
     for track in tracks {
         let head = tag::config_header(track.codec);
-        message::write(out, kind_of(track.codec), PLAY_STREAM, timestamp_ms, head.as_slice(), &track.config);
+        message::write(out, message_kind(track.codec), PLAY_STREAM, timestamp_ms, head.as_slice(), &track.config);
     }
 }
 
@@ -30,10 +30,10 @@ pub fn write_frame(out: &mut BytesMut, frame: &Frame) {
     // The difference of the rounded times, so that the player's sum is exactly the rounded pts.
     let composition_ms = timestamp(frame.pts).wrapping_sub(timestamp_ms).cast_signed();
     let head = tag::frame_header(codec, frame.key, composition_ms);
-    message::write(out, kind_of(codec), PLAY_STREAM, timestamp_ms, head.as_slice(), &frame.payload);
+    message::write(out, message_kind(codec), PLAY_STREAM, timestamp_ms, head.as_slice(), &frame.payload);
 }
 
-fn kind_of(codec: Codec) -> u8 {
+fn message_kind(codec: Codec) -> u8 {
     match codec {
         Codec::Aac | Codec::Opus => kind::AUDIO,
         _ => kind::VIDEO,
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use crate::codec::h264;
     use crate::rtmp::chunk::ChunkReader;
-    use crate::rtmp::ingest::{Ingest, Media};
+    use crate::rtmp::ingest::{Ingest, IngestOutput};
 
     #[test]
     fn written_header_and_frame_round_trip_through_ingest() {
@@ -115,7 +115,7 @@ mod tests {
         while let Some(message) = reader.next(&mut input).unwrap() {
             media.extend(ingest.on_message(message).unwrap());
         }
-        let [Media::Track(got_track), Media::Frame(got)] = &media[..] else { panic!("{media:?}") };
+        let [IngestOutput::Track(got_track), IngestOutput::Frame(got)] = &media[..] else { panic!("{media:?}") };
         assert_eq!(**got_track, *track);
         assert_eq!((got.pts - got.dts, got.key, &got.payload), (MediaTime::from_ms(66), true, &frame.payload));
     }

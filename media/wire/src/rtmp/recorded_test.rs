@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::handshake::Progress;
-use super::ingest::Media;
+use super::ingest::IngestOutput;
 use super::session::Event;
 use super::{ChunkReader, Handshake, Ingest, Session};
 use crate::{Codec, Frame};
@@ -32,7 +32,7 @@ impl Server {
         let rest: Bytes = match &mut self.handshake {
             None => Bytes::copy_from_slice(bytes),
             Some(handshake) => match handshake.on_bytes(bytes, &mut Vec::new())? {
-                Progress::Going => return Ok(()),
+                Progress::InProgress => return Ok(()),
                 Progress::Done(rest) => {
                     self.handshake = None;
                     rest.into()
@@ -43,18 +43,18 @@ impl Server {
         self.session.on_received(input.len());
         while let Some(message) = self.reader.next(&mut input)? {
             match self.session.on_message(message)? {
-                Some(Event::Connect { app }) => {
+                Some(Event::Connect { app, .. }) => {
                     self.names.push(app);
                     self.session.accept_connect();
                 }
-                Some(Event::Publish { stream_id } | Event::Play { stream_id }) => {
+                Some(Event::Publish { stream_id, .. } | Event::Play { stream_id, .. }) => {
                     self.names.push(stream_id);
                     self.session.accept();
                     self.reader.expect_media();
                 }
                 Some(Event::Media(message)) => match self.ingest.on_message(message) {
-                    Ok(Some(Media::Track(track))) => self.tracks.push(track.codec),
-                    Ok(Some(Media::Frame(frame))) => self.frames.push(frame),
+                    Ok(Some(IngestOutput::Track(track))) => self.tracks.push(track.codec),
+                    Ok(Some(IngestOutput::Frame(frame))) => self.frames.push(frame),
                     Ok(None) | Err(_) => {}
                 },
                 Some(Event::Ended) => self.ended = true,

@@ -36,7 +36,7 @@ impl Replies {
     }
 
     /// Adds the control messages before the reply to `connect` (RTMP 1.0 §7.2.1.1).
-    pub(super) fn welcome(&mut self, window_bytes: u32) {
+    pub(super) fn connect_preamble(&mut self, window_bytes: u32) {
         self.message(RtmpMessage::WindowAcknowledgement { size: window_bytes });
         self.message(RtmpMessage::SetPeerBandwidth { size: window_bytes, limit_type: PeerBandwidthLimitType::Dynamic });
         if let Ok(packet) = self.serializer.set_max_chunk_size(SEND_CHUNK_BYTES as u32, RtmpTimestamp::new(0)) {

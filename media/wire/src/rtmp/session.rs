@@ -30,16 +30,22 @@ pub enum Event {
     Connect {
         /// App name, without leading and trailing slashes and without query.
         app: String,
+        /// The query of the app name, if there is one.
+        query: Option<Query>,
     },
     /// A request to publish: answer with [`Session::accept`] or [`Session::refuse`].
     Publish {
         /// The stream id, without query.
         stream_id: String,
+        /// The query of the stream id, if there is one.
+        query: Option<Query>,
     },
     /// A request to play: answer with [`Session::accept`] or [`Session::refuse`].
     Play {
         /// The stream id, without query.
         stream_id: String,
+        /// The query of the stream id, if there is one.
+        query: Option<Query>,
     },
     /// Audio or video of the published stream.
     Media(Message),
@@ -48,6 +54,24 @@ pub enum Event {
     /// The client stopped publishing or playing, or withdrew its request. A pending request must
     /// not be answered any more.
     Ended,
+}
+
+/// What a client put behind the `?` of an app or stream name. It may contain a token: `Debug` hides
+/// it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Query(String);
+
+impl Query {
+    /// The text, not decoded, without the `?`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Query {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Query(…)")
+    }
 }
 
 /// A protocol violation by the client. The connection must be closed.
@@ -61,19 +85,19 @@ pub enum SessionError {
     },
     /// A command is not valid AMF0.
     #[error("command is malformed")]
-    Command(#[source] Amf0Error),
+    InvalidCommand(#[source] Amf0Error),
     /// A command has no name or no transaction id.
     #[error("command has no name or no transaction id")]
-    Nameless,
+    MissingNameOrTransaction,
     /// A command is not allowed in the current state.
     #[error("unexpected {0} command")]
-    Order(&'static str),
+    UnexpectedCommand(&'static str),
     /// The client created too many message streams.
     #[error("more than {MAX_STREAMS} message streams")]
     TooManyStreams,
     /// The client keeps sending requests but does not read the replies.
     #[error("more than {MAX_REPLY_BYTES} bytes of replies are pending")]
-    Replies,
+    TooManyReplies,
 }
 
 /// Status codes (RTMP 1.0 §7.2.2, and those of Flash Media Server).
@@ -102,10 +126,10 @@ pub struct Session {
     /// Bit n is set while message stream n + 1 exists.
     streams: u32,
     /// True if the client supports the reconnect request of Enhanced RTMP.
-    reconnects: bool,
+    supports_reconnect: bool,
     replies: Replies,
-    received: u32,
-    acknowledged: u32,
+    received_bytes: u32,
+    acknowledged_bytes: u32,
     window_bytes: u32,
 }
 
@@ -114,7 +138,7 @@ enum State {
     New,
     Connecting { transaction: f64, enhanced: bool },
     Connected,
-    Asked { stream: u32, role: Role, stream_id: String },
+    Requested { stream: u32, role: Role, stream_id: String },
     Active { stream: u32, role: Role },
 }
 
@@ -129,10 +153,10 @@ impl Default for Session {
         Self {
             state: State::New,
             streams: 0,
-            reconnects: false,
+            supports_reconnect: false,
             replies: Replies::default(),
-            received: 0,
-            acknowledged: 0,
+            received_bytes: 0,
+            acknowledged_bytes: 0,
             window_bytes: WINDOW_BYTES,
         }
     }
@@ -146,10 +170,12 @@ impl Session {
 
     /// Counts received bytes and acknowledges them when due (RTMP 1.0 §5.4.3).
     pub fn on_received(&mut self, bytes: usize) {
-        self.received = self.received.wrapping_add(bytes as u32);
-        if !matches!(self.state, State::New) && self.received.wrapping_sub(self.acknowledged) >= self.window_bytes {
-            self.acknowledged = self.received;
-            self.replies.acknowledgement(self.received);
+        self.received_bytes = self.received_bytes.wrapping_add(bytes as u32);
+        if !matches!(self.state, State::New)
+            && self.received_bytes.wrapping_sub(self.acknowledged_bytes) >= self.window_bytes
+        {
+            self.acknowledged_bytes = self.received_bytes;
+            self.replies.acknowledgement(self.received_bytes);
         }
     }
 
@@ -159,14 +185,14 @@ impl Session {
     /// See [`SessionError`]. The connection must then be closed.
     pub fn on_message(&mut self, message: Message) -> Result<Option<Event>, SessionError> {
         if self.replies.len() > MAX_REPLY_BYTES {
-            return Err(SessionError::Replies);
+            return Err(SessionError::TooManyReplies);
         }
         match message.kind {
             kind::AUDIO | kind::VIDEO => Ok(self.publishes_on(message.stream).then_some(Event::Media(message))),
             kind::COMMAND_AMF0 => self.on_command(message.stream, &message.payload),
-            kind::COMMAND_AMF3 => self.on_command(message.stream, without_format(&message.payload)),
+            kind::COMMAND_AMF3 => self.on_command(message.stream, strip_format_byte(&message.payload)),
             kind::DATA_AMF0 if self.publishes_on(message.stream) => Ok(metadata(&message.payload)),
-            kind::DATA_AMF3 if self.publishes_on(message.stream) => Ok(metadata(without_format(&message.payload))),
+            kind::DATA_AMF3 if self.publishes_on(message.stream) => Ok(metadata(strip_format_byte(&message.payload))),
             kind::USER_CONTROL => {
                 // Ping Request. The other events (Set Buffer Length, Ping Response) need no reply
                 // (RTMP 1.0 §7.1.7).
@@ -189,7 +215,7 @@ impl Session {
     pub fn accept_connect(&mut self) {
         let State::Connecting { transaction, enhanced } = self.state else { return };
         self.state = State::Connected;
-        self.replies.welcome(WINDOW_BYTES);
+        self.replies.connect_preamble(WINDOW_BYTES);
         let mut properties = vec![
             ("fmsVer".to_owned(), "FMS/3,5,7,7009".into()),
             ("capabilities".to_owned(), 31.0.into()),
@@ -217,19 +243,19 @@ impl Session {
 
     /// Accepts the pending request to publish or play.
     pub fn accept(&mut self) {
-        let State::Asked { stream, role, stream_id } = std::mem::replace(&mut self.state, State::Connected) else {
+        let State::Requested { stream, role, stream_id } = std::mem::replace(&mut self.state, State::Connected) else {
             return;
         };
         self.replies.stream_begin(stream);
         match role {
             Role::Publish => {
-                let said = format!("{stream_id} is now published.");
-                self.replies.status(stream, "status", "NetStream.Publish.Start", &said);
+                let description = format!("{stream_id} is now published.");
+                self.replies.status(stream, "status", "NetStream.Publish.Start", &description);
             }
             Role::Play => {
-                let said = format!("Playing {stream_id}.");
-                self.replies.status(stream, "status", "NetStream.Play.Reset", &said);
-                self.replies.status(stream, "status", "NetStream.Play.Start", &said);
+                let description = format!("Playing {stream_id}.");
+                self.replies.status(stream, "status", "NetStream.Play.Reset", &description);
+                self.replies.status(stream, "status", "NetStream.Play.Start", &description);
             }
         }
         self.state = State::Active { stream, role };
@@ -238,7 +264,7 @@ impl Session {
     /// Refuses the pending request to publish or play. The client may send another one. `code` is
     /// one of [`code`].
     pub fn refuse(&mut self, code: &str, description: &str) {
-        let State::Asked { stream, .. } = self.state else { return };
+        let State::Requested { stream, .. } = self.state else { return };
         self.state = State::Connected;
         self.replies.status(stream, "error", code, description);
     }
@@ -259,12 +285,12 @@ impl Session {
 
     /// Requests the client to reconnect, while the current connection continues (Enhanced RTMP v2,
     /// "Reconnect Request"). Returns false if the client does not support it.
-    pub fn ask_to_reconnect(&mut self, description: &str) -> bool {
-        let asks = self.reconnects && !matches!(self.state, State::New | State::Connecting { .. });
-        if asks {
+    pub fn request_reconnect(&mut self, description: &str) -> bool {
+        let supported = self.supports_reconnect && !matches!(self.state, State::New | State::Connecting { .. });
+        if supported {
             self.replies.status(0, "status", "NetConnection.Connect.ReconnectRequest", description);
         }
-        asks
+        supported
     }
 
     /// Notifies the client that the server closes the connection. Close it after the reply is sent.
@@ -275,7 +301,7 @@ impl Session {
                 self.replies.status(stream, "status", "NetStream.Unpublish.Success", description);
             }
             State::New | State::Connecting { .. } => return,
-            State::Connected | State::Asked { .. } => {}
+            State::Connected | State::Requested { .. } => {}
         }
         self.state = State::Connected;
         self.replies.status(0, "status", "NetConnection.Connect.Closed", description);
@@ -289,20 +315,20 @@ impl Session {
         if payload.len() > MAX_COMMAND_BYTES {
             return Err(SessionError::CommandTooLong { len: payload.len() });
         }
-        let values = amf0::decode(payload).map_err(SessionError::Command)?;
-        let name = values.first().and_then(Value::as_str).ok_or(SessionError::Nameless)?;
-        let transaction = values.get(1).and_then(Value::as_number).ok_or(SessionError::Nameless)?;
+        let values = amf0::decode(payload).map_err(SessionError::InvalidCommand)?;
+        let name = values.first().and_then(Value::as_str).ok_or(SessionError::MissingNameOrTransaction)?;
+        let transaction = values.get(1).and_then(Value::as_number).ok_or(SessionError::MissingNameOrTransaction)?;
         let argument = values.get(3);
         match name {
             "connect" => self.on_connect(transaction, values.get(2)),
             "createStream" => self.on_create_stream(transaction),
-            "publish" => self.on_ask(Role::Publish, stream, argument),
-            "play" => self.on_ask(Role::Play, stream, argument),
+            "publish" => self.on_stream_request(Role::Publish, stream, argument),
+            "play" => self.on_stream_request(Role::Play, stream, argument),
             "deleteStream" => {
                 let id = argument.and_then(Value::as_number).unwrap_or(0.0) as u32;
-                Ok(self.on_delete(id, true))
+                Ok(self.on_stream_closed(id, true))
             }
-            "closeStream" => Ok(self.on_delete(stream, false)),
+            "closeStream" => Ok(self.on_stream_closed(stream, false)),
             "FCUnpublish" => Ok(None),
             "releaseStream" | "FCPublish" => {
                 self.replies.command(0, &["_result".into(), transaction.into(), Value::Null, Value::Undefined]);
@@ -316,7 +342,7 @@ impl Session {
 
     fn on_connect(&mut self, transaction: f64, object: Option<&Value>) -> Result<Option<Event>, SessionError> {
         if !matches!(self.state, State::New) {
-            return Err(SessionError::Order("connect"));
+            return Err(SessionError::UnexpectedCommand("connect"));
         }
         let text = |name| object.and_then(|o| o.get(name)).and_then(Value::as_str);
         // Some clients omit `app` and send only `tcUrl`.
@@ -324,17 +350,18 @@ impl Session {
             Some(app) => app,
             None => text("tcUrl").and_then(|url| url.split_once("://")?.1.split_once('/')).map_or("", |(_, path)| path),
         };
-        let app = without_query(app).trim_matches('/').to_owned();
+        let (app, query) = split_query(app);
+        let app = app.trim_matches('/').to_owned();
         let enhanced = object.is_some_and(|o| o.get("fourCcList").is_some() || o.get("capsEx").is_some());
         let caps = object.and_then(|o| o.get("capsEx")).and_then(Value::as_number).unwrap_or_default();
-        self.reconnects = caps as u32 & CAPS_EX_RECONNECT != 0;
+        self.supports_reconnect = caps as u32 & CAPS_EX_RECONNECT != 0;
         self.state = State::Connecting { transaction, enhanced };
-        Ok(Some(Event::Connect { app }))
+        Ok(Some(Event::Connect { app, query }))
     }
 
     fn on_create_stream(&mut self, transaction: f64) -> Result<Option<Event>, SessionError> {
         if matches!(self.state, State::New | State::Connecting { .. }) {
-            return Err(SessionError::Order("createStream"));
+            return Err(SessionError::UnexpectedCommand("createStream"));
         }
         let free = self.streams.trailing_ones();
         if free >= MAX_STREAMS {
@@ -346,32 +373,38 @@ impl Session {
         Ok(None)
     }
 
-    fn on_ask(&mut self, role: Role, stream: u32, name: Option<&Value>) -> Result<Option<Event>, SessionError> {
+    fn on_stream_request(
+        &mut self,
+        role: Role,
+        stream: u32,
+        name: Option<&Value>,
+    ) -> Result<Option<Event>, SessionError> {
         let exists = stream.checked_sub(1).is_some_and(|bit| bit < MAX_STREAMS && self.streams >> bit & 1 == 1);
         if !matches!(self.state, State::Connected) || !exists {
-            return Err(SessionError::Order(if role == Role::Play { "play" } else { "publish" }));
+            return Err(SessionError::UnexpectedCommand(if role == Role::Play { "play" } else { "publish" }));
         }
         let name = name.and_then(Value::as_str).unwrap_or_default();
-        let stream_id = without_query(name).to_owned();
-        self.state = State::Asked { stream, role, stream_id: stream_id.clone() };
+        let (stream_id, query) = split_query(name);
+        let stream_id = stream_id.to_owned();
+        self.state = State::Requested { stream, role, stream_id: stream_id.clone() };
         match role {
-            Role::Publish => Ok(Some(Event::Publish { stream_id })),
+            Role::Publish => Ok(Some(Event::Publish { stream_id, query })),
             Role::Play if stream != PLAY_STREAM => {
                 self.refuse(code::PLAY_FAILED, "Play on the first message stream of the connection.");
                 Ok(None)
             }
-            Role::Play => Ok(Some(Event::Play { stream_id })),
+            Role::Play => Ok(Some(Event::Play { stream_id, query })),
         }
     }
 
-    fn on_delete(&mut self, id: u32, delete: bool) -> Option<Event> {
+    fn on_stream_closed(&mut self, id: u32, delete: bool) -> Option<Event> {
         if delete && (1..=MAX_STREAMS).contains(&id) {
             self.streams &= !(1 << (id - 1));
         }
         let (stream, publishes) = match self.state {
             State::Active { stream, role } => (stream, role == Role::Publish),
             // The request is withdrawn: a later answer is ignored.
-            State::Asked { stream, .. } => (stream, false),
+            State::Requested { stream, .. } => (stream, false),
             State::New | State::Connecting { .. } | State::Connected => return None,
         };
         if stream != id {
@@ -399,16 +432,19 @@ fn metadata(payload: &[u8]) -> Option<Event> {
 
 /// Removes the format byte of an AMF3 message. All known clients send 0, which means that AMF0
 /// follows.
-fn without_format(payload: &[u8]) -> &[u8] {
+fn strip_format_byte(payload: &[u8]) -> &[u8] {
     match payload {
         [0, rest @ ..] => rest,
         all => all,
     }
 }
 
-/// Removes the query of a name. It may contain a token, which must not appear in logs.
-fn without_query(name: &str) -> &str {
-    name.split('?').next().unwrap_or_default()
+/// Splits a name from its query. The query may contain a token, which must not appear in logs.
+fn split_query(name: &str) -> (&str, Option<Query>) {
+    match name.split_once('?') {
+        Some((name, query)) => (name, Some(Query(query.to_owned()))),
+        None => (name, None),
+    }
 }
 
 /// Default acknowledgement window, as in other servers; the client may set another one.

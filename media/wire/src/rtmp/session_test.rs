@@ -21,7 +21,7 @@ fn connected() -> (Session, ChunkReader) {
     (session, reader)
 }
 
-fn ask(session: &mut Session, what: &str, name: &str) -> Option<Event> {
+fn request(session: &mut Session, what: &str, name: &str) -> Option<Event> {
     session.on_message(command(1, &[what.into(), 3.0.into(), Value::Null, name.into()])).unwrap()
 }
 
@@ -44,15 +44,16 @@ fn codes(session: &mut Session, reader: &mut ChunkReader) -> Vec<String> {
 }
 
 #[test]
-fn app_name_has_no_query_and_no_outer_slashes() {
-    let check = |fields: &[(&str, Value)], expect: &str| {
+fn app_name_is_split_from_its_query_and_has_no_outer_slashes() {
+    let check = |fields: &[(&str, Value)], expected: &str, expected_query: Option<&str>| {
         let event = Session::default().on_message(connect(fields)).unwrap();
-        assert_eq!(event, Some(Event::Connect { app: expect.to_owned() }));
+        let Some(Event::Connect { app, query }) = event else { panic!("{event:?}") };
+        assert_eq!((app.as_str(), query.as_ref().map(Query::as_str)), (expected, expected_query));
     };
-    check(&[("app", "live".into()), ("tcUrl", "rtmp://h/other".into())], "live");
-    check(&[("app", "live/?token=secret".into())], "live");
-    check(&[("tcUrl", "rtmp://h:1935/LiveApp?x=1".into())], "LiveApp");
-    check(&[], "");
+    check(&[("app", "live".into()), ("tcUrl", "rtmp://h/other".into())], "live", None);
+    check(&[("app", "live/?token=secret".into())], "live", Some("token=secret"));
+    check(&[("tcUrl", "rtmp://h:1935/LiveApp?x=1".into())], "LiveApp", Some("x=1"));
+    check(&[], "", None);
 }
 
 #[test]
@@ -90,8 +91,10 @@ fn unknown_app_is_rejected_with_a_reason() {
 #[test]
 fn media_events_follow_only_after_the_publisher_is_accepted() {
     let (mut session, mut reader) = connected();
-    let event = ask(&mut session, "publish", "demo?token=secret");
-    assert_eq!(event, Some(Event::Publish { stream_id: "demo".to_owned() }));
+    let event = request(&mut session, "publish", "demo?token=secret");
+    let Some(Event::Publish { stream_id, query: Some(query) }) = event else { panic!("{event:?}") };
+    assert_eq!((stream_id.as_str(), query.as_str()), ("demo", "token=secret"));
+    assert_eq!(format!("{query:?}"), "Query(…)", "a token must not appear in logs");
     let media = Message { kind: kind::VIDEO, stream: 1, timestamp_ms: 5, payload: vec![1].into() };
     assert_eq!(session.on_message(media.clone()).unwrap(), None, "before it was accepted");
     session.accept();
@@ -111,7 +114,7 @@ fn answer_to_a_request_on_a_deleted_or_closed_stream_is_ignored() {
     for what in ["publish", "play"] {
         for (end, may_ask_again) in [(&delete, false), (&close, true)] {
             let (mut session, mut reader) = connected();
-            ask(&mut session, what, "demo");
+            request(&mut session, what, "demo");
             assert_eq!(session.on_message(other.clone()).unwrap(), None, "another message stream");
             assert_eq!(session.on_message(end.clone()).unwrap(), Some(Event::Ended), "{what}");
             session.accept();
@@ -126,27 +129,27 @@ fn answer_to_a_request_on_a_deleted_or_closed_stream_is_ignored() {
 #[test]
 fn second_publisher_is_refused_with_bad_name_and_may_retry() {
     let (mut session, mut reader) = connected();
-    ask(&mut session, "publish", "demo");
+    request(&mut session, "publish", "demo");
     session.refuse(code::BAD_NAME, "demo is already live.");
     assert_eq!(codes(&mut session, &mut reader), [code::BAD_NAME]);
-    assert!(ask(&mut session, "publish", "demo2").is_some());
+    assert!(request(&mut session, "publish", "demo2").is_some());
 }
 
 #[test]
 fn player_is_notified_of_the_end_and_may_play_again() {
     let (mut session, mut reader) = connected();
-    ask(&mut session, "play", "demo");
+    request(&mut session, "play", "demo");
     session.accept();
     assert_eq!(codes(&mut session, &mut reader), ["NetStream.Play.Reset", "NetStream.Play.Start"]);
     session.end_of_stream();
     assert_eq!(codes(&mut session, &mut reader), ["NetStream.Play.UnpublishNotify"]);
-    assert!(ask(&mut session, "play", "demo").is_some());
+    assert!(request(&mut session, "play", "demo").is_some());
 }
 
 #[test]
 fn metadata_is_parsed_in_all_its_forms() {
     let (mut session, _) = connected();
-    ask(&mut session, "publish", "demo");
+    request(&mut session, "publish", "demo");
     session.accept();
     let object = Value::EcmaArray(vec![("encoder".to_owned(), "obs".into())]);
     let data = |kind, format: &[u8], values: &[Value]| Message {
@@ -169,12 +172,12 @@ fn metadata_is_parsed_in_all_its_forms() {
 fn malformed_and_unexpected_commands_are_errors() {
     let fails =
         |session: &mut Session, stream, values: &[Value]| session.on_message(command(stream, values)).unwrap_err();
-    assert_eq!(fails(&mut Session::default(), 0, &[]), SessionError::Nameless);
-    assert_eq!(fails(&mut Session::default(), 0, &["connect".into()]), SessionError::Nameless);
+    assert_eq!(fails(&mut Session::default(), 0, &[]), SessionError::MissingNameOrTransaction);
+    assert_eq!(fails(&mut Session::default(), 0, &["connect".into()]), SessionError::MissingNameOrTransaction);
     let create = ["createStream".into(), 2.0.into(), Value::Null];
-    assert_eq!(fails(&mut Session::default(), 0, &create), SessionError::Order("createStream"));
+    assert_eq!(fails(&mut Session::default(), 0, &create), SessionError::UnexpectedCommand("createStream"));
     let publish = ["publish".into(), 3.0.into()];
-    assert_eq!(fails(&mut connected().0, 2, &publish), SessionError::Order("publish"));
+    assert_eq!(fails(&mut connected().0, 2, &publish), SessionError::UnexpectedCommand("publish"));
     let mut session = connected().0;
     for _ in 1..MAX_STREAMS {
         session.on_message(command(0, &create)).unwrap();
@@ -182,7 +185,7 @@ fn malformed_and_unexpected_commands_are_errors() {
     assert_eq!(fails(&mut session, 0, &create), SessionError::TooManyStreams);
     let nested: Vec<u8> = std::iter::repeat_n([3, 0, 1, b'a'], 5_000).flatten().collect();
     let message = Message { kind: kind::COMMAND_AMF0, stream: 0, timestamp_ms: 0, payload: nested.into() };
-    assert!(matches!(Session::default().on_message(message), Err(SessionError::Command(Amf0Error::Depth))));
+    assert!(matches!(Session::default().on_message(message), Err(SessionError::InvalidCommand(Amf0Error::TooDeep))));
 }
 
 #[test]
@@ -190,7 +193,7 @@ fn client_that_reads_no_replies_is_an_error() {
     let (mut session, _) = connected();
     let release = command(0, &["releaseStream".into(), 2.0.into(), Value::Null, "a".into()]);
     let error = (0..10_000).find_map(|_| session.on_message(release.clone()).err());
-    assert_eq!(error, Some(SessionError::Replies));
+    assert_eq!(error, Some(SessionError::TooManyReplies));
 }
 
 #[test]

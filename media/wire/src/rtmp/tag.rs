@@ -33,7 +33,7 @@ pub enum Tag {
     },
     /// A tag without relevant content: end of sequence, HDR metadata, a seek command, an empty
     /// frame.
-    Nothing,
+    Ignored,
 }
 
 /// An invalid or unsupported tag.
@@ -41,10 +41,10 @@ pub enum Tag {
 pub enum TagError {
     /// The tag ends inside its header.
     #[error("{0} tag ends early")]
-    Short(&'static str),
+    Truncated(&'static str),
     /// An unsupported codec.
     #[error("{0} is not supported here")]
-    Codec(String),
+    UnsupportedCodec(String),
     /// Enhanced RTMP multitrack is not supported.
     #[error("multitrack {0} is not supported here: send one track")]
     Multitrack(&'static str),
@@ -55,53 +55,53 @@ pub enum TagError {
 /// # Errors
 /// See [`TagError`].
 pub fn parse_video(body: Bytes) -> Result<Tag, TagError> {
-    const SHORT: TagError = TagError::Short("video");
+    const SHORT: TagError = TagError::Truncated("video");
     let mut rest = body;
     if rest.is_empty() {
-        return Ok(Tag::Nothing);
+        return Ok(Tag::Ignored);
     }
     let first = rest.get_u8();
     let frame_type = first >> 4 & 7;
     if first & 0x80 == 0 {
         // Frame type 5 is a command to the player, followed by one byte.
         if frame_type == 5 {
-            return Ok(Tag::Nothing);
+            return Ok(Tag::Ignored);
         }
         let codec = match first & 15 {
             7 => Codec::H264,
             12 => Codec::H265,
-            2 => return Err(TagError::Codec("Sorenson H.263 video".to_owned())),
-            4 | 5 => return Err(TagError::Codec("VP6 video".to_owned())),
-            id => return Err(TagError::Codec(format!("video with FLV codec id {id}"))),
+            2 => return Err(TagError::UnsupportedCodec("Sorenson H.263 video".to_owned())),
+            4 | 5 => return Err(TagError::UnsupportedCodec("VP6 video".to_owned())),
+            id => return Err(TagError::UnsupportedCodec(format!("video with FLV codec id {id}"))),
         };
         let packet_type = rest.try_get_u8().map_err(|_| SHORT)?;
-        let composition_ms = composition(&mut rest).ok_or(SHORT)?;
+        let composition_ms = read_composition_ms(&mut rest).ok_or(SHORT)?;
         return Ok(match packet_type {
             0 => config(codec, rest),
             1 => frame(codec, frame_type == 1, composition_ms, rest),
-            _ => Tag::Nothing,
+            _ => Tag::Ignored,
         });
     }
-    let packet_type = mod_ex(first & 15, &mut rest).ok_or(SHORT)?;
+    let packet_type = skip_mod_ex(first & 15, &mut rest).ok_or(SHORT)?;
     match packet_type {
         6 => return Err(TagError::Multitrack("video")),
-        _ if frame_type == 5 && packet_type != 4 => return Ok(Tag::Nothing),
+        _ if frame_type == 5 && packet_type != 4 => return Ok(Tag::Ignored),
         _ => {}
     }
-    let codec = match &four_cc(&mut rest).ok_or(SHORT)? {
+    let codec = match &read_four_cc(&mut rest).ok_or(SHORT)? {
         b"avc1" => Codec::H264,
         b"hvc1" => Codec::H265,
         b"av01" => Codec::Av1,
-        other => return Err(unknown("video", *other)),
+        other => return Err(unsupported_codec("video", *other)),
     };
     Ok(match packet_type {
         0 => config(codec, rest),
         1 => {
-            let composition_ms = if codec == Codec::Av1 { 0 } else { composition(&mut rest).ok_or(SHORT)? };
+            let composition_ms = if codec == Codec::Av1 { 0 } else { read_composition_ms(&mut rest).ok_or(SHORT)? };
             frame(codec, frame_type == 1, composition_ms, rest)
         }
         3 => frame(codec, frame_type == 1, 0, rest),
-        _ => Tag::Nothing,
+        _ => Tag::Ignored,
     })
 }
 
@@ -110,10 +110,10 @@ pub fn parse_video(body: Bytes) -> Result<Tag, TagError> {
 /// # Errors
 /// See [`TagError`].
 pub fn parse_audio(body: Bytes) -> Result<Tag, TagError> {
-    const SHORT: TagError = TagError::Short("audio");
+    const SHORT: TagError = TagError::Truncated("audio");
     let mut rest = body;
     if rest.is_empty() {
-        return Ok(Tag::Nothing);
+        return Ok(Tag::Ignored);
     }
     let first = rest.get_u8();
     match first >> 4 {
@@ -135,22 +135,22 @@ pub fn parse_audio(body: Bytes) -> Result<Tag, TagError> {
                 11 => "Speex audio",
                 _ => "this audio format",
             };
-            return Err(TagError::Codec(name.to_owned()));
+            return Err(TagError::UnsupportedCodec(name.to_owned()));
         }
     }
-    let packet_type = mod_ex(first & 15, &mut rest).ok_or(SHORT)?;
+    let packet_type = skip_mod_ex(first & 15, &mut rest).ok_or(SHORT)?;
     if packet_type == 5 {
         return Err(TagError::Multitrack("audio"));
     }
-    let codec = match &four_cc(&mut rest).ok_or(SHORT)? {
+    let codec = match &read_four_cc(&mut rest).ok_or(SHORT)? {
         b"mp4a" => Codec::Aac,
         b"Opus" => Codec::Opus,
-        other => return Err(unknown("audio", *other)),
+        other => return Err(unsupported_codec("audio", *other)),
     };
     Ok(match packet_type {
         0 => config(codec, rest),
         1 => frame(codec, true, 0, rest),
-        _ => Tag::Nothing,
+        _ => Tag::Ignored,
     })
 }
 
@@ -203,33 +203,33 @@ pub fn frame_header(codec: Codec, key: bool, composition_ms: i32) -> TagHeader {
 }
 
 fn config(codec: Codec, data: Bytes) -> Tag {
-    if data.is_empty() { Tag::Nothing } else { Tag::Config(codec, data) }
+    if data.is_empty() { Tag::Ignored } else { Tag::Config(codec, data) }
 }
 
 fn frame(codec: Codec, key: bool, composition_ms: i32, data: Bytes) -> Tag {
-    if data.is_empty() { Tag::Nothing } else { Tag::Frame { codec, key, composition_ms, data } }
+    if data.is_empty() { Tag::Ignored } else { Tag::Frame { codec, key, composition_ms, data } }
 }
 
-fn composition(rest: &mut Bytes) -> Option<i32> {
+fn read_composition_ms(rest: &mut Bytes) -> Option<i32> {
     let [a, b, c] = *rest.first_chunk::<3>()?;
     rest.advance(3);
     Some(i32::from_be_bytes([a, b, c, 0]) >> 8)
 }
 
-fn four_cc(rest: &mut Bytes) -> Option<[u8; 4]> {
+fn read_four_cc(rest: &mut Bytes) -> Option<[u8; 4]> {
     let four = *rest.first_chunk::<4>()?;
     rest.advance(4);
     Some(four)
 }
 
-fn unknown(what: &str, four_cc: [u8; 4]) -> TagError {
+fn unsupported_codec(what: &str, four_cc: [u8; 4]) -> TagError {
     let name: String = four_cc.iter().map(|&b| if b.is_ascii_graphic() { char::from(b) } else { '?' }).collect();
-    TagError::Codec(format!("{name} {what}"))
+    TagError::UnsupportedCodec(format!("{name} {what}"))
 }
 
 /// Skips ModEx parts, which have packet type 7 and precede the actual packet type (Enhanced RTMP
 /// v2, "ExVideoTagHeader"). Returns the actual packet type.
-fn mod_ex(mut packet_type: u8, rest: &mut Bytes) -> Option<u8> {
+fn skip_mod_ex(mut packet_type: u8, rest: &mut Bytes) -> Option<u8> {
     while packet_type == 7 {
         let mut len = usize::from(rest.try_get_u8().ok()?) + 1;
         if len == 256 {
@@ -248,7 +248,7 @@ fn mod_ex(mut packet_type: u8, rest: &mut Bytes) -> Option<u8> {
 pub(crate) mod tests {
     use super::*;
 
-    fn frame_of(codec: Codec, key: bool, composition_ms: i32) -> Tag {
+    fn data_frame(codec: Codec, key: bool, composition_ms: i32) -> Tag {
         frame(codec, key, composition_ms, Bytes::from_static(b"data"))
     }
 
@@ -260,20 +260,20 @@ pub(crate) mod tests {
                 if codec.kind() == crate::MediaKind::Video { parse_video(body) } else { parse_audio(body) }
             };
             assert_eq!(parse(config_header(codec)), Ok(Tag::Config(codec, Bytes::from_static(b"data"))));
-            assert_eq!(parse(frame_header(codec, true, 0)), Ok(frame_of(codec, true, 0)));
+            assert_eq!(parse(frame_header(codec, true, 0)), Ok(data_frame(codec, true, 0)));
         }
         for (codec, cts) in [(Codec::H264, -40), (Codec::H265, 80), (Codec::H264, -0x80_0000)] {
             let body = Bytes::from([frame_header(codec, false, cts).as_slice(), b"data"].concat());
-            assert_eq!(parse_video(body), Ok(frame_of(codec, false, cts)));
+            assert_eq!(parse_video(body), Ok(data_frame(codec, false, cts)));
         }
     }
 
     #[test]
     fn mod_ex_parts_are_skipped() {
         let body = Bytes::from([&[0x97, 2, 0, 0, 9, 0x01], &b"av01data"[..]].concat());
-        assert_eq!(parse_video(body), Ok(frame_of(Codec::Av1, true, 0)));
+        assert_eq!(parse_video(body), Ok(data_frame(Codec::Av1, true, 0)));
         let long = [&[0x97, 255, 1, 0][..], &[0; 257], &[0x03], b"hvc1data"].concat();
-        assert_eq!(parse_video(long.into()), Ok(frame_of(Codec::H265, true, 0)));
+        assert_eq!(parse_video(long.into()), Ok(data_frame(Codec::H265, true, 0)));
     }
 
     #[test]

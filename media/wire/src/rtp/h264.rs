@@ -9,29 +9,29 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::packets::Cut;
-use super::{PAYLOAD_BUDGET_BYTES, PacketisedFrame};
+use super::packets::PayloadEnd;
+use super::{PAYLOAD_BUDGET_BYTES, PacketizedFrame};
 use crate::Frame;
 use crate::codec::h264::{DecoderConfig, nal_units};
 
 /// Converts H.264 frames to RTP payloads.
 #[derive(Debug, Default)]
-pub struct H264Packetiser {
+pub struct H264Packetizer {
     /// The configuration record from which `parameter_sets` was parsed.
     config: Bytes,
     parameter_sets: Vec<Bytes>,
 }
 
-impl H264Packetiser {
+impl H264Packetizer {
     /// RTP clock rate, in ticks per second (RFC 6184 §8.1).
     pub const CLOCK_HZ: u32 = 90_000;
 
     /// Returns the payloads of one frame, or `None` if it contains nothing to send.
-    pub fn packetise(&mut self, frame: &Frame) -> Option<PacketisedFrame> {
+    pub fn packetize(&mut self, frame: &Frame) -> Option<PacketizedFrame> {
         let in_band = frame.key && nal_units(&frame.payload).any(|nal| nal_type(&nal) == SPS);
-        let mut out = Writer::new(frame);
+        let mut out = PayloadWriter::new(frame);
         if frame.key && !in_band {
-            self.learn(&frame.track.config);
+            self.update_parameter_sets(&frame.track.config);
             self.parameter_sets.iter().for_each(|nal| out.push(nal));
         }
         for nal in nal_units(&frame.payload) {
@@ -39,14 +39,14 @@ impl H264Packetiser {
                 out.push(&nal);
             }
         }
-        out.flush_small();
-        if out.cuts.is_empty() {
+        out.flush_aggregate();
+        if out.payload_ends.is_empty() {
             return None;
         }
-        Some(PacketisedFrame::new(frame.pts, Self::CLOCK_HZ, frame.key, true, out.buffer.freeze(), out.cuts))
+        Some(PacketizedFrame::new(frame.pts, Self::CLOCK_HZ, frame.key, true, out.buffer.freeze(), out.payload_ends))
     }
 
-    fn learn(&mut self, record: &Bytes) {
+    fn update_parameter_sets(&mut self, record: &Bytes) {
         if self.config == *record {
             return;
         }
@@ -59,26 +59,26 @@ impl H264Packetiser {
     }
 }
 
-struct Writer {
+struct PayloadWriter {
     buffer: BytesMut,
-    cuts: Vec<Cut>,
+    payload_ends: Vec<PayloadEnd>,
     /// Size of the longest fragments of the frame, without their 2 header bytes.
-    longest: usize,
+    max_fragment_bytes: usize,
     /// Small NAL units to be sent in one STAP-A, and the size of that packet in bytes.
-    small: Vec<Bytes>,
-    small_bytes: usize,
+    aggregate: Vec<Bytes>,
+    aggregate_bytes: usize,
 }
 
-impl Writer {
+impl PayloadWriter {
     fn new(frame: &Frame) -> Self {
         let packets = frame.payload.len() / PAYLOAD_BUDGET_BYTES + 2;
         let big = nal_units(&frame.payload).filter(|nal| nal.len() > PAYLOAD_BUDGET_BYTES);
         Self {
             buffer: BytesMut::with_capacity(frame.payload.len() + 4 * packets + 64),
-            cuts: Vec::with_capacity(packets),
-            longest: big.map(|nal| piece_bytes(nal.len() - 1)).max().unwrap_or(0),
-            small: Vec::new(),
-            small_bytes: 1,
+            payload_ends: Vec::with_capacity(packets),
+            max_fragment_bytes: big.map(|nal| fragment_bytes(nal.len() - 1)).max().unwrap_or(0),
+            aggregate: Vec::new(),
+            aggregate_bytes: 1,
         }
     }
 
@@ -87,20 +87,20 @@ impl Writer {
             return;
         }
         if nal.len() > PAYLOAD_BUDGET_BYTES {
-            self.flush_small();
-            self.fragment(nal);
+            self.flush_aggregate();
+            self.push_fragments(nal);
             return;
         }
-        if self.small_bytes + 2 + nal.len() > PAYLOAD_BUDGET_BYTES {
-            self.flush_small();
+        if self.aggregate_bytes + 2 + nal.len() > PAYLOAD_BUDGET_BYTES {
+            self.flush_aggregate();
         }
-        self.small.push(nal.clone());
-        self.small_bytes += 2 + nal.len();
+        self.aggregate.push(nal.clone());
+        self.aggregate_bytes += 2 + nal.len();
     }
 
     /// Ends the current aggregate: a single NAL unit packet or a STAP-A (RFC 6184 §5.6, §5.7.1).
-    fn flush_small(&mut self) {
-        match &self.small[..] {
+    fn flush_aggregate(&mut self) {
+        match &self.aggregate[..] {
             [] => return,
             [only] => self.buffer.extend_from_slice(only),
             several => {
@@ -115,16 +115,20 @@ impl Writer {
                 }
             }
         }
-        self.small.clear();
-        self.small_bytes = 1;
+        self.aggregate.clear();
+        self.aggregate_bytes = 1;
         self.end_packet(0);
     }
 
     /// Writes the NAL unit as FU-A packets with fragments of equal size (RFC 6184 §5.8).
-    fn fragment(&mut self, nal: &Bytes) {
+    fn push_fragments(&mut self, nal: &Bytes) {
         let body = &nal[1..];
-        let size = piece_bytes(body.len());
-        let padded = if self.longest.saturating_sub(size) <= MAX_PADDING_BYTES { self.longest.max(size) } else { size };
+        let size = fragment_bytes(body.len());
+        let padded = if self.max_fragment_bytes.saturating_sub(size) <= MAX_PADDING_BYTES {
+            self.max_fragment_bytes.max(size)
+        } else {
+            size
+        };
         let last = body.len().div_ceil(size) - 1;
         for (i, piece) in body.chunks(size).enumerate() {
             let start = u8::from(i == 0) << 7;
@@ -144,13 +148,13 @@ impl Writer {
             self.buffer.put_bytes(0, usize::from(padding) - 1);
             self.buffer.put_u8(padding);
         }
-        self.cuts.push(Cut { end: self.buffer.len() as u32, padding });
+        self.payload_ends.push(PayloadEnd { end: self.buffer.len() as u32, padding });
     }
 }
 
 /// Returns the fragment size for a NAL unit body of this length: the smallest possible number of
 /// fragments, of equal size except for the last.
-fn piece_bytes(body_bytes: usize) -> usize {
+fn fragment_bytes(body_bytes: usize) -> usize {
     let count = body_bytes.div_ceil(PAYLOAD_BUDGET_BYTES - 2).max(1);
     body_bytes.div_ceil(count)
 }

@@ -40,12 +40,12 @@ fn frame(nals: &[Bytes], key: bool) -> Frame {
 }
 
 /// Reassembles the NAL units as a receiver does (RFC 6184 §5.6, §5.7.1, §5.8).
-fn depacketise(frame: &PacketisedFrame) -> Vec<Vec<u8>> {
+fn depacketise(frame: &PacketizedFrame) -> Vec<Vec<u8>> {
     let mut nals: Vec<Vec<u8>> = Vec::new();
     for i in 0..frame.len() {
         let payload = frame.payload(i).unwrap();
         assert!(payload.len() <= PAYLOAD_BUDGET_BYTES);
-        let padding = frame.padding(i);
+        let padding = frame.padding_bytes(i);
         assert!(padding == 0 || payload.last() == Some(&padding));
         let payload = &payload[..payload.len() - usize::from(padding)];
         match payload[0] & 31 {
@@ -74,15 +74,15 @@ fn depacketise(frame: &PacketisedFrame) -> Vec<Vec<u8>> {
 fn every_nal_unit_round_trips() {
     for len in [2, 3, 100, 1_169, 1_170, 1_171, 2_336, 2_337, 2_340, 2_341, 11_000, 130_000] {
         let input = [nal(6, 20), nal(1, len)];
-        let out = H264Packetiser::default().packetise(&frame(&input, false)).unwrap();
+        let out = H264Packetizer::default().packetize(&frame(&input, false)).unwrap();
         let expect: Vec<Vec<u8>> = input.iter().map(|n| n.to_vec()).collect();
         assert_eq!(depacketise(&out), expect, "slice of {len} bytes");
-        assert!(out.is_marked(out.len() - 1) && !out.is_marked(out.len().saturating_sub(2)) || out.len() == 1);
+        assert!(out.has_marker(out.len() - 1) && !out.has_marker(out.len().saturating_sub(2)) || out.len() == 1);
     }
 }
 
 fn sizes(nals: &[Bytes]) -> Vec<usize> {
-    let out = H264Packetiser::default().packetise(&frame(nals, false)).unwrap();
+    let out = H264Packetizer::default().packetize(&frame(nals, false)).unwrap();
     assert_eq!(depacketise(&out).len(), nals.len());
     (0..out.len()).map(|i| out.payload(i).unwrap().len()).collect()
 }
@@ -116,20 +116,20 @@ fn padding_beyond_255_bytes_is_omitted() {
 #[test]
 fn idr_picture_is_preceded_by_its_parameter_sets_in_one_packet() {
     let idr = nal(5, 5_000);
-    let out = H264Packetiser::default().packetise(&frame(std::slice::from_ref(&idr), true)).unwrap();
+    let out = H264Packetizer::default().packetize(&frame(std::slice::from_ref(&idr), true)).unwrap();
     assert_eq!(depacketise(&out), [sps().to_vec(), pps().to_vec(), idr.to_vec()]);
     assert_eq!(out.payload(0).unwrap()[0], 0x60 | STAP_A);
     let in_band = [sps(), pps(), idr.clone()];
-    let out = H264Packetiser::default().packetise(&frame(&in_band, true)).unwrap();
+    let out = H264Packetizer::default().packetize(&frame(&in_band, true)).unwrap();
     assert_eq!(depacketise(&out).len(), 3);
 }
 
 #[test]
 fn delimiters_and_filler_are_removed_and_an_empty_frame_yields_nothing() {
-    let out = H264Packetiser::default().packetise(&frame(&[nal(9, 2), nal(1, 10), nal(12, 50)], false)).unwrap();
+    let out = H264Packetizer::default().packetize(&frame(&[nal(9, 2), nal(1, 10), nal(12, 50)], false)).unwrap();
     assert_eq!(depacketise(&out), [nal(1, 10).to_vec()]);
-    assert!(H264Packetiser::default().packetise(&frame(&[nal(9, 2)], false)).is_none());
-    assert!(H264Packetiser::default().packetise(&frame(&[], true)).is_some_and(|p| p.len() == 1));
+    assert!(H264Packetizer::default().packetize(&frame(&[nal(9, 2)], false)).is_none());
+    assert!(H264Packetizer::default().packetize(&frame(&[], true)).is_some_and(|p| p.len() == 1));
 }
 
 #[test]
@@ -137,13 +137,13 @@ fn no_prefix_and_no_flipped_bit_of_a_frame_panics() {
     let whole = frame(&[nal(6, 20), nal(5, 3_000)], true);
     for end in 0..whole.payload.len() {
         let cut = Frame { payload: whole.payload.slice(..end), ..whole.clone() };
-        let _ = H264Packetiser::default().packetise(&cut);
+        let _ = H264Packetizer::default().packetize(&cut);
     }
     for at in 0..whole.payload.len() {
         for bit in 0..8 {
             let mut flipped = whole.payload.to_vec();
             flipped[at] ^= 1 << bit;
-            let _ = H264Packetiser::default().packetise(&Frame { payload: flipped.into(), ..whole.clone() });
+            let _ = H264Packetizer::default().packetize(&Frame { payload: flipped.into(), ..whole.clone() });
         }
     }
 }

@@ -13,10 +13,10 @@ mod opus;
 mod packets;
 mod ring;
 
-pub use h264::H264Packetiser;
+pub use h264::H264Packetizer;
 pub use header::{HEADER_BYTES, Header};
-pub use opus::OpusPacketiser;
-pub use packets::{PacketisedFrame, Place};
+pub use opus::OpusPacketizer;
+pub use packets::{PacketizedFrame, RingCursor};
 pub use ring::Ring;
 
 /// Maximum length of an RTP payload: a datagram of 1,200 bytes, which every network path carries

@@ -5,45 +5,45 @@ use std::sync::Arc;
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::PacketisedFrame;
-use super::packets::Cut;
+use super::PacketizedFrame;
+use super::packets::PayloadEnd;
 use crate::{Frame, MediaTime};
 
 /// Converts Opus packets to RTP payloads.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct OpusPacketiser;
+pub struct OpusPacketizer;
 
-impl OpusPacketiser {
+impl OpusPacketizer {
     /// RTP clock rate, in ticks per second.
     pub const CLOCK_HZ: u32 = 48_000;
 
     /// Returns the payload of one Opus packet, or `None` if it is empty or too long for one
     /// datagram.
-    pub fn packetise(self, frame: &Frame) -> Option<PacketisedFrame> {
+    pub fn packetize(self, frame: &Frame) -> Option<PacketizedFrame> {
         let len = frame.payload.len();
         if len == 0 || len > super::PAYLOAD_BUDGET_BYTES {
             return None;
         }
-        let whole = Cut { end: len as u32, padding: 0 };
-        Some(PacketisedFrame::new(frame.pts, Self::CLOCK_HZ, true, false, frame.payload.clone(), vec![whole]))
+        let whole = PayloadEnd { end: len as u32, padding: 0 };
+        Some(PacketizedFrame::new(frame.pts, Self::CLOCK_HZ, true, false, frame.payload.clone(), vec![whole]))
     }
 
     /// Merges two packets of one Opus frame each into one packet without re-encoding (RFC 6716
     /// §3.2.3, §3.2.4). Returns `None` if their TOC bytes differ, a packet does not contain exactly
     /// one frame, there is a gap between them, or the result is too long for one datagram.
-    pub fn join(self, first: &Frame, second: &Frame) -> Option<Frame> {
-        let ((toc, a), (other, b)) = (first.payload.split_first()?, second.payload.split_first()?);
-        let one_each = toc & FRAMES_MASK == 0 && toc == other;
-        let gap = second.pts - first.pts - duration(*toc);
-        let fits = first.payload.len() + second.payload.len() + LENGTH_BYTES <= super::PAYLOAD_BUDGET_BYTES;
+    pub fn merge(self, first: &Frame, second: &Frame) -> Option<Frame> {
+        let ((toc, a), (second_toc, b)) = (first.payload.split_first()?, second.payload.split_first()?);
+        let one_each = toc & FRAME_COUNT_MASK == 0 && toc == second_toc;
+        let gap = second.pts - first.pts - frame_duration(*toc);
+        let fits = first.payload.len() + second.payload.len() + MAX_LENGTH_BYTES <= super::PAYLOAD_BUDGET_BYTES;
         if !one_each || gap.as_ms() != 0 || !fits {
             return None;
         }
-        let mut payload = BytesMut::with_capacity(first.payload.len() + second.payload.len() + LENGTH_BYTES);
+        let mut payload = BytesMut::with_capacity(first.payload.len() + second.payload.len() + MAX_LENGTH_BYTES);
         if a.len() == b.len() {
-            payload.put_u8(toc | TWO_OF_EQUAL_SIZE);
+            payload.put_u8(toc | TWO_EQUAL_FRAMES);
         } else {
-            payload.put_u8(toc | TWO_OF_ANY_SIZE);
+            payload.put_u8(toc | TWO_UNEQUAL_FRAMES);
             // The length takes one byte up to 251, otherwise two (RFC 6716 §3.2.1).
             let low = if a.len() < 252 { a.len() } else { 252 + a.len() % 4 };
             payload.put_u8(low as u8);
@@ -58,22 +58,22 @@ impl OpusPacketiser {
 }
 
 /// Returns the duration of one frame of a packet with this TOC byte (RFC 6716 §3.1, table 2).
-fn duration(toc: u8) -> MediaTime {
+fn frame_duration(toc: u8) -> MediaTime {
     let config = usize::from(toc >> 3);
     let ticks = match config {
         0..=11 => [480, 960, 1_920, 2_880][config % 4],
         12..=15 => [480, 960][config % 2],
         _ => [120, 240, 480, 960][config % 4],
     };
-    MediaTime::from_ticks(ticks, OpusPacketiser::CLOCK_HZ)
+    MediaTime::from_ticks(ticks, OpusPacketizer::CLOCK_HZ)
 }
 
 /// The bits of the TOC byte that contain the frame count code (RFC 6716 §3.1).
-const FRAMES_MASK: u8 = 3;
-const TWO_OF_EQUAL_SIZE: u8 = 1;
-const TWO_OF_ANY_SIZE: u8 = 2;
+const FRAME_COUNT_MASK: u8 = 3;
+const TWO_EQUAL_FRAMES: u8 = 1;
+const TWO_UNEQUAL_FRAMES: u8 = 2;
 /// Maximum size of the length field of a frame.
-const LENGTH_BYTES: usize = 2;
+const MAX_LENGTH_BYTES: usize = 2;
 
 #[cfg(test)]
 mod tests {
@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn merged(a: usize, b: usize) -> Option<Vec<u8>> {
-        let frame = OpusPacketiser.join(&frame(1, TOC, a), &frame(21, TOC, b))?;
+        let frame = OpusPacketizer.merge(&frame(1, TOC, a), &frame(21, TOC, b))?;
         assert_eq!(frame.pts.as_ms(), 1);
         Some(frame.payload.to_vec())
     }
@@ -120,7 +120,7 @@ mod tests {
             frame(20, 0x00, 5),
             Frame { payload: Bytes::new(), ..frame(20, TOC, 0) },
         ] {
-            assert!(OpusPacketiser.join(&first, &second).is_none(), "{second:?}");
+            assert!(OpusPacketizer.merge(&first, &second).is_none(), "{second:?}");
         }
         assert!(merged(700, 700).is_none());
     }
@@ -128,7 +128,7 @@ mod tests {
     /// Returns true if the packets were merged. The result must then contain both bodies and last
     /// as long as both packets.
     fn merge_and_check(first: &Frame, second: &Frame) -> bool {
-        let Some(merged) = OpusPacketiser.join(first, second) else { return false };
+        let Some(merged) = OpusPacketizer.merge(first, second) else { return false };
         let bodies = [&first.payload[1..], &second.payload[1..]].concat();
         assert!(merged.payload.ends_with(&bodies) && merged.payload.len() <= super::super::PAYLOAD_BUDGET_BYTES);
         let samples = |frame: &Frame| opus::packet_samples(&frame.payload);
@@ -140,8 +140,8 @@ mod tests {
     fn packets_are_merged_only_if_both_have_the_same_single_frame_toc() {
         for toc in 0..=u8::MAX {
             let first = frame(1, toc, 5);
-            let second = Frame { pts: first.pts + duration(toc), ..frame(1, toc, 7) };
-            assert_eq!(merge_and_check(&first, &second), toc & FRAMES_MASK == 0, "{toc:#x}");
+            let second = Frame { pts: first.pts + frame_duration(toc), ..frame(1, toc, 7) };
+            assert_eq!(merge_and_check(&first, &second), toc & FRAME_COUNT_MASK == 0, "{toc:#x}");
         }
     }
 
@@ -151,7 +151,11 @@ mod tests {
         for whole in [&first, &second] {
             let changed = |payload| {
                 let changed = Frame { payload, ..whole.clone() };
-                if whole.pts == first.pts { merge_and_check(&changed, &second) } else { merge_and_check(&first, &changed) }
+                if whole.pts == first.pts {
+                    merge_and_check(&changed, &second)
+                } else {
+                    merge_and_check(&first, &changed)
+                }
             };
             for end in 0..whole.payload.len() {
                 assert_eq!(changed(whole.payload.slice(..end)), end > 0, "{end}");

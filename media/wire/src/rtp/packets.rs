@@ -6,11 +6,11 @@ use crate::MediaTime;
 
 /// The RTP payloads of one frame, contiguous in one buffer. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct PacketisedFrame {
+pub struct PacketizedFrame {
     /// Number of the first packet within the stream, from 0, without wrapping.
-    pub first: u64,
+    pub first_packet: u64,
     /// Presentation time of the frame.
-    pub time: MediaTime,
+    pub pts: MediaTime,
     /// Presentation time in ticks of the RTP clock, modulo 2^32, without the random offset of RFC
     /// 3550 §5.1.
     pub timestamp: u32,
@@ -19,12 +19,12 @@ pub struct PacketisedFrame {
     /// True if the last packet has the marker bit.
     pub marker: bool,
     buffer: Bytes,
-    cuts: Box<[Cut]>,
+    payload_ends: Box<[PayloadEnd]>,
 }
 
 /// The end of a payload in the buffer of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Cut {
+pub(super) struct PayloadEnd {
     /// Offset of the end in the buffer, padding included.
     pub(super) end: u32,
     /// Number of padding bytes, also stored in the last one (RFC 3550 §5.1); 0 for none.
@@ -33,29 +33,47 @@ pub(super) struct Cut {
 
 /// The position of a packet in a [`super::Ring`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Place {
+pub struct RingCursor {
     /// Number of the frame within the stream, from 0.
     pub frame: u64,
     /// Index of the packet within the frame, from 0.
     pub packet: u32,
 }
 
-impl PacketisedFrame {
+impl PacketizedFrame {
     /// Creates a frame whose payloads end at `payload_ends`, which must be ascending offsets in
     /// `buffer`.
-    pub(super) fn new(time: MediaTime, clock_hz: u32, key: bool, marker: bool, buffer: Bytes, cuts: Vec<Cut>) -> Self {
-        debug_assert!(cuts.is_sorted_by_key(|c| c.end) && cuts.last().is_none_or(|c| c.end as usize <= buffer.len()));
-        Self { first: 0, time, timestamp: time.to_rtp(clock_hz), key, marker, buffer, cuts: cuts.into() }
+    pub(super) fn new(
+        pts: MediaTime,
+        clock_hz: u32,
+        key: bool,
+        marker: bool,
+        buffer: Bytes,
+        payload_ends: Vec<PayloadEnd>,
+    ) -> Self {
+        debug_assert!(
+            payload_ends.is_sorted_by_key(|c| c.end)
+                && payload_ends.last().is_none_or(|c| c.end as usize <= buffer.len())
+        );
+        Self {
+            first_packet: 0,
+            pts,
+            timestamp: pts.to_rtp(clock_hz),
+            key,
+            marker,
+            buffer,
+            payload_ends: payload_ends.into(),
+        }
     }
 
     /// Returns the number of packets.
     pub fn len(&self) -> u32 {
-        self.cuts.len() as u32
+        self.payload_ends.len() as u32
     }
 
     /// Returns true if there are no packets.
     pub fn is_empty(&self) -> bool {
-        self.cuts.is_empty()
+        self.payload_ends.is_empty()
     }
 
     /// Returns the total length of all payloads.
@@ -66,18 +84,18 @@ impl PacketisedFrame {
     /// Returns the payload of packet `i`, padding included, or `None` after the last packet.
     pub fn payload(&self, i: u32) -> Option<&[u8]> {
         let i = usize::try_from(i).ok()?;
-        let end = self.cuts.get(i)?.end as usize;
-        let begin = i.checked_sub(1).map_or(0, |before| self.cuts[before].end as usize);
+        let end = self.payload_ends.get(i)?.end as usize;
+        let begin = i.checked_sub(1).map_or(0, |before| self.payload_ends[before].end as usize);
         self.buffer.get(begin..end)
     }
 
     /// Returns the number of padding bytes at the end of the payload of packet `i`.
-    pub fn padding(&self, i: u32) -> u8 {
-        usize::try_from(i).ok().and_then(|i| self.cuts.get(i)).map_or(0, |cut| cut.padding)
+    pub fn padding_bytes(&self, i: u32) -> u8 {
+        usize::try_from(i).ok().and_then(|i| self.payload_ends.get(i)).map_or(0, |end| end.padding)
     }
 
     /// Returns true if packet `i` has the marker bit.
-    pub fn is_marked(&self, i: u32) -> bool {
+    pub fn has_marker(&self, i: u32) -> bool {
         self.marker && i + 1 == self.len()
     }
 }

@@ -7,16 +7,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{PacketisedFrame, Place};
+use super::{PacketizedFrame, RingCursor};
 use crate::MediaTime;
 
 /// Minimum duration that a ring retains, within the limits below. Longer than any receiver waits
 /// for a retransmission.
-const KEEP: MediaTime = MediaTime::from_ms(1_500);
+const MIN_RETENTION: MediaTime = MediaTime::from_ms(1_500);
 /// Maximum number of frames: a GOP of 20 s at 60 frames per second.
 const MAX_FRAMES: usize = 1_200;
 /// Maximum total payload length: about 10 s at 20 Mbit/s.
-const MAX_BYTES: usize = 24 << 20;
+const MAX_PAYLOAD_BYTES: usize = 24 << 20;
 
 /// A ring of packetized frames, oldest first. A clone shares the payloads.
 ///
@@ -45,89 +45,90 @@ const MAX_BYTES: usize = 24 << 20;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Ring {
-    frames: VecDeque<Arc<PacketisedFrame>>,
+    frames: VecDeque<Arc<PacketizedFrame>>,
     /// Number of the oldest frame.
-    front: u64,
+    oldest_frame: u64,
     /// Number of the next packet.
     next_packet: u64,
-    last_key: Option<u64>,
-    bytes: usize,
+    last_key_frame: Option<u64>,
+    payload_bytes: usize,
     /// True for audio: a decoder can start at every packet, so retention depends on time only.
-    any_start: bool,
+    is_audio: bool,
 }
 
 impl Ring {
     /// Creates a ring for video, which retains the latest GOP.
-    pub fn pictures() -> Self {
+    pub fn video() -> Self {
         Self::default()
     }
 
     /// Creates a ring for audio, which retains the last 1.5 s.
-    pub fn sound() -> Self {
-        Self { any_start: true, ..Self::default() }
+    pub fn audio() -> Self {
+        Self { is_audio: true, ..Self::default() }
     }
 
     /// Returns the number of the next frame to be added.
-    pub fn end(&self) -> u64 {
-        self.front + self.frames.len() as u64
+    pub fn next_frame(&self) -> u64 {
+        self.oldest_frame + self.frames.len() as u64
     }
 
     /// Returns the number of the oldest retained frame.
-    pub fn front(&self) -> u64 {
-        self.front
+    pub fn oldest_frame(&self) -> u64 {
+        self.oldest_frame
     }
 
     /// Adds a frame, numbers its packets, and returns a shared handle to it.
-    pub fn push(&mut self, mut frame: PacketisedFrame) -> Arc<PacketisedFrame> {
-        frame.first = self.next_packet;
+    pub fn push(&mut self, mut frame: PacketizedFrame) -> Arc<PacketizedFrame> {
+        frame.first_packet = self.next_packet;
         let frame = Arc::new(frame);
         self.push_shared(Arc::clone(&frame));
         frame
     }
 
     /// Adds a frame whose packets another ring has numbered. It must be the next one.
-    pub fn push_shared(&mut self, frame: Arc<PacketisedFrame>) {
-        self.next_packet = frame.first + u64::from(frame.len());
-        if frame.key && !self.any_start {
-            self.last_key = Some(self.end());
+    pub fn push_shared(&mut self, frame: Arc<PacketizedFrame>) {
+        self.next_packet = frame.first_packet + u64::from(frame.len());
+        if frame.key && !self.is_audio {
+            self.last_key_frame = Some(self.next_frame());
         }
-        self.bytes += frame.payload_bytes();
-        let newest = frame.time;
+        self.payload_bytes += frame.payload_bytes();
+        let newest = frame.pts;
         self.frames.push_back(frame);
         while let Some(oldest) = self.frames.front() {
-            let too_much = self.frames.len() > MAX_FRAMES || self.bytes > MAX_BYTES;
-            let of_use = newest - oldest.time < KEEP || self.last_key.is_some_and(|key| key <= self.front);
+            let over_limit = self.frames.len() > MAX_FRAMES || self.payload_bytes > MAX_PAYLOAD_BYTES;
+            let needed =
+                newest - oldest.pts < MIN_RETENTION || self.last_key_frame.is_some_and(|key| key <= self.oldest_frame);
             // Timestamps that jump back would retain old frames forever; the limits bound that too.
-            if self.frames.len() == 1 || (of_use && !too_much) {
+            if self.frames.len() == 1 || (needed && !over_limit) {
                 break;
             }
-            self.bytes -= oldest.payload_bytes();
+            self.payload_bytes -= oldest.payload_bytes();
             self.frames.pop_front();
-            self.front += 1;
+            self.oldest_frame += 1;
         }
     }
 
     /// Returns the frame with this number, if it was added and is still retained.
-    pub fn frame(&self, number: u64) -> Option<&Arc<PacketisedFrame>> {
-        self.frames.get(usize::try_from(number.checked_sub(self.front)?).ok()?)
+    pub fn frame(&self, number: u64) -> Option<&Arc<PacketizedFrame>> {
+        self.frames.get(usize::try_from(number.checked_sub(self.oldest_frame)?).ok()?)
     }
 
     /// Returns the number of the frame at which a new viewer starts: for video, the latest key
     /// frame if it is retained; otherwise, and for audio, the next frame.
-    pub fn start(&self) -> u64 {
-        self.last_key.filter(|&key| key >= self.front).unwrap_or_else(|| self.end())
+    pub fn start_frame(&self) -> u64 {
+        self.last_key_frame.filter(|&key| key >= self.oldest_frame).unwrap_or_else(|| self.next_frame())
     }
 
     /// Returns true if a new viewer can start: for video, if a key frame is retained.
-    pub fn has_start(&self) -> bool {
-        self.any_start || self.last_key.is_some_and(|key| key >= self.front)
+    pub fn has_start_frame(&self) -> bool {
+        self.is_audio || self.last_key_frame.is_some_and(|key| key >= self.oldest_frame)
     }
 
     /// Returns the position of the packet with this number, if it is still retained.
-    pub fn find(&self, packet: u64) -> Option<Place> {
-        let i = self.frames.partition_point(|frame| frame.first <= packet).checked_sub(1)?;
-        let within = u32::try_from(packet - self.frames[i].first).ok()?;
-        (within < self.frames[i].len()).then_some(Place { frame: self.front + i as u64, packet: within })
+    pub fn find(&self, packet: u64) -> Option<RingCursor> {
+        let i = self.frames.partition_point(|frame| frame.first_packet <= packet).checked_sub(1)?;
+        let within = u32::try_from(packet - self.frames[i].first_packet).ok()?;
+        (within < self.frames[i].len()).then_some(RingCursor { frame: self.oldest_frame + i as u64, packet: within })
     }
 }
 
@@ -135,62 +136,62 @@ impl Ring {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::packets::Cut;
+    use super::super::packets::PayloadEnd;
     use super::*;
 
-    fn frame(ms: i64, key: bool, packets: u32) -> PacketisedFrame {
+    fn frame(ms: i64, key: bool, packets: u32) -> PacketizedFrame {
         let bytes = Bytes::from(vec![0; packets as usize]);
-        let cuts = (1..=packets).map(|end| Cut { end, padding: 0 }).collect();
-        PacketisedFrame::new(MediaTime::from_ms(ms), 90_000, key, true, bytes, cuts)
+        let payload_ends = (1..=packets).map(|end| PayloadEnd { end, padding: 0 }).collect();
+        PacketizedFrame::new(MediaTime::from_ms(ms), 90_000, key, true, bytes, payload_ends)
     }
 
     #[test]
     fn latest_gop_and_minimum_duration_are_retained() {
-        let mut ring = Ring::pictures();
+        let mut ring = Ring::video();
         ring.push(frame(0, true, 5));
         for ms in (100..1_000).step_by(100) {
             ring.push(frame(ms, false, 2));
         }
-        assert_eq!((ring.start(), ring.front(), ring.end()), (0, 0, 10));
+        assert_eq!((ring.start_frame(), ring.oldest_frame(), ring.next_frame()), (0, 0, 10));
         ring.push(frame(1_000, true, 5));
-        assert_eq!((ring.start(), ring.front()), (10, 0));
+        assert_eq!((ring.start_frame(), ring.oldest_frame()), (10, 0));
         ring.push(frame(1_700, false, 2));
-        assert_eq!((ring.start(), ring.front()), (10, 3));
+        assert_eq!((ring.start_frame(), ring.oldest_frame()), (10, 3));
         ring.push(frame(60_000, false, 2));
-        assert_eq!((ring.start(), ring.front()), (10, 10));
+        assert_eq!((ring.start_frame(), ring.oldest_frame()), (10, 10));
     }
 
     #[test]
     fn audio_is_retained_by_time_only_and_starts_at_the_next_packet() {
-        let mut ring = Ring::sound();
+        let mut ring = Ring::audio();
         for ms in (0..5_000).step_by(20) {
             ring.push(frame(ms, true, 1));
         }
-        assert_eq!(ring.start(), ring.end());
-        assert_eq!(ring.end() - ring.front(), 75);
+        assert_eq!(ring.start_frame(), ring.next_frame());
+        assert_eq!(ring.next_frame() - ring.oldest_frame(), 75);
     }
 
     #[test]
     fn endless_gop_is_bounded() {
-        let mut ring = Ring::pictures();
+        let mut ring = Ring::video();
         ring.push(frame(0, true, 1));
         for ms in 1..3_000 {
             ring.push(frame(ms * 16, false, 1));
         }
-        assert!(ring.end() - ring.front() <= MAX_FRAMES as u64);
-        assert!(!ring.has_start());
-        assert_eq!(ring.start(), ring.end());
+        assert!(ring.next_frame() - ring.oldest_frame() <= MAX_FRAMES as u64);
+        assert!(!ring.has_start_frame());
+        assert_eq!(ring.start_frame(), ring.next_frame());
     }
 
     #[test]
     fn packet_is_found_by_its_number() {
-        let mut ring = Ring::pictures();
+        let mut ring = Ring::video();
         ring.push(frame(0, true, 5));
         ring.push(frame(40, false, 3));
-        assert_eq!(ring.find(0), Some(Place { frame: 0, packet: 0 }));
-        assert_eq!(ring.find(4), Some(Place { frame: 0, packet: 4 }));
-        assert_eq!(ring.find(5), Some(Place { frame: 1, packet: 0 }));
-        assert_eq!(ring.find(7), Some(Place { frame: 1, packet: 2 }));
+        assert_eq!(ring.find(0), Some(RingCursor { frame: 0, packet: 0 }));
+        assert_eq!(ring.find(4), Some(RingCursor { frame: 0, packet: 4 }));
+        assert_eq!(ring.find(5), Some(RingCursor { frame: 1, packet: 0 }));
+        assert_eq!(ring.find(7), Some(RingCursor { frame: 1, packet: 2 }));
         assert_eq!(ring.find(8), None);
     }
 }

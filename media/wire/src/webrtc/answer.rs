@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use super::offer::Section;
-use super::{Credentials, Fingerprint, Media, Offer};
+use super::{Credentials, Fingerprint, Offer, SectionKind};
 
 /// The RTP parameters of one section that is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sending {
+pub struct SendParameters {
     /// A payload type that the offer lists for the codec.
     pub payload_type: u8,
     /// The synchronization source.
@@ -34,14 +34,14 @@ pub struct Answer<'a> {
 impl Answer<'_> {
     /// Returns the answer. `sending` has one entry per section of the offer; `None`, or a missing
     /// entry, rejects the section.
-    pub fn encode(&self, offer: &Offer, sending: &[Option<Sending>]) -> String {
+    pub fn encode(&self, offer: &Offer, sending: &[Option<SendParameters>]) -> String {
         let mut out = String::with_capacity(2_048);
         // Writing to a string cannot fail.
         let _ = self.write(&mut out, offer, sending);
         out
     }
 
-    fn write(&self, out: &mut String, offer: &Offer, sending: &[Option<Sending>]) -> std::fmt::Result {
+    fn write(&self, out: &mut String, offer: &Offer, sending: &[Option<SendParameters>]) -> std::fmt::Result {
         write!(out, "v=0\r\no=headwater {} 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE", self.session_id)?;
         let sections = || offer.sections.iter().zip(sending.iter().copied().chain(std::iter::repeat(None)));
         for (section, _) in sections().filter(|(_, s)| s.is_some()) {
@@ -51,9 +51,9 @@ impl Answer<'_> {
         let mut first = true;
         for (section, sending) in sections() {
             match sending {
-                None => reject(out, section)?,
+                None => write_rejected(out, section)?,
                 Some(sending) => {
-                    self.accept(out, section, sending, first)?;
+                    self.write_accepted(out, section, sending, first)?;
                     first = false;
                 }
             }
@@ -61,8 +61,14 @@ impl Answer<'_> {
         Ok(())
     }
 
-    fn accept(&self, out: &mut String, section: &Section, sending: Sending, first: bool) -> std::fmt::Result {
-        let Sending { payload_type, ssrc } = sending;
+    fn write_accepted(
+        &self,
+        out: &mut String,
+        section: &Section,
+        sending: SendParameters,
+        first: bool,
+    ) -> std::fmt::Result {
+        let SendParameters { payload_type, ssrc } = sending;
         let Section { name, protocol, mid, .. } = section;
         write!(
             out,
@@ -70,8 +76,8 @@ impl Answer<'_> {
              a=rtcp-rsize\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=fingerprint:{}\r\na=setup:passive\r\n",
             self.credentials.ufrag, self.credentials.password, self.fingerprint
         )?;
-        match section.media {
-            Media::Video => {
+        match section.kind {
+            SectionKind::Video => {
                 write!(out, "a=rtpmap:{payload_type} H264/90000\r\n")?;
                 if let Some(entry) = section.h264.iter().find(|e| e.payload_type == payload_type) {
                     write!(
@@ -87,13 +93,13 @@ impl Answer<'_> {
                     }
                 }
             }
-            Media::Audio => {
+            SectionKind::Audio => {
                 write!(
                     out,
                     "a=rtpmap:{payload_type} opus/48000/2\r\na=fmtp:{payload_type} minptime=10;stereo=1;sprop-stereo=1;useinbandfec=1\r\n"
                 )?;
             }
-            Media::Other => {}
+            SectionKind::Other => {}
         }
         write!(
             out,
@@ -114,7 +120,7 @@ impl Answer<'_> {
     }
 }
 
-fn reject(out: &mut String, section: &Section) -> std::fmt::Result {
+fn write_rejected(out: &mut String, section: &Section) -> std::fmt::Result {
     let Section { name, protocol, format, mid, .. } = section;
     write!(out, "m={name} 0 {protocol} {format}\r\nc=IN IP4 0.0.0.0\r\na=inactive\r\n")?;
     if !mid.is_empty() {

@@ -23,7 +23,7 @@ const AES_128_GCM: u16 = 7;
 
 /// A rejected ClientHello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HelloError {
+pub enum ClientHelloError {
     /// The datagram is not a ClientHello, or a malformed one.
     #[error("not a DTLS client hello")]
     Malformed,
@@ -38,7 +38,7 @@ pub struct ClientHello {
     datagrams: Vec<Vec<u8>>,
     body: Vec<u8>,
     /// Number of bytes received without a gap from the start of `body`.
-    known: usize,
+    contiguous_bytes: usize,
 }
 
 impl ClientHello {
@@ -46,7 +46,7 @@ impl ClientHello {
     ///
     /// # Errors
     /// See [`ClientHelloError`]. The state is reset then.
-    pub fn push(&mut self, datagram: &[u8]) -> Result<bool, HelloError> {
+    pub fn push(&mut self, datagram: &[u8]) -> Result<bool, ClientHelloError> {
         let result = self.try_push(datagram);
         if result.is_err() {
             *self = Self::default();
@@ -54,43 +54,43 @@ impl ClientHello {
         result
     }
 
-    fn try_push(&mut self, datagram: &[u8]) -> Result<bool, HelloError> {
+    fn try_push(&mut self, datagram: &[u8]) -> Result<bool, ClientHelloError> {
         if self.datagrams.len() == MAX_DATAGRAMS {
-            return Err(HelloError::TooLong);
+            return Err(ClientHelloError::TooLong);
         }
         let mut rest = datagram;
         while !rest.is_empty() {
-            let (head, tail) = rest.split_first_chunk::<13>().ok_or(HelloError::Malformed)?;
+            let (head, tail) = rest.split_first_chunk::<13>().ok_or(ClientHelloError::Malformed)?;
             let len = usize::from(u16::from_be_bytes([head[11], head[12]]));
             if head[0] != 22 || head[1] != 0xfe || head[3..5] != [0, 0] || len > tail.len() {
-                return Err(HelloError::Malformed);
+                return Err(ClientHelloError::Malformed);
             }
             let (record, tail) = tail.split_at(len);
-            self.fragment(record)?;
+            self.on_fragment(record)?;
             rest = tail;
         }
         self.datagrams.push(datagram.to_vec());
-        Ok(!self.body.is_empty() && self.known == self.body.len())
+        Ok(!self.body.is_empty() && self.contiguous_bytes == self.body.len())
     }
 
-    fn fragment(&mut self, record: &[u8]) -> Result<(), HelloError> {
-        let (head, piece) = record.split_first_chunk::<12>().ok_or(HelloError::Malformed)?;
+    fn on_fragment(&mut self, record: &[u8]) -> Result<(), ClientHelloError> {
+        let (head, piece) = record.split_first_chunk::<12>().ok_or(ClientHelloError::Malformed)?;
         let u24 = |i: usize| usize::from(head[i]) << 16 | usize::from(head[i + 1]) << 8 | usize::from(head[i + 2]);
         let (len, offset) = (u24(1), u24(6));
         if head[0] != 1 || len == 0 || u24(9) != piece.len() || offset + piece.len() > len {
-            return Err(HelloError::Malformed);
+            return Err(ClientHelloError::Malformed);
         }
         if len > MAX_HELLO_BYTES {
-            return Err(HelloError::TooLong);
+            return Err(ClientHelloError::TooLong);
         }
         if self.body.len() != len {
             self.body = vec![0; len];
-            self.known = 0;
+            self.contiguous_bytes = 0;
         }
         self.body[offset..offset + piece.len()].copy_from_slice(piece);
         // A fragment that arrives out of order is used when the client retransmits the flight.
-        if offset <= self.known {
-            self.known = self.known.max(offset + piece.len());
+        if offset <= self.contiguous_bytes {
+            self.contiguous_bytes = self.contiguous_bytes.max(offset + piece.len());
         }
         Ok(())
     }
@@ -111,23 +111,23 @@ impl ClientHello {
 fn srtp_profiles(hello: &[u8]) -> Option<&[u8]> {
     // client_version and random
     let rest = hello.get(34..)?;
-    let (_session_id, rest) = vector::<1>(rest)?;
-    let (_cookie, rest) = vector::<1>(rest)?;
-    let (_cipher_suites, rest) = vector::<2>(rest)?;
-    let (_compression_methods, rest) = vector::<1>(rest)?;
-    let (mut extensions, _) = vector::<2>(rest)?;
+    let (_session_id, rest) = read_vector::<1>(rest)?;
+    let (_cookie, rest) = read_vector::<1>(rest)?;
+    let (_cipher_suites, rest) = read_vector::<2>(rest)?;
+    let (_compression_methods, rest) = read_vector::<1>(rest)?;
+    let (mut extensions, _) = read_vector::<2>(rest)?;
     loop {
         let (kind, rest) = extensions.split_first_chunk::<2>()?;
-        let (data, rest) = vector::<2>(rest)?;
+        let (data, rest) = read_vector::<2>(rest)?;
         if u16::from_be_bytes(*kind) == 14 {
-            return vector::<2>(data).map(|(profiles, _)| profiles);
+            return read_vector::<2>(data).map(|(profiles, _)| profiles);
         }
         extensions = rest;
     }
 }
 
 /// Splits off a vector with a length prefix of `N` bytes. Returns it with the rest of `bytes`.
-fn vector<const N: usize>(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+fn read_vector<const N: usize>(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, rest) = bytes.split_first_chunk::<N>()?;
     let len = len.iter().fold(0, |n, &b| n << 8 | usize::from(b));
     rest.split_at_checked(len)
@@ -191,7 +191,7 @@ mod tests {
         for _ in 0..MAX_DATAGRAMS {
             assert_eq!(hello.push(&record(&body, 0, &body[..5])), Ok(false));
         }
-        assert_eq!(hello.push(&record(&body, 0, &body[..5])), Err(HelloError::TooLong));
+        assert_eq!(hello.push(&record(&body, 0, &body[..5])), Err(ClientHelloError::TooLong));
     }
 
     #[test]

@@ -11,16 +11,16 @@ mod offer;
 mod rtcp;
 mod stun;
 
-pub use answer::{Answer, Sending};
-pub use client_hello::{ClientHello, HelloError};
+pub use answer::{Answer, SendParameters};
+pub use client_hello::{ClientHello, ClientHelloError};
 pub use fingerprint::Fingerprint;
-pub use offer::{MAX_OFFER_BYTES, Media, Offer, OfferError, Section};
+pub use offer::{MAX_OFFER_BYTES, Offer, OfferError, Section, SectionKind};
 pub use rtcp::{Feedback, SenderReport, goodbye};
 pub use stun::{BindingRequest, Credentials, StunError};
 
 /// The protocol of a datagram on a WebRTC port, by its first byte (RFC 7983 §7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum DatagramKind {
     /// First byte 0 to 3.
     Stun,
     /// First byte 20 to 63.
@@ -33,7 +33,7 @@ pub enum Kind {
     Unknown,
 }
 
-impl Kind {
+impl DatagramKind {
     /// Returns the kind of a datagram.
     pub fn of(datagram: &[u8]) -> Self {
         match datagram {

@@ -1,6 +1,6 @@
 //! Tests with the offers of real clients, and with invalid offers.
 
-use super::super::{Answer, Credentials, Sending};
+use super::super::{Answer, Credentials, SendParameters};
 use super::*;
 
 const FINGERPRINT: &str =
@@ -55,7 +55,7 @@ fn credentials() -> Credentials {
     Credentials { ufrag: "abcd".to_owned(), password: "0123456789abcdefghijkl".to_owned() }
 }
 
-fn answer(offer: &Offer, sending: &[Option<Sending>]) -> String {
+fn answer(offer: &Offer, sending: &[Option<SendParameters>]) -> String {
     let credentials = credentials();
     Answer {
         session_id: 1,
@@ -73,8 +73,8 @@ fn chromium_offer_is_parsed_and_payload_type_matches_the_stream_profile() {
     assert_eq!(offer.ufrag, "4ZcD");
     assert_eq!(offer.fingerprint.to_string(), FINGERPRINT);
     let [audio, video] = &offer.sections[..] else { panic!("two sections") };
-    assert_eq!((audio.media, audio.opus(), audio.mid.as_str()), (Media::Audio, Some(111), "0"));
-    assert_eq!((video.media, video.receives, video.opus()), (Media::Video, true, None));
+    assert_eq!((audio.kind, audio.opus(), audio.mid.as_str()), (SectionKind::Audio, Some(111), "0"));
+    assert_eq!((video.kind, video.receives, video.opus()), (SectionKind::Video, true, None));
     for (profile_idc, payload_type) in [(66, 108), (77, 109), (0xf4, 114), (100, 108)] {
         assert_eq!(video.h264(profile_idc), Some(payload_type), "profile {profile_idc}");
     }
@@ -91,8 +91,8 @@ fn firefox_offer_is_parsed_with_its_bundle_only_section() {
 #[test]
 fn answer_keeps_order_and_mids_and_rejects_sections_without_media() {
     let offer = Offer::parse(&chromium()).unwrap();
-    let video = Some(Sending { payload_type: 108, ssrc: 7 });
-    let both = answer(&offer, &[Some(Sending { payload_type: 111, ssrc: 8 }), video]);
+    let video = Some(SendParameters { payload_type: 108, ssrc: 7 });
+    let both = answer(&offer, &[Some(SendParameters { payload_type: 111, ssrc: 8 }), video]);
     assert!(both.contains("a=group:BUNDLE 0 1\r\na=ice-lite\r\n"));
     assert!(both.find("m=audio 9 UDP/TLS/RTP/SAVPF 111") < both.find("m=video 9 UDP/TLS/RTP/SAVPF 108"));
     assert!(both.contains("a=rtcp-fb:108 nack\r\n") && both.contains("a=rtcp-fb:108 nack pli\r\n"));
@@ -113,14 +113,17 @@ fn invalid_offer_is_rejected_with_the_violated_rule() {
     let check = |sdp: &str, expect: OfferError| assert_eq!(Offer::parse(sdp), Err(expect));
     check(&good.replace("a=group:BUNDLE 0 1\r\n", ""), OfferError::NoBundle);
     check(&good.replace("a=rtcp-mux\r\n", ""), OfferError::NoRtcpMux);
-    check(&good.replace("a=ice-ufrag:4ZcD\r\n", ""), OfferError::NoIce);
+    check(&good.replace("a=ice-ufrag:4ZcD\r\n", ""), OfferError::NoIceCredentials);
     check(&good.replace("sha-256", "sha-384"), OfferError::NoFingerprint);
-    check(&good.replace("setup:actpass", "setup:passive"), OfferError::Passive);
+    check(&good.replace("setup:actpass", "setup:passive"), OfferError::PassiveDtls);
     check("hello", OfferError::Malformed);
     check("", OfferError::Malformed);
     let head = &good[..good.find("m=").unwrap()];
-    check(head, OfferError::Sections { count: 0 });
-    check(&format!("{head}{}", "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n".repeat(33)), OfferError::Sections { count: 33 });
+    check(head, OfferError::SectionCount { count: 0 });
+    check(
+        &format!("{head}{}", "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n".repeat(33)),
+        OfferError::SectionCount { count: 33 },
+    );
     check(&" ".repeat(MAX_OFFER_BYTES + 1), OfferError::TooLong { bytes: MAX_OFFER_BYTES + 1 });
 }
 
@@ -137,7 +140,7 @@ fn no_prefix_and_no_flipped_bit_panics() {
             if let Ok(text) = String::from_utf8(bytes)
                 && let Ok(offer) = Offer::parse(&text)
             {
-                let _ = answer(&offer, &[Some(Sending { payload_type: 111, ssrc: 8 })]);
+                let _ = answer(&offer, &[Some(SendParameters { payload_type: 111, ssrc: 8 })]);
             }
         }
     }

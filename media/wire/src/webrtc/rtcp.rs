@@ -13,7 +13,7 @@ use rtc_rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
 
 /// Maximum number of sequence numbers taken from one NACK. A viewer that lost more packets needs a
 /// key frame, not retransmissions.
-const MAX_NACKED: usize = 256;
+const MAX_NACK_PACKETS: usize = 256;
 
 /// One item of feedback from a viewer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,10 @@ impl Feedback {
                     std::iter::once(id)
                         .chain((0..16).filter(move |bit| lost >> bit & 1 == 1).map(move |bit| id.wrapping_add(bit + 1)))
                 });
-                out.push(Self::Nack { ssrc: nack.media_ssrc, sequence_numbers: numbers.take(MAX_NACKED).collect() });
+                out.push(Self::Nack {
+                    ssrc: nack.media_ssrc,
+                    sequence_numbers: numbers.take(MAX_NACK_PACKETS).collect(),
+                });
             } else if let Some(pli) = packet.downcast_ref::<PictureLossIndication>() {
                 out.push(Self::KeyFrame { ssrc: pli.media_ssrc });
             } else if let Some(fir) = packet.downcast_ref::<FullIntraRequest>() {
@@ -158,7 +161,7 @@ mod tests {
         let words = (nack.len() / 4 - 1) as u16;
         nack[2..4].copy_from_slice(&words.to_be_bytes());
         let Feedback::Nack { sequence_numbers, .. } = &Feedback::parse(&nack).unwrap()[0] else { panic!("no NACK") };
-        assert_eq!(sequence_numbers.len(), MAX_NACKED);
+        assert_eq!(sequence_numbers.len(), MAX_NACK_PACKETS);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use rtc_stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message, Setter as _, 
 use rtc_stun::xoraddr::XorMappedAddress;
 
 /// Maximum length of a binding request; real ones have about 100 bytes.
-const MAX_BYTES: usize = 1_500;
+const MAX_REQUEST_BYTES: usize = 1_500;
 /// Maximum length of a USERNAME (RFC 8489 §14.3: less than 509 bytes).
 const MAX_USERNAME_BYTES: usize = 508;
 
@@ -26,7 +26,7 @@ pub enum StunError {
     Malformed,
     /// The message is a response or an indication, or has another method.
     #[error("not a binding request")]
-    NotARequest,
+    NotBindingRequest,
     /// USERNAME or MESSAGE-INTEGRITY is missing.
     #[error("no credentials")]
     NoCredentials,
@@ -65,14 +65,14 @@ impl BindingRequest {
     /// # Errors
     /// See [`StunError`].
     pub fn parse(datagram: &[u8]) -> Result<Self, StunError> {
-        let said = datagram.get(2..4).map(|len| 20 + usize::from(u16::from_be_bytes([len[0], len[1]])));
-        if datagram.len() > MAX_BYTES || said != Some(datagram.len()) {
+        let declared_bytes = datagram.get(2..4).map(|len| 20 + usize::from(u16::from_be_bytes([len[0], len[1]])));
+        if datagram.len() > MAX_REQUEST_BYTES || declared_bytes != Some(datagram.len()) {
             return Err(StunError::Malformed);
         }
         let mut message = Message::new();
         message.unmarshal_binary(datagram).map_err(|_| StunError::Malformed)?;
         if message.typ != BINDING_REQUEST {
-            return Err(StunError::NotARequest);
+            return Err(StunError::NotBindingRequest);
         }
         if !message.contains(ATTR_MESSAGE_INTEGRITY) {
             return Err(StunError::NoCredentials);
