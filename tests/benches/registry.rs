@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use headwater_api::StreamName;
 use headwater_api::config::Role;
-use headwater_api::node::{Heartbeat, Life, Load, NodeDocument};
+use headwater_api::documents::{Heartbeat, NodeIncarnation, Load, NodeDocument};
 use headwater_api::secret::Secret;
-use headwater_api::stream::{Claim, StreamOffer};
-use headwater_registry::{MongoDb, Peers, Registry as _, RegistryError, Timing};
+use headwater_api::documents::{Claim, StreamOffer};
+use headwater_registry::{MongoDb, Nodes as _, Peers, Registry as _, RegistryError, Streams as _, Timing};
 use tokio::task::JoinSet;
 
 /// Daemons that share one client: the database sees the operations of all, over fewer connections.
@@ -61,7 +61,7 @@ async fn main() {
     for (at, (client, started)) in started.into_iter().enumerate() {
         for (n, (life, claims)) in started.into_iter().enumerate() {
             let client = client.clone();
-            let first = began + Timing::default().heartbeat * (n as u32) / (PER_CLIENT as u32);
+            let first = began + Timing::default().heartbeat_interval * (n as u32) / (PER_CLIENT as u32);
             let node = at * PER_CLIENT + n;
             let others: Vec<usize> = (1..=joins).map(|j| (node + j * 37) % nodes).collect();
             if streams > 0 {
@@ -76,7 +76,7 @@ async fn main() {
     let elapsed = began.elapsed().as_secs_f64();
     let (cpu, own) = (cpu_seconds(folder) - cpu, own_cpu_seconds() - own);
     let count = writes.len() + reads.len();
-    let every = Timing::default().heartbeat;
+    let every = Timing::default().heartbeat_interval;
     println!("{nodes} nodes, {streams} streams each; every {every:?} a heartbeat, a renewal and {joins} joins");
     shown("writes", writes, failed, elapsed);
     if !reads.is_empty() {
@@ -115,7 +115,7 @@ fn shown(what: &str, mut millis: Vec<f64>, failed: usize, elapsed: f64) {
     );
 }
 
-async fn start(client: &MongoDb, n: usize, streams: usize) -> Result<(Life, Vec<Claim>), RegistryError> {
+async fn start(client: &MongoDb, n: usize, streams: usize) -> Result<(NodeIncarnation, Vec<Claim>), RegistryError> {
     let node = NodeDocument {
         id: id(n),
         role: Role::Origin,
@@ -140,7 +140,7 @@ async fn start(client: &MongoDb, n: usize, streams: usize) -> Result<(Life, Vec<
 }
 
 /// Heartbeats until `end`; gives how long each call took from the moment it was due, and how many failed.
-async fn beat(client: &MongoDb, life: &Life, claims: &[Claim], first: Instant, end: Instant) -> (Vec<f64>, usize) {
+async fn beat(client: &MongoDb, life: &NodeIncarnation, claims: &[Claim], first: Instant, end: Instant) -> (Vec<f64>, usize) {
     let (mut took, mut failed) = (Vec::new(), 0);
     let load = Load {
         cpu_permille: 500,
@@ -159,14 +159,14 @@ async fn beat(client: &MongoDb, life: &Life, claims: &[Claim], first: Instant, e
             failed += usize::from(!client.renew(life, claims).await.is_ok_and(|lost| lost.is_empty()));
             took.push(due.elapsed().as_secs_f64() * 1e3);
         }
-        due += Timing::default().heartbeat;
+        due += Timing::default().heartbeat_interval;
     }
     (took, failed)
 }
 
 /// Joins the first stream of each of `others` once an interval until `end`, spread over it; gives how long each read took from the
 /// moment the join was due, and how many failed. Every owner is new to the node, which is the most that a join costs.
-async fn join(client: &MongoDb, life: &Life, others: &[usize], first: Instant, end: Instant) -> (Vec<f64>, usize) {
+async fn join(client: &MongoDb, life: &NodeIncarnation, others: &[usize], first: Instant, end: Instant) -> (Vec<f64>, usize) {
     let (mut took, mut failed) = (Vec::new(), 0);
     let mut due = first;
     while due < end && !others.is_empty() {
@@ -176,9 +176,9 @@ async fn join(client: &MongoDb, life: &Life, others: &[usize], first: Instant, e
             failed += usize::from(!client.stream(&name).await.is_ok_and(|found| found.is_some()));
             took.push(due.elapsed().as_secs_f64() * 1e3);
             let ids = [life.node.clone(), id(*other)];
-            failed += usize::from(client.peers(Peers::These(&ids)).await.is_err());
+            failed += usize::from(client.peers(Peers::ById(&ids)).await.is_err());
             took.push(due.elapsed().as_secs_f64() * 1e3);
-            due += Timing::default().heartbeat / others.len() as u32;
+            due += Timing::default().heartbeat_interval / others.len() as u32;
         }
     }
     (took, failed)
@@ -191,8 +191,8 @@ fn id(n: usize) -> String {
 /// Leaves no node and no live stream behind.
 async fn clear(client: &MongoDb) {
     for node in client.nodes().await.expect("a list") {
-        client.release_all(&node.life()).await.expect("release");
-        client.leave(&node.life()).await.expect("leave");
+        client.release_all(&node.incarnation()).await.expect("release");
+        client.deregister(&node.incarnation()).await.expect("leave");
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) async fn serve(mut client: TcpStream, from: IpAddr, server: &str, set
             },
         };
         if let Some(own) = own {
-            question.answer(&own)?.write(&mut client).await?;
+            question.reply(&own)?.write(&mut client).await?;
             continue;
         }
         question.write(&mut server).await?;
@@ -45,7 +45,7 @@ pub(crate) async fn serve(mut client: TcpStream, from: IpAddr, server: &str, set
         if matches!(name, "hello" | "isMaster" | "ismaster") {
             let mut document = answer.document()?;
             set.describe(&mut document);
-            answer = question.answer(&document)?;
+            answer = question.reply(&document)?;
         } else if answer.document()?.get_bool("done").unwrap_or_default() {
             user.clone_from(&asking);
         }

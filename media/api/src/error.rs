@@ -1,4 +1,5 @@
-//! How an error is shown: with its causes on one line, and as JSON to HTTP clients.
+//! How errors leave the program: with their causes on one line, as JSON to HTTP clients, and as
+//! exit codes.
 
 use std::fmt;
 
@@ -18,23 +19,24 @@ impl fmt::Display for Chain<'_> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ErrorBody {
-    /// Stable, for programs: `stream_not_found`, `b_frames`, …
+    /// Stable identifier: `stream_not_found`, `b_frames`, …
     pub error: String,
-    /// One sentence, for people.
+    /// One sentence for people.
     pub message: String,
-    /// The same thing on another node, that may have room where this one has none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub elsewhere: Option<String>,
+    /// URL of the same resource on another node, if this node is full or draining.
+    #[serde(default, rename = "elsewhere", skip_serializing_if = "Option::is_none")]
+    pub alternative_url: Option<String>,
 }
 
 /// Process exit codes (sysexits.h), the same for both programs.
 pub mod exit {
     /// Bad command line arguments.
     pub const USAGE: u8 = 64;
-    /// Something the process needs is not to be had (a port is taken, the engine never came up); trying again may help.
+    /// Something that the process needs is unavailable (a port is in use, the engine did not
+    /// start); a later attempt may succeed.
     pub const UNAVAILABLE: u8 = 69;
     /// A bug.
     pub const SOFTWARE: u8 = 70;
-    /// Bad configuration, or a data folder that cannot be written; trying again will not help.
+    /// Bad configuration, or a data folder that is not writable; a later attempt will not succeed.
     pub const CONFIG: u8 = 78;
 }

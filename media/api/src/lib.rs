@@ -1,22 +1,26 @@
-//! The words that rooms share: configuration, node, stream, status.
+//! The types that crates share.
 //!
-//! RULE: types and serde, nothing else. No I/O, no clock, no decision; any room may know this one, and it knows none.
+//! | module | contents |
+//! | --- | --- |
+//! | [`documents`] | what the registry stores: nodes, streams, apps, users, tokens |
+//! | [`control`] | what engine and daemon exchange: endpoints, node health, engine status |
+//! | [`config`] | the configuration file of a node |
+//! | [`rest`] | bodies of the REST API: streams, and broadcasts in Ant Media's shape |
+//! | [`name`] | `app/stream_id`, the name of a stream |
+//! | [`error`] | error chains, HTTP error bodies, process exit codes |
+//! | [`secret`] | a string that cannot be printed by accident |
+//!
+//! RULE: types and serde only. No I/O, no clock, no decisions. Every crate may depend on this one,
+//! and it depends on none of them.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod app;
-pub mod broadcast;
 pub mod config;
-pub mod endpoints;
+pub mod control;
+pub mod documents;
 pub mod error;
 pub mod name;
-pub mod node;
-pub mod recording;
+pub mod rest;
 pub mod secret;
-pub mod standing;
-pub mod status;
-pub mod stream;
-pub mod token;
-pub mod user;
 
 pub use config::Config;
 pub use name::StreamName;

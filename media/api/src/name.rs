@@ -1,6 +1,7 @@
-//! The address of a stream, `app/stream_id`, with the rule for what may stand in it.
+//! The name of a stream, `app/stream_id`, and the rule for its characters.
 //!
-//! Names come from the network and go into URLs, logs and file names; one rule everywhere keeps them harmless.
+//! Names come from the network and are used in URLs, logs and file names. One rule everywhere keeps
+//! them harmless.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,14 +10,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// `app/stream_id`. Cheap to clone.
 ///
-/// Both parts are 1 to 64 bytes of `A-Z a-z 0-9 _ - .`, and do not begin with a dot.
+/// Both parts have 1 to 64 bytes of `A-Z a-z 0-9 _ - .` and do not start with a dot.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamName {
     whole: Arc<str>,
     app_len: u8,
 }
 
-/// Why a name was refused.
+/// The rule that a name violates.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// A part is empty or too long.
@@ -27,8 +28,8 @@ pub enum NameError {
         /// Length seen, in bytes.
         len: usize,
     },
-    /// A part holds a character outside the set.
-    #[error("{part} may hold only letters, digits, '_', '-' and '.', and must not begin with '.'")]
+    /// A part contains an illegal character.
+    #[error("{part} may contain only letters, digits, '_', '-' and '.', and must not start with '.'")]
     Character {
         /// "app" or "stream id".
         part: &'static str,
@@ -38,24 +39,24 @@ pub enum NameError {
     NoSlash,
 }
 
-/// Bytes in an app or a stream id at most.
+/// Maximum length of an app or a stream id, in bytes.
 pub const MAX_PART_BYTES: usize = 64;
 
 impl StreamName {
     /// Joins two parts.
     ///
     /// # Errors
-    /// If either part breaks the rule above.
+    /// If either part violates the rule above.
     pub fn new(app: &str, stream_id: &str) -> Result<Self, NameError> {
         check("app", app)?;
         check("stream id", stream_id)?;
         Ok(Self { whole: format!("{app}/{stream_id}").into(), app_len: app.len() as u8 })
     }
 
-    /// Reads `APP/STREAM_ID`.
+    /// Parses `APP/STREAM_ID`.
     ///
     /// # Errors
-    /// If there is no slash or a part breaks the rule.
+    /// If there is no slash or a part violates the rule.
     pub fn parse(s: &str) -> Result<Self, NameError> {
         let (app, id) = s.split_once('/').ok_or(NameError::NoSlash)?;
         Self::new(app, id)
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_two_harmless_parts() {
+    fn name_has_two_parts_of_legal_characters() {
         let name = StreamName::parse("live/demo-1.a_B").unwrap();
         assert_eq!((name.app(), name.stream_id(), name.as_str()), ("live", "demo-1.a_B", "live/demo-1.a_B"));
         for bad in ["live", "/x", "live/", "live/a/b", "live/..", "live/.a", "live/a b", "live/ä", "li\nve/a"] {
@@ -128,37 +129,37 @@ mod tests {
         assert!(StreamName::new("live", &"a".repeat(65)).is_err());
     }
 
-    /// The rule once more, in full.
-    fn may_stand(c: char) -> bool {
+    /// The rule, spelled out independently.
+    fn is_legal(c: char) -> bool {
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.".contains(c)
     }
 
-    /// `part` in both places; `good` if it is one.
-    fn check_part(part: &str, good: bool) {
+    /// Parses `part` as an app and as a stream id; both must succeed if it is `legal`, else fail.
+    fn check_part(part: &str, legal: bool) {
         for (text, app, id) in [(format!("{part}/demo"), part, "demo"), (format!("live/{part}"), "live", part)] {
             match StreamName::parse(&text) {
                 Ok(name) => assert!(
-                    good && (name.app(), name.stream_id(), name.as_str()) == (app, id, text.as_str()),
+                    legal && (name.app(), name.stream_id(), name.as_str()) == (app, id, text.as_str()),
                     "{text:?}"
                 ),
-                Err(e) => assert!(!good, "{text:?}: {e}"),
+                Err(e) => assert!(!legal, "{text:?}: {e}"),
             }
         }
     }
 
     #[test]
-    fn every_character_that_may_not_stand_in_a_name_is_refused() {
+    fn every_illegal_character_is_refused() {
         for c in '\0'..=char::MAX {
-            check_part(&c.to_string(), may_stand(c) && c != '.');
+            check_part(&c.to_string(), is_legal(c) && c != '.');
         }
     }
 
     #[test]
-    fn every_pair_at_the_ends_of_a_part_is_judged_by_the_rule_up_to_its_last_byte() {
+    fn first_and_last_character_of_a_part_follow_the_rule() {
         for (a, b) in ('\0'..='\u{ff}').flat_map(|a| ('\0'..='\u{ff}').map(move |b| (a, b))) {
             for between in [0, 61, 62, 63] {
                 let part = format!("{a}{:x<between$}{b}", "");
-                check_part(&part, may_stand(a) && a != '.' && may_stand(b) && part.len() <= MAX_PART_BYTES);
+                check_part(&part, is_legal(a) && a != '.' && is_legal(b) && part.len() <= MAX_PART_BYTES);
             }
         }
     }

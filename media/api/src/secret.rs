@@ -4,9 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serializer};
 
-/// A password, key or connection string. It reads from text and compares, but has no `Display`, and `Debug` hides it.
+/// A password, key or connection string. It can be deserialized and compared, but has no `Display`,
+/// and `Debug` hides it.
 ///
-/// It has no `Serialize` either: a document that must store one says so field by field, with [`store`].
+/// It has no `Serialize` either: a document that must store a secret opts in field by field, with
+/// [`store`].
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -17,7 +19,7 @@ impl Secret {
         Self(value.into())
     }
 
-    /// The secret itself, for the one place that uses it. Never log or show what this gives.
+    /// The secret itself, for the one place that uses it. Never log or display the result.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -29,18 +31,19 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Writes a secret in the clear, for documents that go into the registry and nowhere else.
+/// Serializes a secret in clear text, for documents that are stored in the registry and shown
+/// nowhere.
 ///
 /// # Errors
-/// Those of the serialiser.
+/// Those of the serializer.
 pub fn store<S: Serializer>(secret: &Secret, s: S) -> Result<S::Ok, S::Error> {
     s.serialize_str(&secret.0)
 }
 
-/// [`store`] for a secret that may be absent.
+/// [`store`] for an optional secret.
 ///
 /// # Errors
-/// Those of the serialiser.
+/// Those of the serializer.
 pub fn store_option<S: Serializer>(secret: &Option<Secret>, s: S) -> Result<S::Ok, S::Error> {
     match secret {
         Some(secret) => s.serialize_some(&secret.0),
@@ -53,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_does_not_show_itself() {
+    fn debug_output_hides_a_secret() {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{secret:?} {:#?}", Some(&secret)), "Secret(…) Some(\n    Secret(…),\n)");
         assert_eq!(secret.reveal(), "hunter2");

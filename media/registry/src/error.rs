@@ -1,19 +1,19 @@
-//! What can go wrong with the registry, in sentences an operator can act on.
+//! Errors of the registry, in sentences that an operator can act on.
 //!
-//! Must not carry a type of the database: callers decide by variant and show the chain.
+//! Must not contain a type of a database: callers decide by variant, and display the chain.
 
 use std::path::PathBuf;
 
 use headwater_api::StreamName;
-use headwater_api::node::BootEpoch;
+use headwater_api::documents::BootEpoch;
 
-/// Cause as the database gives it.
+/// The cause of an error, as the database reports it.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why the registry could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// The folder or the file cannot be used: missing rights, a full disk, a folder that is not there.
+    /// The folder or the file is unusable: missing rights, a full disk, a missing folder.
     #[error("could not open the registry {}", path.display())]
     Open {
         /// The file.
@@ -35,7 +35,7 @@ pub enum RegistryError {
         /// The cause.
         source: Cause,
     },
-    /// The file was written by a version that stores documents in another way.
+    /// The file was written by a version with another storage format.
     #[error("the registry {} has the format of another version of Headwater", path.display())]
     Version {
         /// The file.
@@ -61,16 +61,16 @@ pub enum RegistryError {
         /// The cause.
         source: Cause,
     },
-    /// The connection string, or the file it comes from, is no good.
+    /// The connection string is invalid, or its file is unreadable.
     #[error("{reason}")]
     Setting {
-        /// What is wrong with which setting; no part of a secret.
+        /// The setting and what is wrong with it; contains no part of a secret.
         reason: String,
-        /// The cause, if it is not ours.
+        /// The cause, if another library reported it.
         source: Option<Cause>,
     },
-    /// The database did not answer in time, went away, or has no primary at the moment.
-    #[error("could not {attempted}: the database {servers} is not to be reached")]
+    /// The database did not answer in time, closed the connection, or has no primary at the moment.
+    #[error("could not {attempted}: the database {servers} is unreachable")]
     Unreachable {
         /// `register node a`.
         attempted: String,
@@ -79,46 +79,49 @@ pub enum RegistryError {
         /// The cause.
         source: Cause,
     },
-    /// The database answered with a refusal: wrong password, a certificate that is not trusted, missing rights, something it does not understand.
-    #[error("could not {attempted}: the database {servers} refuses")]
+    /// The database refused the call: wrong password, untrusted certificate, missing rights, an
+    /// unknown command.
+    #[error("could not {attempted}: the database {servers} refused")]
     Refused {
         /// `register node a`.
         attempted: String,
         /// Host and port, as configured.
         servers: String,
-        /// True if it may accept the same call later, once somebody has seen to it: a full disk, too few members.
+        /// True if the same call may succeed later, once the database's operator has acted: a full
+        /// disk, too few members.
         retryable: bool,
         /// The cause.
         source: Cause,
     },
-    /// The node has a later life than the one that speaks.
+    /// A later incarnation of the node has registered.
     #[error(
-        "node {id} has registered again with epoch {registered}, after this life with epoch {this}: is the same id used twice?"
+        "node {id} has registered again with epoch {registered}, after this incarnation with epoch {this}: is the same \
+         id used twice?"
     )]
     Superseded {
         /// The node.
         id: String,
-        /// Epoch of the life that speaks.
+        /// Epoch of the caller.
         this: BootEpoch,
-        /// Epoch of the life that is registered.
+        /// Epoch of the registered incarnation.
         registered: BootEpoch,
     },
-    /// The node's document is not there any more: its lease ended long ago, or somebody removed it.
+    /// The node's document does not exist: its lease expired long ago, or an operator removed it.
     #[error("node {id} is not registered")]
     NotRegistered {
         /// The node.
         id: String,
     },
-    /// Another node holds the stream, and its lease lives.
+    /// Another node owns the stream, and its lease lasts.
     #[error("stream {name} is published on node {owner}")]
     Taken {
         /// The stream.
         name: StreamName,
-        /// The node that holds it.
+        /// The node that owns it.
         owner: String,
     },
-    /// A document that must be new is there already.
-    #[error("there is a {what} {id} already")]
+    /// A document that must be new exists already.
+    #[error("{what} {id} already exists")]
     Exists {
         /// `user`, `token`.
         what: &'static str,
@@ -128,8 +131,8 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
-    /// True if the same call may succeed later by itself: the caller keeps trying. False if it is settled: somebody must
-    /// change something, or the answer is the answer.
+    /// True if the same call may succeed later: the caller retries. False if the error is permanent:
+    /// an operator must change something, or the error is the answer.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Read { .. } | Self::Write { .. } | Self::Locked { .. } => true,

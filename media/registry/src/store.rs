@@ -1,39 +1,42 @@
-//! The store that the configuration names.
+//! The backend that the configuration names.
 //!
-//! Holds no behaviour: every call goes to the store inside.
+//! It passes every call to the backend, and adds one thing: a MongoDB whose connection string has
+//! changed is opened again, and the call is repeated once.
 
 use std::path::Path;
 
 use headwater_api::StreamName;
-use headwater_api::app::AppDocument;
 use headwater_api::config::{self, RegistryKind};
-use headwater_api::node::{BootEpoch, Heartbeat, Life, NodeDocument, NodeRecord};
-use headwater_api::recording::{RecordingDocument, RecordingQuery};
-use headwater_api::stream::{Claim, StreamOffer, StreamRecord};
-use headwater_api::token::{Grant, TokenDocument};
-use headwater_api::user::UserDocument;
+use headwater_api::documents::{
+    AppDocument, BootEpoch, Claim, Grant, Heartbeat, NodeDocument, NodeIncarnation, NodeRecord, StreamOffer,
+    StreamRecord, TokenDocument, UserDocument,
+};
 
-use crate::{Embedded, MongoDb, Peers, Registry, RegistryError, Source, Timing, Wish};
+use crate::{
+    Accounts, Apps, DesiredState, Embedded, MongoDb, Nodes, Peers, Registry, RegistryError, ReloadableMongoDb, Streams,
+    Timing,
+};
 
-/// A registry of the kind that was configured. Cheap to clone; the last clone dropped closes it.
+/// A registry of the configured kind. Cheap to clone; dropping the last clone closes it.
 #[derive(Debug, Clone)]
 pub enum Store {
     /// A file of this node.
     Embedded(Embedded),
     /// MongoDB, shared by the nodes of a cluster.
-    MongoDb(Source),
+    MongoDb(ReloadableMongoDb),
 }
 
 impl Store {
     /// Opens the registry that the configuration names; `data_dir` must exist.
     ///
     /// # Errors
-    /// If a setting is wrong or the file cannot be used. A database that is away is no error here: calls say so.
+    /// If a setting is wrong or the file cannot be used. An unreachable database is not an error
+    /// here; calls report it.
     pub async fn open(config: &config::Registry, data_dir: &Path) -> Result<Self, RegistryError> {
         Self::open_with(config, data_dir, Timing::default()).await
     }
 
-    /// [`Store::open`] with leases of another length, for tests.
+    /// [`Store::open`] with other lease durations, for tests.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -42,11 +45,10 @@ impl Store {
             RegistryKind::Embedded => Ok(Self::Embedded(Embedded::open_with(data_dir, timing)?)),
             RegistryKind::MongoDb => {
                 let file = config.uri_file.as_deref().ok_or_else(|| RegistryError::Setting {
-                    reason: "registry.kind is \"mongodb\", and registry.uri_file does not say how to reach it"
-                        .to_owned(),
+                    reason: "registry.kind is \"mongodb\", but registry.uri_file is not set".to_owned(),
                     source: None,
                 })?;
-                Ok(Self::MongoDb(Source::open(file, timing).await?))
+                Ok(Self::MongoDb(ReloadableMongoDb::open(file, timing).await?))
             }
         }
     }
@@ -58,19 +60,19 @@ impl From<MongoDb> for Store {
     }
 }
 
-/// Hands each call to the store inside; to a database that has moved meanwhile, once more.
+/// Implements a trait by passing each call to the backend.
 macro_rules! delegate {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $output:ty;)*) => {
-        impl Registry for Store {
+    ($subject:ident: $($name:ident($($arg:ident: $type:ty),*) -> $output:ty;)*) => {
+        impl $subject for Store {
             $(async fn $name(&self, $($arg: $type),*) -> Result<$output, RegistryError> {
                 match self {
                     Self::Embedded(registry) => registry.$name($($arg),*).await,
-                    Self::MongoDb(source) => {
-                        let used = source.newest();
-                        let done = used.$name($($arg),*).await;
-                        match source.heed(used, &done).await {
-                            Some(newer) => newer.$name($($arg),*).await,
-                            None => done,
+                    Self::MongoDb(mongodb) => {
+                        let used = mongodb.current();
+                        let outcome = used.$name($($arg),*).await;
+                        match mongodb.reopen_if_changed(used, &outcome).await {
+                            Some(reopened) => reopened.$name($($arg),*).await,
+                            None => outcome,
                         }
                     }
                 }
@@ -79,28 +81,27 @@ macro_rules! delegate {
     };
 }
 
-delegate! {
-    register(node: &NodeDocument, resumes: Option<BootEpoch>) -> Life;
-    heartbeat(life: &Life, heartbeat: &Heartbeat) -> Wish;
+delegate! { Nodes:
+    register(node: &NodeDocument, resumes: Option<BootEpoch>) -> NodeIncarnation;
+    heartbeat(incarnation: &NodeIncarnation, heartbeat: &Heartbeat) -> DesiredState;
     nodes() -> Vec<NodeRecord>;
     peers(which: Peers<'_>) -> Vec<NodeRecord>;
     node(id: &str) -> Option<NodeRecord>;
     remove_node(id: &str) -> bool;
-    ask_to_drain(life: &Life) -> bool;
-    leave(life: &Life) -> bool;
-    claim(owner: &Life, name: &StreamName, offer: &StreamOffer, resumes: Option<u64>) -> Claim;
-    renew(owner: &Life, held: &[Claim]) -> Vec<StreamName>;
+    request_drain(incarnation: &NodeIncarnation) -> bool;
+    deregister(incarnation: &NodeIncarnation) -> bool;
+}
+
+delegate! { Streams:
+    claim(owner: &NodeIncarnation, name: &StreamName, offer: &StreamOffer, resumes: Option<u64>) -> Claim;
+    renew(owner: &NodeIncarnation, held: &[Claim]) -> Vec<StreamName>;
     release(claim: &Claim) -> bool;
-    release_all(owner: &Life) -> u64;
+    release_all(owner: &NodeIncarnation) -> u64;
     stream(name: &StreamName) -> Option<StreamRecord>;
     streams() -> Vec<StreamRecord>;
-    apps() -> Vec<AppDocument>;
-    put_app(app: &AppDocument) -> ();
-    remove_app(name: &str) -> bool;
-    put_recording(recording: &RecordingDocument) -> ();
-    recording(id: &str) -> Option<RecordingDocument>;
-    recordings(query: &RecordingQuery) -> Vec<RecordingDocument>;
-    remove_recording(id: &str) -> bool;
+}
+
+delegate! { Accounts:
     create_user(user: &UserDocument) -> ();
     put_user(user: &UserDocument) -> ();
     user(name: &str) -> Option<UserDocument>;
@@ -108,6 +109,15 @@ delegate! {
     remove_user(name: &str) -> bool;
     create_token(token: &TokenDocument) -> ();
     consume_token(digest: &str, stream: &StreamName, grants: Grant) -> bool;
+}
+
+delegate! { Apps:
+    apps() -> Vec<AppDocument>;
+    put_app(app: &AppDocument) -> ();
+    remove_app(name: &str) -> bool;
+}
+
+delegate! { Registry:
     probe() -> u64;
 }
 
@@ -125,7 +135,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn mongodb_without_a_readable_connection_string_is_a_setting_to_change() {
+    async fn mongodb_without_a_readable_connection_string_is_a_setting_error() {
         assert!(refusal(None).await.contains("registry.uri_file"));
         assert!(
             refusal(Some("/nonexistent/uri".into()))

@@ -1,35 +1,35 @@
-//! Streams: one owner, who is followed at once when it is gone.
+//! Streams: one owner per name, and takeover when its lease ends.
 
 use std::time::Duration;
 
-use headwater_api::node::{BootEpoch, Life};
-use headwater_api::stream::{Claim, StreamOffer};
+use headwater_api::StreamName;
+use headwater_api::documents::{BootEpoch, Claim, NodeIncarnation, StreamOffer};
 
 use super::{name, offer, register, until};
 use crate::{Registry, RegistryError};
 
-/// Races between two claimants.
+/// Number of races between two claimants.
 const ROUNDS: usize = 50;
 
 pub(super) async fn check<R: Registry + Clone + 'static>(registry: &R) {
     let a = register(registry, "a").await;
     let b = register(registry, "b").await;
-    a_stream_is_found_with_its_owner(registry, &a).await;
-    a_second_claimant_is_refused_while_the_first_renews(registry, &a, &b).await;
-    who_lets_go_is_followed_at_once(registry, &a, &b).await;
-    who_falls_silent_is_followed_when_its_lease_ends(registry, &a, &b).await;
-    an_owner_that_was_followed_is_told_and_cannot_let_go(registry, &a, &b).await;
-    of_two_claimants_one_wins_every_time(registry, &a, &b).await;
-    of_two_followers_of_a_dead_owner_one_wins(registry, &a, &b).await;
-    an_owner_claims_again_with_a_greater_epoch(registry, &a).await;
-    a_claim_goes_on_if_nobody_else_had_the_name(registry, &a, &b).await;
-    a_claim_that_the_registry_lost_goes_on_under_its_epoch(registry, &a).await;
-    a_later_life_takes_what_its_earlier_life_held(registry, &a).await;
-    all_streams_of_a_life_are_let_go_at_once(registry, &a, &b).await;
+    stream_is_found_with_its_owner(registry, &a).await;
+    second_claimant_is_refused_while_the_first_renews(registry, &a, &b).await;
+    released_stream_can_be_claimed_at_once(registry, &a, &b).await;
+    silent_owner_loses_its_stream_when_the_lease_expires(registry, &a, &b).await;
+    owner_that_lost_a_stream_learns_it_and_cannot_release_it(registry, &a, &b).await;
+    one_of_two_concurrent_claimants_wins(registry, &a, &b).await;
+    one_of_two_claimants_takes_over_from_a_dead_owner(registry, &a, &b).await;
+    second_claim_by_the_owner_gets_a_greater_epoch(registry, &a).await;
+    claim_resumes_if_no_other_node_owned_the_name(registry, &a, &b).await;
+    claim_that_the_registry_lost_resumes_with_its_epoch(registry, &a).await;
+    later_incarnation_takes_over_from_an_earlier_one(registry, &a).await;
+    all_streams_of_an_incarnation_are_released_together(registry, &a, &b).await;
     streams_are_listed_by_name(registry, &a).await;
 }
 
-async fn a_stream_is_found_with_its_owner(registry: &impl Registry, a: &Life) {
+async fn stream_is_found_with_its_owner(registry: &impl Registry, a: &NodeIncarnation) {
     assert_eq!(registry.stream(&name("live/s")).await.unwrap(), None);
     let claim = registry.claim(a, &name("live/s"), &offer(1), None).await.unwrap();
     assert_eq!((&claim.name, &claim.owner), (&name("live/s"), a));
@@ -40,9 +40,13 @@ async fn a_stream_is_found_with_its_owner(registry: &impl Registry, a: &Life) {
     assert!(registry.release(&claim).await.unwrap());
 }
 
-async fn a_second_claimant_is_refused_while_the_first_renews(registry: &impl Registry, a: &Life, b: &Life) {
+async fn second_claimant_is_refused_while_the_first_renews(
+    registry: &impl Registry,
+    a: &NodeIncarnation,
+    b: &NodeIncarnation,
+) {
     let claim = registry.claim(a, &name("live/s"), &offer(1), None).await.unwrap();
-    // Three leases long: without the renewals the second claimant would win.
+    // For three leases: without the renewals the second claimant would win.
     let deadline = tokio::time::Instant::now() + super::TIMING.lease * 3;
     let mut refusals = 0;
     while tokio::time::Instant::now() < deadline {
@@ -58,25 +62,29 @@ async fn a_second_claimant_is_refused_while_the_first_renews(registry: &impl Reg
     }
     assert!(refusals > 10, "{refusals}");
     let found = registry.stream(&name("live/s")).await.unwrap().unwrap();
-    assert_eq!((found.claim.clone(), found.offer), (claim, offer(1)), "a refused claim left a trace");
+    assert_eq!((found.claim.clone(), found.offer), (claim, offer(1)), "a refused claim changed the document");
     assert!(registry.release(&found.claim).await.unwrap());
 }
 
-async fn who_lets_go_is_followed_at_once(registry: &impl Registry, a: &Life, b: &Life) {
+async fn released_stream_can_be_claimed_at_once(registry: &impl Registry, a: &NodeIncarnation, b: &NodeIncarnation) {
     let first = registry.claim(a, &name("live/s"), &offer(1), None).await.unwrap();
     assert!(registry.release(&first).await.unwrap());
     assert_eq!(registry.stream(&name("live/s")).await.unwrap(), None);
     assert!(!registry.release(&first).await.unwrap());
     let second = registry.claim(b, &name("live/s"), &offer(2), None).await.unwrap();
     assert!(second.epoch > first.epoch);
-    assert!(!registry.release(&first).await.unwrap(), "an old claim let go of a new one");
+    assert!(!registry.release(&first).await.unwrap(), "an old claim released a new one");
     assert_eq!(registry.stream(&name("live/s")).await.unwrap().unwrap().claim, second);
     assert!(registry.release(&second).await.unwrap());
 }
 
-async fn who_falls_silent_is_followed_when_its_lease_ends(registry: &impl Registry, a: &Life, b: &Life) {
+async fn silent_owner_loses_its_stream_when_the_lease_expires(
+    registry: &impl Registry,
+    a: &NodeIncarnation,
+    b: &NodeIncarnation,
+) {
     let first = registry.claim(a, &name("live/s"), &offer(1), None).await.unwrap();
-    let second = claimed(registry, b, "live/s", &offer(2)).await;
+    let second = claim_until_granted(registry, b, "live/s", &offer(2)).await;
     assert!(second.epoch > first.epoch);
     assert!(registry.release(&second).await.unwrap());
     let third = registry.claim(a, &name("live/s"), &offer(1), None).await.unwrap();
@@ -85,31 +93,39 @@ async fn who_falls_silent_is_followed_when_its_lease_ends(registry: &impl Regist
     })
     .await;
     assert!(registry.streams().await.unwrap().iter().all(|s| s.claim.name != third.name));
-    // Its owner may still go on, if it is the first to say so.
+    // Its owner may still renew it, if no other node has claimed it first.
     assert_eq!(registry.renew(a, std::slice::from_ref(&third)).await.unwrap(), []);
     assert_eq!(registry.stream(&name("live/s")).await.unwrap().unwrap().claim, third);
     assert!(registry.release(&third).await.unwrap());
 }
 
-async fn an_owner_that_was_followed_is_told_and_cannot_let_go(registry: &impl Registry, a: &Life, b: &Life) {
+async fn owner_that_lost_a_stream_learns_it_and_cannot_release_it(
+    registry: &impl Registry,
+    a: &NodeIncarnation,
+    b: &NodeIncarnation,
+) {
     let lost = registry.claim(a, &name("live/lost"), &offer(1), None).await.unwrap();
-    let follower = claimed(registry, b, "live/lost", &offer(2)).await;
-    let kept = registry.claim(a, &name("live/kept"), &offer(1), None).await.unwrap();
-    assert_eq!(registry.renew(a, &[kept.clone(), lost.clone()]).await.unwrap(), [name("live/lost")]);
+    let successor = claim_until_granted(registry, b, "live/lost", &offer(2)).await;
+    let owned = registry.claim(a, &name("live/owned"), &offer(1), None).await.unwrap();
+    assert_eq!(registry.renew(a, &[owned.clone(), lost.clone()]).await.unwrap(), [name("live/lost")]);
     assert_eq!(registry.renew(a, &[]).await.unwrap(), []);
     assert!(!registry.release(&lost).await.unwrap());
     let error = registry.claim(a, &name("live/lost"), &offer(1), Some(lost.epoch)).await.unwrap_err();
     assert!(matches!(error, RegistryError::Taken { .. }), "{error:?}");
-    assert_eq!(registry.stream(&name("live/lost")).await.unwrap().unwrap().claim, follower);
-    for claim in [kept, follower] {
+    assert_eq!(registry.stream(&name("live/lost")).await.unwrap().unwrap().claim, successor);
+    for claim in [owned, successor] {
         assert!(registry.release(&claim).await.unwrap());
     }
 }
 
-async fn of_two_claimants_one_wins_every_time<R: Registry + Clone + 'static>(registry: &R, a: &Life, b: &Life) {
+async fn one_of_two_concurrent_claimants_wins<R: Registry + Clone + 'static>(
+    registry: &R,
+    a: &NodeIncarnation,
+    b: &NodeIncarnation,
+) {
     let mut last = 0;
     for round in 0..ROUNDS {
-        // Half of the races are for names that were never claimed, the other half for one that was let go.
+        // Half of the races are for new names, the other half for one that was released.
         let stream = name(&if round % 2 == 0 { format!("live/race{round}") } else { "live/race".to_owned() });
         let claims = race(registry, [a, b], &stream).await;
         assert_eq!(claims.len(), 1, "round {round}: {claims:?}");
@@ -122,7 +138,11 @@ async fn of_two_claimants_one_wins_every_time<R: Registry + Clone + 'static>(reg
     }
 }
 
-async fn of_two_followers_of_a_dead_owner_one_wins<R: Registry + Clone + 'static>(registry: &R, a: &Life, b: &Life) {
+async fn one_of_two_claimants_takes_over_from_a_dead_owner<R: Registry + Clone + 'static>(
+    registry: &R,
+    a: &NodeIncarnation,
+    b: &NodeIncarnation,
+) {
     let dead = register(registry, "dead").await;
     let stream = name("live/orphan");
     let first = registry.claim(&dead, &stream, &offer(9), None).await.unwrap();
@@ -133,7 +153,7 @@ async fn of_two_followers_of_a_dead_owner_one_wins<R: Registry + Clone + 'static
     assert!(registry.release(&claims[0]).await.unwrap());
 }
 
-async fn an_owner_claims_again_with_a_greater_epoch(registry: &impl Registry, a: &Life) {
+async fn second_claim_by_the_owner_gets_a_greater_epoch(registry: &impl Registry, a: &NodeIncarnation) {
     let first = registry.claim(a, &name("live/s"), &offer(1), None).await.unwrap();
     let second = registry.claim(a, &name("live/s"), &offer(3), None).await.unwrap();
     assert!(second.epoch > first.epoch);
@@ -142,23 +162,28 @@ async fn an_owner_claims_again_with_a_greater_epoch(registry: &impl Registry, a:
     assert!(registry.release(&second).await.unwrap());
 }
 
-async fn a_claim_goes_on_if_nobody_else_had_the_name(registry: &impl Registry, a: &Life, b: &Life) {
+async fn claim_resumes_if_no_other_node_owned_the_name(
+    registry: &impl Registry,
+    a: &NodeIncarnation,
+    b: &NodeIncarnation,
+) {
     let first = registry.claim(a, &name("live/s"), &offer(1), None).await.unwrap();
     let same = registry.claim(a, &name("live/s"), &offer(4), Some(first.epoch)).await.unwrap();
     assert_eq!(same, first);
     assert_eq!(registry.stream(&name("live/s")).await.unwrap().unwrap().offer, offer(4));
-    // Lease over, but nobody came.
-    until("end of the lease", async || registry.stream(&name("live/s")).await.unwrap().is_none().then_some(())).await;
+    // The lease has expired, but no other node has claimed the name.
+    let expiry = async || registry.stream(&name("live/s")).await.unwrap().is_none().then_some(());
+    until("expiry of the lease", expiry).await;
     assert_eq!(registry.claim(a, &name("live/s"), &offer(4), Some(first.epoch)).await.unwrap(), first);
-    // Somebody came and went: the name is free, but it is another epoch now.
-    let other = claimed(registry, b, "live/s", &offer(2)).await;
+    // Another node has owned the name and released it: the epoch must grow.
+    let other = claim_until_granted(registry, b, "live/s", &offer(2)).await;
     assert!(registry.release(&other).await.unwrap());
     let later = registry.claim(a, &name("live/s"), &offer(1), Some(first.epoch)).await.unwrap();
     assert!(later.epoch > other.epoch, "{later:?} after {other:?}");
     assert!(registry.release(&later).await.unwrap());
 }
 
-async fn a_claim_that_the_registry_lost_goes_on_under_its_epoch(registry: &impl Registry, a: &Life) {
+async fn claim_that_the_registry_lost_resumes_with_its_epoch(registry: &impl Registry, a: &NodeIncarnation) {
     let epoch = 1_700_000_000_123;
     let claim = registry.claim(a, &name("live/unknown"), &offer(1), Some(epoch)).await.unwrap();
     assert_eq!(claim.epoch, epoch);
@@ -166,19 +191,23 @@ async fn a_claim_that_the_registry_lost_goes_on_under_its_epoch(registry: &impl 
     assert!(registry.release(&claim).await.unwrap());
 }
 
-async fn a_later_life_takes_what_its_earlier_life_held(registry: &impl Registry, a: &Life) {
+async fn later_incarnation_takes_over_from_an_earlier_one(registry: &impl Registry, a: &NodeIncarnation) {
     let old = registry.claim(a, &name("live/s"), &offer(1), None).await.unwrap();
-    let later = Life { epoch: BootEpoch(a.epoch.0 + 1), ..a.clone() };
+    let later = NodeIncarnation { epoch: BootEpoch(a.epoch.0 + 1), ..a.clone() };
     let new = registry.claim(&later, &name("live/s"), &offer(1), None).await.unwrap();
     assert!(new.epoch > old.epoch);
     let error = registry.claim(a, &name("live/s"), &offer(1), None).await.unwrap_err();
-    assert!(matches!(error, RegistryError::Taken { .. }), "an earlier life came back: {error:?}");
+    assert!(matches!(error, RegistryError::Taken { .. }), "an earlier incarnation took over: {error:?}");
     assert_eq!(registry.renew(a, std::slice::from_ref(&old)).await.unwrap(), [name("live/s")]);
     assert!(!registry.release(&old).await.unwrap());
     assert!(registry.release(&new).await.unwrap());
 }
 
-async fn all_streams_of_a_life_are_let_go_at_once(registry: &impl Registry, a: &Life, b: &Life) {
+async fn all_streams_of_an_incarnation_are_released_together(
+    registry: &impl Registry,
+    a: &NodeIncarnation,
+    b: &NodeIncarnation,
+) {
     for n in 0..5 {
         registry.claim(a, &name(&format!("live/all{n}")), &offer(1), None).await.unwrap();
     }
@@ -191,7 +220,7 @@ async fn all_streams_of_a_life_are_let_go_at_once(registry: &impl Registry, a: &
     assert_eq!(registry.release_all(b).await.unwrap(), 2);
 }
 
-async fn streams_are_listed_by_name(registry: &impl Registry, a: &Life) {
+async fn streams_are_listed_by_name(registry: &impl Registry, a: &NodeIncarnation) {
     for s in ["live/b", "live/a", "LiveApp/z"] {
         registry.claim(a, &name(s), &offer(1), None).await.unwrap();
     }
@@ -200,21 +229,26 @@ async fn streams_are_listed_by_name(registry: &impl Registry, a: &Life) {
     assert_eq!(registry.release_all(a).await.unwrap(), 3);
 }
 
-pub(super) async fn epochs_grow_even_past_oblivion(registry: &impl Registry) {
+pub(super) async fn epochs_grow_after_a_stream_has_expired(registry: &impl Registry) {
     let a = register(registry, "a").await;
     let mut last = 0;
     for _ in 0..5 {
         let claim = registry.claim(&a, &name("live/brief"), &offer(1), None).await.unwrap();
         assert!(claim.epoch > last, "{} after {last}", claim.epoch);
         last = claim.epoch;
-        let gone = async || registry.stream(&name("live/brief")).await.unwrap().is_none().then_some(());
-        until("end of the lease", gone).await;
+        let expired = async || registry.stream(&name("live/brief")).await.unwrap().is_none().then_some(());
+        until("expiry of the lease", expired).await;
     }
 }
 
-/// Claims until it is granted, which must be after a lease at the longest.
-async fn claimed(registry: &impl Registry, by: &Life, stream: &str, offer: &StreamOffer) -> Claim {
-    until("takeover", async || match registry.claim(by, &name(stream), offer, None).await {
+/// Claims until the claim is granted, which takes one lease at most.
+async fn claim_until_granted(
+    registry: &impl Registry,
+    claimant: &NodeIncarnation,
+    stream: &str,
+    offer: &StreamOffer,
+) -> Claim {
+    until("takeover", async || match registry.claim(claimant, &name(stream), offer, None).await {
         Ok(claim) => Some(claim),
         Err(RegistryError::Taken { .. }) => None,
         Err(e) => panic!("{e:?}"),
@@ -222,16 +256,16 @@ async fn claimed(registry: &impl Registry, by: &Life, stream: &str, offer: &Stre
     .await
 }
 
-/// Lets both claim at the same time, and gives the claims that were granted.
+/// Lets two nodes claim the stream concurrently. Returns the claims that were granted.
 async fn race<R: Registry + Clone + 'static>(
     registry: &R,
-    both: [&Life; 2],
-    stream: &headwater_api::StreamName,
+    claimants: [&NodeIncarnation; 2],
+    stream: &StreamName,
 ) -> Vec<Claim> {
     let mut tasks = tokio::task::JoinSet::new();
-    for life in both {
-        let (registry, life, stream) = (registry.clone(), life.clone(), stream.clone());
-        tasks.spawn(async move { registry.claim(&life, &stream, &offer(1), None).await });
+    for claimant in claimants {
+        let (registry, claimant, stream) = (registry.clone(), claimant.clone(), stream.clone());
+        tasks.spawn(async move { registry.claim(&claimant, &stream, &offer(1), None).await });
     }
     let mut claims = Vec::new();
     for outcome in tasks.join_all().await {

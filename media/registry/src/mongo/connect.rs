@@ -1,54 +1,63 @@
-//! From a connection string to a client with bounded waits. No part of the string may get into a message.
+//! From a connection string to a client with bounded waits. No part of the string may appear in a
+//! message.
 
 use std::time::Duration;
 
-use mongodb::Client;
 use mongodb::error::Error;
 use mongodb::options::{
     Acknowledgment, ClientOptions, ConnectionString, ReadPreference, SelectionCriteria, WriteConcern,
 };
+use mongodb::{Client, Database};
 
-use super::link::Known;
+/// The database, unless the connection string names another.
+pub(super) const DEFAULT_DATABASE: &str = "headwater";
+/// Longer than any caller waits, and longer than a resolver with the usual settings tries (5 s, two
+/// attempts, two records).
+const DNS_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum number of connections of one process: heartbeats and stream lookups are short.
+const MAX_POOL_SIZE: u32 = 8;
+
+/// A client whose servers are known.
+pub(super) struct ResolvedDatabase {
+    pub(super) database: Database,
+    /// Host and port of the servers, for messages.
+    pub(super) servers: String,
+}
 
 /// Why there is no client.
 #[derive(Clone)]
-pub(super) enum Failure {
-    /// What the driver says.
+pub(super) enum ConnectError {
+    /// The driver's error.
     Driver(Error),
     /// DNS did not answer in time.
-    Silent,
+    DnsTimeout,
 }
 
-/// Opens a client; it connects when first used. Waits for DNS if the string names an SRV entry, for nobody else.
-pub(super) async fn open(uri: ConnectionString, patience: Duration) -> Result<Known, Failure> {
-    // Both TLS libraries are in the tree, so that none is chosen by itself; whoever was first has decided.
-    let parsed = tokio::time::timeout(DNS, Box::pin(ClientOptions::parse(uri).into_future())).await;
-    let mut options = parsed.map_err(|_| Failure::Silent)?.map_err(Failure::Driver)?;
+/// Creates a client, which connects when it is first used. Waits only for DNS, and only if the
+/// string contains an SRV name.
+pub(super) async fn open(uri: ConnectionString, call_timeout: Duration) -> Result<ResolvedDatabase, ConnectError> {
+    let parsed = tokio::time::timeout(DNS_TIMEOUT, Box::pin(ClientOptions::parse(uri).into_future())).await;
+    let mut options = parsed.map_err(|_| ConnectError::DnsTimeout)?.map_err(ConnectError::Driver)?;
     options.app_name.get_or_insert_with(|| "headwater".to_owned());
-    options.connect_timeout.get_or_insert(patience);
-    options.server_selection_timeout.get_or_insert(selection(patience));
-    options.max_pool_size.get_or_insert(POOL);
-    // A server that is slow to answer is slow in every handshake: they go on side by side.
-    options.max_connecting.get_or_insert(POOL);
+    options.connect_timeout.get_or_insert(call_timeout);
+    options.server_selection_timeout.get_or_insert(server_selection_timeout(call_timeout));
+    options.max_pool_size.get_or_insert(MAX_POOL_SIZE);
+    // A server that answers slowly is slow in every handshake: handshakes run concurrently.
+    options.max_connecting.get_or_insert(MAX_POOL_SIZE);
     options.max_idle_time.get_or_insert(Duration::from_secs(120));
-    // A claim that a fail-over could take back would be no claim.
-    options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).w_timeout(patience / 2).build());
+    // A claim that a failover can roll back is no claim.
+    options.write_concern =
+        Some(WriteConcern::builder().w(Acknowledgment::Majority).w_timeout(call_timeout / 2).build());
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
     let servers = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let name = options.default_database.clone().unwrap_or_else(|| DATABASE.to_owned());
-    let client = Client::with_options(options).map_err(Failure::Driver)?;
-    Ok(Known { database: client.database(&name), servers })
+    let name = options.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
+    let client = Client::with_options(options).map_err(ConnectError::Driver)?;
+    Ok(ResolvedDatabase { database: client.database(&name), servers })
 }
 
-/// A set without a primary is told as such before whoever renews a lease has given up, three seconds after asking. The driver looks
-/// for one all the time, whether it is asked or not.
-pub(super) fn selection(patience: Duration) -> Duration {
-    Duration::from_millis(2_500).min(patience / 2)
+/// How long a call waits for a primary. Shorter than the three seconds after which a renewal of a
+/// lease is given up, so that the caller gets the reason. The driver monitors the set continuously,
+/// not only during calls.
+pub(super) fn server_selection_timeout(call_timeout: Duration) -> Duration {
+    Duration::from_millis(2_500).min(call_timeout / 2)
 }
-
-/// The database, unless the connection string names another.
-pub(super) const DATABASE: &str = "headwater";
-/// Longer than any caller waits, and than a resolver with the usual settings (5 s, two attempts, two records) tries.
-const DNS: Duration = Duration::from_secs(30);
-/// Connections of one process at most: heartbeats and joins are short.
-const POOL: u32 = 8;

@@ -1,61 +1,35 @@
-//! Apps, recordings, users and tokens in MongoDB: `{ _id, document, … }`, where what stands beside `document` is what the
-//! database itself looks at. Also how documents are turned into MongoDB's and back.
+//! Reading and writing documents by id, for every subject.
 
-use std::time::Duration;
-
-use headwater_api::StreamName;
-use headwater_api::recording::{RecordingDocument, RecordingQuery};
-use headwater_api::token::{Grant, TokenDocument};
 use mongodb::Collection;
-use mongodb::action::Aggregate;
-use mongodb::bson::{self, Bson, DateTime, Document, doc};
-use mongodb::error::Result;
+use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{MongoDb, failure, schema};
+use super::values::{collect, decode_field, encode};
+use super::{MongoDb, failure};
 use crate::RegistryError;
+
+/// Attempts of a step that concurrent writers of the same id may spoil. Each spoiled attempt means
+/// that another writer has succeeded.
+const MAX_ATTEMPTS: usize = 10;
 
 /// All documents of a collection, sorted by id.
 pub(super) async fn all<T: DeserializeOwned>(
     registry: &MongoDb,
     name: &'static str,
-) -> std::result::Result<Vec<T>, RegistryError> {
+) -> Result<Vec<T>, RegistryError> {
     find(registry, name, format!("list the {name}"), vec![doc! { "$sort": { "_id": 1 } }]).await
 }
 
-/// The document of an id.
+/// The document with an id.
 pub(super) async fn one<T: DeserializeOwned>(
     registry: &MongoDb,
     name: &'static str,
     id: &str,
-) -> std::result::Result<Option<T>, RegistryError> {
+) -> Result<Option<T>, RegistryError> {
     let stages = vec![doc! { "$match": { "_id": id } }];
     Ok(find(registry, name, format!("read {id} of the {name}"), stages).await?.pop())
-}
-
-pub(super) async fn recordings(
-    registry: &MongoDb,
-    query: &RecordingQuery,
-) -> std::result::Result<Vec<RecordingDocument>, RegistryError> {
-    if query.limit == 0 {
-        return Ok(Vec::new());
-    }
-    let mut filter = Document::new();
-    if let Some(app) = &query.app {
-        filter.insert("app", app);
-    }
-    if let Some(stream) = &query.stream {
-        filter.insert("stream", stream.as_str());
-    }
-    let stages = vec![
-        doc! { "$match": filter },
-        doc! { "$sort": { "started_at_ms": -1, "_id": 1 } },
-        doc! { "$skip": long(query.offset as u64) },
-        doc! { "$limit": long(query.limit as u64) },
-    ];
-    find(registry, schema::RECORDINGS, "list the recordings".to_owned(), stages).await
 }
 
 async fn find<T: DeserializeOwned>(
@@ -63,47 +37,24 @@ async fn find<T: DeserializeOwned>(
     name: &'static str,
     attempted: String,
     stages: Vec<Document>,
-) -> std::result::Result<Vec<T>, RegistryError> {
+) -> Result<Vec<T>, RegistryError> {
     let collection = registry.collection(name, &attempted).await?;
     let found = registry.attempt(&attempted, collect(collection.aggregate(stages))).await?;
-    let decoded: Result<Vec<T>> = found.iter().map(|found| decode_field(found, "document")).collect();
-    decoded.map_err(|e| failure::failed(&attempted, registry.servers(), e))
+    let decoded: mongodb::error::Result<Vec<T>> = found.iter().map(|found| decode_field(found, "document")).collect();
+    decoded.map_err(|e| registry.call_failed(&attempted, e))
 }
 
-/// Writes a document; one of the same id is replaced.
+/// Writes a document; replaces one with the same id.
 pub(super) async fn put<T: Serialize>(
     registry: &MongoDb,
     name: &'static str,
     id: &str,
     document: &T,
-) -> std::result::Result<(), RegistryError> {
-    write(registry, name, id, document, Document::new()).await
-}
-
-pub(super) async fn put_recording(
-    registry: &MongoDb,
-    recording: &RecordingDocument,
-) -> std::result::Result<(), RegistryError> {
-    let beside = doc! {
-        "app": recording.stream.app(),
-        "stream": recording.stream.as_str(),
-        "started_at_ms": long(recording.started_at_ms),
-    };
-    write(registry, schema::RECORDINGS, &recording.id, recording, beside).await
-}
-
-async fn write<T: Serialize>(
-    registry: &MongoDb,
-    name: &'static str,
-    id: &str,
-    document: &T,
-    mut fields: Document,
-) -> std::result::Result<(), RegistryError> {
+) -> Result<(), RegistryError> {
     let attempted = format!("write {id} of the {name}");
     let collection = registry.collection(name, &attempted).await?;
-    let document = encode(document).map_err(|e| failure::failed(&attempted, registry.servers(), e))?;
-    fields.insert("document", document);
-    for _ in 0..INSERTIONS {
+    let fields = doc! { "document": encode(document).map_err(|e| registry.call_failed(&attempted, e))? };
+    for _ in 0..MAX_ATTEMPTS {
         let replace = collection.replace_one(doc! { "_id": id }, fields.clone()).upsert(true);
         match registry.attempt(&attempted, replace.into_future()).await {
             Ok(_) => return Ok(()),
@@ -111,42 +62,24 @@ async fn write<T: Serialize>(
             Err(e) => return Err(e),
         }
     }
-    Err(failure::busy(&attempted, registry.servers()))
+    Err(failure::too_many_conflicts(&attempted, registry.servers()))
 }
 
-/// Writes a document whose id must be free.
-pub(super) async fn create<T: Serialize>(
-    registry: &MongoDb,
-    name: &'static str,
-    id: &str,
-    document: &T,
-) -> std::result::Result<(), RegistryError> {
-    insert(registry, name, id, document, doc! { "_id": id }).await
-}
-
-pub(super) async fn create_token(registry: &MongoDb, token: &TokenDocument) -> std::result::Result<(), RegistryError> {
-    let fields = doc! {
-        "_id": &token.digest,
-        "stream": token.stream.as_str(),
-        "grants": to_bson(&token.grants).unwrap_or(Bson::Null),
-        "used": false,
-        "expire_at": DateTime::from_millis(long(token.expires_at_ms)),
-    };
-    insert(registry, schema::TOKENS, &token.digest, token, fields).await
-}
-
-async fn insert<T: Serialize>(
+/// Writes a document with a new id, and `fields` next to it.
+///
+/// # Errors
+/// [`RegistryError::Exists`] if the id exists.
+pub(super) async fn insert<T: Serialize>(
     registry: &MongoDb,
     name: &'static str,
     id: &str,
     document: &T,
     mut fields: Document,
-) -> std::result::Result<(), RegistryError> {
+) -> Result<(), RegistryError> {
     let what = &name[..name.len() - 1];
     let attempted = format!("create {what} {id}");
     let collection = registry.collection(name, &attempted).await?;
-    let document = encode(document).map_err(|e| failure::failed(&attempted, registry.servers(), e))?;
-    fields.insert("document", document);
+    fields.insert("document", encode(document).map_err(|e| registry.call_failed(&attempted, e))?);
     match registry.attempt(&attempted, collection.insert_one(fields).into_future()).await {
         Ok(_) => Ok(()),
         Err(e) if failure::is_duplicate(&e) => Err(RegistryError::Exists { what, id: id.to_owned() }),
@@ -154,46 +87,20 @@ async fn insert<T: Serialize>(
     }
 }
 
-/// Marks a token as used. It stays until it expires, so that it cannot be made a second time.
-pub(super) async fn consume_token(
-    registry: &MongoDb,
-    digest: &str,
-    stream: &StreamName,
-    grants: Grant,
-) -> std::result::Result<bool, RegistryError> {
-    let attempted = format!("use up a token of stream {stream}");
-    let tokens = registry.collection(schema::TOKENS, &attempted).await?;
-    let grants = to_bson(&grants).map_err(|e| failure::failed(&attempted, registry.servers(), e))?;
-    let filter = doc! { "_id": digest, "stream": stream.as_str(), "grants": grants, "used": false };
-    let used = doc! { "$set": { "used": true, "used_at": "$$NOW" } };
-    let call = tokens.find_one_and_update(filter, vec![used]).return_document(ReturnDocument::After);
-    let token = registry.attempt(&attempted, call.into_future()).await?;
-    Ok(token.is_some_and(|token| time_ms(&token, "used_at") < time_ms(&token, "expire_at")))
-}
-
-pub(super) async fn remove(
-    registry: &MongoDb,
-    name: &'static str,
-    id: &str,
-) -> std::result::Result<bool, RegistryError> {
+/// Removes a document. Returns false if it did not exist.
+pub(super) async fn remove(registry: &MongoDb, name: &'static str, id: &str) -> Result<bool, RegistryError> {
     let attempted = format!("remove {id} of the {name}");
     let collection = registry.collection(name, &attempted).await?;
     let deleted = registry.attempt(&attempted, collection.delete_one(doc! { "_id": id }).into_future()).await?;
     Ok(deleted.deleted_count > 0)
 }
 
-pub(super) async fn probe(registry: &MongoDb) -> std::result::Result<u64, RegistryError> {
-    let attempted = "write a probe";
-    let meta = registry.collection(schema::META, attempted).await?;
-    let now = vec![doc! { "$set": { "at": "$$NOW" } }];
-    let written = update_or_insert(registry, attempted, &meta, doc! { "_id": "probe" }, now, Document::new()).await?;
-    Ok(time_ms(&written.unwrap_or_default(), "at").max(0) as u64)
-}
-
-/// Updates the document that `filter`, with an `_id`, finds, and gives it as it is then. If the id is free, the document is
-/// first inserted with `empty`. None if there is a document of that id that the rest of the filter does not find.
+/// Updates the document that `filter`, which contains an `_id`, finds, and returns the updated
+/// document. If the id does not exist, `empty` is inserted first. Returns `None` if the id exists and
+/// the rest of the filter does not match.
 ///
-/// Two steps on purpose: an upsert by pipeline that collides with another fails in more than one way in FerretDB.
+/// Deliberately two steps: in FerretDB, an upsert by pipeline that collides with another one fails in
+/// several ways.
 pub(super) async fn update_or_insert(
     registry: &MongoDb,
     attempted: &str,
@@ -201,10 +108,10 @@ pub(super) async fn update_or_insert(
     filter: Document,
     update: Vec<Document>,
     mut empty: Document,
-) -> std::result::Result<Option<Document>, RegistryError> {
+) -> Result<Option<Document>, RegistryError> {
     let id = filter.get("_id").cloned().unwrap_or(Bson::Null);
     empty.insert("_id", id.clone());
-    for _ in 0..INSERTIONS {
+    for _ in 0..MAX_ATTEMPTS {
         let call =
             collection.find_one_and_update(filter.clone(), update.clone()).return_document(ReturnDocument::After);
         if let Some(written) = registry.attempt(attempted, call.into_future()).await? {
@@ -222,56 +129,5 @@ pub(super) async fn update_or_insert(
             Err(e) => return Err(e),
         }
     }
-    Err(failure::busy(attempted, registry.servers()))
-}
-
-/// Tries of a step that others of the same id may spoil; each spoiled one means that another's succeeded.
-const INSERTIONS: usize = 10;
-
-// --- MongoDB's documents ----------------------------------------------------------------------------------------------
-
-pub(super) fn encode<T: Serialize>(value: &T) -> Result<Document> {
-    Ok(bson::serialize_to_document(value)?)
-}
-
-fn to_bson<T: Serialize>(value: &T) -> Result<Bson> {
-    Ok(bson::serialize_to_bson(value)?)
-}
-
-pub(super) fn decode<T: DeserializeOwned>(document: Document) -> Result<T> {
-    Ok(bson::deserialize_from_document(document)?)
-}
-
-/// A field that holds a document of ours; one that is not there reads as null.
-pub(super) fn decode_field<T: DeserializeOwned>(document: &Document, field: &str) -> Result<T> {
-    Ok(bson::deserialize_from_bson(document.get(field).cloned().unwrap_or(Bson::Null))?)
-}
-
-/// All that an aggregation gives.
-pub(super) async fn collect(aggregate: Aggregate<'_>) -> Result<Vec<Document>> {
-    let mut cursor = aggregate.await?;
-    let mut found = Vec::new();
-    while cursor.advance().await? {
-        found.push(cursor.deserialize_current()?);
-    }
-    Ok(found)
-}
-
-/// A date in Unix milliseconds; 0 if it is not there.
-pub(super) fn time_ms(document: &Document, field: &str) -> i64 {
-    document.get_datetime(field).map_or(0, |at| at.timestamp_millis())
-}
-
-/// A date by this machine's clock: for documents that are about to get a better one.
-pub(super) fn hence(duration: Duration) -> DateTime {
-    DateTime::from_millis(DateTime::now().timestamp_millis().saturating_add(millis(duration)))
-}
-
-pub(super) fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
-}
-
-/// MongoDB has no unsigned numbers.
-pub(super) fn long(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
+    Err(failure::too_many_conflicts(attempted, registry.servers()))
 }

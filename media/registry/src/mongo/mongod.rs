@@ -1,7 +1,8 @@
-//! One mongod, asked by itself: how it stands, and what makes a replica set of several of them and lets users in.
+//! One mongod, addressed directly: its replica set state, and the commands that form a replica set
+//! and create users.
 //!
-//! Every call is bounded in time and retried by nobody here. It decides nothing: who forms a set with whom is the caller's. A
-//! configuration is never forced upon a set.
+//! Every call is bounded in time, and none is retried here. Which servers form a set is the caller's
+//! decision. A configuration is never forced.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,29 +13,36 @@ use mongodb::bson::{Document, doc};
 use mongodb::options::{ClientOptions, Credential, ServerAddress};
 use mongodb::{Client, Database};
 
-use super::set_config::{Hello, MemberStatus, SetConfig};
+use super::replica_set_config::{Hello, MemberStatus, ReplicaSetConfig};
 use super::{connect, failure};
 use crate::RegistryError;
 
-/// Who a mongod is asked as.
+/// For commands that are answered from memory.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(3);
+/// For changes that other members must acknowledge.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
+const MAX_POOL_SIZE: u32 = 2;
+
+/// A user of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    /// Its name; all users of ours are in the database `admin`.
+pub struct DatabaseUser {
+    /// Name, in the database `admin`.
     pub name: String,
-    /// And its password.
+    /// Password.
     pub password: Secret,
 }
 
 /// What a user of the database may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UserRights {
-    /// Read and write the registry's database, and nothing else: what the nodes of a cluster need.
-    Use,
-    /// Change the replica set and make users: what its registry nodes need.
-    Keep,
+pub enum DatabaseRights {
+    /// Read and write the registry's database only: for all nodes of a cluster.
+    ReadWrite,
+    /// Change the replica set and create users: for registry nodes.
+    Administer,
 }
 
-/// One mongod. Cheap to clone; it is connected to when first used, and the last clone dropped closes its connections.
+/// One mongod. Cheap to clone. It connects when it is first used; dropping the last clone closes its
+/// connections.
 #[derive(Clone)]
 pub struct Mongod {
     admin: Database,
@@ -48,163 +56,163 @@ impl fmt::Debug for Mongod {
 }
 
 impl Mongod {
-    /// The one at this address, and no other member of its set. Without a user it answers [`Mongod::hello`], and, to
-    /// this machine as long as it has no users at all, [`Mongod::initiate`] and [`Mongod::create_first_user`].
+    /// The server at this address, and no other member of its set. Without a user only
+    /// [`Mongod::hello`] is allowed and, from the server's own machine while it has no users,
+    /// [`Mongod::initiate`] and [`Mongod::create_first_user`].
     ///
     /// # Errors
-    /// [`RegistryError::Setting`] if the user's name or password cannot be used.
-    pub fn at(address: SocketAddr, user: Option<&User>) -> Result<Self, RegistryError> {
+    /// [`RegistryError::Setting`] if the user's name or password is unusable.
+    pub fn at(address: SocketAddr, user: Option<&DatabaseUser>) -> Result<Self, RegistryError> {
         let host = ServerAddress::Tcp { host: address.ip().to_string(), port: Some(address.port()) };
         let mut options = ClientOptions::builder()
             .hosts(vec![host])
             .app_name("headwaterd".to_owned())
             .direct_connection(true)
-            .connect_timeout(PATIENCE)
-            // Shorter than any call may take, so that it is the driver that gives up, and says why.
-            .server_selection_timeout(PATIENCE / 2)
+            .connect_timeout(COMMAND_TIMEOUT)
+            // Shorter than any call's timeout, so that the driver gives up first and reports the reason.
+            .server_selection_timeout(COMMAND_TIMEOUT / 2)
             .retry_reads(false)
             .retry_writes(false)
-            .max_pool_size(POOL)
+            .max_pool_size(MAX_POOL_SIZE)
             .build();
         options.credential = user.map(|user| {
             let password = user.password.reveal().to_owned();
-            Credential::builder().username(user.name.clone()).password(password).source(ADMIN.to_owned()).build()
+            Credential::builder().username(user.name.clone()).password(password).source(ADMIN_DATABASE.to_owned()).build()
         });
         let client = Client::with_options(options).map_err(|e| RegistryError::Setting {
-            reason: format!("the database {address} cannot be asked with these settings"),
+            reason: format!("the credentials for the database {address} are unusable"),
             source: Some(e.into()),
         })?;
-        Ok(Self { admin: client.database(ADMIN), address: address.to_string() })
+        Ok(Self { admin: client.database(ADMIN_DATABASE), address: address.to_string() })
     }
 
-    /// How it stands with its set.
+    /// Its replica set state.
     ///
     /// # Errors
     /// If it does not answer.
     pub async fn hello(&self) -> Result<Hello, RegistryError> {
-        Ok(Hello::of(&self.run("ask how it stands", doc! { "hello": 1 }, PATIENCE).await?))
+        Ok(Hello::of(&self.run("read the replica set state", doc! { "hello": 1 }, COMMAND_TIMEOUT).await?))
     }
 
-    /// True if it lets this user in; false if name or password are wrong, or it ends just now: the driver tells no difference.
+    /// True if it accepts this user; false if name or password are wrong, or if it is shutting down:
+    /// the driver does not distinguish them.
     ///
     /// # Errors
     /// If it does not answer.
-    pub async fn lets_in(address: SocketAddr, user: &User) -> Result<bool, RegistryError> {
-        // Users are looked at when a connection is made, so a new one it must be.
-        match Self::at(address, Some(user))?.run("log in", doc! { "ping": 1 }, PATIENCE).await {
+    pub async fn accepts_login(address: SocketAddr, user: &DatabaseUser) -> Result<bool, RegistryError> {
+        // Users are authenticated when a connection is opened, so this needs a new one.
+        match Self::at(address, Some(user))?.run("log in", doc! { "ping": 1 }, COMMAND_TIMEOUT).await {
             Ok(_) => Ok(true),
-            Err(e) if failure::is_login(&e) => Ok(false),
+            Err(e) if failure::is_authentication_failure(&e) => Ok(false),
             Err(e) => Err(e),
         }
     }
 
-    /// Begins a set. False if its files are of one already: then it is no member of that any more.
+    /// Initiates a replica set. Returns false if its data belongs to a set already, of which it is
+    /// no longer a member.
     ///
     /// # Errors
-    /// If it does not take the configuration.
-    pub async fn initiate(&self, config: &SetConfig) -> Result<bool, RegistryError> {
+    /// If it rejects the configuration.
+    pub async fn initiate(&self, config: &ReplicaSetConfig) -> Result<bool, RegistryError> {
         let command = doc! { "replSetInitiate": config.document().clone() };
-        match self.run("begin the replica set", command, CHANGE_PATIENCE).await {
+        match self.run("initiate the replica set", command, CHANGE_TIMEOUT).await {
             Err(e) if failure::code_of(&e) == Some(ALREADY_INITIALIZED) => Ok(false),
             result => result.map(|_| true),
         }
     }
 
-    /// The set's configuration.
+    /// The configuration of its set.
     ///
     /// # Errors
-    /// If it has none, or does not tell.
-    pub async fn config(&self) -> Result<SetConfig, RegistryError> {
+    /// If it has none, or does not answer.
+    pub async fn config(&self) -> Result<ReplicaSetConfig, RegistryError> {
         let attempted = "read the replica set's configuration";
-        let answer = self.run(attempted, doc! { "replSetGetConfig": 1 }, PATIENCE).await?;
-        SetConfig::of(&answer).ok_or_else(|| failure::unreadable(attempted, &self.address))
+        let answer = self.run(attempted, doc! { "replSetGetConfig": 1 }, COMMAND_TIMEOUT).await?;
+        ReplicaSetConfig::of(&answer).ok_or_else(|| failure::incomplete_answer(attempted, &self.address))
     }
 
-    /// Puts the next configuration into force. Of several changes at a time MongoDB takes one.
+    /// Applies the next configuration. MongoDB accepts one change at a time.
     ///
     /// # Errors
-    /// If it is not the primary, the last change is not settled, or the new one would be without a majority.
-    pub async fn reconfigure(&self, config: &SetConfig) -> Result<(), RegistryError> {
+    /// If it is not the primary, the previous change is not committed, or the new configuration
+    /// would have no majority.
+    pub async fn reconfigure(&self, config: &ReplicaSetConfig) -> Result<(), RegistryError> {
         let command = doc! { "replSetReconfig": config.document().clone() };
-        self.run("change the replica set", command, CHANGE_PATIENCE).await.map(drop)
+        self.run("change the replica set", command, CHANGE_TIMEOUT).await.map(drop)
     }
 
-    /// The members as it sees them.
+    /// The members and their states from its point of view.
     ///
     /// # Errors
-    /// If it is in no set, or does not tell.
+    /// If it is in no set, or does not answer.
     pub async fn members(&self) -> Result<Vec<MemberStatus>, RegistryError> {
-        let answer = self.run("ask for the replica set's members", doc! { "replSetGetStatus": 1 }, PATIENCE).await?;
+        let answer = self.run("list the replica set's members", doc! { "replSetGetStatus": 1 }, COMMAND_TIMEOUT).await?;
         Ok(MemberStatus::all_of(&answer))
     }
 
-    /// Lets another member be the primary, and is none itself for a minute.
+    /// Makes it a secondary for a minute, so that another member becomes the primary.
     ///
     /// # Errors
     /// If it is not the primary, or no other member can take over.
     pub async fn step_down(&self) -> Result<(), RegistryError> {
         let command = doc! { "replSetStepDown": 60, "secondaryCatchUpPeriodSecs": 10 };
-        self.run("step down", command, CHANGE_PATIENCE).await.map(drop)
+        self.run("step down", command, CHANGE_TIMEOUT).await.map(drop)
     }
 
-    /// Makes the first user, as anybody on this machine may.
+    /// Creates the first user, without logging in (MongoDB's localhost exception).
     ///
     /// # Errors
-    /// If there are users already: then only they may.
-    pub async fn create_first_user(&self, user: &User, rights: UserRights) -> Result<(), RegistryError> {
-        self.run("make the first user", command("createUser", user, rights), CHANGE_PATIENCE).await.map(drop)
+    /// If there are users already.
+    pub async fn create_first_user(&self, user: &DatabaseUser, rights: DatabaseRights) -> Result<(), RegistryError> {
+        let command = user_command("createUser", user, rights);
+        self.run("create the first user", command, CHANGE_TIMEOUT).await.map(drop)
     }
 
-    /// Makes a user, or gives one of that name this password and these rights.
+    /// Creates a user, or updates password and rights of one with the same name.
     ///
     /// # Errors
-    /// If it is refused.
-    pub async fn put_user(&self, user: &User, rights: UserRights) -> Result<(), RegistryError> {
+    /// If it refuses.
+    pub async fn put_user(&self, user: &DatabaseUser, rights: DatabaseRights) -> Result<(), RegistryError> {
         let attempted = format!("set the password of user {}", user.name);
-        match self.run(&attempted, command("updateUser", user, rights), CHANGE_PATIENCE).await {
+        match self.run(&attempted, user_command("updateUser", user, rights), CHANGE_TIMEOUT).await {
             Err(e) if failure::code_of(&e) == Some(USER_NOT_FOUND) => {
-                let attempted = format!("make user {}", user.name);
-                self.run(&attempted, command("createUser", user, rights), CHANGE_PATIENCE).await.map(drop)
+                let attempted = format!("create user {}", user.name);
+                self.run(&attempted, user_command("createUser", user, rights), CHANGE_TIMEOUT).await.map(drop)
             }
             result => result.map(drop),
         }
     }
 
-    async fn run(&self, attempted: &str, command: Document, patience: Duration) -> Result<Document, RegistryError> {
-        // The driver's futures are tens of kilobytes; boxed, they stay out of everybody else's.
-        match tokio::time::timeout(patience, Box::pin(self.admin.run_command(command).into_future())).await {
+    async fn run(&self, attempted: &str, command: Document, timeout: Duration) -> Result<Document, RegistryError> {
+        // The driver's futures have tens of kilobytes; boxed, they do not enlarge the callers'.
+        match tokio::time::timeout(timeout, Box::pin(self.admin.run_command(command).into_future())).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(e)) => Err(failure::failed(attempted, &self.address, e)),
-            Err(_) => Err(failure::silent(attempted, &self.address, patience)),
+            Ok(Err(e)) => Err(failure::call_failed(attempted, &self.address, e)),
+            Err(_) => Err(failure::call_timed_out(attempted, &self.address, timeout)),
         }
     }
 }
 
-/// Both commands that write a user have the same form.
-fn command(name: &str, user: &User, rights: UserRights) -> Document {
+/// `createUser` or `updateUser`, which have the same form.
+fn user_command(name: &str, user: &DatabaseUser, rights: DatabaseRights) -> Document {
     let roles = match rights {
-        UserRights::Use => vec![doc! { "role": "readWrite", "db": connect::DATABASE }],
-        // The first user may be given roles of `admin` only; it makes the others.
-        UserRights::Keep => {
-            ["clusterManager", "userAdminAnyDatabase"].map(|role| doc! { "role": role, "db": ADMIN }).to_vec()
+        DatabaseRights::ReadWrite => vec![doc! { "role": "readWrite", "db": connect::DEFAULT_DATABASE }],
+        // The first user may get roles of `admin` only; it creates the other users.
+        DatabaseRights::Administer => {
+            ["clusterManager", "userAdminAnyDatabase"].map(|role| doc! { "role": role, "db": ADMIN_DATABASE }).to_vec()
         }
     };
     let mut command = Document::new();
     command.insert(name, &user.name);
     command.insert("pwd", user.password.reveal());
     command.insert("roles", roles);
-    // A user that a fail-over could take back would be none.
+    // A failover must not roll back a user.
     command.insert("writeConcern", doc! { "w": "majority", "wtimeout": 10_000 });
     command
 }
 
-/// Where users are.
-const ADMIN: &str = "admin";
-const POOL: u32 = 2;
-/// For an answer from memory.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// For what other members must agree to.
-const CHANGE_PATIENCE: Duration = Duration::from_secs(15);
+/// The database of all users.
+const ADMIN_DATABASE: &str = "admin";
 const USER_NOT_FOUND: i32 = 11;
 const ALREADY_INITIALIZED: i32 = 23;
 
@@ -213,11 +221,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_that_does_not_run_is_reported_with_the_reason() {
-        // Nobody listens there: the port is bound, and let go of again.
+    async fn stopped_server_is_reported_with_the_reason() {
+        // A port without a listener: bound, and released again.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let refused = Mongod::at(address, None).unwrap().hello().await.unwrap_err();
-        let said = headwater_api::error::Chain(&refused).to_string();
-        assert!(said.contains("Connection refused"), "{said}");
+        let error = Mongod::at(address, None).unwrap().hello().await.unwrap_err();
+        let sentence = headwater_api::error::Chain(&error).to_string();
+        assert!(sentence.contains("Connection refused"), "{sentence}");
     }
 }

@@ -1,78 +1,123 @@
-//! Nodes in MongoDB: `{ _id, boot_epoch, document, heartbeat, registered_at, heard_at, expire_at, gone }`.
+//! Nodes in MongoDB: `{ _id, boot_epoch, document, heartbeat, registered_at, heard_at, expire_at, gone, drain }`.
 //!
-//! A node that was removed stays as `gone` until it expires, so that its next life is a later one.
+//! A removed node is kept with `gone` set until it expires, so that its next incarnation gets a
+//! greater epoch.
 
-use headwater_api::node::{BootEpoch, Heartbeat, Life, MAX_WATCHED, NodeDocument, NodeRecord};
+use headwater_api::documents::{BootEpoch, Heartbeat, MAX_WATCHED, NodeDocument, NodeIncarnation, NodeRecord};
 use mongodb::Collection;
 use mongodb::bson::{Bson, Document, doc};
 
-use super::documents::{collect, decode, decode_field, encode, hence, long, millis, time_ms, update_or_insert};
-use super::{MongoDb, failure, schema};
-use crate::{Peers, RegistryError, Wish};
+use super::documents::update_or_insert;
+use super::values::{as_millis, collect, decode, decode_field, encode, from_now, time_ms, to_i64};
+use super::{MongoDb, schema};
+use crate::{DesiredState, Nodes, Peers, RegistryError};
 
-pub(super) async fn register(
-    registry: &MongoDb,
-    node: &NodeDocument,
-    resumes: Option<BootEpoch>,
-) -> Result<Life, RegistryError> {
-    let attempted = format!("register node {}", node.id);
-    let nodes = registry.collection(schema::NODES, &attempted).await?;
-    let document = encode(node).map_err(|e| failure::failed(&attempted, registry.servers(), e))?;
-    let mut filter = doc! { "_id": &node.id };
-    let epoch: Bson = match resumes {
-        // A document of a later life does not match.
-        Some(this) => {
-            filter.insert("boot_epoch", doc! { "$lte": long(this.0) });
-            long(this.0).into()
+impl Nodes for MongoDb {
+    async fn register(
+        &self,
+        node: &NodeDocument,
+        resumes: Option<BootEpoch>,
+    ) -> Result<NodeIncarnation, RegistryError> {
+        let attempted = format!("register node {}", node.id);
+        let nodes = self.collection(schema::NODES, &attempted).await?;
+        let document = encode(node).map_err(|e| self.call_failed(&attempted, e))?;
+        let mut filter = doc! { "_id": &node.id };
+        if let Some(this) = resumes {
+            // The document of a later incarnation does not match.
+            filter.insert("boot_epoch", doc! { "$lte": to_i64(this.0) });
         }
+        let update = vec![registration_update(self, document, resumes)];
+        let empty = doc! { "boot_epoch": 0_i64, "gone": true, "expire_at": from_now(self.timing().node_retention) };
+        match update_or_insert(self, &attempted, &nodes, filter, update, empty).await? {
+            Some(written) => {
+                let epoch = epoch_of(&written).unwrap_or(BootEpoch(0));
+                Ok(NodeIncarnation { node: node.id.clone(), epoch })
+            }
+            None => {
+                let this = resumes.unwrap_or(BootEpoch(0));
+                Err(not_found_error(self, &attempted, &nodes, &node.id, this).await?)
+            }
+        }
+    }
+
+    async fn heartbeat(
+        &self,
+        incarnation: &NodeIncarnation,
+        heartbeat: &Heartbeat,
+    ) -> Result<DesiredState, RegistryError> {
+        let attempted = format!("renew the lease of node {}", incarnation.node);
+        let nodes = self.collection(schema::NODES, &attempted).await?;
+        let mut heartbeat = heartbeat.clone();
+        heartbeat.watched.truncate(MAX_WATCHED);
+        let heartbeat = encode(&heartbeat).map_err(|e| self.call_failed(&attempted, e))?;
+        let set = doc! { "$set": {
+            "heartbeat": { "$literal": heartbeat },
+            "heard_at": "$$NOW",
+            "expire_at": { "$add": ["$$NOW", document_ttl_ms(self)] },
+        } };
+        let update = nodes.find_one_and_update(incarnation_filter(incarnation), vec![set]);
+        let update = update.projection(doc! { "drain": 1 });
+        if let Some(renewed) = self.attempt(&attempted, update.into_future()).await? {
+            return Ok(if is_drain_requested(&renewed) { DesiredState::Drain } else { DesiredState::Serve });
+        }
+        Err(not_found_error(self, &attempted, &nodes, &incarnation.node, incarnation.epoch).await?)
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRecord>, RegistryError> {
+        list(self, NodeQuery::All).await
+    }
+
+    async fn peers(&self, which: Peers<'_>) -> Result<Vec<NodeRecord>, RegistryError> {
+        list(self, NodeQuery::Peers(which)).await
+    }
+
+    async fn node(&self, id: &str) -> Result<Option<NodeRecord>, RegistryError> {
+        Ok(list(self, NodeQuery::One(id)).await?.pop())
+    }
+
+    async fn remove_node(&self, id: &str) -> Result<bool, RegistryError> {
+        mark_removed(self, id, doc! { "_id": id, "gone": false }).await
+    }
+
+    async fn request_drain(&self, incarnation: &NodeIncarnation) -> Result<bool, RegistryError> {
+        let attempted = format!("ask node {} to drain", incarnation.node);
+        let nodes = self.collection(schema::NODES, &attempted).await?;
+        // The node's next heartbeat reads the field.
+        let update = nodes.update_one(incarnation_filter(incarnation), doc! { "$set": { "drain": true } });
+        Ok(self.attempt(&attempted, update.into_future()).await?.matched_count > 0)
+    }
+
+    async fn deregister(&self, incarnation: &NodeIncarnation) -> Result<bool, RegistryError> {
+        mark_removed(self, &incarnation.node, incarnation_filter(incarnation)).await
+    }
+}
+
+/// The update of a registration. Keeps heartbeat, registration time and drain request if the epoch
+/// does not change.
+fn registration_update(registry: &MongoDb, document: Document, resumes: Option<BootEpoch>) -> Document {
+    let epoch: Bson = match resumes {
+        Some(this) => to_i64(this.0).into(),
         None => {
             doc! { "$max": [{ "$toLong": "$$NOW" }, { "$add": [{ "$ifNull": ["$boot_epoch", 0_i64] }, 1_i64] }] }.into()
         }
     };
-    let same = doc! { "$eq": [{ "$ifNull": ["$boot_epoch", -1_i64] }, resumes.map_or(-2, |this| long(this.0))] };
-    let kept =
+    let same = doc! { "$eq": [{ "$ifNull": ["$boot_epoch", -1_i64] }, resumes.map_or(-2, |this| to_i64(this.0))] };
+    let keep_if_same =
         |field: &str, new: Bson| doc! { "$cond": [&same, { "$ifNull": [format!("${field}"), new.clone()] }, new] };
-    let set = doc! { "$set": {
+    doc! { "$set": {
         "boot_epoch": epoch,
         "document": { "$literal": document },
-        "heartbeat": kept("heartbeat", doc! { "$literal": {} }.into()),
-        "registered_at": kept("registered_at", "$$NOW".into()),
+        "heartbeat": keep_if_same("heartbeat", doc! { "$literal": {} }.into()),
+        "registered_at": keep_if_same("registered_at", "$$NOW".into()),
         "heard_at": "$$NOW",
-        "expire_at": { "$add": ["$$NOW", node_life_ms(registry)] },
+        "expire_at": { "$add": ["$$NOW", document_ttl_ms(registry)] },
         "gone": false,
-        "drain": kept("drain", false.into()),
-    } };
-    let empty = doc! { "boot_epoch": 0_i64, "gone": true, "expire_at": hence(registry.0.timing.keep_nodes) };
-    match update_or_insert(registry, &attempted, &nodes, filter, vec![set], empty).await? {
-        Some(written) => {
-            let epoch = epoch_of(&written).unwrap_or(BootEpoch(0));
-            Ok(Life { node: node.id.clone(), epoch })
-        }
-        None => Err(not_this_life(registry, &attempted, &nodes, &node.id, resumes.unwrap_or(BootEpoch(0))).await?),
-    }
+        "drain": keep_if_same("drain", false.into()),
+    } }
 }
 
-pub(super) async fn heartbeat(registry: &MongoDb, life: &Life, heartbeat: &Heartbeat) -> Result<Wish, RegistryError> {
-    let attempted = format!("renew the lease of node {}", life.node);
-    let nodes = registry.collection(schema::NODES, &attempted).await?;
-    let mut heartbeat = heartbeat.clone();
-    heartbeat.watched.truncate(MAX_WATCHED);
-    let heartbeat = encode(&heartbeat).map_err(|e| failure::failed(&attempted, registry.servers(), e))?;
-    let filter = doc! { "_id": &life.node, "boot_epoch": long(life.epoch.0), "gone": false };
-    let set = doc! { "$set": {
-        "heartbeat": { "$literal": heartbeat },
-        "heard_at": "$$NOW",
-        "expire_at": { "$add": ["$$NOW", node_life_ms(registry)] },
-    } };
-    let renewing = nodes.find_one_and_update(filter, vec![set]).projection(doc! { "drain": 1 });
-    if let Some(renewed) = registry.attempt(&attempted, renewing.into_future()).await? {
-        return Ok(if is_asked_to_drain(&renewed) { Wish::Drain } else { Wish::Serve });
-    }
-    Err(not_this_life(registry, &attempted, &nodes, &life.node, life.epoch).await?)
-}
-
-/// Why a life of a node was not found.
-async fn not_this_life(
+/// The error for an incarnation of a node that no document matched.
+async fn not_found_error(
     registry: &MongoDb,
     attempted: &str,
     nodes: &Collection<Document>,
@@ -86,86 +131,83 @@ async fn not_this_life(
     })
 }
 
-/// Of which nodes, and how much of each.
+/// The nodes to list.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Wanted<'a> {
+enum NodeQuery<'a> {
     All,
     One(&'a str),
-    /// Without what is watched there.
+    /// Without their viewer counts by stream.
     Peers(Peers<'a>),
 }
 
-/// Nodes, sorted by id.
-pub(super) async fn list(registry: &MongoDb, wanted: Wanted<'_>) -> Result<Vec<NodeRecord>, RegistryError> {
-    let attempted = match wanted {
-        Wanted::All => "list the nodes".to_owned(),
-        Wanted::One(id) => format!("look for node {id}"),
-        Wanted::Peers(Peers::These(ids)) => format!("look for {} nodes", ids.len()),
-        Wanted::Peers(Peers::EdgesOf(group)) => format!("list the edges of group {group:?}"),
-    };
-    let nodes = registry.collection(schema::NODES, &attempted).await?;
-    let mut filter = doc! { "gone": false };
-    match wanted {
-        Wanted::All => {}
-        Wanted::One(id) => filter.extend(doc! { "_id": id }),
-        Wanted::Peers(Peers::These(ids)) => filter.extend(doc! { "_id": { "$in": ids } }),
-        Wanted::Peers(Peers::EdgesOf(group)) => {
-            filter.extend(doc! { "document.role": "edge", "document.group": group });
+impl NodeQuery<'_> {
+    fn attempted(self) -> String {
+        match self {
+            Self::All => "list the nodes".to_owned(),
+            Self::One(id) => format!("look for node {id}"),
+            Self::Peers(Peers::ById(ids)) => format!("look for {} nodes", ids.len()),
+            Self::Peers(Peers::EdgesOf(group)) => format!("list the edges of group {group:?}"),
         }
     }
-    let mut stages =
-        vec![doc! { "$match": filter }, doc! { "$sort": { "_id": 1 } }, doc! { "$addFields": { "now": "$$NOW" } }];
-    if matches!(wanted, Wanted::Peers(_)) {
-        stages.push(doc! { "$project": { "heartbeat.watched": 0 } });
-    }
-    let found = registry.attempt(&attempted, collect(nodes.aggregate(stages))).await?;
-    let lease_ms = millis(registry.0.timing.lease);
-    let mut records = Vec::with_capacity(found.len());
-    for found in found {
-        let (now_ms, heard_ms) = (time_ms(&found, "now"), time_ms(&found, "heard_at"));
-        // The database removes what has expired within a minute; nobody shall see the difference.
-        if time_ms(&found, "expire_at") <= now_ms {
-            continue;
+
+    fn stages(self) -> Vec<Document> {
+        let mut filter = doc! { "gone": false };
+        match self {
+            Self::All => {}
+            Self::One(id) => filter.extend(doc! { "_id": id }),
+            Self::Peers(Peers::ById(ids)) => filter.extend(doc! { "_id": { "$in": ids } }),
+            Self::Peers(Peers::EdgesOf(group)) => {
+                filter.extend(doc! { "document.role": "edge", "document.group": group });
+            }
         }
-        let record = || -> mongodb::error::Result<NodeRecord> {
-            let silent_ms = (now_ms - heard_ms).max(0);
-            Ok(NodeRecord {
-                node: decode_field(&found, "document")?,
-                boot_epoch: epoch_of(&found).unwrap_or(BootEpoch(0)),
-                heartbeat: decode(found.get_document("heartbeat").cloned().unwrap_or_default())?,
-                age_ms: (now_ms - time_ms(&found, "registered_at")).max(0) as u64,
-                silent_ms: silent_ms as u64,
-                alive: silent_ms < lease_ms,
-                drain_asked: is_asked_to_drain(&found),
-            })
-        };
-        records.push(record().map_err(|e| failure::failed(&attempted, registry.servers(), e))?);
+        let mut stages =
+            vec![doc! { "$match": filter }, doc! { "$sort": { "_id": 1 } }, doc! { "$addFields": { "now": "$$NOW" } }];
+        if matches!(self, Self::Peers(_)) {
+            stages.push(doc! { "$project": { "heartbeat.watched": 0 } });
+        }
+        stages
     }
-    Ok(records)
 }
 
-/// Leaves the wish where the node's next heartbeat finds it.
-pub(super) async fn ask_to_drain(registry: &MongoDb, life: &Life) -> Result<bool, RegistryError> {
-    let attempted = format!("ask node {} to drain", life.node);
+/// The selected nodes, sorted by id.
+async fn list(registry: &MongoDb, query: NodeQuery<'_>) -> Result<Vec<NodeRecord>, RegistryError> {
+    let attempted = query.attempted();
     let nodes = registry.collection(schema::NODES, &attempted).await?;
-    let filter = doc! { "_id": &life.node, "boot_epoch": long(life.epoch.0), "gone": false };
-    let asked = doc! { "$set": { "drain": true } };
-    Ok(registry.attempt(&attempted, nodes.update_one(filter, asked).into_future()).await?.matched_count > 0)
+    let found = registry.attempt(&attempted, collect(nodes.aggregate(query.stages()))).await?;
+    let lease_ms = as_millis(registry.timing().lease);
+    // The database removes expired documents within a minute; until then they are skipped.
+    let live = found.iter().filter(|found| time_ms(found, "expire_at") > time_ms(found, "now"));
+    let records = live.map(|found| decode_record(found, lease_ms)).collect::<mongodb::error::Result<_>>();
+    records.map_err(|e| registry.call_failed(&attempted, e))
 }
 
-/// Marks a node, or that life of it, as gone.
-pub(super) async fn remove(registry: &MongoDb, id: &str, life: Option<BootEpoch>) -> Result<bool, RegistryError> {
+fn decode_record(found: &Document, lease_ms: i64) -> mongodb::error::Result<NodeRecord> {
+    let now_ms = time_ms(found, "now");
+    let silent_ms = (now_ms - time_ms(found, "heard_at")).max(0);
+    Ok(NodeRecord {
+        node: decode_field(found, "document")?,
+        boot_epoch: epoch_of(found).unwrap_or(BootEpoch(0)),
+        heartbeat: decode(found.get_document("heartbeat").cloned().unwrap_or_default())?,
+        age_ms: (now_ms - time_ms(found, "registered_at")).max(0) as u64,
+        silent_ms: silent_ms as u64,
+        alive: silent_ms < lease_ms,
+        drain_requested: is_drain_requested(found),
+    })
+}
+
+/// Marks the node that the filter finds as removed. Returns false if there is none.
+async fn mark_removed(registry: &MongoDb, id: &str, filter: Document) -> Result<bool, RegistryError> {
     let attempted = format!("remove node {id}");
     let nodes = registry.collection(schema::NODES, &attempted).await?;
-    let mut filter = doc! { "_id": id, "gone": false };
-    if let Some(epoch) = life {
-        filter.insert("boot_epoch", long(epoch.0));
-    }
-    let gone = doc! { "$set": { "gone": true } };
-    Ok(registry.attempt(&attempted, nodes.update_one(filter, gone).into_future()).await?.matched_count > 0)
+    let update = nodes.update_one(filter, doc! { "$set": { "gone": true } });
+    Ok(registry.attempt(&attempted, update.into_future()).await?.matched_count > 0)
 }
 
-fn is_asked_to_drain(document: &Document) -> bool {
+fn incarnation_filter(incarnation: &NodeIncarnation) -> Document {
+    doc! { "_id": &incarnation.node, "boot_epoch": to_i64(incarnation.epoch.0), "gone": false }
+}
+
+fn is_drain_requested(document: &Document) -> bool {
     document.get_bool("drain").unwrap_or_default()
 }
 
@@ -173,7 +215,7 @@ fn epoch_of(document: &Document) -> Option<BootEpoch> {
     document.get_i64("boot_epoch").ok().map(|epoch| BootEpoch(epoch as u64))
 }
 
-/// From the last heartbeat to oblivion.
-fn node_life_ms(registry: &MongoDb) -> i64 {
-    millis(registry.0.timing.lease + registry.0.timing.keep_nodes)
+/// From the last heartbeat to the removal of the document.
+fn document_ttl_ms(registry: &MongoDb) -> i64 {
+    as_millis(registry.timing().lease + registry.timing().node_retention)
 }

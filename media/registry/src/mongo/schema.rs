@@ -1,47 +1,40 @@
-//! Collections and indexes. `docs/registry.md` says why each is there.
+//! Collections and indexes. `docs/registry.md` gives the reason for each.
 
-use headwater_api::app::{AppDocument, DEFAULT_APPS};
+use headwater_api::documents::{AppDocument, DEFAULT_APPS};
 use mongodb::bson::{Document, doc};
 use mongodb::options::IndexOptions;
 use mongodb::{Database, IndexModel};
 
-use super::documents::encode;
+use super::failure;
+use super::values::encode;
 
 pub(super) const NODES: &str = "nodes";
 pub(super) const STREAMS: &str = "streams";
 pub(super) const APPS: &str = "apps";
-pub(super) const RECORDINGS: &str = "recordings";
 pub(super) const USERS: &str = "users";
 pub(super) const TOKENS: &str = "tokens";
 pub(super) const META: &str = "meta";
 
-/// Makes what is missing; any number of nodes may do so at the same time and again. What does not build on another is asked
-/// for at once: a database that is slow to answer is waited for twice, not a dozen times.
+/// Creates what is missing. Any number of nodes may do so concurrently and repeatedly. Independent
+/// steps run concurrently, so that a slow database delays the caller by two round trips instead of a
+/// dozen.
 pub(super) async fn prepare(database: &Database) -> mongodb::error::Result<()> {
     tokio::try_join!(
-        index(database, NODES, [("expire_at", doc! { "expire_at": 1 }, true)]),
-        index(
+        create_indexes(database, NODES, [("expire_at", doc! { "expire_at": 1 }, true)]),
+        create_indexes(
             database,
             STREAMS,
-            [("expire_at", doc! { "expire_at": 1 }, true), ("owner", doc! { "owner": 1, "boot_epoch": 1 }, false),]
+            [("expire_at", doc! { "expire_at": 1 }, true), ("owner", doc! { "owner": 1, "boot_epoch": 1 }, false)]
         ),
-        index(database, TOKENS, [("expire_at", doc! { "expire_at": 1 }, true)]),
-        index(
-            database,
-            RECORDINGS,
-            [
-                ("started", doc! { "started_at_ms": -1, "_id": 1 }, false),
-                ("app_started", doc! { "app": 1, "started_at_ms": -1, "_id": 1 }, false),
-                ("stream_started", doc! { "stream": 1, "started_at_ms": -1, "_id": 1 }, false),
-            ]
-        ),
-        begin(database),
+        create_indexes(database, TOKENS, [("expire_at", doc! { "expire_at": 1 }, true)]),
+        seed(database),
     )?;
     Ok(())
 }
 
-/// Indexes of one collection: name, keys, and whether documents go when the date in the field has come.
-async fn index<const N: usize>(
+/// Creates the indexes of one collection: name, keys, and whether documents expire at the date in
+/// the field.
+async fn create_indexes<const N: usize>(
     database: &Database,
     collection: &str,
     indexes: [(&str, Document, bool); N],
@@ -54,8 +47,8 @@ async fn index<const N: usize>(
     database.collection::<Document>(collection).create_indexes(models).await.map(drop)
 }
 
-/// The first documents of a new database.
-async fn begin(database: &Database) -> mongodb::error::Result<()> {
+/// Writes the first documents of a new database.
+async fn seed(database: &Database) -> mongodb::error::Result<()> {
     let meta = database.collection::<Document>(META);
     if meta.find_one(doc! { "_id": "schema" }).await?.is_none() {
         for name in DEFAULT_APPS {
@@ -68,10 +61,10 @@ async fn begin(database: &Database) -> mongodb::error::Result<()> {
     Ok(())
 }
 
-/// Somebody else made it in between: fine.
+/// Accepts that another node has created the document in between.
 fn ignore_duplicate(result: mongodb::error::Result<()>) -> mongodb::error::Result<()> {
     match result {
-        Err(e) if super::failure::is_duplicate_key(&e) => Ok(()),
+        Err(e) if failure::is_duplicate_key(&e) => Ok(()),
         other => other,
     }
 }

@@ -1,4 +1,5 @@
-//! A database that is away, refuses, is slow, is cut off, or has lost its primary: each within its time, each in words.
+//! A database that is unreachable, refuses, is slow, loses connections, or has lost its primary:
+//! every call fails within its timeout, with a sentence that names the cause.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,19 +13,19 @@ use tokio_rustls::TlsAcceptor;
 use super::proxy::Proxy;
 use super::scripted::ReplicaSet;
 use super::wire::Connections;
-use super::{MongoDb, scratch, uri};
-use crate::{Registry as _, RegistryError, contract};
+use super::{MongoDb, scratch_uri, uri};
+use crate::{Nodes as _, Registry as _, RegistryError, Streams as _, contract};
 
-/// Time-out of the calls here.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Timeout of the calls in these tests.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 async fn open(uri: &str) -> MongoDb {
-    MongoDb::open_patient(&Secret::new(uri), contract::TIMING, PATIENCE).await.unwrap()
+    MongoDb::open_with_timeout(&Secret::new(uri), contract::TIMING, CALL_TIMEOUT).await.unwrap()
 }
 
-/// The registry through a proxy.
+/// The registry, opened through a proxy.
 async fn through_proxy(name: &str) -> Option<(MongoDb, Proxy)> {
-    let uri = scratch(&uri()?, name);
+    let uri = scratch_uri(&uri()?, name);
     let (scheme, rest) = uri.reveal().split_once("://").unwrap();
     let (user, rest) = rest.rsplit_once('@').map_or((String::new(), rest), |(user, rest)| (format!("{user}@"), rest));
     let (server, rest) = rest.split_once('/').unwrap();
@@ -34,7 +35,7 @@ async fn through_proxy(name: &str) -> Option<(MongoDb, Proxy)> {
     Some((registry, proxy))
 }
 
-/// The proxy stands for one server, whatever that says of others.
+/// The proxy is in front of one server, which may list others.
 fn direct(uri: &str) -> String {
     if uri.contains("directConnection=") { uri.to_owned() } else { format!("{uri}&directConnection=true") }
 }
@@ -44,38 +45,38 @@ fn sentence(error: &RegistryError) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_absent_database_is_named_within_the_time_out() {
+async fn unreachable_database_is_reported_within_the_timeout() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
     let registry = open(&format!("mongodb://{address}/")).await;
-    let began = Instant::now();
+    let start = Instant::now();
     let error = registry.probe().await.unwrap_err();
-    assert!(began.elapsed() < PATIENCE + Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(start.elapsed() < CALL_TIMEOUT + Duration::from_secs(1), "{:?}", start.elapsed());
     assert!(matches!(error, RegistryError::Unreachable { .. }) && error.is_retryable(), "{error:?}");
-    let start = format!("could not write a probe: the database {address} is not to be reached");
+    let expected = format!("could not write a probe: the database {address} is unreachable");
     assert!(
-        sentence(&error).starts_with(&start) && sentence(&error).contains("Connection refused"),
+        sentence(&error).starts_with(&expected) && sentence(&error).contains("Connection refused"),
         "{}",
         sentence(&error)
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_takes_connections_and_never_answers_is_given_up() {
+async fn call_times_out_if_the_database_never_answers() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let registry = open(&format!("mongodb://{}/?directConnection=true", listener.local_addr().unwrap())).await;
-    let began = Instant::now();
+    let start = Instant::now();
     let error = registry.probe().await.unwrap_err();
-    assert!(began.elapsed() < PATIENCE + Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(start.elapsed() < CALL_TIMEOUT + Duration::from_secs(1), "{:?}", start.elapsed());
     assert!(matches!(error, RegistryError::Unreachable { .. }), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_is_settled_and_not_shown() {
+async fn wrong_password_is_a_permanent_error_and_not_shown() {
     let Some(uri) = uri() else { return };
     let Some((scheme, (user, rest))) = uri.split_once("://").and_then(|(s, r)| Some((s, r.split_once('@')?))) else {
-        return super::skipped("the test database asks for no password");
+        return super::skipped("the test database requires no password");
     };
     let user = user.split_once(':').map_or(user, |(user, _)| user);
     let registry = open(&format!("{scheme}://{user}:wrong-hunter2@{rest}")).await;
@@ -86,24 +87,24 @@ async fn a_wrong_password_is_settled_and_not_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_is_trusted_only_with_its_issuer_and_for_its_name() {
+async fn certificate_is_trusted_only_with_its_issuer_and_for_its_name() {
     let Some(uri) = uri() else { return };
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let uri = scratch(&uri, "tls");
+    let uri = scratch_uri(&uri, "tls");
     let server = uri.reveal().rsplit_once('@').map_or(uri.reveal(), |(_, rest)| rest).split_once('/').unwrap().0;
-    let (ours, theirs) = (issuer(), issuer());
+    let (trusted_issuer, other_issuer) = (issuer(), issuer());
     let folder = std::env::temp_dir().join(format!("headwater-registry-tls-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("ca.pem");
-    std::fs::write(&file, ours.pem()).unwrap();
+    std::fs::write(&file, trusted_issuer.pem()).unwrap();
     for (name, issuer, host, trusted) in [
-        ("right", &ours, "localhost", true),
-        ("another issuer", &theirs, "localhost", false),
-        ("another name", &ours, "registry.example", false),
+        ("trusted", &trusted_issuer, "localhost", true),
+        ("another issuer", &other_issuer, "localhost", false),
+        ("another name", &trusted_issuer, "registry.example", false),
     ] {
         let proxy = Proxy::start(server.to_owned(), Some(acceptor(issuer, host))).await;
-        let place = format!("localhost:{}", proxy.address.port());
-        let uri = direct(&uri.reveal().replace(server, &place)) + "&tls=true&tlsCAFile=" + file.to_str().unwrap();
+        let address = format!("localhost:{}", proxy.address.port());
+        let uri = direct(&uri.reveal().replace(server, &address)) + "&tls=true&tlsCAFile=" + file.to_str().unwrap();
         let outcome = open(&uri).await.probe().await;
         assert_eq!(outcome.is_ok(), trusted, "{name}: {outcome:?}");
         if let Err(error) = outcome {
@@ -115,38 +116,40 @@ async fn a_certificate_is_trusted_only_with_its_issuer_and_for_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_database_is_waited_for_and_a_stuck_one_is_not() {
+async fn slow_database_is_awaited_and_a_stalled_one_times_out() {
     let Some((registry, proxy)) = through_proxy("slow").await else { return };
     proxy.faults.delay_ms.store(500, Ordering::SeqCst);
-    let life = contract::register(&registry, "slow").await;
-    registry.heartbeat(&life, &Default::default()).await.unwrap();
+    let incarnation = contract::register(&registry, "slow").await;
+    registry.heartbeat(&incarnation, &Default::default()).await.unwrap();
 
     proxy.faults.stalled.store(true, Ordering::SeqCst);
-    let began = Instant::now();
-    let error = registry.heartbeat(&life, &Default::default()).await.unwrap_err();
-    assert!(began.elapsed() < PATIENCE + Duration::from_secs(1), "{:?}", began.elapsed());
+    let start = Instant::now();
+    let error = registry.heartbeat(&incarnation, &Default::default()).await.unwrap_err();
+    assert!(start.elapsed() < CALL_TIMEOUT + Duration::from_secs(1), "{:?}", start.elapsed());
     assert!(matches!(error, RegistryError::Unreachable { .. }) && error.is_retryable(), "{error:?}");
     assert!(sentence(&error).starts_with("could not renew the lease of node slow: "), "{}", sentence(&error));
 
     proxy.faults.stalled.store(false, Ordering::SeqCst);
     proxy.faults.delay_ms.store(0, Ordering::SeqCst);
     proxy.cut();
-    contract::until("recovery", async || registry.heartbeat(&life, &Default::default()).await.ok()).await;
+    contract::until("recovery", async || registry.heartbeat(&incarnation, &Default::default()).await.ok()).await;
     registry.database().await.drop().await.unwrap();
 }
 
-/// The answer to a write is lost: the caller is told that it may repeat, and repeating does no harm.
+/// The answer to a write is lost: the error is retryable, and repeating the write is harmless.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_whose_answer_was_cut_off_can_be_repeated() {
+async fn claim_whose_answer_was_lost_can_be_repeated() {
     let Some((registry, proxy)) = through_proxy("cut").await else { return };
-    let life = contract::register(&registry, "a").await;
+    let incarnation = contract::register(&registry, "a").await;
     let other = contract::register(&registry, "b").await;
     for round in 0..10 {
         let name = contract::name(&format!("live/{round}"));
-        // Late enough that the database has the question, early enough that nobody has the answer.
+        // Late enough that the database has the request, early enough that the answer is not sent.
         proxy.faults.delay_ms.store(300, Ordering::SeqCst);
-        let (registry_, life_, name_) = (registry.clone(), life.clone(), name.clone());
-        let claim = tokio::spawn(async move { registry_.claim(&life_, &name_, &contract::offer(1), None).await });
+        let claim = {
+            let (registry, incarnation, name) = (registry.clone(), incarnation.clone(), name.clone());
+            tokio::spawn(async move { registry.claim(&incarnation, &name, &contract::offer(1), None).await })
+        };
         tokio::time::sleep(Duration::from_millis(30 * round)).await;
         proxy.faults.refusing.store(true, Ordering::SeqCst);
         proxy.cut();
@@ -157,7 +160,7 @@ async fn a_claim_whose_answer_was_cut_off_can_be_repeated() {
             assert!(error.is_retryable(), "{error:?}");
         }
         let again =
-            contract::until("recovery", async || registry.claim(&life, &name, &contract::offer(1), None).await.ok());
+            contract::until("recovery", async || registry.claim(&incarnation, &name, &contract::offer(1), None).await.ok());
         let again = again.await;
         assert_eq!(registry.stream(&name).await.unwrap().unwrap().claim, again);
         let error = registry.claim(&other, &name, &contract::offer(2), None).await.unwrap_err();
@@ -167,7 +170,7 @@ async fn a_claim_whose_answer_was_cut_off_can_be_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writes_go_on_at_the_new_primary() {
+async fn writes_continue_on_the_new_primary() {
     let set = ReplicaSet::start().await;
     let registry = open(&set.uri).await;
     assert_eq!(registry.probe().await.unwrap(), 1, "not the first member");
@@ -176,23 +179,23 @@ async fn writes_go_on_at_the_new_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_primary_a_write_is_retryable_and_succeeds_once_there_is_one() {
+async fn write_without_a_primary_is_retryable_and_succeeds_after_an_election() {
     let set = ReplicaSet::start().await;
     let registry = open(&set.uri).await;
     registry.probe().await.unwrap();
     set.elect(-1);
-    let began = Instant::now();
+    let start = Instant::now();
     let error = registry.probe().await.unwrap_err();
-    assert!(began.elapsed() < PATIENCE + Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(start.elapsed() < CALL_TIMEOUT + Duration::from_secs(1), "{:?}", start.elapsed());
     assert!(matches!(error, RegistryError::Unreachable { .. }) && error.is_retryable(), "{error:?}");
     set.elect(0);
-    let began = Instant::now();
+    let start = Instant::now();
     contract::until("recovery", async || registry.probe().await.ok()).await;
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_told_as_it_is_and_may_pass() {
+async fn full_disk_is_retryable_and_missing_rights_are_not() {
     let set = ReplicaSet::start().await;
     let registry = open(&set.uri).await;
     for (code, retryable) in [(14_031, true), (13, false), (64, true)] {
@@ -219,15 +222,15 @@ fn acceptor(issuer: &CertifiedIssuer<'static, KeyPair>, host: &str) -> TlsAccept
     TlsAcceptor::from(Arc::new(config.unwrap()))
 }
 
-/// The file is what a daemon writes anew when AWS says something else.
+/// The daemon writes this file again when the secret in AWS changes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_that_changes_in_the_file_is_found_by_who_has_the_database_open() {
+async fn changed_password_in_the_file_is_used_by_an_open_registry() {
     let Some(uri) = uri() else { return };
     if !uri.contains('@') {
-        return super::skipped("the test database asks for no password");
+        return super::skipped("the test database requires no password");
     }
-    let right = scratch(&uri, "source");
-    let (login, rest) = right.reveal().split_once('@').unwrap();
+    let valid = scratch_uri(&uri, "source");
+    let (login, rest) = valid.reveal().split_once('@').unwrap();
     let file = std::env::temp_dir().join(format!("headwater-registry-source-{}", std::process::id()));
     std::fs::write(&file, format!("{login}wrong@{rest}\n")).unwrap();
     let config = headwater_api::config::Registry {
@@ -236,32 +239,32 @@ async fn a_password_that_changes_in_the_file_is_found_by_who_has_the_database_op
     };
     let store = crate::Store::open(&config, &std::env::temp_dir()).await.unwrap();
     assert!(matches!(store.probe().await, Err(RegistryError::Refused { .. })));
-    std::fs::write(&file, format!("{}\n", right.reveal())).unwrap();
-    assert!(store.probe().await.is_ok(), "the call that fails is the one that looks");
-    // What is no use changes nothing.
+    std::fs::write(&file, format!("{}\n", valid.reveal())).unwrap();
+    assert!(store.probe().await.is_ok(), "the call that fails reads the file again");
+    // An empty file changes nothing.
     std::fs::write(&file, "\n").unwrap();
     assert!(store.probe().await.is_ok());
     std::fs::remove_file(&file).unwrap();
-    open(right.reveal()).await.database().await.drop().await.unwrap();
+    open(valid.reveal()).await.database().await.drop().await.unwrap();
 }
 
-/// One client: a connection to watch each of the two members, and one for the calls.
+/// One client has a monitoring connection to each of the two members, and one for calls.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_has_moved_is_opened_once_by_all_calls_and_the_old_one_is_left() {
-    const CLIENT: usize = 3;
+async fn moved_database_is_opened_once_by_all_calls_and_the_old_one_is_closed() {
+    const CLIENT_CONNECTIONS: usize = 3;
     let (mut old, mut new) = (ReplicaSet::start().await, ReplicaSet::start().await);
     let file = std::env::temp_dir().join(format!("headwater-registry-moved-{}", std::process::id()));
-    let name = |set: &ReplicaSet| std::fs::write(&file, format!("{}&maxPoolSize=1\n", set.uri)).unwrap();
-    name(&old);
+    let write_uri = |set: &ReplicaSet| std::fs::write(&file, format!("{}&maxPoolSize=1\n", set.uri)).unwrap();
+    write_uri(&old);
     let config = headwater_api::config::Registry {
         kind: headwater_api::config::RegistryKind::MongoDb,
         uri_file: Some(file.clone()),
     };
     let store = crate::Store::open(&config, &std::env::temp_dir()).await.unwrap();
     store.probe().await.unwrap();
-    let settled = |now: &Connections| now.open >= CLIENT;
-    old.connections.wait_for(settled).await.unwrap();
-    name(&new);
+    let connected = |now: &Connections| now.open >= CLIENT_CONNECTIONS;
+    old.connections.wait_for(connected).await.unwrap();
+    write_uri(&new);
     old.fail_with(13);
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..50 {
@@ -270,9 +273,9 @@ async fn a_database_that_has_moved_is_opened_once_by_all_calls_and_the_old_one_i
     }
     let failed: Vec<_> = calls.join_all().await.into_iter().filter_map(Result::err).collect();
     assert!(failed.is_empty(), "{} calls were not repeated: {}", failed.len(), sentence(&failed[0]));
-    let left = tokio::time::timeout(10 * PATIENCE, old.connections.wait_for(|now| now.open == 0)).await.is_ok();
-    assert!(left, "connections to the database that was replaced: {:?}", *old.connections.borrow());
-    new.connections.wait_for(settled).await.unwrap();
-    assert_eq!(*new.connections.borrow(), Connections { ever: CLIENT, open: CLIENT });
+    let closed = tokio::time::timeout(10 * CALL_TIMEOUT, old.connections.wait_for(|now| now.open == 0)).await.is_ok();
+    assert!(closed, "connections to the database that was replaced: {:?}", *old.connections.borrow());
+    new.connections.wait_for(connected).await.unwrap();
+    assert_eq!(*new.connections.borrow(), Connections { total: CLIENT_CONNECTIONS, open: CLIENT_CONNECTIONS });
     std::fs::remove_file(&file).unwrap();
 }

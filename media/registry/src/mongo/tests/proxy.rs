@@ -1,4 +1,5 @@
-//! A TCP proxy in front of the database that delays, stalls, cuts and speaks TLS.
+//! A TCP proxy in front of the database that delays and stalls answers, closes connections, and
+//! terminates TLS.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,23 +11,23 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-/// What the proxy does to the answers of the database.
+/// The faults that the proxy injects.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    /// Each answer waits so long, in milliseconds.
+    /// Delay of each answer, in milliseconds.
     pub(super) delay_ms: AtomicU64,
-    /// Nothing comes back.
+    /// Answers are withheld.
     pub(super) stalled: AtomicBool,
     /// New connections are closed at once.
     pub(super) refusing: AtomicBool,
 }
 
-/// Dropping it ends the proxy and its connections.
+/// Dropping it stops the proxy and closes its connections.
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
     pub(super) faults: Arc<Faults>,
-    /// A new value cuts all connections.
-    cut: watch::Sender<u64>,
+    /// A new value closes all connections.
+    cut_tx: watch::Sender<u64>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -35,40 +36,41 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let faults = Arc::new(Faults::default());
-        let cut = watch::Sender::new(0);
-        let (shared, cutter) = (faults.clone(), cut.clone());
+        let cut_tx = watch::Sender::new(0);
+        let (task_faults, task_cut_tx) = (faults.clone(), cut_tx.clone());
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                if shared.refusing.load(Ordering::SeqCst) {
+                if task_faults.refusing.load(Ordering::SeqCst) {
                     continue;
                 }
-                let (faults, server, tls, mut cut) = (shared.clone(), server.clone(), tls.clone(), cutter.subscribe());
+                let (faults, mut cut_rx) = (task_faults.clone(), task_cut_tx.subscribe());
+                let (server, tls) = (server.clone(), tls.clone());
                 connections.spawn(async move {
-                    let carry = async {
+                    let forwarding = async {
                         let Ok(server) = TcpStream::connect(server).await else { return };
                         match tls {
-                            None => carry(client, server, &faults).await,
+                            None => forward(client, server, &faults).await,
                             Some(tls) => {
                                 if let Ok(client) = tls.accept(client).await {
-                                    carry(client, server, &faults).await;
+                                    forward(client, server, &faults).await;
                                 }
                             }
                         }
                     };
                     tokio::select! {
-                        () = carry => {}
-                        _ = cut.changed() => {}
+                        () = forwarding => {}
+                        _ = cut_rx.changed() => {}
                     }
                 });
             }
         });
-        Self { address, faults, cut, task }
+        Self { address, faults, cut_tx, task }
     }
 
-    /// Cuts all connections, wherever they are.
+    /// Closes all connections, in whatever state they are.
     pub(super) fn cut(&self) {
-        self.cut.send_modify(|n| *n += 1);
+        self.cut_tx.send_modify(|n| *n += 1);
     }
 }
 
@@ -78,10 +80,10 @@ impl Drop for Proxy {
     }
 }
 
-async fn carry<C: AsyncRead + AsyncWrite>(client: C, server: TcpStream, faults: &Faults) {
+async fn forward<C: AsyncRead + AsyncWrite>(client: C, server: TcpStream, faults: &Faults) {
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_server, mut to_server) = server.into_split();
-    let questions = async {
+    let requests = async {
         let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
     };
     let answers = async {
@@ -97,7 +99,7 @@ async fn carry<C: AsyncRead + AsyncWrite>(client: C, server: TcpStream, faults: 
         }
     };
     tokio::select! {
-        () = questions => {}
+        () = requests => {}
         () = answers => {}
     }
 }

@@ -1,6 +1,8 @@
-//! A replica set of two as a script: enough of the wire protocol for a probe, and elections on demand.
+//! A scripted replica set of two members: enough of the wire protocol for a probe, and elections on
+//! demand.
 //!
-//! It stores nothing: it stands in for the states of a replica set, which the test database has not, and for no other behaviour.
+//! It stores nothing. It simulates the states of a replica set, which the test database does not
+//! have, and no other behaviour.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -12,10 +14,10 @@ use tokio::task::JoinSet;
 
 use super::wire::{self, Connections};
 
-/// Dropping it ends both members.
+/// Dropping it stops both members.
 pub(super) struct ReplicaSet {
     pub(super) uri: String,
-    /// Of both members.
+    /// Connections to both members.
     pub(super) connections: watch::Receiver<Connections>,
     state: Arc<State>,
     _members: JoinSet<()>,
@@ -23,12 +25,12 @@ pub(super) struct ReplicaSet {
 
 struct State {
     hosts: Vec<String>,
-    /// Index of the primary; -1: the majority is lost.
+    /// Index of the primary; -1: there is no majority.
     primary: AtomicI32,
-    /// Counts elections.
+    /// Number of elections.
     term: AtomicI32,
-    /// Writes fail with this code; 0: they succeed.
-    failing: AtomicI32,
+    /// Error code of every write; 0: writes succeed.
+    failure_code: AtomicI32,
 }
 
 impl ReplicaSet {
@@ -37,27 +39,28 @@ impl ReplicaSet {
             [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
         let hosts: Vec<String> = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
         let uri = format!("mongodb://{}/?replicaSet=rs", hosts.join(","));
-        let (primary, term, failing) = (AtomicI32::new(0), AtomicI32::new(1), AtomicI32::new(0));
-        let state = Arc::new(State { hosts, primary, term, failing });
-        let count = watch::Sender::default();
-        let connections = count.subscribe();
+        let (primary, term, failure_code) = (AtomicI32::new(0), AtomicI32::new(1), AtomicI32::new(0));
+        let state = Arc::new(State { hosts, primary, term, failure_code });
+        let connections_tx = watch::Sender::default();
+        let connections = connections_tx.subscribe();
         let mut members = JoinSet::new();
         for (index, listener) in listeners.into_iter().enumerate() {
             let state = state.clone();
-            members.spawn(wire::serve(listener, count.clone(), move |command| answer(command, index as i32, &state)));
+            let answer = move |command: &Document| answer(command, index as i32, &state);
+            members.spawn(wire::serve(listener, connections_tx.clone(), answer));
         }
         Self { uri, connections, state, _members: members }
     }
 
-    /// Makes another member the primary, or none.
+    /// Makes another member the primary, or none (-1).
     pub(super) fn elect(&self, primary: i32) {
         self.state.term.fetch_add(1, Ordering::SeqCst);
         self.state.primary.store(primary, Ordering::SeqCst);
     }
 
-    /// Makes every write fail with a code.
+    /// Makes every write fail with this code; 0: writes succeed.
     pub(super) fn fail_with(&self, code: i32) {
-        self.state.failing.store(code, Ordering::SeqCst);
+        self.state.failure_code.store(code, Ordering::SeqCst);
     }
 }
 
@@ -67,10 +70,10 @@ fn answer(command: &Document, member: i32, state: &State) -> Document {
     if matches!(name, "hello" | "isMaster" | "ismaster") {
         return hello(member, is_primary, state);
     }
-    let failing = state.failing.load(Ordering::SeqCst);
+    let failure_code = state.failure_code.load(Ordering::SeqCst);
     match name {
         "endSessions" => doc! { "ok": 1 },
-        // A server labels what the driver may repeat, once.
+        // A server labels errors after which the driver may repeat the call, once.
         _ if !is_primary => {
             let mut answer = failure(10_107, "not primary");
             answer.insert("errorLabels", vec!["RetryableWriteError"]);
@@ -80,11 +83,11 @@ fn answer(command: &Document, member: i32, state: &State) -> Document {
         "find" => {
             doc! { "ok": 1, "cursor": { "id": 0_i64, "ns": "headwater.meta", "firstBatch": [{ "_id": "schema" }] } }
         }
-        "findAndModify" if failing != 0 => failure(failing, "scripted"),
+        "findAndModify" if failure_code != 0 => failure(failure_code, "scripted"),
         "findAndModify" => {
             doc! { "ok": 1, "value": { "_id": "probe", "at": DateTime::from_millis(1 + i64::from(member)) } }
         }
-        other => failure(59, &format!("the script does not know {other}")),
+        other => failure(59, &format!("unknown command {other}")),
     }
 }
 

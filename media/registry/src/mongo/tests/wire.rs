@@ -1,5 +1,5 @@
-//! The server's side of MongoDB's wire protocol, as much as the driver needs: OP_MSG, and OP_QUERY for its first hello
-//! (<https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/>).
+//! The server side of MongoDB's wire protocol, as far as the driver uses it: OP_MSG, and OP_QUERY for
+//! the first hello (<https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/>).
 
 use std::io;
 
@@ -9,29 +9,29 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Connections of clients.
+/// Numbers of client connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Connections {
-    /// At any time.
-    pub(super) ever: usize,
-    /// At the moment.
+    /// Accepted in total.
+    pub(super) total: usize,
+    /// Open at the moment.
     pub(super) open: usize,
 }
 
-/// Answers every command of every client. Never ends; dropped, its connections end too.
+/// Answers every command of every client. Never returns; dropping the future closes its connections.
 pub(super) async fn serve(
     listener: TcpListener,
-    count: watch::Sender<Connections>,
+    connections_tx: watch::Sender<Connections>,
     answer: impl Fn(&Document) -> Document + Clone + Send + 'static,
 ) {
     let mut connections = JoinSet::new();
     while let Ok((socket, _)) = listener.accept().await {
-        count.send_modify(|now| *now = Connections { ever: now.ever + 1, open: now.open + 1 });
-        let (count, answer) = (count.clone(), answer.clone());
+        connections_tx.send_modify(|now| *now = Connections { total: now.total + 1, open: now.open + 1 });
+        let (connections_tx, answer) = (connections_tx.clone(), answer.clone());
         connections.spawn(async move {
-            // It ends when the client hangs up, which is no fault.
+            // Fails when the client closes the connection, which is normal.
             let _ = answer_all(socket, answer).await;
-            count.send_modify(|now| now.open -= 1);
+            connections_tx.send_modify(|now| now.open -= 1);
         });
     }
 }

@@ -1,0 +1,116 @@
+//! The addresses that a node listens on, and how many connections it accepts there.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Web server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Address for plain HTTP.
+    pub listen: SocketAddr,
+    /// Address for HTTPS; opened only if `[tls]` names a certificate.
+    pub tls_listen: SocketAddr,
+    /// Maximum number of connections on both listeners together; further ones are closed at once.
+    pub max_connections: NonZeroUsize,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: any(5080), tls_listen: any(5443), max_connections: count(20_000) }
+    }
+}
+
+/// Certificate for HTTPS and RTMPS. Both files or neither.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// PEM file with the certificate chain, leaf first.
+    pub certificate_file: Option<PathBuf>,
+    /// PEM file with the private key.
+    pub key_file: Option<PathBuf>,
+}
+
+/// RTMP server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rtmp {
+    /// Address for plain RTMP.
+    pub listen: SocketAddr,
+    /// Address for RTMPS; opened only if `[tls]` names a certificate.
+    pub tls_listen: SocketAddr,
+    /// Maximum number of connections, publishers and players together; further ones are closed at
+    /// once.
+    pub max_connections: NonZeroUsize,
+}
+
+impl Default for Rtmp {
+    fn default() -> Self {
+        Self { listen: any(1935), tls_listen: any(8443), max_connections: count(10_000) }
+    }
+}
+
+/// WebRTC media.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Webrtc {
+    /// UDP port of the first worker; worker n uses `port + n`. 0: any free ports.
+    pub port: u16,
+    /// Number of worker threads, 64 at most. 0: one per core.
+    pub workers: u8,
+    /// Maximum number of viewers of all workers together; further ones get 503.
+    pub max_viewers: NonZeroUsize,
+}
+
+impl Default for Webrtc {
+    fn default() -> Self {
+        Self { port: 50_000, workers: 0, max_viewers: count(10_000) }
+    }
+}
+
+/// Links between nodes; opened only if there is a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Relay {
+    /// TCP address; must be reachable from inside the VPC only.
+    pub listen: SocketAddr,
+    /// File with the secret that all nodes of the cluster share, at least 16 bytes. Without it, the
+    /// node has no links to others.
+    pub secret_file: Option<PathBuf>,
+    /// Relays to query for streams that are not on this node, instead of the registry. For a few
+    /// nodes without a database.
+    pub origins: Vec<SocketAddr>,
+    /// Maximum number of connections, one per stream and edge; further ones are closed at once.
+    pub max_connections: NonZeroUsize,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { listen: any(5000), secret_file: None, origins: Vec::new(), max_connections: count(4_000) }
+    }
+}
+
+/// Health and metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// Address of `/livez`, `/readyz` and `/metrics`.
+    pub listen: SocketAddr,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 5090)) }
+    }
+}
+
+const fn any(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
+}
+
+const fn count(n: usize) -> NonZeroUsize {
+    NonZeroUsize::new(n).expect("a literal above zero")
+}

@@ -1,0 +1,35 @@
+//! The addresses that a running engine listens on, which it writes to `data_dir/engine.json` once
+//! all listeners accept connections.
+//!
+//! With port 0 in the configuration the actual port is known only from this file. The daemon and
+//! test tools read it.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// File name inside `data_dir`. Written atomically when the engine starts to serve, removed when it
+/// shuts down.
+pub const ENDPOINTS_FILE: &str = "engine.json";
+
+/// The listeners of one engine process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// Process id of the engine.
+    pub pid: u32,
+    /// HTTP.
+    pub http: SocketAddr,
+    /// HTTPS, if a certificate is configured.
+    pub https: Option<SocketAddr>,
+    /// RTMP.
+    pub rtmp: SocketAddr,
+    /// RTMPS, if a certificate is configured.
+    pub rtmps: Option<SocketAddr>,
+    /// Relay, if there is a cluster secret.
+    #[serde(default)]
+    pub relay: Option<SocketAddr>,
+    /// WebRTC UDP ports, one per worker.
+    pub webrtc: Vec<u16>,
+    /// `/livez`, `/readyz`, `/metrics`.
+    pub health: SocketAddr,
+}

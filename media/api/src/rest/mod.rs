@@ -1,0 +1,7 @@
+//! Bodies of the REST API. Their doc comments are the descriptions in `docs/openapi.json`.
+
+mod broadcast;
+mod stream;
+
+pub use broadcast::{AppStatistics, Broadcast, BroadcastStatistics, Count, Refusal};
+pub use stream::{AudioStatus, Notice, StreamStatus, VideoStatus};

@@ -1,0 +1,44 @@
+//! Accounts: users, and one-time tokens.
+
+use std::future::Future;
+
+use headwater_api::StreamName;
+use headwater_api::documents::{Grant, TokenDocument, UserDocument};
+
+use crate::RegistryError;
+
+/// The users and tokens of a registry.
+pub trait Accounts: Send + Sync {
+    /// Writes a new user.
+    ///
+    /// # Errors
+    /// [`RegistryError::Exists`] if there is a user of this name.
+    fn create_user(&self, user: &UserDocument) -> impl Future<Output = Result<(), RegistryError>> + Send;
+
+    /// Writes a user; replaces one of the same name.
+    fn put_user(&self, user: &UserDocument) -> impl Future<Output = Result<(), RegistryError>> + Send;
+
+    /// One user.
+    fn user(&self, name: &str) -> impl Future<Output = Result<Option<UserDocument>, RegistryError>> + Send;
+
+    /// All users, sorted by name.
+    fn users(&self) -> impl Future<Output = Result<Vec<UserDocument>, RegistryError>> + Send;
+
+    /// Removes a user. Returns false if it did not exist.
+    fn remove_user(&self, name: &str) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+
+    /// Writes a new token.
+    ///
+    /// # Errors
+    /// [`RegistryError::Exists`] if there is a token of this digest, used or not.
+    fn create_token(&self, token: &TokenDocument) -> impl Future<Output = Result<(), RegistryError>> + Send;
+
+    /// Consumes a token. Returns true exactly once, if the token is for this stream and this action
+    /// and has not expired.
+    fn consume_token(
+        &self,
+        digest: &str,
+        stream: &StreamName,
+        grants: Grant,
+    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+}

@@ -1,0 +1,82 @@
+//! Users are unique by name, and a token is consumed once.
+
+use std::sync::Arc;
+
+use headwater_api::documents::{Grant, Rights, TokenDocument, UserDocument};
+use headwater_api::secret::Secret;
+
+use super::name;
+use crate::{Accounts, Registry, RegistryError};
+
+pub(super) async fn check<R: Registry + Clone + 'static>(registry: &R) {
+    user_is_created_once_and_can_be_changed(registry).await;
+    one_of_many_concurrent_creations_of_a_user_succeeds(registry).await;
+    one_of_many_concurrent_uses_of_a_token_succeeds(registry).await;
+    token_is_valid_for_its_stream_and_action_until_it_expires(registry).await;
+}
+
+async fn user_is_created_once_and_can_be_changed(registry: &impl Accounts) {
+    registry.create_user(&user("admin", "one")).await.unwrap();
+    let error = registry.create_user(&user("admin", "two")).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Exists { what: "user", .. }) && !error.is_retryable(), "{error:?}");
+    assert_eq!(registry.user("admin").await.unwrap(), Some(user("admin", "one")));
+    registry.put_user(&user("admin", "three")).await.unwrap();
+    registry.put_user(&user("Anna", "four")).await.unwrap();
+    assert_eq!(registry.users().await.unwrap(), [user("Anna", "four"), user("admin", "three")]);
+    assert!(registry.remove_user("Anna").await.unwrap());
+    assert!(!registry.remove_user("Anna").await.unwrap());
+    assert_eq!(registry.user("Anna").await.unwrap(), None);
+}
+
+async fn one_of_many_concurrent_creations_of_a_user_succeeds<R: Registry + Clone + 'static>(registry: &R) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..8 {
+        let registry = registry.clone();
+        tasks.spawn(async move { registry.create_user(&user("first", &n.to_string())).await });
+    }
+    let outcomes = tasks.join_all().await;
+    assert_eq!(outcomes.iter().filter(|o| o.is_ok()).count(), 1, "{outcomes:?}");
+    assert!(registry.remove_user("first").await.unwrap());
+}
+
+async fn one_of_many_concurrent_uses_of_a_token_succeeds<R: Registry + Clone + 'static>(registry: &R) {
+    let now_ms = registry.probe().await.unwrap();
+    let token = Arc::new(token("race", now_ms + 600_000));
+    registry.create_token(&token).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (registry, token) = (registry.clone(), token.clone());
+        tasks.spawn(async move { registry.consume_token(&token.digest, &token.stream, token.grants).await.unwrap() });
+    }
+    assert_eq!(tasks.join_all().await.into_iter().filter(|used| *used).count(), 1);
+    let error = registry.create_token(&token).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Exists { what: "token", .. }), "a used token was created again: {error:?}");
+}
+
+async fn token_is_valid_for_its_stream_and_action_until_it_expires(registry: &impl Registry) {
+    let now_ms = registry.probe().await.unwrap();
+    registry.create_token(&token("valid", now_ms + 600_000)).await.unwrap();
+    registry.create_token(&token("expired", now_ms)).await.unwrap();
+    for (digest, stream, grants) in [
+        ("unknown", "live/a", Grant::Play),
+        ("valid", "live/b", Grant::Play),
+        ("valid", "live/a", Grant::Publish),
+        ("expired", "live/a", Grant::Play),
+    ] {
+        assert!(!registry.consume_token(digest, &name(stream), grants).await.unwrap(), "{digest} {stream} {grants:?}");
+    }
+    assert!(registry.consume_token("valid", &name("live/a"), Grant::Play).await.unwrap());
+}
+
+fn user(name: &str, hash: &str) -> UserDocument {
+    UserDocument {
+        name: name.to_owned(),
+        password_hash: Secret::new(hash),
+        rights: Rights::Administer,
+        created_at_ms: 1_700_000_000_000,
+    }
+}
+
+fn token(digest: &str, expires_at_ms: u64) -> TokenDocument {
+    TokenDocument { digest: digest.to_owned(), stream: name("live/a"), grants: Grant::Play, expires_at_ms }
+}
