@@ -14,22 +14,22 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 /// Files of npm packages: served name and path below `node_modules`.
-const FROM_NPM: [(&str, &str); 2] =
+const NPM_FILES: [(&str, &str); 2] =
     [("assets/hls.js", "hls.js/dist/hls.light.min.js"), ("assets/hls.LICENSE.txt", "hls.js/LICENSE")];
 
 fn main() -> Result<(), Box<dyn Error>> {
     #[expect(clippy::disallowed_methods, reason = "cargo passes parameters to a build script in environment variables")]
-    let said = |name: &str| env::var(name);
+    let env_var = |name: &str| env::var(name);
     // Not `env!`: with a target folder that several checkouts share, the script may have been built
     // in another checkout.
-    let web = PathBuf::from(said("CARGO_MANIFEST_DIR")?).join("../web");
-    let (out, release) = (PathBuf::from(said("OUT_DIR")?), said("PROFILE")? == "release");
+    let web = PathBuf::from(env_var("CARGO_MANIFEST_DIR")?).join("../web");
+    let (out, release) = (PathBuf::from(env_var("OUT_DIR")?), env_var("PROFILE")? == "release");
     let mut files = Vec::new();
     for folder in ["pages", "assets"] {
         println!("cargo:rerun-if-changed={}", web.join(folder).display());
-        walk(&web.join(folder), folder, &mut files)?;
+        collect_files(&web.join(folder), folder, &mut files)?;
     }
-    for (name, source) in FROM_NPM {
+    for (name, source) in NPM_FILES {
         let path = web.join("node_modules").join(source);
         println!("cargo:rerun-if-changed={}", path.display());
         if path.is_file() {
@@ -66,12 +66,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn walk(folder: &Path, name: &str, files: &mut Vec<(String, PathBuf)>) -> Result<(), Box<dyn Error>> {
+fn collect_files(folder: &Path, name: &str, files: &mut Vec<(String, PathBuf)>) -> Result<(), Box<dyn Error>> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = format!("{name}/{}", entry.file_name().to_str().ok_or("a file name is not UTF-8")?);
         if entry.file_type()?.is_dir() {
-            walk(&entry.path(), &name, files)?;
+            collect_files(&entry.path(), &name, files)?;
         } else {
             files.push((name, entry.path()));
         }

@@ -13,7 +13,7 @@ use clap::Parser;
 use headwater_api::Config;
 use headwater_api::config::RegistryKind;
 use headwater_api::error::{Chain, exit};
-use headwater_engine::engine::build::{Engine, StartError};
+use headwater_engine::engine::{Engine, StartError};
 use headwater_engine::node::health::NodeHealthReceiver;
 use headwater_registry::RegistryError;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,7 +27,7 @@ struct Arguments {
     config: PathBuf,
     /// Read health reports of the node from standard input; set by headwaterd
     #[arg(long)]
-    standing: bool,
+    node_health: bool,
 }
 
 fn main() -> ExitCode {
@@ -63,11 +63,11 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         .enable_all()
         .build()
         .map_err(|e| (exit::UNAVAILABLE, format!("could not start threads: {e}")))?;
-    let ended = runtime.block_on(async {
+    let result = runtime.block_on(async {
         let unavailable = |e: std::io::Error| (exit::UNAVAILABLE, format!("could not watch signals: {e}"));
         let mut terminate = signal(SignalKind::terminate()).map_err(unavailable)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(unavailable)?;
-        let mut engine = Engine::start(config).await.map_err(|e| {
+        let mut engine = Engine::build(config).await.map_err(|e| {
             let code = match e {
                 StartError::Registry(RegistryError::Locked { .. } | RegistryError::Unreachable { .. }) => exit::UNAVAILABLE,
                 StartError::Listen(_) | StartError::Webrtc(_) => exit::UNAVAILABLE,
@@ -75,17 +75,17 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
             };
             (code, Chain(&e).to_string())
         })?;
-        if arguments.standing {
-            let told = NodeHealthReceiver::by_a_daemon(engine.wall_clock());
-            engine.told(told.clone());
+        if arguments.node_health {
+            let node_health = NodeHealthReceiver::connected(engine.wall_clock());
+            engine.set_node_health(node_health.clone());
             // A detached thread, because a blocking read of standard input cannot be cancelled.
-            std::thread::spawn(move || told.listen(std::io::stdin()));
+            std::thread::spawn(move || node_health.read_reports(std::io::stdin()));
         }
         let drain = engine.drain_handle();
-        let mut serving = tokio::spawn(engine.run());
+        let mut engine_task = tokio::spawn(engine.run());
         for attempt in 0.. {
             tokio::select! {
-                ended = &mut serving => return ended.map_err(|e| (exit::SOFTWARE, format!("a task of the engine failed: {e}"))),
+                result = &mut engine_task => return result.map_err(|e| (exit::SOFTWARE, format!("a task of the engine failed: {e}"))),
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
@@ -104,5 +104,5 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         // that has already been dropped (mongodb/mongo-rust-driver#615).
         std::mem::forget(runtime);
     }
-    ended
+    result
 }

@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use headwater_api::app::DEFAULT_APPS;
+use headwater_api::documents::DEFAULT_APPS;
 use headwater_api::error::Chain;
-use headwater_registry::{Registry as _, RegistryError, Store, jitter};
+use headwater_registry::{Apps as _, RegistryError, Store, jitter};
 
 /// The names of all apps; clones share them.
 #[derive(Debug, Clone)]
@@ -28,23 +28,23 @@ impl Apps {
     ///
     /// # Errors
     /// If the embedded registry cannot be read.
-    pub async fn read(registry: &Store) -> Result<(Self, Option<Store>), RegistryError> {
-        let why = match tokio::time::timeout(START, registry.apps()).await {
+    pub async fn load(registry: &Store) -> Result<(Self, Option<Store>), RegistryError> {
+        let why = match tokio::time::timeout(LOAD_TIMEOUT, registry.apps()).await {
             Ok(Ok(apps)) => return Ok((Self::new(apps.into_iter().map(|app| app.name)), None)),
             Ok(Err(e)) if matches!(registry, Store::Embedded(_)) => return Err(e),
             Ok(Err(e)) => Chain(&e).to_string(),
-            Err(_) => format!("no answer within {} ms", START.as_millis()),
+            Err(_) => format!("no answer within {} ms", LOAD_TIMEOUT.as_millis()),
         };
         log::warn!(err = why.as_str(); "could not read the apps from the registry, using the default apps");
         Ok((Self::new(DEFAULT_APPS.map(str::to_owned)), Some(registry.clone())))
     }
 
     /// Retries until the registry answers, then replaces the set of apps.
-    pub async fn follow(self, registry: Store) {
+    pub async fn load_when_available(self, registry: Store) {
         let apps = loop {
             match registry.apps().await {
                 Ok(apps) => break apps,
-                Err(_) => tokio::time::sleep(jitter(PAUSE, rand::random_range(0.0..1.0))).await,
+                Err(_) => tokio::time::sleep(jitter(RETRY_INTERVAL, rand::random_range(0.0..1.0))).await,
             }
         };
         log::info!(apps = apps.len(); "apps read from the registry");
@@ -63,9 +63,9 @@ impl Apps {
 }
 
 /// Maximum time that a start waits for a shared registry.
-const START: Duration = Duration::from_secs(1);
+const LOAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Mean delay between two attempts to reach the registry.
-const PAUSE: Duration = Duration::from_secs(3);
+const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
@@ -83,9 +83,9 @@ mod tests {
         let config = config::Registry { kind: RegistryKind::MongoDb, uri_file: Some(uri_file) };
         let store = Store::open(&config, &folder).await.unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
-        let begun = std::time::Instant::now();
-        let (apps, away) = Apps::read(&store).await.unwrap();
-        assert!(begun.elapsed() < 5 * START && away.is_some(), "{:?}", begun.elapsed());
+        let started = std::time::Instant::now();
+        let (apps, registry) = Apps::load(&store).await.unwrap();
+        assert!(started.elapsed() < 5 * LOAD_TIMEOUT && registry.is_some(), "{:?}", started.elapsed());
         assert_eq!(apps.names(), ["LiveApp", "live"]);
     }
 }

@@ -1,6 +1,18 @@
 //! Who may publish, watch and operate: one question for every protocol.
 //!
-//! RULE: knows the hub and the registry, and no protocol. Policies are pure functions; a gateway
-//! passes what the client presented and gets a decision.
+//! ```text
+//!   gateway, http --app or stream, credentials--> Access --> allowed, or an AccessError
+//!                                                    |
+//!                                                   apps <-- registry
+//! ```
+//!
+//! RULE: knows the registry and no protocol. A gateway passes what the client presented and gets a
+//! decision, which it reports in its protocol's own way.
 
-pub mod apps;
+mod apps;
+mod credentials;
+mod decision;
+
+pub use apps::Apps;
+pub use credentials::Credentials;
+pub use decision::{Access, AccessError};

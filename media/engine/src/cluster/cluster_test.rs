@@ -6,18 +6,17 @@ use std::time::Duration;
 
 use headwater_api::StreamName;
 use headwater_api::config::{self, RegistryKind, Role};
-use headwater_api::node::{BootEpoch, Heartbeat, Life, NodeDocument};
-use headwater_api::stream::{Claim, StreamOffer, StreamRecord};
+use headwater_api::documents::{BootEpoch, Claim, Heartbeat, NodeDocument, NodeIncarnation, StreamOffer, StreamRecord};
 use headwater_registry::{Embedded, Registry, Store, Timing};
 
 use super::{Cluster, Identity};
-use crate::gateway::relay::{AskOwner, Asking, Holds, Locate as _, Located};
-use crate::hub::{Elsewhere, Fetching, Hub, Limits, Missing, PublishError};
+use crate::gateway::relay::{OwnershipProbe, ProbeFuture, Ownership, StreamResolver as _, StreamLocation};
+use crate::hub::{RemoteStreams, FetchFuture, Hub, Limits, FindError, PublishError};
 
 /// A temporary folder that is removed when it is dropped.
-struct Folder(PathBuf);
+struct TempFolder(PathBuf);
 
-impl Folder {
+impl TempFolder {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("headwater-cluster-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
@@ -25,66 +24,66 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TempFolder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
 #[derive(Debug)]
-struct Nowhere;
+struct NoRemoteStreams;
 
-impl Elsewhere for Nowhere {
-    fn fetch(&self, _: &Hub, _: &StreamName) -> Fetching {
-        Box::pin(async { Err(Missing::Unknown) })
+impl RemoteStreams for NoRemoteStreams {
+    fn fetch(&self, _: &Hub, _: &StreamName) -> FetchFuture {
+        Box::pin(async { Err(FindError::NotPublished) })
     }
 }
 
 /// Returns the same result for every owner, until it is set to another one.
 #[derive(Debug, Clone)]
-struct Says(Arc<Mutex<Holds>>);
+struct FakeProbe(Arc<Mutex<Ownership>>);
 
-impl Says {
-    fn now(&self, holds: Holds) {
+impl FakeProbe {
+    fn set(&self, holds: Ownership) {
         *self.0.lock().unwrap() = holds;
     }
 }
 
-impl AskOwner for Says {
-    fn ask<'a>(&'a self, _: &'a [std::net::SocketAddr], _: &'a StreamName) -> Asking<'a> {
+impl OwnershipProbe for FakeProbe {
+    fn probe<'a>(&'a self, _: &'a [std::net::SocketAddr], _: &'a StreamName) -> ProbeFuture<'a> {
         Box::pin(std::future::ready(*self.0.lock().unwrap()))
     }
 }
 
 fn timing() -> Timing {
-    Timing { heartbeat: Duration::from_millis(50), lease: Duration::from_millis(400), ..Timing::default() }
+    Timing { heartbeat_interval: Duration::from_millis(50), lease: Duration::from_millis(400), ..Timing::default() }
 }
 
-fn member(registry: &Embedded, id: &str) -> (Hub, Cluster<Embedded>) {
-    member_who_hears(registry, id, Holds::Yes)
+fn node(registry: &Embedded, id: &str) -> (Hub, Cluster<Embedded>) {
+    node_with_probe(registry, id, Ownership::Held)
 }
 
-fn member_who_hears(registry: &Embedded, id: &str, holds: Holds) -> (Hub, Cluster<Embedded>) {
-    let (hub, cluster, _) = member_of(registry, id, holds);
+fn node_with_probe(registry: &Embedded, id: &str, holds: Ownership) -> (Hub, Cluster<Embedded>) {
+    let (hub, cluster, _) = node_on(registry, id, holds);
     (hub, cluster)
 }
 
-fn member_of<R: Registry + Clone + std::fmt::Debug + 'static>(
+fn node_on<R: Registry + Clone + std::fmt::Debug + 'static>(
     registry: &R,
     id: &str,
-    holds: Holds,
-) -> (Hub, Cluster<R>, Says) {
-    let life = Life { node: id.to_owned(), epoch: BootEpoch(1) };
+    holds: Ownership,
+) -> (Hub, Cluster<R>, FakeProbe) {
+    let life = NodeIncarnation { node: id.to_owned(), epoch: BootEpoch(1) };
     let relay = vec![format!("10.0.0.{}:5000", id.len()).parse().unwrap()];
-    let says = Says(Arc::new(Mutex::new(holds)));
-    let cluster = Cluster::new(registry.clone(), Identity { life, relay }, Box::new(says.clone()), timing());
+    let probe = FakeProbe(Arc::new(Mutex::new(holds)));
+    let cluster = Cluster::new(registry.clone(), Identity { life, relays: relay }, Box::new(probe.clone()), timing());
     let hub = Hub::new(Limits::default());
-    hub.join(Box::new(Nowhere), Some(Box::new(cluster.clone())));
-    (hub, cluster, says)
+    hub.join_cluster(Box::new(NoRemoteStreams), Some(Box::new(cluster.clone())));
+    (hub, cluster, probe)
 }
 
 /// A registry that is never reachable.
-async fn away(folder: &Folder) -> Store {
+async fn unreachable_registry(folder: &TempFolder) -> Store {
     let uri_file = folder.0.join("uri");
     // No server listens there.
     std::fs::write(&uri_file, "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300000").unwrap();
@@ -93,8 +92,8 @@ async fn away(folder: &Folder) -> Store {
 }
 
 /// An earlier answer of the registry: node `a` owns the stream.
-fn known() -> StreamRecord {
-    let owner = Life { node: "a".to_owned(), epoch: BootEpoch(1) };
+fn record_of_node_a() -> StreamRecord {
+    let owner = NodeIncarnation { node: "a".to_owned(), epoch: BootEpoch(1) };
     let relay = vec!["10.0.0.1:5000".parse().unwrap()];
     StreamRecord {
         claim: Claim { name: name(), owner, epoch: 1 },
@@ -108,7 +107,7 @@ fn name() -> StreamName {
     StreamName::new("live", "demo").unwrap()
 }
 
-async fn until_free(hub: &Hub) -> crate::hub::Producer {
+async fn publish_when_free(hub: &Hub) -> crate::hub::Producer {
     tokio::time::timeout(Duration::from_secs(5), async {
         loop {
             match hub.publish_owned(&name(), "test").await {
@@ -123,40 +122,40 @@ async fn until_free(hub: &Hub) -> crate::hub::Producer {
 
 #[tokio::test]
 async fn name_has_one_publisher_in_the_cluster_until_it_is_released() {
-    let folder = Folder::new("one");
+    let folder = TempFolder::new("one");
     let registry = Embedded::open_with(&folder.0, timing()).unwrap();
-    let (one, _) = member(&registry, "a");
-    let (two, elsewhere) = member(&registry, "bb");
+    let (one, _) = node(&registry, "a");
+    let (two, elsewhere) = node(&registry, "bb");
     let first = one.publish_owned(&name(), "rtmp").await.unwrap();
     let refused = two.publish_owned(&name(), "rtmp").await.unwrap_err();
-    assert_eq!(refused, PublishError::LiveElsewhere { name: name(), node: "a".to_owned() });
+    assert_eq!(refused, PublishError::LiveOnOtherNode { name: name(), node: "a".to_owned() });
     assert!(two.stream(&name()).is_none());
-    let located = elsewhere.locate(&name()).await.unwrap();
-    assert_eq!(located, Located::at(vec!["10.0.0.1:5000".parse().unwrap()]));
+    let located = elsewhere.resolve(&name()).await.unwrap();
+    assert_eq!(located, StreamLocation::direct(vec!["10.0.0.1:5000".parse().unwrap()]));
     drop(first);
-    drop(until_free(&two).await);
+    drop(publish_when_free(&two).await);
 }
 
 #[tokio::test]
 async fn name_of_a_dead_owner_is_free_after_its_lease() {
-    let folder = Folder::new("dead");
+    let folder = TempFolder::new("dead");
     let registry = Embedded::open_with(&folder.0, timing()).unwrap();
-    let (one, _) = member(&registry, "a");
-    let (two, _) = member(&registry, "bb");
+    let (one, _) = node(&registry, "a");
+    let (two, _) = node(&registry, "bb");
     let first = one.publish_owned(&name(), "rtmp").await.unwrap();
     // The node hangs: it does not renew its lease.
-    let _second = until_free(&two).await;
+    let _second = publish_when_free(&two).await;
     assert!(!first.is_revoked(), "the first node has not noticed yet");
 }
 
 #[tokio::test]
 async fn node_ends_its_stream_if_another_node_took_it_over_meanwhile() {
-    let folder = Folder::new("fenced");
+    let folder = TempFolder::new("fenced");
     let registry = Embedded::open_with(&folder.0, timing()).unwrap();
-    let (one, hung) = member(&registry, "a");
-    let (two, _) = member(&registry, "bb");
+    let (one, hung) = node(&registry, "a");
+    let (two, _) = node(&registry, "bb");
     let first = one.publish_owned(&name(), "rtmp").await.unwrap();
-    let second = until_free(&two).await;
+    let second = publish_when_free(&two).await;
     hung.renew_all().await.unwrap();
     assert!(first.is_revoked() && first.stream().is_ended());
     assert!(!second.is_revoked());
@@ -164,9 +163,9 @@ async fn node_ends_its_stream_if_another_node_took_it_over_meanwhile() {
 
 #[tokio::test]
 async fn renewed_stream_keeps_its_owner() {
-    let folder = Folder::new("renewed");
+    let folder = TempFolder::new("renewed");
     let registry = Embedded::open_with(&folder.0, timing()).unwrap();
-    let (one, cluster) = member(&registry, "a");
+    let (one, cluster) = node(&registry, "a");
     let first = one.publish_owned(&name(), "rtmp").await.unwrap();
     for _ in 0..8 {
         tokio::time::sleep(timing().lease / 4).await;
@@ -178,32 +177,32 @@ async fn renewed_stream_keeps_its_owner() {
 
 #[tokio::test]
 async fn stream_published_on_this_node_resolves_to_this_node() {
-    let folder = Folder::new("here");
+    let folder = TempFolder::new("here");
     let registry = Embedded::open_with(&folder.0, timing()).unwrap();
-    let (one, cluster) = member(&registry, "a");
+    let (one, cluster) = node(&registry, "a");
     let producer = one.publish_owned(&name(), "rtmp").await.unwrap();
     assert_eq!(
-        cluster.locate(&name()).await.unwrap().relays,
+        cluster.resolve(&name()).await.unwrap().relays,
         ["10.0.0.1:5000".parse::<std::net::SocketAddr>().unwrap()]
     );
     let stream = Arc::clone(producer.stream());
     drop(producer);
     stream.ended().await;
-    assert_eq!(cluster.locate(&name()).await, None);
+    assert_eq!(cluster.resolve(&name()).await, None);
 }
 
 #[tokio::test]
 async fn name_is_free_at_once_only_if_its_owner_denies_having_it() {
-    let folder = Folder::new("killed");
+    let folder = TempFolder::new("killed");
     let patient = Timing { lease: Duration::from_secs(600), ..timing() };
     let registry = Embedded::open_with(&folder.0, patient).unwrap();
-    let (one, killed) = member(&registry, "a");
+    let (one, killed) = node(&registry, "a");
     let first = one.publish_owned(&name(), "rtmp").await.unwrap();
-    for (id, holds) in [("bb", Holds::Yes), ("ccc", Holds::Unknown)] {
-        let refused = member_who_hears(&registry, id, holds).0.publish_owned(&name(), "rtmp").await.unwrap_err();
-        assert_eq!(refused, PublishError::LiveElsewhere { name: name(), node: "a".to_owned() }, "{holds:?}");
+    for (id, holds) in [("bb", Ownership::Held), ("ccc", Ownership::Unknown)] {
+        let refused = node_with_probe(&registry, id, holds).0.publish_owned(&name(), "rtmp").await.unwrap_err();
+        assert_eq!(refused, PublishError::LiveOnOtherNode { name: name(), node: "a".to_owned() }, "{holds:?}");
     }
-    let (four, _) = member_who_hears(&registry, "dddd", Holds::No);
+    let (four, _) = node_with_probe(&registry, "dddd", Ownership::NotHeld);
     let second = four.publish_owned(&name(), "rtmp").await.unwrap();
     assert_eq!(registry.stream(&name()).await.unwrap().unwrap().claim.owner.node, "dddd");
     // If the first node still has the stream after all, it ends it.
@@ -213,58 +212,58 @@ async fn name_is_free_at_once_only_if_its_owner_denies_having_it() {
 
 #[tokio::test]
 async fn ended_stream_is_released_before_wait_for_releases_returns() {
-    let folder = Folder::new("settled");
+    let folder = TempFolder::new("settled");
     let registry = Embedded::open_with(&folder.0, timing()).unwrap();
-    let (one, cluster) = member(&registry, "a");
+    let (one, cluster) = node(&registry, "a");
     drop(one.publish_owned(&name(), "rtmp").await.unwrap());
-    cluster.settle().await;
+    cluster.wait_for_releases().await;
     assert_eq!(registry.stream(&name()).await.unwrap(), None);
 }
 
 #[tokio::test]
 async fn draining_node_releases_streams_that_are_still_published() {
-    let folder = Folder::new("drained");
+    let folder = TempFolder::new("drained");
     let registry = Embedded::open_with(&folder.0, timing()).unwrap();
-    let (one, cluster) = member(&registry, "a");
+    let (one, cluster) = node(&registry, "a");
     let still = one.publish_owned(&name(), "rtmp").await.unwrap();
     let drain = tokio_util::sync::CancellationToken::new();
     drain.cancel();
     cluster.clone().run(drain).await;
     assert_eq!(registry.stream(&name()).await.unwrap(), None);
     // It has nothing left to release, and cannot take the name from its next owner.
-    let (two, _) = member(&registry, "bb");
+    let (two, _) = node(&registry, "bb");
     let _next = two.publish_owned(&name(), "rtmp").await.unwrap();
     drop(still);
-    cluster.settle().await;
+    cluster.wait_for_releases().await;
     assert_eq!(registry.stream(&name()).await.unwrap().unwrap().claim.owner.node, "bb");
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_registry_a_name_is_refused_until_its_last_owner_denies_it() {
-    let folder = Folder::new("known");
-    let (hub, cluster, says) = member_of(&away(&folder).await, "bb", Holds::Yes);
+    let folder = TempFolder::new("known");
+    let (hub, cluster, says) = node_on(&unreachable_registry(&folder).await, "bb", Ownership::Held);
     drop(hub.publish_owned(&name(), "rtmp").await.expect("unknown"));
-    cluster.0.lookups.put(&name(), Some(known()));
-    let refused = PublishError::LiveElsewhere { name: name(), node: "a".to_owned() };
+    cluster.0.lookups.insert(&name(), Some(record_of_node_a()));
+    let refused = PublishError::LiveOnOtherNode { name: name(), node: "a".to_owned() };
     // Even if the answer is old; a refused publisher tries again.
-    for holds in [Holds::Yes, Holds::Yes, Holds::Unknown, Holds::Silent] {
+    for holds in [Ownership::Held, Ownership::Held, Ownership::Unknown, Ownership::NoAnswer] {
         tokio::time::advance(Duration::from_secs(10 * 60)).await;
-        says.now(holds);
+        says.set(holds);
         assert_eq!(hub.publish_owned(&name(), "rtmp").await.unwrap_err(), refused, "{holds:?}");
     }
-    says.now(Holds::No);
+    says.set(Ownership::NotHeld);
     drop(hub.publish_owned(&name(), "rtmp").await.expect("its owner denies it"));
     // This node was the last owner.
-    says.now(Holds::Yes);
+    says.set(Ownership::Held);
     drop(hub.publish_owned(&name(), "rtmp").await.expect("unknown again"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_registry_an_unresponsive_owner_without_media_loses_its_name() {
-    let folder = Folder::new("silent");
-    let (hub, cluster, says) = member_of(&away(&folder).await, "bb", Holds::Silent);
-    cluster.0.lookups.put(&name(), Some(known()));
-    let refused = PublishError::LiveElsewhere { name: name(), node: "a".to_owned() };
+    let folder = TempFolder::new("silent");
+    let (hub, cluster, says) = node_on(&unreachable_registry(&folder).await, "bb", Ownership::NoAnswer);
+    cluster.0.lookups.insert(&name(), Some(record_of_node_a()));
+    let refused = PublishError::LiveOnOtherNode { name: name(), node: "a".to_owned() };
     let try_for = async |lease: f64| {
         let begun = tokio::time::Instant::now();
         while begun.elapsed() < Timing::default().lease.mul_f64(lease) {
@@ -274,11 +273,11 @@ async fn without_a_registry_an_unresponsive_owner_without_media_loses_its_name()
     };
     try_for(0.7).await;
     // An answer in between, or media, restarts the count.
-    says.now(Holds::Yes);
+    says.set(Ownership::Held);
     try_for(0.1).await;
-    says.now(Holds::Silent);
+    says.set(Ownership::NoAnswer);
     try_for(0.7).await;
-    cluster.flows(&name());
+    cluster.confirm(&name());
     try_for(0.7).await;
     // So does a time without probes.
     tokio::time::advance(Duration::from_secs(2 * 60)).await;
@@ -289,19 +288,19 @@ async fn without_a_registry_an_unresponsive_owner_without_media_loses_its_name()
 
 #[tokio::test(start_paused = true)]
 async fn owner_is_remembered_for_an_hour_after_its_last_media() {
-    let folder = Folder::new("hours");
-    let (hub, cluster, _) = member_of(&away(&folder).await, "bb", Holds::Yes);
-    cluster.0.lookups.put(&name(), Some(known()));
+    let folder = TempFolder::new("hours");
+    let (hub, cluster, _) = node_on(&unreachable_registry(&folder).await, "bb", Ownership::Held);
+    cluster.0.lookups.insert(&name(), Some(record_of_node_a()));
     for _ in 0..3 {
         tokio::time::advance(Duration::from_secs(50 * 60)).await;
-        cluster.flows(&name());
+        cluster.confirm(&name());
     }
     assert!(hub.publish_owned(&name(), "rtmp").await.is_err());
     tokio::time::advance(Duration::from_secs(61 * 60)).await;
     drop(hub.publish_owned(&name(), "rtmp").await.expect("forgotten"));
 }
 
-async fn register(registry: &Embedded, id: &str, role: Role, group: &str) -> Life {
+async fn register(registry: &Embedded, id: &str, role: Role, group: &str) -> NodeIncarnation {
     let relay = vec![format!("10.1.0.{}:5000", id.len()).parse().unwrap()];
     let node = NodeDocument {
         id: id.to_owned(),
@@ -315,37 +314,37 @@ async fn register(registry: &Embedded, id: &str, role: Role, group: &str) -> Lif
 
 #[tokio::test]
 async fn stream_of_another_group_resolves_to_one_edge_of_the_own_group() {
-    let folder = Folder::new("groups");
+    let folder = TempFolder::new("groups");
     let registry = Embedded::open_with(&folder.0, Timing::default()).unwrap();
     register(&registry, "a", Role::Origin, "west").await;
     register(&registry, "bb", Role::Edge, "west").await;
     register(&registry, "eeeee", Role::Edge, "east").await;
     register(&registry, "oooo", Role::Origin, "east").await;
     register(&registry, "wwwwww", Role::Origin, "west").await;
-    let (one, _) = member(&registry, "a");
+    let (one, _) = node(&registry, "a");
     let _live = one.publish_owned(&name(), "rtmp").await.unwrap();
     let owner = vec!["10.0.0.1:5000".parse().unwrap()];
-    let (_, neighbour) = member(&registry, "wwwwww");
-    assert_eq!(neighbour.locate(&name()).await, Some(Located::at(owner.clone())));
+    let (_, neighbour) = node(&registry, "wwwwww");
+    assert_eq!(neighbour.resolve(&name()).await, Some(StreamLocation::direct(owner.clone())));
     let edge = vec!["10.1.0.5:5000".parse().unwrap()];
-    let (_, far) = member(&registry, "oooo");
-    assert_eq!(far.locate(&name()).await, Some(Located { relays: edge, beyond: Some(owner.clone()) }));
-    let (_, itself) = member(&registry, "eeeee");
-    assert_eq!(itself.locate(&name()).await, Some(Located::at(owner)));
+    let (_, far) = node(&registry, "oooo");
+    assert_eq!(far.resolve(&name()).await, Some(StreamLocation { relays: edge, owner_relays: Some(owner.clone()) }));
+    let (_, itself) = node(&registry, "eeeee");
+    assert_eq!(itself.resolve(&name()).await, Some(StreamLocation::direct(owner)));
 }
 
 #[tokio::test]
 async fn draining_or_unlisted_node_is_unavailable_unless_the_registry_is_unreachable() {
-    let folder = Folder::new("leaving");
+    let folder = TempFolder::new("leaving");
     let registry = Embedded::open_with(&folder.0, Timing::default()).unwrap();
     let stays = register(&registry, "stays", Role::Edge, "").await;
     let drains = register(&registry, "drains", Role::Edge, "").await;
     registry.heartbeat(&stays, &Heartbeat::default()).await.unwrap();
     registry.heartbeat(&drains, &Heartbeat { draining: true, ..Heartbeat::default() }).await.unwrap();
-    let (_, cluster) = member(&registry, "a");
+    let (_, cluster) = node(&registry, "a");
     for (id, leaves) in [("stays", false), ("drains", true), ("nobody", true)] {
-        assert_eq!(cluster.is_leaving(id).await, leaves, "{id}");
+        assert_eq!(cluster.is_unavailable(id).await, leaves, "{id}");
     }
-    let (_, lost, _) = member_of(&away(&folder).await, "bb", Holds::Yes);
-    assert!(!lost.is_leaving("drains").await);
+    let (_, lost, _) = node_on(&unreachable_registry(&folder).await, "bb", Ownership::Held);
+    assert!(!lost.is_unavailable("drains").await);
 }

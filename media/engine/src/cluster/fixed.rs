@@ -4,26 +4,26 @@ use std::net::SocketAddr;
 
 use headwater_api::StreamName;
 
-use crate::gateway::relay::{Locate, Located, Locating};
+use crate::gateway::relay::{StreamResolver, StreamLocation, ResolveFuture};
 
 /// Returns the same relays for every stream.
 #[derive(Debug)]
-pub struct Fixed(Vec<SocketAddr>);
+pub struct StaticResolver(Vec<SocketAddr>);
 
-impl Fixed {
+impl StaticResolver {
     /// `relays` are tried in this order.
     pub fn new(relays: Vec<SocketAddr>) -> Self {
         Self(relays)
     }
 }
 
-impl Locate for Fixed {
-    fn locate<'a>(&'a self, _: &'a StreamName) -> Locating<'a> {
-        let located = (!self.0.is_empty()).then(|| Located::at(self.0.clone()));
+impl StreamResolver for StaticResolver {
+    fn resolve<'a>(&'a self, _: &'a StreamName) -> ResolveFuture<'a> {
+        let located = (!self.0.is_empty()).then(|| StreamLocation::direct(self.0.clone()));
         Box::pin(async move { located })
     }
 
-    fn doubt(&self, _: &StreamName) {}
+    fn invalidate(&self, _: &StreamName) {}
 
-    fn flows(&self, _: &StreamName) {}
+    fn confirm(&self, _: &StreamName) {}
 }

@@ -7,135 +7,134 @@ use std::time::Duration;
 
 use headwater_api::StreamName;
 use headwater_api::error::Chain;
-use headwater_api::node::Life;
-use headwater_api::stream::StreamRecord;
+use headwater_api::documents::{NodeIncarnation, StreamRecord};
 use headwater_registry::Registry;
 use tokio::time::Instant;
 
 use super::member::Cluster;
-use crate::gateway::relay::{Holds, Locate, Located, Locating};
+use crate::gateway::relay::{Ownership, StreamResolver, StreamLocation, ResolveFuture};
 
 /// The registry's answers, by stream.
 #[derive(Debug, Default)]
-pub(super) struct Lookups(Mutex<HashMap<StreamName, Answer>>);
+pub(super) struct LookupCache(Mutex<HashMap<StreamName, CachedLookup>>);
 
 #[derive(Debug, Clone)]
-struct Answer {
+struct CachedLookup {
     record: Option<StreamRecord>,
-    at: Instant,
-    doubted: bool,
+    fetched_at: Instant,
+    invalidated: bool,
     /// When media last arrived from the owner.
-    flowed: Option<Instant>,
-    silence: Option<Silence>,
+    last_media_at: Option<Instant>,
+    unanswered: Option<UnansweredProbes>,
 }
 
 /// Consecutive probes of an owner without an answer.
 #[derive(Debug, Clone, Copy)]
-struct Silence {
-    since: Instant,
+struct UnansweredProbes {
+    first: Instant,
     last: Instant,
 }
 
-impl Answer {
-    fn is_kept(&self) -> bool {
-        self.flowed.unwrap_or(self.at).max(self.at).elapsed() < STALE
+impl CachedLookup {
+    fn is_usable(&self) -> bool {
+        self.last_media_at.unwrap_or(self.fetched_at).max(self.fetched_at).elapsed() < MAX_STALE_AGE
     }
 }
 
-impl Lookups {
-    fn fresh(&self, name: &StreamName) -> Option<Answer> {
-        self.lock().get(name).filter(|a| !a.doubted && a.at.elapsed() < FRESH).cloned()
+impl LookupCache {
+    fn fresh(&self, name: &StreamName) -> Option<CachedLookup> {
+        self.lock().get(name).filter(|a| !a.invalidated && a.fetched_at.elapsed() < MAX_FRESH_AGE).cloned()
     }
 
     /// The last answer, if it named an owner and is not too old.
     fn stale(&self, name: &StreamName) -> Option<StreamRecord> {
-        self.lock().get(name).filter(|a| a.is_kept()).and_then(|a| a.record.clone())
+        self.lock().get(name).filter(|a| a.is_usable()).and_then(|a| a.record.clone())
     }
 
-    pub(super) fn put(&self, name: &StreamName, record: Option<StreamRecord>) {
+    pub(super) fn insert(&self, name: &StreamName, record: Option<StreamRecord>) {
         let mut answers = self.lock();
         if answers.len() >= MAX_ANSWERS && !answers.contains_key(name) {
-            answers.retain(|_, a| a.record.is_some() && a.is_kept());
+            answers.retain(|_, a| a.record.is_some() && a.is_usable());
             if answers.len() >= MAX_ANSWERS {
                 answers.clear();
             }
         }
-        let answer = Answer { record, at: Instant::now(), doubted: false, flowed: None, silence: None };
+        let answer = CachedLookup { record, fetched_at: Instant::now(), invalidated: false, last_media_at: None, unanswered: None };
         answers.insert(name.clone(), answer);
     }
 
-    pub(super) fn forget(&self, name: &StreamName) {
+    pub(super) fn remove(&self, name: &StreamName) {
         self.lock().remove(name);
     }
 
     /// The last known record of the stream, if another node than `this_node` owned it.
-    pub(super) fn known_owner(&self, name: &StreamName, us: &Life) -> Option<StreamRecord> {
+    pub(super) fn last_known_owner(&self, name: &StreamName, us: &NodeIncarnation) -> Option<StreamRecord> {
         self.stale(name).filter(|record| record.claim.owner.node != us.node)
     }
 
     /// Records the result of probing the owner of a known stream, and returns for how long its probes
     /// have been unanswered.
-    pub(super) fn on_word(&self, name: &StreamName, holds: Holds) -> Duration {
+    pub(super) fn on_probe_result(&self, name: &StreamName, holds: Ownership) -> Duration {
         let mut answers = self.lock();
         let Some(answer) = answers.get_mut(name) else { return Duration::ZERO };
         let now = Instant::now();
         // An owner whose media arrives is alive, even if it does not answer probes.
-        let flows = answer.flowed.is_some_and(|at| now.duration_since(at) < FLOWS);
-        let before = answer.silence.filter(|silence| now.duration_since(silence.last) < ATTENTION);
-        let silent = holds == Holds::Silent && !flows;
-        answer.silence = silent.then(|| Silence { since: before.map_or(now, |silence| silence.since), last: now });
-        answer.silence.map_or(Duration::ZERO, |silence| now.duration_since(silence.since))
+        let media_arrives = answer.last_media_at.is_some_and(|at| now.duration_since(at) < MEDIA_TIMEOUT);
+        let previous = answer.unanswered.filter(|silence| now.duration_since(silence.last) < MAX_PROBE_GAP);
+        let is_unanswered = holds == Ownership::NoAnswer && !media_arrives;
+        answer.unanswered = is_unanswered.then(|| UnansweredProbes { first: previous.map_or(now, |silence| silence.first), last: now });
+        answer.unanswered.map_or(Duration::ZERO, |silence| now.duration_since(silence.first))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, Answer>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, CachedLookup>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<R: Registry + std::fmt::Debug + 'static> Locate for Cluster<R> {
-    fn locate<'a>(&'a self, name: &'a StreamName) -> Locating<'a> {
-        Box::pin(self.find(name))
+impl<R: Registry + std::fmt::Debug + 'static> StreamResolver for Cluster<R> {
+    fn resolve<'a>(&'a self, name: &'a StreamName) -> ResolveFuture<'a> {
+        Box::pin(self.resolve_stream(name))
     }
 
-    fn doubt(&self, name: &StreamName) {
+    fn invalidate(&self, name: &StreamName) {
         if let Some(answer) = self.0.lookups.lock().get_mut(name) {
-            answer.doubted = true;
+            answer.invalidated = true;
         }
-        self.0.groups.doubt();
+        self.0.groups.invalidate();
     }
 
-    fn flows(&self, name: &StreamName) {
+    fn confirm(&self, name: &StreamName) {
         if let Some(answer) = self.0.lookups.lock().get_mut(name) {
-            answer.flowed = Some(Instant::now());
+            answer.last_media_at = Some(Instant::now());
         }
     }
 }
 
 impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
-    async fn find(&self, name: &StreamName) -> Option<Located> {
+    async fn resolve_stream(&self, name: &StreamName) -> Option<StreamLocation> {
         let inner = &self.0;
         // A stream may be published here although the registry does not list it yet.
-        if inner.claims.holds(name) {
-            return Some(Located::at(inner.identity.relay.clone()));
+        if inner.claims.is_accepted(name) {
+            return Some(StreamLocation::direct(inner.identity.relays.clone()));
         }
         let record = match inner.lookups.fresh(name) {
             Some(answer) => answer.record,
-            None => self.ask(name).await,
+            None => self.query_owner(name).await,
         }?;
         if record.claim.owner.node == inner.identity.life.node {
             // This node owned it, in this or an earlier incarnation, but it is no longer here.
             return None;
         }
-        if let Some(relays) = self.tier(name, &record.claim.owner.node).await {
-            return Some(Located { relays, beyond: Some(record.offer.relay) });
+        if let Some(relays) = self.relays_of_group_edge(name, &record.claim.owner.node).await {
+            return Some(StreamLocation { relays, owner_relays: Some(record.offer.relay) });
         }
-        Some(Located::at(record.offer.relay))
+        Some(StreamLocation::direct(record.offer.relay))
     }
 
-    async fn ask(&self, name: &StreamName) -> Option<StreamRecord> {
-        match tokio::time::timeout(ASK, self.0.registry.stream(name)).await {
+    async fn query_owner(&self, name: &StreamName) -> Option<StreamRecord> {
+        match tokio::time::timeout(QUERY_TIMEOUT, self.0.registry.stream(name)).await {
             Ok(Ok(record)) => {
-                self.0.lookups.put(name, record.clone());
+                self.0.lookups.insert(name, record.clone());
                 record
             }
             Ok(Err(e)) => {
@@ -148,15 +147,15 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
 }
 
 /// An answer is used for this duration without a new query.
-const FRESH: Duration = Duration::from_secs(1);
+const MAX_FRESH_AGE: Duration = Duration::from_secs(1);
 /// While the registry is unreachable, an answer is used for this duration.
-const STALE: Duration = Duration::from_secs(60 * 60);
+const MAX_STALE_AGE: Duration = Duration::from_secs(60 * 60);
 /// An owner is alive if its media was confirmed this recently; the relay's `silence_timeout`.
-const FLOWS: Duration = Duration::from_secs(3);
+const MEDIA_TIMEOUT: Duration = Duration::from_secs(3);
 /// If two probes are further apart, the time between them does not count as unanswered. Encoders
 /// that are refused retry within half of this.
-const ATTENTION: Duration = Duration::from_secs(60);
+const MAX_PROBE_GAP: Duration = Duration::from_secs(60);
 /// For one query of the registry, while a viewer waits.
-const ASK: Duration = Duration::from_secs(1);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Names come from the network, so the map is bounded.
 const MAX_ANSWERS: usize = 10_000;

@@ -6,23 +6,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use headwater_api::config;
 use headwater_api::error::Chain;
-use headwater_api::node::{BootEpoch, Life};
+use headwater_api::documents::{BootEpoch, NodeIncarnation};
 use headwater_registry::{HeartbeatInterval, Registry, Timing};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::claims::Claims;
-use super::lookup::Lookups;
-use crate::cluster::node_groups::Groups;
-use crate::gateway::relay::AskOwner;
+use super::lookup::LookupCache;
+use crate::cluster::node_groups::PeerCaches;
+use crate::gateway::relay::OwnershipProbe;
+use crate::runtime::stages::Stages;
 
 /// How other nodes identify and reach this node.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// Streams are claimed in the name of this incarnation.
-    pub life: Life,
+    pub life: NodeIncarnation,
     /// Addresses of this node's relay, best first.
-    pub relay: Vec<SocketAddr>,
+    pub relays: Vec<SocketAddr>,
 }
 
 /// This node's membership in the cluster; clones share it.
@@ -34,10 +35,10 @@ pub(super) struct Inner<R> {
     pub(super) registry: R,
     pub(super) identity: Identity,
     pub(super) claims: Claims,
-    pub(super) lookups: Lookups,
-    pub(super) groups: Groups,
+    pub(super) lookups: LookupCache,
+    pub(super) groups: PeerCaches,
     /// Asks nodes whether they still have a stream.
-    pub(super) owners: Box<dyn AskOwner>,
+    pub(super) owners: Box<dyn OwnershipProbe>,
     /// Releases in progress.
     pub(super) releases: TaskTracker,
     timing: Timing,
@@ -51,14 +52,14 @@ impl<R> Clone for Cluster<R> {
 
 impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
     /// A membership without claims. `timing` is the registry's.
-    pub fn new(registry: R, identity: Identity, owners: Box<dyn AskOwner>, timing: Timing) -> Self {
+    pub fn new(registry: R, identity: Identity, ownership_probe: Box<dyn OwnershipProbe>, timing: Timing) -> Self {
         Self(Arc::new(Inner {
             registry,
             identity,
             claims: Claims::default(),
-            lookups: Lookups::default(),
-            groups: Groups::default(),
-            owners,
+            lookups: LookupCache::default(),
+            groups: PeerCaches::default(),
+            owners: ownership_probe,
             releases: TaskTracker::new(),
             timing,
         }))
@@ -66,49 +67,55 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
 
     /// Waits until the claims of ended streams are released, at most two seconds. Call it before the
     /// engine exits: exiting closes the connections to the registry.
-    pub async fn settle(&self) {
+    pub async fn wait_for_releases(&self) {
         self.0.releases.close();
-        let _ = tokio::time::timeout(FAREWELL, self.0.releases.wait()).await;
+        let _ = tokio::time::timeout(RELEASE_TIMEOUT, self.0.releases.wait()).await;
+    }
+
+    /// Adds the renewal of claims to the stages.
+    pub fn mount(self, stages: &mut Stages) {
+        let drain = stages.drain().stop_publishers.clone();
+        stages.add_serving(self.run(drain));
     }
 
     /// Renews claims until `drain` is cancelled, then releases all of them.
     pub async fn run(self, drain: CancellationToken) {
         let mut pace = HeartbeatInterval::new(&self.0.timing);
-        let mut away = false;
-        let mut pause = pace.initial(rand::random_range(0.0..1.0));
+        let mut unreachable = false;
+        let mut delay = pace.initial_delay(rand::random_range(0.0..1.0));
         loop {
             tokio::select! {
                 () = drain.cancelled() => break,
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(delay) => {}
             }
             let renewed = self.renew_all().await;
-            if renewed.is_err() != away {
-                away = renewed.is_err();
+            if renewed.is_err() != unreachable {
+                unreachable = renewed.is_err();
                 match &renewed {
-                    Ok(()) => log::info!("registry is back"),
+                    Ok(()) => log::info!("registry is reachable again"),
                     Err(e) => log::warn!(err:% = Chain(e); "registry is unreachable, streams continue"),
                 }
             }
-            pause = pace.after(!away, rand::random_range(0.0..1.0));
+            delay = pace.next_delay(!unreachable, rand::random_range(0.0..1.0));
         }
         // The gateways close the publishers; releasing their streams lets another node claim them.
-        let _ = tokio::time::timeout(FAREWELL, self.release_all()).await;
+        let _ = tokio::time::timeout(RELEASE_TIMEOUT, self.release_all()).await;
     }
 }
 
-const FAREWELL: Duration = Duration::from_secs(2);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Identity {
     /// The identity given by the configuration. Private addresses come first, so that relay traffic
     /// stays inside the network. `relay` is the address of the relay's listener.
-    pub fn of(node: &config::Node, relay: SocketAddr) -> Self {
+    pub fn from_config(node: &config::Node, relay: SocketAddr) -> Self {
         let mut addresses = if node.addresses.is_empty() { vec![relay.ip()] } else { node.addresses.clone() };
         addresses.sort_by_key(|ip| !is_private(*ip));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = node.boot_epoch.unwrap_or_else(|| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
         Self {
-            life: Life { node: node.id.clone(), epoch: BootEpoch(epoch) },
-            relay: addresses.into_iter().map(|ip| SocketAddr::new(ip, relay.port())).collect(),
+            life: NodeIncarnation { node: node.id.clone(), epoch: BootEpoch(epoch) },
+            relays: addresses.into_iter().map(|ip| SocketAddr::new(ip, relay.port())).collect(),
         }
     }
 }

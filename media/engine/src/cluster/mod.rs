@@ -21,7 +21,7 @@ mod query_cache;
 mod snapshot;
 mod standalone_heartbeat;
 
-pub use fixed::Fixed;
+pub use fixed::StaticResolver;
 pub use member::{Cluster, Identity};
-pub use snapshot::{DrainWish, Removal, Seen, View};
-pub use standalone_heartbeat::{Readying, stay_registered};
+pub use snapshot::{DrainOutcome, RemoveOutcome, CachedSnapshot, ClusterSnapshotCache};
+pub use standalone_heartbeat::{ReadyFuture, run_standalone_heartbeat};

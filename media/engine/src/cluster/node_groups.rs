@@ -12,66 +12,66 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_api::StreamName;
-use headwater_api::node::NodeRecord;
+use headwater_api::documents::NodeRecord;
 use headwater_registry::{Peers, Registry};
 
 use crate::cluster::member::Cluster;
-use crate::cluster::query_cache::{Kept, Patience};
+use crate::cluster::query_cache::{QueryCache, CachePolicy};
 
 /// Cached answers about other nodes.
 #[derive(Debug)]
-pub(crate) struct Groups {
+pub(crate) struct PeerCaches {
     /// Group name, by node id.
-    groups: Kept<String>,
+    group_of_node: QueryCache<String>,
     /// Edges, by group name.
-    edges: Kept<Arc<Vec<NodeRecord>>>,
+    edges_of_group: QueryCache<Arc<Vec<NodeRecord>>>,
     /// By node id: true if the node is listed, alive and not draining.
-    staying: Kept<bool>,
+    availability: QueryCache<bool>,
 }
 
-impl Default for Groups {
+impl Default for PeerCaches {
     fn default() -> Self {
-        Self { groups: Kept::new(GROUPS), edges: Kept::new(EDGES), staying: Kept::new(STAYING) }
+        Self { group_of_node: QueryCache::new(GROUP_POLICY), edges_of_group: QueryCache::new(EDGE_POLICY), availability: QueryCache::new(AVAILABILITY_POLICY) }
     }
 }
 
-impl Groups {
+impl PeerCaches {
     /// Invalidates the edges after a source was lost: it may have been the group's edge.
-    pub(crate) fn doubt(&self) {
-        self.edges.doubt();
+    pub(crate) fn invalidate(&self) {
+        self.edges_of_group.invalidate();
     }
 }
 
 impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
     /// The relays of the edge that pulls the stream for this node's group; `None` if this node must
     /// pull from the owner.
-    pub(crate) async fn tier(&self, name: &StreamName, owner: &str) -> Option<Vec<SocketAddr>> {
-        let us = &self.0.identity.life.node;
+    pub(crate) async fn relays_of_group_edge(&self, name: &StreamName, owner: &str) -> Option<Vec<SocketAddr>> {
+        let this_node = &self.0.identity.life.node;
         let ask = self.clone();
-        let groups = self.0.groups.groups.of([us, owner], move |ids| ask.clone().group_names(ids));
-        let [Some(ours), Some(theirs)] = groups.await else { return None };
-        if ours == theirs {
+        let groups = self.0.groups.group_of_node.get([this_node, owner], move |ids| ask.clone().query_groups(ids));
+        let [Some(own_group), Some(owner_group)] = groups.await else { return None };
+        if own_group == owner_group {
             return None;
         }
         let ask = self.clone();
-        let [edges] = self.0.groups.edges.of([&ours], move |names| ask.clone().edges(names)).await;
-        via(&edges?, us, name)
+        let [edges] = self.0.groups.edges_of_group.get([&own_group], move |names| ask.clone().query_edges(names)).await;
+        fetching_edge(&edges?, this_node, name)
     }
 
     /// True if the node drains, is unreachable or is not listed; false if the registry does not
     /// answer. Ends within a few seconds.
-    pub async fn is_leaving(&self, node: &str) -> bool {
+    pub async fn is_unavailable(&self, node: &str) -> bool {
         let ask = self.clone();
-        let [stays] = self.0.groups.staying.of([node], move |ids| ask.clone().stays(ids)).await;
-        stays == Some(false)
+        let [available] = self.0.groups.availability.get([node], move |ids| ask.clone().query_availability(ids)).await;
+        available == Some(false)
     }
 
-    async fn group_names(self, ids: Vec<String>) -> Option<HashMap<String, String>> {
-        let found = self.0.registry.peers(Peers::These(&ids)).await.ok()?;
+    async fn query_groups(self, ids: Vec<String>) -> Option<HashMap<String, String>> {
+        let found = self.0.registry.peers(Peers::ById(&ids)).await.ok()?;
         Some(found.into_iter().map(|n| (n.node.id, n.node.group)).collect())
     }
 
-    async fn edges(self, groups: Vec<String>) -> Option<HashMap<String, Arc<Vec<NodeRecord>>>> {
+    async fn query_edges(self, groups: Vec<String>) -> Option<HashMap<String, Arc<Vec<NodeRecord>>>> {
         let mut all = HashMap::new();
         for group in groups {
             let edges = self.0.registry.peers(Peers::EdgesOf(&group)).await.ok()?;
@@ -80,37 +80,37 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
         Some(all)
     }
 
-    async fn stays(self, ids: Vec<String>) -> Option<HashMap<String, bool>> {
-        let found = self.0.registry.peers(Peers::These(&ids)).await.ok()?;
-        let stays = |id: &str| found.iter().any(|n| n.node.id == id && n.alive && !n.heartbeat.draining);
-        Some(ids.iter().map(|id| (id.clone(), stays(id))).collect())
+    async fn query_availability(self, ids: Vec<String>) -> Option<HashMap<String, bool>> {
+        let found = self.0.registry.peers(Peers::ById(&ids)).await.ok()?;
+        let is_available = |id: &str| found.iter().any(|n| n.node.id == id && n.alive && !n.heartbeat.draining);
+        Some(ids.iter().map(|id| (id.clone(), is_available(id))).collect())
     }
 }
 
 /// The relays of the edge that pulls the stream for the group of `edges`; `None` if it is this node,
 /// or there is none.
-fn via(edges: &[NodeRecord], us: &str, name: &StreamName) -> Option<Vec<SocketAddr>> {
-    let fit = |n: &&NodeRecord| n.node.id == us || (n.alive && !n.heartbeat.draining && !n.node.relay.is_empty());
-    let chosen = edges.iter().filter(fit).max_by_key(|n| {
+fn fetching_edge(edges: &[NodeRecord], this_node: &str, name: &StreamName) -> Option<Vec<SocketAddr>> {
+    let is_eligible = |n: &&NodeRecord| n.node.id == this_node || (n.alive && !n.heartbeat.draining && !n.node.relay.is_empty());
+    let chosen = edges.iter().filter(is_eligible).max_by_key(|n| {
         let mut hasher = DefaultHasher::new();
         (name.as_str(), n.node.id.as_str()).hash(&mut hasher);
         hasher.finish()
     })?;
-    (chosen.node.id != us).then(|| chosen.node.relay.clone())
+    (chosen.node.id != this_node).then(|| chosen.node.relay.clone())
 }
 
 /// A node's group is a tag, which hardly ever changes.
-const GROUPS: Patience = Patience { fresh: Duration::from_secs(60), pause: Duration::ZERO };
+const GROUP_POLICY: CachePolicy = CachePolicy { max_age: Duration::from_secs(60), query_interval: Duration::ZERO };
 /// Invalidated earlier when a source was lost.
-const EDGES: Patience = Patience { fresh: Duration::from_secs(15), pause: Duration::from_secs(1) };
+const EDGE_POLICY: CachePolicy = CachePolicy { max_age: Duration::from_secs(15), query_interval: Duration::from_secs(1) };
 /// Pages must learn soon that their node drains. Clients choose the node ids, so the rate of queries
 /// is limited.
-const STAYING: Patience = Patience { fresh: Duration::from_secs(2), pause: Duration::from_secs(1) };
+const AVAILABILITY_POLICY: CachePolicy = CachePolicy { max_age: Duration::from_secs(2), query_interval: Duration::from_secs(1) };
 
 #[cfg(test)]
 mod tests {
     use headwater_api::config::Role;
-    use headwater_api::node::{BootEpoch, Heartbeat, NodeDocument};
+    use headwater_api::documents::{BootEpoch, Heartbeat, NodeDocument};
 
     use super::*;
 
@@ -134,7 +134,7 @@ mod tests {
             age_ms: 0,
             silent_ms: 0,
             alive: true,
-            drain_asked: false,
+            drain_requested: false,
         }
     }
 
@@ -147,7 +147,7 @@ mod tests {
         let edges: Vec<_> = (1..=4).map(|n| node(&format!("e{n}"), Role::Edge, "east")).collect();
         let mut chosen = std::collections::BTreeSet::new();
         for n in 0..50 {
-            let all: Vec<_> = (1..=4).map(|e| via(&edges, &format!("e{e}"), &name(n))).collect();
+            let all: Vec<_> = (1..=4).map(|e| fetching_edge(&edges, &format!("e{e}"), &name(n))).collect();
             assert_eq!(all.iter().filter(|via| via.is_none()).count(), 1, "one edge pulls from the owner");
             let others: std::collections::BTreeSet<_> = all.into_iter().flatten().collect();
             assert_eq!(others.len(), 1);
@@ -160,9 +160,9 @@ mod tests {
     fn dead_or_draining_edge_is_not_chosen_to_pull_for_its_group() {
         let mut nodes = [node("e1", Role::Edge, "east"), node("e2", Role::Edge, "east")];
         nodes[1].alive = false;
-        assert!((0..20).all(|n| via(&nodes, "e1", &name(n)).is_none()));
+        assert!((0..20).all(|n| fetching_edge(&nodes, "e1", &name(n)).is_none()));
         nodes[1].alive = true;
         nodes[1].heartbeat.draining = true;
-        assert!((0..20).all(|n| via(&nodes, "e1", &name(n)).is_none()));
+        assert!((0..20).all(|n| fetching_edge(&nodes, "e1", &name(n)).is_none()));
     }
 }

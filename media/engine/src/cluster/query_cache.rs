@@ -22,58 +22,58 @@ use crate::runtime::worker_pool::spawn_shared;
 
 /// How long answers are used, and how often is queried.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
+pub(crate) struct CachePolicy {
     /// An answer is used for this duration without a new query.
-    pub(crate) fresh: Duration,
+    pub(crate) max_age: Duration,
     /// Pause between two queries, with a jitter of half; zero for none.
-    pub(crate) pause: Duration,
+    pub(crate) query_interval: Duration,
 }
 
 /// Answers by key; clones share them.
 #[derive(Debug)]
-pub(crate) struct Kept<V>(Arc<Inner<V>>);
+pub(crate) struct QueryCache<V>(Arc<Inner<V>>);
 
 #[derive(Debug)]
 struct Inner<V> {
-    patience: Patience,
+    policy: CachePolicy,
     state: Mutex<State<V>>,
     /// Number of finished queries, failed ones included.
-    rounds: watch::Sender<u64>,
+    finished_queries: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
 struct State<V> {
-    known: HashMap<String, Answer<V>>,
-    wanted: BTreeSet<String>,
-    asking: bool,
+    answers: HashMap<String, Answer<V>>,
+    queued: BTreeSet<String>,
+    query_running: bool,
     /// The last query failed; there is no query before this.
-    quiet_until: Option<Instant>,
+    backoff_until: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
 struct Answer<V> {
     /// `None` if the registry has no value for this key.
     value: Option<V>,
-    at: Instant,
-    doubted: bool,
+    fetched_at: Instant,
+    invalidated: bool,
 }
 
-impl<V> Clone for Kept<V> {
+impl<V> Clone for QueryCache<V> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<V: Clone + Send + 'static> Kept<V> {
+impl<V: Clone + Send + 'static> QueryCache<V> {
     /// An empty cache.
-    pub(crate) fn new(patience: Patience) -> Self {
-        let state = State { known: HashMap::new(), wanted: BTreeSet::new(), asking: false, quiet_until: None };
-        Self(Arc::new(Inner { patience, state: Mutex::new(state), rounds: watch::Sender::new(0) }))
+    pub(crate) fn new(patience: CachePolicy) -> Self {
+        let state = State { answers: HashMap::new(), queued: BTreeSet::new(), query_running: false, backoff_until: None };
+        Self(Arc::new(Inner { policy: patience, state: Mutex::new(state), finished_queries: watch::Sender::new(0) }))
     }
 
     /// Returns the values of these keys, in their order. `query` returns the values of all its keys
     /// that exist, or `None` on failure. Ends within [`QUERY_TIMEOUT`] plus the pause after a query.
-    pub(crate) async fn of<const N: usize, F>(
+    pub(crate) async fn get<const N: usize, F>(
         &self,
         keys: [&str; N],
         ask: impl Fn(Vec<String>) -> F + Send + Sync + 'static,
@@ -81,61 +81,61 @@ impl<V: Clone + Send + 'static> Kept<V> {
     where
         F: Future<Output = Option<HashMap<String, V>>> + Send + 'static,
     {
-        let mut rounds = self.0.rounds.subscribe();
-        if self.want(keys) {
+        let mut rounds = self.0.finished_queries.subscribe();
+        if self.enqueue_stale(keys) {
             let this = self.clone();
-            spawn_shared(async move { this.ask_for_all(ask).await });
+            spawn_shared(async move { this.run_queries(ask).await });
         }
-        let waited = rounds.wait_for(|_| self.lock().is_settled(&keys, self.0.patience.fresh));
-        let _ = tokio::time::timeout(ASK + self.0.patience.pause.mul_f64(1.5), waited).await;
+        let waited = rounds.wait_for(|_| self.lock().is_settled(&keys, self.0.policy.max_age));
+        let _ = tokio::time::timeout(QUERY_TIMEOUT + self.0.policy.query_interval.mul_f64(1.5), waited).await;
         let state = self.lock();
-        keys.map(|key| state.known.get(key).and_then(|answer| answer.value.clone()))
+        keys.map(|key| state.answers.get(key).and_then(|answer| answer.value.clone()))
     }
 
     /// Invalidates all answers: the next caller causes a query.
-    pub(crate) fn doubt(&self) {
-        self.lock().known.values_mut().for_each(|answer| answer.doubted = true);
+    pub(crate) fn invalidate(&self) {
+        self.lock().answers.values_mut().for_each(|answer| answer.invalidated = true);
     }
 
     /// Queues the keys that are not fresh. True if the caller must start the query.
-    fn want<const N: usize>(&self, keys: [&str; N]) -> bool {
+    fn enqueue_stale<const N: usize>(&self, keys: [&str; N]) -> bool {
         let mut state = self.lock();
-        if state.is_quiet() {
+        if state.is_backing_off() {
             return false;
         }
         for key in keys {
-            let is_due = !state.is_fresh(key, self.0.patience.fresh);
-            if is_due && key.len() <= MAX_KEY_BYTES && state.wanted.len() < MAX_WANTED {
-                state.wanted.insert(key.to_owned());
+            let is_due = !state.is_fresh(key, self.0.policy.max_age);
+            if is_due && key.len() <= MAX_KEY_BYTES && state.queued.len() < MAX_QUEUED_KEYS {
+                state.queued.insert(key.to_owned());
             }
         }
-        let begins = !state.wanted.is_empty() && !state.asking;
-        state.asking |= begins;
+        let begins = !state.queued.is_empty() && !state.query_running;
+        state.query_running |= begins;
         begins
     }
 
     /// Runs one query after another until no key is queued.
-    async fn ask_for_all<F>(self, ask: impl Fn(Vec<String>) -> F)
+    async fn run_queries<F>(self, ask: impl Fn(Vec<String>) -> F)
     where
         F: Future<Output = Option<HashMap<String, V>>>,
     {
         while let Some(keys) = self.next_keys() {
-            let answer = tokio::time::timeout(ASK, ask(keys.iter().cloned().collect())).await.ok().flatten();
+            let answer = tokio::time::timeout(QUERY_TIMEOUT, ask(keys.iter().cloned().collect())).await.ok().flatten();
             self.lock().on_answer(keys, answer);
-            self.0.rounds.send_modify(|round| *round += 1);
-            if !self.0.patience.pause.is_zero() {
-                tokio::time::sleep(jitter(self.0.patience.pause, rand::random_range(0.0..1.0))).await;
+            self.0.finished_queries.send_modify(|round| *round += 1);
+            if !self.0.policy.query_interval.is_zero() {
+                tokio::time::sleep(jitter(self.0.policy.query_interval, rand::random_range(0.0..1.0))).await;
             }
         }
     }
 
     fn next_keys(&self) -> Option<BTreeSet<String>> {
         let mut state = self.lock();
-        let mut wanted = std::mem::take(&mut state.wanted);
+        let mut wanted = std::mem::take(&mut state.queued);
         // The last query may have answered keys that were queued while it ran.
-        wanted.retain(|key| !state.is_fresh(key, self.0.patience.fresh));
-        state.asking = !wanted.is_empty();
-        state.asking.then_some(wanted)
+        wanted.retain(|key| !state.is_fresh(key, self.0.policy.max_age));
+        state.query_running = !wanted.is_empty();
+        state.query_running.then_some(wanted)
     }
 
     fn lock(&self) -> MutexGuard<'_, State<V>> {
@@ -144,51 +144,51 @@ impl<V: Clone + Send + 'static> Kept<V> {
 }
 
 impl<V> State<V> {
-    fn is_quiet(&self) -> bool {
-        self.quiet_until.is_some_and(|until| Instant::now() < until)
+    fn is_backing_off(&self) -> bool {
+        self.backoff_until.is_some_and(|until| Instant::now() < until)
     }
 
     fn is_fresh(&self, key: &str, fresh: Duration) -> bool {
-        self.known.get(key).is_some_and(|answer| !answer.doubted && answer.at.elapsed() < fresh)
+        self.answers.get(key).is_some_and(|answer| !answer.invalidated && answer.fetched_at.elapsed() < fresh)
     }
 
     /// True if no query for these keys is running or queued.
     fn is_settled(&self, keys: &[&str], fresh: Duration) -> bool {
-        let comes = |key: &&str| !self.is_fresh(key, fresh) && (self.asking || self.wanted.contains(*key));
-        self.is_quiet() || !keys.iter().any(comes)
+        let comes = |key: &&str| !self.is_fresh(key, fresh) && (self.query_running || self.queued.contains(*key));
+        self.is_backing_off() || !keys.iter().any(comes)
     }
 
     fn on_answer(&mut self, keys: BTreeSet<String>, answer: Option<HashMap<String, V>>) {
         let now = Instant::now();
         let Some(mut values) = answer else {
-            self.wanted.clear();
-            self.quiet_until = Some(now + jitter(AWAY, rand::random_range(0.0..1.0)));
+            self.queued.clear();
+            self.backoff_until = Some(now + jitter(FAILURE_BACKOFF, rand::random_range(0.0..1.0)));
             return;
         };
-        self.quiet_until = None;
-        if self.known.len() + keys.len() > MAX_KNOWN {
-            self.known.retain(|_, answer| answer.value.is_some() && now.duration_since(answer.at) < KEEP);
-            if self.known.len() + keys.len() > MAX_KNOWN {
-                self.known.clear();
+        self.backoff_until = None;
+        if self.answers.len() + keys.len() > MAX_ANSWERS {
+            self.answers.retain(|_, answer| answer.value.is_some() && now.duration_since(answer.fetched_at) < EVICTION_AGE);
+            if self.answers.len() + keys.len() > MAX_ANSWERS {
+                self.answers.clear();
             }
         }
         for key in keys {
             let value = values.remove(&key);
-            self.known.insert(key, Answer { value, at: now, doubted: false });
+            self.answers.insert(key, Answer { value, fetched_at: now, invalidated: false });
         }
     }
 }
 
 /// For one query of the registry.
-const ASK: Duration = Duration::from_secs(1);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failed query, with a jitter of half.
-const AWAY: Duration = Duration::from_secs(2);
+const FAILURE_BACKOFF: Duration = Duration::from_secs(2);
 /// Keys in one query. Keys come from the network, so their number and length are bounded.
-const MAX_WANTED: usize = 500;
-const MAX_KNOWN: usize = 10_000;
+const MAX_QUEUED_KEYS: usize = 500;
+const MAX_ANSWERS: usize = 10_000;
 const MAX_KEY_BYTES: usize = 128;
 /// Answers older than this are evicted first when the cache is full.
-const KEEP: Duration = Duration::from_secs(60);
+const EVICTION_AGE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -197,47 +197,47 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Patience = Patience { fresh: Duration::from_secs(2), pause: Duration::from_secs(1) };
+    const POLICY: CachePolicy = CachePolicy { max_age: Duration::from_secs(2), query_interval: Duration::from_secs(1) };
 
     /// Answers after 100 ms, with the number of the query as value, and records the queries.
     #[derive(Debug, Clone, Default)]
-    struct Script {
-        away: Arc<AtomicBool>,
-        asked: Arc<Mutex<Vec<Vec<String>>>>,
+    struct FakeRegistry {
+        unreachable: Arc<AtomicBool>,
+        queries: Arc<Mutex<Vec<Vec<String>>>>,
     }
 
-    type Answering = Pin<Box<dyn Future<Output = Option<HashMap<String, usize>>> + Send>>;
+    type AnswerFuture = Pin<Box<dyn Future<Output = Option<HashMap<String, usize>>> + Send>>;
 
-    impl Script {
-        fn ask(&self) -> impl Fn(Vec<String>) -> Answering + use<> {
+    impl FakeRegistry {
+        fn query_fn(&self) -> impl Fn(Vec<String>) -> AnswerFuture + use<> {
             let this = self.clone();
             move |keys| {
                 let this = this.clone();
                 Box::pin(async move {
-                    this.asked.lock().unwrap().push(keys.clone());
-                    if this.away.load(Ordering::Relaxed) {
+                    this.queries.lock().unwrap().push(keys.clone());
+                    if this.unreachable.load(Ordering::Relaxed) {
                         std::future::pending::<()>().await;
                     }
                     tokio::time::sleep(Duration::from_millis(100)).await;
-                    let round = this.asked.lock().unwrap().len();
+                    let round = this.queries.lock().unwrap().len();
                     Some(keys.into_iter().filter(|key| key != "nobody").map(|key| (key, round)).collect())
                 })
             }
         }
 
-        fn count(&self) -> usize {
-            self.asked.lock().unwrap().len()
+        fn query_count(&self) -> usize {
+            self.queries.lock().unwrap().len()
         }
     }
 
-    async fn one(kept: &Kept<usize>, key: &str, script: &Script) -> Option<usize> {
-        let [value] = kept.of([key], script.ask()).await;
+    async fn one(kept: &QueryCache<usize>, key: &str, script: &FakeRegistry) -> Option<usize> {
+        let [value] = kept.get([key], script.query_fn()).await;
         value
     }
 
     #[tokio::test(start_paused = true)]
     async fn thousand_concurrent_callers_cause_one_query() {
-        let (kept, script) = (Kept::new(PATIENCE), Script::default());
+        let (kept, script) = (QueryCache::new(POLICY), FakeRegistry::default());
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..1_000 {
             let (kept, script) = (kept.clone(), script.clone());
@@ -249,25 +249,25 @@ mod tests {
         }
         let answers = tasks.join_all().await;
         assert!(answers.iter().all(Option::is_some));
-        tokio::time::sleep(10 * PATIENCE.pause).await;
-        assert_eq!(script.count(), 1);
+        tokio::time::sleep(10 * POLICY.query_interval).await;
+        assert_eq!(script.query_count(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn answer_or_absence_is_reused_until_it_is_stale_or_invalidated() {
-        let (kept, script) = (Kept::new(PATIENCE), Script::default());
-        assert_eq!(kept.of(["a", "nobody"], script.ask()).await, [Some(1), None]);
-        assert_eq!(kept.of(["nobody", "a"], script.ask()).await, [None, Some(1)]);
-        assert_eq!(script.count(), 1);
-        kept.doubt();
+        let (kept, script) = (QueryCache::new(POLICY), FakeRegistry::default());
+        assert_eq!(kept.get(["a", "nobody"], script.query_fn()).await, [Some(1), None]);
+        assert_eq!(kept.get(["nobody", "a"], script.query_fn()).await, [None, Some(1)]);
+        assert_eq!(script.query_count(), 1);
+        kept.invalidate();
         assert_eq!(one(&kept, "a", &script).await, Some(2));
-        tokio::time::advance(PATIENCE.fresh).await;
+        tokio::time::advance(POLICY.max_age).await;
         assert_eq!(one(&kept, "a", &script).await, Some(3));
     }
 
     #[tokio::test(start_paused = true)]
     async fn unknown_keys_cause_at_most_one_query_per_interval() {
-        let (kept, script) = (Kept::new(PATIENCE), Script::default());
+        let (kept, script) = (QueryCache::new(POLICY), FakeRegistry::default());
         let (begun, seconds) = (Instant::now(), 20);
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..seconds * 100 {
@@ -275,27 +275,27 @@ mod tests {
             tasks.spawn(async move { one(&kept, &format!("made-up-{n}"), &script).await });
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let most = begun.elapsed().div_duration_f64(PATIENCE.pause / 2) as usize;
-        assert!((5..=most).contains(&script.count()), "{} queries", script.count());
-        assert!(script.asked.lock().unwrap().iter().all(|keys| keys.len() <= MAX_WANTED));
+        let most = begun.elapsed().div_duration_f64(POLICY.query_interval / 2) as usize;
+        assert!((5..=most).contains(&script.query_count()), "{} queries", script.query_count());
+        assert!(script.queries.lock().unwrap().iter().all(|keys| keys.len() <= MAX_QUEUED_KEYS));
         assert_eq!(one(&kept, &"x".repeat(MAX_KEY_BYTES + 1), &script).await, None);
-        assert!(!script.asked.lock().unwrap().iter().flatten().any(|key| key.len() > MAX_KEY_BYTES));
+        assert!(!script.queries.lock().unwrap().iter().flatten().any(|key| key.len() > MAX_KEY_BYTES));
     }
 
     #[tokio::test(start_paused = true)]
     async fn failed_query_is_not_repeated_at_once_and_stale_answers_are_returned() {
-        let (kept, script) = (Kept::new(PATIENCE), Script::default());
+        let (kept, script) = (QueryCache::new(POLICY), FakeRegistry::default());
         assert_eq!(one(&kept, "a", &script).await, Some(1));
-        tokio::time::advance(2 * PATIENCE.fresh).await;
-        script.away.store(true, Ordering::Relaxed);
+        tokio::time::advance(2 * POLICY.max_age).await;
+        script.unreachable.store(true, Ordering::Relaxed);
         let begun = Instant::now();
         for _ in 0..100 {
             assert_eq!(one(&kept, "a", &script).await, Some(1));
         }
-        assert_eq!(script.count(), 2, "one query, which was not answered");
-        assert!(begun.elapsed() <= ASK, "{:?}: only the first caller waits", begun.elapsed());
-        script.away.store(false, Ordering::Relaxed);
-        tokio::time::advance(2 * AWAY).await;
+        assert_eq!(script.query_count(), 2, "one query, which was not answered");
+        assert!(begun.elapsed() <= QUERY_TIMEOUT, "{:?}: only the first caller waits", begun.elapsed());
+        script.unreachable.store(false, Ordering::Relaxed);
+        tokio::time::advance(2 * FAILURE_BACKOFF).await;
         assert_eq!(one(&kept, "a", &script).await, Some(3));
     }
 }

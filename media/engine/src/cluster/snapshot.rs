@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use headwater_api::config::Role;
 use headwater_api::error::Chain;
-use headwater_api::node::NodeRecord;
-use headwater_api::stream::StreamRecord;
+use headwater_api::documents::{NodeRecord, StreamRecord};
 use headwater_registry::{Registry, RegistryError};
 use tokio::sync::watch;
 
@@ -19,27 +18,27 @@ use tokio::time::Instant;
 
 /// Caches the latest snapshot of the cluster; clones share it.
 #[derive(Debug)]
-pub struct View<R>(Arc<Inner<R>>);
+pub struct ClusterSnapshotCache<R>(Arc<Inner<R>>);
 
 #[derive(Debug)]
 struct Inner<R> {
     registry: R,
-    known: Mutex<Known>,
-    asking: AtomicBool,
+    state: Mutex<CacheState>,
+    query_running: AtomicBool,
     /// Number of finished queries, failed ones included.
-    rounds: watch::Sender<u64>,
+    finished_queries: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
-    seen: Option<(Instant, Arc<Cluster>)>,
-    asked: Option<Instant>,
-    away: bool,
+struct CacheState {
+    latest: Option<(Instant, Arc<ClusterSnapshot>)>,
+    queried_at: Option<Instant>,
+    registry_unreachable: bool,
 }
 
 /// All nodes sorted by id, and all streams sorted by name.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Cluster {
+pub struct ClusterSnapshot {
     /// All registered nodes, including dead ones that have not been removed yet.
     pub nodes: Vec<NodeRecord>,
     /// All streams that nodes have claimed; a node with its own registry claims none.
@@ -48,88 +47,88 @@ pub struct Cluster {
 
 /// The latest snapshot, and how old it is.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct CachedSnapshot {
     /// `None` if the registry never answered.
-    pub cluster: Option<Arc<Cluster>>,
+    pub snapshot: Option<Arc<ClusterSnapshot>>,
     /// Time since the registry answered; zero if it never did.
     pub age: Duration,
     /// True if the last query failed.
-    pub away: bool,
+    pub registry_unreachable: bool,
 }
 
 /// Result of a request to remove a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removal {
+pub enum RemoveOutcome {
     /// The node was removed.
     Removed,
     /// The node is alive: its next heartbeat would register it again.
     Alive,
     /// No node has this id.
-    Unknown,
+    NotFound,
 }
 
 /// Result of a request to drain a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DrainWish {
+pub enum DrainOutcome {
     /// The node receives the request with its next heartbeat.
-    Left,
+    Requested,
     /// The node is dead.
     Dead,
     /// Nodes of this role cannot be drained on request.
-    OfRole(Role),
+    NotSupported(Role),
     /// No node has this id, or it has restarted or deregistered since.
-    Unknown,
+    NotFound,
 }
 
-impl<R> Clone for View<R> {
+impl<R> Clone for ClusterSnapshotCache<R> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<R: Registry + std::fmt::Debug + 'static> View<R> {
+impl<R: Registry + std::fmt::Debug + 'static> ClusterSnapshotCache<R> {
     /// An empty cache in front of `registry`.
     pub fn new(registry: R) -> Self {
         let (known, asking) = (Mutex::default(), AtomicBool::new(false));
-        Self(Arc::new(Inner { registry, known, asking, rounds: watch::Sender::new(0) }))
+        Self(Arc::new(Inner { registry, state: known, query_running: asking, finished_queries: watch::Sender::new(0) }))
     }
 
     /// Returns the latest snapshot, at most one second old if the registry answers at once. Waits up
     /// to two seconds for the first one, later up to 250 ms.
-    pub async fn look(&self) -> Seen {
-        let mut rounds = self.0.rounds.subscribe();
+    pub async fn get(&self) -> CachedSnapshot {
+        let mut rounds = self.0.finished_queries.subscribe();
         let patience = {
-            let known = self.known();
-            match &known.seen {
-                _ if known.asked.is_some_and(|at| at.elapsed() < FRESH) && !self.0.asking.load(Ordering::Acquire) => {
-                    return known.seen();
+            let known = self.state();
+            match &known.latest {
+                _ if known.queried_at.is_some_and(|at| at.elapsed() < MAX_AGE) && !self.0.query_running.load(Ordering::Acquire) => {
+                    return known.cached();
                 }
                 // Longer than the query may take: this waits for its end.
-                None if !known.away => 2 * ASK,
-                Some(_) if !known.away => WAIT,
+                None if !known.registry_unreachable => 2 * QUERY_TIMEOUT,
+                Some(_) if !known.registry_unreachable => STALE_WAIT_TIMEOUT,
                 _ => Duration::ZERO,
             }
         };
-        self.ask();
+        self.spawn_query();
         let _ = tokio::time::timeout(patience, rounds.changed()).await;
-        self.known().seen()
+        self.state().cached()
     }
 
     /// Removes a dead node. Waits for the registry, at most two seconds.
     ///
     /// # Errors
     /// If the registry fails or does not answer in time.
-    pub async fn remove(&self, id: &str) -> Result<Removal, RegistryError> {
+    pub async fn remove(&self, id: &str) -> Result<RemoveOutcome, RegistryError> {
         let removal = async {
             match self.0.registry.node(id).await? {
-                None => Ok(Removal::Unknown),
-                Some(record) if record.alive => Ok(Removal::Alive),
-                Some(_) => self.0.registry.remove_node(id).await.map(|_| Removal::Removed),
+                None => Ok(RemoveOutcome::NotFound),
+                Some(record) if record.alive => Ok(RemoveOutcome::Alive),
+                Some(_) => self.0.registry.remove_node(id).await.map(|_| RemoveOutcome::Removed),
             }
         };
-        let removal = tokio::time::timeout(CHANGE, removal).await.unwrap_or_else(|_| Err(late("remove a node")))?;
+        let removal = tokio::time::timeout(CHANGE_TIMEOUT, removal).await.unwrap_or_else(|_| Err(timeout_error("remove a node")))?;
         // The next caller must see the change.
-        self.known().asked = None;
+        self.state().queried_at = None;
         Ok(removal)
     }
 
@@ -137,68 +136,68 @@ impl<R: Registry + std::fmt::Debug + 'static> View<R> {
     ///
     /// # Errors
     /// If the registry fails or does not answer in time.
-    pub async fn drain(&self, id: &str) -> Result<DrainWish, RegistryError> {
+    pub async fn drain(&self, id: &str) -> Result<DrainOutcome, RegistryError> {
         let asking = async {
-            let Some(record) = self.0.registry.node(id).await? else { return Ok(DrainWish::Unknown) };
+            let Some(record) = self.0.registry.node(id).await? else { return Ok(DrainOutcome::NotFound) };
             match record.node.role {
-                role @ (Role::Standalone | Role::Registry) => Ok(DrainWish::OfRole(role)),
-                Role::Origin | Role::Edge if !record.alive => Ok(DrainWish::Dead),
-                Role::Origin | Role::Edge => match self.0.registry.ask_to_drain(&record.life()).await? {
-                    true => Ok(DrainWish::Left),
+                role @ (Role::Standalone | Role::Registry) => Ok(DrainOutcome::NotSupported(role)),
+                Role::Origin | Role::Edge if !record.alive => Ok(DrainOutcome::Dead),
+                Role::Origin | Role::Edge => match self.0.registry.request_drain(&record.incarnation()).await? {
+                    true => Ok(DrainOutcome::Requested),
                     // The node has restarted or deregistered in between.
-                    false => Ok(DrainWish::Unknown),
+                    false => Ok(DrainOutcome::NotFound),
                 },
             }
         };
-        let asked = tokio::time::timeout(CHANGE, asking).await.unwrap_or_else(|_| Err(late("ask a node to drain")))?;
+        let asked = tokio::time::timeout(CHANGE_TIMEOUT, asking).await.unwrap_or_else(|_| Err(timeout_error("ask a node to drain")))?;
         // The next caller must see the request.
-        self.known().asked = None;
+        self.state().queried_at = None;
         Ok(asked)
     }
 
     /// Spawns a query of the registry, unless one is running.
-    fn ask(&self) {
-        if self.0.asking.swap(true, Ordering::AcqRel) {
+    fn spawn_query(&self) {
+        if self.0.query_running.swap(true, Ordering::AcqRel) {
             return;
         }
         let this = self.clone();
         spawn_shared(async move {
             let asking = async { tokio::try_join!(this.0.registry.nodes(), this.0.registry.streams()) };
-            let answer = tokio::time::timeout(ASK, asking).await.unwrap_or_else(|_| Err(late("list the cluster")));
+            let answer = tokio::time::timeout(QUERY_TIMEOUT, asking).await.unwrap_or_else(|_| Err(timeout_error("list the cluster")));
             {
-                let mut known = this.known();
+                let mut known = this.state();
                 let now = Instant::now();
-                known.asked = Some(now);
+                known.queried_at = Some(now);
                 if let Err(e) = &answer
-                    && !known.away
+                    && !known.registry_unreachable
                 {
                     log::debug!(err:% = Chain(e); "registry could not list the cluster");
                 }
-                known.away = answer.is_err();
+                known.registry_unreachable = answer.is_err();
                 if let Ok((nodes, streams)) = answer {
-                    known.seen = Some((now, Arc::new(Cluster { nodes, streams })));
+                    known.latest = Some((now, Arc::new(ClusterSnapshot { nodes, streams })));
                 }
             }
-            this.0.asking.store(false, Ordering::Release);
-            this.0.rounds.send_modify(|round| *round += 1);
+            this.0.query_running.store(false, Ordering::Release);
+            this.0.finished_queries.send_modify(|round| *round += 1);
         });
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, CacheState> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
-    fn seen(&self) -> Seen {
-        match &self.seen {
-            Some((at, cluster)) => Seen { cluster: Some(Arc::clone(cluster)), age: at.elapsed(), away: self.away },
-            None => Seen { cluster: None, age: Duration::ZERO, away: self.away },
+impl CacheState {
+    fn cached(&self) -> CachedSnapshot {
+        match &self.latest {
+            Some((at, cluster)) => CachedSnapshot { snapshot: Some(Arc::clone(cluster)), age: at.elapsed(), registry_unreachable: self.registry_unreachable },
+            None => CachedSnapshot { snapshot: None, age: Duration::ZERO, registry_unreachable: self.registry_unreachable },
         }
     }
 }
 
-fn late(attempted: &str) -> RegistryError {
+fn timeout_error(attempted: &str) -> RegistryError {
     RegistryError::Unreachable {
         attempted: attempted.to_owned(),
         servers: "of the registry".to_owned(),
@@ -207,18 +206,18 @@ fn late(attempted: &str) -> RegistryError {
 }
 
 /// A snapshot is returned without a new query for this duration.
-const FRESH: Duration = Duration::from_secs(1);
+const MAX_AGE: Duration = Duration::from_secs(1);
 /// For one query of the registry.
-const ASK: Duration = Duration::from_secs(1);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a caller waits for a newer snapshot if there is an older one.
-const WAIT: Duration = Duration::from_millis(250);
+const STALE_WAIT_TIMEOUT: Duration = Duration::from_millis(250);
 /// For a change, including the lookup before it.
-const CHANGE: Duration = Duration::from_secs(2);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
     use headwater_api::config::{self, RegistryKind};
-    use headwater_api::node::NodeDocument;
+    use headwater_api::documents::NodeDocument;
     use headwater_registry::{Embedded, Store, Timing};
 
     use super::*;
@@ -257,8 +256,8 @@ mod tests {
         store.register(&node(id, Role::Edge), None).await.unwrap();
     }
 
-    async fn ids(view: &View<Store>) -> Vec<String> {
-        view.look().await.cluster.unwrap().nodes.iter().map(|n| n.node.id.clone()).collect()
+    async fn ids(view: &ClusterSnapshotCache<Store>) -> Vec<String> {
+        view.get().await.snapshot.unwrap().nodes.iter().map(|n| n.node.id.clone()).collect()
     }
 
     #[tokio::test]
@@ -272,11 +271,11 @@ mod tests {
             dead = !store.node("dead").await.unwrap().unwrap().alive;
         }
         register(&store, "alive").await;
-        let view = View::new(store);
+        let view = ClusterSnapshotCache::new(store);
         assert_eq!(ids(&view).await, ["alive", "dead"]);
-        assert_eq!(view.remove("alive").await.unwrap(), Removal::Alive);
-        assert_eq!(view.remove("dead").await.unwrap(), Removal::Removed);
-        assert_eq!(view.remove("dead").await.unwrap(), Removal::Unknown);
+        assert_eq!(view.remove("alive").await.unwrap(), RemoveOutcome::Alive);
+        assert_eq!(view.remove("dead").await.unwrap(), RemoveOutcome::Removed);
+        assert_eq!(view.remove("dead").await.unwrap(), RemoveOutcome::NotFound);
         assert_eq!(ids(&view).await, ["alive"]);
     }
 
@@ -287,17 +286,17 @@ mod tests {
         for (id, role) in [("edge", Role::Edge), ("alone", Role::Standalone), ("database", Role::Registry)] {
             store.register(&node(id, role), None).await.unwrap();
         }
-        let view = View::new(store);
+        let view = ClusterSnapshotCache::new(store);
         for (id, expected) in [
-            ("edge", DrainWish::Left),
-            ("alone", DrainWish::OfRole(Role::Standalone)),
-            ("database", DrainWish::OfRole(Role::Registry)),
-            ("nobody", DrainWish::Unknown),
+            ("edge", DrainOutcome::Requested),
+            ("alone", DrainOutcome::NotSupported(Role::Standalone)),
+            ("database", DrainOutcome::NotSupported(Role::Registry)),
+            ("nobody", DrainOutcome::NotFound),
         ] {
             assert_eq!(view.drain(id).await.unwrap(), expected, "{id}");
         }
-        let seen = view.look().await.cluster.unwrap();
-        let asked: Vec<_> = seen.nodes.iter().filter(|n| n.drain_asked).map(|n| n.node.id.as_str()).collect();
+        let seen = view.get().await.snapshot.unwrap();
+        let asked: Vec<_> = seen.nodes.iter().filter(|n| n.drain_requested).map(|n| n.node.id.as_str()).collect();
         assert_eq!(asked, ["edge"]);
     }
 
@@ -308,14 +307,14 @@ mod tests {
         // No server listens there.
         std::fs::write(&uri_file, "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300000").unwrap();
         let config = config::Registry { kind: RegistryKind::MongoDb, uri_file: Some(uri_file) };
-        let view = View::new(Store::open(&config, &folder.0).await.unwrap());
-        let first = view.look().await;
-        assert!(first.away && first.cluster.is_none());
+        let view = ClusterSnapshotCache::new(Store::open(&config, &folder.0).await.unwrap());
+        let first = view.get().await;
+        assert!(first.registry_unreachable && first.snapshot.is_none());
         let begun = Instant::now();
         for _ in 0..50 {
-            assert!(view.look().await.away);
+            assert!(view.get().await.registry_unreachable);
         }
-        assert!(begun.elapsed() < 10 * ASK, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < 10 * QUERY_TIMEOUT, "{:?}", begun.elapsed());
         assert!(view.remove("x").await.is_err());
     }
 }

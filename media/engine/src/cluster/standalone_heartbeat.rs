@@ -4,36 +4,36 @@
 use std::pin::Pin;
 
 use headwater_api::error::Chain;
-use headwater_api::node::{Heartbeat, Life};
+use headwater_api::documents::{Heartbeat, NodeIncarnation};
 use headwater_registry::{Registry, Timing};
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
-use crate::node::load::{Meter, watched};
+use crate::node::load::{LoadMeter, stream_viewers};
 
 /// Resolves to true if this node is ready.
-pub type Readying = Pin<Box<dyn Future<Output = bool> + Send>>;
+pub type ReadyFuture = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// Renews the node's entry at every heartbeat interval, with its load, its drain state and the result
 /// of `is_ready`. Never ends; drop the future to stop it.
-pub async fn stay_registered(
+pub async fn run_standalone_heartbeat(
     registry: impl Registry,
-    life: Life,
+    life: NodeIncarnation,
     hub: Hub,
-    meter: Meter,
+    meter: LoadMeter,
     drain: CancellationToken,
-    is_ready: impl Fn() -> Readying,
+    is_ready: impl Fn() -> ReadyFuture,
 ) {
-    let mut well = true;
+    let mut healthy = true;
     loop {
         let (draining, ready) = (drain.is_cancelled(), is_ready().await);
-        let beat = Heartbeat { load: meter.load(&hub), draining, ready, watched: watched(&hub) };
-        let renewed = registry.heartbeat(&life, &beat).await;
-        if let (Err(e), true) = (&renewed, well) {
+        let heartbeat = Heartbeat { load: meter.load(&hub), draining, ready, watched: stream_viewers(&hub) };
+        let renewed = registry.heartbeat(&life, &heartbeat).await;
+        if let (Err(e), true) = (&renewed, healthy) {
             log::warn!(err:% = Chain(e); "the entry of this node could not be renewed");
         }
-        well = renewed.is_ok();
-        tokio::time::sleep(Timing::default().heartbeat).await;
+        healthy = renewed.is_ok();
+        tokio::time::sleep(Timing::default().heartbeat_interval).await;
     }
 }
 
@@ -56,22 +56,22 @@ mod tests {
             serde_json::from_str(r#"{"id": "a", "role": "standalone", "addresses": [], "version": ""}"#).unwrap();
         let life = registry.register(&node, None).await.unwrap();
         let (ready, drain) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
-        let says = Arc::clone(&ready);
-        let is_ready = move || -> Readying { Box::pin(std::future::ready(says.load(Ordering::Relaxed))) };
-        let (hub, meter) = (Hub::new(Limits::default()), Meter::new(&headwater_api::Config::default()));
-        let staying = tokio::spawn(stay_registered(registry.clone(), life, hub, meter, drain.clone(), is_ready));
-        let shown = async || {
-            tokio::time::sleep(2 * Timing::default().heartbeat).await;
-            let beat = registry.node("a").await.unwrap().unwrap().heartbeat;
-            (beat.ready, beat.draining)
+        let is_ready_flag = Arc::clone(&ready);
+        let is_ready = move || -> ReadyFuture { Box::pin(std::future::ready(is_ready_flag.load(Ordering::Relaxed))) };
+        let (hub, meter) = (Hub::new(Limits::default()), LoadMeter::new(&headwater_api::Config::default()));
+        let heartbeat_task = tokio::spawn(run_standalone_heartbeat(registry.clone(), life, hub, meter, drain.clone(), is_ready));
+        let reported = async || {
+            tokio::time::sleep(2 * Timing::default().heartbeat_interval).await;
+            let heartbeat = registry.node("a").await.unwrap().unwrap().heartbeat;
+            (heartbeat.ready, heartbeat.draining)
         };
-        assert_eq!(shown().await, (false, false));
+        assert_eq!(reported().await, (false, false));
         ready.store(true, Ordering::Relaxed);
-        assert_eq!(shown().await, (true, false));
+        assert_eq!(reported().await, (true, false));
         ready.store(false, Ordering::Relaxed);
         drain.cancel();
-        assert_eq!(shown().await, (false, true));
-        staying.abort();
+        assert_eq!(reported().await, (false, true));
+        heartbeat_task.abort();
         drop(registry);
         std::fs::remove_dir_all(&folder).unwrap();
     }

@@ -1,8 +1,15 @@
-//! The assembly of the engine: `build` opens every listener, `run` starts every task, `drain` ends
-//! them in order.
+//! The assembly of the engine: `build` opens every listener, `run` mounts every room and starts its
+//! tasks, `drain` stops them in stages.
 //!
 //! RULE: the only room that knows every other room. It decides nothing that one of them could
 //! decide.
 
-pub mod build;
-pub mod drain;
+mod build;
+mod cluster_relay;
+mod data_dir;
+mod drain;
+mod error;
+mod run;
+
+pub use build::Engine;
+pub use error::StartError;

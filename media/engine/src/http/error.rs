@@ -7,8 +7,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use headwater_api::error::ErrorBody;
 
-use crate::hub::Missing;
-use crate::node::admission::Refusal;
+use crate::hub::FindError;
+use crate::node::admission::AdmissionError;
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $name:ident = $code:literal => $status:ident,)*) => {
@@ -86,7 +86,7 @@ codes! {
     /// The stream is live, but the requested media does not exist yet.
     NotYet = "not_yet" => SERVICE_UNAVAILABLE,
     /// The registry is unreachable.
-    RegistryAway = "registry_unreachable" => SERVICE_UNAVAILABLE,
+    RegistryUnreachable = "registry_unreachable" => SERVICE_UNAVAILABLE,
     /// The node has no capacity for new clients.
     Full = "full" => SERVICE_UNAVAILABLE,
     /// The node is draining.
@@ -128,10 +128,10 @@ impl Problem {
     }
 
     /// The error for a stream that could not be found or fetched.
-    pub fn missing(missing: Missing, name: &headwater_api::StreamName) -> Self {
+    pub fn stream_unavailable(missing: FindError, name: &headwater_api::StreamName) -> Self {
         match missing {
-            Missing::Unknown => Self::stream_not_found(name),
-            Missing::Full => Self::new(
+            FindError::NotPublished => Self::stream_not_found(name),
+            FindError::AtCapacity => Self::new(
                 Code::Full,
                 format!("{name} is live, but its origin node has reached its limit of relay connections; try again."),
             ),
@@ -144,12 +144,12 @@ impl Problem {
     }
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
+impl From<AdmissionError> for Problem {
+    fn from(refusal: AdmissionError) -> Self {
         let code = match refusal {
-            Refusal::Draining => Code::Draining,
-            Refusal::Viewers { .. } => Code::TooManyViewers,
-            Refusal::Egress | Refusal::Processors => Code::Full,
+            AdmissionError::Draining => Code::Draining,
+            AdmissionError::Viewers { .. } => Code::TooManyViewers,
+            AdmissionError::Egress | AdmissionError::Processors => Code::Full,
         };
         Self::new(code, refusal.to_string())
     }
@@ -161,7 +161,7 @@ impl IntoResponse for Problem {
         let body = ErrorBody {
             error: self.code.as_str().to_owned(),
             message: self.message.into_owned(),
-            elsewhere: self.elsewhere,
+            alternative_url: self.elsewhere,
         };
         let mut response = (self.code.status(), Json(body)).into_response();
         let headers = response.headers_mut();

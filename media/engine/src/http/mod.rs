@@ -16,12 +16,12 @@ mod test_node;
 
 pub use auth::{Accounts, KeyError, SessionKey};
 pub use error::{Code, Problem};
-pub use ops::health::{Health, MAX_CONNECTIONS as MAX_HEALTH_CONNECTIONS, Pulse, Readiness};
-pub use ops::peers::Relays;
-pub use ops::process::{Carried, Process};
-pub use serve::body::Small;
+pub use ops::health::{HealthService, MAX_CONNECTIONS as MAX_HEALTH_CONNECTIONS, Readiness};
+pub use ops::peers::RelayRoutes;
+pub use ops::process::{StreamMetrics, ProcessMetrics};
+pub use serve::body::SmallBody;
 pub use serve::connection::Peer;
 pub use serve::listener::Server;
 pub use serve::metrics::Metrics;
-pub use serve::service::Site;
-pub use state::{Others, Parts, State};
+pub use serve::service::HttpService;
+pub use state::{PeerStatus, AppServices, AppState};

@@ -4,12 +4,12 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use headwater_api::endpoints::Endpoints;
-use headwater_registry::Store;
+use headwater_api::control::Endpoints;
+use headwater_registry::{Registry, Store};
 
 use super::Accounts;
-use crate::access::apps::Apps;
-use crate::cluster::View;
+use crate::access::Access;
+use crate::cluster::{Cluster, ClusterSnapshotCache};
 use crate::gateway::hls::Hls;
 use crate::gateway::webrtc::Whep;
 use crate::hub::Hub;
@@ -17,19 +17,19 @@ use crate::node::admission::Admission;
 
 /// A handle to the services of the engine; clones share it.
 #[derive(Debug, Clone)]
-pub struct State(Arc<Parts>);
+pub struct AppState(Arc<AppServices>);
 
 /// The services that HTTP handlers use.
 #[derive(Debug)]
-pub struct Parts {
+pub struct AppServices {
     /// Live streams.
     pub hub: Hub,
-    /// The existing apps.
-    pub apps: Apps,
+    /// Who may use an app or a stream.
+    pub access: Access,
     /// Users and sessions.
     pub accounts: Accounts,
     /// Nodes and streams of the cluster.
-    pub view: View<Store>,
+    pub view: ClusterSnapshotCache<Store>,
     /// Id of this node.
     pub node_id: String,
     /// Addresses of the engine's listeners.
@@ -39,29 +39,36 @@ pub struct Parts {
     /// HLS packagers and viewers.
     pub hls: Hls,
     /// Admission of new viewers.
-    pub door: Admission,
+    pub admission: Admission,
     /// The state of peers; `None` outside a cluster.
-    pub others: Option<Arc<dyn Others>>,
+    pub peers: Option<Arc<dyn PeerStatus>>,
 }
 
 /// The state of the other nodes of the cluster.
-pub trait Others: std::fmt::Debug + Send + Sync {
+pub trait PeerStatus: std::fmt::Debug + Send + Sync {
     /// True if the node with this id is draining, dead or removed, as far as is known. Completes
     /// within a few seconds.
     fn is_leaving(&self, node: &str) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
 }
 
-impl State {
-    /// Shares `services` among all handlers.
-    pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+impl<R: Registry + std::fmt::Debug + 'static> PeerStatus for Cluster<R> {
+    fn is_leaving(&self, node: &str) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        let node = node.to_owned();
+        Box::pin(async move { Self::is_unavailable(self, &node).await })
     }
 }
 
-impl Deref for State {
-    type Target = Parts;
+impl AppState {
+    /// Shares `services` among all handlers.
+    pub fn new(services: AppServices) -> Self {
+        Self(Arc::new(services))
+    }
+}
 
-    fn deref(&self) -> &Parts {
+impl Deref for AppState {
+    type Target = AppServices;
+
+    fn deref(&self) -> &AppServices {
         &self.0
     }
 }

@@ -6,35 +6,35 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use headwater_api::Config;
-use headwater_api::endpoints::Endpoints;
+use headwater_api::control::Endpoints;
 use headwater_registry::{Embedded, Store};
 use headwater_wire::{Codec, Frame, MediaTime, Track, VideoTrack};
 use tokio_util::sync::CancellationToken;
 
-use super::{Accounts, Parts, SessionKey, State};
-use crate::access::apps::Apps;
-use crate::cluster::View;
+use super::{Accounts, AppServices, SessionKey, AppState};
+use crate::access::{Access, Apps};
+use crate::cluster::ClusterSnapshotCache;
 use crate::gateway::hls::Hls;
 use crate::gateway::webrtc;
 use crate::hub::{Hub, Limits, Producer};
 use crate::node::admission::Admission;
 use crate::node::health::NodeHealthReceiver;
-use crate::node::load::Meter;
+use crate::node::load::LoadMeter;
 
 /// A node with the apps `live` and `LiveApp`.
-pub(super) struct Node {
+pub(super) struct TestNode {
     pub(super) hub: Hub,
-    pub(super) state: State,
+    pub(super) state: AppState,
     folder: PathBuf,
 }
 
-impl Drop for Node {
+impl Drop for TestNode {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-impl Node {
+impl TestNode {
     pub(super) fn new() -> Self {
         let mut config = Config::default();
         config.webrtc.port = 0;
@@ -44,12 +44,12 @@ impl Node {
         let folder = std::env::temp_dir().join(format!("headwater-rest-{:016x}", rand::random::<u64>()));
         std::fs::create_dir(&folder).unwrap();
         let registry = Store::Embedded(Embedded::open(&folder).unwrap());
-        let (meter, stays) = (Meter::new(&config), CancellationToken::new());
-        let state = State::new(Parts {
+        let (meter, drain) = (LoadMeter::new(&config), CancellationToken::new());
+        let state = AppState::new(AppServices {
             hub: hub.clone(),
-            apps: Apps::new(["live".to_owned(), "LiveApp".to_owned()]),
-            accounts: Accounts::new(registry.clone(), SessionKey::of(b"of this test"), None),
-            view: View::new(registry),
+            access: Access::new(Apps::new(["live".to_owned(), "LiveApp".to_owned()])),
+            accounts: Accounts::new(registry.clone(), SessionKey::from_secret(b"of this test"), None),
+            view: ClusterSnapshotCache::new(registry),
             node_id: "n".to_owned(),
             endpoints: Endpoints {
                 pid: 1,
@@ -63,8 +63,8 @@ impl Node {
             },
             whep: webrtc.whep(),
             hls: Hls::new(&config.hls),
-            door: Admission::new(&config.limits, &meter, &hub, &NodeHealthReceiver::by_nobody(), &stays),
-            others: None,
+            admission: Admission::new(&config.limits, &meter, &hub, &NodeHealthReceiver::disconnected(), &drain),
+            peers: None,
         });
         Self { hub, state, folder }
     }

@@ -9,21 +9,21 @@ use headwater_wire::{Codec, MediaTime};
 
 use super::rendition::{TranscodeError, Transcoder};
 use super::stream::{Producer, RELAY, Stream};
-use crate::hub::remote::{Elsewhere, Missing, Owners};
+use crate::hub::remote::{RemoteStreams, FindError, StreamOwnership};
 use crate::node::wall_clock::WallClock;
-use crate::runtime::worker_pool::Home;
+use crate::runtime::worker_pool::WorkerAffinity;
 
 /// Limits of a hub.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Maximum number of live streams.
-    pub streams: usize,
+    pub max_streams: usize,
     /// Maximum number of frames kept per stream.
     pub depth_frames: usize,
     /// Maximum number of payload bytes kept per stream.
     pub depth_bytes: usize,
     /// Target duration of a segment.
-    pub segment: MediaTime,
+    pub segment_duration: MediaTime,
     /// Number of finished segments kept for nodes that join a stream late, within the
     /// two limits above.
     pub history_segments: usize,
@@ -34,10 +34,10 @@ impl Default for Limits {
         // 2,000 frames hold a GOP of 20 s at 60 video frames and 43 audio packets per second; 32
         // MiB hold 12 s at 20 Mbit/s.
         Self {
-            streams: 1_000,
+            max_streams: 1_000,
             depth_frames: 2_000,
             depth_bytes: 32 << 20,
-            segment: MediaTime::from_ms(2_000),
+            segment_duration: MediaTime::from_ms(2_000),
             history_segments: 8,
         }
     }
@@ -51,7 +51,7 @@ pub enum PublishError {
     AlreadyLive(StreamName),
     /// The name is in use on another node.
     #[error("stream {name} is already live on node {node}")]
-    LiveElsewhere {
+    LiveOnOtherNode {
         /// The name of the stream.
         name: StreamName,
         /// The id of the node that owns it.
@@ -59,7 +59,7 @@ pub enum PublishError {
     },
     /// This node has the maximum number of streams.
     #[error("this node already carries {limit} streams")]
-    Full {
+    TooManyStreams {
         /// The maximum number of streams.
         limit: usize,
     },
@@ -72,14 +72,14 @@ pub struct Hub(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     limits: Limits,
-    wall: WallClock,
+    wall_clock: WallClock,
     /// Streams published on this node.
-    streams: Mutex<HashMap<StreamName, Arc<Stream>>>,
+    published: Mutex<HashMap<StreamName, Arc<Stream>>>,
     /// Streams relayed from other nodes. Separate, so that a publisher can move to this node while
     /// viewers on this node still receive the relayed stream.
     relayed: Mutex<HashMap<StreamName, Arc<Stream>>>,
-    elsewhere: OnceLock<Box<dyn Elsewhere>>,
-    owners: OnceLock<Box<dyn Owners>>,
+    remote_streams: OnceLock<Box<dyn RemoteStreams>>,
+    ownership: OnceLock<Box<dyn StreamOwnership>>,
     transcoder: Option<Box<dyn Transcoder>>,
     /// Live renditions, by the instance id of their source.
     renditions: Mutex<HashMap<(u64, Codec), Arc<Stream>>>,
@@ -95,11 +95,11 @@ impl Hub {
     pub fn with_transcoder(limits: Limits, transcoder: Option<Box<dyn Transcoder>>) -> Self {
         Self(Arc::new(Inner {
             limits,
-            wall: WallClock::default(),
-            streams: Mutex::default(),
+            wall_clock: WallClock::default(),
+            published: Mutex::default(),
             relayed: Mutex::default(),
-            elsewhere: OnceLock::new(),
-            owners: OnceLock::new(),
+            remote_streams: OnceLock::new(),
+            ownership: OnceLock::new(),
             transcoder,
             renditions: Mutex::default(),
         }))
@@ -107,23 +107,23 @@ impl Hub {
 
     /// Connects the hub to a cluster. Must be called before the first stream is published or
     /// played; later calls have no effect.
-    pub fn join(&self, elsewhere: Box<dyn Elsewhere>, owners: Option<Box<dyn Owners>>) {
+    pub fn join_cluster(&self, remote_streams: Box<dyn RemoteStreams>, ownership: Option<Box<dyn StreamOwnership>>) {
         // Only the first call has an effect; later values are dropped.
-        let _ = self.0.elsewhere.set(elsewhere);
-        if let Some(owners) = owners {
-            let _ = self.0.owners.set(owners);
+        let _ = self.0.remote_streams.set(remote_streams);
+        if let Some(ownership) = ownership {
+            let _ = self.0.ownership.set(ownership);
         }
     }
 
     /// Returns the clock from which stream generations and segment numbers are derived.
     pub fn wall_clock(&self) -> &WallClock {
-        &self.0.wall
+        &self.0.wall_clock
     }
 
     /// Returns the number of finished segments that a stream with viewers keeps, so that nodes that
     /// join it late can serve the segments that other nodes list. 0 outside a cluster.
     pub fn history_segments(&self) -> usize {
-        if self.0.elsewhere.get().is_some() { self.0.limits.history_segments } else { 0 }
+        if self.0.remote_streams.get().is_some() { self.0.limits.history_segments } else { 0 }
     }
 
     /// Returns the rendition of `source` in `codec`, and starts it if there is none. It ends
@@ -135,31 +135,31 @@ impl Hub {
     pub fn rendition(&self, source: &Arc<Stream>, codec: Codec) -> Result<Arc<Stream>, TranscodeError> {
         let transcoder =
             self.0.transcoder.as_ref().ok_or(TranscodeError::Unsupported { from: "any stream", to: codec.name() })?;
-        let key = (source.epoch(), codec);
+        let rendition_key = (source.instance_id(), codec);
         let mut renditions = self.0.renditions.lock().unwrap_or_else(PoisonError::into_inner);
         renditions.retain(|_, stream| !stream.is_ended());
-        if let Some(found) = renditions.get(&key) {
+        if let Some(found) = renditions.get(&rendition_key) {
             return Ok(Arc::clone(found));
         }
         let limits = self.0.limits;
-        let epoch = next_epoch();
+        let instance_id = next_instance_id();
         let depth = (limits.depth_frames, limits.depth_bytes);
         let stream = Arc::new(Stream::new(
             source.name().clone(),
-            source.home().clone(),
-            epoch,
+            source.affinity().clone(),
+            instance_id,
             "transcode",
             depth,
-            &self.0.wall,
+            &self.0.wall_clock,
             None,
         ));
         let producer = Producer::new(
             Arc::clone(&stream),
-            limits.segment,
-            Registration { hub: Weak::new(), name: source.name().clone(), epoch },
+            limits.segment_duration,
+            DirectoryEntry { hub: Weak::new(), name: source.name().clone(), instance_id },
         );
         transcoder.start(source, codec, producer)?;
-        renditions.insert(key, Arc::clone(&stream));
+        renditions.insert(rendition_key, Arc::clone(&stream));
         Ok(stream)
     }
 
@@ -169,7 +169,7 @@ impl Hub {
     /// # Errors
     /// Fails if the name is in use on this node or the hub is full.
     pub fn publish(&self, name: &StreamName, protocol: &'static str) -> Result<Producer, PublishError> {
-        self.insert(&self.0.streams, name, protocol, None)
+        self.insert(&self.0.published, name, protocol, None)
     }
 
     /// Publishes a stream whose name must be unique in the cluster. Waits up to some seconds
@@ -179,9 +179,9 @@ impl Hub {
     /// Fails if the name is in use on this or another node, or the hub is full.
     pub async fn publish_owned(&self, name: &StreamName, protocol: &'static str) -> Result<Producer, PublishError> {
         let mut producer = self.publish(name, protocol)?;
-        if let Some(owners) = self.0.owners.get() {
-            let claim = owners.claim(producer.stream()).await?;
-            producer.hold(claim);
+        if let Some(ownership) = self.0.ownership.get() {
+            let claim = ownership.claim(producer.stream()).await?;
+            producer.set_claim(claim);
         }
         Ok(producer)
     }
@@ -191,8 +191,8 @@ impl Hub {
     ///
     /// # Errors
     /// Fails if the stream is already relayed, or the hub is full.
-    pub fn publish_relayed(&self, name: &StreamName, life: u64) -> Result<Producer, PublishError> {
-        self.insert(&self.0.relayed, name, RELAY, Some(life))
+    pub fn publish_relayed(&self, name: &StreamName, generation: u64) -> Result<Producer, PublishError> {
+        self.insert(&self.0.relayed, name, RELAY, Some(generation))
     }
 
     fn insert(
@@ -200,23 +200,23 @@ impl Hub {
         table: &Table,
         name: &StreamName,
         protocol: &'static str,
-        life: Option<u64>,
+        generation: Option<u64>,
     ) -> Result<Producer, PublishError> {
         let limits = self.0.limits;
         let mut streams = lock(table);
         if streams.contains_key(name) {
             return Err(PublishError::AlreadyLive(name.clone()));
         }
-        if streams.len() >= limits.streams {
-            return Err(PublishError::Full { limit: limits.streams });
+        if streams.len() >= limits.max_streams {
+            return Err(PublishError::TooManyStreams { limit: limits.max_streams });
         }
-        let epoch = next_epoch();
+        let instance_id = next_instance_id();
         let depth = (limits.depth_frames, limits.depth_bytes);
-        let stream = Arc::new(Stream::new(name.clone(), Home::here(), epoch, protocol, depth, &self.0.wall, life));
+        let stream = Arc::new(Stream::new(name.clone(), WorkerAffinity::current(), instance_id, protocol, depth, &self.0.wall_clock, generation));
         streams.insert(name.clone(), Arc::clone(&stream));
         drop(streams);
-        let registration = Registration { hub: Arc::downgrade(&self.0), name: name.clone(), epoch };
-        Ok(Producer::new(stream, limits.segment, registration))
+        let entry = DirectoryEntry { hub: Arc::downgrade(&self.0), name: name.clone(), instance_id };
+        Ok(Producer::new(stream, limits.segment_duration, entry))
     }
 
     /// Returns the live stream of this name on this node: the published one, otherwise
@@ -227,7 +227,7 @@ impl Hub {
 
     /// Returns the live stream of this name that is published on this node.
     pub fn published(&self, name: &StreamName) -> Option<Arc<Stream>> {
-        lock(&self.0.streams).get(name).cloned()
+        lock(&self.0.published).get(name).cloned()
     }
 
     /// Returns the live stream of this name, relayed from another node if necessary. Waits up
@@ -235,23 +235,23 @@ impl Hub {
     ///
     /// # Errors
     /// Fails if no node publishes the stream, or its node has no capacity left.
-    pub async fn find(&self, name: &StreamName) -> Result<Arc<Stream>, Missing> {
-        match (self.stream(name), self.0.elsewhere.get()) {
-            (Some(here), _) => Ok(here),
-            (None, Some(elsewhere)) => elsewhere.fetch(self, name).await,
-            (None, None) => Err(Missing::Unknown),
+    pub async fn find(&self, name: &StreamName) -> Result<Arc<Stream>, FindError> {
+        match (self.stream(name), self.0.remote_streams.get()) {
+            (Some(stream), _) => Ok(stream),
+            (None, Some(remote_streams)) => remote_streams.fetch(self, name).await,
+            (None, None) => Err(FindError::NotPublished),
         }
     }
 
     /// Returns true if streams may be published on other nodes.
     pub fn is_in_cluster(&self) -> bool {
-        self.0.elsewhere.get().is_some()
+        self.0.remote_streams.get().is_some()
     }
 
     /// Returns all live streams on this node, sorted by name.
     pub fn streams(&self) -> Vec<Arc<Stream>> {
         let mut all = lock(&self.0.relayed).clone();
-        all.extend(lock(&self.0.streams).clone());
+        all.extend(lock(&self.0.published).clone());
         let mut all: Vec<_> = all.into_values().collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
@@ -259,7 +259,7 @@ impl Hub {
 }
 
 /// Returns an id that is unique within the process, across hubs: gateways serve more than one.
-fn next_epoch() -> u64 {
+fn next_instance_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
@@ -272,18 +272,18 @@ fn lock(table: &Table) -> MutexGuard<'_, HashMap<StreamName, Arc<Stream>>> {
 
 /// Removes a stream from the directory when its producer is dropped.
 #[derive(Debug)]
-pub(super) struct Registration {
+pub(super) struct DirectoryEntry {
     hub: Weak<Inner>,
     name: StreamName,
-    epoch: u64,
+    instance_id: u64,
 }
 
-impl Registration {
+impl DirectoryEntry {
     pub(super) fn remove(&self) {
         let Some(hub) = self.hub.upgrade() else { return };
-        for table in [&hub.streams, &hub.relayed] {
+        for table in [&hub.published, &hub.relayed] {
             let mut streams = lock(table);
-            if streams.get(&self.name).is_some_and(|s| s.epoch() == self.epoch) {
+            if streams.get(&self.name).is_some_and(|s| s.instance_id() == self.instance_id) {
                 streams.remove(&self.name);
             }
         }

@@ -22,31 +22,31 @@ pub struct Item {
     pub segment: Segment,
     /// The generation of the stream: Unix time in milliseconds at which it was published, by the
     /// clock of the publishing node.
-    pub life: u64,
+    pub generation: u64,
     /// Added to the frame's times, so that they continue after an earlier generation. Zero on the
     /// node that publishes the stream.
-    pub shift: MediaTime,
+    pub time_shift: MediaTime,
     /// True if frames before this one never arrived at this node.
     pub after_gap: bool,
 }
 
 impl Item {
     /// Returns the frame with times on the timeline of its generation, the same on every node.
-    pub fn in_its_life(&self) -> Frame {
+    pub fn in_generation_time(&self) -> Frame {
         let frame = self.frame.clone();
-        Frame { dts: frame.dts - self.shift, pts: frame.pts - self.shift, ..frame }
+        Frame { dts: frame.dts - self.time_shift, pts: frame.pts - self.time_shift, ..frame }
     }
 }
 
 /// Frames that a consumer missed because it was too slow, or because the GOP exceeded the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lost {
+pub struct LostFrames {
     /// The number of frames, at least 1.
     pub frames: u64,
 }
 
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct GopBuffer {
     items: VecDeque<Item>,
     /// Number of the oldest item.
     front: u64,
@@ -57,12 +57,12 @@ pub(crate) struct Group {
     depth_frames: usize,
     depth_bytes: usize,
     /// Number of finished segments that are kept without a consumer; 0 keeps only the last GOP.
-    history: usize,
+    history_segments: usize,
     /// First frame number and segment number of the newest segments, oldest first.
     segments: VecDeque<(u64, u64)>,
 }
 
-impl Group {
+impl GopBuffer {
     /// Creates an empty buffer of at most `depth_frames` frames and `depth_bytes` payload bytes.
     pub(crate) fn new(depth_frames: usize, depth_bytes: usize) -> Self {
         Self {
@@ -73,29 +73,29 @@ impl Group {
             payload_bytes: 0,
             depth_frames,
             depth_bytes,
-            history: 0,
+            history_segments: 0,
             segments: VecDeque::new(),
         }
     }
 
     /// From now on also keeps this number of finished segments.
-    pub(crate) fn keep(&mut self, segments: usize) {
-        self.history = self.history.max(segments);
+    pub(crate) fn keep_segments(&mut self, segments: usize) {
+        self.history_segments = self.history_segments.max(segments);
     }
 
     /// Returns the start position of a consumer that reads the history: the oldest complete
     /// segment, otherwise [`GopBuffer::start`].
     pub(crate) fn history_start(&self) -> u64 {
-        let kept = self.segments.iter().map(|&(first, _)| first).find(|&first| first >= self.front);
-        kept.unwrap_or(u64::MAX).min(self.start())
+        let oldest = self.segments.iter().map(|&(first, _)| first).find(|&first| first >= self.front);
+        oldest.unwrap_or(u64::MAX).min(self.start())
     }
 
     /// Returns true if frame `number` is older than the newest frame by more than `limit`, and
     /// there is a later key frame at which to resume.
     pub(crate) fn is_behind(&self, number: u64, limit: MediaTime) -> bool {
-        let wanted = number.checked_sub(self.front).and_then(|i| self.items.get(usize::try_from(i).ok()?));
-        let (Some(wanted), Some(newest)) = (wanted, self.items.back()) else { return false };
-        newest.frame.dts - wanted.frame.dts > limit && self.start() > number
+        let next = number.checked_sub(self.front).and_then(|i| self.items.get(usize::try_from(i).ok()?));
+        let (Some(next), Some(newest)) = (next, self.items.back()) else { return false };
+        newest.frame.dts - next.frame.dts > limit && self.start() > number
     }
 
     /// Returns the number of the next frame to be added.
@@ -118,16 +118,16 @@ impl Group {
             self.last_key = Some(number);
             if self.segments.back().is_none_or(|&(_, segment)| segment != item.segment.number) {
                 self.segments.push_back((number, item.segment.number));
-                while self.segments.len() > self.history + 1 {
+                while self.segments.len() > self.history_segments + 1 {
                     self.segments.pop_front();
                 }
             }
         }
         self.payload_bytes += item.frame.payload.len();
         self.items.push_back(item);
-        let history = self.segments.front().filter(|_| self.history > 0).map_or(u64::MAX, |&(first, _)| first);
-        let wanted = slowest.unwrap_or(u64::MAX).min(self.last_key.unwrap_or(u64::MAX)).min(history);
-        while self.front < wanted && self.items.len() > 1 {
+        let history_start = self.segments.front().filter(|_| self.history_segments > 0).map_or(u64::MAX, |&(first, _)| first);
+        let oldest_needed = slowest.unwrap_or(u64::MAX).min(self.last_key.unwrap_or(u64::MAX)).min(history_start);
+        while self.front < oldest_needed && self.items.len() > 1 {
             self.pop();
         }
         while self.items.len() > self.depth_frames || (self.payload_bytes > self.depth_bytes && self.items.len() > 1) {
@@ -180,57 +180,57 @@ mod tests {
         Item {
             frame: Frame { track, dts: t, pts: t, key, payload: vec![0; bytes].into() },
             segment: Segment { number: 0, start: t },
-            life: 0,
-            shift: t,
+            generation: 0,
+            time_shift: t,
             after_gap: false,
         }
     }
 
     #[test]
     fn key_frame_drops_the_previous_gop_unless_a_consumer_needs_it() {
-        let mut group = Group::new(100, 1 << 20);
-        group.push(item(true, 1), None);
-        group.push(item(false, 1), None);
-        group.push(item(true, 1), Some(1));
-        assert_eq!((group.front, group.start(), group.end()), (1, 2, 3));
-        group.push(item(false, 1), Some(3));
-        assert_eq!((group.front, group.payload_bytes), (2, 2));
+        let mut buffer = GopBuffer::new(100, 1 << 20);
+        buffer.push(item(true, 1), None);
+        buffer.push(item(false, 1), None);
+        buffer.push(item(true, 1), Some(1));
+        assert_eq!((buffer.front, buffer.start(), buffer.end()), (1, 2, 3));
+        buffer.push(item(false, 1), Some(3));
+        assert_eq!((buffer.front, buffer.payload_bytes), (2, 2));
     }
 
     #[test]
     fn finished_segments_are_kept_once_history_is_requested() {
-        let mut group = Group::new(100, 1 << 20);
-        group.keep(2);
+        let mut buffer = GopBuffer::new(100, 1 << 20);
+        buffer.keep_segments(2);
         for n in 0..5 {
             let mut first = item(true, 1);
             first.segment.number = n;
-            group.push(first, None);
+            buffer.push(first, None);
             let mut second = item(false, 1);
             second.segment.number = n;
-            group.push(second, None);
+            buffer.push(second, None);
         }
-        assert_eq!((group.front, group.history_start(), group.start(), group.end()), (4, 4, 8, 10));
+        assert_eq!((buffer.front, buffer.history_start(), buffer.start(), buffer.end()), (4, 4, 8, 10));
     }
 
     #[test]
     fn consumer_that_lags_too_far_resumes_at_the_last_key_frame() {
-        let mut group = Group::new(3, 1 << 20);
+        let mut buffer = GopBuffer::new(3, 1 << 20);
         for key in [true, false, false, true, false] {
-            group.push(item(key, 1), Some(0));
+            buffer.push(item(key, 1), Some(0));
         }
-        assert_eq!(group.get(0).unwrap_err(), 3);
-        assert!(group.get(4).unwrap().is_some());
-        assert!(group.get(5).unwrap().is_none());
+        assert_eq!(buffer.get(0).unwrap_err(), 3);
+        assert!(buffer.get(4).unwrap().is_some());
+        assert!(buffer.get(5).unwrap().is_none());
     }
 
     #[test]
     fn endless_gop_is_bounded_and_new_consumers_wait_for_a_key_frame() {
-        let mut group = Group::new(1_000, 100);
-        group.push(item(true, 60), None);
+        let mut buffer = GopBuffer::new(1_000, 100);
+        buffer.push(item(true, 60), None);
         for _ in 0..5 {
-            group.push(item(false, 30), None);
+            buffer.push(item(false, 30), None);
         }
-        assert!(group.payload_bytes <= 100);
-        assert_eq!(group.start(), group.end());
+        assert!(buffer.payload_bytes <= 100);
+        assert_eq!(buffer.start(), buffer.end());
     }
 }

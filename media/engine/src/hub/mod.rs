@@ -16,8 +16,8 @@ mod stream_test;
 
 pub use crate::node::wall_clock::WallClock;
 pub use directory::{Hub, Limits, PublishError};
-pub use gop_buffer::{Item, Lost};
+pub use gop_buffer::{Item, LostFrames};
 pub use per_stream::PerStream;
-pub use remote::{Claiming, Elsewhere, Fetching, Missing, Owners};
+pub use remote::{ClaimFuture, RemoteStreams, FetchFuture, FindError, StreamOwnership};
 pub use rendition::{TranscodeError, Transcoder};
 pub use stream::{Consumer, Next, Producer, Stream, Tracks, ViewerGuard, ViewerKind};

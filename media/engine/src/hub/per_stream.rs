@@ -18,14 +18,14 @@ impl<T> Default for PerStream<T> {
 impl<T> PerStream<T> {
     /// Returns the `T` of this stream instance and calls `create` if there is none. `create` runs
     /// under a lock, so it must not wait.
-    pub fn get_or_make(&self, stream: &Stream, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
+    pub fn get_or_create(&self, stream: &Stream, create: impl FnOnce() -> Arc<T>) -> Arc<T> {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = map.get(&stream.epoch()).and_then(Weak::upgrade) {
+        if let Some(found) = map.get(&stream.instance_id()).and_then(Weak::upgrade) {
             return found;
         }
         map.retain(|_, weak| weak.strong_count() > 0);
-        let made = make();
-        map.insert(stream.epoch(), Arc::downgrade(&made));
-        made
+        let created = create();
+        map.insert(stream.instance_id(), Arc::downgrade(&created));
+        created
     }
 }

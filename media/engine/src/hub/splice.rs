@@ -12,16 +12,16 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Splice {
     /// The current generation: Unix time in milliseconds at which it was published.
-    pub(super) life: u64,
+    pub(super) generation: u64,
     /// Added to the times of the current generation.
-    pub(super) shift: MediaTime,
+    pub(super) time_shift: MediaTime,
     /// Greatest decoding time so far, and when it arrived.
     newest: Option<(MediaTime, Instant)>,
 }
 
 impl Splice {
-    pub(super) fn new(life: u64) -> Self {
-        Self { life, shift: MediaTime::ZERO, newest: None }
+    pub(super) fn new(generation: u64) -> Self {
+        Self { generation, time_shift: MediaTime::ZERO, newest: None }
     }
 
     pub(super) fn on_frame(&mut self, dts: MediaTime) {
@@ -35,17 +35,17 @@ impl Splice {
     }
 
     /// Starts another generation. Its frames from `first` to `newest` are available at once.
-    pub(super) fn begin(&mut self, life: u64, first: MediaTime, newest: MediaTime) {
-        self.life = life;
+    pub(super) fn start_generation(&mut self, generation: u64, first: MediaTime, newest: MediaTime) {
+        self.generation = generation;
         let Some((last, at)) = self.newest else { return };
-        let away = MediaTime::from_duration(at.elapsed());
-        let pause = (away - (newest - first)).max(SMALLEST_PAUSE);
-        self.shift = last + pause - first;
+        let elapsed = MediaTime::from_duration(at.elapsed());
+        let gap = (elapsed - (newest - first)).max(MIN_GAP);
+        self.time_shift = last + gap - first;
     }
 }
 
 /// Minimum gap between generations: the duration of a frame at 50 frames per second.
-const SMALLEST_PAUSE: MediaTime = MediaTime::from_ms(20);
+const MIN_GAP: MediaTime = MediaTime::from_ms(20);
 
 #[cfg(test)]
 mod tests {
@@ -62,22 +62,22 @@ mod tests {
         let mut splice = Splice::new(1);
         splice.on_frame(ms(90_000));
         tokio::time::advance(Duration::from_millis(1_500)).await;
-        splice.begin(2, ms(0), ms(400));
-        assert_eq!(splice.shift + ms(400), ms(91_500));
+        splice.start_generation(2, ms(0), ms(400));
+        assert_eq!(splice.time_shift + ms(400), ms(91_500));
     }
 
     #[tokio::test(start_paused = true)]
     async fn later_generation_never_starts_before_the_last_frame() {
         let mut splice = Splice::new(1);
         splice.on_frame(ms(90_000));
-        splice.begin(2, ms(5_000), ms(7_000));
-        assert_eq!(splice.shift + ms(5_000), ms(90_020));
+        splice.start_generation(2, ms(5_000), ms(7_000));
+        assert_eq!(splice.time_shift + ms(5_000), ms(90_020));
     }
 
     #[test]
     fn first_generation_keeps_its_times() {
         let mut splice = Splice::new(1);
-        splice.begin(1, ms(5_000), ms(7_000));
-        assert_eq!(splice.shift, MediaTime::ZERO);
+        splice.start_generation(1, ms(5_000), ms(7_000));
+        assert_eq!(splice.time_shift, MediaTime::ZERO);
     }
 }

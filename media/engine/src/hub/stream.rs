@@ -7,15 +7,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headwater_api::StreamName;
-use headwater_api::status::{AudioStatus, Notice, StreamStatus, VideoStatus, ViewerCounts};
-use headwater_wire::segment::{Segment, Segmenter, first_number};
+use headwater_api::documents::ViewerCounts;
+use headwater_api::rest::{AudioStatus, Notice, StreamStatus, VideoStatus};
+use headwater_wire::segment::{Segment, Segmenter, first_segment_number};
 use headwater_wire::{Frame, MediaKind, MediaTime, Track};
 use tokio::sync::{Notify, watch};
 
 use super::splice::Splice;
-use crate::hub::gop_buffer::{Group, Item, Lost};
+use crate::hub::gop_buffer::{GopBuffer, Item, LostFrames};
 use crate::node::wall_clock::WallClock;
-use crate::runtime::worker_pool::Home;
+use crate::runtime::worker_pool::WorkerAffinity;
 
 /// The current tracks of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,19 +36,19 @@ pub struct Tracks {
 pub struct Stream {
     name: StreamName,
     /// The worker on which its producer runs.
-    home: Home,
+    affinity: WorkerAffinity,
     /// Unique within the process. Distinguishes successive streams of the same name.
-    epoch: u64,
+    instance_id: u64,
     protocol: &'static str,
     started_at_ms: u64,
-    wall: WallClock,
-    shared: Mutex<Shared>,
-    news: Notify,
+    wall_clock: WallClock,
+    shared: Mutex<SharedState>,
+    updated: Notify,
     /// Notifies consumers of only one kind, indexed by [`MediaKind`].
-    news_of: [Notify; 2],
+    updated_by_kind: [Notify; 2],
     tracks: watch::Sender<Tracks>,
     ended: watch::Sender<bool>,
-    key_frame_wanted: AtomicBool,
+    key_frame_requested: AtomicBool,
     revoked: AtomicBool,
     viewers: [AtomicU64; 3],
     notices: Mutex<Vec<Notice>>,
@@ -57,8 +58,8 @@ pub struct Stream {
 pub(super) const RELAY: &str = "relay";
 
 #[derive(Debug)]
-struct Shared {
-    group: Group,
+struct SharedState {
+    buffer: GopBuffer,
     ended: bool,
     received_bytes: u64,
     bitrate: Bitrate,
@@ -104,32 +105,32 @@ impl Stream {
     /// generation is the current time. `depth`: maximum number of frames and of payload bytes.
     pub(super) fn new(
         name: StreamName,
-        home: Home,
-        epoch: u64,
+        affinity: WorkerAffinity,
+        instance_id: u64,
         protocol: &'static str,
         depth: (usize, usize),
-        wall: &WallClock,
-        life: Option<u64>,
+        wall_clock: &WallClock,
+        generation: Option<u64>,
     ) -> Self {
         Self {
             name,
-            home,
-            epoch,
+            affinity,
+            instance_id,
             protocol,
-            started_at_ms: life.unwrap_or_else(|| wall.now_ms()),
-            wall: wall.clone(),
-            shared: Mutex::new(Shared {
-                group: Group::new(depth.0, depth.1),
+            started_at_ms: generation.unwrap_or_else(|| wall_clock.now_ms()),
+            wall_clock: wall_clock.clone(),
+            shared: Mutex::new(SharedState {
+                buffer: GopBuffer::new(depth.0, depth.1),
                 ended: false,
                 received_bytes: 0,
                 bitrate: Bitrate::default(),
                 cursors: Vec::new(),
             }),
-            news: Notify::new(),
-            news_of: Default::default(),
+            updated: Notify::new(),
+            updated_by_kind: Default::default(),
             tracks: watch::Sender::new(Tracks::default()),
             ended: watch::Sender::new(false),
-            key_frame_wanted: AtomicBool::new(false),
+            key_frame_requested: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
             viewers: Default::default(),
             notices: Mutex::new(Vec::new()),
@@ -142,14 +143,14 @@ impl Stream {
     }
 
     /// Returns the affinity to the producer's worker, for tasks that process this stream.
-    pub fn home(&self) -> &Home {
-        &self.home
+    pub fn affinity(&self) -> &WorkerAffinity {
+        &self.affinity
     }
 
     /// Returns an id that is unique within the process. Distinguishes successive streams of
     /// the same name.
-    pub fn epoch(&self) -> u64 {
-        self.epoch
+    pub fn instance_id(&self) -> u64 {
+        self.instance_id
     }
 
     /// Returns the Unix time in milliseconds at which the stream was published, on whichever node.
@@ -160,7 +161,7 @@ impl Stream {
 
     /// Returns the milliseconds since the stream was published, on whichever node.
     pub fn age_ms(&self) -> u64 {
-        self.wall.now_ms().saturating_sub(self.started_at_ms)
+        self.wall_clock.now_ms().saturating_sub(self.started_at_ms)
     }
 
     /// Returns a receiver of the current tracks and their changes. It fails once the
@@ -181,13 +182,13 @@ impl Stream {
     }
 
     /// Returns true while the stream has a consumer.
-    pub fn is_read(&self) -> bool {
+    pub fn has_consumers(&self) -> bool {
         lock(&self.shared).cursors.iter().any(Option::is_some)
     }
 
     /// From now on keeps this number of finished segments for [`Stream::consumer_with_history`].
     pub fn keep_history(&self, segments: usize) {
-        lock(&self.shared).group.keep(segments);
+        lock(&self.shared).buffer.keep_segments(segments);
     }
 
     /// Returns the protocol over which the stream is received: "rtmp", "relay" and so on.
@@ -225,24 +226,24 @@ impl Stream {
     fn end(&self) {
         lock(&self.shared).ended = true;
         self.ended.send_replace(true);
-        self.news.notify_waiters();
-        self.news_of.iter().for_each(Notify::notify_waiters);
+        self.updated.notify_waiters();
+        self.updated_by_kind.iter().for_each(Notify::notify_waiters);
     }
 
     /// Returns the notification for consumers of `kind`, or of all frames.
-    fn news(&self, kind: Option<MediaKind>) -> &Notify {
-        kind.map_or(&self.news, |kind| &self.news_of[kind as usize])
+    fn update_notify(&self, kind: Option<MediaKind>) -> &Notify {
+        kind.map_or(&self.updated, |kind| &self.updated_by_kind[kind as usize])
     }
 
     /// Requests a key frame from the producer. Several requests before
     /// [`Producer::take_key_frame_request`] have the effect of one.
     pub fn request_key_frame(&self) {
-        self.key_frame_wanted.store(true, Ordering::Relaxed);
+        self.key_frame_requested.store(true, Ordering::Relaxed);
     }
 
     /// Adds a notice for the publisher: it is logged and shown in the status and on the pages. At
     /// most one notice per code.
-    pub fn notice(&self, code: &str, message: &str) {
+    pub fn add_notice(&self, code: &str, message: &str) {
         let mut notices = lock(&self.notices);
         if notices.iter().all(|n| n.code != code) {
             log::warn!(stream = self.name.as_str(), code; "{message}");
@@ -256,7 +257,7 @@ impl Stream {
     }
 
     /// Counts a viewer until the guard is dropped.
-    pub fn viewer(self: &Arc<Self>, kind: ViewerKind) -> ViewerGuard {
+    pub fn count_viewer(self: &Arc<Self>, kind: ViewerKind) -> ViewerGuard {
         self.viewers[kind as usize].fetch_add(1, Ordering::Relaxed);
         ViewerGuard { stream: Arc::clone(self), kind }
     }
@@ -268,31 +269,31 @@ impl Stream {
 
     /// Creates a consumer that starts at the last key frame.
     pub fn consumer(self: &Arc<Self>) -> Consumer {
-        self.consumer_at(Group::start)
+        self.consumer_at(GopBuffer::start)
     }
 
     /// Creates a consumer that starts at the oldest completely kept segment.
-    pub fn consumer_of_history(self: &Arc<Self>) -> Consumer {
-        self.consumer_at(Group::history_start)
+    pub fn consumer_with_history(self: &Arc<Self>) -> Consumer {
+        self.consumer_at(GopBuffer::history_start)
     }
 
-    fn consumer_at(self: &Arc<Self>, start: impl FnOnce(&Group) -> u64) -> Consumer {
+    fn consumer_at(self: &Arc<Self>, start: impl FnOnce(&GopBuffer) -> u64) -> Consumer {
         let mut shared = lock(&self.shared);
-        let start = start(&shared.group);
-        let place = shared.cursors.iter().position(Option::is_none).unwrap_or_else(|| {
+        let start = start(&shared.buffer);
+        let slot = shared.cursors.iter().position(Option::is_none).unwrap_or_else(|| {
             shared.cursors.push(None);
             shared.cursors.len() - 1
         });
-        shared.cursors[place] = Some(start);
+        shared.cursors[slot] = Some(start);
         drop(shared);
-        Consumer { stream: Arc::clone(self), place, kind: None, wait_key: true, lost: 0 }
+        Consumer { stream: Arc::clone(self), slot, kind: None, wait_key: true, lost: 0 }
     }
 
     /// Returns a snapshot of the stream for the REST API and the pages.
     pub fn status(&self) -> StreamStatus {
         let tracks = self.tracks.borrow().clone();
         let (received_bytes, bitrate_bps, newest) = {
-            let Shared { received_bytes, bitrate, .. } = &*lock(&self.shared);
+            let SharedState { received_bytes, bitrate, .. } = &*lock(&self.shared);
             (*received_bytes, bitrate.last_bps, bitrate.newest)
         };
         StreamStatus {
@@ -329,10 +330,10 @@ pub struct Producer {
     stream: Arc<Stream>,
     /// The current value of [`Stream::tracks`], which only the producer changes.
     tracks: Tracks,
-    clock: Segmenter,
+    segmenter: Segmenter,
     splice: Splice,
     claim: Option<Box<dyn Send + Sync>>,
-    on_drop: super::directory::Registration,
+    directory_entry: super::directory::DirectoryEntry,
 }
 
 impl std::fmt::Debug for Producer {
@@ -342,14 +343,14 @@ impl std::fmt::Debug for Producer {
 }
 
 impl Producer {
-    pub(super) fn new(stream: Arc<Stream>, segment: MediaTime, on_drop: super::directory::Registration) -> Self {
-        let clock = Segmenter::starting_at(first_number(stream.started_at_ms), segment);
+    pub(super) fn new(stream: Arc<Stream>, segment_duration: MediaTime, directory_entry: super::directory::DirectoryEntry) -> Self {
+        let segmenter = Segmenter::with_first_number(first_segment_number(stream.started_at_ms), segment_duration);
         let splice = Splice::new(stream.started_at_ms);
-        Self { stream, tracks: Tracks::default(), clock, splice, claim: None, on_drop }
+        Self { stream, tracks: Tracks::default(), segmenter, splice, claim: None, directory_entry }
     }
 
     /// Drops `claim` when the stream ends.
-    pub(super) fn hold(&mut self, claim: Box<dyn Send + Sync>) {
+    pub(super) fn set_claim(&mut self, claim: Box<dyn Send + Sync>) {
         self.claim = Some(claim);
     }
 
@@ -362,8 +363,8 @@ impl Producer {
     /// Starts another generation of a relayed stream. The times of the frames passed to
     /// [`Producer::send_relayed`] are shifted so that consumers see one timeline. `first` and
     /// `newest` are the decoding times of the oldest and the newest frame already received.
-    pub fn begin_life(&mut self, life: u64, first: MediaTime, newest: MediaTime) {
-        self.splice.begin(life, first, newest);
+    pub fn start_generation(&mut self, generation: u64, first: MediaTime, newest: MediaTime) {
+        self.splice.start_generation(generation, first, newest);
     }
 
     /// Returns the stream of this producer.
@@ -378,60 +379,60 @@ impl Producer {
 
     /// Adds a frame. Does not wait.
     pub fn send(&mut self, frame: Frame) {
-        let segment = self.clock.on_frame(&frame);
+        let segment = self.segmenter.on_frame(&frame);
         self.push(frame, segment, false);
     }
 
     /// Adds a frame of the [current generation](Producer::start_generation) of a relayed stream,
     /// with the segment number of its publishing node. Does not wait.
-    pub fn send_from(&mut self, mut frame: Frame, segment: Segment, after_gap: bool) {
-        frame.dts = frame.dts + self.splice.shift;
-        frame.pts = frame.pts + self.splice.shift;
+    pub fn send_relayed(&mut self, mut frame: Frame, segment: Segment, after_gap: bool) {
+        frame.dts = frame.dts + self.splice.time_shift;
+        frame.pts = frame.pts + self.splice.time_shift;
         self.splice.on_frame(frame.dts);
         self.push(frame, segment, after_gap);
     }
 
     /// Announces a video track that has B-frames.
-    pub fn announce_reordered(&mut self, track: &Arc<Track>) {
+    pub fn announce_with_b_frames(&mut self, track: &Arc<Track>) {
         self.set_track(track, true);
     }
 
     fn push(&mut self, frame: Frame, segment: Segment, after_gap: bool) {
         let reordered = frame.kind() == MediaKind::Video && frame.pts != frame.dts;
         self.set_track(&frame.track, reordered);
-        let Splice { life, shift, .. } = self.splice;
+        let Splice { generation: life, time_shift: shift, .. } = self.splice;
         let kind = frame.kind();
         let (dts, bytes) = (frame.dts, frame.payload.len());
         let mut shared = lock(&self.stream.shared);
         shared.received_bytes += bytes as u64;
         shared.bitrate.add(dts, bytes);
         let slowest = shared.cursors.iter().flatten().copied().min();
-        shared.group.push(Item { frame, segment, life, shift, after_gap }, slowest);
+        shared.buffer.push(Item { frame, segment, generation: life, time_shift: shift, after_gap }, slowest);
         drop(shared);
         // Without a consumer there is no one to notify: a new consumer reads the frame
         // before it waits.
         if slowest.is_some() {
-            self.stream.news(None).notify_waiters();
-            self.stream.news(Some(kind)).notify_waiters();
+            self.stream.update_notify(None).notify_waiters();
+            self.stream.update_notify(Some(kind)).notify_waiters();
         }
     }
 
     /// Waits until the stream had no consumer for `idle_timeout`. For producers that run on demand.
-    pub async fn unwatched(&self, patience: std::time::Duration) {
-        let mut since = tokio::time::Instant::now();
+    pub async fn wait_until_unread(&self, idle_timeout: std::time::Duration) {
+        let mut last_read = tokio::time::Instant::now();
         loop {
-            if self.stream.is_read() {
-                since = tokio::time::Instant::now();
-            } else if since.elapsed() >= patience {
+            if self.stream.has_consumers() {
+                last_read = tokio::time::Instant::now();
+            } else if last_read.elapsed() >= idle_timeout {
                 return;
             }
-            tokio::time::sleep(patience / 4).await;
+            tokio::time::sleep(idle_timeout / 4).await;
         }
     }
 
     /// Returns true if a key frame was requested since the last call.
     pub fn take_key_frame_request(&self) -> bool {
-        self.stream.key_frame_wanted.swap(false, Ordering::Relaxed)
+        self.stream.key_frame_requested.swap(false, Ordering::Relaxed)
     }
 
     fn set_track(&mut self, track: &Arc<Track>, reordered: bool) {
@@ -445,15 +446,15 @@ impl Producer {
             return;
         }
         *slot = Some(Arc::clone(track));
-        let other_picture = !same && track.kind() == MediaKind::Video;
-        self.tracks.b_frames = reordered || (self.tracks.b_frames && !other_picture);
+        let new_video_track = !same && track.kind() == MediaKind::Video;
+        self.tracks.b_frames = reordered || (self.tracks.b_frames && !new_video_track);
         self.stream.tracks.send_replace(self.tracks.clone());
     }
 }
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        self.on_drop.remove();
+        self.directory_entry.remove();
         self.stream.end();
     }
 }
@@ -477,7 +478,7 @@ impl Bitrate {
 #[derive(Debug)]
 pub struct Consumer {
     stream: Arc<Stream>,
-    place: usize,
+    slot: usize,
     /// The only kind that is returned; all frames if not set.
     kind: Option<MediaKind>,
     wait_key: bool,
@@ -504,11 +505,11 @@ impl Consumer {
         loop {
             // Register for the notification before reading, so that an update in between
             // is not missed.
-            let news = stream.news(self.kind).notified();
+            let updated = stream.update_notify(self.kind).notified();
             match self.try_next() {
                 Next::Item(item) => return Some(item),
                 Next::Ended => return None,
-                Next::Empty => news.await,
+                Next::Empty => updated.await,
             }
         }
     }
@@ -532,15 +533,15 @@ impl Consumer {
     pub fn try_next(&mut self) -> Next {
         let mut guard = lock(&self.stream.shared);
         let shared = &mut *guard;
-        let Some(cursor) = shared.cursors[self.place].as_mut() else { return Next::Ended };
+        let Some(cursor) = shared.cursors[self.slot].as_mut() else { return Next::Ended };
         loop {
-            match shared.group.get(*cursor) {
+            match shared.buffer.get(*cursor) {
                 Ok(Some(item)) => {
                     *cursor += 1;
                     let video_key = item.frame.key && item.frame.kind() == MediaKind::Video;
                     // Audio is decodable at any packet, but after a loss it waits for the
                     // video key frame.
-                    if self.wait_key && !(video_key || (item.frame.key && !shared_has_video(&self.stream))) {
+                    if self.wait_key && !(video_key || (item.frame.key && !has_video(&self.stream))) {
                         self.lost += 1;
                         continue;
                     }
@@ -551,9 +552,9 @@ impl Consumer {
                 }
                 Ok(None) if shared.ended => return Next::Ended,
                 Ok(None) => return Next::Empty,
-                Err(go_on) => {
-                    self.lost += go_on.saturating_sub(*cursor);
-                    *cursor = go_on;
+                Err(resume_at) => {
+                    self.lost += resume_at.saturating_sub(*cursor);
+                    *cursor = resume_at;
                     self.wait_key = true;
                 }
             }
@@ -563,8 +564,8 @@ impl Consumer {
     /// Skips to the last key frame if the next frame is older than the newest by more than `limit`.
     pub fn skip_if_behind(&mut self, limit: MediaTime) {
         let mut shared = lock(&self.stream.shared);
-        let Shared { group, cursors, .. } = &mut *shared;
-        let Some(cursor) = cursors[self.place].as_mut() else { return };
+        let SharedState { buffer: group, cursors, .. } = &mut *shared;
+        let Some(cursor) = cursors[self.slot].as_mut() else { return };
         if group.is_behind(*cursor, limit) {
             self.lost += group.start() - *cursor;
             *cursor = group.start();
@@ -573,10 +574,10 @@ impl Consumer {
     }
 
     /// Returns the frames missed since the last call, or `None` if there are none.
-    pub fn take_lost(&mut self) -> Option<Lost> {
+    pub fn take_lost(&mut self) -> Option<LostFrames> {
         match std::mem::take(&mut self.lost) {
             0 => None,
-            frames => Some(Lost { frames }),
+            frames => Some(LostFrames { frames }),
         }
     }
 }
@@ -594,11 +595,11 @@ pub enum Next {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        lock(&self.stream.shared).cursors[self.place] = None;
+        lock(&self.stream.shared).cursors[self.slot] = None;
     }
 }
 
-fn shared_has_video(stream: &Stream) -> bool {
+fn has_video(stream: &Stream) -> bool {
     stream.tracks.borrow().video.is_some()
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wakeup, Waker};
 
 use bytes::Bytes;
 use headwater_api::StreamName;
@@ -73,13 +73,13 @@ async fn second_publisher_is_refused_until_the_first_ends() {
 
 #[tokio::test]
 async fn per_stream_state_is_separate_for_streams_of_different_hubs() {
-    let kept = PerStream::<u8>::default();
+    let per_stream = PerStream::<u8>::default();
     let hubs = [Hub::new(Limits::default()), Hub::new(Limits::default())];
     let producers = hubs.clone().map(|hub| hub.publish(&name(), "test").unwrap());
-    let [ours, theirs] = hubs.map(|hub| hub.stream(&name()).unwrap());
-    let first = kept.get_or_make(&ours, || Arc::new(1));
-    assert_eq!(*kept.get_or_make(&theirs, || Arc::new(2)), 2);
-    assert_eq!(*kept.get_or_make(&ours, || Arc::new(3)), 1);
+    let [first_hub_stream, second_hub_stream] = hubs.map(|hub| hub.stream(&name()).unwrap());
+    let first = per_stream.get_or_create(&first_hub_stream, || Arc::new(1));
+    assert_eq!(*per_stream.get_or_create(&second_hub_stream, || Arc::new(2)), 2);
+    assert_eq!(*per_stream.get_or_create(&first_hub_stream, || Arc::new(3)), 1);
     drop((first, producers));
 }
 
@@ -166,7 +166,7 @@ async fn second_without_frames_has_bitrate_zero() {
 
 fn counting_waker() -> (Waker, Arc<AtomicUsize>) {
     struct Count(Arc<AtomicUsize>);
-    impl Wake for Count {
+    impl Wakeup for Count {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }

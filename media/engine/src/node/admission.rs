@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use headwater_api::config;
-use headwater_api::node::Load;
+use headwater_api::documents::Load;
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
 use crate::node::health::NodeHealthReceiver;
-use crate::node::load::Meter;
+use crate::node::load::LoadMeter;
 
 /// The admission control of all gateways; clones share it.
 #[derive(Debug, Clone)]
@@ -18,15 +18,15 @@ pub struct Admission(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     limits: config::Limits,
-    meter: Meter,
+    load_meter: LoadMeter,
     hub: Hub,
-    told: NodeHealthReceiver,
+    node_health: NodeHealthReceiver,
     drain: CancellationToken,
 }
 
 /// Why a client is not admitted. Displays a sentence for the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum AdmissionError {
     /// The node drains.
     #[error("This node is shutting down.")]
     Draining,
@@ -46,12 +46,12 @@ pub enum Refusal {
 
 impl Admission {
     /// `drain` is cancelled when the drain starts.
-    pub fn new(limits: &config::Limits, meter: &Meter, hub: &Hub, told: &NodeHealthReceiver, drain: &CancellationToken) -> Self {
+    pub fn new(limits: &config::Limits, load_meter: &LoadMeter, hub: &Hub, node_health: &NodeHealthReceiver, drain: &CancellationToken) -> Self {
         Self(Arc::new(Inner {
             limits: limits.clone(),
-            meter: meter.clone(),
+            load_meter: load_meter.clone(),
             hub: hub.clone(),
-            told: told.clone(),
+            node_health: node_health.clone(),
             drain: drain.clone(),
         }))
     }
@@ -60,8 +60,8 @@ impl Admission {
     ///
     /// # Errors
     /// If the node is full or drains.
-    pub fn viewer(&self) -> Result<(), Refusal> {
-        if self.0.drain.is_cancelled() { Err(Refusal::Draining) } else { self.room() }
+    pub fn check_viewer(&self) -> Result<(), AdmissionError> {
+        if self.0.drain.is_cancelled() { Err(AdmissionError::Draining) } else { self.check_capacity() }
     }
 
     /// Checks whether there is capacity for one more viewer, also during a drain. For HLS, whose
@@ -69,8 +69,8 @@ impl Admission {
     ///
     /// # Errors
     /// If the node is full.
-    pub fn room(&self) -> Result<(), Refusal> {
-        judge(&self.0.meter.load(&self.0.hub), &self.0.limits)
+    pub fn check_capacity(&self) -> Result<(), AdmissionError> {
+        check_load(&self.0.load_meter.load(&self.0.hub), &self.0.limits)
     }
 
     /// Checks whether one more publisher is admitted. The limits on viewers and egress do not
@@ -78,9 +78,9 @@ impl Admission {
     ///
     /// # Errors
     /// If the node is too busy or drains.
-    pub fn publisher(&self) -> Result<(), Refusal> {
-        match self.viewer() {
-            Err(refusal @ (Refusal::Draining | Refusal::Processors)) => Err(refusal),
+    pub fn check_publisher(&self) -> Result<(), AdmissionError> {
+        match self.check_viewer() {
+            Err(refusal @ (AdmissionError::Draining | AdmissionError::Processors)) => Err(refusal),
             _ => Ok(()),
         }
     }
@@ -91,23 +91,23 @@ impl Admission {
     }
 
     /// Base URL of another node with capacity for viewers, if the daemon knows one.
-    pub fn elsewhere(&self) -> Option<String> {
-        self.0.told.last()?.elsewhere
+    pub fn alternate_url(&self) -> Option<String> {
+        self.0.node_health.latest()?.alternative_url
     }
 }
 
 /// Compares a load with the limits. Egress is not limited if the capacity is unknown.
-fn judge(load: &Load, limits: &config::Limits) -> Result<(), Refusal> {
+fn check_load(load: &Load, limits: &config::Limits) -> Result<(), AdmissionError> {
     let limit = limits.max_viewers.get();
     if usize::try_from(load.viewers).unwrap_or(usize::MAX) >= limit {
-        return Err(Refusal::Viewers { limit });
+        return Err(AdmissionError::Viewers { limit });
     }
     let percent = u64::from(limits.egress_percent.get());
     if percent < 100 && load.egress_capacity_bps > 0 && load.egress_bps >= load.egress_capacity_bps / 100 * percent {
-        return Err(Refusal::Egress);
+        return Err(AdmissionError::Egress);
     }
     let percent = limits.cpu_percent.get();
-    if percent < 100 && load.cpu_permille >= percent * 10 { Err(Refusal::Processors) } else { Ok(()) }
+    if percent < 100 && load.cpu_permille >= percent * 10 { Err(AdmissionError::Processors) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -124,27 +124,27 @@ mod tests {
         };
         let check = |viewers, egress_bps, egress_capacity_bps, cpu_permille, expected| {
             let load = Load { viewers, egress_bps, egress_capacity_bps, cpu_permille, ..Load::default() };
-            assert_eq!(judge(&load, &limits), expected, "{load:?}");
+            assert_eq!(check_load(&load, &limits), expected, "{load:?}");
         };
         check(9, 899, 1_000, 799, Ok(()));
-        check(10, 0, 1_000, 0, Err(Refusal::Viewers { limit: 10 }));
-        check(0, 900, 1_000, 0, Err(Refusal::Egress));
+        check(10, 0, 1_000, 0, Err(AdmissionError::Viewers { limit: 10 }));
+        check(0, 900, 1_000, 0, Err(AdmissionError::Egress));
         check(0, 900, 0, 0, Ok(()));
-        check(0, 0, 0, 800, Err(Refusal::Processors));
+        check(0, 0, 0, 800, Err(AdmissionError::Processors));
         let never = config::Limits { egress_percent: 100.try_into().unwrap(), ..config::Limits::default() };
         let load = Load { egress_bps: 2_000, egress_capacity_bps: 1_000, cpu_permille: 1_000, ..Load::default() };
-        assert_eq!(judge(&load, &never), Ok(()));
+        assert_eq!(check_load(&load, &never), Ok(()));
     }
 
     #[test]
     fn draining_node_admits_only_hls_viewers() {
         let (hub, drain) = (Hub::new(crate::hub::Limits::default()), CancellationToken::new());
         let config = headwater_api::Config::default();
-        let meter = Meter::new(&config);
-        let door = Admission::new(&config.limits, &meter, &hub, &NodeHealthReceiver::by_nobody(), &drain);
-        assert_eq!((door.viewer(), door.publisher(), door.room()), (Ok(()), Ok(()), Ok(())));
+        let load_meter = LoadMeter::new(&config);
+        let admission = Admission::new(&config.limits, &load_meter, &hub, &NodeHealthReceiver::disconnected(), &drain);
+        assert_eq!((admission.check_viewer(), admission.check_publisher(), admission.check_capacity()), (Ok(()), Ok(()), Ok(())));
         drain.cancel();
-        let gone = Err(Refusal::Draining);
-        assert_eq!((door.viewer(), door.publisher(), door.room()), (gone, gone, Ok(())));
+        let draining = Err(AdmissionError::Draining);
+        assert_eq!((admission.check_viewer(), admission.check_publisher(), admission.check_capacity()), (draining, draining, Ok(())));
     }
 }

@@ -8,7 +8,7 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use headwater_api::standing::{EVERY_SECS, Standing};
+use headwater_api::control::{REPORT_INTERVAL_SECS, NodeHealth};
 use tokio::time::Instant;
 
 use crate::hub::WallClock;
@@ -16,32 +16,32 @@ use crate::hub::WallClock;
 /// Holds the latest health report; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct NodeHealthReceiver {
-    heard: Arc<Mutex<Option<Heard>>>,
-    wall: WallClock,
+    last_report: Arc<Mutex<Option<Report>>>,
+    wall_clock: WallClock,
 }
 
 #[derive(Debug)]
-struct Heard {
+struct Report {
     /// `None` until the first report.
-    standing: Option<Standing>,
-    at: Instant,
+    health: Option<NodeHealth>,
+    received_at: Instant,
 }
 
 impl NodeHealthReceiver {
     /// For an engine without a daemon: there is never a report.
-    pub fn by_nobody() -> Self {
+    pub fn disconnected() -> Self {
         Self::default()
     }
 
     /// For an engine under a daemon, which must send its first report within `REPORT_TIMEOUT`.
     /// Reports correct `wall_clock` by the offset that the daemon measures.
-    pub fn by_a_daemon(wall: &WallClock) -> Self {
-        let heard = Arc::new(Mutex::new(Some(Heard { standing: None, at: Instant::now() })));
-        Self { heard, wall: wall.clone() }
+    pub fn connected(wall: &WallClock) -> Self {
+        let report = Arc::new(Mutex::new(Some(Report { health: None, received_at: Instant::now() })));
+        Self { last_report: report, wall_clock: wall.clone() }
     }
 
     /// Reads one JSON report per line until end of file. Blocking.
-    pub fn listen(&self, input: impl Read) {
+    pub fn read_reports(&self, input: impl Read) {
         let mut input = BufReader::new(input);
         let mut line = Vec::new();
         loop {
@@ -51,44 +51,44 @@ impl NodeHealthReceiver {
                 _ => return,
             }
             match serde_json::from_slice(&line) {
-                Ok(standing) => self.hear(standing),
+                Ok(standing) => self.apply(standing),
                 Err(err) => log::warn!(err:%; "could not parse a health report of the daemon"),
             }
         }
     }
 
     /// Stores one report and applies its clock offset.
-    pub fn hear(&self, standing: Standing) {
-        self.wall.correct(standing.clock_ahead_ms);
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Heard { standing: Some(standing), at: Instant::now() });
+    pub fn apply(&self, standing: NodeHealth) {
+        self.wall_clock.correct(standing.clock_ahead_ms);
+        *self.last_report.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Report { health: Some(standing), received_at: Instant::now() });
     }
 
     /// The latest report; `None` before the first one or without a daemon.
-    pub fn last(&self) -> Option<Standing> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|heard| heard.standing.clone())
+    pub fn latest(&self) -> Option<NodeHealth> {
+        self.last_report.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|report| report.health.clone())
     }
 
     /// The result of each check, by name, with the reason of a failure. Includes the check
     /// `daemon`, which fails without a recent report. Empty without a daemon.
     pub fn checks(&self) -> BTreeMap<String, Result<(), String>> {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(heard) = heard.as_ref() else { return BTreeMap::new() };
-        let silent = heard.at.elapsed();
-        let daemon = match (&heard.standing, silent > PATIENCE) {
+        let report = self.last_report.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(report) = report.as_ref() else { return BTreeMap::new() };
+        let silent = report.received_at.elapsed();
+        let daemon = match (&report.health, silent > REPORT_TIMEOUT) {
             (None, _) => Err("has sent no report yet".to_owned()),
             (Some(_), true) => Err(format!("has sent no report for {} s", silent.as_secs())),
             (Some(_), false) => Ok(()),
         };
-        let said = heard.standing.iter().flat_map(|standing| &standing.checks);
-        let said = said.map(|(name, wrong)| (name.clone(), wrong.clone().map_or(Ok(()), Err)));
-        said.chain([("daemon".to_owned(), daemon)]).collect()
+        let checks_of_report = report.health.iter().flat_map(|standing| &standing.checks);
+        let checks_of_report = checks_of_report.map(|(name, wrong)| (name.clone(), wrong.clone().map_or(Ok(()), Err)));
+        checks_of_report.chain([("daemon".to_owned(), daemon)]).collect()
     }
 }
 
 const MAX_LINE_BYTES: u64 = 64 << 10;
 /// A report is out of date after this time. Four intervals tolerate two lost reports.
-const PATIENCE: Duration = Duration::from_secs(4 * EVERY_SECS);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(4 * REPORT_INTERVAL_SECS);
 
 #[cfg(test)]
 mod tests {
@@ -99,21 +99,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn health_report_expires_without_a_new_one() {
-        assert!(NodeHealthReceiver::by_nobody().checks().is_empty());
-        let told = NodeHealthReceiver::by_a_daemon(&WallClock::default());
+        assert!(NodeHealthReceiver::disconnected().checks().is_empty());
+        let told = NodeHealthReceiver::connected(&WallClock::default());
         assert_eq!(told.checks()["daemon"], Err("has sent no report yet".to_owned()));
         let text = b"{\"checks\":{\"lease\":\"ended\",\"clock\":null}}\nnonsense\n";
-        told.listen(&text[..]);
+        told.read_reports(&text[..]);
         let checks = told.checks();
         assert_eq!(
             (&checks["daemon"], &checks["clock"], &checks["lease"]),
             (&Ok(()), &Ok(()), &Err("ended".to_owned()))
         );
-        tokio::time::advance(PATIENCE).await;
+        tokio::time::advance(REPORT_TIMEOUT).await;
         assert_eq!(told.checks()["daemon"], Ok(()));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(told.checks()["daemon"], Err("has sent no report for 9 s".to_owned()));
-        told.hear(Standing::default());
+        told.apply(NodeHealth::default());
         assert_eq!(told.checks()["daemon"], Ok(()));
     }
 
@@ -122,13 +122,13 @@ mod tests {
         let hub = Hub::new(Limits::default());
         let begun_ms =
             |id: &str| hub.publish(&StreamName::new("live", id).unwrap(), "test").unwrap().stream().started_at_ms();
-        let told = NodeHealthReceiver::by_a_daemon(hub.wall_clock());
+        let told = NodeHealthReceiver::connected(hub.wall_clock());
         let hour_ms = 3_600_000;
         let own_ms = begun_ms("a");
-        told.hear(Standing { clock_ahead_ms: hour_ms, ..Standing::default() });
+        told.apply(NodeHealth { clock_ahead_ms: hour_ms, ..NodeHealth::default() });
         let corrected_ms = begun_ms("b") + hour_ms.unsigned_abs();
         assert!(corrected_ms.abs_diff(own_ms) < hour_ms.unsigned_abs() / 2, "{corrected_ms} {own_ms}");
-        told.hear(Standing::default());
+        told.apply(NodeHealth::default());
         assert!(begun_ms("c") >= own_ms);
     }
 }

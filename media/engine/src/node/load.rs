@@ -11,18 +11,18 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use headwater_api::config;
-use headwater_api::node::{Load, MAX_WATCHED, Watched};
-use headwater_api::status::ViewerCounts;
+use headwater_api::documents::{Load, MAX_WATCHED, StreamViewers, ViewerCounts};
 use headwater_program::processors::Processors;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
 use crate::node::health::NodeHealthReceiver;
+use crate::runtime::stages::Stages;
 
 /// Holds the latest measurement; clones share it.
 #[derive(Debug, Clone)]
-pub struct Meter(Arc<Inner>);
+pub struct LoadMeter(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -32,42 +32,47 @@ struct Inner {
     egress_bps: AtomicU64,
     /// 0 if unknown.
     capacity_bps: AtomicU64,
-    capacity_is_said: bool,
+    capacity_is_configured: bool,
 }
 
-impl Meter {
+impl LoadMeter {
     /// All values are 0 until [`LoadMeter::run`] has measured.
     pub fn new(config: &config::Config) -> Self {
-        let said = config.limits.egress_mbps.map_or(0, |mbps| u64::from(mbps.get()) * 1_000_000);
+        let configured_bps = config.limits.egress_mbps.map_or(0, |mbps| u64::from(mbps.get()) * 1_000_000);
         let addresses = &config.node.addresses;
         let hidden = !addresses.is_empty() && addresses.iter().all(std::net::IpAddr::is_loopback);
         Self(Arc::new(Inner {
             loopback: hidden || config.http.listen.ip().is_loopback(),
             cpu_permille: AtomicU32::new(0),
             egress_bps: AtomicU64::new(0),
-            capacity_bps: AtomicU64::new(said),
-            capacity_is_said: said != 0,
+            capacity_bps: AtomicU64::new(configured_bps),
+            capacity_is_configured: configured_bps != 0,
         }))
+    }
+
+    /// Adds the measurement to the stages. It runs until the drain is complete.
+    pub fn mount(&self, node_health: NodeHealthReceiver, stages: &mut Stages) {
+        stages.add_background(self.clone().run(node_health, CancellationToken::new()));
     }
 
     /// Measures until `stop` is cancelled. The egress capacity is the configured one, else the one
     /// in the daemon's health report, else the link speed of the interfaces.
-    pub async fn run(self, told: NodeHealthReceiver, ended: CancellationToken) {
-        let mut ticks = interval(LOOK);
+    pub async fn run(self, node_health: NodeHealthReceiver, stop: CancellationToken) {
+        let mut ticks = interval(SAMPLE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut processors, mut sent) = (Processors::default(), Sent::default());
+        let (mut processors, mut egress_meter) = (Processors::default(), EgressMeter::default());
         loop {
             tokio::select! {
-                () = ended.cancelled() => return,
+                () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
             let interfaces = interfaces(&read("/proc/net/route"), &read("/proc/net/ipv6_route"), self.0.loopback);
             self.0.cpu_permille.store(processors.busy_permille(&read("/proc/stat")), Ordering::Relaxed);
-            let egress_bps = sent.bps(&read("/proc/net/dev"), &interfaces, Instant::now());
+            let egress_bps = egress_meter.sample_bps(&read("/proc/net/dev"), &interfaces, Instant::now());
             self.0.egress_bps.store(egress_bps, Ordering::Relaxed);
-            if !self.0.capacity_is_said {
-                let promised = told.last().map_or(0, |standing| standing.egress_capacity_bps);
-                let capacity_bps = if promised == 0 { link_bps(&interfaces) } else { promised };
+            if !self.0.capacity_is_configured {
+                let reported_bps = node_health.latest().map_or(0, |standing| standing.egress_capacity_bps);
+                let capacity_bps = if reported_bps == 0 { link_bps(&interfaces) } else { reported_bps };
                 self.0.capacity_bps.store(capacity_bps, Ordering::Relaxed);
             }
         }
@@ -75,19 +80,19 @@ impl Meter {
 
     /// The load of this machine together with the streams and viewers of the hub.
     pub fn load(&self, hub: &Hub) -> Load {
-        let (mut streams, mut by) = (0, ViewerCounts::default());
+        let (mut streams, mut viewers_by) = (0, ViewerCounts::default());
         for stream in hub.streams() {
             streams += u32::from(!stream.is_relayed());
             let viewers = stream.viewers();
-            by.webrtc += viewers.webrtc;
-            by.hls += viewers.hls;
-            by.rtmp += viewers.rtmp;
+            viewers_by.webrtc += viewers.webrtc;
+            viewers_by.hls += viewers.hls;
+            viewers_by.rtmp += viewers.rtmp;
         }
         Load {
             cpu_permille: self.0.cpu_permille.load(Ordering::Relaxed),
             streams,
-            viewers: u32::try_from(total(by)).unwrap_or(u32::MAX),
-            viewers_by: by,
+            viewers: u32::try_from(total(viewers_by)).unwrap_or(u32::MAX),
+            viewers_by,
             egress_bps: self.0.egress_bps.load(Ordering::Relaxed),
             egress_capacity_bps: self.0.capacity_bps.load(Ordering::Relaxed),
         }
@@ -95,19 +100,19 @@ impl Meter {
 }
 
 /// Viewers of each stream that has any, most viewers first, at most `MAX_WATCHED` streams.
-pub fn watched(hub: &Hub) -> Vec<Watched> {
+pub fn stream_viewers(hub: &Hub) -> Vec<StreamViewers> {
     let all = hub
         .streams()
         .into_iter()
-        .map(|s| Watched { name: s.name().clone(), viewers: u32::try_from(total(s.viewers())).unwrap_or(u32::MAX) });
+        .map(|s| StreamViewers { name: s.name().clone(), viewers: u32::try_from(total(s.viewers())).unwrap_or(u32::MAX) });
     let mut watched: Vec<_> = all.filter(|w| w.viewers > 0).collect();
     watched.sort_by_key(|w| std::cmp::Reverse(w.viewers));
     watched.truncate(MAX_WATCHED);
     watched
 }
 
-fn total(by: ViewerCounts) -> u64 {
-    by.webrtc + by.hls + by.rtmp
+fn total(viewers_by: ViewerCounts) -> u64 {
+    viewers_by.webrtc + viewers_by.hls + viewers_by.rtmp
 }
 
 fn read(path: &str) -> String {
@@ -118,7 +123,7 @@ fn read(path: &str) -> String {
 /// viewers are on this machine.
 fn interfaces(route: &str, ipv6_route: &str, loopback: bool) -> Interfaces {
     if loopback {
-        return Interfaces::These(vec!["lo".to_owned()]);
+        return Interfaces::Named(vec!["lo".to_owned()]);
     }
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     // Columns: IPv4 interface, destination, …; IPv6 destination, prefix length, …, interface.
@@ -127,49 +132,49 @@ fn interfaces(route: &str, ipv6_route: &str, loopback: bool) -> Interfaces {
     let mut found: Vec<_> = v4.chain(v6.map(|w| w[9].clone())).filter(|name| name != "lo").collect();
     found.sort();
     found.dedup();
-    if found.is_empty() { Interfaces::AllButLo } else { Interfaces::These(found) }
+    if found.is_empty() { Interfaces::AllExceptLoopback } else { Interfaces::Named(found) }
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Interfaces {
-    These(Vec<String>),
-    AllButLo,
+    Named(Vec<String>),
+    AllExceptLoopback,
 }
 
 impl Interfaces {
-    fn have(&self, name: &str) -> bool {
+    fn includes(&self, name: &str) -> bool {
         match self {
-            Self::These(names) => names.iter().any(|n| n == name),
-            Self::AllButLo => name != "lo",
+            Self::Named(names) => names.iter().any(|n| n == name),
+            Self::AllExceptLoopback => name != "lo",
         }
     }
 }
 
 /// The sum of the interfaces' link speeds, in bit/s; 0 if one of them reports none.
 fn link_bps(interfaces: &Interfaces) -> u64 {
-    let Interfaces::These(names) = interfaces else { return 0 };
+    let Interfaces::Named(names) = interfaces else { return 0 };
     let speed = |name: &String| read(&format!("/sys/class/net/{name}/speed")).trim().parse::<u64>().ok();
     names.iter().map(speed).sum::<Option<u64>>().map_or(0, |mbps| mbps * 1_000_000)
 }
 
 /// Computes a rate from the interfaces' counters of sent bytes.
 #[derive(Debug, Default)]
-struct Sent {
+struct EgressMeter {
     bytes: BTreeMap<String, u64>,
     at: Option<Instant>,
 }
 
-impl Sent {
+impl EgressMeter {
     /// The rate in bit/s since the last call; 0 on the first call. `dev` is the text of
     /// `/proc/net/dev`.
-    fn bps(&mut self, dev: &str, interfaces: &Interfaces, now: Instant) -> u64 {
+    fn sample_bps(&mut self, dev: &str, interfaces: &Interfaces, now: Instant) -> u64 {
         let line = |line: &str| {
             let (name, numbers) = line.split_once(':')?;
             // The first eight columns count received data.
             Some((name.trim().to_owned(), numbers.split_whitespace().nth(8)?.parse().ok()?))
         };
         let bytes: BTreeMap<String, u64> =
-            dev.lines().filter_map(line).filter(|(name, _)| interfaces.have(name)).collect();
+            dev.lines().filter_map(line).filter(|(name, _)| interfaces.includes(name)).collect();
         let before = std::mem::replace(&mut self.bytes, bytes);
         let sent: u64 = self.bytes.iter().map(|(n, now)| now.saturating_sub(*before.get(n).unwrap_or(now))).sum();
         let millis = self.at.replace(now).map_or(0, |then| (now - then).as_millis());
@@ -177,7 +182,7 @@ impl Sent {
     }
 }
 
-const LOOK: Duration = Duration::from_secs(1);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -188,12 +193,12 @@ mod tests {
 
     #[test]
     fn egress_is_the_rate_of_sent_bytes_since_the_last_sample() {
-        let ens5 = Interfaces::These(vec!["ens5".to_owned()]);
-        let (mut sent, start) = (Sent::default(), Instant::now());
-        assert_eq!(sent.bps(DEV, &ens5, start), 0, "unknown before the first sample");
-        assert_eq!(sent.bps(&DEV.replace("5000", "6000"), &ens5, start + 2 * LOOK), 4_000);
-        assert_eq!(sent.bps("", &ens5, start + 3 * LOOK), 0);
-        assert_eq!(sent.bps(DEV, &ens5, start + 4 * LOOK), 0, "a new interface has sent nothing yet");
+        let ens5 = Interfaces::Named(vec!["ens5".to_owned()]);
+        let (mut egress_meter, start) = (EgressMeter::default(), Instant::now());
+        assert_eq!(egress_meter.sample_bps(DEV, &ens5, start), 0, "unknown before the first sample");
+        assert_eq!(egress_meter.sample_bps(&DEV.replace("5000", "6000"), &ens5, start + 2 * SAMPLE_INTERVAL), 4_000);
+        assert_eq!(egress_meter.sample_bps("", &ens5, start + 3 * SAMPLE_INTERVAL), 0);
+        assert_eq!(egress_meter.sample_bps(DEV, &ens5, start + 4 * SAMPLE_INTERVAL), 0, "a new interface has sent nothing yet");
     }
 
     #[test]
@@ -202,10 +207,10 @@ mod tests {
         let zero = "0".repeat(32);
         let v6 =
             format!("{zero} 00 {zero} 00 {zero} ffffffff 1 0 00200200 lo\n{zero} 00 {zero} 00 {zero} 400 1 0 3 ens6\n");
-        let these = |names: &[&str]| Interfaces::These(names.iter().map(|n| (*n).to_owned()).collect());
-        assert_eq!(interfaces(v4, &v6, false), these(&["ens5", "ens6"]));
-        assert_eq!(interfaces("", "", false), Interfaces::AllButLo);
-        assert_eq!(interfaces(v4, &v6, true), these(&["lo"]));
-        assert!(!Interfaces::AllButLo.have("lo") && Interfaces::AllButLo.have("veth0"));
+        let named = |names: &[&str]| Interfaces::Named(names.iter().map(|n| (*n).to_owned()).collect());
+        assert_eq!(interfaces(v4, &v6, false), named(&["ens5", "ens6"]));
+        assert_eq!(interfaces("", "", false), Interfaces::AllExceptLoopback);
+        assert_eq!(interfaces(v4, &v6, true), named(&["lo"]));
+        assert!(!Interfaces::AllExceptLoopback.includes("lo") && Interfaces::AllExceptLoopback.includes("veth0"));
     }
 }

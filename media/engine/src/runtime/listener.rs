@@ -10,10 +10,10 @@ use tokio::net::TcpListener;
 
 /// A TCP or UDP port could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("could not listen on {address} for {what}")]
+#[error("could not listen on {address} for {service}")]
 pub struct ListenError {
     /// `http`, `https`, `rtmp`, `rtmps`, `webrtc` or `health`.
-    pub what: &'static str,
+    pub service: &'static str,
     /// The configured address.
     pub address: SocketAddr,
     /// The cause.
@@ -27,7 +27,7 @@ const BACKLOG: i32 = 4_096;
 /// and falls back to `0.0.0.0` on a host without IPv6.
 pub(crate) fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ListenError> {
     let listener = open(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
-    listener.map(|(local, listener)| (listener, local)).map_err(|source| ListenError { what, address, source })
+    listener.map(|(local, listener)| (listener, local)).map_err(|source| ListenError { service: what, address, source })
 }
 
 fn open(address: SocketAddr) -> io::Result<TcpListener> {

@@ -17,23 +17,23 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
 /// All mapped files, by the address of their first byte.
-static FILES: RwLock<BTreeMap<usize, Stored>> = RwLock::new(BTreeMap::new());
+static MAPPED_FILES: RwLock<BTreeMap<usize, MappedFile>> = RwLock::new(BTreeMap::new());
 
 #[derive(Debug)]
-struct Stored {
+struct MappedFile {
     len: usize,
     file: Arc<File>,
 }
 
 /// The file and the offset at which some bytes are stored.
 #[derive(Debug)]
-pub struct Place {
+pub struct MemfdRange {
     file: Arc<File>,
     /// Offset of the first byte in the file.
     pub offset: u64,
 }
 
-impl AsFd for Place {
+impl AsFd for MemfdRange {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
@@ -50,26 +50,26 @@ pub fn store(pieces: &[Bytes]) -> io::Result<Bytes> {
     pieces.iter().try_for_each(|piece| file.write_all(piece))?;
     rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
     let mapping = Mapping::new(&file, pieces.iter().map(Bytes::len).sum())?;
-    let stored = Stored { len: mapping.len, file: Arc::new(file) };
-    FILES.write().unwrap_or_else(PoisonError::into_inner).insert(mapping.begin as usize, stored);
+    let mapped = MappedFile { len: mapping.len, file: Arc::new(file) };
+    MAPPED_FILES.write().unwrap_or_else(PoisonError::into_inner).insert(mapping.start as usize, mapped);
     Ok(Bytes::from_owner(mapping))
 }
 
 /// Returns the file and offset of bytes that [`store`] returned, or of a slice of them; `None` for
 /// all other bytes.
-pub fn find(bytes: &[u8]) -> Option<Place> {
-    let begin = bytes.as_ptr() as usize;
-    let files = FILES.read().unwrap_or_else(PoisonError::into_inner);
-    let (first, stored) = files.range(..=begin).next_back()?;
-    let offset = begin - first;
-    let inside = offset + bytes.len() <= stored.len;
-    inside.then(|| Place { file: Arc::clone(&stored.file), offset: offset as u64 })
+pub fn find(bytes: &[u8]) -> Option<MemfdRange> {
+    let start = bytes.as_ptr() as usize;
+    let files = MAPPED_FILES.read().unwrap_or_else(PoisonError::into_inner);
+    let (first, mapped) = files.range(..=start).next_back()?;
+    let offset = start - first;
+    let is_inside = offset + bytes.len() <= mapped.len;
+    is_inside.then(|| MemfdRange { file: Arc::clone(&mapped.file), offset: offset as u64 })
 }
 
 /// A read-only mapping of a sealed file.
 #[derive(Debug)]
 struct Mapping {
-    begin: *const u8,
+    start: *const u8,
     len: usize,
 }
 
@@ -81,8 +81,8 @@ impl Mapping {
     fn new(file: &File, len: usize) -> io::Result<Self> {
         // SAFETY: with a null address hint, the kernel chooses an unused address range.
         #[expect(unsafe_code, reason = "there is no safe way to map a file")]
-        let begin = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::SHARED, file, 0)? };
-        Ok(Self { begin: begin.cast(), len })
+        let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::SHARED, file, 0)? };
+        Ok(Self { start: start.cast(), len })
     }
 }
 
@@ -92,7 +92,7 @@ impl AsRef<[u8]> for Mapping {
         // content.
         #[expect(unsafe_code, reason = "see above")]
         unsafe {
-            std::slice::from_raw_parts(self.begin, self.len)
+            std::slice::from_raw_parts(self.start, self.len)
         }
     }
 }
@@ -100,10 +100,10 @@ impl AsRef<[u8]> for Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // Remove it from the table first: another mapping may get this address after munmap.
-        FILES.write().unwrap_or_else(PoisonError::into_inner).remove(&(self.begin as usize));
+        MAPPED_FILES.write().unwrap_or_else(PoisonError::into_inner).remove(&(self.start as usize));
         // SAFETY: mapped by `new` with this length; no reference to the bytes exists any more.
         #[expect(unsafe_code, reason = "see above")]
-        let _ = unsafe { rustix::mm::munmap(self.begin.cast_mut().cast(), self.len) };
+        let _ = unsafe { rustix::mm::munmap(self.start.cast_mut().cast(), self.len) };
     }
 }
 
@@ -120,10 +120,10 @@ mod tests {
         let bytes = store(&pieces).unwrap();
         assert_eq!(bytes, pieces.concat());
         let part = bytes.slice(2..50_000);
-        let place = find(&part).unwrap();
-        assert_eq!(place.offset, 2);
+        let range = find(&part).unwrap();
+        assert_eq!(range.offset, 2);
         let mut read = vec![0; part.len()];
-        place.file.read_exact_at(&mut read, place.offset).unwrap();
+        range.file.read_exact_at(&mut read, range.offset).unwrap();
         assert_eq!(read, part);
     }
 
@@ -131,20 +131,20 @@ mod tests {
     fn other_bytes_have_no_file_and_a_file_closes_with_its_last_slice() {
         let bytes = store(&[Bytes::from_static(b"some bytes")]).unwrap();
         assert!(find(b"some bytes").is_none());
-        let (last, begin) = (bytes.slice(9..), bytes.as_ptr() as usize);
+        let (last, start) = (bytes.slice(9..), bytes.as_ptr() as usize);
         drop(bytes);
         assert!(find(&last).is_some());
         drop(last);
-        assert!(!FILES.read().unwrap().contains_key(&begin));
+        assert!(!MAPPED_FILES.read().unwrap().contains_key(&start));
     }
 
     #[test]
     fn stored_file_cannot_change_and_an_empty_one_is_refused() {
         let bytes = store(&[Bytes::from_static(b"some bytes")]).unwrap();
-        let place = find(&bytes).unwrap();
-        assert!((&*place.file).write_all(b"x").is_err());
-        assert!(place.file.set_len(3).is_err());
-        assert_eq!((&*place.file).read(&mut [0; 4]).unwrap(), 0, "the file position is at the end");
+        let range = find(&bytes).unwrap();
+        assert!((&*range.file).write_all(b"x").is_err());
+        assert!(range.file.set_len(3).is_err());
+        assert_eq!((&*range.file).read(&mut [0; 4]).unwrap(), 0, "the file position is at the end");
         assert!(store(&[]).is_err());
     }
 }

@@ -6,5 +6,6 @@
 pub mod listener;
 pub mod memfd;
 pub mod placement;
+pub mod stages;
 pub mod tls;
 pub mod worker_pool;

@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 pub enum TlsError {
     /// Only one of the two files is configured.
     #[error("certificate_file and key_file must be given together")]
-    OnlyOne,
+    Incomplete,
     /// A file cannot be read or parsed.
     #[error("could not read {what} from {}", path.display())]
     Read {
@@ -46,7 +46,7 @@ pub fn load(config: &config::Tls) -> Result<Option<Arc<ServerConfig>>, TlsError>
     let (certificate, key) = match (&config.certificate_file, &config.key_file) {
         (None, None) => return Ok(None),
         (Some(certificate), Some(key)) => (certificate, key),
-        _ => return Err(TlsError::OnlyOne),
+        _ => return Err(TlsError::Incomplete),
     };
     let chain = read_chain(certificate)?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::Read {
@@ -91,7 +91,7 @@ mod tests {
         assert!(load(&tls).unwrap().is_some());
         assert!(load(&config::Tls::default()).unwrap().is_none());
         let half = config::Tls { certificate_file, key_file: None };
-        assert!(matches!(load(&half), Err(TlsError::OnlyOne)));
+        assert!(matches!(load(&half), Err(TlsError::Incomplete)));
         let swapped = config::Tls { certificate_file: key_file.clone(), key_file };
         assert!(matches!(load(&swapped), Err(TlsError::Empty { .. })));
     }

@@ -19,30 +19,30 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::runtime::placement::Fill;
+use crate::runtime::placement::Placement;
 
 /// Runs connections; clones share the workers. Dropping the last clone stops the workers and drops
 /// the tasks that still run on them.
 #[derive(Debug, Clone, Default)]
-pub struct Lanes(Option<Arc<Inner>>);
+pub struct WorkerPool(Option<Arc<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
-    lanes: Vec<Lane>,
-    fill: Fill,
+    workers: Vec<Worker>,
+    placement: Placement,
     _stop: DropGuard,
 }
 
 #[derive(Debug)]
-struct Lane {
+struct Worker {
     runtime: Handle,
     /// Connections.
-    open: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
 }
 
-impl Lanes {
+impl WorkerPool {
     /// A pool without threads: connections run on the runtime that accepts them.
-    pub fn here() -> Self {
+    pub fn inline() -> Self {
         Self(None)
     }
 
@@ -53,16 +53,24 @@ impl Lanes {
     pub fn start() -> io::Result<Self> {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let stop = CancellationToken::new();
-        let all = Arc::new(OnceLock::new());
-        let lanes = (0..count).map(|n| lane(n, &all, stop.clone())).collect::<io::Result<Vec<_>>>()?;
-        let inner = Arc::new(Inner { lanes, fill: Fill::new(count, MOST_AHEAD), _stop: stop.drop_guard() });
-        let _ = all.set(Arc::downgrade(&inner));
+        let pool = Arc::new(OnceLock::new());
+        let workers = (0..count).map(|n| start_worker(n, &pool, stop.clone())).collect::<io::Result<Vec<_>>>()?;
+        let inner = Arc::new(Inner { workers, placement: Placement::new(count, MAX_LEAD), _stop: stop.drop_guard() });
+        let _ = pool.set(Arc::downgrade(&inner));
         Ok(Self(Some(inner)))
     }
 
+    /// Starts the pool, or logs why it cannot be started and falls back to [`WorkerPool::inline`].
+    pub fn start_or_inline() -> Self {
+        Self::start().unwrap_or_else(|err| {
+            log::warn!(err:%; "could not start the worker threads; connections run on the threads that accept them");
+            Self::inline()
+        })
+    }
+
     #[cfg(test)]
-    pub(crate) fn fill(&self) -> &Fill {
-        &self.0.as_ref().unwrap().fill
+    pub(crate) fn placement(&self) -> &Placement {
+        &self.0.as_ref().unwrap().placement
     }
 
     /// Runs `connection` on a worker, tracked by `tasks`. Closes a socket that cannot be moved.
@@ -76,8 +84,8 @@ impl Lanes {
             tasks.spawn(connection(socket));
             return;
         };
-        let lane = &inner.lanes[inner.pick()];
-        let place = Place::take(&lane.open);
+        let worker = &inner.workers[inner.pick()];
+        let open_connection = OpenConnection::count(&worker.connections);
         let socket = socket.into_std();
         // The socket must be registered with the I/O driver of the worker's runtime.
         let moved = async move {
@@ -85,34 +93,34 @@ impl Lanes {
                 Ok(socket) => connection(socket).await,
                 Err(err) => log::warn!(err:%; "could not move a connection to a worker thread"),
             }
-            drop(place);
+            drop(open_connection);
         };
-        tasks.spawn_on(moved, &lane.runtime);
+        tasks.spawn_on(moved, &worker.runtime);
     }
 }
 
 impl Inner {
     fn pick(&self) -> usize {
-        let open: Vec<_> = self.lanes.iter().map(|lane| Some(lane.open.load(Ordering::Relaxed))).collect();
-        self.fill.pick(&open, || self.busy()).unwrap_or(0)
+        let connections: Vec<_> = self.workers.iter().map(|worker| Some(worker.connections.load(Ordering::Relaxed))).collect();
+        self.placement.pick(&connections, || self.busy()).unwrap_or(0)
     }
 
     fn busy(&self) -> Vec<Duration> {
-        self.lanes.iter().map(|lane| lane.runtime.metrics().worker_total_busy_duration(0)).collect()
+        self.workers.iter().map(|worker| worker.runtime.metrics().worker_total_busy_duration(0)).collect()
     }
 }
 
 /// Counts a connection of a worker until it is dropped.
-struct Place(Arc<AtomicUsize>);
+struct OpenConnection(Arc<AtomicUsize>);
 
-impl Place {
-    fn take(open: &Arc<AtomicUsize>) -> Self {
-        open.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(open))
+impl OpenConnection {
+    fn count(connections: &Arc<AtomicUsize>) -> Self {
+        connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(connections))
     }
 }
 
-impl Drop for Place {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -120,76 +128,76 @@ impl Drop for Place {
 
 /// The worker on which the tasks of a stream should run, if there is one.
 #[derive(Debug, Clone, Default)]
-pub struct Home(Option<(Weak<Inner>, usize)>);
+pub struct WorkerAffinity(Option<(Weak<Inner>, usize)>);
 
-impl Home {
+impl WorkerAffinity {
     /// The worker of the calling thread.
-    pub fn here() -> Self {
-        Self(HERE.with(|here| here.get().and_then(|here| Some((here.all.get()?.clone(), here.n)))))
+    pub fn current() -> Self {
+        Self(CONTEXT.with(|context| context.get().and_then(|context| Some((context.pool.get()?.clone(), context.index)))))
     }
 
     /// Starts a task that processes the publisher's data: on the same worker, which is awake when
     /// data arrives, or on the shared runtime if that worker is half busy.
     pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-        self.spawn_heavy(0, task)
+        self.spawn_cpu_bound(0, task)
     }
 
     /// Like [`Self::spawn`], for a task that will use about `percent` of the worker's time.
-    pub fn spawn_heavy<T: Send + 'static>(
+    pub fn spawn_cpu_bound<T: Send + 'static>(
         &self,
         percent: u32,
         task: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
-        match self.lane() {
-            Some((all, n)) if all.fill.begin(n, percent, || all.busy()) => all.lanes[n].runtime.spawn(task),
+        match self.worker() {
+            Some((pool, n)) if pool.placement.try_reserve(n, percent, || pool.busy()) => pool.workers[n].runtime.spawn(task),
             _ => spawn_shared(task),
         }
     }
 
     /// True if the calling task runs on this worker and should continue on the shared runtime
     /// because the worker is overloaded.
-    pub fn must_leave(&self) -> bool {
-        let is_here = |n| HERE.with(|here| here.get().is_some_and(|here| here.n == n));
-        self.lane().is_some_and(|(all, n)| is_here(n) && all.fill.must_one_leave(n, || all.busy()))
+    pub fn should_migrate(&self) -> bool {
+        let is_current = |n| CONTEXT.with(|context| context.get().is_some_and(|context| context.index == n));
+        self.worker().is_some_and(|(pool, n)| is_current(n) && pool.placement.claim_migration(n, || pool.busy()))
     }
 
-    fn lane(&self) -> Option<(Arc<Inner>, usize)> {
-        self.0.as_ref().and_then(|(all, n)| Some((all.upgrade()?, *n)))
+    fn worker(&self) -> Option<(Arc<Inner>, usize)> {
+        self.0.as_ref().and_then(|(pool, n)| Some((pool.upgrade()?, *n)))
     }
 }
 
 /// Starts a task that serves many connections on the shared runtime, from any thread.
 pub fn spawn_shared<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-    HERE.with(|here| match here.get() {
-        Some(here) => here.beside.spawn(task),
+    CONTEXT.with(|context| match context.get() {
+        Some(context) => context.shared_runtime.spawn(task),
         None => tokio::spawn(task),
     })
 }
 
 /// Thread-local state of a worker.
-struct Here {
+struct WorkerContext {
     /// The multi-threaded runtime that started the pool.
-    beside: Handle,
-    all: Arc<OnceLock<Weak<Inner>>>,
-    n: usize,
+    shared_runtime: Handle,
+    pool: Arc<OnceLock<Weak<Inner>>>,
+    index: usize,
 }
 
 thread_local! {
-    static HERE: OnceCell<Here> = const { OnceCell::new() };
+    static CONTEXT: OnceCell<WorkerContext> = const { OnceCell::new() };
 }
 
-fn lane(n: usize, all: &Arc<OnceLock<Weak<Inner>>>, stop: CancellationToken) -> io::Result<Lane> {
+fn start_worker(n: usize, pool: &Arc<OnceLock<Weak<Inner>>>, stop: CancellationToken) -> io::Result<Worker> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let (lane, here) = (runtime.handle().clone(), Here { beside: Handle::current(), all: Arc::clone(all), n });
-    std::thread::Builder::new().name(format!("lane-{n}")).spawn(move || {
-        HERE.with(|cell| _ = cell.set(here));
+    let (worker, context) = (runtime.handle().clone(), WorkerContext { shared_runtime: Handle::current(), pool: Arc::clone(pool), index: n });
+    std::thread::Builder::new().name(format!("worker-{n}")).spawn(move || {
+        CONTEXT.with(|cell| _ = cell.set(context));
         runtime.block_on(stop.cancelled());
     })?;
-    Ok(Lane { runtime: lane, open: Arc::default() })
+    Ok(Worker { runtime: worker, connections: Arc::default() })
 }
 
 /// See [`Placement::new`].
-const MOST_AHEAD: usize = 1_024;
+const MAX_LEAD: usize = 1_024;
 
 #[cfg(test)]
 mod tests {
@@ -200,17 +208,17 @@ mod tests {
 
     use super::*;
 
-    async fn served_by(lanes: &Lanes) -> String {
+    async fn serving_thread(workers: &WorkerPool) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (tasks, (socket, _)) = (TaskTracker::new(), listener.accept().await.unwrap());
-        lanes.spawn(&tasks, socket, |mut socket| async move {
+        workers.spawn(&tasks, socket, |mut socket| async move {
             let name = || std::thread::current().name().unwrap_or_default().to_owned();
             let shared = spawn_shared(async move { name() }).await.unwrap();
-            assert!(!shared.starts_with("lane-"), "{shared}");
-            let (home, here) = (Home::here(), name());
-            let at_home = tokio::task::spawn_blocking(move || home.spawn(async move { name() })).await.unwrap();
-            assert_eq!(at_home.await.unwrap().starts_with("lane-"), here.starts_with("lane-"));
+            assert!(!shared.starts_with("worker-"), "{shared}");
+            let (affinity, thread) = (WorkerAffinity::current(), name());
+            let affine_thread = tokio::task::spawn_blocking(move || affinity.spawn(async move { name() })).await.unwrap();
+            assert_eq!(affine_thread.await.unwrap().starts_with("worker-"), thread.starts_with("worker-"));
             socket.write_all(name().as_bytes()).await.unwrap();
         });
         let mut name = String::new();
@@ -222,23 +230,23 @@ mod tests {
 
     #[tokio::test]
     async fn connection_runs_on_a_worker_and_shared_tasks_do_not() {
-        let lanes = Lanes::start().unwrap();
-        assert!(served_by(&lanes).await.starts_with("lane-"));
-        assert!(!served_by(&Lanes::here()).await.starts_with("lane-"));
-        let open = |lane: &Lane| lane.open.load(Ordering::Relaxed);
-        assert_eq!(lanes.0.unwrap().lanes.iter().map(open).sum::<usize>(), 0, "no longer counted");
+        let workers = WorkerPool::start().unwrap();
+        assert!(serving_thread(&workers).await.starts_with("worker-"));
+        assert!(!serving_thread(&WorkerPool::inline()).await.starts_with("worker-"));
+        let connections = |worker: &Worker| worker.connections.load(Ordering::Relaxed);
+        assert_eq!(workers.0.unwrap().workers.iter().map(connections).sum::<usize>(), 0, "no longer counted");
     }
 
     #[tokio::test]
     async fn running_connections_are_dropped_with_the_pool() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (lanes, (socket, _)) = (Lanes::start().unwrap(), listener.accept().await.unwrap());
-        lanes.spawn(&TaskTracker::new(), socket, |socket| async move {
+        let (workers, (socket, _)) = (WorkerPool::start().unwrap(), listener.accept().await.unwrap());
+        workers.spawn(&TaskTracker::new(), socket, |socket| async move {
             std::future::pending::<()>().await;
             drop(socket);
         });
-        drop(lanes);
+        drop(workers);
         let end = tokio::time::timeout(Duration::from_secs(10), client.read(&mut [0])).await.expect("closed");
         assert_eq!(end.unwrap(), 0);
     }

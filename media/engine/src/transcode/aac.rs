@@ -14,7 +14,7 @@ use symphonia::core::units::{Duration, Timestamp};
 /// Why a track cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 #[error("this kind of AAC cannot be decoded: {0}")]
-pub(super) struct Unsupported(String);
+pub(super) struct UnsupportedAac(String);
 
 /// The decoder of one AAC-LC track.
 pub(super) struct Decoder {
@@ -27,16 +27,16 @@ impl Decoder {
     ///
     /// # Errors
     /// Fails for anything but AAC-LC with up to 8 channels, for example HE-AAC.
-    pub(super) fn new(track: &Track) -> Result<Self, Unsupported> {
+    pub(super) fn new(track: &Track) -> Result<Self, UnsupportedAac> {
         let mut parameters = AudioCodecParameters::new();
         parameters.for_codec(CODEC_ID_AAC).with_extra_data(track.config.to_vec().into_boxed_slice());
-        let made = catch_unwind(AssertUnwindSafe(|| {
+        let created = catch_unwind(AssertUnwindSafe(|| {
             symphonia::default::get_codecs().make_audio_decoder(&parameters, &AudioDecoderOptions::default())
         }));
-        match made {
+        match created {
             Ok(Ok(inner)) => Ok(Self { inner, scratch: Vec::new() }),
-            Ok(Err(e)) => Err(Unsupported(e.to_string())),
-            Err(_) => Err(Unsupported("its header is invalid".to_owned())),
+            Ok(Err(e)) => Err(UnsupportedAac(e.to_string())),
+            Err(_) => Err(UnsupportedAac("its header is invalid".to_owned())),
         }
     }
 
@@ -52,7 +52,7 @@ impl Decoder {
         }));
         match decoded {
             Ok(Some(channels @ 1..)) => {
-                out.extend(scratch.chunks_exact(channels).flat_map(stereo));
+                out.extend(scratch.chunks_exact(channels).flat_map(downmix));
                 true
             }
             Ok(_) => false,
@@ -67,7 +67,7 @@ impl Decoder {
 /// Mixes one sample per channel down to stereo (ITU-R BS.775: centre and surround at -3 dB, no
 /// low-frequency channel). AAC's channel order is centre, left, right, surround; `symphonia`
 /// returns left, right, centre, low-frequency, surround.
-fn stereo(frame: &[f32]) -> [f32; 2] {
+fn downmix(frame: &[f32]) -> [f32; 2] {
     const MINUS_3_DB: f32 = std::f32::consts::FRAC_1_SQRT_2;
     match *frame {
         [mono] => [mono, mono],

@@ -17,9 +17,9 @@ use crate::hub::{Producer, Stream, TranscodeError, Transcoder};
 
 /// The transcoder of an engine: AAC-LC to Opus.
 #[derive(Debug, Default)]
-pub struct Audio;
+pub struct AudioTranscoder;
 
-impl Transcoder for Audio {
+impl Transcoder for AudioTranscoder {
     fn start(&self, source: &Arc<Stream>, codec: Codec, mut out: Producer) -> Result<(), TranscodeError> {
         let tracks = source.tracks().borrow().clone();
         let track = tracks.audio.ok_or(TranscodeError::NoTrack { to: codec.name() })?;
@@ -27,29 +27,29 @@ impl Transcoder for Audio {
         if (track.codec, codec) != (Codec::Aac, Codec::Opus) {
             return Err(unsupported);
         }
-        let mut chain = Chain::new(track).map_err(|reason| {
-            source.notice("audio_codec", &format!("{reason}; set the encoder to AAC-LC so that WebRTC viewers receive audio"));
+        let mut pipeline = AacToOpus::new(track).map_err(|reason| {
+            source.add_notice("audio_codec", &format!("{reason}; set the encoder to AAC-LC so that WebRTC viewers receive audio"));
             unsupported
         })?;
-        out.announce(&chain.opus);
+        out.announce(&pipeline.opus_track);
         let mut consumer = source.consumer().only(MediaKind::Audio);
-        source.home().spawn(async move {
+        source.affinity().spawn(async move {
             log::debug!(stream = consumer.stream().name().as_str(); "audio transcoder opened");
-            let mut unwatched = std::pin::pin!(tokio::time::sleep(PATIENCE));
+            let mut idle = std::pin::pin!(tokio::time::sleep(IDLE_TIMEOUT));
             loop {
                 let item = tokio::select! {
                     item = consumer.next() => item,
-                    () = &mut unwatched => {
-                        if !out.stream().is_read() { break }
-                        unwatched.as_mut().reset(tokio::time::Instant::now() + PATIENCE);
+                    () = &mut idle => {
+                        if !out.stream().has_consumers() { break }
+                        idle.as_mut().reset(tokio::time::Instant::now() + IDLE_TIMEOUT);
                         continue;
                     }
                 };
                 let Some(item) = item else { break };
-                match chain.push(&item.frame) {
+                match pipeline.push(&item.frame) {
                     Ok(frames) => frames.for_each(|frame| out.send(frame)),
                     Err(reason) => {
-                        consumer.stream().notice("audio_codec", &reason);
+                        consumer.stream().add_notice("audio_codec", &reason);
                         break;
                     }
                 }
@@ -61,9 +61,9 @@ impl Transcoder for Audio {
 }
 
 /// The transcoding pipeline of one AAC track. Computes and does not wait.
-struct Chain {
-    source: Arc<Track>,
-    opus: Arc<Track>,
+struct AacToOpus {
+    source_track: Arc<Track>,
+    opus_track: Arc<Track>,
     decoder: Decoder,
     resampler: Resampler,
     encoder: Encoder,
@@ -73,18 +73,18 @@ struct Chain {
     out: Vec<Frame>,
 }
 
-impl Chain {
-    fn new(source: Arc<Track>) -> Result<Self, String> {
-        let decoder = Decoder::new(&source).map_err(|e| e.to_string())?;
+impl AacToOpus {
+    fn new(source_track: Arc<Track>) -> Result<Self, String> {
+        let decoder = Decoder::new(&source_track).map_err(|e| e.to_string())?;
         let encoder = Encoder::new().map_err(|e| format!("the Opus encoder did not start: {e}"))?;
-        let rate = source.audio.map_or(0, |a| a.sample_rate_hz);
-        if !(7_350..=96_000).contains(&rate) {
-            return Err(format!("AAC at {rate} Hz cannot be decoded"));
+        let sample_rate_hz = source_track.audio.map_or(0, |a| a.sample_rate_hz);
+        if !(7_350..=96_000).contains(&sample_rate_hz) {
+            return Err(format!("AAC at {sample_rate_hz} Hz cannot be decoded"));
         }
-        let resampler = Resampler::new(rate, RATE_HZ, 2);
-        let opus = Arc::new(encoder.track());
+        let resampler = Resampler::new(sample_rate_hz, RATE_HZ, 2);
+        let opus_track = Arc::new(encoder.track());
         let (pcm, resampled, out) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { source, opus, decoder, resampler, encoder, anchored: false, pcm, resampled, out })
+        Ok(Self { source_track, opus_track, decoder, resampler, encoder, anchored: false, pcm, resampled, out })
     }
 
     /// Transcodes one AAC packet and returns the Opus packets that it completes. A packet that
@@ -93,26 +93,26 @@ impl Chain {
     /// # Errors
     /// Fails if the publisher has changed to another codec or to an unsupported configuration.
     fn push(&mut self, frame: &Frame) -> Result<std::vec::Drain<'_, Frame>, String> {
-        if !Arc::ptr_eq(&self.source, &frame.track) && self.source != frame.track {
+        if !Arc::ptr_eq(&self.source_track, &frame.track) && self.source_track != frame.track {
             if frame.track.codec != Codec::Aac {
                 return Err("the publisher changed its audio to another codec".to_owned());
             }
-            let opus = Arc::clone(&self.opus);
+            let opus = Arc::clone(&self.opus_track);
             *self = Self::new(Arc::clone(&frame.track))?;
-            self.opus = opus;
+            self.opus_track = opus;
         }
-        self.source = Arc::clone(&frame.track);
+        self.source_track = Arc::clone(&frame.track);
         self.pcm.clear();
         if self.decoder.decode(&frame.payload, &mut self.pcm) {
             let gap = frame.pts - self.encoder.next_time();
-            if !self.anchored || gap > RESYNC || MediaTime::ZERO - gap > RESYNC {
+            if !self.anchored || gap > MAX_CLOCK_DRIFT || MediaTime::ZERO - gap > MAX_CLOCK_DRIFT {
                 self.resampler.reset();
-                self.encoder.anchor(frame.pts);
+                self.encoder.restart_at(frame.pts);
                 self.anchored = true;
             }
             self.resampled.clear();
             self.resampler.push(&self.pcm, &mut self.resampled);
-            let (opus, out) = (&self.opus, &mut self.out);
+            let (opus, out) = (&self.opus_track, &mut self.out);
             self.encoder.push(&self.resampled, |time, payload| {
                 out.push(Frame { track: Arc::clone(opus), dts: time, pts: time, key: true, payload });
             });
@@ -122,9 +122,9 @@ impl Chain {
 }
 
 /// How long transcoding continues without a consumer, so that a page that reloads finds it running.
-const PATIENCE: Duration = Duration::from_secs(5);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// If the source's clock deviates from the sample count by more than this, the count restarts.
-const RESYNC: MediaTime = MediaTime::from_ms(100);
+const MAX_CLOCK_DRIFT: MediaTime = MediaTime::from_ms(100);
 
 #[cfg(test)]
 #[path = "audio_test.rs"]

@@ -26,7 +26,7 @@ fn frames(file: &'static [u8]) -> Vec<Frame> {
 }
 
 /// Returns the decoded left channel and the time of the first packet.
-fn hear(packets: &[Frame]) -> (Vec<f32>, MediaTime) {
+fn decode(packets: &[Frame]) -> (Vec<f32>, MediaTime) {
     let mut decoder = ::opus::Decoder::new(48_000, Channels::Stereo).unwrap();
     let mut left = Vec::new();
     for packet in packets {
@@ -38,8 +38,8 @@ fn hear(packets: &[Frame]) -> (Vec<f32>, MediaTime) {
 }
 
 fn transcode(frames: &[Frame]) -> Vec<Frame> {
-    let mut chain = Chain::new(Arc::clone(&frames[0].track)).unwrap();
-    frames.iter().flat_map(|frame| chain.push(frame).unwrap().collect::<Vec<_>>()).collect()
+    let mut pipeline = AacToOpus::new(Arc::clone(&frames[0].track)).unwrap();
+    frames.iter().flat_map(|frame| pipeline.push(frame).unwrap().collect::<Vec<_>>()).collect()
 }
 
 fn level(signal: &[f32], hz: f64) -> f64 {
@@ -55,7 +55,7 @@ fn level(signal: &[f32], hz: f64) -> f64 {
 fn check(file: &'static [u8], level_expected: f64) {
     let frames = frames(file);
     let packets = transcode(&frames);
-    let (left, begin) = hear(&packets);
+    let (left, begin) = decode(&packets);
     let middle = &left[24_000..72_000];
     let at_440 = level(middle, 440.0);
     assert!((at_440 / level_expected - 1.0).abs() < 0.05, "level at 440 Hz is {at_440}");
@@ -68,22 +68,22 @@ fn check(file: &'static [u8], level_expected: f64) {
 
 /// ffmpeg's sine has 1/8 of full scale, and the files were made 12 dB louder; ffmpeg converts mono
 /// to stereo at -3 dB.
-const MONO: f64 = 0.5;
-const STEREO: f64 = 0.5 * std::f64::consts::FRAC_1_SQRT_2;
+const MONO_LEVEL: f64 = 0.5;
+const STEREO_LEVEL: f64 = 0.5 * std::f64::consts::FRAC_1_SQRT_2;
 
 #[test]
 fn tone_at_44100_hz_mono_keeps_pitch_level_and_length() {
-    check(include_bytes!("../../../../tests/data/sine440-44100-1.aac"), MONO);
+    check(include_bytes!("../../../../tests/data/sine440-44100-1.aac"), MONO_LEVEL);
 }
 
 #[test]
 fn tone_at_48000_hz_stereo_keeps_pitch_level_and_length() {
-    check(include_bytes!("../../../../tests/data/sine440-48000-2.aac"), STEREO);
+    check(include_bytes!("../../../../tests/data/sine440-48000-2.aac"), STEREO_LEVEL);
 }
 
 #[test]
 fn tone_at_22050_hz_stereo_keeps_pitch_level_and_length() {
-    check(include_bytes!("../../../../tests/data/sine440-22050-2.aac"), STEREO);
+    check(include_bytes!("../../../../tests/data/sine440-22050-2.aac"), STEREO_LEVEL);
 }
 
 #[test]
@@ -115,12 +115,12 @@ fn corrupt_packets_become_gaps_and_never_panic() {
 fn he_aac_is_refused_with_a_reason() {
     // AudioSpecificConfig of HE-AAC, object type 5, 44.1 kHz out of 22.05 kHz, stereo.
     let track = aac::track(Bytes::from_static(&[0x2b, 0x92, 0x08, 0x00])).unwrap();
-    assert!(Chain::new(Arc::new(track)).is_err());
+    assert!(AacToOpus::new(Arc::new(track)).is_err());
 }
 
 #[tokio::test(start_paused = true)]
 async fn rendition_is_created_once_and_ends_without_consumers() {
-    let hub = Hub::with_transcoder(Limits::default(), Some(Box::new(Audio)));
+    let hub = Hub::with_transcoder(Limits::default(), Some(Box::new(AudioTranscoder)));
     let name = headwater_api::StreamName::new("live", "a").unwrap();
     let mut producer = hub.publish(&name, "test").unwrap();
     let frames = frames(include_bytes!("../../../../tests/data/sine440-48000-2.aac"));

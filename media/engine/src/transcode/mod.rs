@@ -8,4 +8,4 @@ mod audio;
 mod opus;
 mod resample;
 
-pub use audio::Audio;
+pub use audio::AudioTranscoder;

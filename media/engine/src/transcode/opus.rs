@@ -25,7 +25,7 @@ pub(super) struct Encoder {
     pending: Vec<f32>,
     anchor: MediaTime,
     /// Samples per channel encoded since the anchor.
-    done: i64,
+    encoded_samples: i64,
     lookahead: i64,
     packet: [u8; PACKET_BYTES],
 }
@@ -42,20 +42,20 @@ impl Encoder {
         inner.set_inband_fec(true)?;
         inner.set_packet_loss_perc(5)?;
         let lookahead = i64::from(inner.get_lookahead()?);
-        Ok(Self { inner, pending: Vec::new(), anchor: MediaTime::ZERO, done: 0, lookahead, packet: [0; PACKET_BYTES] })
+        Ok(Self { inner, pending: Vec::new(), anchor: MediaTime::ZERO, encoded_samples: 0, lookahead, packet: [0; PACKET_BYTES] })
     }
 
     /// Restarts the timeline: the next sample pushed plays at `time`. Drops samples that are
     /// not encoded yet.
-    pub(super) fn anchor(&mut self, time: MediaTime) {
+    pub(super) fn restart_at(&mut self, time: MediaTime) {
         self.pending.clear();
         self.anchor = time;
-        self.done = 0;
+        self.encoded_samples = 0;
     }
 
     /// Returns the time at which the next sample pushed plays.
     pub(super) fn next_time(&self) -> MediaTime {
-        self.anchor + MediaTime::from_ticks(self.done + (self.pending.len() / 2) as i64, RATE_HZ)
+        self.anchor + MediaTime::from_ticks(self.encoded_samples + (self.pending.len() / 2) as i64, RATE_HZ)
     }
 
     /// Adds interleaved stereo samples. Calls `emit` with the start time and the payload of
@@ -68,8 +68,8 @@ impl Encoder {
             used += PACKET_FRAMES * 2;
             // The decoder outputs a packet `lookahead` samples late; shift its time to keep audio
             // and video in sync.
-            let time = self.anchor + MediaTime::from_ticks(self.done - self.lookahead, RATE_HZ);
-            self.done += PACKET_FRAMES as i64;
+            let time = self.anchor + MediaTime::from_ticks(self.encoded_samples - self.lookahead, RATE_HZ);
+            self.encoded_samples += PACKET_FRAMES as i64;
             if let Ok(len) = self.inner.encode_float(piece, &mut self.packet) {
                 emit(time, Bytes::copy_from_slice(&self.packet[..len]));
             }
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn packets_are_twenty_milliseconds_apart_to_the_sample() {
         let mut encoder = Encoder::new().unwrap();
-        encoder.anchor(MediaTime::from_ms(1_000));
+        encoder.restart_at(MediaTime::from_ms(1_000));
         let mut times = Vec::new();
         for _ in 0..100 {
             encoder.push(&[0.1; 2 * 1_115], |time, _| times.push(time.to_ticks(RATE_HZ)));

@@ -2,7 +2,7 @@
 
 use headwater_api::StreamName;
 
-use crate::hub::Missing;
+use crate::hub::FindError;
 
 /// Why a playlist or a segment is not available. The HTTP server maps it to a status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,10 +26,10 @@ pub enum HlsError {
 
 impl HlsError {
     /// Converts the hub's error for the stream `name`.
-    pub(super) fn missing(missing: Missing, name: &StreamName) -> Self {
+    pub(super) fn from_find_error(missing: FindError, name: &StreamName) -> Self {
         match missing {
-            Missing::Unknown => Self::NoStream(name.clone()),
-            Missing::Full => Self::Full(name.clone()),
+            FindError::NotPublished => Self::NoStream(name.clone()),
+            FindError::AtCapacity => Self::Full(name.clone()),
         }
     }
 }

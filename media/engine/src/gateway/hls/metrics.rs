@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     /// Streams being packaged.
-    pub feeds: Gauge,
+    pub packagers: Gauge,
     /// Playlists served.
     pub playlists: Counter,
     /// Initialisation segments, segments and parts served.
@@ -16,7 +16,7 @@ pub struct Metrics {
     /// Body bytes of all responses.
     pub bytes: Counter,
     /// Requests that waited for a playlist, segment or part.
-    pub held: Counter,
+    pub blocked: Counter,
     /// Requests whose wait timed out.
     pub timed_out: Counter,
     /// Frames that arrived too fast for packaging.
@@ -26,12 +26,12 @@ pub struct Metrics {
 impl Metrics {
     /// Registers the counters for `/metrics`.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("hls_packagers", "Streams being packaged for HLS", self.feeds.clone());
+        registry.register("hls_packagers", "Streams being packaged for HLS", self.packagers.clone());
         let all: [(&str, &str, &Counter); 6] = [
             ("hls_playlists", "HLS playlists served", &self.playlists),
             ("hls_resources", "HLS segments, parts and initialisation segments served", &self.resources),
             ("hls_sent_bytes", "Body bytes of HLS responses", &self.bytes),
-            ("hls_blocked_requests", "HLS requests that waited for a playlist, segment or part", &self.held),
+            ("hls_blocked_requests", "HLS requests that waited for a playlist, segment or part", &self.blocked),
             ("hls_timed_out_requests", "HLS requests whose wait timed out", &self.timed_out),
             ("hls_lost_frames", "Frames that arrived too fast for HLS packaging", &self.lost_frames),
         ];

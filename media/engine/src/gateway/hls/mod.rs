@@ -19,4 +19,4 @@ mod viewers;
 pub use error::HlsError;
 pub use metrics::Metrics;
 pub use packagers::Hls;
-pub use snapshot::Form;
+pub use snapshot::PlaylistKind;

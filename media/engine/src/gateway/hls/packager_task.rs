@@ -24,75 +24,75 @@ use crate::runtime::memfd;
 
 /// State of one packaged stream, shared by its task and its requests.
 #[derive(Debug)]
-pub(crate) struct Feed {
+pub(crate) struct StreamPackager {
     pub(crate) name: StreamName,
     pub(crate) epoch: u64,
     pub(crate) settings: Settings,
-    pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
-    asked: Mutex<Asked>,
+    pub(crate) snapshot_tx: watch::Sender<Arc<Snapshot>>,
+    requests: Mutex<RequestLog>,
 }
 
 /// The time of the last request, and the recent viewers.
 #[derive(Debug)]
-struct Asked {
-    last: Instant,
+struct RequestLog {
+    last_request_at: Instant,
     viewers: Viewers,
 }
 
-impl Feed {
+impl StreamPackager {
     pub(crate) fn new(stream: &Stream, settings: Settings) -> Self {
         let snapshots = watch::Sender::new(Arc::new(Snapshot::new(Window::new(settings))));
-        let asked = Mutex::new(Asked { last: Instant::now(), viewers: Viewers::default() });
-        Self { name: stream.name().clone(), epoch: stream.epoch(), settings, snapshots, asked }
+        let asked = Mutex::new(RequestLog { last_request_at: Instant::now(), viewers: Viewers::default() });
+        Self { name: stream.name().clone(), epoch: stream.instance_id(), settings, snapshot_tx: snapshots, requests: asked }
     }
 
     /// Records a request; `viewer` is set for playlists only.
-    pub(crate) fn note(&self, viewer: Option<u64>) {
+    pub(crate) fn record_request(&self, viewer: Option<u64>) {
         let now = Instant::now();
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.last = now;
+        let mut asked = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.last_request_at = now;
         if let Some(who) = viewer {
-            asked.viewers.note(who, now);
+            asked.viewers.record(who, now);
         }
     }
 
     /// True if `viewer` requested a playlist recently.
-    pub(crate) fn knows(&self, viewer: u64) -> bool {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).viewers.knows(viewer)
+    pub(crate) fn has_viewer(&self, viewer: u64) -> bool {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).viewers.contains(viewer)
     }
 
     /// True if there was no request for [`IDLE_TIMEOUT`].
     pub(crate) fn is_idle(&self) -> bool {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).last.elapsed() >= IDLE
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).last_request_at.elapsed() >= IDLE_TIMEOUT
     }
 
     fn count_viewers(&self) -> u64 {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).viewers.count(Instant::now())
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).viewers.count(Instant::now())
     }
 
     /// Packages until the stream ends (returns true) or `should_stop` returns true (returns false).
     /// `should_stop` is called every [`POLL_INTERVAL`].
-    pub(crate) async fn read(
+    pub(crate) async fn run(
         &self,
         stream: &Arc<Stream>,
         metrics: &Metrics,
-        mut may_end: impl FnMut() -> bool,
+        mut should_stop: impl FnMut() -> bool,
     ) -> bool {
-        let mut reading = Reading::new(stream, self.settings);
-        let mut tick = tokio::time::interval(TICK);
+        let mut packaging = Packaging::new(stream, self.settings);
+        let mut tick = tokio::time::interval(POLL_INTERVAL);
         loop {
             let changed = tokio::select! {
-                item = reading.consumer.next() => match item {
-                    Some(item) => reading.take_all(item, metrics),
+                item = packaging.consumer.next() => match item {
+                    Some(item) => packaging.package_available(item, metrics),
                     None => {
-                        reading.finish();
-                        self.snapshots.send_replace(Arc::new(Snapshot::new(reading.window)));
+                        packaging.finish();
+                        self.snapshot_tx.send_replace(Arc::new(Snapshot::new(packaging.window)));
                         return true;
                     }
                 },
                 _ = tick.tick() => {
                     stream.set_viewers(ViewerKind::Hls, self.count_viewers());
-                    if may_end() {
+                    if should_stop() {
                         stream.set_viewers(ViewerKind::Hls, 0);
                         return false;
                     }
@@ -100,23 +100,23 @@ impl Feed {
                 }
             };
             if changed {
-                self.snapshots.send_replace(Arc::new(Snapshot::new(reading.window.clone())));
+                self.snapshot_tx.send_replace(Arc::new(Snapshot::new(packaging.window.clone())));
             }
         }
     }
 
     /// Keeps the last segments of an ended stream for [`LINGER_DURATION`], or until `should_stop`
     /// returns true: players are behind the end.
-    pub(crate) async fn linger(&self, mut may_end: impl FnMut() -> bool) {
-        let until = Instant::now() + LINGER;
-        while Instant::now() < until && !may_end() {
-            tokio::time::sleep(TICK).await;
+    pub(crate) async fn linger(&self, mut should_stop: impl FnMut() -> bool) {
+        let until = Instant::now() + LINGER_DURATION;
+        while Instant::now() < until && !should_stop() {
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
 
 /// State of the task: frames in, window out.
-struct Reading {
+struct Packaging {
     stream: Arc<Stream>,
     consumer: Consumer,
     packager: Packager,
@@ -125,11 +125,11 @@ struct Reading {
     settings: Settings,
 }
 
-impl Reading {
+impl Packaging {
     fn new(stream: &Arc<Stream>, settings: Settings) -> Self {
         Self {
             stream: Arc::clone(stream),
-            consumer: stream.consumer_of_history(),
+            consumer: stream.consumer_with_history(),
             packager: Packager::new(settings.part_duration),
             window: Window::new(settings),
             outputs: Vec::new(),
@@ -138,7 +138,7 @@ impl Reading {
     }
 
     /// Packages `first` and all available items after it. True if the playlist changed.
-    fn take_all(&mut self, first: Item, metrics: &Metrics) -> bool {
+    fn package_available(&mut self, first: Item, metrics: &Metrics) -> bool {
         let mut changed = false;
         {
             let tracks = self.stream.tracks();
@@ -151,23 +151,23 @@ impl Reading {
                 metrics.lost_frames.inc_by(lost.frames);
                 self.packager.abandon(&mut self.outputs);
             }
-            if item.life != self.window.generation() {
-                changed |= self.begin_life(item.life);
+            if item.generation != self.window.generation() {
+                changed |= self.begin_generation(item.generation);
             } else if item.after_gap {
                 self.packager.abandon(&mut self.outputs);
             }
-            self.packager.push(&item.in_its_life(), item.segment, &mut self.outputs);
+            self.packager.push(&item.in_generation_time(), item.segment, &mut self.outputs);
             next = self.consumer.try_next();
         }
-        self.apply() || changed
+        self.apply_outputs() || changed
     }
 
     /// Starts another generation of the stream, with new timestamps and segment numbers. True if the
     /// playlist changed.
-    fn begin_life(&mut self, life: u64) -> bool {
+    fn begin_generation(&mut self, generation: u64) -> bool {
         self.packager.finish(&mut self.outputs);
-        let changed = self.apply();
-        self.window.begin_generation(life);
+        let changed = self.apply_outputs();
+        self.window.begin_generation(generation);
         self.packager = Packager::new(self.settings.part_duration);
         let tracks = self.stream.tracks();
         let tracks = tracks.borrow();
@@ -177,18 +177,18 @@ impl Reading {
 
     fn finish(&mut self) {
         self.packager.finish(&mut self.outputs);
-        self.apply();
+        self.apply_outputs();
         self.window.end();
     }
 
-    fn apply(&mut self) -> bool {
+    fn apply_outputs(&mut self) -> bool {
         let mut changed = false;
         for output in self.outputs.drain(..) {
             match &output {
                 Output::Refused(e) => {
-                    self.stream.notice("hls_track", &format!("A track of this stream cannot be played over HLS: {e}."));
+                    self.stream.add_notice("hls_track", &format!("A track of this stream cannot be played over HLS: {e}."));
                 }
-                Output::TooLong => self.stream.notice(
+                Output::TooLong => self.stream.add_notice(
                     "key_frame_interval",
                     "There was no key frame for a minute. Set the encoder's key frame interval to 2 seconds.",
                 ),
@@ -197,7 +197,7 @@ impl Reading {
             let is_end = matches!(output, Output::End);
             changed |= self.window.apply(output);
             if is_end {
-                self.window.gather_newest(in_a_file);
+                self.window.gather_newest(store_in_memfd);
             }
         }
         changed
@@ -206,13 +206,13 @@ impl Reading {
 
 /// Copies a segment to a memfd, from which the kernel sends it without a copy. `None` if that fails,
 /// such as without a free file descriptor: then the bytes are copied for every viewer.
-fn in_a_file(pieces: &[Bytes]) -> Option<Bytes> {
+fn store_in_memfd(pieces: &[Bytes]) -> Option<Bytes> {
     memfd::store(pieces).inspect_err(|err| log::debug!(err:%; "no memory file for a segment")).ok()
 }
 
 /// How often the task counts viewers and checks whether to stop.
-const TICK: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Packaging stops after this duration without a request. No player waits longer between playlists.
-const IDLE: Duration = Duration::from_secs(45);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 /// How long the end of a stream can be fetched. A player is at most a few target durations behind.
-const LINGER: Duration = Duration::from_secs(30);
+const LINGER_DURATION: Duration = Duration::from_secs(30);

@@ -13,9 +13,10 @@ use tokio::sync::watch;
 
 use crate::gateway::hls::error::HlsError;
 use crate::gateway::hls::metrics::Metrics;
-use crate::gateway::hls::packager_task::Feed;
-use crate::gateway::hls::snapshot::{Form, Snapshot};
-use crate::hub::{Hub, Missing, Stream};
+use crate::gateway::hls::packager_task::StreamPackager;
+use crate::gateway::hls::snapshot::{PlaylistKind, Snapshot};
+use crate::hub::{Hub, FindError, Stream};
+use crate::runtime::stages::Stages;
 
 /// The HLS gateway; clones share its packagers.
 #[derive(Debug, Clone)]
@@ -28,7 +29,7 @@ struct Inner {
     listed: usize,
     metrics: Metrics,
     /// Bounded by the hub's limit on streams, plus those that ended in the last seconds.
-    feeds: Mutex<HashMap<StreamName, Arc<Feed>>>,
+    packagers: Mutex<HashMap<StreamName, Arc<StreamPackager>>>,
 }
 
 impl Hls {
@@ -39,8 +40,13 @@ impl Hls {
             segment: MediaTime::from_ms(i64::from(config.segment_ms.get())),
             listed: usize::try_from(config.window.get()).unwrap_or(usize::MAX).min(MAX_LISTED),
             metrics: Metrics::default(),
-            feeds: Mutex::default(),
+            packagers: Mutex::default(),
         }))
+    }
+
+    /// Adds the counters of this gateway to the stages. Its packagers are tasks of their own.
+    pub fn mount(&self, stages: &mut Stages) {
+        self.0.metrics.register(stages.own_metrics());
     }
 
     /// The counters of this gateway.
@@ -49,9 +55,9 @@ impl Hls {
     }
 
     /// True if `viewer` requested a playlist of the stream recently.
-    pub fn knows(&self, name: &StreamName, viewer: u64) -> bool {
+    pub fn has_viewer(&self, name: &StreamName, viewer: u64) -> bool {
         let feed = self.0.lock().get(name).cloned();
-        feed.is_some_and(|feed| feed.knows(viewer))
+        feed.is_some_and(|feed| feed.has_viewer(viewer))
     }
 
     /// Returns a playlist of the stream. Waits for the first complete segment, and for the segment or
@@ -64,23 +70,23 @@ impl Hls {
         &self,
         hub: &Hub,
         name: &StreamName,
-        form: Form,
+        form: PlaylistKind,
         reload: Option<Reload>,
         viewer: u64,
     ) -> Result<Bytes, HlsError> {
-        let feed = self.feed(hub, name).await.map_err(|missing| HlsError::missing(missing, name))?;
-        feed.note(Some(viewer));
+        let feed = self.packager(hub, name).await.map_err(|missing| HlsError::from_find_error(missing, name))?;
+        feed.record_request(Some(viewer));
         let is_settled = |snapshot: &Snapshot| {
             let window = &snapshot.window;
             let asked = reload.map_or(Readiness::Ready, |r| window.readiness(r));
             window.is_ended() || asked == Readiness::TooFarAhead || (asked == Readiness::Ready && window.is_playable())
         };
-        let snapshot = self.wait(&feed, is_settled).await?;
+        let snapshot = self.wait_for_snapshot(&feed, is_settled).await?;
         if reload.is_some_and(|r| snapshot.window.readiness(r) == Readiness::TooFarAhead) {
             return Err(HlsError::TooFarAhead);
         }
         // Ended before there was a complete segment: the same as a stream that never started.
-        let text = snapshot.text(form, name.stream_id()).ok_or_else(|| HlsError::NoStream(name.clone()))?;
+        let text = snapshot.playlist(form, name.stream_id()).ok_or_else(|| HlsError::NoStream(name.clone()))?;
         self.0.metrics.playlists.inc();
         self.0.metrics.bytes.inc_by(text.len() as u64);
         Ok(text)
@@ -99,9 +105,9 @@ impl Hls {
         started_at_ms: u64,
         resource: Resource,
     ) -> Result<Vec<Bytes>, HlsError> {
-        let feed = self.feed(hub, name).await.map_err(|missing| HlsError::missing(missing, name))?;
-        feed.note(None);
-        let is_plausible = started_at_ms < hub.wall_clock().now_ms() + CLOCK_ERROR_MS;
+        let feed = self.packager(hub, name).await.map_err(|missing| HlsError::from_find_error(missing, name))?;
+        feed.record_request(None);
+        let is_plausible = started_at_ms < hub.wall_clock().now_ms() + MAX_CLOCK_ERROR_MS;
         let find = |snapshot: &Snapshot| {
             let window = &snapshot.window;
             match window.generation().cmp(&started_at_ms) {
@@ -125,7 +131,7 @@ impl Hls {
                 },
             }
         };
-        let snapshot = self.wait(&feed, |s| find(s) != Lookup::Pending).await?;
+        let snapshot = self.wait_for_snapshot(&feed, |s| find(s) != Lookup::Pending).await?;
         let Lookup::Found(pieces) = find(&snapshot) else { return Err(HlsError::NoResource) };
         self.0.metrics.resources.inc();
         self.0.metrics.bytes.inc_by(pieces.iter().map(|p| p.len() as u64).sum());
@@ -133,14 +139,14 @@ impl Hls {
     }
 
     /// Waits for a snapshot that satisfies `is_settled`, at most [`request_timeout`].
-    async fn wait(&self, feed: &Feed, is_settled: impl Fn(&Snapshot) -> bool) -> Result<Arc<Snapshot>, HlsError> {
-        let newest = Arc::clone(&feed.snapshots.borrow());
+    async fn wait_for_snapshot(&self, feed: &StreamPackager, is_settled: impl Fn(&Snapshot) -> bool) -> Result<Arc<Snapshot>, HlsError> {
+        let newest = Arc::clone(&feed.snapshot_tx.borrow());
         if is_settled(&newest) {
             return Ok(newest);
         }
-        self.0.metrics.held.inc();
-        let patience = patience(&newest);
-        let mut snapshots: watch::Receiver<Arc<Snapshot>> = feed.snapshots.subscribe();
+        self.0.metrics.blocked.inc();
+        let patience = request_timeout(&newest);
+        let mut snapshots: watch::Receiver<Arc<Snapshot>> = feed.snapshot_tx.subscribe();
         // `feed` owns the sender, so the channel cannot close during the wait.
         let settled = match tokio::time::timeout(patience, snapshots.wait_for(|s| is_settled(s))).await {
             Ok(Ok(snapshot)) => Ok(Arc::clone(&snapshot)),
@@ -154,11 +160,11 @@ impl Hls {
 
     /// Returns the packager of the current generation of the stream, which is started if necessary,
     /// or of a stream that has just ended.
-    async fn feed(&self, hub: &Hub, name: &StreamName) -> Result<Arc<Feed>, Missing> {
+    async fn packager(&self, hub: &Hub, name: &StreamName) -> Result<Arc<StreamPackager>, FindError> {
         let live = match hub.stream(name) {
             // The end of a stream that has just ended here is served from here.
             None if !self.0.lock().contains_key(name) => hub.find(name).await,
-            here => here.ok_or(Missing::Unknown),
+            here => here.ok_or(FindError::NotPublished),
         };
         let mut feeds = self.0.lock();
         let known = feeds.get(name);
@@ -166,7 +172,7 @@ impl Hls {
             Ok(stream) => stream,
             Err(missing) => return known.cloned().ok_or(missing),
         };
-        if let Some(known) = known.filter(|f| f.epoch == stream.epoch()) {
+        if let Some(known) = known.filter(|f| f.epoch == stream.instance_id()) {
             return Ok(Arc::clone(known));
         }
         let Inner { part, segment, listed, .. } = *self.0;
@@ -177,21 +183,21 @@ impl Hls {
             started_at_ms: stream.started_at_ms(),
         };
         stream.keep_history(hub.history_segments());
-        let feed = Arc::new(Feed::new(&stream, settings));
+        let feed = Arc::new(StreamPackager::new(&stream, settings));
         feeds.insert(name.clone(), Arc::clone(&feed));
         drop(feeds);
-        let home = stream.home().clone();
-        home.spawn(self.clone().serve(stream, Arc::clone(&feed)));
+        let home = stream.affinity().clone();
+        home.spawn(self.clone().run_packager(stream, Arc::clone(&feed)));
         Ok(feed)
     }
 
     /// The task of one packager. It ends without being cancelled, at the latest
     /// `LINGER_DURATION` after its stream.
-    async fn serve(self, stream: Arc<Stream>, feed: Arc<Feed>) {
+    async fn run_packager(self, stream: Arc<Stream>, feed: Arc<StreamPackager>) {
         let metrics = &self.0.metrics;
-        metrics.feeds.inc();
+        metrics.packagers.inc();
         log::info!(stream = feed.name.as_str(); "hls packaging started");
-        let is_over = feed.read(&stream, metrics, || self.0.remove_if_idle(&feed)).await;
+        let is_over = feed.run(&stream, metrics, || self.0.remove_if_idle(&feed)).await;
         // Only the last segments of an ended stream stay in memory, not the stream itself.
         drop(stream);
         log::info!(stream = feed.name.as_str(), reason = if is_over { "stream ended" } else { "no viewers" }; "hls packaging stopped");
@@ -199,22 +205,22 @@ impl Hls {
             feed.linger(|| self.0.is_replaced(&feed)).await;
             self.0.remove(&feed);
         }
-        metrics.feeds.dec();
+        metrics.packagers.dec();
     }
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, Arc<Feed>>> {
-        self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, Arc<StreamPackager>>> {
+        self.packagers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True if the table contains another packager for this stream, or none.
-    fn is_replaced(&self, feed: &Arc<Feed>) -> bool {
+    fn is_replaced(&self, feed: &Arc<StreamPackager>) -> bool {
         !self.lock().get(&feed.name).is_some_and(|known| Arc::ptr_eq(known, feed))
     }
 
     /// Removes `feed` from the table.
-    fn remove(&self, feed: &Arc<Feed>) {
+    fn remove(&self, feed: &Arc<StreamPackager>) {
         let mut feeds = self.lock();
         if feeds.get(&feed.name).is_some_and(|known| Arc::ptr_eq(known, feed)) {
             feeds.remove(&feed.name);
@@ -225,12 +231,12 @@ impl Inner {
     /// the table.
     ///
     /// Requests look up the table under the same lock, so none can find a packager that has stopped.
-    fn remove_if_idle(&self, feed: &Arc<Feed>) -> bool {
+    fn remove_if_idle(&self, feed: &Arc<StreamPackager>) -> bool {
         let mut feeds = self.lock();
         if !feeds.get(&feed.name).is_some_and(|known| Arc::ptr_eq(known, feed)) {
             return true;
         }
-        let idle = Arc::strong_count(feed) <= HELD_BY_TABLE_AND_TASK && feed.is_idle();
+        let idle = Arc::strong_count(feed) <= TABLE_AND_TASK_REFS && feed.is_idle();
         if idle {
             feeds.remove(&feed.name);
         }
@@ -240,19 +246,19 @@ impl Inner {
 
 /// How long a request may wait: for the first segment, or three target durations
 /// (RFC 8216bis §6.2.5.2).
-fn patience(snapshot: &Snapshot) -> Duration {
+fn request_timeout(snapshot: &Snapshot) -> Duration {
     if snapshot.window.is_playable() {
         Duration::from_secs(3 * snapshot.window.target_duration_secs())
     } else {
-        FIRST_SEGMENT
+        FIRST_SEGMENT_TIMEOUT
     }
 }
 
 /// Encoders usually send a key frame at least every 10 s. Shorter than the 20 s that hls.js waits.
-const FIRST_SEGMENT: Duration = Duration::from_secs(15);
+const FIRST_SEGMENT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Clocks of two nodes differ by less; a node whose clock is further off is not ready.
-const CLOCK_ERROR_MS: u64 = 10_000;
+const MAX_CLOCK_ERROR_MS: u64 = 10_000;
 /// Upper limit of segments in a playlist, whatever is configured.
 const MAX_LISTED: usize = 1_000;
 /// References that the table and the task hold; a request holds another one.
-const HELD_BY_TABLE_AND_TASK: usize = 2;
+const TABLE_AND_TASK_REFS: usize = 2;

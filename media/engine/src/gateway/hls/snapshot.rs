@@ -7,11 +7,11 @@ use headwater_wire::hls::Window;
 
 /// Which playlist, and the path that its relative URIs start from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum PlaylistKind {
     /// Media playlist `ID.m3u8`, next to the folder `ID`.
-    Beside,
+    TopLevel,
     /// Media playlist `ID/playlist.m3u8`, in the folder `ID`.
-    Inside,
+    InFolder,
     /// Multivariant playlist `ID_adaptive.m3u8`, which refers to `ID.m3u8`.
     Multivariant,
 }
@@ -20,24 +20,24 @@ pub enum Form {
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) window: Window,
-    texts: [OnceLock<Bytes>; 3],
+    playlists: [OnceLock<Bytes>; 3],
 }
 
 impl Snapshot {
     pub(super) fn new(window: Window) -> Self {
-        Self { window, texts: Default::default() }
+        Self { window, playlists: Default::default() }
     }
 
     /// The playlist, rendered on first use; `None` before the first complete segment.
-    pub(super) fn text(&self, form: Form, stream_id: &str) -> Option<Bytes> {
+    pub(super) fn playlist(&self, form: PlaylistKind, stream_id: &str) -> Option<Bytes> {
         if !self.window.is_playable() {
             return None;
         }
-        let text = self.texts[form as usize].get_or_init(|| {
+        let text = self.playlists[form as usize].get_or_init(|| {
             let text = match form {
-                Form::Beside => self.window.media_playlist(&format!("{stream_id}/")),
-                Form::Inside => self.window.media_playlist(""),
-                Form::Multivariant => {
+                PlaylistKind::TopLevel => self.window.media_playlist(&format!("{stream_id}/")),
+                PlaylistKind::InFolder => self.window.media_playlist(""),
+                PlaylistKind::Multivariant => {
                     self.window.multivariant_playlist(&format!("{stream_id}.m3u8")).unwrap_or_default()
                 }
             };

@@ -21,85 +21,85 @@ use headwater_wire::relay::{ClusterSecret, EndReason, Message, Refusal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::gateway::relay::ingest::{Intake, IntakeError, Step};
+use crate::gateway::relay::ingest::{Ingest, IngestError, Step};
 use crate::gateway::relay::link::{Link, LinkError};
 use crate::gateway::relay::metrics::Metrics;
-use crate::gateway::relay::resolver::Locate;
+use crate::gateway::relay::resolver::StreamResolver;
 use crate::gateway::relay::upstreams::Upstreams;
-use crate::hub::{Elsewhere, Fetching, Hub, Missing, Stream};
-use crate::runtime::worker_pool::Home;
+use crate::hub::{RemoteStreams, FetchFuture, Hub, FindError, Stream};
+use crate::runtime::worker_pool::WorkerAffinity;
 
 /// Timeouts and intervals of the edge side.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
     /// For connecting and the handshake, per address.
-    pub dial: Duration,
+    pub connect_timeout: Duration,
     /// Interval of pings.
-    pub ping: Duration,
+    pub ping_interval: Duration,
     /// A source that sends nothing for this duration is lost.
-    pub silence: Duration,
+    pub silence_timeout: Duration,
     /// A pull ends after this duration without viewers.
-    pub grace: Duration,
+    pub no_viewers_timeout: Duration,
     /// How long a new source is searched for after one was lost, while viewers wait. Longer than the
     /// lease of a stream.
-    pub linger: Duration,
+    pub search_timeout: Duration,
     /// How long a viewer waits for a stream that is not here yet.
-    pub fetch: Duration,
+    pub fetch_timeout: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            dial: Duration::from_secs(1),
-            ping: Duration::from_secs(1),
-            silence: Duration::from_secs(3),
-            grace: Duration::from_secs(5),
-            linger: Duration::from_secs(20),
-            fetch: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(1),
+            ping_interval: Duration::from_secs(1),
+            silence_timeout: Duration::from_secs(3),
+            no_viewers_timeout: Duration::from_secs(5),
+            search_timeout: Duration::from_secs(20),
+            fetch_timeout: Duration::from_secs(5),
         }
     }
 }
 
 /// Pulls streams from other nodes; clones share the pulls.
 #[derive(Debug, Clone)]
-pub struct Relay(Arc<Inner>);
+pub struct RelayClient(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     secret: ClusterSecret,
-    locate: Arc<dyn Locate>,
+    resolver: Arc<dyn StreamResolver>,
     timing: Timing,
     upstreams: Upstreams,
     metrics: Metrics,
     /// One entry per running pull, including those still searching. Bounded by the hub's limits.
-    pulls: Mutex<HashMap<StreamName, watch::Receiver<State>>>,
+    pulls: Mutex<HashMap<StreamName, watch::Receiver<PullState>>>,
 }
 
 /// State of a pull, watched by the viewers that wait for it.
 #[derive(Debug, Clone)]
-enum State {
+enum PullState {
     /// No source yet; with the error to report if the viewer stops waiting.
-    Looking(Missing),
-    Here(Arc<Stream>),
-    Gone(Missing),
+    Searching(FindError),
+    Live(Arc<Stream>),
+    Ended(FindError),
 }
 
-impl State {
+impl PullState {
     /// The error for a viewer that stops waiting.
-    fn missing(&self) -> Missing {
+    fn missing(&self) -> FindError {
         match self {
-            Self::Looking(missing) | Self::Gone(missing) => *missing,
-            Self::Here(_) => Missing::Unknown,
+            Self::Searching(missing) | Self::Ended(missing) => *missing,
+            Self::Live(_) => FindError::NotPublished,
         }
     }
 }
 
-impl Relay {
+impl RelayClient {
     /// A client without pulls. `resolver` finds the nodes that have a stream.
-    pub fn new(secret: ClusterSecret, locate: Arc<dyn Locate>, timing: Timing) -> Self {
+    pub fn new(secret: ClusterSecret, resolver: Arc<dyn StreamResolver>, timing: Timing) -> Self {
         Self(Arc::new(Inner {
             secret,
-            locate,
+            resolver,
             timing,
             upstreams: Upstreams::default(),
             metrics: Metrics::default(),
@@ -116,9 +116,9 @@ impl Relay {
     ///
     /// # Errors
     /// The reason of the failure, as one sentence.
-    pub async fn greet(&self, address: SocketAddr) -> Result<(), String> {
-        let greeted = Link::dial(address, &self.0.secret, self.0.timing.dial).await;
-        greeted.map(drop).map_err(|e| Chain(&e).to_string())
+    pub async fn check_connection(&self, address: SocketAddr) -> Result<(), String> {
+        let link = Link::connect(address, &self.0.secret, self.0.timing.connect_timeout).await;
+        link.map(drop).map_err(|e| Chain(&e).to_string())
     }
 
     pub(crate) fn secret(&self) -> &ClusterSecret {
@@ -130,18 +130,18 @@ impl Relay {
     }
 }
 
-impl Elsewhere for Relay {
-    fn fetch(&self, hub: &Hub, name: &StreamName) -> Fetching {
-        let mut state = self.0.state(hub, name);
-        let patience = self.0.timing.fetch;
+impl RemoteStreams for RelayClient {
+    fn fetch(&self, hub: &Hub, name: &StreamName) -> FetchFuture {
+        let mut state = self.0.subscribe_or_spawn(hub, name);
+        let timeout = self.0.timing.fetch_timeout;
         Box::pin(async move {
-            let settled = state.wait_for(|state| !matches!(state, State::Looking(_)));
+            let settled = state.wait_for(|state| !matches!(state, PullState::Searching(_)));
             // The search may continue; this viewer stops waiting.
-            let _ = tokio::time::timeout(patience, settled).await;
+            let _ = tokio::time::timeout(timeout, settled).await;
             let state = state.borrow();
             match &*state {
-                State::Here(stream) => Ok(Arc::clone(stream)),
-                State::Gone(missing) | State::Looking(missing) => Err(*missing),
+                PullState::Live(stream) => Ok(Arc::clone(stream)),
+                PullState::Ended(missing) | PullState::Searching(missing) => Err(*missing),
             }
         })
     }
@@ -149,26 +149,26 @@ impl Elsewhere for Relay {
 
 impl Inner {
     /// Subscribes to the running pull of this stream, or spawns one.
-    fn state(self: &Arc<Self>, hub: &Hub, name: &StreamName) -> watch::Receiver<State> {
+    fn subscribe_or_spawn(self: &Arc<Self>, hub: &Hub, name: &StreamName) -> watch::Receiver<PullState> {
         let mut pulls = self.lock();
         if let Some(running) = pulls.get(name) {
             return running.clone();
         }
-        let (sender, receiver) = watch::channel(State::Looking(Missing::Unknown));
-        pulls.insert(name.clone(), receiver.clone());
+        let (state_tx, state_rx) = watch::channel(PullState::Searching(FindError::NotPublished));
+        pulls.insert(name.clone(), state_rx.clone());
         drop(pulls);
         let pull = Pull {
             inner: Arc::clone(self),
-            intake: Intake::new(hub.clone(), name.clone()),
+            ingest: Ingest::new(hub.clone(), name.clone()),
             name: name.clone(),
-            state: sender,
+            state_tx,
         };
         // On the worker thread of the first viewer, where the stream is also packaged.
-        Home::here().spawn(pull.run());
-        receiver
+        WorkerAffinity::current().spawn(pull.run());
+        state_rx
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, watch::Receiver<State>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, watch::Receiver<PullState>>> {
         self.pulls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -177,27 +177,27 @@ impl Inner {
 struct Pull {
     inner: Arc<Inner>,
     name: StreamName,
-    intake: Intake,
-    state: watch::Sender<State>,
+    ingest: Ingest,
+    state_tx: watch::Sender<PullState>,
 }
 
 /// Why a connection to a source ended.
 #[derive(Debug)]
-enum Over {
+enum Disconnect {
     /// The connection failed: search for another source.
-    Lost(IntakeError),
-    Said(EndReason),
+    LostFrames(IngestError),
+    EndedByOrigin(EndReason),
     Refused(Refusal),
     /// No node is known to have the stream.
-    Nowhere,
+    NotFound,
     NoViewers,
 }
 
 /// Why a pull ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Unknown,
-    Publisher,
+enum PullEnd {
+    NotFound,
+    StreamEnded,
     NoViewers,
     GivenUp,
 }
@@ -206,167 +206,167 @@ impl Pull {
     async fn run(mut self) {
         self.inner.metrics.pulls.inc();
         let end = self.pull().await;
-        self.inner.upstreams.lose(&self.name);
+        self.inner.upstreams.remove(&self.name);
         self.inner.metrics.pulls.dec();
-        if end == End::GivenUp {
+        if end == PullEnd::GivenUp {
             self.inner.metrics.given_up.inc();
         }
-        let level = if end == End::Unknown { log::Level::Debug } else { log::Level::Info };
+        let level = if end == PullEnd::NotFound { log::Level::Debug } else { log::Level::Info };
         log::log!(level, stream = self.name.as_str(), reason:? = end; "relay from an origin ended");
     }
 
-    async fn pull(&mut self) -> End {
+    async fn pull(&mut self) -> PullEnd {
         // Set while there is no source: since when, and how often one was tried.
-        let mut search = Search::new(self.inner.timing.fetch);
+        let mut search = Search::new(self.inner.timing.fetch_timeout);
         loop {
             match self.connect_once(&mut search).await {
-                Over::NoViewers => return End::NoViewers,
-                Over::Said(EndReason::Stream) => return End::Publisher,
-                Over::Nowhere if self.intake.producer().is_none() => return End::Unknown,
-                over => {
-                    self.inner.upstreams.lose(&self.name);
+                Disconnect::NoViewers => return PullEnd::NoViewers,
+                Disconnect::EndedByOrigin(EndReason::StreamEnded) => return PullEnd::StreamEnded,
+                Disconnect::NotFound if self.ingest.producer().is_none() => return PullEnd::NotFound,
+                disconnect => {
+                    self.inner.upstreams.remove(&self.name);
                     // A full source has the stream: there is nothing to look up.
-                    search.is_full = matches!(over, Over::Refused(Refusal::Full));
-                    let known = if search.is_full { Missing::Full } else { Missing::Unknown };
-                    self.state.send_if_modified(|state| match state {
-                        State::Looking(before) => std::mem::replace(before, known) != known,
-                        State::Here(_) | State::Gone(_) => false,
+                    search.source_is_full = matches!(disconnect, Disconnect::Refused(Refusal::Full));
+                    let missing = if search.source_is_full { FindError::AtCapacity } else { FindError::NotPublished };
+                    self.state_tx.send_if_modified(|state| match state {
+                        PullState::Searching(before) => std::mem::replace(before, missing) != missing,
+                        PullState::Live(_) | PullState::Ended(_) => false,
                     });
-                    if !search.is_full {
-                        self.inner.locate.doubt(&self.name);
+                    if !search.source_is_full {
+                        self.inner.resolver.invalidate(&self.name);
                     }
-                    log::info!(stream = self.name.as_str(), reason = over.sentence().as_str(); "relay source lost, searching");
+                    log::info!(stream = self.name.as_str(), reason = disconnect.describe().as_str(); "relay source lost, searching");
                 }
             }
-            let is_here = self.intake.producer().is_some();
+            let is_live = self.ingest.producer().is_some();
             // A viewer without a stream gets an error soon; viewers of a live stream wait longer.
-            let is_hopeless = !is_here && !search.is_full && search.tries > FIRST_TRIES;
-            if is_hopeless || search.is_over() {
-                return if is_here { End::GivenUp } else { End::Unknown };
+            let is_hopeless = !is_live && !search.source_is_full && search.tries > MAX_INITIAL_RETRIES;
+            if is_hopeless || search.has_timed_out() {
+                return if is_live { PullEnd::GivenUp } else { PullEnd::NotFound };
             }
-            if self.is_idle_during(search.pause()).await {
-                return End::NoViewers;
+            if self.sleep_then_is_idle(search.retry_delay()).await {
+                return PullEnd::NoViewers;
             }
         }
     }
 
     /// Finds a source and reads from it until the connection ends.
-    async fn connect_once(&mut self, search: &mut Search) -> Over {
+    async fn connect_once(&mut self, search: &mut Search) -> Disconnect {
         search.tries += 1;
-        let Some(located) = self.inner.locate.locate(&self.name).await else {
-            return Over::Nowhere;
+        let Some(located) = self.inner.resolver.resolve(&self.name).await else {
+            return Disconnect::NotFound;
         };
-        let last = self.try_each(located.relays, located.beyond.is_some(), search).await;
-        match (last, located.beyond) {
-            (Over::Refused(Refusal::Full), Some(beyond)) => self.try_each(beyond, false, search).await,
+        let last = self.follow_first(located.relays, located.owner_relays.is_some(), search).await;
+        match (last, located.owner_relays) {
+            (Disconnect::Refused(Refusal::Full), Some(beyond)) => self.follow_first(beyond, false, search).await,
             (last, _) => last,
         }
     }
 
     /// Reads from the first of these relays that has the stream.
-    async fn try_each(&mut self, relays: Vec<SocketAddr>, through: bool, search: &mut Search) -> Over {
-        let mut last = Over::Refused(Refusal::NotFound);
+    async fn follow_first(&mut self, relays: Vec<SocketAddr>, via_edge: bool, search: &mut Search) -> Disconnect {
+        let mut last = Disconnect::Refused(Refusal::NotFound);
         for address in relays.into_iter().take(MAX_ADDRESSES) {
-            match Link::dial(address, &self.inner.secret, self.inner.timing.dial).await {
+            match Link::connect(address, &self.inner.secret, self.inner.timing.connect_timeout).await {
                 Ok(link) => {
-                    last = self.follow(link, address, through, search).await;
-                    if !matches!(last, Over::Refused(_)) {
+                    last = self.follow(link, address, via_edge, search).await;
+                    if !matches!(last, Disconnect::Refused(_)) {
                         return last;
                     }
                 }
-                Err(e) => last = Over::Lost(e.into()),
+                Err(e) => last = Disconnect::LostFrames(e.into()),
             }
         }
         last
     }
 
-    async fn follow(&mut self, link: Link, address: SocketAddr, through: bool, search: &mut Search) -> Over {
-        let Link { mut incoming, mut outgoing } = link;
+    async fn follow(&mut self, link: Link, address: SocketAddr, via_edge: bool, search: &mut Search) -> Disconnect {
+        let Link { reader: mut incoming, writer: mut outgoing } = link;
         let timing = self.inner.timing;
-        let resumes = self.intake.producer().is_some();
-        let wish = Message::Subscribe {
+        let resumes = self.ingest.producer().is_some();
+        let subscribe = Message::Subscribe {
             app: self.name.app().to_owned(),
             stream_id: self.name.stream_id().to_owned(),
             history: !resumes,
-            reach: 1 + u8::from(through),
+            max_hops: 1 + u8::from(via_edge),
         };
-        if let Err(e) = outgoing.say(&wish, timing.silence).await {
-            return Over::Lost(e.into());
+        if let Err(e) = outgoing.send(&subscribe, timing.silence_timeout).await {
+            return Disconnect::LostFrames(e.into());
         }
-        self.intake.connect();
+        self.ingest.on_connect();
         let mut hops = 1;
-        let mut tick = tokio::time::interval(timing.ping / TICKS_PER_PING);
-        let (mut heard, mut watched, mut ticks) = (Instant::now(), Instant::now(), 0_u64);
+        let mut tick = tokio::time::interval(timing.ping_interval / TICKS_PER_PING);
+        let (mut last_received, mut last_viewed, mut ticks) = (Instant::now(), Instant::now(), 0_u64);
         loop {
             let message = tokio::select! {
                 message = incoming.next() => message,
                 now = tick.tick() => {
-                    if now.duration_since(heard) > timing.silence {
-                        return Over::Lost(LinkError::Silent(timing.silence).into());
+                    if now.duration_since(last_received) > timing.silence_timeout {
+                        return Disconnect::LostFrames(LinkError::ReadTimeout(timing.silence_timeout).into());
                     }
                     ticks += 1;
-                    if let Some(producer) = self.intake.producer() {
-                        if producer.stream().is_read() {
-                            watched = now;
-                        } else if now.duration_since(watched) > timing.grace {
+                    if let Some(producer) = self.ingest.producer() {
+                        if producer.stream().has_consumers() {
+                            last_viewed = now;
+                        } else if now.duration_since(last_viewed) > timing.no_viewers_timeout {
                             // If this is not sent, the closed socket has the same effect.
-                            let _ = outgoing.say(&Message::End(EndReason::Idle), timing.ping).await;
-                            return Over::NoViewers;
+                            let _ = outgoing.send(&Message::End(EndReason::Idle), timing.ping_interval).await;
+                            return Disconnect::NoViewers;
                         }
                         if producer.take_key_frame_request() {
-                            outgoing.record(|out| Message::KeyFrame.write(out));
+                            outgoing.queue_record(|out| Message::KeyFrame.write(out));
                         }
                     }
                     if ticks.is_multiple_of(u64::from(TICKS_PER_PING)) {
-                        if self.intake.producer().is_some() && now.duration_since(heard) <= timing.ping {
-                            self.inner.locate.flows(&self.name);
+                        if self.ingest.producer().is_some() && now.duration_since(last_received) <= timing.ping_interval {
+                            self.inner.resolver.confirm(&self.name);
                         }
-                        outgoing.record(|out| Message::Ping(ticks).write(out));
+                        outgoing.queue_record(|out| Message::Ping(ticks).write(out));
                     }
-                    match outgoing.flush(timing.silence).await {
+                    match outgoing.flush(timing.silence_timeout).await {
                         Ok(()) => continue,
-                        Err(e) => return Over::Lost(e.into()),
+                        Err(e) => return Disconnect::LostFrames(e.into()),
                     }
                 }
             };
-            heard = Instant::now();
+            last_received = Instant::now();
             let step = match message {
-                Ok(message) => self.intake.on_message(message),
+                Ok(message) => self.ingest.on_message(message),
                 Err(e) => Err(e.into()),
             };
             match step {
-                Ok(Step::Go) => {}
+                Ok(Step::Continue) => {}
                 Ok(Step::Accepted { hops: said }) => {
                     hops = said;
                 }
                 Ok(Step::Live) => {
                     self.on_live(address, hops, resumes, search);
-                    watched = Instant::now();
+                    last_viewed = Instant::now();
                 }
-                Ok(Step::Refused(reason)) => return Over::Refused(reason),
-                Ok(Step::End(reason)) => return Over::Said(reason),
-                Err(e) => return Over::Lost(e),
+                Ok(Step::Refused(reason)) => return Disconnect::Refused(reason),
+                Ok(Step::End(reason)) => return Disconnect::EndedByOrigin(reason),
+                Err(e) => return Disconnect::LostFrames(e),
             }
         }
     }
 
     fn on_live(&self, address: SocketAddr, hops: u8, resumes: bool, search: &mut Search) {
-        let Some(producer) = self.intake.producer() else { return };
+        let Some(producer) = self.ingest.producer() else { return };
         self.inner.upstreams.set(&self.name, hops);
-        *search = Search::new(self.inner.timing.linger);
+        *search = Search::new(self.inner.timing.search_timeout);
         if resumes {
             self.inner.metrics.resumed.inc();
         } else {
-            self.state.send_replace(State::Here(Arc::clone(producer.stream())));
+            self.state_tx.send_replace(PullState::Live(Arc::clone(producer.stream())));
         }
         log::info!(stream = self.name.as_str(), peer:% = address, hops, resumes; "relay from an origin is live");
     }
 
     /// Sleeps for `delay`; then returns true if the stream has no viewers.
-    async fn is_idle_during(&self, pause: Duration) -> bool {
-        tokio::time::sleep(pause).await;
+    async fn sleep_then_is_idle(&self, delay: Duration) -> bool {
+        tokio::time::sleep(delay).await;
         // No grace period here: without a source there is nothing to show to new viewers.
-        self.intake.producer().is_some_and(|producer| !producer.stream().is_read())
+        self.ingest.producer().is_some_and(|producer| !producer.stream().has_consumers())
     }
 }
 
@@ -374,21 +374,21 @@ impl Drop for Pull {
     fn drop(&mut self) {
         // First the entry, then the stream: a request in between starts a new pull.
         self.inner.lock().remove(&self.name);
-        let missing = self.state.borrow().missing();
-        self.state.send_replace(State::Gone(missing));
+        let missing = self.state_tx.borrow().missing();
+        self.state_tx.send_replace(PullState::Ended(missing));
     }
 }
 
-impl Over {
-    fn sentence(&self) -> String {
+impl Disconnect {
+    fn describe(&self) -> String {
         match self {
-            Self::Lost(e) => Chain(e).to_string(),
-            Self::Said(EndReason::Draining) => "the origin is draining".to_owned(),
-            Self::Said(EndReason::Moved) => "another node owns the stream".to_owned(),
-            Self::Said(_) => "the origin ended the stream".to_owned(),
+            Self::LostFrames(e) => Chain(e).to_string(),
+            Self::EndedByOrigin(EndReason::Draining) => "the origin is draining".to_owned(),
+            Self::EndedByOrigin(EndReason::Moved) => "another node owns the stream".to_owned(),
+            Self::EndedByOrigin(_) => "the origin ended the stream".to_owned(),
             Self::Refused(Refusal::Full) => "the node that has the stream is at its limit of edges".to_owned(),
             Self::Refused(reason) => format!("no node has the stream ({reason:?})"),
-            Self::Nowhere => "no node is known to have the stream".to_owned(),
+            Self::NotFound => "no node is known to have the stream".to_owned(),
             Self::NoViewers => "no viewers".to_owned(),
         }
     }
@@ -397,42 +397,42 @@ impl Over {
 /// Progress of the search for a source.
 #[derive(Debug)]
 struct Search {
-    patience: Duration,
+    timeout: Duration,
     /// When the search began; set by the first failure.
     since: Option<Instant>,
     tries: u32,
     /// The last source has the stream, but accepts no more edges.
-    is_full: bool,
+    source_is_full: bool,
 }
 
 impl Search {
-    fn new(patience: Duration) -> Self {
-        Self { patience, since: None, tries: 0, is_full: false }
+    fn new(timeout: Duration) -> Self {
+        Self { timeout, since: None, tries: 0, source_is_full: false }
     }
 
-    fn is_over(&mut self) -> bool {
-        self.since.get_or_insert_with(Instant::now).elapsed() >= self.patience
+    fn has_timed_out(&mut self) -> bool {
+        self.since.get_or_insert_with(Instant::now).elapsed() >= self.timeout
     }
 
     /// At most 50 ms at first, then doubling from 100 ms to 1 s with a jitter of half: all edges of an
     /// origin lose it at the same time.
-    fn pause(&self) -> Duration {
-        if self.is_full {
+    fn retry_delay(&self) -> Duration {
+        if self.source_is_full {
             // Slots become free one by one, and every waiting edge retries.
-            return Duration::from_millis(rand::random_range(MAX_PAUSE_MS / 2..MAX_PAUSE_MS * 3 / 2));
+            return Duration::from_millis(rand::random_range(MAX_RETRY_DELAY_MS / 2..MAX_RETRY_DELAY_MS * 3 / 2));
         }
         if self.tries <= 1 {
-            return Duration::from_millis(rand::random_range(0..FIRST_PAUSE_MS / 2));
+            return Duration::from_millis(rand::random_range(0..FIRST_RETRY_DELAY_MS / 2));
         }
-        let pause_ms = (FIRST_PAUSE_MS << (self.tries - 2).min(8)).min(MAX_PAUSE_MS);
+        let pause_ms = (FIRST_RETRY_DELAY_MS << (self.tries - 2).min(8)).min(MAX_RETRY_DELAY_MS);
         Duration::from_millis(rand::random_range(pause_ms / 2..pause_ms * 3 / 2))
     }
 }
 
 /// Retries before a viewer without a stream gets an error: the registry may name a dead node again.
-const FIRST_TRIES: u32 = 2;
-const FIRST_PAUSE_MS: u64 = 100;
-const MAX_PAUSE_MS: u64 = 1_000;
+const MAX_INITIAL_RETRIES: u32 = 2;
+const FIRST_RETRY_DELAY_MS: u64 = 100;
+const MAX_RETRY_DELAY_MS: u64 = 1_000;
 /// Addresses that are tried per source.
 const MAX_ADDRESSES: usize = 4;
 /// Key frame requests are sent within a quarter of the ping interval.

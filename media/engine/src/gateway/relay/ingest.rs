@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use headwater_api::StreamName;
-use headwater_wire::relay::{EndReason, Media, Message, Refusal};
+use headwater_wire::relay::{EndReason, MediaFrame, Message, Refusal};
 use headwater_wire::{Frame, MediaKind, MediaTime, Track};
 
 use crate::gateway::relay::link::LinkError;
@@ -20,24 +20,24 @@ use crate::hub::{Hub, Producer, PublishError};
 
 /// One pulled stream, across all its connections.
 #[derive(Debug)]
-pub(crate) struct Intake {
+pub(crate) struct Ingest {
     hub: Hub,
     name: StreamName,
     producer: Option<Producer>,
     tracks: [Option<Arc<Track>>; 2],
     b_frames: bool,
-    life: Option<u64>,
+    generation: Option<u64>,
     /// DTS of the newest frame by kind, on the timeline of `generation`.
     newest: [Option<MediaTime>; 2],
     /// Another generation has been announced, and no frame of it has arrived.
-    begins: bool,
+    new_generation: bool,
     /// Set until the connection is live.
-    gathered: Option<Gathered>,
+    backlog: Option<Backlog>,
 }
 
 #[derive(Debug, Default)]
-struct Gathered {
-    frames: Vec<(Arc<Track>, Media)>,
+struct Backlog {
+    frames: Vec<(Arc<Track>, MediaFrame)>,
     bytes: usize,
     notices: Vec<(String, String)>,
 }
@@ -46,7 +46,7 @@ struct Gathered {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Read the next message.
-    Go,
+    Continue,
     /// The origin accepted the subscription; the publisher's node is `hops` connections away.
     Accepted { hops: u8 },
     /// The backlog is complete: the stream is live in the hub.
@@ -59,14 +59,14 @@ pub(crate) enum Step {
 
 /// Why a message was not accepted.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum IntakeError {
+pub(crate) enum IngestError {
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error("the hub refused the stream")]
     Hub(#[from] PublishError),
 }
 
-impl Intake {
+impl Ingest {
     pub(crate) fn new(hub: Hub, name: StreamName) -> Self {
         Self {
             hub,
@@ -74,10 +74,10 @@ impl Intake {
             producer: None,
             tracks: [None, None],
             b_frames: false,
-            life: None,
+            generation: None,
             newest: [None; 2],
-            begins: false,
-            gathered: None,
+            new_generation: false,
+            backlog: None,
         }
     }
 
@@ -87,17 +87,17 @@ impl Intake {
     }
 
     /// Starts the backlog of a new connection.
-    pub(crate) fn connect(&mut self) {
-        self.gathered = Some(Gathered::default());
+    pub(crate) fn on_connect(&mut self) {
+        self.backlog = Some(Backlog::default());
     }
 
     /// Handles a message from the origin.
-    pub(crate) fn on_message(&mut self, message: Message) -> Result<Step, IntakeError> {
+    pub(crate) fn on_message(&mut self, message: Message) -> Result<Step, IngestError> {
         match message {
-            Message::Accepted { life, hops, .. } => {
-                if self.life != Some(life) {
-                    self.begins = self.life.is_some();
-                    self.life = Some(life);
+            Message::Accepted { generation: life, hops, .. } => {
+                if self.generation != Some(life) {
+                    self.new_generation = self.generation.is_some();
+                    self.generation = Some(life);
                     self.newest = [None; 2];
                 }
                 return Ok(Step::Accepted { hops });
@@ -109,8 +109,8 @@ impl Intake {
                 self.on_live()?;
                 return Ok(Step::Live);
             }
-            Message::Notice { code, message } => match (&self.producer, &mut self.gathered) {
-                (Some(producer), _) => producer.stream().notice(&code, &message),
+            Message::Notice { code, message } => match (&self.producer, &mut self.backlog) {
+                (Some(producer), _) => producer.stream().add_notice(&code, &message),
                 (None, Some(gathered)) if gathered.notices.len() < MAX_NOTICES => {
                     gathered.notices.push((code, message));
                 }
@@ -119,15 +119,15 @@ impl Intake {
             Message::End(reason) => return Ok(Step::End(reason)),
             Message::Pong(_) => {}
             Message::Subscribe { .. } | Message::KeyFrame | Message::Ping(_) => {
-                return Err(LinkError::OutOfPlace.into());
+                return Err(LinkError::UnexpectedMessage.into());
             }
         }
-        Ok(Step::Go)
+        Ok(Step::Continue)
     }
 
     /// A new `Arc` signals a changed configuration, so the `Arc` of an equal track is reused.
     fn on_track(&mut self, track: Track, b_frames: bool) {
-        let slot = &mut self.tracks[slot(track.kind())];
+        let slot = &mut self.tracks[track_index(track.kind())];
         let track = match slot.take().filter(|known| **known == track) {
             Some(known) => known,
             None => Arc::new(track),
@@ -139,24 +139,24 @@ impl Intake {
         self.b_frames = b_frames || (self.b_frames && track.kind() == MediaKind::Audio);
     }
 
-    fn on_media(&mut self, media: Media) -> Result<(), LinkError> {
-        let track = self.tracks[slot(media.kind)].clone().ok_or(LinkError::OutOfPlace)?;
-        if self.life.is_none() {
-            return Err(LinkError::OutOfPlace);
+    fn on_media(&mut self, media: MediaFrame) -> Result<(), LinkError> {
+        let track = self.tracks[track_index(media.kind)].clone().ok_or(LinkError::UnexpectedMessage)?;
+        if self.generation.is_none() {
+            return Err(LinkError::UnexpectedMessage);
         }
-        match &mut self.gathered {
+        match &mut self.backlog {
             Some(gathered) => {
                 gathered.bytes += media.payload.len() + 64;
-                if gathered.bytes > MAX_GATHERED_BYTES {
-                    return Err(LinkError::TooMuch(MAX_GATHERED_BYTES));
+                if gathered.bytes > MAX_BACKLOG_BYTES {
+                    return Err(LinkError::BacklogTooLarge(MAX_BACKLOG_BYTES));
                 }
                 gathered.frames.push((track, media));
             }
             None => {
-                if std::mem::take(&mut self.begins)
-                    && let (Some(producer), Some(life)) = (&mut self.producer, self.life)
+                if std::mem::take(&mut self.new_generation)
+                    && let (Some(producer), Some(life)) = (&mut self.producer, self.generation)
                 {
-                    producer.begin_life(life, media.dts, media.dts);
+                    producer.start_generation(life, media.dts, media.dts);
                 }
                 self.send(track, media, false);
             }
@@ -164,12 +164,12 @@ impl Intake {
         Ok(())
     }
 
-    fn on_live(&mut self) -> Result<(), IntakeError> {
-        let (Some(gathered), Some(life)) = (self.gathered.take(), self.life) else {
-            return Err(LinkError::OutOfPlace.into());
+    fn on_live(&mut self) -> Result<(), IngestError> {
+        let (Some(gathered), Some(life)) = (self.backlog.take(), self.generation) else {
+            return Err(LinkError::UnexpectedMessage.into());
         };
-        let Gathered { frames, notices, .. } = gathered;
-        let resumes = self.producer.is_some() && !self.begins;
+        let Backlog { frames, notices, .. } = gathered;
+        let resumes = self.producer.is_some() && !self.new_generation;
         let producer = match &mut self.producer {
             Some(producer) => producer,
             none => {
@@ -181,20 +181,20 @@ impl Intake {
         for track in self.tracks.iter().flatten() {
             announce(producer, track, self.b_frames);
         }
-        notices.iter().for_each(|(code, message)| producer.stream().notice(code, message));
+        notices.iter().for_each(|(code, message)| producer.stream().add_notice(code, message));
         // Without a frame yet, the first one that arrives starts the generation.
-        if self.begins
+        if self.new_generation
             && let (Some((_, first)), Some(newest)) = (frames.first(), frames.iter().map(|(_, m)| m.dts).max())
         {
-            producer.begin_life(life, first.dts, newest);
-            self.begins = false;
+            producer.start_generation(life, first.dts, newest);
+            self.new_generation = false;
         }
         let seen = self.newest;
         let first = frames.first().map(|(_, m)| m);
-        let overlaps = first.is_some_and(|m| seen[slot(m.kind)].is_some_and(|newest| m.dts <= newest));
+        let overlaps = first.is_some_and(|m| seen[track_index(m.kind)].is_some_and(|newest| m.dts <= newest));
         let mut after_gap = resumes && !overlaps;
         for (track, media) in frames {
-            if seen[slot(media.kind)].is_some_and(|newest| media.dts <= newest) {
+            if seen[track_index(media.kind)].is_some_and(|newest| media.dts <= newest) {
                 continue;
             }
             self.send(track, media, std::mem::take(&mut after_gap));
@@ -202,24 +202,24 @@ impl Intake {
         Ok(())
     }
 
-    fn send(&mut self, track: Arc<Track>, media: Media, after_gap: bool) {
-        let newest = &mut self.newest[slot(media.kind)];
+    fn send(&mut self, track: Arc<Track>, media: MediaFrame, after_gap: bool) {
+        let newest = &mut self.newest[track_index(media.kind)];
         *newest = (*newest).max(Some(media.dts));
         let Some(producer) = &mut self.producer else { return };
-        let Media { key, dts, pts, segment, payload, .. } = media;
-        producer.send_from(Frame { track, dts, pts, key, payload }, segment, after_gap || media.after_gap);
+        let MediaFrame { key, dts, pts, segment, payload, .. } = media;
+        producer.send_relayed(Frame { track, dts, pts, key, payload }, segment, after_gap || media.after_gap);
     }
 }
 
 fn announce(producer: &mut Producer, track: &Arc<Track>, b_frames: bool) {
     if b_frames && track.kind() == MediaKind::Video {
-        producer.announce_reordered(track);
+        producer.announce_with_b_frames(track);
     } else {
         producer.announce(track);
     }
 }
 
-const fn slot(kind: MediaKind) -> usize {
+const fn track_index(kind: MediaKind) -> usize {
     match kind {
         MediaKind::Video => 0,
         MediaKind::Audio => 1,
@@ -229,4 +229,4 @@ const fn slot(kind: MediaKind) -> usize {
 /// A stream has one notice per code, and there are few codes.
 const MAX_NOTICES: usize = 32;
 /// Twice the depth of a stream in the hub.
-const MAX_GATHERED_BYTES: usize = 64 << 20;
+const MAX_BACKLOG_BYTES: usize = 64 << 20;

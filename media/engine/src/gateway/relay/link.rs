@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use headwater_wire::relay::{
-    Answer, CLIENT_HELLO_BYTES, Channel, ClusterSecret, Dial, HelloError, Message, MessageError, Messages, Opener,
+    ServerHandshake, CLIENT_HELLO_BYTES, Channel, ClusterSecret, ClientHandshake, HandshakeError, Message, MessageError, MessageReader, Opener,
     PROOF_BYTES, RecordError, SERVER_HELLO_BYTES, Sealer,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -21,130 +21,130 @@ pub(super) enum LinkError {
     #[error("the peer closed the connection")]
     Closed,
     #[error("no connection and handshake within {} ms", .0.as_millis())]
-    TooSlow(Duration),
+    HandshakeTimeout(Duration),
     #[error("the peer accepted no bytes for {} ms", .0.as_millis())]
-    NotReading(Duration),
+    WriteTimeout(Duration),
     #[error("the peer was silent for {} ms", .0.as_millis())]
-    Silent(Duration),
+    ReadTimeout(Duration),
     #[error("the handshake failed")]
-    Hello(#[from] HelloError),
+    Handshake(#[from] HandshakeError),
     #[error("invalid record")]
     Record(#[from] RecordError),
     #[error("invalid message")]
     Message(#[from] MessageError),
     #[error("the peer sent a message that is not allowed in this state")]
-    OutOfPlace,
+    UnexpectedMessage,
     #[error("more than {0} bytes arrived before the stream was live")]
-    TooMuch(usize),
+    BacklogTooLarge(usize),
 }
 
 /// Both directions of a connection.
 #[derive(Debug)]
 pub(super) struct Link {
-    pub(super) incoming: Incoming,
-    pub(super) outgoing: Outgoing,
+    pub(super) reader: LinkReader,
+    pub(super) writer: LinkWriter,
 }
 
 impl Link {
     /// Connects and performs the handshake, within `timeout`.
-    pub(super) async fn dial(
+    pub(super) async fn connect(
         address: SocketAddr,
         secret: &ClusterSecret,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Self, LinkError> {
-        let talk = async {
+        let handshake = async {
             let mut socket = TcpStream::connect(address).await?;
             socket.set_nodelay(true)?;
-            let (dial, hello) = Dial::new(secret, rand::random());
+            let (dial, hello) = ClientHandshake::new(secret, rand::random());
             socket.write_all(&hello).await?;
             let mut server = [0; SERVER_HELLO_BYTES];
             socket.read_exact(&mut server).await?;
-            let (proof, channel) = dial.on_hello(&server)?;
+            let (proof, channel) = dial.on_server_hello(&server)?;
             socket.write_all(&proof).await?;
             Ok(Self::new(socket, channel))
         };
-        tokio::time::timeout(patience, talk).await.unwrap_or(Err(LinkError::TooSlow(patience)))
+        tokio::time::timeout(timeout, handshake).await.unwrap_or(Err(LinkError::HandshakeTimeout(timeout)))
     }
 
     /// Performs the handshake of an accepted connection, within `timeout`.
-    pub(super) async fn answer(
+    pub(super) async fn accept(
         mut socket: TcpStream,
         secret: &ClusterSecret,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Self, LinkError> {
-        let talk = async {
+        let handshake = async {
             socket.set_nodelay(true)?;
             let mut client = [0; CLIENT_HELLO_BYTES];
             socket.read_exact(&mut client).await?;
-            let (answer, hello) = Answer::new(secret, rand::random(), &client)?;
+            let (answer, hello) = ServerHandshake::new(secret, rand::random(), &client)?;
             socket.write_all(&hello).await?;
             let mut proof = [0; PROOF_BYTES];
             socket.read_exact(&mut proof).await?;
             Ok(Self::new(socket, answer.on_proof(&proof)?))
         };
-        tokio::time::timeout(patience, talk).await.unwrap_or(Err(LinkError::TooSlow(patience)))
+        tokio::time::timeout(timeout, handshake).await.unwrap_or(Err(LinkError::HandshakeTimeout(timeout)))
     }
 
     fn new(socket: TcpStream, channel: Channel) -> Self {
         let (read, write) = socket.into_split();
         Self {
-            incoming: Incoming { socket: read, open: channel.open, messages: None },
-            outgoing: Outgoing { socket: write, seal: channel.seal, buffer: BytesMut::new() },
+            reader: LinkReader { socket: read, opener: channel.opener, messages: None },
+            writer: LinkWriter { socket: write, sealer: channel.sealer, buffer: BytesMut::new() },
         }
     }
 }
 
 /// The receiving half.
 #[derive(Debug)]
-pub(super) struct Incoming {
+pub(super) struct LinkReader {
     socket: OwnedReadHalf,
-    open: Opener,
-    messages: Option<Messages>,
+    opener: Opener,
+    messages: Option<MessageReader>,
 }
 
-impl Incoming {
+impl LinkReader {
     /// Returns the next message. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Message, LinkError> {
         loop {
             if let Some(messages) = &mut self.messages {
-                match messages.message()? {
+                match messages.next_message()? {
                     Some(message) => return Ok(message),
                     None => self.messages = None,
                 }
             }
-            if let Some(record) = self.open.record()? {
-                self.messages = Some(Messages::new(record));
-            } else if self.socket.read_buf(self.open.buffer()).await? == 0 {
+            if let Some(record) = self.opener.next_record()? {
+                self.messages = Some(MessageReader::new(record));
+            } else if self.socket.read_buf(self.opener.buffer()).await? == 0 {
                 return Err(LinkError::Closed);
             }
         }
     }
 
     /// Returns the next message, or an error if none arrives within `timeout`.
-    pub(super) async fn next_within(&mut self, patience: Duration) -> Result<Message, LinkError> {
-        tokio::time::timeout(patience, self.next()).await.unwrap_or(Err(LinkError::Silent(patience)))
+    pub(super) async fn next_within(&mut self, timeout: Duration) -> Result<Message, LinkError> {
+        tokio::time::timeout(timeout, self.next()).await.unwrap_or(Err(LinkError::ReadTimeout(timeout)))
     }
 }
 
 /// The sending half.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(super) struct LinkWriter {
     socket: OwnedWriteHalf,
-    seal: Sealer,
+    sealer: Sealer,
     buffer: BytesMut,
 }
 
-impl Outgoing {
+impl LinkWriter {
     /// Appends a record to the buffer; [`LinkWriter::flush`] sends it.
-    pub(super) fn record(&mut self, write: impl FnOnce(&mut BytesMut)) {
-        self.seal.record(&mut self.buffer, write);
+    pub(super) fn queue_record(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        self.sealer.seal_record(&mut self.buffer, write);
     }
 
     /// Sends the buffer. Fails if a write makes no progress within `timeout`.
-    pub(super) async fn flush(&mut self, patience: Duration) -> Result<(), LinkError> {
+    pub(super) async fn flush(&mut self, timeout: Duration) -> Result<(), LinkError> {
         while !self.buffer.is_empty() {
-            let written = tokio::time::timeout(patience, self.socket.write_buf(&mut self.buffer)).await;
-            if written.map_err(|_| LinkError::NotReading(patience))?? == 0 {
+            let written = tokio::time::timeout(timeout, self.socket.write_buf(&mut self.buffer)).await;
+            if written.map_err(|_| LinkError::WriteTimeout(timeout))?? == 0 {
                 return Err(LinkError::Closed);
             }
         }
@@ -155,9 +155,9 @@ impl Outgoing {
     }
 
     /// Sends one message and flushes.
-    pub(super) async fn say(&mut self, message: &Message, patience: Duration) -> Result<(), LinkError> {
-        self.record(|out| message.write(out));
-        self.flush(patience).await
+    pub(super) async fn send(&mut self, message: &Message, timeout: Duration) -> Result<(), LinkError> {
+        self.queue_record(|out| message.write(out));
+        self.flush(timeout).await
     }
 }
 

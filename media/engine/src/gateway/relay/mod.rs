@@ -22,9 +22,9 @@ mod served_stream;
 mod server;
 mod upstreams;
 
-pub use client::{Relay, Timing};
+pub use client::{RelayClient, Timing};
 pub use metrics::Metrics;
-pub use ownership::{AskOwner, Asking, Holds, Inquiry};
-pub use resolver::{Locate, Located, Locating};
+pub use ownership::{OwnershipProbe, ProbeFuture, Ownership, RelayProbe};
+pub use resolver::{StreamResolver, StreamLocation, ResolveFuture};
 pub use secret::{SecretFileError, read_secret};
 pub use server::Server;

@@ -16,82 +16,82 @@ use crate::gateway::relay::link::{Link, LinkError};
 
 /// Result of probing the owner of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holds {
+pub enum Ownership {
     /// The node has the stream.
-    Yes,
+    Held,
     /// The node does not have the stream.
-    No,
+    NotHeld,
     /// There was an answer, but not a conclusive one.
     Unknown,
     /// There was no answer.
-    Silent,
+    NoAnswer,
 }
 
 /// Resolves to the result of a probe.
-pub type Asking<'a> = Pin<Box<dyn Future<Output = Holds> + Send + 'a>>;
+pub type ProbeFuture<'a> = Pin<Box<dyn Future<Output = Ownership> + Send + 'a>>;
 
 /// Probes the owners of streams.
-pub trait AskOwner: std::fmt::Debug + Send + Sync {
+pub trait OwnershipProbe: std::fmt::Debug + Send + Sync {
     /// Probes the node with these relay addresses, best first. Ends within a few seconds.
-    fn ask<'a>(&'a self, relays: &'a [SocketAddr], name: &'a StreamName) -> Asking<'a>;
+    fn probe<'a>(&'a self, relays: &'a [SocketAddr], name: &'a StreamName) -> ProbeFuture<'a>;
 }
 
 /// Probes over the relay protocol.
 #[derive(Debug, Clone)]
-pub struct Inquiry {
+pub struct RelayProbe {
     secret: ClusterSecret,
-    patience: Duration,
+    timeout: Duration,
 }
 
-impl Inquiry {
+impl RelayProbe {
     /// `timeout` applies to the connection, and again to the answer.
-    pub fn new(secret: ClusterSecret, patience: Duration) -> Self {
-        Self { secret, patience }
+    pub fn new(secret: ClusterSecret, timeout: Duration) -> Self {
+        Self { secret, timeout }
     }
 
-    async fn ask_one(&self, address: SocketAddr, name: &StreamName) -> Holds {
-        match self.talk(address, name).await {
+    async fn probe_address(&self, address: SocketAddr, name: &StreamName) -> Ownership {
+        match self.exchange(address, name).await {
             // A node that does not have the stream refuses with `NotFound` before any other reason.
-            Ok(Message::Accepted { .. } | Message::Refused(Refusal::Full | Refusal::Draining)) => Holds::Yes,
-            Ok(Message::Refused(Refusal::NotFound)) => Holds::No,
+            Ok(Message::Accepted { .. } | Message::Refused(Refusal::Full | Refusal::Draining)) => Ownership::Held,
+            Ok(Message::Refused(Refusal::NotFound)) => Ownership::NotHeld,
             Err(LinkError::Socket(e)) => match e.kind() {
-                ErrorKind::ConnectionRefused => Holds::No,
-                ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::TimedOut => Holds::Silent,
-                _ => Holds::Unknown,
+                ErrorKind::ConnectionRefused => Ownership::NotHeld,
+                ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::TimedOut => Ownership::NoAnswer,
+                _ => Ownership::Unknown,
             },
-            Err(LinkError::TooSlow(_) | LinkError::Silent(_) | LinkError::NotReading(_)) => Holds::Silent,
-            Ok(_) | Err(_) => Holds::Unknown,
+            Err(LinkError::HandshakeTimeout(_) | LinkError::ReadTimeout(_) | LinkError::WriteTimeout(_)) => Ownership::NoAnswer,
+            Ok(_) | Err(_) => Ownership::Unknown,
         }
     }
 
-    async fn talk(&self, address: SocketAddr, name: &StreamName) -> Result<Message, LinkError> {
-        let Link { mut incoming, mut outgoing } = Link::dial(address, &self.secret, self.patience).await?;
-        let wish = Message::Subscribe {
+    async fn exchange(&self, address: SocketAddr, name: &StreamName) -> Result<Message, LinkError> {
+        let Link { reader: mut incoming, writer: mut outgoing } = Link::connect(address, &self.secret, self.timeout).await?;
+        let subscribe = Message::Subscribe {
             app: name.app().to_owned(),
             stream_id: name.stream_id().to_owned(),
             history: false,
-            reach: 1,
+            max_hops: 1,
         };
-        outgoing.say(&wish, self.patience).await?;
-        let answer = incoming.next_within(self.patience).await?;
+        outgoing.send(&subscribe, self.timeout).await?;
+        let answer = incoming.next_within(self.timeout).await?;
         // If this is not sent, the closed socket has the same effect.
-        let _ = outgoing.say(&Message::End(EndReason::Idle), self.patience).await;
+        let _ = outgoing.send(&Message::End(EndReason::Idle), self.timeout).await;
         Ok(answer)
     }
 }
 
-impl AskOwner for Inquiry {
-    fn ask<'a>(&'a self, relays: &'a [SocketAddr], name: &'a StreamName) -> Asking<'a> {
+impl OwnershipProbe for RelayProbe {
+    fn probe<'a>(&'a self, relays: &'a [SocketAddr], name: &'a StreamName) -> ProbeFuture<'a> {
         Box::pin(async move {
-            let mut heard = Holds::Silent;
+            let mut result = Ownership::NoAnswer;
             for address in relays.iter().take(MAX_ADDRESSES) {
-                match self.ask_one(*address, name).await {
-                    Holds::Silent => {}
-                    Holds::Unknown => heard = Holds::Unknown,
+                match self.probe_address(*address, name).await {
+                    Ownership::NoAnswer => {}
+                    Ownership::Unknown => result = Ownership::Unknown,
                     known => return known,
                 }
             }
-            heard
+            result
         })
     }
 }

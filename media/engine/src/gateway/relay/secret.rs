@@ -17,7 +17,7 @@ pub enum SecretFileError {
     },
     /// The file does not contain a valid secret.
     #[error("the cluster secret {} cannot be used", path.display())]
-    Unfit {
+    Invalid {
         /// Path of the secret file.
         path: PathBuf,
         /// The rule that the secret violates.
@@ -31,5 +31,5 @@ pub enum SecretFileError {
 /// If the file cannot be read or the secret is too short.
 pub fn read_secret(path: &Path) -> Result<ClusterSecret, SecretFileError> {
     let bytes = std::fs::read(path).map_err(|source| SecretFileError::Read { path: path.to_owned(), source })?;
-    ClusterSecret::new(bytes.trim_ascii()).map_err(|source| SecretFileError::Unfit { path: path.to_owned(), source })
+    ClusterSecret::new(bytes.trim_ascii()).map_err(|source| SecretFileError::Invalid { path: path.to_owned(), source })
 }

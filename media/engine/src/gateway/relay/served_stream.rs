@@ -14,13 +14,13 @@ use headwater_wire::{MediaKind, MediaTime, Track};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::gateway::relay::link::{Incoming, Link, LinkError, Outgoing};
+use crate::gateway::relay::link::{LinkReader, Link, LinkError, LinkWriter};
 use crate::gateway::relay::metrics::Metrics;
 use crate::hub::{Consumer, Item, Next, Stream};
 
 /// The edge, and what it subscribed to.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Subscriber {
     pub(crate) hops: u8,
     pub(crate) history: bool,
     pub(crate) peer: SocketAddr,
@@ -28,43 +28,43 @@ pub(crate) struct Place {
 
 /// The sending side of one stream to one edge.
 #[derive(Debug)]
-pub(crate) struct Play {
+pub(crate) struct ServedStream {
     stream: Arc<Stream>,
     consumer: Consumer,
-    place: Place,
-    said: Said,
+    subscriber: Subscriber,
+    sent: SentState,
     frames: u64,
     lost_frames: u64,
 }
 
 /// What has been sent to the edge.
 #[derive(Debug, Default)]
-struct Said {
-    life: Option<u64>,
+struct SentState {
+    generation: Option<u64>,
     tracks: [Option<Arc<Track>>; 2],
     b_frames: bool,
-    notices: usize,
+    notice_count: usize,
 }
 
-impl Play {
-    pub(crate) fn new(stream: Arc<Stream>, place: Place, history_segments: usize) -> Self {
+impl ServedStream {
+    pub(crate) fn new(stream: Arc<Stream>, subscriber: Subscriber, history_segments: usize) -> Self {
         stream.keep_history(history_segments);
-        let consumer = if place.history { stream.consumer_of_history() } else { stream.consumer() };
-        Self { stream, consumer, place, said: Said::default(), frames: 0, lost_frames: 0 }
+        let consumer = if subscriber.history { stream.consumer_with_history() } else { stream.consumer() };
+        Self { stream, consumer, subscriber, sent: SentState::default(), frames: 0, lost_frames: 0 }
     }
 
     /// Sends until the stream ends, the edge ends the connection, or `drain` is cancelled.
     pub(crate) async fn run(mut self, link: Link, drain: &CancellationToken, metrics: &Metrics) {
         let opened = Instant::now();
         let name = self.stream.name().clone();
-        log::info!(stream = name.as_str(), peer:% = self.place.peer; "relay to an edge opened");
-        let Link { mut incoming, mut outgoing } = link;
-        let (pongs, mut asked) = tokio::sync::watch::channel(None);
+        log::info!(stream = name.as_str(), peer:% = self.subscriber.peer; "relay to an edge opened");
+        let Link { reader: mut incoming, writer: mut outgoing } = link;
+        let (ping_tx, mut ping_rx) = tokio::sync::watch::channel(None);
         let stream = Arc::clone(&self.stream);
         let reason = tokio::select! {
-            heard = hear(&stream, &mut incoming, &pongs) => heard,
-            said = self.say(&mut outgoing, &mut asked, drain) => said.map(|end| match end {
-                EndReason::Stream => "stream ended",
+            end = read_requests(&stream, &mut incoming, &ping_tx) => end,
+            end = self.send_stream(&mut outgoing, &mut ping_rx, drain) => end.map(|end| match end {
+                EndReason::StreamEnded => "stream ended",
                 EndReason::Draining => "this node is draining",
                 EndReason::Idle => "no viewers",
                 EndReason::Moved => "another node owns the stream",
@@ -74,72 +74,72 @@ impl Play {
         let reason = reason.map_or_else(|e| Chain(&e).to_string(), str::to_owned);
         let elapsed_ms = u64::try_from(opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         log::info!(
-            stream = name.as_str(), peer:% = self.place.peer, frames = self.frames, lost_frames = self.lost_frames, elapsed_ms,
+            stream = name.as_str(), peer:% = self.subscriber.peer, frames = self.frames, lost_frames = self.lost_frames, elapsed_ms,
             reason = reason.as_str();
             "relay to an edge closed"
         );
     }
 
-    async fn say(
+    async fn send_stream(
         &mut self,
-        outgoing: &mut Outgoing,
-        asked: &mut tokio::sync::watch::Receiver<Option<u64>>,
+        outgoing: &mut LinkWriter,
+        ping_rx: &mut tokio::sync::watch::Receiver<Option<u64>>,
         drain: &CancellationToken,
     ) -> Result<EndReason, LinkError> {
-        outgoing.record(|out| self.write_facts(self.stream.started_at_ms(), out));
-        let mut next = self.consumer.try_next();
-        while let Next::Item(item) = std::mem::replace(&mut next, Next::Empty) {
-            outgoing.record(|out| next = self.write_items(item, out));
-            outgoing.flush(WRITE).await?;
+        outgoing.queue_record(|out| self.write_header(self.stream.started_at_ms(), out));
+        let mut next_item = self.consumer.try_next();
+        while let Next::Item(item) = std::mem::replace(&mut next_item, Next::Empty) {
+            outgoing.queue_record(|out| next_item = self.write_items(item, out));
+            outgoing.flush(WRITE_TIMEOUT).await?;
         }
-        outgoing.say(&Message::Live, WRITE).await?;
-        let mut tick = tokio::time::interval(TICK);
+        outgoing.send(&Message::Live, WRITE_TIMEOUT).await?;
+        let mut tick = tokio::time::interval(UPDATE_INTERVAL);
         let end = loop {
             tokio::select! {
                 biased;
                 () = drain.cancelled() => break EndReason::Draining,
-                changed = asked.changed() => {
-                    let number = *asked.borrow_and_update();
+                changed = ping_rx.changed() => {
+                    let number = *ping_rx.borrow_and_update();
                     if let (Ok(()), Some(number)) = (changed, number) {
-                        outgoing.record(|out| Message::Pong(number).write(out));
+                        outgoing.queue_record(|out| Message::Pong(number).write(out));
                     }
                 }
                 item = self.consumer.next() => match item {
-                    Some(item) => outgoing.record(|out| {
+                    Some(item) => outgoing.queue_record(|out| {
                         self.write_items(item, out);
                     }),
                     None if drain.is_cancelled() => break EndReason::Draining,
                     None if self.stream.is_revoked() => break EndReason::Moved,
-                    None => break EndReason::Stream,
+                    None => break EndReason::StreamEnded,
                 },
                 _ = tick.tick() => {
-                    if self.has_news() {
-                        outgoing.record(|out| self.write_news(out));
+                    if self.has_updates() {
+                        outgoing.queue_record(|out| self.write_updates(out));
                     }
                 }
             }
-            outgoing.flush(WRITE).await?;
+            outgoing.flush(WRITE_TIMEOUT).await?;
             self.consumer.skip_if_behind(MAX_BEHIND);
         };
-        outgoing.say(&Message::End(end), FAREWELL).await?;
+        outgoing.send(&Message::End(end), CLOSE_TIMEOUT).await?;
         Ok(end)
     }
 
-    fn write_facts(&mut self, life: u64, out: &mut BytesMut) {
-        self.said.life = Some(life);
+    fn write_header(&mut self, generation: u64, out: &mut BytesMut) {
+        self.sent.generation = Some(generation);
         let protocol = self.stream.protocol().to_owned();
-        Message::Accepted { life, protocol, hops: self.place.hops }.write(out);
+        Message::Accepted { generation, protocol, hops: self.subscriber.hops }.write(out);
         let tracks = self.stream.tracks().borrow().clone();
-        self.said.b_frames = tracks.b_frames;
+        self.sent.b_frames = tracks.b_frames;
         for track in [tracks.video, tracks.audio].into_iter().flatten() {
             self.write_track(&track, out);
         }
-        self.write_news(out);
+        self.write_updates(out);
     }
 
     fn write_track(&mut self, track: &Arc<Track>, out: &mut BytesMut) {
-        self.said.tracks[slot(track.kind())] = Some(Arc::clone(track));
-        Message::Track { track: (**track).clone(), b_frames: self.said.b_frames }.write(out);
+        self.sent.tracks[track_index(track.kind())] = Some(Arc::clone(track));
+        Message::Track { track: (**track).clone(), b_frames: self.sent.b_frames }.write(out);
     }
 
     /// Writes `first` and the items available after it, up to the size of a record.
@@ -150,15 +150,15 @@ impl Play {
             let lost = self.consumer.take_lost().map_or(0, |lost| lost.frames);
             self.lost_frames += lost;
             self.frames += 1;
-            if self.said.life != Some(item.life) {
-                self.write_facts(item.life, out);
+            if self.sent.generation != Some(item.generation) {
+                self.write_header(item.generation, out);
             }
-            let known = self.said.tracks[slot(item.frame.kind())].as_ref();
-            if !known.is_some_and(|known| Arc::ptr_eq(known, &item.frame.track)) {
+            let sent_track = self.sent.tracks[track_index(item.frame.kind())].as_ref();
+            if !sent_track.is_some_and(|known| Arc::ptr_eq(known, &item.frame.track)) {
                 self.write_track(&item.frame.track, out);
             }
             let after_gap = item.after_gap || (lost > 0 && self.frames > 1);
-            write_frame(&item.frame, item.segment, item.shift, after_gap, out);
+            write_frame(&item.frame, item.segment, item.time_shift, after_gap, out);
             if out.len() - begin > RECORD_BYTES {
                 return self.consumer.try_next();
             }
@@ -167,19 +167,19 @@ impl Play {
         next
     }
 
-    fn has_news(&self) -> bool {
-        self.stream.notice_count() != self.said.notices || self.stream.tracks().borrow().b_frames != self.said.b_frames
+    fn has_updates(&self) -> bool {
+        self.stream.notice_count() != self.sent.notice_count || self.stream.tracks().borrow().b_frames != self.sent.b_frames
     }
 
-    fn write_news(&mut self, out: &mut BytesMut) {
+    fn write_updates(&mut self, out: &mut BytesMut) {
         let notices = self.stream.status().notices;
-        for notice in notices.iter().skip(self.said.notices) {
+        for notice in notices.iter().skip(self.sent.notice_count) {
             Message::Notice { code: notice.code.clone(), message: notice.message.clone() }.write(out);
         }
-        self.said.notices = notices.len();
+        self.sent.notice_count = notices.len();
         let tracks = self.stream.tracks().borrow().clone();
-        if tracks.b_frames != self.said.b_frames {
-            self.said.b_frames = tracks.b_frames;
+        if tracks.b_frames != self.sent.b_frames {
+            self.sent.b_frames = tracks.b_frames;
             if let Some(video) = &tracks.video {
                 self.write_track(video, out);
             }
@@ -188,26 +188,26 @@ impl Play {
 }
 
 /// Handles messages from the edge until it ends the connection.
-async fn hear(
+async fn read_requests(
     stream: &Stream,
-    incoming: &mut Incoming,
-    pongs: &tokio::sync::watch::Sender<Option<u64>>,
+    incoming: &mut LinkReader,
+    ping_tx: &tokio::sync::watch::Sender<Option<u64>>,
 ) -> Result<&'static str, LinkError> {
     loop {
-        match incoming.next_within(SILENCE).await? {
+        match incoming.next_within(READ_TIMEOUT).await? {
             Message::KeyFrame => stream.request_key_frame(),
             Message::Ping(number) => {
-                pongs.send_replace(Some(number));
+                ping_tx.send_replace(Some(number));
             }
             Message::Pong(_) => {}
             Message::End(EndReason::Idle) => return Ok("no viewers"),
             Message::End(_) => return Ok("the edge ended it"),
-            _ => return Err(LinkError::OutOfPlace),
+            _ => return Err(LinkError::UnexpectedMessage),
         }
     }
 }
 
-const fn slot(kind: MediaKind) -> usize {
+const fn track_index(kind: MediaKind) -> usize {
     match kind {
         MediaKind::Video => 0,
         MediaKind::Audio => 1,
@@ -219,9 +219,9 @@ const RECORD_BYTES: usize = 64 << 10;
 /// An edge that is further behind than this resumes at the last key frame.
 const MAX_BEHIND: MediaTime = MediaTime::from_ms(3_000);
 /// An edge pings every second.
-const SILENCE: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection is closed if a write makes no progress for this duration.
-const WRITE: Duration = Duration::from_secs(10);
-const FAREWELL: Duration = Duration::from_secs(1);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often notices and track changes are checked.
-const TICK: Duration = Duration::from_secs(1);
+const UPDATE_INTERVAL: Duration = Duration::from_secs(1);

@@ -16,10 +16,11 @@ use tokio_util::task::TaskTracker;
 use super::link::{Link, LinkError};
 use super::metrics::Metrics;
 use super::upstreams::{MAX_HOPS, Upstreams};
-use crate::gateway::relay::client::Relay;
-use crate::gateway::relay::served_stream::{Place, Play};
+use crate::gateway::relay::client::RelayClient;
+use crate::gateway::relay::served_stream::{Subscriber, ServedStream};
 use crate::hub::{Hub, Stream};
 use crate::runtime::listener::{ListenError, listen};
+use crate::runtime::stages::Stages;
 
 /// The open listener; [`Server::run`] accepts from it.
 #[derive(Debug)]
@@ -44,45 +45,52 @@ impl Server {
         self.address
     }
 
+    /// Adds the server to the stages, and the counters that it shares with the client `relay`.
+    pub fn mount(self, hub: Hub, relay: RelayClient, stages: &mut Stages) {
+        relay.metrics().register(stages.own_metrics());
+        let drain = stages.drain().stop_publishers.clone();
+        stages.add_serving(self.run(hub, relay, drain));
+    }
+
     /// Serves until `drain` is cancelled, with the secret and the counters of `relay`. Then edges are
     /// asked to find another source, and it returns once all connections are closed.
-    pub async fn run(self, hub: Hub, relay: Relay, drain: CancellationToken) {
+    pub async fn run(self, hub: Hub, relay: RelayClient, drain: CancellationToken) {
         let Self { listener, max_connections, .. } = self;
-        let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
+        let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
         let (secret, upstreams) = (relay.secret().clone(), relay.upstreams().clone());
-        let farewells = Arc::new(Semaphore::new(MAX_FAREWELLS));
-        let visits = Arc::new(Visits { hub, secret, upstreams, metrics: relay.metrics().clone(), drain });
+        let refusal_permits = Arc::new(Semaphore::new(MAX_CONCURRENT_REFUSALS));
+        let handler = Arc::new(ConnectionHandler { hub, secret, upstreams, metrics: relay.metrics().clone(), drain });
         let tasks = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
-                () = visits.drain.cancelled() => break,
+                () = handler.drain.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok((socket, peer)) => {
-                    visits.metrics.accepted.inc();
-                    let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                        visits.metrics.turned_away.inc();
+                    handler.metrics.accepted.inc();
+                    let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+                        handler.metrics.turned_away.inc();
                         log::warn!(peer:%; "relay connection turned away, too many are open");
                         // Beyond that limit the socket is closed without a reply.
-                        if let Ok(farewell) = Arc::clone(&farewells).try_acquire_owned() {
-                            let visits = Arc::clone(&visits);
+                        if let Ok(refusal_permit) = Arc::clone(&refusal_permits).try_acquire_owned() {
+                            let handler = Arc::clone(&handler);
                             tasks.spawn(async move {
-                                let _ = tokio::time::timeout(FAREWELL, visits.turn_away(socket)).await;
-                                drop(farewell);
+                                let _ = tokio::time::timeout(REFUSAL_TIMEOUT, handler.refuse_full(socket)).await;
+                                drop(refusal_permit);
                             });
                         }
                         continue;
                     };
-                    let visits = Arc::clone(&visits);
+                    let handler = Arc::clone(&handler);
                     tasks.spawn(async move {
-                        visits.serve(socket, peer).await;
-                        drop(place);
+                        handler.serve(socket, peer).await;
+                        drop(permit);
                     });
                 }
                 Err(e) => {
                     log::error!(err:% = Chain(&e); "could not accept a relay connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
@@ -93,7 +101,7 @@ impl Server {
 
 /// State shared by all connections.
 #[derive(Debug)]
-struct Visits {
+struct ConnectionHandler {
     hub: Hub,
     secret: ClusterSecret,
     upstreams: Upstreams,
@@ -101,19 +109,19 @@ struct Visits {
     drain: CancellationToken,
 }
 
-impl Visits {
+impl ConnectionHandler {
     async fn serve(&self, socket: TcpStream, peer: SocketAddr) {
-        let mut link = match Link::answer(socket, &self.secret, HANDSHAKE).await {
+        let mut link = match Link::accept(socket, &self.secret, HANDSHAKE_TIMEOUT).await {
             Ok(link) => link,
             Err(e) => {
                 self.metrics.strangers.inc();
                 // Health checks connect and send nothing; an invalid handshake deserves a warning.
-                let level = if matches!(e, LinkError::Hello(_)) { log::Level::Warn } else { log::Level::Debug };
+                let level = if matches!(e, LinkError::Handshake(_)) { log::Level::Warn } else { log::Level::Debug };
                 log::log!(level, peer:%, err:% = Chain(&e); "relay connection refused");
                 return;
             }
         };
-        match self.welcome(&mut link, peer).await {
+        match self.accept_subscription(&mut link, peer).await {
             Ok(Some(play)) => {
                 self.metrics.edges.inc();
                 play.run(link, &self.drain, &self.metrics).await;
@@ -126,31 +134,31 @@ impl Visits {
 
     /// Refuses an edge because the node is full, so that it tries another source or waits. A stream
     /// that is not here is refused as such: nodes that probe for the owner must get that answer.
-    async fn turn_away(&self, socket: TcpStream) -> Result<(), LinkError> {
-        let mut link = Link::answer(socket, &self.secret, FAREWELL).await?;
-        let Message::Subscribe { app, stream_id, reach, .. } = link.incoming.next_within(FAREWELL).await? else {
-            return Err(LinkError::OutOfPlace);
+    async fn refuse_full(&self, socket: TcpStream) -> Result<(), LinkError> {
+        let mut link = Link::accept(socket, &self.secret, REFUSAL_TIMEOUT).await?;
+        let Message::Subscribe { app, stream_id, max_hops: reach, .. } = link.reader.next_within(REFUSAL_TIMEOUT).await? else {
+            return Err(LinkError::UnexpectedMessage);
         };
         let is_here = |name: &StreamName| self.hub.published(name).is_some() || self.upstreams.hops(name).is_some();
-        let may_be_had = StreamName::new(&app, &stream_id).is_ok_and(|name| reach > 1 || is_here(&name));
-        let reason = if may_be_had { Refusal::Full } else { Refusal::NotFound };
-        link.outgoing.say(&Message::Refused(reason), FAREWELL).await
+        let is_available = StreamName::new(&app, &stream_id).is_ok_and(|name| reach > 1 || is_here(&name));
+        let reason = if is_available { Refusal::Full } else { Refusal::NotFound };
+        link.writer.send(&Message::Refused(reason), REFUSAL_TIMEOUT).await
     }
 
     /// Reads the subscription; `None` if it was refused.
-    async fn welcome(&self, link: &mut Link, peer: SocketAddr) -> Result<Option<Play>, LinkError> {
-        let Message::Subscribe { app, stream_id, history, reach } = link.incoming.next_within(HANDSHAKE).await? else {
-            return Err(LinkError::OutOfPlace);
+    async fn accept_subscription(&self, link: &mut Link, peer: SocketAddr) -> Result<Option<ServedStream>, LinkError> {
+        let Message::Subscribe { app, stream_id, history, max_hops: reach } = link.reader.next_within(HANDSHAKE_TIMEOUT).await? else {
+            return Err(LinkError::UnexpectedMessage);
         };
         let found = self.find(&app, &stream_id, reach).await.ok_or(Refusal::NotFound);
         let found = if self.drain.is_cancelled() { found.and(Err(Refusal::Draining)) } else { found };
         match found {
             Ok((stream, hops)) => {
-                Ok(Some(Play::new(stream, Place { hops, history, peer }, self.hub.history_segments())))
+                Ok(Some(ServedStream::new(stream, Subscriber { hops, history, peer }, self.hub.history_segments())))
             }
             Err(reason) => {
                 log::info!(peer:%, app = app.escape_default().to_string().as_str(), reason:?; "relay refused");
-                link.outgoing.say(&Message::Refused(reason), HANDSHAKE).await?;
+                link.writer.send(&Message::Refused(reason), HANDSHAKE_TIMEOUT).await?;
                 Ok(None)
             }
         }
@@ -172,9 +180,9 @@ impl Visits {
 }
 
 /// From accepting the connection to the subscription.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Refusals that may run concurrently while the node is full: each costs a handshake.
-const MAX_FAREWELLS: usize = 16;
+const MAX_CONCURRENT_REFUSALS: usize = 16;
 /// For the handshake, the subscription and the refusal together.
-const FAREWELL: Duration = Duration::from_secs(1);
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);

@@ -18,7 +18,7 @@ impl Upstreams {
         self.lock().insert(name.clone(), hops);
     }
 
-    pub(super) fn lose(&self, name: &StreamName) {
+    pub(super) fn remove(&self, name: &StreamName) {
         self.lock().remove(name);
     }
 

@@ -18,7 +18,7 @@ pub(super) struct Client<S = TcpStream> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Performs the handshake.
-    pub(super) async fn shake(mut socket: S) -> Self {
+    pub(super) async fn handshake(mut socket: S) -> Self {
         let mut handshake = Handshake::new(PeerType::Client);
         socket.write_all(&handshake.generate_outbound_p0_and_p1().unwrap()).await.unwrap();
         let mut answer = vec![0; 1 + 2 * 1536];
@@ -36,9 +36,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// Performs the handshake, `connect` and `createStream`.
     pub(super) async fn connected(socket: S) -> Self {
-        let mut client = Self::shake(socket).await;
+        let mut client = Self::handshake(socket).await;
         client.connect("live").await;
-        client.until_code("NetConnection.Connect.Success").await;
+        client.wait_for_status("NetConnection.Connect.Success").await;
         client.command(0, &["createStream".into(), 2.0.into(), Value::Null]).await;
         client
     }
@@ -51,8 +51,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// A publisher that has sent its H.264 sequence header.
     pub(super) async fn publisher(socket: S, name: &str) -> Self {
         let mut client = Self::connected(socket).await;
-        client.ask("publish", name).await;
-        client.until_code("NetStream.Publish.Start").await;
+        client.request("publish", name).await;
+        client.wait_for_status("NetStream.Publish.Start").await;
         let config = DecoderConfig::from_parameter_sets(vec![0x67, 66, 0, 31].into(), vec![0x68].into()).unwrap();
         client.send(kind::VIDEO, 1, 0, &[&[0x17, 0, 0, 0, 0], &config.encode()[..]].concat()).await;
         client
@@ -60,12 +60,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     pub(super) async fn player(socket: S, name: &str) -> Self {
         let mut client = Self::connected(socket).await;
-        client.ask("play", name).await;
-        client.until_code("NetStream.Play.Start").await;
+        client.request("play", name).await;
+        client.wait_for_status("NetStream.Play.Start").await;
         client
     }
 
-    pub(super) async fn ask(&mut self, what: &str, name: &str) {
+    pub(super) async fn request(&mut self, what: &str, name: &str) {
         self.command(1, &[what.into(), 3.0.into(), Value::Null, name.into()]).await;
     }
 
@@ -74,7 +74,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Sends one video frame of `bytes` + 1 bytes, each equal to `mark`.
-    pub(super) async fn picture(&mut self, ms: u32, key: bool, mark: u8, bytes: usize) {
+    pub(super) async fn send_video(&mut self, ms: u32, key: bool, mark: u8, bytes: usize) {
         let mut body = vec![if key { 0x17 } else { 0x27 }, 1, 0, 0, 0, mark];
         body.resize(6 + bytes, mark);
         self.send(kind::VIDEO, 1, ms, &body).await;
@@ -119,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Skips messages up to the status with this code.
-    pub(super) async fn until_code(&mut self, code: &str) {
+    pub(super) async fn wait_for_status(&mut self, code: &str) {
         while let Some(message) = self.next().await {
             if message.kind == kind::COMMAND_AMF0 {
                 let values = amf0::decode(&message.payload).unwrap();
@@ -132,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Marks of the next `count` video frames.
-    pub(super) async fn marks(&mut self, count: usize) -> Vec<u8> {
+    pub(super) async fn read_marks(&mut self, count: usize) -> Vec<u8> {
         let mut marks = Vec::new();
         while marks.len() < count {
             let message = self.next().await.expect("the connection ended before the frame");

@@ -21,50 +21,50 @@ use headwater_api::error::Chain;
 use headwater_wire::rtmp::chunk::ChunkError;
 use headwater_wire::rtmp::handshake::{NotRtmp, Progress};
 use headwater_wire::rtmp::session::{Event, SessionError, code};
-use headwater_wire::rtmp::{ChunkReader, Handshake, Session};
+use headwater_wire::rtmp::{ChunkReader, Handshake, Query, Session};
 use tokio::io::ReadBuf;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::link::{Io, Link};
-use super::loopback::Loopback;
+use super::loopback::LoopbackTest;
 use super::metrics::Metrics;
 use super::play::{Fanouts, Player};
 use super::publish::Publisher;
-use crate::access::apps::Apps;
-use crate::hub::{Hub, Missing, Producer, PublishError, Stream};
+use crate::access::{Access, AccessError, Credentials};
+use crate::hub::{Hub, FindError, Producer, PublishError, Stream};
 use crate::node::admission::Admission;
 
 /// State shared by all connections.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) hub: Hub,
-    pub(super) apps: Apps,
+    pub(super) access: Access,
     pub(super) fanouts: Fanouts,
     pub(super) metrics: Metrics,
-    pub(super) loopback: Arc<Loopback>,
+    pub(super) loopback: Arc<LoopbackTest>,
     pub(super) admission: Admission,
 }
 
 /// Why a connection was closed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Closed {
+pub(super) enum CloseReason {
     #[error("the peer closed the connection")]
-    Peer,
+    PeerClosed,
     #[error("the socket failed ({0})")]
-    Socket(io::ErrorKind),
-    #[error("no handshake within {} s", HANDSHAKE.as_secs())]
-    NoHandshake,
-    #[error("the publisher was silent for {} s", PUBLISHER_SILENCE.as_secs())]
-    Silent,
-    #[error("the peer neither published nor played for {} s", IDLE.as_secs())]
-    Idle,
-    #[error("the peer did not read for {} s", WRITE.as_secs())]
-    NotReading,
+    SocketFailed(io::ErrorKind),
+    #[error("no handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())]
+    HandshakeTimeout,
+    #[error("the publisher was silent for {} s", PUBLISHER_TIMEOUT.as_secs())]
+    PublisherTimeout,
+    #[error("the peer neither published nor played for {} s", IDLE_TIMEOUT.as_secs())]
+    IdleTimeout,
+    #[error("the peer did not read for {} s", WRITE_TIMEOUT.as_secs())]
+    WriteTimeout,
     #[error("the app does not exist")]
     UnknownApp,
     #[error("this node is draining")]
-    Drained,
+    Draining,
     #[error("another node owns the stream")]
     Revoked,
     #[error(transparent)]
@@ -79,52 +79,53 @@ pub(super) struct Connection {
     shared: Arc<Shared>,
     link: Arc<Link>,
     peer: SocketAddr,
-    opened: Instant,
+    opened_at: Instant,
     /// When the task was last woken.
     now: Instant,
     /// When bytes last arrived; for a publisher, when media bytes last arrived.
-    heard: Instant,
+    last_received_at: Instant,
     received_bytes: u64,
     /// Set until the handshake is done.
     handshake: Option<Box<Handshake>>,
     reader: ChunkReader,
     session: Session,
     app: String,
+    app_query: Option<Query>,
     role: Role,
     /// The role that ended last, for the closing log line.
-    served: Served,
+    last_role: RoleSummary,
     /// When a client that was asked to reconnect is closed at the latest.
-    leave_by: Option<Instant>,
-    closing: Option<(Closed, Instant)>,
+    reconnect_deadline: Option<Instant>,
+    closing: Option<(CloseReason, Instant)>,
     /// True if [`Connection::deadline`] may be earlier than the timer.
-    hurries: bool,
+    deadline_changed: bool,
 }
 
 #[derive(Debug)]
 enum Role {
     Idle,
     /// Waits for the hub, which may ask the cluster.
-    Asking(Asking),
+    Pending(PendingRequest),
     Publishing(Box<Publisher>),
     Playing(Player),
 }
 
 /// A publish or play request that waits for the hub, with its stream id for the log.
-enum Asking {
+enum PendingRequest {
     Publish(String, Pin<Box<dyn Future<Output = Result<Producer, PublishError>> + Send>>),
-    Play(String, Pin<Box<dyn Future<Output = Result<Arc<Stream>, Missing>> + Send>>),
+    Play(String, Pin<Box<dyn Future<Output = Result<Arc<Stream>, FindError>> + Send>>),
 }
 
-impl fmt::Debug for Asking {
+impl fmt::Debug for PendingRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Publish(id, _) | Self::Play(id, _)) = self;
-        f.debug_tuple("Asking").field(id).finish()
+        f.debug_tuple("PendingRequest").field(id).finish()
     }
 }
 
 /// Summary of a role that has ended.
 #[derive(Debug, Default)]
-struct Served {
+struct RoleSummary {
     stream: String,
     role: &'static str,
     frames: u64,
@@ -137,19 +138,20 @@ impl Connection {
             shared,
             link: Link::new(io),
             peer,
-            opened: now,
+            opened_at: now,
             now,
-            heard: now,
+            last_received_at: now,
             received_bytes: 0,
             handshake: Some(Box::default()),
             reader: ChunkReader::default(),
             session: Session::default(),
             app: String::new(),
+            app_query: None,
             role: Role::Idle,
-            served: Served::default(),
-            leave_by: None,
+            last_role: RoleSummary::default(),
+            reconnect_deadline: None,
             closing: None,
-            hurries: false,
+            deadline_changed: false,
         }
     }
 
@@ -157,63 +159,63 @@ impl Connection {
     pub(super) async fn run(mut self, drain: CancellationToken) {
         log::debug!(peer:% = self.peer; "rtmp connection opened");
         let mut timer = pin!(tokio::time::sleep_until(self.deadline()));
-        let mut drained = pin!(drain.cancelled());
+        let mut drain_cancelled = pin!(drain.cancelled());
         let mut draining = false;
         // True once the timer and the drain token have registered this task's waker. They are not
         // polled again before the deadline: input wakes this task far more often.
-        let mut awaited = false;
+        let mut wakers_registered = false;
         let reason = poll_fn(|cx| {
             loop {
                 self.now = Instant::now();
                 if let Poll::Ready(reason) = self.poll(cx) {
                     return Poll::Ready(reason);
                 }
-                if std::mem::take(&mut self.hurries) {
+                if std::mem::take(&mut self.deadline_changed) {
                     timer.as_mut().reset(self.deadline());
-                    awaited = false;
+                    wakers_registered = false;
                 }
-                if awaited && self.now < timer.deadline() && (draining || !drain.is_cancelled()) {
+                if wakers_registered && self.now < timer.deadline() && (draining || !drain.is_cancelled()) {
                     return Poll::Pending;
                 }
-                awaited = false;
+                wakers_registered = false;
                 if timer.as_mut().poll(cx).is_ready() {
-                    if let Some(reason) = self.on_time(self.now) {
+                    if let Some(reason) = self.on_timer(self.now) {
                         return Poll::Ready(reason);
                     }
-                } else if !draining && drained.as_mut().poll(cx).is_ready() {
+                } else if !draining && drain_cancelled.as_mut().poll(cx).is_ready() {
                     draining = true;
                     self.on_drain();
                 } else {
-                    awaited = true;
+                    wakers_registered = true;
                     return Poll::Pending;
                 }
                 timer.as_mut().reset(self.deadline());
             }
         })
         .await;
-        self.end(&reason);
+        self.finish(&reason);
     }
 
     /// Asks a client that supports it to reconnect, and closes any other with a message.
     fn on_drain(&mut self) {
-        if self.session.ask_to_reconnect(GOING_DOWN) {
-            self.leave_by = Some(self.now + RECONNECT);
+        if self.session.request_reconnect(SHUTDOWN_MESSAGE) {
+            self.reconnect_deadline = Some(self.now + RECONNECT_TIMEOUT);
         } else {
-            self.session.close(GOING_DOWN);
-            self.close(Closed::Drained);
+            self.session.close(SHUTDOWN_MESSAGE);
+            self.close(CloseReason::Draining);
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         loop {
-            self.poll_asking(cx);
+            self.poll_pending_request(cx);
             let mut link = self.link.lock();
             link.push(self.session.take_replies());
             link.write(cx);
-            if let Some(kind) = link.failed() {
-                return Poll::Ready(Closed::Socket(kind));
+            if let Some(kind) = link.failure() {
+                return Poll::Ready(CloseReason::SocketFailed(kind));
             }
-            if link.has_played_out() {
+            if link.has_finished_playing() {
                 drop(link);
                 self.leave_role();
                 self.session.end_of_stream();
@@ -232,25 +234,25 @@ impl Connection {
     }
 
     /// Reads once and processes the bytes.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
+        READ_BUFFER.with_borrow_mut(|storage| {
+            let mut buffer = ReadBuf::new(storage);
             let mut link = self.link.lock();
             let read = ready!(link.poll_read(cx, &mut buffer));
-            let conversing = match &self.role {
-                Role::Idle | Role::Asking(_) => true,
+            let exchanges_commands = match &self.role {
+                Role::Idle | Role::Pending(_) => true,
                 Role::Publishing(publisher) => publisher.frames() == 0,
                 Role::Playing(_) => false,
             };
-            if conversing {
-                link.acknowledge_quickly();
+            if exchanges_commands {
+                link.set_quick_ack();
             }
             drop(link);
             if let Err(e) = read {
-                return Poll::Ready(Err(Closed::Socket(e.kind())));
+                return Poll::Ready(Err(CloseReason::SocketFailed(e.kind())));
             }
             if buffer.filled().is_empty() {
-                return Poll::Ready(Err(Closed::Peer));
+                return Poll::Ready(Err(CloseReason::PeerClosed));
             }
             if self.closing.is_some() {
                 // Input is ignored while closing: only the queued replies must still be written.
@@ -259,9 +261,9 @@ impl Connection {
             self.received_bytes += buffer.filled().len() as u64;
             let result = self.on_bytes(buffer.filled());
             // Only media keeps a publisher's stream name reserved; pings do not.
-            let media = self.reader.take_media();
+            let media = self.reader.take_media_received();
             if media || !matches!(self.role, Role::Publishing(_)) {
-                self.heard = self.now;
+                self.last_received_at = self.now;
             }
             Poll::Ready(result.inspect_err(|_| {
                 self.shared.metrics.protocol_errors.inc();
@@ -269,7 +271,7 @@ impl Connection {
         })
     }
 
-    fn on_bytes(&mut self, bytes: &[u8]) -> Result<(), Closed> {
+    fn on_bytes(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
         let Some(handshake) = &mut self.handshake else { return self.on_chunks(bytes) };
         let mut reply = Vec::new();
         let progress = handshake.on_bytes(bytes, &mut reply)?;
@@ -282,7 +284,7 @@ impl Connection {
         Ok(())
     }
 
-    fn on_chunks(&mut self, mut bytes: &[u8]) -> Result<(), Closed> {
+    fn on_chunks(&mut self, mut bytes: &[u8]) -> Result<(), CloseReason> {
         self.session.on_received(bytes.len());
         while let Some(message) = self.reader.next(&mut bytes)? {
             if let Some(event) = self.session.on_message(message)? {
@@ -302,7 +304,7 @@ impl Connection {
                     publisher.on_media(message);
                     if publisher.is_revoked() {
                         self.session.close("This stream is published on another node now.");
-                        self.close(Closed::Revoked);
+                        self.close(CloseReason::Revoked);
                     }
                 }
             }
@@ -311,54 +313,76 @@ impl Connection {
                     publisher.on_metadata(&metadata);
                 }
             }
-            Event::Connect { app } if self.shared.apps.contains(&app) || self.shared.loopback.takes(&app) => {
+            Event::Connect { app, query }
+                if self.shared.loopback.accepts_app(&app) || self.shared.access.check_app(&app).is_ok() =>
+            {
                 self.app = app;
+                self.app_query = query;
                 self.session.accept_connect();
             }
-            Event::Connect { app } => {
+            Event::Connect { app, .. } => {
                 log::info!(peer:% = self.peer, app = printable(&app).as_str(); "unknown app refused");
                 self.session
                     .reject_connect("There is no app of this name. The server URL ends with the app: rtmp://HOST/live");
-                self.close(Closed::UnknownApp);
+                self.close(CloseReason::UnknownApp);
             }
-            Event::Publish { stream_id } => self.on_publish(&stream_id),
-            Event::Play { stream_id } => self.on_play(&stream_id),
+            Event::Publish { stream_id, query } => self.on_publish(&stream_id, query.as_ref()),
+            Event::Play { stream_id, query } => self.on_play(&stream_id, query.as_ref()),
             Event::Ended => self.leave_role(),
         }
     }
 
-    fn on_publish(&mut self, stream_id: &str) {
+    fn on_publish(&mut self, stream_id: &str, query: Option<&Query>) {
         match StreamName::new(&self.app, stream_id) {
             Ok(name) => {
-                if let Err(refusal) = self.shared.admission.publisher() {
+                if let Err(refusal) = self.check_access(query, |access, who| access.check_publish(&name, who)) {
+                    self.on_published(stream_id, Err((code::DENIED, refusal.to_string())));
+                    return;
+                }
+                if let Err(refusal) = self.shared.admission.check_publisher() {
                     self.on_published(stream_id, Err((code::DENIED, refusal.to_string())));
                     return;
                 }
                 let hub = self.hub().clone();
                 let publishing = Box::pin(async move { hub.publish_owned(&name, "rtmp").await });
-                self.role = Role::Asking(Asking::Publish(stream_id.to_owned(), publishing));
+                self.role = Role::Pending(PendingRequest::Publish(stream_id.to_owned(), publishing));
             }
             Err(e) => self.on_published(stream_id, Err((code::BAD_NAME, e.to_string()))),
         }
     }
 
+    /// Asks `check` with what the client presented. The loopback test has an app of its own, which
+    /// no client can guess.
+    fn check_access(
+        &self,
+        query: Option<&Query>,
+        check: impl FnOnce(&Access, &Credentials<'_>) -> Result<(), AccessError>,
+    ) -> Result<(), AccessError> {
+        if self.app == self.shared.loopback.app {
+            return Ok(());
+        }
+        let credentials = Credentials::from_query(query.map(Query::as_str))
+            .with_app_query(self.app_query.as_ref().map(Query::as_str));
+        check(&self.shared.access, &credentials)
+    }
+
     /// Polls the pending request; most are ready at once.
-    fn poll_asking(&mut self, cx: &mut Context<'_>) {
-        let Role::Asking(asking) = &mut self.role else { return };
-        match asking {
-            Asking::Publish(stream_id, publishing) => {
+    fn poll_pending_request(&mut self, cx: &mut Context<'_>) {
+        let Role::Pending(request) = &mut self.role else { return };
+        match request {
+            PendingRequest::Publish(stream_id, publishing) => {
                 let Poll::Ready(result) = publishing.as_mut().poll(cx) else { return };
                 let stream_id = std::mem::take(stream_id);
                 self.role = Role::Idle;
                 let result = result.map_err(|e| match e {
-                    PublishError::AlreadyLive(_) | PublishError::LiveElsewhere { .. } => {
+                    PublishError::AlreadyLive(_) | PublishError::LiveOnOtherNode { .. } => {
                         (code::BAD_NAME, e.to_string())
                     }
-                    PublishError::Full { .. } => (code::DENIED, e.to_string()),
+                    PublishError::TooManyStreams { .. } => (code::DENIED, e.to_string()),
                 });
                 self.on_published(&stream_id, result);
             }
-            Asking::Play(stream_id, finding) => {
+            PendingRequest::Play(stream_id, finding) => {
                 let Poll::Ready(found) = finding.as_mut().poll(cx) else { return };
                 let stream_id = std::mem::take(stream_id);
                 self.role = Role::Idle;
@@ -372,10 +396,10 @@ impl Connection {
             Ok(producer) => {
                 self.session.accept();
                 self.reader.expect_media();
-                self.heard = self.now;
-                self.hurries = true;
-                let publisher = Box::new(Publisher::new(producer, self.level()));
-                log::log!(self.level(), stream = publisher.name(), peer:% = self.peer, protocol = "rtmp"; "publish accepted");
+                self.last_received_at = self.now;
+                self.deadline_changed = true;
+                let publisher = Box::new(Publisher::new(producer, self.log_level()));
+                log::log!(self.log_level(), stream = publisher.name(), peer:% = self.peer, protocol = "rtmp"; "publish accepted");
                 self.role = Role::Publishing(publisher);
             }
             Err((code, reason)) => {
@@ -390,35 +414,37 @@ impl Connection {
         }
     }
 
-    fn on_play(&mut self, stream_id: &str) {
+    fn on_play(&mut self, stream_id: &str, query: Option<&Query>) {
         match StreamName::new(&self.app, stream_id) {
             Ok(name) => {
-                if let Err(refusal) = self.shared.admission.viewer() {
-                    log::info!(stream = name.as_str(), peer:% = self.peer, err:% = refusal; "play refused");
+                let access = self.check_access(query, |access, who| access.check_play(&name, who));
+                let admission = self.shared.admission.check_viewer();
+                if let Err(refusal) = access.map_err(|e| e.to_string()).and(admission.map_err(|e| e.to_string())) {
+                    log::info!(stream = name.as_str(), peer:% = self.peer, err = refusal.as_str(); "play refused");
                     self.shared.metrics.play_refused.inc();
-                    self.session.refuse(code::PLAY_FAILED, &refusal.to_string());
+                    self.session.refuse(code::PLAY_FAILED, &refusal);
                     return;
                 }
                 let hub = self.hub().clone();
                 let finding = Box::pin(async move { hub.find(&name).await });
-                self.role = Role::Asking(Asking::Play(stream_id.to_owned(), finding));
+                self.role = Role::Pending(PendingRequest::Play(stream_id.to_owned(), finding));
             }
-            Err(_) => self.on_found(stream_id, Err(Missing::Unknown)),
+            Err(_) => self.on_found(stream_id, Err(FindError::NotPublished)),
         }
     }
 
-    fn on_found(&mut self, stream_id: &str, found: Result<Arc<Stream>, Missing>) {
+    fn on_found(&mut self, stream_id: &str, found: Result<Arc<Stream>, FindError>) {
         let stream = match found {
             Ok(stream) => stream,
-            Err(missing) => {
+            Err(error) => {
                 let name = printable(stream_id);
-                log::info!(app = self.app.as_str(), stream_id = name.as_str(), peer:% = self.peer, err:% = missing; "play refused");
+                log::info!(app = self.app.as_str(), stream_id = name.as_str(), peer:% = self.peer, err:% = error; "play refused");
                 self.shared.metrics.play_refused.inc();
-                match missing {
-                    Missing::Unknown => {
+                match error {
+                    FindError::NotPublished => {
                         self.session.refuse(code::STREAM_NOT_FOUND, "No stream of this name is being published.");
                     }
-                    Missing::Full => self.session.refuse(code::PLAY_FAILED, &missing.to_string()),
+                    FindError::AtCapacity => self.session.refuse(code::PLAY_FAILED, &error.to_string()),
                 }
                 return;
             }
@@ -427,7 +453,7 @@ impl Connection {
         // The replies must come before the first packet.
         self.link.lock().push(self.session.take_replies());
         let player = Player::start(&self.shared.fanouts, stream, &self.link);
-        log::log!(self.level(), stream = player.name(), peer:% = self.peer, protocol = "rtmp"; "play accepted");
+        log::log!(self.log_level(), stream = player.name(), peer:% = self.peer, protocol = "rtmp"; "play accepted");
         self.role = Role::Playing(player);
     }
 
@@ -437,53 +463,53 @@ impl Connection {
     }
 
     /// Level of this connection's log lines: the loopback test logs at debug level.
-    fn level(&self) -> log::Level {
+    fn log_level(&self) -> log::Level {
         if self.app == self.shared.loopback.app { log::Level::Debug } else { log::Level::Info }
     }
 
     fn leave_role(&mut self) {
-        self.served = match std::mem::replace(&mut self.role, Role::Idle) {
+        self.last_role = match std::mem::replace(&mut self.role, Role::Idle) {
             Role::Publishing(publisher) => {
                 self.reader.expect_commands();
-                Served { stream: publisher.name().to_owned(), role: "publisher", frames: publisher.frames() }
+                RoleSummary { stream: publisher.name().to_owned(), role: "publisher", frames: publisher.frames() }
             }
-            Role::Playing(player) => Served { stream: player.name().to_owned(), role: "player", frames: 0 },
-            Role::Idle | Role::Asking(_) => return,
+            Role::Playing(player) => RoleSummary { stream: player.name().to_owned(), role: "player", frames: 0 },
+            Role::Idle | Role::Pending(_) => return,
         };
     }
 
-    fn close(&mut self, reason: Closed) {
+    fn close(&mut self, reason: CloseReason) {
         self.leave_role();
         self.closing.get_or_insert((reason, self.now));
-        self.hurries = true;
+        self.deadline_changed = true;
     }
 
     /// When the timer must fire if nothing else wakes the connection.
     fn deadline(&self) -> Instant {
         if let Some((_, since)) = self.closing {
-            return since + FAREWELL;
+            return since + CLOSE_TIMEOUT;
         }
         if self.handshake.is_some() {
-            return self.opened + HANDSHAKE;
+            return self.opened_at + HANDSHAKE_TIMEOUT;
         }
-        if let Some(leave_by) = self.leave_by {
-            return leave_by;
+        if let Some(deadline) = self.reconnect_deadline {
+            return deadline;
         }
         let blocked = self.link.lock().blocked_since();
         match (&self.role, blocked) {
-            (_, Some(since)) => since + WRITE,
-            (Role::Publishing(_), None) => self.heard + PUBLISHER_SILENCE,
-            (Role::Idle | Role::Asking(_), None) => self.heard + IDLE,
+            (_, Some(since)) => since + WRITE_TIMEOUT,
+            (Role::Publishing(_), None) => self.last_received_at + PUBLISHER_TIMEOUT,
+            (Role::Idle | Role::Pending(_), None) => self.last_received_at + IDLE_TIMEOUT,
             // A player whose socket blocks from now on is detected within twice the timeout.
-            (Role::Playing(_), None) => self.now + WRITE,
+            (Role::Playing(_), None) => self.now + WRITE_TIMEOUT,
         }
     }
 
-    fn on_time(&mut self, now: Instant) -> Option<Closed> {
-        if self.leave_by.is_some_and(|by| now >= by) {
-            self.leave_by = None;
-            self.session.close(GOING_DOWN);
-            self.close(Closed::Drained);
+    fn on_timer(&mut self, now: Instant) -> Option<CloseReason> {
+        if self.reconnect_deadline.is_some_and(|by| now >= by) {
+            self.reconnect_deadline = None;
+            self.session.close(SHUTDOWN_MESSAGE);
+            self.close(CloseReason::Draining);
             return None;
         }
         if now < self.deadline()
@@ -495,30 +521,30 @@ impl Connection {
             return Some(reason);
         }
         if self.handshake.is_some() {
-            return Some(Closed::NoHandshake);
+            return Some(CloseReason::HandshakeTimeout);
         }
         if self.link.lock().blocked_since().is_some() {
-            return Some(Closed::NotReading);
+            return Some(CloseReason::WriteTimeout);
         }
-        if now > self.deadline() + STOOD_STILL {
+        if now > self.deadline() + MAX_TIMER_DELAY {
             // This process was stalled: bytes that the peer sent meanwhile may still be unread.
-            self.heard = now;
+            self.last_received_at = now;
             return None;
         }
-        Some(if matches!(self.role, Role::Publishing(_)) { Closed::Silent } else { Closed::Idle })
+        Some(if matches!(self.role, Role::Publishing(_)) { CloseReason::PublisherTimeout } else { CloseReason::IdleTimeout })
     }
 
-    fn end(mut self, reason: &Closed) {
+    fn finish(mut self, reason: &CloseReason) {
         self.leave_role();
         let (sent_bytes, lost_packets) = self.link.lock().totals();
         let metrics = &self.shared.metrics;
         metrics.received_bytes.inc_by(self.received_bytes);
         metrics.sent_bytes.inc_by(sent_bytes);
         metrics.lost_packets.inc_by(lost_packets);
-        let Served { stream, role, frames } = &self.served;
+        let RoleSummary { stream, role, frames } = &self.last_role;
         // Health checks and port scans end before the handshake, many of them every minute.
-        let level = if self.handshake.is_some() { log::Level::Debug } else { self.level() };
-        let elapsed_ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let level = if self.handshake.is_some() { log::Level::Debug } else { self.log_level() };
+        let elapsed_ms = u64::try_from(self.opened_at.elapsed().as_millis()).unwrap_or(u64::MAX);
         log::log!(
             level,
             stream = stream.as_str(), role, peer:% = self.peer, received_bytes = self.received_bytes, sent_bytes, frames, lost_packets,
@@ -541,21 +567,21 @@ fn printable(name: &str) -> String {
 
 thread_local! {
     /// Buffer of one read, shared by all connections of the thread: they keep none while waiting.
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; 64 << 10]);
+    static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 64 << 10]);
 }
 
 /// From accepting the connection to the end of the handshake.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// If the timer fires later than this, the process was stalled and no timeout is applied.
-const STOOD_STILL: Duration = Duration::from_secs(1);
+const MAX_TIMER_DELAY: Duration = Duration::from_secs(1);
 /// A publisher that sends no media for this duration is closed, which frees its stream name.
-const PUBLISHER_SILENCE: Duration = Duration::from_secs(10);
+const PUBLISHER_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a peer that is connected, but neither publishes nor plays.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection is closed if a write makes no progress for this duration.
-const WRITE: Duration = Duration::from_secs(10);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a client to act on a reconnect request.
-const RECONNECT: Duration = Duration::from_secs(3);
-const GOING_DOWN: &str = "This node is going down; connect again.";
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const SHUTDOWN_MESSAGE: &str = "This node is going down; connect again.";
 /// For writing the queued replies before the socket is closed.
-const FAREWELL: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -21,25 +21,25 @@ use tokio::time::Instant;
 use super::link::Link;
 use super::ring::{Packer, Packet, Ring};
 use crate::hub::{Consumer, Item, Next, Stream};
-use crate::runtime::worker_pool::{Home, spawn_shared};
+use crate::runtime::worker_pool::{WorkerAffinity, spawn_shared};
 
 /// All players of one stream.
 #[derive(Debug)]
 pub(super) struct Fanout {
     /// Worker thread of the tasks.
-    home: Home,
+    affinity: WorkerAffinity,
     ring: Mutex<Ring>,
-    groups: Mutex<Vec<Arc<Group>>>,
+    groups: Mutex<Vec<Arc<PlayerGroup>>>,
 }
 
 /// Up to [`MAX_GROUP_PLAYERS`] players that one task writes to.
 #[derive(Debug, Default)]
-struct Group {
+struct PlayerGroup {
     /// Players that the writer has not picked up yet.
     joining: Mutex<Vec<Arc<Link>>>,
     /// Number of players, joining ones included.
     players: AtomicUsize,
-    news: Notify,
+    new_packets: Notify,
 }
 
 impl Fanout {
@@ -53,9 +53,9 @@ impl Fanout {
             packer.push(&item.frame, &mut ring);
         }
         packer.flush(&mut ring);
-        let home = stream.home().clone();
-        let fanout = Arc::new(Self { home, ring: Mutex::new(ring), groups: Mutex::default() });
-        fanout.home.spawn(pack(Arc::downgrade(&fanout), consumer, packer));
+        let affinity = stream.affinity().clone();
+        let fanout = Arc::new(Self { affinity, ring: Mutex::new(ring), groups: Mutex::default() });
+        fanout.affinity.spawn(pack(Arc::downgrade(&fanout), consumer, packer));
         fanout
     }
 
@@ -67,13 +67,13 @@ impl Fanout {
     /// Adds a player: its link receives new packets from now on.
     pub(super) fn join(self: &Arc<Self>, link: &Arc<Link>) {
         let mut groups = lock(&self.groups);
-        let group = match groups.iter().find(|g| g.players.load(Ordering::Relaxed) < GROUP_PLAYERS) {
+        let group = match groups.iter().find(|g| g.players.load(Ordering::Relaxed) < MAX_GROUP_PLAYERS) {
             Some(group) => Arc::clone(group),
             None => {
-                let group = Arc::new(Group::default());
+                let group = Arc::new(PlayerGroup::default());
                 groups.push(Arc::clone(&group));
                 let from = self.ring().end();
-                self.begin(Writer {
+                self.spawn_writer(Writer {
                     fanout: Arc::downgrade(self),
                     group: Arc::clone(&group),
                     players: Vec::new(),
@@ -88,59 +88,59 @@ impl Fanout {
         lock(&group.joining).push(Arc::clone(link));
     }
 
-    fn begin(&self, mut writer: Writer) {
-        let home = self.home.clone();
-        self.home.spawn_heavy(GROUP_PERCENT, async move {
-            if unconstrained(writer.run(|| home.must_leave())).await == Left::ForAnotherThread {
+    fn spawn_writer(&self, mut writer: Writer) {
+        let affinity = self.affinity.clone();
+        self.affinity.spawn_cpu_bound(GROUP_CPU_PERCENT, async move {
+            if unconstrained(writer.run(|| affinity.should_migrate())).await == StopReason::Migrate {
                 spawn_shared(async move { unconstrained(writer.run(|| false)).await });
             }
         });
     }
 
-    fn tell_groups(&self) {
-        lock(&self.groups).iter().for_each(|group| group.news.notify_one());
+    fn notify_groups(&self) {
+        lock(&self.groups).iter().for_each(|group| group.new_packets.notify_one());
     }
 }
 
 impl Drop for Fanout {
     fn drop(&mut self) {
-        self.tell_groups();
+        self.notify_groups();
     }
 }
 
 /// Packs the frames of the stream until it ends or has no players.
 async fn pack(fanout: Weak<Fanout>, mut consumer: Consumer, mut packer: Packer) {
     let mut batch: Vec<Item> = Vec::new();
-    let mut hold = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+    let mut audio_timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
     loop {
         let more = tokio::select! {
             biased;
             more = consumer.next_batch(&mut batch) => Some(more),
-            () = &mut hold, if packer.holds() => None,
+            () = &mut audio_timer, if packer.has_pending() => None,
         };
         let Some(fanout) = fanout.upgrade() else { return };
-        let held = packer.holds();
+        let had_pending = packer.has_pending();
         let mut ring = fanout.ring();
         let before = ring.end();
         for item in batch.drain(..) {
             packer.push(&item.frame, &mut ring);
         }
-        if packer.is_due() || more != Some(true) {
+        if packer.should_flush() || more != Some(true) {
             packer.flush(&mut ring);
         }
         if more == Some(false) {
-            ring.end_here();
+            ring.set_ended();
         }
-        let news = ring.end() > before || ring.is_ended();
+        let changed = ring.end() > before || ring.is_ended();
         drop(ring);
-        if news {
-            fanout.tell_groups();
+        if changed {
+            fanout.notify_groups();
         }
         if more == Some(false) {
             return;
         }
-        if packer.holds() && (!held || news) {
-            hold.as_mut().reset(Instant::now() + MAX_SOUND_HOLD);
+        if packer.has_pending() && (!had_pending || changed) {
+            audio_timer.as_mut().reset(Instant::now() + MAX_AUDIO_DELAY);
         }
     }
 }
@@ -149,7 +149,7 @@ async fn pack(fanout: Weak<Fanout>, mut consumer: Consumer, mut packer: Packer) 
 #[derive(Debug)]
 struct Writer {
     fanout: Weak<Fanout>,
-    group: Arc<Group>,
+    group: Arc<PlayerGroup>,
     players: Vec<Arc<Link>>,
     /// The packets of the current write.
     packets: Vec<Packet>,
@@ -159,24 +159,24 @@ struct Writer {
 
 /// Why a writer stopped.
 #[derive(Debug, PartialEq, Eq)]
-enum Left {
+enum StopReason {
     /// The stream has ended or has no players.
-    ForGood,
+    Finished,
     /// Its worker thread is overloaded.
-    ForAnotherThread,
+    Migrate,
 }
 
 impl Writer {
     /// Runs until the stream ends, has no players, or the writer must migrate.
-    async fn run(&mut self, must_leave: impl Fn() -> bool) -> Left {
+    async fn run(&mut self, should_migrate: impl Fn() -> bool) -> StopReason {
         loop {
-            self.group.news.notified().await;
-            let Some(fanout) = self.fanout.upgrade() else { return Left::ForGood };
+            self.group.new_packets.notified().await;
+            let Some(fanout) = self.fanout.upgrade() else { return StopReason::Finished };
             if self.write(&fanout) {
-                return Left::ForGood;
+                return StopReason::Finished;
             }
-            if must_leave() {
-                return Left::ForAnotherThread;
+            if should_migrate() {
+                return StopReason::Migrate;
             }
         }
     }
@@ -199,11 +199,11 @@ impl Writer {
         let before = self.players.len();
         self.players.retain(|link| {
             let mut link = link.lock();
-            let stays = link.on_packets(fanout, first, &self.packets);
-            if ended && stays {
+            let is_playing = link.on_packets(fanout, first, &self.packets);
+            if ended && is_playing {
                 link.wake();
             }
-            stays
+            is_playing
         });
         self.group.players.fetch_sub(before - self.players.len(), Ordering::Relaxed);
         self.packets.clear();
@@ -216,8 +216,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// At 5 microseconds per write, the last player of a group is 0.3 ms behind the first.
-const GROUP_PLAYERS: usize = 64;
+const MAX_GROUP_PLAYERS: usize = 64;
 /// CPU share of a full group at 30 frames per second, in percent of a core.
-const GROUP_PERCENT: u32 = 2;
+const GROUP_CPU_PERCENT: u32 = 2;
 /// Cameras send a frame at least every 42 ms; audio that waited longer leaves without a video frame.
-const MAX_SOUND_HOLD: Duration = Duration::from_millis(45);
+const MAX_AUDIO_DELAY: Duration = Duration::from_millis(45);

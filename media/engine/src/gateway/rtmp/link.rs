@@ -29,10 +29,10 @@ pub(super) enum Io {
 
 /// A socket shared by its connection's task and a fan-out.
 #[derive(Debug)]
-pub(super) struct Link(Mutex<State>);
+pub(super) struct Link(Mutex<LinkState>);
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct LinkState {
     io: Io,
     /// At most [`MAX_QUEUE_ENTRIES`] packets and replies, else the link fails. The front one may be
     /// partly written.
@@ -42,9 +42,9 @@ pub(super) struct State {
     position: Option<Position>,
     /// Since when the socket has accepted no bytes.
     blocked_since: Option<Instant>,
-    failed: Option<io::ErrorKind>,
+    failure: Option<io::ErrorKind>,
     /// Wakes the connection's task.
-    owner: Option<Waker>,
+    connection_waker: Option<Waker>,
     sent_bytes: u64,
     lost_packets: u64,
 }
@@ -62,33 +62,33 @@ struct Position {
 
 impl Link {
     pub(super) fn new(io: Io) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State {
+        Arc::new(Self(Mutex::new(LinkState {
             io,
             queue: VecDeque::new(),
             unflushed: false,
             position: None,
             blocked_since: None,
-            failed: None,
-            owner: None,
+            failure: None,
+            connection_waker: None,
             sent_bytes: 0,
             lost_packets: 0,
         })))
     }
 
     /// Locks the link; hold it briefly, never across an `await`.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, LinkState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl LinkState {
     /// Reads available bytes, or registers the task's waker if there are none.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &self.owner {
-            Some(owner) if owner.will_wake(cx.waker()) => {}
-            _ => self.owner = Some(cx.waker().clone()),
+        match &self.connection_waker {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            _ => self.connection_waker = Some(cx.waker().clone()),
         }
-        if let Some(kind) = self.failed {
+        if let Some(kind) = self.failure {
             return Poll::Ready(Err(kind.into()));
         }
         match &mut self.io {
@@ -102,7 +102,7 @@ impl State {
     /// Clients such as ffmpeg leave Nagle's algorithm on and send a request in two writes: the
     /// second waits for the acknowledgement of the first, which the kernel would delay for 40 ms,
     /// three times per join.
-    pub(super) fn acknowledge_quickly(&self) {
+    pub(super) fn set_quick_ack(&self) {
         let socket = match &self.io {
             Io::Plain(io) => io,
             Io::Tls(io) => io.get_ref().0,
@@ -117,7 +117,7 @@ impl State {
         if bytes.is_empty() {
             return;
         }
-        if self.queue.len() >= MAX_QUEUE {
+        if self.queue.len() >= MAX_QUEUE_ENTRIES {
             self.fail(io::ErrorKind::TimedOut);
         } else {
             self.queue.push_back(bytes);
@@ -126,7 +126,7 @@ impl State {
 
     /// Writes until the queue is empty or the socket is full; registers the waker of `cx`.
     pub(super) fn write(&mut self, cx: &mut Context<'_>) {
-        while self.failed.is_none() {
+        while self.failure.is_none() {
             if self.queue.is_empty() && !self.refill() {
                 if self.unflushed {
                     match self.io.poll_flush(cx) {
@@ -162,7 +162,7 @@ impl State {
     /// Returns false if this link no longer plays that stream.
     pub(super) fn on_packets(&mut self, fanout: &Arc<Fanout>, first: u64, packets: &[Packet]) -> bool {
         let Some(position) = self.position.as_mut().filter(|p| Arc::ptr_eq(&p.fanout, fanout)) else { return false };
-        if self.blocked_since.is_some() || self.failed.is_some() {
+        if self.blocked_since.is_some() || self.failure.is_some() {
             return true;
         }
         // The usual case, without locking the ring again: up to date, empty queue, one packet.
@@ -189,7 +189,7 @@ impl State {
             }
         }
         self.write(&mut Context::from_waker(Waker::noop()));
-        if self.blocked_since.is_some() || self.failed.is_some() {
+        if self.blocked_since.is_some() || self.failure.is_some() {
             self.wake();
         }
         true
@@ -202,12 +202,12 @@ impl State {
     }
 
     /// Stops playing. Queued bytes are still written.
-    pub(super) fn stop(&mut self) {
+    pub(super) fn stop_playing(&mut self) {
         self.position = None;
     }
 
     /// True once the stream has ended and all of it was written.
-    pub(super) fn has_played_out(&self) -> bool {
+    pub(super) fn has_finished_playing(&self) -> bool {
         self.queue.is_empty()
             && self.position.as_ref().is_some_and(|p| {
                 let ring = p.fanout.ring();
@@ -224,8 +224,8 @@ impl State {
         self.blocked_since
     }
 
-    pub(super) fn failed(&self) -> Option<io::ErrorKind> {
-        self.failed
+    pub(super) fn failure(&self) -> Option<io::ErrorKind> {
+        self.failure
     }
 
     /// Bytes written and packets skipped.
@@ -235,13 +235,13 @@ impl State {
 
     /// Schedules the connection's task.
     pub(super) fn wake(&mut self) {
-        if let Some(owner) = self.owner.take() {
-            owner.wake();
+        if let Some(waker) = self.connection_waker.take() {
+            waker.wake();
         }
     }
 
     fn fail(&mut self, kind: io::ErrorKind) {
-        self.failed.get_or_insert(kind);
+        self.failure.get_or_insert(kind);
         self.queue.clear();
         self.position = None;
     }
@@ -332,4 +332,4 @@ impl Io {
 /// no longer be skipped.
 const REFILL_PACKETS: usize = 32;
 /// Packets and replies in the queue.
-const MAX_QUEUE: usize = 128;
+const MAX_QUEUE_ENTRIES: usize = 128;

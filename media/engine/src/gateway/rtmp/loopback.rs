@@ -21,53 +21,53 @@ use crate::hub::{Hub, Limits};
 
 /// App, hub and result of the self-test.
 #[derive(Debug)]
-pub(super) struct Loopback {
+pub(super) struct LoopbackTest {
     /// Random, so that no other client can use it.
     pub(super) app: String,
     pub(super) hub: Hub,
-    pub(super) outcome: watch::Sender<Result<(), String>>,
+    pub(super) outcome_tx: watch::Sender<Result<(), String>>,
 }
 
-impl Loopback {
+impl LoopbackTest {
     pub(super) fn new() -> Self {
-        let limits = Limits { streams: 1, ..Limits::default() };
-        let outcome = watch::Sender::new(Err("has not worked yet".to_owned()));
-        Self { app: format!("loopback-{:032x}", rand::random::<u128>()), hub: Hub::new(limits), outcome }
+        let limits = Limits { max_streams: 1, ..Limits::default() };
+        let outcome_tx = watch::Sender::new(Err("has not worked yet".to_owned()));
+        Self { app: format!("loopback-{:032x}", rand::random::<u128>()), hub: Hub::new(limits), outcome_tx }
     }
 
     /// True for the app of the test, until the test has succeeded.
-    pub(super) fn takes(&self, app: &str) -> bool {
-        app == self.app && self.outcome.borrow().is_err()
+    pub(super) fn accepts_app(&self, app: &str) -> bool {
+        app == self.app && self.outcome_tx.borrow().is_err()
     }
 
     /// Repeats the test until it has succeeded once.
-    pub(super) async fn prove(&self, server: SocketAddr) {
-        let server = listener_here(server);
+    pub(super) async fn run(&self, server: SocketAddr) {
+        let server = loopback_address(server);
         loop {
-            let result = match tokio::time::timeout(PATIENCE, self.attempt(server)).await {
+            let result = match tokio::time::timeout(ATTEMPT_TIMEOUT, self.run_once(server)).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(e)) => Err(format!("has not worked yet: {e}")),
-                Err(_) => Err(format!("has not worked yet: no audio came back within {} s", PATIENCE.as_secs())),
+                Err(_) => Err(format!("has not worked yet: no audio came back within {} s", ATTEMPT_TIMEOUT.as_secs())),
             };
             let worked = result.is_ok();
             if let Err(reason) = &result {
                 log::debug!(err = reason.as_str(); "loop-back publish and play");
             }
-            let _ = self.outcome.send_replace(result);
+            let _ = self.outcome_tx.send_replace(result);
             if worked {
                 return;
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
-    async fn attempt(&self, server: SocketAddr) -> io::Result<()> {
+    async fn run_once(&self, server: SocketAddr) -> io::Result<()> {
         let mut publisher = Client::connect(server, &self.app).await?;
-        publisher.ask("publish", "NetStream.Publish.Start").await?;
+        publisher.request("publish", "NetStream.Publish.Start").await?;
         publisher.send(kind::AUDIO, 1, 0, &AAC_HEADER).await?;
         publisher.send(kind::AUDIO, 1, 0, &AAC_SILENCE).await?;
         let mut player = Client::connect(server, &self.app).await?;
-        player.ask("play", "NetStream.Play.Start").await?;
+        player.request("play", "NetStream.Play.Start").await?;
         // One more, so that it does not matter when the player joins.
         publisher.send(kind::AUDIO, 1, 23, &AAC_SILENCE).await?;
         loop {
@@ -105,14 +105,14 @@ impl Client {
         client.send(kind::SET_CHUNK_SIZE, 0, 0, &60_000_u32.to_be_bytes()).await?;
         let object = Value::Object(vec![("app".to_owned(), app.into())]);
         client.command(0, &["connect".into(), 1.0.into(), object]).await?;
-        client.until("NetConnection.Connect.Success").await?;
+        client.wait_for_status("NetConnection.Connect.Success").await?;
         client.command(0, &["createStream".into(), 2.0.into(), Value::Null]).await?;
         Ok(client)
     }
 
-    async fn ask(&mut self, what: &str, code: &str) -> io::Result<()> {
-        self.command(1, &[what.into(), 3.0.into(), Value::Null, STREAM.into()]).await?;
-        self.until(code).await
+    async fn request(&mut self, what: &str, code: &str) -> io::Result<()> {
+        self.command(1, &[what.into(), 3.0.into(), Value::Null, STREAM_ID.into()]).await?;
+        self.wait_for_status(code).await
     }
 
     async fn command(&mut self, stream: u32, values: &[Value]) -> io::Result<()> {
@@ -142,18 +142,18 @@ impl Client {
     }
 
     /// Skips messages up to the status with this code.
-    async fn until(&mut self, code: &str) -> io::Result<()> {
+    async fn wait_for_status(&mut self, code: &str) -> io::Result<()> {
         loop {
             let message = self.next().await?;
             if message.kind != kind::COMMAND_AMF0 {
                 continue;
             }
             let values = amf0::decode(&message.payload).map_err(io::Error::other)?;
-            let said = values.last().and_then(|v| v.get("code")).and_then(Value::as_str);
-            match said {
-                Some(said) if said == code => return Ok(()),
-                Some(said) if values.last().and_then(|v| v.get("level")).and_then(Value::as_str) == Some("error") => {
-                    return Err(io::Error::other(format!("{said} in place of {code}")));
+            let received = values.last().and_then(|v| v.get("code")).and_then(Value::as_str);
+            match received {
+                Some(received) if received == code => return Ok(()),
+                Some(received) if values.last().and_then(|v| v.get("level")).and_then(Value::as_str) == Some("error") => {
+                    return Err(io::Error::other(format!("{received} instead of {code}")));
                 }
                 _ => {}
             }
@@ -162,15 +162,15 @@ impl Client {
 }
 
 /// Address to connect to: an unspecified listening address includes loopback.
-fn listener_here(server: SocketAddr) -> SocketAddr {
+fn loopback_address(server: SocketAddr) -> SocketAddr {
     let ip = if server.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { server.ip() };
     SocketAddr::new(ip, server.port())
 }
 
-const STREAM: &str = "loopback";
+const STREAM_ID: &str = "loopback";
 /// FLV audio tag bodies of AAC-LC, 44.1 kHz, mono: AudioSpecificConfig, and one raw block of silence.
 const AAC_HEADER: [u8; 4] = [0xaf, 0, 0x12, 0x08];
 const AAC_SILENCE: [u8; 8] = [0xaf, 1, 0x01, 0x40, 0x20, 0x06, 0x4f, 0xde];
-const PATIENCE: Duration = Duration::from_secs(3);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Short, because readiness of a starting node waits for the test.
-const PAUSE: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);

@@ -8,7 +8,7 @@
 //!              --> one task per 64 players writes packets -> link: one socket
 //! ```
 //!
-//! RULE: knows `hub`, `wire::rtmp` and `apps`, and no other gateway.
+//! RULE: knows `hub`, `access` and `wire::rtmp`, and no other gateway.
 
 #[cfg(test)]
 mod client_test;

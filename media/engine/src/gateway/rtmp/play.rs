@@ -21,10 +21,10 @@ impl Player {
     /// Starts to play: the link's next write sends the header and the last GOP, later frames follow
     /// as they arrive.
     pub(super) fn start(fanouts: &Fanouts, stream: Arc<Stream>, link: &Arc<Link>) -> Self {
-        let fanout = fanouts.get_or_make(&stream, || Fanout::start(&stream));
+        let fanout = fanouts.get_or_create(&stream, || Fanout::start(&stream));
         link.lock().play(Arc::clone(&fanout));
         fanout.join(link);
-        Self { link: Arc::clone(link), _viewer: stream.viewer(ViewerKind::Rtmp), stream }
+        Self { link: Arc::clone(link), _viewer: stream.count_viewer(ViewerKind::Rtmp), stream }
     }
 
     /// `app/stream_id`.
@@ -35,6 +35,6 @@ impl Player {
 
 impl Drop for Player {
     fn drop(&mut self) {
-        self.link.lock().stop();
+        self.link.lock().stop_playing();
     }
 }

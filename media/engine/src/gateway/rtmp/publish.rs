@@ -1,9 +1,9 @@
 //! A publisher: turns RTMP messages into frames of a stream in the hub.
 
-use headwater_api::status::Notice;
+use headwater_api::rest::Notice;
 use headwater_wire::rtmp::Message;
 use headwater_wire::rtmp::amf0::Value;
-use headwater_wire::rtmp::ingest::{Ingest, IngestError, Media};
+use headwater_wire::rtmp::ingest::{Ingest, IngestError, IngestOutput};
 use headwater_wire::rtmp::message::kind;
 use headwater_wire::{Frame, MediaKind, Track};
 
@@ -14,16 +14,16 @@ use crate::hub::Producer;
 pub(super) struct Publisher {
     producer: Producer,
     /// Level of the line that announces a track.
-    level: log::Level,
+    log_level: log::Level,
     ingest: Ingest,
     frames: u64,
-    told_b_frames: bool,
-    told_unusable: [bool; 2],
+    b_frames_reported: bool,
+    unusable_reported: [bool; 2],
 }
 
 impl Publisher {
-    pub(super) fn new(producer: Producer, level: log::Level) -> Self {
-        Self { producer, level, ingest: Ingest::default(), frames: 0, told_b_frames: false, told_unusable: [false; 2] }
+    pub(super) fn new(producer: Producer, log_level: log::Level) -> Self {
+        Self { producer, log_level, ingest: Ingest::default(), frames: 0, b_frames_reported: false, unusable_reported: [false; 2] }
     }
 
     /// `app/stream_id`.
@@ -46,20 +46,20 @@ impl Publisher {
         let kind = message.kind;
         match self.ingest.on_message(message) {
             Ok(None) => {}
-            Ok(Some(Media::Track(track))) => {
+            Ok(Some(IngestOutput::Track(track))) => {
                 self.producer.announce(&track);
-                let about = track.video.unwrap_or_default();
+                let video = track.video.unwrap_or_default();
                 log::log!(
-                    self.level, stream = self.name(), codec = track.codec.name(), profile = track.codec_string.as_deref(),
-                    width = about.width, height = about.height;
+                    self.log_level, stream = self.name(), codec = track.codec.name(), profile = track.codec_string.as_deref(),
+                    width = video.width, height = video.height;
                     "track announced"
                 );
-                self.look_for_b_frames(&track, None);
+                self.report_b_frames(&track, None);
             }
-            Ok(Some(Media::Frame(frame))) => {
+            Ok(Some(IngestOutput::Frame(frame))) => {
                 self.frames += 1;
-                if !self.told_b_frames && frame.kind() == MediaKind::Video {
-                    self.look_for_b_frames(&frame.track, Some(&frame));
+                if !self.b_frames_reported && frame.kind() == MediaKind::Video {
+                    self.report_b_frames(&frame.track, Some(&frame));
                 }
                 self.producer.send(frame);
             }
@@ -80,22 +80,22 @@ impl Publisher {
         log::debug!(stream = self.name(), encoder = encoder.as_str(); "metadata received");
     }
 
-    fn look_for_b_frames(&mut self, track: &Track, frame: Option<&Frame>) {
-        let said = track.video.and_then(|v| v.reorder_frames).is_some_and(|n| n > 0);
-        if said || frame.is_some_and(|f| f.pts != f.dts) {
-            self.told_b_frames = true;
-            self.producer.stream().notice("b_frames", Notice::B_FRAMES);
+    fn report_b_frames(&mut self, track: &Track, frame: Option<&Frame>) {
+        let declared = track.video.and_then(|v| v.reorder_frames).is_some_and(|n| n > 0);
+        if declared || frame.is_some_and(|f| f.pts != f.dts) {
+            self.b_frames_reported = true;
+            self.producer.stream().add_notice("b_frames", Notice::B_FRAMES);
         }
     }
 
     fn on_unusable(&mut self, message_kind: u8, error: &IngestError) {
-        let (code, told) = match message_kind {
-            kind::VIDEO => ("video_unusable", &mut self.told_unusable[0]),
-            _ => ("audio_unusable", &mut self.told_unusable[1]),
+        let (code, reported) = match message_kind {
+            kind::VIDEO => ("video_unusable", &mut self.unusable_reported[0]),
+            _ => ("audio_unusable", &mut self.unusable_reported[1]),
         };
-        if !std::mem::replace(told, true) {
+        if !std::mem::replace(reported, true) {
             let sentence = headwater_api::error::Chain(error).to_string();
-            self.producer.stream().notice(code, &sentence);
+            self.producer.stream().add_notice(code, &sentence);
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Packet {
 pub(super) struct Ring {
     packets: VecDeque<Packet>,
     /// Number of the front packet.
-    first: u64,
+    first_number: u64,
     last_key: Option<u64>,
     bytes: usize,
     header: Bytes,
@@ -37,12 +37,12 @@ pub(super) struct Ring {
 impl Ring {
     /// Number of the next packet.
     pub(super) fn end(&self) -> u64 {
-        self.first + self.packets.len() as u64
+        self.first_number + self.packets.len() as u64
     }
 
     /// Where a new player starts, and a player that lags continues: the last key packet.
     pub(super) fn start(&self) -> u64 {
-        self.last_key.filter(|&key| key >= self.first).unwrap_or_else(|| self.end())
+        self.last_key.filter(|&key| key >= self.first_number).unwrap_or_else(|| self.end())
     }
 
     /// Decoder configurations that a player needs before its first packet, and their version;
@@ -55,8 +55,8 @@ impl Ring {
     ///
     /// # Errors
     /// If the packet was evicted.
-    pub(super) fn get(&self, number: u64) -> Result<Option<&Packet>, Gone> {
-        let index = number.checked_sub(self.first).ok_or(Gone)?;
+    pub(super) fn get(&self, number: u64) -> Result<Option<&Packet>, Evicted> {
+        let index = number.checked_sub(self.first_number).ok_or(Evicted)?;
         Ok(usize::try_from(index).ok().and_then(|i| self.packets.get(i)))
     }
 
@@ -65,16 +65,16 @@ impl Ring {
         self.ended
     }
 
-    pub(super) fn end_here(&mut self) {
+    pub(super) fn set_ended(&mut self) {
         self.ended = true;
     }
 
     fn push(&mut self, packet: Packet) {
         let number = self.end();
         self.bytes += packet.bytes.len();
-        let floor = if packet.key { self.last_key.replace(number) } else { None };
+        let previous_key = if packet.key { self.last_key.replace(number) } else { None };
         self.packets.push_back(packet);
-        while floor.is_some_and(|floor| self.first < floor) {
+        while previous_key.is_some_and(|number| self.first_number < number) {
             self.pop();
         }
         while self.packets.len() > 1 && (self.packets.len() > MAX_PACKETS || self.bytes > MAX_BYTES) {
@@ -85,14 +85,14 @@ impl Ring {
     fn pop(&mut self) {
         if let Some(packet) = self.packets.pop_front() {
             self.bytes -= packet.bytes.len();
-            self.first += 1;
+            self.first_number += 1;
         }
     }
 }
 
 /// The packet is older than the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Gone;
+pub(super) struct Evicted;
 
 /// Turns frames into packets.
 #[derive(Debug, Default)]
@@ -102,7 +102,7 @@ pub(super) struct Packer {
     version: u32,
     pending: BytesMut,
     pending_key: bool,
-    pending_picture: bool,
+    pending_video: bool,
 }
 
 impl Packer {
@@ -112,44 +112,44 @@ impl Packer {
     }
 
     /// True while frames wait to be flushed.
-    pub(super) fn holds(&self) -> bool {
+    pub(super) fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
 
     /// Adds a frame to the pending packet. A key frame starts a new packet unless only audio is
     /// pending.
     pub(super) fn push(&mut self, frame: &Frame, ring: &mut Ring) {
-        let picture = frame.kind() == MediaKind::Video;
-        if picture && frame.key && self.pending_picture {
+        let is_video = frame.kind() == MediaKind::Video;
+        if is_video && frame.key && self.pending_video {
             self.flush(ring);
         }
-        let known = if picture { &mut self.video } else { &mut self.audio };
-        let news = !known.as_ref().is_some_and(|track| Arc::ptr_eq(track, &frame.track));
-        if news {
-            *known = Some(Arc::clone(&frame.track));
+        let current = if is_video { &mut self.video } else { &mut self.audio };
+        let track_changed = !current.as_ref().is_some_and(|track| Arc::ptr_eq(track, &frame.track));
+        if track_changed {
+            *current = Some(Arc::clone(&frame.track));
         }
-        let begins = frame.key && (picture || self.video.is_none());
-        if news || self.version == 0 || begins {
+        let is_start = frame.key && (is_video || self.video.is_none());
+        if track_changed || self.version == 0 || is_start {
             let mut header = BytesMut::with_capacity(512);
             let tracks: Vec<&Track> = self.video.iter().chain(&self.audio).map(|track| &**track).collect();
             mux::write_header(&mut header, &tracks, frame.dts);
             // Players receive a change in line; a player that joins later receives it first.
-            if news && self.version > 0 {
+            if track_changed && self.version > 0 {
                 self.pending.extend_from_slice(&header);
             }
-            self.version += u32::from(news || self.version == 0);
+            self.version += u32::from(track_changed || self.version == 0);
             ring.header = header.freeze();
             ring.version = self.version;
         }
         self.pending.reserve(frame.payload.len() + 64);
         mux::write_frame(&mut self.pending, frame);
-        self.pending_key |= begins;
-        self.pending_picture |= picture;
+        self.pending_key |= is_start;
+        self.pending_video |= is_video;
     }
 
     /// True if the pending packet need not wait: it holds a video frame, or there is no video track.
-    pub(super) fn is_due(&self) -> bool {
-        self.pending_picture || self.video.is_none()
+    pub(super) fn should_flush(&self) -> bool {
+        self.pending_video || self.video.is_none()
     }
 
     /// Pushes the pending frames to the ring as one packet.
@@ -164,7 +164,7 @@ impl Packer {
             self.pending = BytesMut::new();
         }
         let key = std::mem::take(&mut self.pending_key);
-        self.pending_picture = false;
+        self.pending_video = false;
         ring.push(Packet { bytes, key, version: self.version });
     }
 }
@@ -209,12 +209,12 @@ mod tests {
         let (video, audio) = (video(), audio());
         let (mut packer, mut ring) = (Packer::new(Some(Arc::clone(&video)), Some(Arc::clone(&audio))), Ring::default());
         packer.push(&frame(&video, 0, true), &mut ring);
-        assert!(packer.is_due());
+        assert!(packer.should_flush());
         packer.flush(&mut ring);
         packer.push(&frame(&audio, 10, true), &mut ring);
-        assert!(packer.holds() && !packer.is_due());
+        assert!(packer.has_pending() && !packer.should_flush());
         packer.push(&frame(&video, 33, false), &mut ring);
-        assert!(packer.is_due());
+        assert!(packer.should_flush());
         packer.flush(&mut ring);
         assert_eq!(ring.end(), 2);
         assert_eq!(ring.start(), 0);
@@ -225,7 +225,7 @@ mod tests {
         let audio = audio();
         let (mut packer, mut ring) = (Packer::new(None, Some(Arc::clone(&audio))), Ring::default());
         packer.push(&frame(&audio, 0, true), &mut ring);
-        assert!(packer.is_due());
+        assert!(packer.should_flush());
     }
 
     #[test]
@@ -247,8 +247,8 @@ mod tests {
             packer.push(&frame(&video, n * 33, n % 3 == 0), &mut ring);
             packer.flush(&mut ring);
         }
-        assert_eq!((ring.first, ring.start(), ring.end()), (3, 6, 9));
-        assert_eq!(ring.get(2).unwrap_err(), Gone);
+        assert_eq!((ring.first_number, ring.start(), ring.end()), (3, 6, 9));
+        assert_eq!(ring.get(2).unwrap_err(), Evicted);
         assert!(ring.get(3).unwrap().is_some_and(|p| p.key));
         assert!(ring.get(9).unwrap().is_none());
     }

@@ -14,14 +14,15 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::{Connection, Shared};
 use super::link::Io;
-use super::loopback::Loopback;
+use super::loopback::LoopbackTest;
 use super::metrics::Metrics;
 use super::play::Fanouts;
-use crate::access::apps::Apps;
+use crate::access::Access;
 use crate::hub::Hub;
 use crate::node::admission::Admission;
 use crate::runtime::listener::{ListenError, listen};
-use crate::runtime::worker_pool::Lanes;
+use crate::runtime::stages::Stages;
+use crate::runtime::worker_pool::WorkerPool;
 
 /// The open listeners; [`Server::run`] accepts from them.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub struct Server {
     tls: Option<((TcpListener, SocketAddr), Arc<rustls::ServerConfig>)>,
     max_connections: usize,
     metrics: Metrics,
-    loopback: Arc<Loopback>,
+    loopback: Arc<LoopbackTest>,
 }
 
 impl Server {
@@ -49,7 +50,7 @@ impl Server {
             tls,
             max_connections: config.max_connections.get(),
             metrics: Metrics::default(),
-            loopback: Arc::new(Loopback::new()),
+            loopback: Arc::new(LoopbackTest::new()),
         })
     }
 
@@ -70,46 +71,55 @@ impl Server {
 
     /// Publishes a test stream to this server and plays it back, until that has succeeded once.
     /// The server must be running.
-    pub fn prove(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn run_loopback_test(&self) -> impl Future<Output = ()> + Send + 'static {
         let (loopback, address) = (Arc::clone(&self.loopback), self.plain.1);
-        async move { loopback.prove(address).await }
+        async move { loopback.run(address).await }
     }
 
     /// Returns a check that fails until [`Server::run_loopback_test`] has succeeded; the error is
     /// the reason of the last attempt.
-    pub fn pulse(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
-        let outcome = self.loopback.outcome.subscribe();
+    pub fn loopback_check(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+        let outcome = self.loopback.outcome_tx.subscribe();
         move || outcome.borrow().clone()
+    }
+
+    /// Adds the server to the stages: its counters, the check of its loopback player, and its tasks.
+    pub fn mount(self, hub: Hub, access: Access, admission: Admission, stages: &mut Stages) {
+        self.metrics().register(stages.own_metrics());
+        stages.add_liveness("loopback", Box::new(self.loopback_check()));
+        stages.add_background(self.run_loopback_test());
+        let (workers, drain) = (stages.workers(), stages.drain().stop_publishers.clone());
+        stages.add_serving(self.run(hub, access, admission, workers, drain));
     }
 
     /// Serves until `drain` is cancelled. Then it accepts no more connections, notifies the peers,
     /// and returns once all connections are closed.
-    pub async fn run(self, hub: Hub, apps: Apps, admission: Admission, lanes: Lanes, drain: CancellationToken) {
+    pub async fn run(self, hub: Hub, access: Access, admission: Admission, workers: WorkerPool, drain: CancellationToken) {
         let Self { plain, tls, max_connections, metrics, loopback } = self;
-        let shared = Arc::new(Shared { hub, apps, fanouts: Fanouts::default(), metrics, loopback, admission });
-        let door = Door {
+        let shared = Arc::new(Shared { hub, access, fanouts: Fanouts::default(), metrics, loopback, admission });
+        let acceptor = Acceptor {
             shared,
-            places: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
+            permits: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
             tasks: TaskTracker::new(),
-            lanes,
+            workers,
             drain,
         };
-        let (tls_listener, acceptor) = tls.map(|((listener, _), config)| (listener, TlsAcceptor::from(config))).unzip();
-        tokio::join!(door.accept(Some(plain.0), None), door.accept(tls_listener, acceptor));
-        door.tasks.close();
-        door.tasks.wait().await;
+        let (tls_listener, tls_acceptor) = tls.map(|((listener, _), config)| (listener, TlsAcceptor::from(config))).unzip();
+        tokio::join!(acceptor.accept(Some(plain.0), None), acceptor.accept(tls_listener, tls_acceptor));
+        acceptor.tasks.close();
+        acceptor.tasks.wait().await;
     }
 }
 
-struct Door {
+struct Acceptor {
     shared: Arc<Shared>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     tasks: TaskTracker,
-    lanes: Lanes,
+    workers: WorkerPool,
     drain: CancellationToken,
 }
 
-impl Door {
+impl Acceptor {
     async fn accept(&self, listener: Option<TcpListener>, tls: Option<TlsAcceptor>) {
         let Some(listener) = listener else { return };
         loop {
@@ -118,36 +128,36 @@ impl Door {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((socket, peer)) => self.welcome(socket, peer, tls.as_ref()),
+                Ok((socket, peer)) => self.spawn_connection(socket, peer, tls.as_ref()),
                 Err(e) => {
                     // Most likely out of file descriptors: connections must close before more can open.
                     log::error!(err:% = Chain(&e); "could not accept an rtmp connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
     }
 
-    fn welcome(&self, socket: TcpStream, peer: SocketAddr, tls: Option<&TlsAcceptor>) {
+    fn spawn_connection(&self, socket: TcpStream, peer: SocketAddr, tls: Option<&TlsAcceptor>) {
         let metrics = &self.shared.metrics;
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             metrics.turned_away.inc();
             log::warn!(peer:%; "rtmp connection turned away, too many are open");
             return;
         };
         metrics.accepted.inc();
         metrics.connections.inc();
-        let place = Place { _permit: place, metrics: metrics.clone() };
+        let slot = ConnectionSlot { _permit: permit, metrics: metrics.clone() };
         // Replies and frames must leave at once: with Nagle's algorithm a join takes 40 ms longer.
         // This fails only if the socket is already closed.
         let _ = socket.set_nodelay(true);
         let shared = Arc::clone(&self.shared);
         let drain = self.drain.clone();
         let tls = tls.cloned();
-        self.lanes.spawn(&self.tasks, socket, move |socket| async move {
+        self.workers.spawn(&self.tasks, socket, move |socket| async move {
             match tls {
                 None => Connection::new(shared, Io::Plain(socket), peer).run(drain).await,
-                Some(tls) => match tokio::time::timeout(TLS_HANDSHAKE, tls.accept(socket)).await {
+                Some(tls) => match tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(socket)).await {
                     Ok(Ok(stream)) => {
                         Box::pin(Connection::new(shared, Io::Tls(Box::new(stream)), peer).run(drain)).await;
                     }
@@ -155,22 +165,22 @@ impl Door {
                     Err(_) => log::debug!(peer:%; "tls handshake timed out"),
                 },
             }
-            drop(place);
+            drop(slot);
         });
     }
 }
 
 /// One of the `max_connections` open connections; counted in the gauge until it is dropped.
-struct Place {
+struct ConnectionSlot {
     _permit: OwnedSemaphorePermit,
     metrics: Metrics,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.metrics.connections.dec();
     }
 }
 
-const TLS_HANDSHAKE: Duration = Duration::from_secs(5);
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);

@@ -16,26 +16,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use super::client_test::Client;
-use crate::access::apps::Apps;
-use crate::hub::{Claiming, Elsewhere, Fetching, Hub, Limits, Owners, Stream};
+use crate::access::{Access, Apps};
+use crate::hub::{ClaimFuture, RemoteStreams, FetchFuture, Hub, Limits, StreamOwnership, Stream};
 use crate::node::admission::Admission;
-use crate::runtime::worker_pool::Lanes;
+use crate::runtime::worker_pool::WorkerPool;
 
-struct Running {
+struct TestServer {
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
     hub: Hub,
     /// Makes the node refuse new publishers and viewers.
-    leaving: CancellationToken,
+    draining: CancellationToken,
     drain: CancellationToken,
     task: JoinHandle<()>,
 }
 
-fn serve(max_connections: usize, tls: Option<Arc<rustls::ServerConfig>>) -> Running {
-    serve_on(Lanes::here(), max_connections, tls)
+fn start_server(max_connections: usize, tls: Option<Arc<rustls::ServerConfig>>) -> TestServer {
+    start_server_on(WorkerPool::inline(), max_connections, tls)
 }
 
-fn serve_on(lanes: Lanes, max_connections: usize, tls: Option<Arc<rustls::ServerConfig>>) -> Running {
+fn start_server_on(lanes: WorkerPool, max_connections: usize, tls: Option<Arc<rustls::ServerConfig>>) -> TestServer {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let config = config::Rtmp { listen: any, tls_listen: any, max_connections: max_connections.try_into().unwrap() };
     let server = Server::bind(&config, tls).unwrap();
@@ -43,14 +43,14 @@ fn serve_on(lanes: Lanes, max_connections: usize, tls: Option<Arc<rustls::Server
     let (hub, drain) = (Hub::new(Limits::default()), CancellationToken::new());
     let leaving = CancellationToken::new();
     let config = headwater_api::Config::default();
-    let meter = crate::node::load::Meter::new(&config);
-    let nobody = crate::node::health::NodeHealthReceiver::by_nobody();
-    let door = Admission::new(&config.limits, &meter, &hub, &nobody, &leaving);
-    let task = tokio::spawn(server.run(hub.clone(), Apps::new(["live".to_owned()]), door, lanes, drain.clone()));
-    Running { address, tls_address, hub, leaving, drain, task }
+    let meter = crate::node::load::LoadMeter::new(&config);
+    let no_daemon = crate::node::health::NodeHealthReceiver::disconnected();
+    let admission = Admission::new(&config.limits, &meter, &hub, &no_daemon, &leaving);
+    let task = tokio::spawn(server.run(hub.clone(), Access::new(Apps::new(["live".to_owned()])), admission, lanes, drain.clone()));
+    TestServer { address, tls_address, hub, draining: leaving, drain, task }
 }
 
-impl Running {
+impl TestServer {
     async fn socket(&self) -> TcpStream {
         let socket = TcpStream::connect(self.address).await.unwrap();
         socket.set_nodelay(true).unwrap();
@@ -68,141 +68,141 @@ impl Running {
 
 #[tokio::test]
 async fn player_starts_at_the_last_key_frame_and_receives_later_frames() {
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let mut publisher = server.publisher("demo?token=secret").await;
     for (ms, key, mark) in [(0, true, 1), (33, false, 2), (66, true, 3), (99, false, 4)] {
-        publisher.picture(ms, key, mark, 20_000).await;
+        publisher.send_video(ms, key, mark, 20_000).await;
     }
     let mut first = server.player("demo").await;
-    assert_eq!(first.marks(2).await, [3, 4]);
-    publisher.picture(133, false, 5, 200_000).await;
-    assert_eq!(first.marks(1).await, [5]);
+    assert_eq!(first.read_marks(2).await, [3, 4]);
+    publisher.send_video(133, false, 5, 200_000).await;
+    assert_eq!(first.read_marks(1).await, [5]);
     let mut second = server.player("demo").await;
-    assert_eq!(second.marks(3).await, [3, 4, 5]);
-    publisher.picture(166, false, 6, 10).await;
-    assert_eq!((first.marks(1).await, second.marks(1).await), (vec![6], vec![6]));
+    assert_eq!(second.read_marks(3).await, [3, 4, 5]);
+    publisher.send_video(166, false, 6, 10).await;
+    assert_eq!((first.read_marks(1).await, second.read_marks(1).await), (vec![6], vec![6]));
     let stream = server.hub.stream(&StreamName::new("live", "demo").unwrap()).unwrap();
     assert_eq!(stream.status().viewers.rtmp, 2);
 }
 
 #[tokio::test]
 async fn hundred_players_of_one_stream_receive_every_frame() {
-    let server = serve(200, None);
+    let server = start_server(200, None);
     let mut publisher = server.publisher("demo").await;
-    publisher.picture(0, true, 0, 1_000).await;
+    publisher.send_video(0, true, 0, 1_000).await;
     let mut players = Vec::new();
     for _ in 0..100 {
         players.push(server.player("demo").await);
     }
     for mark in 1..=10 {
-        publisher.picture(u32::from(mark) * 33, false, mark, 1_000).await;
+        publisher.send_video(u32::from(mark) * 33, false, mark, 1_000).await;
     }
     for player in &mut players {
-        assert_eq!(player.marks(11).await, (0..=10).collect::<Vec<u8>>());
+        assert_eq!(player.read_marks(11).await, (0..=10).collect::<Vec<u8>>());
     }
 }
 
 #[tokio::test]
 async fn players_lose_no_frame_when_their_writer_migrates_from_an_overloaded_worker() {
-    let lanes = Lanes::start().unwrap();
-    let server = serve_on(lanes.clone(), 9, None);
+    let lanes = WorkerPool::start().unwrap();
+    let server = start_server_on(lanes.clone(), 9, None);
     let mut publisher = server.publisher("demo").await;
-    publisher.picture(0, true, 0, 1_000).await;
+    publisher.send_video(0, true, 0, 1_000).await;
     let mut player = server.player("demo").await;
-    publisher.picture(33, false, 1, 1_000).await;
-    assert_eq!(player.marks(2).await, [0, 1]);
-    lanes.fill().crowd();
+    publisher.send_video(33, false, 1, 1_000).await;
+    assert_eq!(player.read_marks(2).await, [0, 1]);
+    lanes.placement().mark_all_overloaded();
     for mark in 2..=9 {
-        publisher.picture(u32::from(mark) * 33, false, mark, 1_000).await;
+        publisher.send_video(u32::from(mark) * 33, false, mark, 1_000).await;
     }
-    assert_eq!(player.marks(8).await, (2..=9).collect::<Vec<u8>>());
+    assert_eq!(player.read_marks(8).await, (2..=9).collect::<Vec<u8>>());
     // The writer of this frame has checked the load since the first one.
-    publisher.picture(330, false, 10, 1_000).await;
-    assert_eq!(player.marks(1).await, [10]);
-    assert!(!lanes.fill().is_crowded(0), "the writer has left the publisher's worker");
+    publisher.send_video(330, false, 10, 1_000).await;
+    assert_eq!(player.read_marks(1).await, [10]);
+    assert!(!lanes.placement().is_overloaded(0), "the writer has left the publisher's worker");
 }
 
 #[tokio::test]
 async fn audio_is_sent_with_the_next_video_frame_or_after_45_ms() {
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let mut publisher = server.publisher("demo").await;
     publisher.send(kind::AUDIO, 1, 0, &[0xaf, 0, 0x11, 0x90]).await;
-    publisher.picture(0, true, 1, 10).await;
+    publisher.send_video(0, true, 1, 10).await;
     let mut player = server.player("demo").await;
-    player.marks(1).await;
+    player.read_marks(1).await;
     // No video frame follows: the timer sends the audio.
     publisher.send(kind::AUDIO, 1, 10, &[0xaf, 1, 7]).await;
     let message = player.next().await.unwrap();
     assert_eq!((message.kind, &message.payload[..]), (kind::AUDIO, &[0xaf, 1, 7][..]));
     publisher.send(kind::AUDIO, 1, 31, &[0xaf, 1, 8]).await;
-    publisher.picture(33, false, 2, 10).await;
+    publisher.send_video(33, false, 2, 10).await;
     let order = [player.next().await.unwrap().kind, player.next().await.unwrap().kind];
     assert_eq!(order, [kind::AUDIO, kind::VIDEO]);
 }
 
 #[tokio::test]
 async fn second_publisher_of_a_name_is_refused_and_the_first_continues() {
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let mut first = server.publisher("demo").await;
     let mut second = Client::connected(server.socket().await).await;
-    second.ask("publish", "demo").await;
-    second.until_code("NetStream.Publish.BadName").await;
-    second.ask("publish", "../etc").await;
-    second.until_code("NetStream.Publish.BadName").await;
-    first.picture(0, true, 9, 10).await;
-    assert_eq!(server.player("demo").await.marks(1).await, [9]);
+    second.request("publish", "demo").await;
+    second.wait_for_status("NetStream.Publish.BadName").await;
+    second.request("publish", "../etc").await;
+    second.wait_for_status("NetStream.Publish.BadName").await;
+    first.send_video(0, true, 9, 10).await;
+    assert_eq!(server.player("demo").await.read_marks(1).await, [9]);
 }
 
 #[tokio::test]
 async fn unknown_app_or_stream_is_refused_with_a_status() {
-    let server = serve(9, None);
-    let mut client = Client::shake(server.socket().await).await;
+    let server = start_server(9, None);
+    let mut client = Client::handshake(server.socket().await).await;
     client.connect("other").await;
-    client.until_code("NetConnection.Connect.Rejected").await;
+    client.wait_for_status("NetConnection.Connect.Rejected").await;
     assert!(client.is_closed().await);
     let mut client = Client::connected(server.socket().await).await;
-    client.ask("play", "nobody").await;
-    client.until_code("NetStream.Play.StreamNotFound").await;
+    client.request("play", "nobody").await;
+    client.wait_for_status("NetStream.Play.StreamNotFound").await;
     let mut publisher = server.publisher("nobody").await;
-    publisher.picture(0, true, 1, 10).await;
-    client.ask("play", "nobody").await;
-    assert_eq!(client.marks(1).await, [1], "the same connection may request again");
+    publisher.send_video(0, true, 1, 10).await;
+    client.request("play", "nobody").await;
+    assert_eq!(client.read_marks(1).await, [1], "the same connection may request again");
 }
 
 #[tokio::test]
 async fn player_is_notified_of_the_end_and_can_play_the_next_generation() {
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let mut publisher = server.publisher("demo").await;
-    publisher.picture(0, true, 1, 10).await;
+    publisher.send_video(0, true, 1, 10).await;
     let mut player = server.player("demo").await;
-    player.marks(1).await;
+    player.read_marks(1).await;
     drop(publisher);
-    player.until_code("NetStream.Play.UnpublishNotify").await;
+    player.wait_for_status("NetStream.Play.UnpublishNotify").await;
     let eof = player.next().await.unwrap();
     assert_eq!((eof.kind, &eof.payload[..]), (kind::USER_CONTROL, &[0, 1, 0, 0, 0, 1][..]));
     let mut publisher = server.publisher("demo").await;
-    publisher.picture(0, true, 2, 10).await;
-    player.ask("play", "demo").await;
-    assert_eq!(player.marks(1).await, [2]);
+    publisher.send_video(0, true, 2, 10).await;
+    player.request("play", "demo").await;
+    assert_eq!(player.read_marks(1).await, [2]);
 }
 
 #[tokio::test]
 async fn slow_player_skips_to_a_key_frame_without_affecting_others() {
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let mut publisher = server.publisher("demo").await;
-    publisher.picture(0, true, 0, 1_000).await;
+    publisher.send_video(0, true, 0, 1_000).await;
     let mut slow = server.player("demo").await;
     let mut fast = server.player("demo").await;
-    fast.marks(1).await;
+    fast.read_marks(1).await;
     // 60 MB: more than the socket buffers hold. Every fourth frame is a key frame.
     for n in 1..=240_u32 {
-        publisher.picture(n * 33, n % 4 == 0, n as u8, 250_000).await;
-        assert_eq!(fast.marks(1).await, [n as u8], "the fast player receives every frame");
+        publisher.send_video(n * 33, n % 4 == 0, n as u8, 250_000).await;
+        assert_eq!(fast.read_marks(1).await, [n as u8], "the fast player receives every frame");
     }
-    let mut last = slow.marks(1).await[0];
+    let mut last = slow.read_marks(1).await[0];
     let mut gaps = 0;
     while last != 240 {
-        let mark = slow.marks(1).await[0];
+        let mark = slow.read_marks(1).await[0];
         if mark != last + 1 {
             assert_eq!(mark % 4, 0, "resumes at a key frame, not at {mark} after {last}");
             gaps += 1;
@@ -214,15 +214,15 @@ async fn slow_player_skips_to_a_key_frame_without_affecting_others() {
 
 #[tokio::test]
 async fn player_that_never_reads_is_closed_after_ten_seconds() {
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let mut publisher = server.publisher("demo").await;
-    publisher.picture(0, true, 0, 1_000).await;
+    publisher.send_video(0, true, 0, 1_000).await;
     let slow = server.player("demo").await;
     let mut fast = server.player("demo").await;
-    fast.marks(1).await;
+    fast.read_marks(1).await;
     for n in 1..=120_u32 {
-        publisher.picture(n * 33, n % 4 == 0, 1, 250_000).await;
-        fast.marks(1).await;
+        publisher.send_video(n * 33, n % 4 == 0, 1, 250_000).await;
+        fast.read_marks(1).await;
     }
     let stream = server.hub.stream(&StreamName::new("live", "demo").unwrap()).unwrap();
     assert_eq!(stream.status().viewers.rtmp, 2);
@@ -230,8 +230,8 @@ async fn player_that_never_reads_is_closed_after_ten_seconds() {
     let start = Instant::now();
     while stream.status().viewers.rtmp == 2 {
         // The publisher sends and the fast player reads: only the slow player may be closed.
-        publisher.picture(5_000, false, 1, 10).await;
-        fast.marks(1).await;
+        publisher.send_video(5_000, false, 1, 10).await;
+        fast.read_marks(1).await;
         tokio::time::advance(Duration::from_secs(1)).await;
     }
     assert!(start.elapsed() <= Duration::from_secs(21), "{:?}", start.elapsed());
@@ -240,10 +240,10 @@ async fn player_that_never_reads_is_closed_after_ten_seconds() {
 
 #[tokio::test]
 async fn silent_publisher_is_closed_after_ten_seconds() {
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let mut publisher = server.publisher("demo").await;
-    publisher.picture(0, true, 1, 10).await;
-    server.player("demo").await.marks(1).await;
+    publisher.send_video(0, true, 1, 10).await;
+    server.player("demo").await.read_marks(1).await;
     tokio::time::pause();
     let start = Instant::now();
     assert!(publisher.is_closed().await);
@@ -254,9 +254,9 @@ async fn silent_publisher_is_closed_after_ten_seconds() {
 
 #[tokio::test]
 async fn publisher_that_only_pings_is_closed_after_ten_seconds() {
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let mut publisher = server.publisher("demo").await;
-    publisher.picture(0, true, 1, 10).await;
+    publisher.send_video(0, true, 1, 10).await;
     assert!(publisher.send_and_ping(&[]).await);
     tokio::time::pause();
     let start = Instant::now();
@@ -271,7 +271,7 @@ async fn publisher_that_only_pings_is_closed_after_ten_seconds() {
 
 #[tokio::test]
 async fn publisher_that_sends_a_frame_slowly_is_not_silent() {
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let mut publisher = server.publisher("demo").await;
     let mut picture = BytesMut::new();
     message::write(&mut picture, kind::VIDEO, 1, 0, &[0x17, 1, 0, 0, 0], &[7; 300_000]);
@@ -287,18 +287,18 @@ async fn publisher_that_sends_a_frame_slowly_is_not_silent() {
             break;
         }
     }
-    assert_eq!(server.player("demo").await.marks(1).await, [7]);
+    assert_eq!(server.player("demo").await.read_marks(1).await, [7]);
 }
 
 #[tokio::test]
 async fn publisher_timeout_starts_when_publishing_is_accepted() {
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let mut client = Client::connected(server.socket().await).await;
     assert!(client.send_and_ping(&[]).await);
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(6)).await;
-    client.ask("publish", "demo").await;
-    client.until_code("NetStream.Publish.Start").await;
+    client.request("publish", "demo").await;
+    client.wait_for_status("NetStream.Publish.Start").await;
     let start = Instant::now();
     assert!(client.is_closed().await);
     let took = start.elapsed();
@@ -307,8 +307,8 @@ async fn publisher_timeout_starts_when_publishing_is_accepted() {
 
 #[tokio::test]
 async fn connection_without_a_role_is_closed_after_thirty_seconds() {
-    let server = serve(9, None);
-    let mut shaken = Client::shake(server.socket().await).await;
+    let server = start_server(9, None);
+    let mut shaken = Client::handshake(server.socket().await).await;
     let mut connected = Client::connected(server.socket().await).await;
     assert!(shaken.send_and_ping(&[]).await && connected.send_and_ping(&[]).await);
     tokio::time::pause();
@@ -322,7 +322,7 @@ async fn connection_without_a_role_is_closed_after_thirty_seconds() {
 
 #[tokio::test]
 async fn publish_request_cancelled_in_the_same_write_leaves_the_name_free() {
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let mut client = Client::connected(server.socket().await).await;
     let publish = command(1, &["publish".into(), 3.0.into(), Value::Null, "demo".into()]);
     assert!(client.send_and_ping(&[publish, delete_stream()].concat()).await);
@@ -332,10 +332,10 @@ async fn publish_request_cancelled_in_the_same_write_leaves_the_name_free() {
 
 #[tokio::test]
 async fn publish_request_cancelled_during_the_cluster_query_leaves_the_name_free() {
-    let server = serve(9, None);
-    server.hub.join(Box::new(Deaf), Some(Box::new(Deaf)));
+    let server = start_server(9, None);
+    server.hub.join_cluster(Box::new(UnresponsiveCluster), Some(Box::new(UnresponsiveCluster)));
     let mut client = Client::connected(server.socket().await).await;
-    client.ask("publish", "demo").await;
+    client.request("publish", "demo").await;
     assert!(client.send_and_ping(&[]).await);
     assert_eq!(server.hub.streams().len(), 1, "the name is reserved during the cluster query");
     assert!(client.send_and_ping(&delete_stream()).await);
@@ -344,16 +344,16 @@ async fn publish_request_cancelled_during_the_cluster_query_leaves_the_name_free
 
 /// A cluster that never answers.
 #[derive(Debug)]
-struct Deaf;
+struct UnresponsiveCluster;
 
-impl Elsewhere for Deaf {
-    fn fetch(&self, _: &Hub, _: &StreamName) -> Fetching {
+impl RemoteStreams for UnresponsiveCluster {
+    fn fetch(&self, _: &Hub, _: &StreamName) -> FetchFuture {
         Box::pin(std::future::pending())
     }
 }
 
-impl Owners for Deaf {
-    fn claim(&self, _: &Arc<Stream>) -> Claiming {
+impl StreamOwnership for UnresponsiveCluster {
+    fn claim(&self, _: &Arc<Stream>) -> ClaimFuture {
         Box::pin(std::future::pending())
     }
 }
@@ -372,7 +372,7 @@ fn delete_stream() -> Vec<u8> {
 async fn long_messages_are_accepted_only_from_active_publishers() {
     let mut picture = BytesMut::new();
     message::write(&mut picture, kind::VIDEO, 1, 0, &[0x17, 1, 0, 0, 0], &[7; 100_000]);
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let mut early = Client::connected(server.socket().await).await;
     assert!(!early.send_and_ping(&picture).await);
     let mut publisher = server.publisher("demo").await;
@@ -383,7 +383,7 @@ async fn long_messages_are_accepted_only_from_active_publishers() {
 
 #[tokio::test]
 async fn incomplete_handshake_is_closed_after_five_seconds() {
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let mut socket = server.socket().await;
     socket.write_all(&[3; 700]).await.unwrap();
     tokio::time::pause();
@@ -394,11 +394,11 @@ async fn incomplete_handshake_is_closed_after_five_seconds() {
 
 #[tokio::test]
 async fn malformed_messages_close_only_their_own_connection() {
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let nested: Vec<u8> = [&[2, 0, 1, b'x', 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &[3, 0, 1, b'a'].repeat(5_000)].concat();
     let too_short = [2, 0, 7, b'c', b'o', b'n', b'n', b'e', b'c', b't'];
     for body in [&nested[..], &too_short[..], &[]] {
-        let mut client = Client::shake(server.socket().await).await;
+        let mut client = Client::handshake(server.socket().await).await;
         client.send(kind::COMMAND_AMF0, 0, 0, body).await;
         assert!(client.is_closed().await);
     }
@@ -410,7 +410,7 @@ async fn malformed_messages_close_only_their_own_connection() {
 
 #[tokio::test]
 async fn connection_beyond_the_limit_is_closed_at_once() {
-    let server = serve(1, None);
+    let server = start_server(1, None);
     let first = server.publisher("demo").await;
     let mut second = server.socket().await;
     assert_eq!(second.read_to_end(&mut Vec::new()).await.unwrap_or(0), 0);
@@ -419,51 +419,51 @@ async fn connection_beyond_the_limit_is_closed_at_once() {
 
 #[tokio::test]
 async fn drain_notifies_publishers_and_players_and_closes_them() {
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let mut publisher = server.publisher("demo").await;
-    publisher.picture(0, true, 1, 10).await;
+    publisher.send_video(0, true, 1, 10).await;
     let mut player = server.player("demo").await;
-    player.marks(1).await;
+    player.read_marks(1).await;
     server.drain.cancel();
-    publisher.until_code("NetConnection.Connect.Closed").await;
-    player.until_code("NetStream.Play.UnpublishNotify").await;
-    player.until_code("NetConnection.Connect.Closed").await;
+    publisher.wait_for_status("NetConnection.Connect.Closed").await;
+    player.wait_for_status("NetStream.Play.UnpublishNotify").await;
+    player.wait_for_status("NetConnection.Connect.Closed").await;
     assert!(publisher.is_closed().await && player.is_closed().await);
     server.task.await.unwrap();
 }
 
 #[tokio::test]
 async fn draining_node_refuses_new_clients_and_keeps_existing_ones() {
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let mut publisher = server.publisher("demo").await;
-    publisher.picture(0, true, 1, 10).await;
+    publisher.send_video(0, true, 1, 10).await;
     let mut player = server.player("demo").await;
-    player.marks(1).await;
-    server.leaving.cancel();
+    player.read_marks(1).await;
+    server.draining.cancel();
     let mut late = Client::connected(server.socket().await).await;
-    late.ask("play", "demo").await;
-    late.until_code("NetStream.Play.Failed").await;
-    late.ask("publish", "other").await;
-    late.until_code("NetStream.Publish.Denied").await;
-    publisher.picture(40, true, 2, 10).await;
-    assert_eq!(player.marks(1).await, [2]);
+    late.request("play", "demo").await;
+    late.wait_for_status("NetStream.Play.Failed").await;
+    late.request("publish", "other").await;
+    late.wait_for_status("NetStream.Publish.Denied").await;
+    publisher.send_video(40, true, 2, 10).await;
+    assert_eq!(player.read_marks(1).await, [2]);
 }
 
 #[tokio::test]
 async fn publisher_with_reconnect_support_is_asked_to_reconnect_then_closed() {
-    let server = serve(9, None);
-    let mut publisher = Client::shake(server.socket().await).await;
+    let server = start_server(9, None);
+    let mut publisher = Client::handshake(server.socket().await).await;
     let object = Value::Object(vec![("app".to_owned(), "live".into()), ("capsEx".to_owned(), 1.0.into())]);
     publisher.command(0, &["connect".into(), 1.0.into(), object]).await;
-    publisher.until_code("NetConnection.Connect.Success").await;
+    publisher.wait_for_status("NetConnection.Connect.Success").await;
     publisher.command(0, &["createStream".into(), 2.0.into(), Value::Null]).await;
-    publisher.ask("publish", "demo").await;
-    publisher.until_code("NetStream.Publish.Start").await;
+    publisher.request("publish", "demo").await;
+    publisher.wait_for_status("NetStream.Publish.Start").await;
     server.drain.cancel();
-    publisher.until_code("NetConnection.Connect.ReconnectRequest").await;
+    publisher.wait_for_status("NetConnection.Connect.ReconnectRequest").await;
     tokio::time::pause();
     let start = Instant::now();
-    publisher.until_code("NetConnection.Connect.Closed").await;
+    publisher.wait_for_status("NetConnection.Connect.Closed").await;
     assert!(publisher.is_closed().await);
     let waited = start.elapsed();
     assert!(waited > Duration::from_secs(2) && waited < Duration::from_secs(5), "{waited:?}");
@@ -472,11 +472,11 @@ async fn publisher_with_reconnect_support_is_asked_to_reconnect_then_closed() {
 
 #[tokio::test]
 async fn b_frames_notice_names_the_setting_that_disables_them() {
-    let server = serve(9, None);
+    let server = start_server(9, None);
     let mut publisher = server.publisher("demo").await;
-    publisher.picture(0, true, 1, 10).await;
+    publisher.send_video(0, true, 1, 10).await;
     publisher.send(kind::VIDEO, 1, 33, &[0x27, 1, 0, 0, 66, 0, 0, 0, 1, 0x41]).await;
-    server.player("demo").await.marks(1).await;
+    server.player("demo").await.read_marks(1).await;
     let stream = server.hub.stream(&StreamName::new("live", "demo").unwrap()).unwrap();
     stream.tracks().wait_for(|tracks| tracks.b_frames).await.unwrap();
     let notices = stream.status().notices;
@@ -496,7 +496,7 @@ async fn rtmps_publishes_and_plays_over_tls() {
         .with_no_client_auth()
         .with_single_cert(vec![certificate.clone()], private)
         .unwrap();
-    let server = serve(9, Some(Arc::new(config)));
+    let server = start_server(9, Some(Arc::new(config)));
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate).unwrap();
     let client = rustls::ClientConfig::builder_with_provider(provider)
@@ -510,11 +510,11 @@ async fn rtmps_publishes_and_plays_over_tls() {
         connector.connect("localhost".try_into().unwrap(), socket).await.unwrap()
     };
     let mut publisher = Client::publisher(connect().await, "demo").await;
-    publisher.picture(0, true, 1, 100_000).await;
+    publisher.send_video(0, true, 1, 100_000).await;
     let mut player = Client::player(connect().await, "demo").await;
-    assert_eq!(player.marks(1).await, [1]);
+    assert_eq!(player.read_marks(1).await, [1]);
     for mark in 2..20 {
-        publisher.picture(u32::from(mark) * 33, false, mark, 100_000).await;
-        assert_eq!(player.marks(1).await, [mark]);
+        publisher.send_video(u32::from(mark) * 33, false, mark, 100_000).await;
+        assert_eq!(player.read_marks(1).await, [mark]);
     }
 }

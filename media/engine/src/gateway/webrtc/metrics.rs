@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 
 /// Why a received datagram was ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Ignored {
+pub enum IgnoreReason {
     /// Neither STUN nor DTLS nor RTP nor RTCP, or malformed.
     Garbage,
     /// STUN whose username belongs to no session of this worker.
@@ -29,9 +29,9 @@ pub enum Ignored {
 
 /// Labels of [`Metrics::ignored`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Reason {
+pub struct IgnoredLabels {
     /// Why the datagram was ignored.
-    pub reason: Ignored,
+    pub reason: IgnoreReason,
 }
 
 /// Metrics of all workers together; clones share them.
@@ -56,7 +56,7 @@ pub struct Metrics {
     /// Key frame requests from viewers (PLI and FIR).
     pub key_frame_requests: Counter,
     /// Datagrams received and ignored, by reason.
-    pub ignored: Family<Reason, Counter>,
+    pub ignored: Family<IgnoredLabels, Counter>,
 }
 
 impl Metrics {
@@ -75,7 +75,7 @@ impl Metrics {
         r.register("ignored_datagrams", "Datagrams received and ignored", self.ignored.clone());
     }
 
-    pub(super) fn ignore(&self, reason: Ignored) {
-        self.ignored.get_or_create(&Reason { reason }).inc();
+    pub(super) fn count_ignored(&self, reason: IgnoreReason) {
+        self.ignored.get_or_create(&IgnoredLabels { reason }).inc();
     }
 }

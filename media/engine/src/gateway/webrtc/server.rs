@@ -6,18 +6,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use headwater_api::config;
+use headwater_api::error::Chain;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
 use crate::gateway::webrtc::play::mailbox::{Command, Mailbox};
-use crate::gateway::webrtc::play::worker::{Shared, Worker};
-use crate::gateway::webrtc::signalling::{Directory, Place, Whep};
+use crate::gateway::webrtc::play::worker::{WorkerContext, Worker};
+use crate::gateway::webrtc::signalling::{SessionDirectory, WorkerHandle, Whep};
 use crate::gateway::webrtc::transport::candidates::candidates;
 use crate::gateway::webrtc::transport::dtls::Identity;
-use crate::gateway::webrtc::transport::liveness::Pulse;
+use crate::gateway::webrtc::transport::liveness::Liveness;
 use crate::gateway::webrtc::transport::udp::Socket;
 use crate::runtime::listener::ListenError;
+use crate::runtime::stages::Stages;
 
 /// Maximum number of workers, one port each: by default 50000 to 50063.
 const MAX_WORKERS: usize = 64;
@@ -26,12 +28,12 @@ const MAX_WORKERS: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// A session without a valid STUN check for this duration is closed (RFC 7675 §5.1: 30 s).
-    pub consent: Duration,
+    pub consent_timeout: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { consent: Duration::from_secs(30) }
+        Self { consent_timeout: Duration::from_secs(30) }
     }
 }
 
@@ -53,7 +55,7 @@ pub struct Gateway {
     ports: Vec<u16>,
     whep: Whep,
     workers: Vec<Worker>,
-    pulses: Vec<Arc<Pulse>>,
+    liveness: Vec<Arc<Liveness>>,
 }
 
 impl Gateway {
@@ -75,41 +77,41 @@ impl Gateway {
         let count = if config.workers == 0 { cores() } else { usize::from(config.workers) }.min(MAX_WORKERS);
         let addresses = candidates(addresses)?;
         let identity = Arc::new(Identity::new().map_err(io::Error::other)?);
-        let shared = Shared {
+        let context = WorkerContext {
             identity: Arc::clone(&identity),
             metrics: Metrics::default(),
-            directory: Arc::new(Directory::new(config.max_viewers.get(), count)),
-            consent: limits.consent,
+            directory: Arc::new(SessionDirectory::new(config.max_viewers.get(), count)),
+            consent_timeout: limits.consent_timeout,
         };
         let mut workers = Vec::with_capacity(count);
-        let mut places = Vec::with_capacity(count);
+        let mut handles = Vec::with_capacity(count);
         let mut ports = Vec::with_capacity(count);
-        let mut pulses = Vec::with_capacity(count);
+        let mut liveness = Vec::with_capacity(count);
         for n in 0..count {
-            let wanted = match config.port {
+            let port = match config.port {
                 0 => 0,
                 port => port.checked_add(n as u16).ok_or_else(|| {
                     io::Error::other(format!("[webrtc] port {port} leaves no room for {count} workers"))
                 })?,
             };
-            let socket = Socket::bind(wanted).map_err(|source| {
+            let socket = Socket::bind(port).map_err(|source| {
                 BindError::Port(ListenError {
-                    what: "webrtc",
-                    address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, wanted)),
+                    service: "webrtc",
+                    address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
                     source,
                 })
             })?;
-            let port = socket.port()?;
+            let bound_port = socket.port()?;
             let mailbox = Arc::new(Mailbox::new(socket.wake_handle()));
-            let candidates = addresses.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
-            let pulse = Arc::new(Pulse::new());
-            pulses.push(Arc::clone(&pulse));
-            places.push(Place { mailbox: Arc::clone(&mailbox), pulse: Arc::clone(&pulse), candidates });
-            workers.push(Worker::new(socket, mailbox, pulse, shared.clone()));
-            ports.push(port);
+            let candidates = addresses.iter().map(|&ip| SocketAddr::new(ip, bound_port)).collect();
+            let worker_liveness = Arc::new(Liveness::new());
+            liveness.push(Arc::clone(&worker_liveness));
+            handles.push(WorkerHandle { mailbox: Arc::clone(&mailbox), liveness: Arc::clone(&worker_liveness), candidates });
+            workers.push(Worker::new(socket, mailbox, worker_liveness, context.clone()));
+            ports.push(bound_port);
         }
-        let whep = Whep::new(places, identity.fingerprint, shared.directory, shared.metrics);
-        Ok(Self { ports, whep, workers, pulses })
+        let whep = Whep::new(handles, identity.fingerprint, context.directory, context.metrics);
+        Ok(Self { ports, whep, workers, liveness })
     }
 
     /// Returns the UDP ports, one per worker.
@@ -124,12 +126,24 @@ impl Gateway {
 
     /// Returns a liveness check of all workers. It fails with a description of the first worker
     /// that has not started, hangs or has ended.
-    pub fn pulse(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
-        let pulses = self.pulses.clone();
+    pub fn liveness_check(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+        let liveness = self.liveness.clone();
         move || {
             let now = Instant::now();
-            pulses.iter().enumerate().try_for_each(|(n, p)| p.check(now).map_err(|e| format!("worker {n} {e}")))
+            liveness.iter().enumerate().try_for_each(|(n, worker)| worker.check(now).map_err(|e| format!("worker {n} {e}")))
         }
+    }
+
+    /// Adds the gateway to the stages: its counters, the check of its workers, and their threads.
+    pub fn mount(self, stages: &mut Stages) {
+        self.whep.metrics().register(stages.own_metrics());
+        stages.add_liveness("webrtc", Box::new(self.liveness_check()));
+        let workers = self.run(stages.drain().close_viewers.clone());
+        stages.add_serving(async move {
+            if let Err(e) = workers.await {
+                log::error!(err:% = Chain(&e); "could not start the WebRTC workers");
+            }
+        });
     }
 
     /// Runs the workers until `drain` is cancelled, then closes all sessions and joins the threads.
@@ -138,22 +152,22 @@ impl Gateway {
     /// Fails if a thread cannot be started.
     pub async fn run(self, drain: CancellationToken) -> io::Result<()> {
         let mailboxes: Vec<Arc<Mailbox>> = self.workers.iter().map(|w| Arc::clone(&w.mailbox)).collect();
-        let mut ended = Vec::with_capacity(mailboxes.len());
+        let mut done_rxs = Vec::with_capacity(mailboxes.len());
         for (n, worker) in self.workers.into_iter().enumerate() {
-            let (done, wait) = oneshot::channel::<()>();
+            let (done_tx, done_rx) = oneshot::channel::<()>();
             std::thread::Builder::new().name(format!("webrtc-{n}")).spawn(move || {
                 worker.run();
-                drop(done);
+                drop(done_tx);
             })?;
-            ended.push(wait);
+            done_rxs.push(done_rx);
         }
         drain.cancelled().await;
         for mailbox in &mailboxes {
             mailbox.send(Command::Stop);
         }
-        for wait in ended {
+        for done_rx in done_rxs {
             // The error means that the sender was dropped, which signals the end of the thread.
-            let _ = wait.await;
+            let _ = done_rx.await;
         }
         Ok(())
     }
@@ -167,17 +181,17 @@ mod tests {
     async fn liveness_check_reports_a_worker_that_has_panicked() {
         let config = config::Webrtc { port: 0, workers: 2, ..config::Webrtc::default() };
         let gateway = Gateway::bind(&config, &[]).unwrap();
-        let pulse = gateway.pulse();
-        assert_eq!(pulse().unwrap_err(), "worker 0 has not begun");
+        let check = gateway.liveness_check();
+        assert_eq!(check().unwrap_err(), "worker 0 has not started");
         let mailboxes: Vec<_> = gateway.workers.iter().map(|w| Arc::clone(&w.mailbox)).collect();
-        let pulses = gateway.pulses.clone();
+        let liveness = gateway.liveness.clone();
         let drain = CancellationToken::new();
         let served = tokio::spawn(gateway.run(drain.clone()));
-        until(|| pulse().is_ok()).await;
+        eventually(|| check().is_ok()).await;
         mailboxes[1].send(Command::Panic);
-        until(|| pulse().is_err()).await;
-        assert_eq!(pulse().unwrap_err(), "worker 1 has ended");
-        assert!(pulses[1].has_ended() && !pulses[0].has_ended());
+        eventually(|| check().is_err()).await;
+        assert_eq!(check().unwrap_err(), "worker 1 has ended");
+        assert!(liveness[1].has_ended() && !liveness[0].has_ended());
         drain.cancel();
         served.await.unwrap().unwrap();
     }
@@ -196,9 +210,9 @@ mod tests {
         );
     }
 
-    async fn until(mut is: impl FnMut() -> bool) {
+    async fn eventually(mut condition: impl FnMut() -> bool) {
         let wait = async {
-            while !is() {
+            while !condition() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };

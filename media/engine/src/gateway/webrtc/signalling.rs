@@ -8,23 +8,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use headwater_api::StreamName;
-use headwater_api::status::Notice;
+use headwater_api::rest::Notice;
 use headwater_wire::codec::h264::DecoderConfig;
-use headwater_wire::webrtc::{self, Credentials, Fingerprint, Media, Offer, Section, Sending};
+use headwater_wire::webrtc::{self, Credentials, Fingerprint, SectionKind, Offer, Section, SendParameters};
 use headwater_wire::{Codec, MediaKind};
 
 use crate::gateway::webrtc::metrics::Metrics;
 use crate::gateway::webrtc::play::mailbox::{Command, Mailbox};
-use crate::gateway::webrtc::play::packetizer::Feed;
+use crate::gateway::webrtc::play::packetizer::StreamPacketizer;
 use crate::gateway::webrtc::play::session::{CNAME, NewSession};
-use crate::gateway::webrtc::transport::liveness::Pulse;
+use crate::gateway::webrtc::transport::liveness::Liveness;
 use crate::hub::{Hub, PerStream, Stream, Tracks, ViewerKind};
-use crate::runtime::placement::Fill;
+use crate::runtime::placement::Placement;
 
 /// How long an offer waits for the first track of a stream that has just been published.
-const FIRST_TRACK: Duration = Duration::from_secs(2);
+const FIRST_TRACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an offer for audio and video then waits for the second track.
-const SECOND_TRACK: Duration = Duration::from_millis(300);
+const SECOND_TRACK_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Identifies one session: 128 random bits. Also a capability: any client that has it can
 /// end the session.
@@ -62,7 +62,7 @@ pub struct Answer {
     /// The answer as SDP.
     pub sdp: String,
     /// Identifies the session.
-    pub session: SessionId,
+    pub session_id: SessionId,
 }
 
 /// Why an offer was refused.
@@ -93,7 +93,7 @@ pub enum OfferError {
     },
     /// The stream is published, but no frame has arrived yet.
     #[error("The stream has no video and no audio yet.")]
-    NotYet,
+    NoTracksYet,
 }
 
 /// The WHEP service, for the HTTP handlers. Clones share it.
@@ -102,55 +102,56 @@ pub struct Whep(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    places: Vec<Place>,
+    workers: Vec<WorkerHandle>,
     fingerprint: Fingerprint,
-    directory: Arc<Directory>,
+    directory: Arc<SessionDirectory>,
     metrics: Metrics,
-    video: PerStream<Feed>,
-    audio: PerStream<Feed>,
+    video_packetizers: PerStream<StreamPacketizer>,
+    audio_packetizers: PerStream<StreamPacketizer>,
 }
 
 /// The handle of one worker.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct WorkerHandle {
     pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) liveness: Arc<Liveness>,
     pub(crate) candidates: Vec<SocketAddr>,
 }
 
 /// All sessions of this node, and the number of sessions per worker.
 #[derive(Debug)]
-pub(crate) struct Directory {
-    max: usize,
+pub(crate) struct SessionDirectory {
+    max_sessions: usize,
     sessions: Mutex<HashMap<SessionId, (StreamName, usize)>>,
-    per_worker: Vec<AtomicUsize>,
-    fill: Fill,
+    sessions_per_worker: Vec<AtomicUsize>,
+    placement: Placement,
 }
 
-impl Directory {
-    pub(crate) fn new(max: usize, workers: usize) -> Self {
-        let per_worker = (0..workers).map(|_| AtomicUsize::new(0)).collect();
-        Self { max, sessions: Mutex::default(), per_worker, fill: Fill::new(workers, MOST_AHEAD) }
+impl SessionDirectory {
+    pub(crate) fn new(max_sessions: usize, workers: usize) -> Self {
+        let sessions_per_worker = (0..workers).map(|_| AtomicUsize::new(0)).collect();
+        Self { max_sessions, sessions: Mutex::default(), sessions_per_worker, placement: Placement::new(workers, MAX_SESSION_IMBALANCE) }
     }
 
     /// Adds a session. Returns its worker, or `None` if the node is full or all workers have ended.
-    fn add(&self, id: SessionId, stream: &StreamName, places: &[Place]) -> Option<usize> {
+    fn add(&self, id: SessionId, stream: &StreamName, workers: &[WorkerHandle]) -> Option<usize> {
         let mut sessions = self.lock();
-        if sessions.len() >= self.max {
+        if sessions.len() >= self.max_sessions {
             return None;
         }
-        let open =
-            |(place, open): (&Place, &AtomicUsize)| (!place.pulse.has_ended()).then(|| open.load(Ordering::Relaxed));
-        let open: Vec<_> = places.iter().zip(&self.per_worker).map(open).collect();
-        let worker = self.fill.pick(&open, || places.iter().map(|place| place.pulse.busy()).collect())?;
-        self.per_worker[worker].fetch_add(1, Ordering::Relaxed);
+        let count = |(worker, count): (&WorkerHandle, &AtomicUsize)| {
+            (!worker.liveness.has_ended()).then(|| count.load(Ordering::Relaxed))
+        };
+        let session_counts: Vec<_> = workers.iter().zip(&self.sessions_per_worker).map(count).collect();
+        let worker = self.placement.pick(&session_counts, || workers.iter().map(|worker| worker.liveness.busy_time()).collect())?;
+        self.sessions_per_worker[worker].fetch_add(1, Ordering::Relaxed);
         sessions.insert(id, (stream.clone(), worker));
         Some(worker)
     }
 
     pub(crate) fn remove(&self, id: &SessionId) {
         if let Some((_, worker)) = self.lock().remove(id) {
-            self.per_worker[worker].fetch_sub(1, Ordering::Relaxed);
+            self.sessions_per_worker[worker].fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -165,13 +166,13 @@ impl Directory {
 
 impl Whep {
     pub(crate) fn new(
-        places: Vec<Place>,
+        workers: Vec<WorkerHandle>,
         fingerprint: Fingerprint,
-        directory: Arc<Directory>,
+        directory: Arc<SessionDirectory>,
         metrics: Metrics,
     ) -> Self {
-        let (video, audio) = (PerStream::default(), PerStream::default());
-        Self(Arc::new(Inner { places, fingerprint, directory, metrics, video, audio }))
+        let (video_packetizers, audio_packetizers) = (PerStream::default(), PerStream::default());
+        Self(Arc::new(Inner { workers, fingerprint, directory, metrics, video_packetizers, audio_packetizers }))
     }
 
     /// Returns the metrics of the WebRTC gateway.
@@ -186,51 +187,51 @@ impl Whep {
     /// Fails if the offer cannot be used with this stream, or if the node is full.
     pub async fn offer(&self, hub: &Hub, stream: &Arc<Stream>, sdp: &str) -> Result<Answer, OfferError> {
         let offer = Offer::parse(sdp)?;
-        let wants = |media| offer.sections.iter().any(|s| s.media == media && s.receives);
-        let tracks = tracks(stream, wants(Media::Video), wants(Media::Audio)).await?;
-        if tracks.b_frames && wants(Media::Video) {
-            stream.notice("b_frames", Notice::B_FRAMES);
+        let wants = |kind| offer.sections.iter().any(|s| s.kind == kind && s.receives);
+        let tracks = wait_for_tracks(stream, wants(SectionKind::Video), wants(SectionKind::Audio)).await?;
+        if tracks.b_frames && wants(SectionKind::Video) {
+            stream.add_notice("b_frames", Notice::B_FRAMES);
             return Err(OfferError::BFrames);
         }
-        let video = wants(Media::Video).then(|| self.video(stream, &tracks)).transpose()?.flatten();
-        let audio = wants(Media::Audio).then(|| self.audio(hub, stream, &tracks)).flatten();
-        if let (Some((pictures, _)), Some(sound)) = (&video, &audio) {
-            pictures.carry(sound);
+        let video = wants(SectionKind::Video).then(|| self.video_packetizer(stream, &tracks)).transpose()?.flatten();
+        let audio = wants(SectionKind::Audio).then(|| self.audio_packetizer(hub, stream, &tracks)).flatten();
+        if let (Some((video, _)), Some(audio)) = (&video, &audio) {
+            video.attach_audio(audio);
         }
-        self.open(stream, &offer, video, audio)
+        self.open_session(stream, &offer, video, audio)
     }
 
-    fn open(
+    fn open_session(
         &self,
         stream: &Arc<Stream>,
         offer: &Offer,
-        mut video: Option<(Arc<Feed>, u8)>,
-        mut audio: Option<Arc<Feed>>,
+        mut video: Option<(Arc<StreamPacketizer>, u8)>,
+        mut audio: Option<Arc<StreamPacketizer>>,
     ) -> Result<Answer, OfferError> {
-        let mut feeds = Vec::new();
+        let mut packetizers = Vec::new();
         let mut sending = Vec::with_capacity(offer.sections.len());
         for section in &offer.sections {
-            let accepted = section.receives.then(|| accept(section, &mut video, &mut audio)).flatten();
+            let accepted = section.receives.then(|| accept_section(section, &mut video, &mut audio)).flatten();
             sending.push(
-                accepted.as_ref().map(|(feed, payload_type)| Sending { payload_type: *payload_type, ssrc: feed.ssrc }),
+                accepted.as_ref().map(|(packetizer, payload_type)| SendParameters { payload_type: *payload_type, ssrc: packetizer.ssrc }),
             );
-            feeds.extend(accepted);
+            packetizers.extend(accepted);
         }
-        if feeds.is_empty() {
+        if packetizers.is_empty() {
             return Err(OfferError::NoCommonCodec);
         }
-        feeds.sort_by_key(|(feed, _)| feed.kind != MediaKind::Video);
+        packetizers.sort_by_key(|(packetizer, _)| packetizer.kind != MediaKind::Video);
         let id = SessionId(rand::random());
         let directory = &self.0.directory;
-        let full = || OfferError::TooManyViewers { limit: directory.max };
-        let worker = directory.add(id, stream.name(), &self.0.places).ok_or_else(full)?;
-        let place = &self.0.places[worker];
-        let credentials = credentials();
+        let full = || OfferError::TooManyViewers { limit: directory.max_sessions };
+        let worker = directory.add(id, stream.name(), &self.0.workers).ok_or_else(full)?;
+        let handle = &self.0.workers[worker];
+        let credentials = generate_credentials();
         let answer = webrtc::Answer {
             session_id: u64::from(rand::random::<u32>()),
             credentials: &credentials,
             fingerprint: self.0.fingerprint,
-            candidates: &place.candidates,
+            candidates: &handle.candidates,
             cname: CNAME,
         };
         let sdp = answer.encode(offer, &sending);
@@ -240,46 +241,46 @@ impl Whep {
             credentials,
             remote_ufrag: offer.ufrag.clone(),
             fingerprint: offer.fingerprint,
-            feeds,
-            guard: stream.viewer(ViewerKind::Webrtc),
+            packetizers,
+            viewer_guard: stream.count_viewer(ViewerKind::Webrtc),
         };
-        if !place.mailbox.send(Command::Join(Box::new(new))) {
+        if !handle.mailbox.send(Command::Join(Box::new(new))) {
             directory.remove(&id);
             return Err(full());
         }
-        Ok(Answer { sdp, session: id })
+        Ok(Answer { sdp, session_id: id })
     }
 
     /// Returns true if the stream has an open session with this id.
-    pub fn knows(&self, stream: &StreamName, id: &SessionId) -> bool {
-        self.0.directory.find(id).is_some_and(|(of, _)| of == *stream)
+    pub fn contains(&self, stream: &StreamName, id: &SessionId) -> bool {
+        self.0.directory.find(id).is_some_and(|(name, _)| name == *stream)
     }
 
     /// Ends a session of this stream. Returns false if there is none.
-    pub fn delete(&self, stream: &StreamName, id: &SessionId) -> bool {
+    pub fn close_session(&self, stream: &StreamName, id: &SessionId) -> bool {
         match self.0.directory.find(id) {
-            Some((of, worker)) if of == *stream => self.0.places[worker].mailbox.send(Command::Leave(*id)),
+            Some((name, worker)) if name == *stream => self.0.workers[worker].mailbox.send(Command::Leave(*id)),
             _ => false,
         }
     }
 
     /// Returns the packetizer of the video track and its `profile_idc`, or `None` if the stream
     /// has no video.
-    fn video(&self, stream: &Arc<Stream>, tracks: &Tracks) -> Result<Option<(Arc<Feed>, u8)>, OfferError> {
+    fn video_packetizer(&self, stream: &Arc<Stream>, tracks: &Tracks) -> Result<Option<(Arc<StreamPacketizer>, u8)>, OfferError> {
         let Some(track) = &tracks.video else { return Ok(None) };
         if track.codec != Codec::H264 {
             let error = OfferError::CodecUnsupported { codec: track.codec.name() };
-            stream.notice("codec_unsupported", &error.to_string());
+            stream.add_notice("codec_unsupported", &error.to_string());
             return Err(error);
         }
-        let profile_idc = DecoderConfig::parse(&track.config).map_or(BASELINE, |config| config.profile);
-        let feed = self.0.video.get_or_make(stream, || Feed::start(stream, MediaKind::Video));
-        Ok(Some((feed, profile_idc)))
+        let profile_idc = DecoderConfig::parse(&track.config).map_or(BASELINE_PROFILE_IDC, |config| config.profile);
+        let packetizer = self.0.video_packetizers.get_or_create(stream, || StreamPacketizer::spawn(stream, MediaKind::Video));
+        Ok(Some((packetizer, profile_idc)))
     }
 
     /// Returns the packetizer of the audio track as Opus. Returns `None`, so that viewers receive
     /// video only, if the stream has no audio or its audio cannot be transcoded.
-    fn audio(&self, hub: &Hub, stream: &Arc<Stream>, tracks: &Tracks) -> Option<Arc<Feed>> {
+    fn audio_packetizer(&self, hub: &Hub, stream: &Arc<Stream>, tracks: &Tracks) -> Option<Arc<StreamPacketizer>> {
         let track = tracks.audio.as_ref()?;
         let source = if track.codec == Codec::Opus {
             Arc::clone(stream)
@@ -287,31 +288,31 @@ impl Whep {
             match hub.rendition(stream, Codec::Opus) {
                 Ok(rendition) => rendition,
                 Err(e) => {
-                    stream.notice("audio_codec", &format!("WebRTC viewers of this stream receive no audio: {e}."));
+                    stream.add_notice("audio_codec", &format!("WebRTC viewers of this stream receive no audio: {e}."));
                     return None;
                 }
             }
         };
-        Some(self.0.audio.get_or_make(&source, || Feed::start(&source, MediaKind::Audio)))
+        Some(self.0.audio_packetizers.get_or_create(&source, || StreamPacketizer::spawn(&source, MediaKind::Audio)))
     }
 }
 
 /// Assigns a packetizer to a media section. Only the first section of a kind is accepted.
-fn accept(
+fn accept_section(
     section: &Section,
-    video: &mut Option<(Arc<Feed>, u8)>,
-    audio: &mut Option<Arc<Feed>>,
-) -> Option<(Arc<Feed>, u8)> {
-    match section.media {
-        Media::Video => {
+    video: &mut Option<(Arc<StreamPacketizer>, u8)>,
+    audio: &mut Option<Arc<StreamPacketizer>>,
+) -> Option<(Arc<StreamPacketizer>, u8)> {
+    match section.kind {
+        SectionKind::Video => {
             let payload_type = section.h264(video.as_ref()?.1)?;
-            video.take().map(|(feed, _)| (feed, payload_type))
+            video.take().map(|(packetizer, _)| (packetizer, payload_type))
         }
-        Media::Audio => {
+        SectionKind::Audio => {
             let payload_type = section.opus()?;
-            audio.take().map(|feed| (feed, payload_type))
+            audio.take().map(|packetizer| (packetizer, payload_type))
         }
-        Media::Other => None,
+        SectionKind::Other => None,
     }
 }
 
@@ -319,24 +320,24 @@ fn accept(
 ///
 /// # Errors
 /// Fails if the stream has no track after [`FIRST_TRACK_TIMEOUT`].
-async fn tracks(stream: &Arc<Stream>, video: bool, audio: bool) -> Result<Tracks, OfferError> {
-    let mut known = stream.tracks();
+async fn wait_for_tracks(stream: &Arc<Stream>, video: bool, audio: bool) -> Result<Tracks, OfferError> {
+    let mut tracks_rx = stream.tracks();
     let any = |t: &Tracks| t.video.is_some() || t.audio.is_some();
     let all = |t: &Tracks| (!video || t.video.is_some()) && (!audio || t.audio.is_some());
-    match tokio::time::timeout(FIRST_TRACK, known.wait_for(any)).await {
+    match tokio::time::timeout(FIRST_TRACK_TIMEOUT, tracks_rx.wait_for(any)).await {
         Ok(Ok(_)) => {}
-        _ => return Err(OfferError::NotYet),
+        _ => return Err(OfferError::NoTracksYet),
     }
     // A stream without audio never has both, so an older stream is not waited for.
-    if u128::from(stream.age_ms()) < 2 * FIRST_TRACK.as_millis() {
-        let _ = tokio::time::timeout(SECOND_TRACK, known.wait_for(all)).await;
+    if u128::from(stream.age_ms()) < 2 * FIRST_TRACK_TIMEOUT.as_millis() {
+        let _ = tokio::time::timeout(SECOND_TRACK_TIMEOUT, tracks_rx.wait_for(all)).await;
     }
-    let tracks = known.borrow().clone();
+    let tracks = tracks_rx.borrow().clone();
     Ok(tracks)
 }
 
 /// Generates ICE credentials of 48 and 144 random bits (RFC 8839 §5.4 requires 24 and 128).
-fn credentials() -> Credentials {
+fn generate_credentials() -> Credentials {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD_NO_PAD;
     let (ufrag, password): ([u8; 6], [u8; 18]) = (rand::random(), rand::random());
@@ -345,6 +346,6 @@ fn credentials() -> Credentials {
 
 /// A worker gets at most this many sessions more than another. This number of viewers at 3 Mbit/s
 /// keeps a slow core 20 % busy; all may arrive before the load is measured.
-const MOST_AHEAD: usize = 256;
+const MAX_SESSION_IMBALANCE: usize = 256;
 /// `profile_idc` of the Baseline profile, which every decoder supports (ITU-T H.264 §A.2.1).
-const BASELINE: u8 = 66;
+const BASELINE_PROFILE_IDC: u8 = 66;

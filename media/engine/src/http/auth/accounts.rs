@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use headwater_api::error::Chain;
 use headwater_api::secret::Secret;
-use headwater_api::user::{HANDOVER_FILE, UserDocument};
+use headwater_api::control::NEW_ADMINISTRATOR_FILE;
+use headwater_api::documents::UserDocument;
 use headwater_program::password;
-use headwater_registry::{Registry as _, Store};
+use headwater_registry::{Accounts as _, Store};
 use ring::hmac;
 use tokio::sync::Semaphore;
 
@@ -28,18 +29,18 @@ pub struct Accounts {
     registry: Store,
     key: SessionKey,
     handover: Option<PathBuf>,
-    known: Mutex<HashMap<String, (Instant, Arc<UserDocument>)>>,
+    user_cache: Mutex<HashMap<String, (Instant, Arc<UserDocument>)>>,
     throttle: Mutex<Throttle>,
-    hashing: Semaphore,
-    shown: Mutex<Option<Shown>>,
+    hash_permits: Semaphore,
+    last_verified: Mutex<Option<VerifiedPassword>>,
     /// Key of the tag in `last_verified`; random for each process.
-    shown_key: hmac::Key,
+    verified_key: hmac::Key,
 }
 
 /// The last correct credentials. Programs send them with every request; the cache saves the
 /// hashing.
 #[derive(Debug, Clone)]
-struct Shown {
+struct VerifiedPassword {
     tag: hmac::Tag,
     user: Arc<UserDocument>,
     at: Instant,
@@ -47,13 +48,13 @@ struct Shown {
 
 /// Why a login fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Denied {
+pub(super) enum LoginError {
     /// Unknown user or wrong password.
-    Wrong,
+    WrongPassword,
     /// Too many attempts in a period, or at the same time.
-    TooMany,
+    TooManyAttempts,
     /// The registry is unreachable, and the user is not cached.
-    Away,
+    RegistryUnreachable,
 }
 
 impl Accounts {
@@ -64,12 +65,12 @@ impl Accounts {
         Self {
             registry,
             key,
-            handover: handover.map(|folder| folder.join(HANDOVER_FILE)),
-            known: Mutex::default(),
+            handover: handover.map(|folder| folder.join(NEW_ADMINISTRATOR_FILE)),
+            user_cache: Mutex::default(),
             throttle: Mutex::new(Throttle::new(Instant::now())),
-            hashing: Semaphore::new(HASHING),
-            shown: Mutex::new(None),
-            shown_key: hmac::Key::new(hmac::HMAC_SHA256, &rand::random::<[u8; 32]>()),
+            hash_permits: Semaphore::new(MAX_CONCURRENT_HASHES),
+            last_verified: Mutex::new(None),
+            verified_key: hmac::Key::new(hmac::HMAC_SHA256, &rand::random::<[u8; 32]>()),
         }
     }
 
@@ -79,37 +80,37 @@ impl Accounts {
         from: IpAddr,
         name: &str,
         password: Secret,
-    ) -> Result<Arc<UserDocument>, Denied> {
+    ) -> Result<Arc<UserDocument>, LoginError> {
         if name.len() > MAX_NAME_BYTES || password.reveal().len() > MAX_PASSWORD_BYTES {
-            return Err(Denied::Wrong);
+            return Err(LoginError::WrongPassword);
         }
         let text = format!("{name}\0{}", password.reveal());
         let user = self.user(name).await;
-        let shown = lock(&self.shown).clone();
-        if let (Some(shown), Ok(Some(user))) = (shown, &user)
-            && shown.at.elapsed() < SHOWN
-            && shown.user == *user
-            && hmac::verify(&self.shown_key, text.as_bytes(), shown.tag.as_ref()).is_ok()
+        let last_verified = lock(&self.last_verified).clone();
+        if let (Some(last_verified), Ok(Some(user))) = (last_verified, &user)
+            && last_verified.at.elapsed() < VERIFIED_TTL
+            && last_verified.user == *user
+            && hmac::verify(&self.verified_key, text.as_bytes(), last_verified.tag.as_ref()).is_ok()
         {
             return Ok(Arc::clone(user));
         }
-        lock(&self.throttle).attempt(Instant::now(), from).map_err(|_| Denied::TooMany)?;
-        let user = user.map_err(|()| Denied::Away)?;
-        let hash = user.as_ref().map_or_else(|| Secret::new(NOBODY), |user| user.password_hash.clone());
+        lock(&self.throttle).attempt(Instant::now(), from).map_err(|_| LoginError::TooManyAttempts)?;
+        let user = user.map_err(|()| LoginError::RegistryUnreachable)?;
+        let hash = user.as_ref().map_or_else(|| Secret::new(DUMMY_HASH), |user| user.password_hash.clone());
         // The throttle has already counted this attempt, which bounds the number of waiting ones.
-        let permit = tokio::time::timeout(PATIENCE, self.hashing.acquire()).await.map_err(|_| Denied::TooMany)?;
+        let permit = tokio::time::timeout(HASH_WAIT_TIMEOUT, self.hash_permits.acquire()).await.map_err(|_| LoginError::TooManyAttempts)?;
         let right = tokio::task::spawn_blocking(move || password::verify(&password, &hash)).await.unwrap_or(false);
         drop(permit);
         match user.filter(|_| right) {
             Some(user) => {
-                lock(&self.throttle).was_right(Instant::now(), from);
-                let tag = hmac::sign(&self.shown_key, text.as_bytes());
-                *lock(&self.shown) = Some(Shown { tag, user: Arc::clone(&user), at: Instant::now() });
+                lock(&self.throttle).on_success(Instant::now(), from);
+                let tag = hmac::sign(&self.verified_key, text.as_bytes());
+                *lock(&self.last_verified) = Some(VerifiedPassword { tag, user: Arc::clone(&user), at: Instant::now() });
                 Ok(user)
             }
             None => {
                 log::info!(peer:% = from; "wrong name or password");
-                Err(Denied::Wrong)
+                Err(LoginError::WrongPassword)
             }
         }
     }
@@ -119,43 +120,43 @@ impl Accounts {
     pub(super) async fn by_session(&self, cookie: &str, now_s: u64) -> Option<(Arc<UserDocument>, u64)> {
         let session = Session::open(cookie, &self.key, now_s)?;
         let user = self.user(&session.user).await.ok()??;
-        (fingerprint(&user.password_hash) == session.password).then_some((user, session.expires_s))
+        (fingerprint(&user.password_hash) == session.password_fingerprint).then_some((user, session.expires_s))
     }
 
     /// Returns the cookie of a new session, and its end in Unix seconds.
     pub(super) fn begin_session(&self, user: &UserDocument, now_s: u64) -> (String, u64) {
         let expires_s = now_s + LIFETIME_S;
-        let session = Session { user: user.name.clone(), expires_s, password: fingerprint(&user.password_hash) };
+        let session = Session { user: user.name.clone(), expires_s, password_fingerprint: fingerprint(&user.password_hash) };
         (session.seal(&self.key), expires_s)
     }
 
     /// The user with this name; an error if the registry is unreachable and the user is not cached.
     async fn user(&self, name: &str) -> Result<Option<Arc<UserDocument>>, ()> {
-        self.take_over().await;
-        let known = lock(&self.known).get(name).cloned();
-        if let Some((at, user)) = &known
-            && at.elapsed() < FRESH
+        self.import_handover().await;
+        let user_cache = lock(&self.user_cache).get(name).cloned();
+        if let Some((at, user)) = &user_cache
+            && at.elapsed() < USER_CACHE_TTL
         {
             return Ok(Some(Arc::clone(user)));
         }
-        match tokio::time::timeout(ASK, self.registry.user(name)).await {
+        match tokio::time::timeout(REGISTRY_TIMEOUT, self.registry.user(name)).await {
             Ok(Ok(Some(user))) => {
                 let user = Arc::new(user);
-                let mut known = lock(&self.known);
-                if known.len() >= MAX_KNOWN {
-                    known.clear();
+                let mut user_cache = lock(&self.user_cache);
+                if user_cache.len() >= MAX_CACHED_USERS {
+                    user_cache.clear();
                 }
-                known.insert(name.to_owned(), (Instant::now(), Arc::clone(&user)));
+                user_cache.insert(name.to_owned(), (Instant::now(), Arc::clone(&user)));
                 Ok(Some(user))
             }
             Ok(Ok(None)) => {
-                lock(&self.known).remove(name);
+                lock(&self.user_cache).remove(name);
                 Ok(None)
             }
-            Ok(Err(_)) | Err(_) => match known {
+            Ok(Err(_)) | Err(_) => match user_cache {
                 Some((_, user)) => {
                     // Extend the cache entry, to not query the registry for every request.
-                    lock(&self.known).insert(name.to_owned(), (Instant::now(), Arc::clone(&user)));
+                    lock(&self.user_cache).insert(name.to_owned(), (Instant::now(), Arc::clone(&user)));
                     Ok(Some(user))
                 }
                 None => Err(()),
@@ -164,12 +165,12 @@ impl Accounts {
     }
 
     /// Imports the user document in the data folder into the registry, and deletes the file.
-    async fn take_over(&self) {
+    async fn import_handover(&self) {
         let Some(path) = self.handover.as_deref().filter(|path| path.exists()) else { return };
         let taken = async {
             let user: UserDocument = serde_json::from_slice(&std::fs::read(path)?).map_err(std::io::Error::other)?;
             self.registry.put_user(&user).await.map_err(std::io::Error::other)?;
-            lock(&self.known).remove(&user.name);
+            lock(&self.user_cache).remove(&user.name);
             log::info!(user = user.name.as_str(); "new password imported");
             Ok::<_, std::io::Error>(())
         };
@@ -187,34 +188,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The hash for unknown names: verifying it takes as long as a user's hash, and it matches no known
 /// password.
-const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGlzIGhlcmU$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+const DUMMY_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGlzIGhlcmU$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 /// Maximum number of concurrent hashes: each takes 19 MiB and tens of milliseconds of a core.
-const HASHING: usize = 2;
+const MAX_CONCURRENT_HASHES: usize = 2;
 /// Maximum time to wait for a hash permit.
-const PATIENCE: Duration = Duration::from_secs(5);
+const HASH_WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Age at which a cached user is read again: sessions end this long after a password change.
-const FRESH: Duration = Duration::from_secs(2);
+const USER_CACHE_TTL: Duration = Duration::from_secs(2);
 /// Maximum time of a registry query.
-const ASK: Duration = Duration::from_secs(1);
+const REGISTRY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for which a correct password is not hashed again.
-const SHOWN: Duration = Duration::from_secs(60);
+const VERIFIED_TTL: Duration = Duration::from_secs(60);
 const MAX_NAME_BYTES: usize = 64;
 const MAX_PASSWORD_BYTES: usize = 256;
-const MAX_KNOWN: usize = 100;
+const MAX_CACHED_USERS: usize = 100;
 
 #[cfg(test)]
 mod tests {
-    use headwater_api::user::Rights;
+    use headwater_api::documents::Rights;
     use headwater_registry::Embedded;
 
     use super::*;
 
-    struct Place {
+    struct TestRegistry {
         folder: PathBuf,
         store: Store,
     }
 
-    impl Place {
+    impl TestRegistry {
         async fn new(name: &str) -> Self {
             let folder = std::env::temp_dir().join(format!("headwater-accounts-{name}-{}", std::process::id()));
             std::fs::create_dir_all(&folder).unwrap();
@@ -224,11 +225,11 @@ mod tests {
         }
 
         fn accounts(&self) -> Accounts {
-            Accounts::new(self.store.clone(), SessionKey::of(b"what all nodes share"), Some(self.folder.clone()))
+            Accounts::new(self.store.clone(), SessionKey::from_secret(b"what all nodes share"), Some(self.folder.clone()))
         }
     }
 
-    impl Drop for Place {
+    impl Drop for TestRegistry {
         fn drop(&mut self) {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
@@ -243,49 +244,49 @@ mod tests {
         }
     }
 
-    async fn attempt(accounts: &Accounts, name: &str, password: &str) -> Result<Arc<UserDocument>, Denied> {
+    async fn attempt(accounts: &Accounts, name: &str, password: &str) -> Result<Arc<UserDocument>, LoginError> {
         accounts.by_password(IpAddr::from([192, 0, 2, 1]), name, Secret::new(password)).await
     }
 
     #[tokio::test]
     async fn only_the_right_name_and_password_are_accepted() {
-        let place = Place::new("in").await;
-        let accounts = place.accounts();
+        let registry = TestRegistry::new("in").await;
+        let accounts = registry.accounts();
         assert_eq!(attempt(&accounts, "admin", "right").await.unwrap().name, "admin");
-        for (name, password) in [("admin", "wrong"), ("admin", ""), ("root", "right"), ("", ""), ("admin", NOBODY)] {
-            assert_eq!(attempt(&accounts, name, password).await, Err(Denied::Wrong), "{name} {password}");
+        for (name, password) in [("admin", "wrong"), ("admin", ""), ("root", "right"), ("", ""), ("admin", DUMMY_HASH)] {
+            assert_eq!(attempt(&accounts, name, password).await, Err(LoginError::WrongPassword), "{name} {password}");
         }
-        assert_eq!(attempt(&accounts, "admin", &"x".repeat(10_000)).await, Err(Denied::Wrong));
+        assert_eq!(attempt(&accounts, "admin", &"x".repeat(10_000)).await, Err(LoginError::WrongPassword));
     }
 
     #[tokio::test]
     async fn wrong_passwords_are_throttled_and_repeated_correct_ones_are_not() {
-        let place = Place::new("guess").await;
-        let accounts = place.accounts();
+        let registry = TestRegistry::new("guess").await;
+        let accounts = registry.accounts();
         for _ in 0..30 {
             attempt(&accounts, "admin", "right").await.unwrap();
         }
         for n in 0..8 {
-            assert_eq!(attempt(&accounts, "admin", &n.to_string()).await, Err(Denied::Wrong));
+            assert_eq!(attempt(&accounts, "admin", &n.to_string()).await, Err(LoginError::WrongPassword));
         }
-        assert_eq!(attempt(&accounts, "admin", "8").await, Err(Denied::TooMany));
+        assert_eq!(attempt(&accounts, "admin", "8").await, Err(LoginError::TooManyAttempts));
         attempt(&accounts, "admin", "right").await.unwrap();
     }
 
     #[tokio::test]
     async fn imported_password_ends_all_sessions() {
-        let place = Place::new("new").await;
-        let (accounts, other_node) = (place.accounts(), place.accounts());
+        let registry = TestRegistry::new("new").await;
+        let (accounts, other_node) = (registry.accounts(), registry.accounts());
         let user = attempt(&accounts, "admin", "right").await.unwrap();
         let (cookie, expires_s) = accounts.begin_session(&user, 1_000);
         assert_eq!(other_node.by_session(&cookie, 1_001).await, Some((user, expires_s)));
         assert_eq!(accounts.by_session(&cookie, expires_s).await, None);
 
-        let file = place.folder.join(HANDOVER_FILE);
+        let file = registry.folder.join(NEW_ADMINISTRATOR_FILE);
         std::fs::write(&file, serde_json::to_vec(&administrator("new")).unwrap()).unwrap();
         assert_eq!(accounts.by_session(&cookie, 1_001).await, None);
         assert!(!file.exists());
-        assert_eq!(attempt(&accounts, "admin", "right").await, Err(Denied::Wrong));
+        assert_eq!(attempt(&accounts, "admin", "right").await, Err(LoginError::WrongPassword));
         attempt(&accounts, "admin", "new").await.unwrap();
 
         std::fs::write(&file, "no user").unwrap();
@@ -296,7 +297,7 @@ mod tests {
     #[test]
     fn unknown_name_has_the_same_hash_cost_as_a_known_one() {
         let cost = |hash: &str| hash.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(cost(NOBODY), cost(password::hash(&Secret::new("x")).unwrap().reveal()));
-        assert!(argon2::password_hash::phc::PasswordHash::new(NOBODY).is_ok());
+        assert_eq!(cost(DUMMY_HASH), cost(password::hash(&Secret::new("x")).unwrap().reveal()));
+        assert!(argon2::password_hash::phc::PasswordHash::new(DUMMY_HASH).is_ok());
     }
 }

@@ -37,15 +37,15 @@ impl SessionKey {
         let (path, secret) = match cluster_secret {
             Some(path) => (path.to_owned(), std::fs::read(path)),
             None => {
-                let secret = read_or_make(&own);
+                let secret = read_or_create(&own);
                 (own, secret)
             }
         };
-        secret.map(|secret| Self::of(secret.trim_ascii())).map_err(|source| KeyError { path, source })
+        secret.map(|secret| Self::from_secret(secret.trim_ascii())).map_err(|source| KeyError { path, source })
     }
 
     /// Derives the key from a secret of at least 16 bytes (HKDF-SHA256, RFC 5869).
-    pub(in crate::http) fn of(secret: &[u8]) -> Self {
+    pub(in crate::http) fn from_secret(secret: &[u8]) -> Self {
         let pseudo_random = hkdf::Salt::new(hkdf::HKDF_SHA256, b"headwater session 1").extract(secret);
         let mut key = [0; 32];
         pseudo_random
@@ -65,7 +65,7 @@ impl SessionKey {
     }
 }
 
-fn read_or_make(path: &Path) -> io::Result<Vec<u8>> {
+fn read_or_create(path: &Path) -> io::Result<Vec<u8>> {
     match std::fs::read(path) {
         Ok(secret) if secret.trim_ascii().len() >= 16 => return Ok(secret),
         // Replace a truncated file; this only ends the existing sessions.
@@ -101,11 +101,11 @@ mod tests {
         let secret = folder.join("relay-secret");
         std::fs::write(&secret, "what all nodes share\n").unwrap();
         let shared = SessionKey::load(Some(&secret), &folder).unwrap();
-        assert_eq!(tag(&shared), tag(&SessionKey::of(b"what all nodes share")));
+        assert_eq!(tag(&shared), tag(&SessionKey::from_secret(b"what all nodes share")));
         assert_ne!(tag(&shared), tag(&own));
         assert_eq!(format!("{shared:?}"), "SessionKey(…)");
         std::fs::write(folder.join(FILE_NAME), "").unwrap();
-        assert_ne!(tag(&SessionKey::load(None, &folder).unwrap()), tag(&SessionKey::of(b"")));
+        assert_ne!(tag(&SessionKey::load(None, &folder).unwrap()), tag(&SessionKey::from_secret(b"")));
         std::fs::remove_dir_all(&folder).unwrap();
         assert!(SessionKey::load(Some(&secret), &folder).is_err());
     }

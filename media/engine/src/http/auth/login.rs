@@ -7,16 +7,16 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use headwater_api::secret::Secret;
-use headwater_api::user::{ADMINISTRATOR, Rights};
+use headwater_api::documents::{ADMINISTRATOR, Rights};
 use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::session::LIFETIME_S;
-use super::visitor::{Visitor, address};
-use crate::http::rest::live;
+use super::visitor::{Caller, client_ip};
+use crate::http::rest::uncached_json;
 use crate::http::serve::connection::Encrypted;
-use crate::http::{Code, Problem, Small, State};
+use crate::http::{Code, Problem, SmallBody, AppState};
 
 /// Path of the session resource.
 pub(super) const PATH: &str = "/rest/v2/session";
@@ -24,8 +24,8 @@ pub(super) const PATH: &str = "/rest/v2/session";
 pub(super) const COOKIE: &str = "headwater_session";
 
 /// Routes of the session resource.
-pub(in crate::http) fn routes() -> OpenApiRouter<State> {
-    OpenApiRouter::new().routes(routes!(who, log_in, log_out))
+pub(in crate::http) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(get_session, log_in, log_out))
 }
 
 /// The body of a login request.
@@ -54,11 +54,11 @@ pub(in crate::http) struct SessionStatus {
 
 /// Returns the user and session of the caller.
 #[utoipa::path(get, tag = "administrator", path = "/rest/v2/session", responses((status = 200, body = SessionStatus)))]
-pub(in crate::http) async fn who(visitor: Visitor) -> Response {
-    live(SessionStatus {
-        name: visitor.name().map(str::to_owned),
-        administrator: visitor.administers(),
-        expires_at_ms: visitor.expires_s.map(|s| s * 1_000),
+pub(in crate::http) async fn get_session(caller: Caller) -> Response {
+    uncached_json(SessionStatus {
+        name: caller.name().map(str::to_owned),
+        administrator: caller.is_administrator(),
+        expires_at_ms: caller.expires_s.map(|s| s * 1_000),
     })
 }
 
@@ -66,9 +66,9 @@ pub(in crate::http) async fn who(visitor: Visitor) -> Response {
 #[utoipa::path(post, tag = "administrator", path = "/rest/v2/session", request_body = Credentials,
     responses((status = 200, body = SessionStatus), (status = 401), (status = 429)))]
 pub(in crate::http) async fn log_in(
-    Extract(state): Extract<State>,
+    Extract(state): Extract<AppState>,
     parts: Parts,
-    Small(body): Small,
+    SmallBody(body): SmallBody,
 ) -> Result<Response, Problem> {
     let json = parts.headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/json"));
     if !json {
@@ -80,11 +80,11 @@ pub(in crate::http) async fn log_in(
         return Err(Problem::fixed(Code::BadRequest, "The body is not {\"name\": …, \"password\": …}."));
     };
     let name = name.as_deref().unwrap_or(ADMINISTRATOR);
-    let from = address(&parts);
+    let from = client_ip(&parts);
     let user = state.accounts.by_password(from, name, password).await?;
     let (value, expires_s) = state.accounts.begin_session(&user, now_s());
     log::info!(user = user.name.as_str(), peer:% = from; "logged in");
-    let mut response = live(SessionStatus {
+    let mut response = uncached_json(SessionStatus {
         name: Some(user.name.clone()),
         administrator: user.rights == Rights::Administer,
         expires_at_ms: Some(expires_s * 1_000),

@@ -20,4 +20,4 @@ mod visitor;
 pub use accounts::Accounts;
 pub use key::{KeyError, SessionKey};
 pub(super) use login::routes;
-pub(super) use visitor::{Visitor, guard};
+pub(super) use visitor::{Caller, require_administrator};

@@ -20,20 +20,20 @@ pub(super) struct Session {
     /// Unix time, in seconds.
     pub expires_s: u64,
     /// [`fingerprint`] of the password's hash.
-    pub password: String,
+    pub password_fingerprint: String,
 }
 
 impl Session {
     /// Returns the signed cookie value.
     pub(super) fn seal(&self, key: &SessionKey) -> String {
-        let text = format!("{}.{}.{}", BASE64.encode(&self.user), self.expires_s, self.password);
+        let text = format!("{}.{}.{}", BASE64.encode(&self.user), self.expires_s, self.password_fingerprint);
         let tag = key.sign(text.as_bytes());
         format!("{text}.{}", BASE64.encode(tag.as_ref()))
     }
 
     /// Parses a cookie value; `None` if its signature is invalid or it has expired.
     pub(super) fn open(value: &str, key: &SessionKey, now_s: u64) -> Option<Self> {
-        if value.len() > MAX_BYTES {
+        if value.len() > MAX_COOKIE_BYTES {
             return None;
         }
         let (text, tag) = value.rsplit_once('.')?;
@@ -44,7 +44,7 @@ impl Session {
         let user = String::from_utf8(BASE64.decode(fields.next()?).ok()?).ok()?;
         let expires_s = fields.next()?.parse().ok().filter(|expires_s| now_s < *expires_s)?;
         let password = fields.next()?.to_owned();
-        fields.next().is_none().then_some(Self { user, expires_s, password })
+        fields.next().is_none().then_some(Self { user, expires_s, password_fingerprint: password })
     }
 }
 
@@ -57,30 +57,30 @@ pub(super) fn fingerprint(password_hash: &Secret) -> String {
 /// Lifetime of a session, in seconds.
 pub(super) const LIFETIME_S: u64 = 12 * 60 * 60;
 /// Maximum size of a cookie value; valid ones have about 100 bytes.
-const MAX_BYTES: usize = 512;
+const MAX_COOKIE_BYTES: usize = 512;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn session() -> Session {
-        Session { user: "ad.min ü".to_owned(), expires_s: 1_000, password: fingerprint(&Secret::new("$argon2id$x")) }
+        Session { user: "ad.min ü".to_owned(), expires_s: 1_000, password_fingerprint: fingerprint(&Secret::new("$argon2id$x")) }
     }
 
     #[test]
     fn session_is_valid_until_it_expires_on_every_node_with_the_key() {
-        let key = SessionKey::of(b"what all nodes share");
+        let key = SessionKey::from_secret(b"what all nodes share");
         let value = session().seal(&key);
         assert!(value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)), "{value}");
-        let other_node = SessionKey::of(b"what all nodes share");
+        let other_node = SessionKey::from_secret(b"what all nodes share");
         assert_eq!(Session::open(&value, &other_node, 999), Some(session()));
         assert_eq!(Session::open(&value, &key, 1_000), None);
-        assert_eq!(Session::open(&value, &SessionKey::of(b"what another cluster has"), 0), None);
+        assert_eq!(Session::open(&value, &SessionKey::from_secret(b"what another cluster has"), 0), None);
     }
 
     #[test]
     fn truncated_or_modified_session_is_refused() {
-        let key = SessionKey::of(b"what all nodes share");
+        let key = SessionKey::from_secret(b"what all nodes share");
         let value = session().seal(&key);
         for end in 0..value.len() {
             assert_eq!(Session::open(&value[..end], &key, 0), None, "{end}");

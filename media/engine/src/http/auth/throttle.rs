@@ -11,60 +11,60 @@ use std::time::{Duration, Instant};
 /// The login attempts of one node.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    all: Bucket,
+    global: Bucket,
     addresses: HashMap<IpAddr, Bucket>,
     trusted: Vec<(IpAddr, Instant)>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
-    left: f64,
-    at: Instant,
+    tokens: f64,
+    refilled_at: Instant,
 }
 
 impl Bucket {
     fn refilled(self, now: Instant, size: f64, every: Duration) -> Self {
-        let more = now.saturating_duration_since(self.at).as_secs_f64() / every.as_secs_f64();
-        Self { left: (self.left + more).min(size), at: now }
+        let more = now.saturating_duration_since(self.refilled_at).as_secs_f64() / every.as_secs_f64();
+        Self { tokens: (self.tokens + more).min(size), refilled_at: now }
     }
 }
 
 impl Throttle {
     pub(super) fn new(now: Instant) -> Self {
-        Self { all: Bucket { left: ALL, at: now }, addresses: HashMap::new(), trusted: Vec::new() }
+        Self { global: Bucket { tokens: GLOBAL_BURST, refilled_at: now }, addresses: HashMap::new(), trusted: Vec::new() }
     }
 
     /// Counts an attempt. Returns the time until the next one is allowed if the limit is reached.
     pub(super) fn attempt(&mut self, now: Instant, address: IpAddr) -> Result<(), Duration> {
         let address = network(address);
-        self.all = self.all.refilled(now, ALL, ALL_EVERY);
-        let trusted = self.trusted.iter().any(|(a, at)| *a == address && now.saturating_duration_since(*at) < TRUST);
-        if self.all.left < 1.0 && !trusted {
-            return Err(ALL_EVERY.mul_f64(1.0 - self.all.left));
+        self.global = self.global.refilled(now, GLOBAL_BURST, GLOBAL_REFILL_INTERVAL);
+        let trusted = self.trusted.iter().any(|(a, trusted_at)| *a == address && now.saturating_duration_since(*trusted_at) < TRUST_DURATION);
+        if self.global.tokens < 1.0 && !trusted {
+            return Err(GLOBAL_REFILL_INTERVAL.mul_f64(1.0 - self.global.tokens));
         }
         if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&address) {
-            self.addresses.retain(|_, b| b.refilled(now, ONE, ONE_EVERY).left < ONE);
+            self.addresses.retain(|_, b| b.refilled(now, ADDRESS_BURST, ADDRESS_REFILL_INTERVAL).tokens < ADDRESS_BURST);
             if self.addresses.len() >= MAX_ADDRESSES {
                 // This many addresses are one attacker, whom the total limit stops.
                 self.addresses.clear();
             }
         }
-        let one = self.addresses.entry(address).or_insert(Bucket { left: ONE, at: now });
-        *one = one.refilled(now, ONE, ONE_EVERY);
-        if one.left < 1.0 {
-            return Err(ONE_EVERY.mul_f64(1.0 - one.left));
+        let bucket = self.addresses.entry(address).or_insert(Bucket { tokens: ADDRESS_BURST, refilled_at: now });
+        *bucket = bucket.refilled(now, ADDRESS_BURST, ADDRESS_REFILL_INTERVAL);
+        if bucket.tokens < 1.0 {
+            return Err(ADDRESS_REFILL_INTERVAL.mul_f64(1.0 - bucket.tokens));
         }
-        one.left -= 1.0;
-        self.all.left = (self.all.left - 1.0).max(0.0);
+        bucket.tokens -= 1.0;
+        self.global.tokens = (self.global.tokens - 1.0).max(0.0);
         Ok(())
     }
 
     /// Returns the tokens of a successful attempt, and trusts its address.
-    pub(super) fn was_right(&mut self, now: Instant, address: IpAddr) {
+    pub(super) fn on_success(&mut self, now: Instant, address: IpAddr) {
         let address = network(address);
         self.addresses.remove(&address);
-        self.all.left = (self.all.left + 1.0).min(ALL);
-        self.trusted.retain(|(a, at)| *a != address && now.saturating_duration_since(*at) < TRUST);
+        self.global.tokens = (self.global.tokens + 1.0).min(GLOBAL_BURST);
+        self.trusted.retain(|(a, trusted_at)| *a != address && now.saturating_duration_since(*trusted_at) < TRUST_DURATION);
         if self.trusted.len() >= MAX_TRUSTED {
             self.trusted.remove(0);
         }
@@ -84,13 +84,13 @@ fn network(address: IpAddr) -> IpAddr {
 }
 
 /// Burst of attempts per address, and the time in which one more is added.
-const ONE: f64 = 8.0;
-const ONE_EVERY: Duration = Duration::from_secs(30);
+const ADDRESS_BURST: f64 = 8.0;
+const ADDRESS_REFILL_INTERVAL: Duration = Duration::from_secs(30);
 /// The same for all addresses together: at most 43,200 attempts a day, against 2^100 passwords.
-const ALL: f64 = 100.0;
-const ALL_EVERY: Duration = Duration::from_secs(2);
+const GLOBAL_BURST: f64 = 100.0;
+const GLOBAL_REFILL_INTERVAL: Duration = Duration::from_secs(2);
 /// Time for which a successful login exempts its address from the total limit.
-const TRUST: Duration = Duration::from_secs(24 * 60 * 60);
+const TRUST_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_TRUSTED: usize = 64;
 const MAX_ADDRESSES: usize = 10_000;
 
@@ -102,7 +102,7 @@ mod tests {
         std::net::Ipv4Addr::from(n).into()
     }
 
-    fn passed(throttle: &mut Throttle, now: Instant, attempts: u32, address: impl Fn(u32) -> IpAddr) -> u32 {
+    fn accepted(throttle: &mut Throttle, now: Instant, attempts: u32, address: impl Fn(u32) -> IpAddr) -> u32 {
         (0..attempts).map(|n| u32::from(throttle.attempt(now, address(n)).is_ok())).sum()
     }
 
@@ -110,19 +110,19 @@ mod tests {
     fn one_address_has_8_attempts_and_then_one_per_30_seconds() {
         let start = Instant::now();
         let mut throttle = Throttle::new(start);
-        assert_eq!(passed(&mut throttle, start, 20, |_| ip(1)), 8);
+        assert_eq!(accepted(&mut throttle, start, 20, |_| ip(1)), 8);
         assert_eq!(throttle.attempt(start, ip(1)), Err(Duration::from_secs(30)));
-        assert_eq!(passed(&mut throttle, start, 1, |_| ip(2)), 1, "other addresses are not affected");
-        assert_eq!(passed(&mut throttle, start + Duration::from_secs(60), 20, |_| ip(1)), 2);
+        assert_eq!(accepted(&mut throttle, start, 1, |_| ip(2)), 1, "other addresses are not affected");
+        assert_eq!(accepted(&mut throttle, start + Duration::from_secs(60), 20, |_| ip(1)), 2);
     }
 
     #[test]
     fn all_addresses_share_100_attempts_and_an_ipv6_network_counts_as_one() {
         let start = Instant::now();
         let mut throttle = Throttle::new(start);
-        assert_eq!(passed(&mut throttle, start, 20, |n| Ipv6Addr::new(1, 2, 3, 4, 5, 6, 7, n as u16).into()), 8);
-        assert_eq!(passed(&mut throttle, start, 500, ip), 92);
-        assert_eq!(passed(&mut throttle, start + Duration::from_secs(10), 500, |n| ip(1_000 + n)), 5);
+        assert_eq!(accepted(&mut throttle, start, 20, |n| Ipv6Addr::new(1, 2, 3, 4, 5, 6, 7, n as u16).into()), 8);
+        assert_eq!(accepted(&mut throttle, start, 500, ip), 92);
+        assert_eq!(accepted(&mut throttle, start + Duration::from_secs(10), 500, |n| ip(1_000 + n)), 5);
     }
 
     #[test]
@@ -130,9 +130,9 @@ mod tests {
         let start = Instant::now();
         let mut throttle = Throttle::new(start);
         throttle.attempt(start, ip(1)).unwrap();
-        throttle.was_right(start, ip(1));
-        assert_eq!(passed(&mut throttle, start, 500, |n| ip(100 + n)), 100);
-        assert_eq!(passed(&mut throttle, start, 20, |_| ip(1)), 8, "its own limit still applies");
+        throttle.on_success(start, ip(1));
+        assert_eq!(accepted(&mut throttle, start, 500, |n| ip(100 + n)), 100);
+        assert_eq!(accepted(&mut throttle, start, 20, |_| ip(1)), 8, "its own limit still applies");
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
         let start = Instant::now();
         let mut throttle = Throttle::new(start);
         for n in 0..50_000 {
-            let _ = throttle.attempt(start + ALL_EVERY * n, ip(n));
+            let _ = throttle.attempt(start + GLOBAL_REFILL_INTERVAL * n, ip(n));
         }
         assert!(throttle.addresses.len() <= MAX_ADDRESSES);
     }

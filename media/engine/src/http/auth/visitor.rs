@@ -12,14 +12,14 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use headwater_api::secret::Secret;
-use headwater_api::user::{Rights, UserDocument};
+use headwater_api::documents::{Rights, UserDocument};
 
-use super::accounts::Denied;
-use crate::http::{Code, Peer, Problem, State};
+use super::accounts::LoginError;
+use crate::http::{Code, Peer, Problem, AppState};
 
 /// The caller of a request; usually without a login.
 #[derive(Debug, Clone, Default)]
-pub(in crate::http) struct Visitor {
+pub(in crate::http) struct Caller {
     user: Option<Arc<UserDocument>>,
     /// End of the session, in Unix seconds; `None` without a session.
     pub(super) expires_s: Option<u64>,
@@ -28,9 +28,9 @@ pub(in crate::http) struct Visitor {
     by_cookie: bool,
 }
 
-impl Visitor {
+impl Caller {
     /// True if the caller is an administrator.
-    pub(in crate::http) fn administers(&self) -> bool {
+    pub(in crate::http) fn is_administrator(&self) -> bool {
         self.user.as_ref().is_some_and(|user| user.rights == Rights::Administer)
     }
 
@@ -40,13 +40,13 @@ impl Visitor {
     }
 }
 
-impl FromRequestParts<State> for Visitor {
+impl FromRequestParts<AppState> for Caller {
     type Rejection = Problem;
 
     /// Refuses a wrong password. An expired session counts as no login.
-    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         if let Some((name, password)) = basic(&parts.headers) {
-            let user = state.accounts.by_password(address(parts), &name, password).await?;
+            let user = state.accounts.by_password(client_ip(parts), &name, password).await?;
             return Ok(Self { user: Some(user), expires_s: None, by_cookie: false });
         }
         let Some(cookie) = cookie(&parts.headers) else { return Ok(Self::default()) };
@@ -59,41 +59,41 @@ impl FromRequestParts<State> for Visitor {
     }
 }
 
-impl From<Denied> for Problem {
-    fn from(denied: Denied) -> Self {
-        match denied {
-            Denied::Wrong => Self::fixed(Code::WrongPassword, "The name or the password is wrong."),
-            Denied::TooMany => Self::fixed(Code::TooManyAttempts, "Too many login attempts; wait a minute."),
-            Denied::Away => {
-                Self::fixed(Code::RegistryAway, "The registry does not answer, so logging in is not possible now.")
+impl From<LoginError> for Problem {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::WrongPassword => Self::fixed(Code::WrongPassword, "The name or the password is wrong."),
+            LoginError::TooManyAttempts => Self::fixed(Code::TooManyAttempts, "Too many login attempts; wait a minute."),
+            LoginError::RegistryUnreachable => {
+                Self::fixed(Code::RegistryUnreachable, "The registry does not answer, so logging in is not possible now.")
             }
         }
     }
 }
 
-/// Middleware of all REST routes: refuses requests that change something unless the caller is the
-/// administrator.
-pub(in crate::http) async fn guard(Extract(state): Extract<State>, request: Request, next: Next) -> Response {
+/// Middleware of all REST routes: refuses requests that change something unless the
+/// caller is the administrator.
+pub(in crate::http) async fn require_administrator(Extract(state): Extract<AppState>, request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
-    match admit(&state, &mut parts).await {
+    match authorize(&state, &mut parts).await {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
         Err(problem) => problem.into_response(),
     }
 }
 
-async fn admit(state: &State, parts: &mut Parts) -> Result<(), Problem> {
+async fn authorize(state: &AppState, parts: &mut Parts) -> Result<(), Problem> {
     if parts.uri.path() == super::login::PATH {
-        return own_page(&parts.headers, false);
+        return check_same_origin(&parts.headers, false);
     }
-    let visitor = Visitor::from_request_parts(parts, state).await?;
-    if visitor.user.is_none() {
+    let caller = Caller::from_request_parts(parts, state).await?;
+    if caller.user.is_none() {
         return Err(Problem::fixed(Code::Unauthorized, "Only the administrator may do this: log in first."));
     }
-    own_page(&parts.headers, visitor.by_cookie)?;
-    if !visitor.administers() {
+    check_same_origin(&parts.headers, caller.by_cookie)?;
+    if !caller.is_administrator() {
         return Err(Problem::fixed(Code::Forbidden, "Only an administrator may do this."));
     }
     Ok(())
@@ -101,10 +101,10 @@ async fn admit(state: &State, parts: &mut Parts) -> Result<(), Problem> {
 
 /// Refuses requests of pages of another origin. With `must_say`, also refuses requests without an
 /// `Origin` header.
-fn own_page(headers: &HeaderMap, must_say: bool) -> Result<(), Problem> {
+fn check_same_origin(headers: &HeaderMap, require_origin: bool) -> Result<(), Problem> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let own = match text(header::ORIGIN) {
-        None => !must_say,
+        None => !require_origin,
         Some(origin) => {
             let authority = origin.split_once("://").map(|(_, authority)| authority);
             authority.is_some_and(|a| text(header::HOST).is_some_and(|host| host.eq_ignore_ascii_case(a)))
@@ -139,15 +139,15 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 /// The address of the client. A load balancer connects from a private address and appends the
 /// client's address to `X-Forwarded-For`; the header is ignored on connections from public
 /// addresses.
-pub(super) fn address(parts: &Parts) -> IpAddr {
+pub(super) fn client_ip(parts: &Parts) -> IpAddr {
     let peer = parts.extensions.get::<Peer>().map_or(Ipv6Addr::UNSPECIFIED.into(), |peer| peer.0.ip().to_canonical());
-    let inside = match peer {
+    let is_private = match peer {
         IpAddr::V4(ip) => ip.is_private() || ip.is_loopback(),
         IpAddr::V6(ip) => ip.is_unique_local() || ip.is_loopback(),
     };
     let forwarded = parts.headers.get_all("x-forwarded-for").iter().next_back();
     let last = forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
-    last.filter(|_| inside).unwrap_or(peer)
+    last.filter(|_| is_private).unwrap_or(peer)
 }
 
 #[cfg(test)]
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn forwarded_address_is_used_only_from_a_private_peer() {
         let check = |peer: &str, forwarded: &str, expected: &str| {
-            let address = address(&parts(peer, &[("x-forwarded-for", forwarded)]));
+            let address = client_ip(&parts(peer, &[("x-forwarded-for", forwarded)]));
             assert_eq!(address, expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded}");
         };
         check("10.0.0.5", "9.9.9.9, 198.51.100.7", "198.51.100.7");
@@ -180,8 +180,8 @@ mod tests {
 
     #[test]
     fn request_of_another_origin_is_refused() {
-        let check = |headers: &[(&str, &str)], must_say: bool, expected: bool| {
-            let passed = own_page(&parts("::1", headers).headers, must_say).is_ok();
+        let check = |headers: &[(&str, &str)], require_origin: bool, expected: bool| {
+            let passed = check_same_origin(&parts("::1", headers).headers, require_origin).is_ok();
             assert_eq!(passed, expected, "{headers:?}");
         };
         check(&[("host", "a:5080"), ("origin", "http://A:5080")], true, true);

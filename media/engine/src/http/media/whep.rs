@@ -16,37 +16,41 @@ use axum::routing::{get, post};
 use headwater_api::StreamName;
 use serde::{Deserialize, Serialize};
 
+use crate::access::Credentials;
+use crate::http::media::stream_name::{check_play, stream_name};
 use crate::gateway::webrtc::{OfferError, SessionId};
-use crate::http::rest::live;
-use crate::http::{Code, Problem, Small, State};
+use crate::http::rest::uncached_json;
+use crate::http::{Code, Problem, SmallBody, AppState};
 
 /// Routes that create, query and end sessions.
-pub(crate) fn routes() -> Router<State> {
+pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .route("/{app}/whep/{id}", post(offer).options(preflight))
-        .route("/{app}/whep/{id}/{session}", get(session).delete(end).options(preflight))
+        .route("/{app}/whep/{id}/{session}", get(session_status).delete(delete_session).options(preflight))
 }
 
-type Handled = axum::extract::State<State>;
+type Handled = axum::extract::State<AppState>;
 
 async fn offer(state: Handled, Path((app, id)): Path<(String, String)>, request: Request) -> Response {
-    for_everybody(answer(&state, &app, &id, request).await)
+    allow_any_origin(create_session(&state, &app, &id, request).await)
 }
 
-async fn answer(state: &State, app: &str, id: &str, request: Request) -> Result<Response, Problem> {
+async fn create_session(state: &AppState, app: &str, id: &str, request: Request) -> Result<Response, Problem> {
     let name = stream_name(state, app, id)?;
+    let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    check_play(state, &name, &Credentials::from_query(request.uri().query()).with_authorization(authorization))?;
     if !is_sdp(request.headers()) {
         return Err(Problem::new(Code::WrongContentType, "An offer has the content type application/sdp."));
     }
-    let Small(body) = <Small as axum::extract::FromRequest<()>>::from_request(request, &()).await?;
+    let SmallBody(body) = <SmallBody as axum::extract::FromRequest<()>>::from_request(request, &()).await?;
     let sdp = std::str::from_utf8(&body).map_err(|_| Problem::new(Code::BadSdp, "The offer is not text."))?;
-    state.door.viewer().map_err(|refusal| Problem::from(refusal).elsewhere(elsewhere(state, &name)))?;
-    let found = state.hub.find(&name).await;
-    let stream = found.map_err(|missing| Problem::missing(missing, &name).elsewhere(elsewhere(state, &name)))?;
+    state.admission.check_viewer().map_err(|refusal| Problem::from(refusal).elsewhere(elsewhere(state, &name)))?;
+    let lookup = state.hub.find(&name).await;
+    let stream = lookup.map_err(|missing| Problem::stream_unavailable(missing, &name).elsewhere(elsewhere(state, &name)))?;
     let answer = state.whep.offer(&state.hub, &stream, sdp).await?;
     // Behind a load balancer, requests for the session may reach any node.
-    let node = if state.others.is_some() { format!("?node={}", state.node_id) } else { String::new() };
-    let location = format!("/{app}/whep/{id}/{}{node}", answer.session);
+    let node = if state.peers.is_some() { format!("?node={}", state.node_id) } else { String::new() };
+    let location = format!("/{app}/whep/{id}/{}{node}", answer.session_id);
     let location = HeaderValue::try_from(location).map_err(|_| Problem::new(Code::Internal, "The server could not encode the session URL."))?;
     let mut response = Response::new(Body::from(answer.sdp));
     *response.status_mut() = StatusCode::CREATED;
@@ -72,55 +76,48 @@ pub(crate) struct SessionStatus {
 }
 
 #[derive(Debug, Deserialize)]
-struct Whose {
+struct SessionQuery {
     /// Id of the node that serves the session.
     node: Option<String>,
 }
 
-async fn session(
+async fn session_status(
     state: Handled,
     Path((app, id, session)): Path<(String, String, String)>,
-    Query(whose): Query<Whose>,
+    Query(query): Query<SessionQuery>,
 ) -> Response {
     let status = async {
         let name = stream_name(&state, &app, &id)?;
-        let session = SessionId::parse(&session).ok_or(NO_SESSION)?;
-        let stay = match (&state.others, whose.node.filter(|node| *node != state.node_id)) {
+        let session = SessionId::parse(&session).ok_or(SESSION_NOT_FOUND)?;
+        let stay = match (&state.peers, query.node.filter(|node| *node != state.node_id)) {
             (Some(others), Some(node)) => !others.is_leaving(&node).await,
-            _ if !state.whep.knows(&name, &session) => return Err(NO_SESSION),
-            _ => !state.door.is_draining(),
+            _ if !state.whep.contains(&name, &session) => return Err(SESSION_NOT_FOUND),
+            _ => !state.admission.is_draining(),
         };
         let elsewhere = if stay { None } else { elsewhere(&state, &name) };
-        Ok(live(SessionStatus { stay, elsewhere }))
+        Ok(uncached_json(SessionStatus { stay, elsewhere }))
     };
-    for_everybody(status.await)
+    allow_any_origin(status.await)
 }
 
 /// URL of the stream on another node with capacity.
-fn elsewhere(state: &State, name: &StreamName) -> Option<String> {
-    let base = state.door.elsewhere()?;
+fn elsewhere(state: &AppState, name: &StreamName) -> Option<String> {
+    let base = state.admission.alternate_url()?;
     Some(format!("{}/{}/whep/{}", base.trim_end_matches('/'), name.app(), name.stream_id()))
 }
 
-const NO_SESSION: Problem = Problem::fixed(Code::SessionNotFound, "This session does not exist or has ended.");
+const SESSION_NOT_FOUND: Problem = Problem::fixed(Code::SessionNotFound, "This session does not exist or has ended.");
 
-async fn end(state: Handled, Path((app, id, session)): Path<(String, String, String)>) -> Response {
-    let ended = stream_name(&state, &app, &id).and_then(|name| {
-        let known = SessionId::parse(&session).is_some_and(|session| state.whep.delete(&name, &session));
-        if known { Ok(StatusCode::OK.into_response()) } else { Err(NO_SESSION) }
+async fn delete_session(state: Handled, Path((app, id, session)): Path<(String, String, String)>) -> Response {
+    let result = stream_name(&state, &app, &id).and_then(|name| {
+        let known = SessionId::parse(&session).is_some_and(|session| state.whep.close_session(&name, &session));
+        if known { Ok(StatusCode::OK.into_response()) } else { Err(SESSION_NOT_FOUND) }
     });
-    for_everybody(ended)
+    allow_any_origin(result)
 }
 
 async fn preflight() -> Response {
-    for_everybody(Ok(StatusCode::NO_CONTENT.into_response()))
-}
-
-fn stream_name(state: &State, app: &str, id: &str) -> Result<StreamName, Problem> {
-    if !state.apps.contains(app) {
-        return Err(Problem::new(Code::AppNotFound, "There is no such app."));
-    }
-    StreamName::new(app, id).map_err(|e| Problem::new(Code::BadRequest, format!("The stream's name is wrong: {e}.")))
+    allow_any_origin(Ok(StatusCode::NO_CONTENT.into_response()))
 }
 
 fn is_sdp(headers: &HeaderMap) -> bool {
@@ -130,7 +127,7 @@ fn is_sdp(headers: &HeaderMap) -> bool {
 }
 
 /// Allows pages of any origin to watch (Fetch §3.3.3). They need `Location` to end the session.
-fn for_everybody(answer: Result<Response, Problem>) -> Response {
+fn allow_any_origin(answer: Result<Response, Problem>) -> Response {
     let mut response = answer.unwrap_or_else(IntoResponse::into_response);
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
@@ -148,7 +145,7 @@ impl From<OfferError> for Problem {
             OfferError::CodecUnsupported { .. } => Code::CodecUnsupported,
             OfferError::NoCommonCodec => Code::NoCommonCodec,
             OfferError::TooManyViewers { .. } => Code::TooManyViewers,
-            OfferError::NotYet => Code::NotYet,
+            OfferError::NoTracksYet => Code::NotYet,
         };
         Self::new(code, e.to_string())
     }

@@ -11,47 +11,47 @@ use axum::Router;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use headwater_api::endpoints::Endpoints;
-use headwater_api::status::EngineStatus;
+use headwater_api::control::{Endpoints, EngineStatus};
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::gateway::relay::Relay;
+use crate::gateway::relay::RelayClient;
 use crate::http::error::{Code, Problem};
+use crate::http::ops::peers::RelayRoutes;
 use crate::http::ops::probe;
-use crate::http::rest::live;
+use crate::http::rest::uncached_json;
+use crate::http::serve::listener::Server;
 use crate::hub::Hub;
 use crate::node::admission::Admission;
 use crate::node::health::NodeHealthReceiver;
-use crate::node::load::{Meter, watched};
+use crate::node::load::{LoadMeter, stream_viewers};
+use crate::runtime::stages::{LivenessCheck, Stages};
+use crate::runtime::worker_pool::WorkerPool;
 
 /// Maximum number of connections to the health listener.
 pub const MAX_CONNECTIONS: usize = 64;
 
-/// A liveness check that does not block. Returns the reason of a failure.
-pub type Pulse = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
-
 /// The state of the health listener.
-pub struct Health {
+pub struct HealthService {
     /// Addresses of the listeners to probe.
     pub endpoints: Endpoints,
     /// Cancelled when the drain starts.
     pub drain: CancellationToken,
     /// Probes this node's own relay; `None` without one.
-    pub relay: Option<Relay>,
+    pub relay: Option<RelayClient>,
     /// Checks of components without a port to probe, by name.
-    pub pulses: Vec<(&'static str, Pulse)>,
+    pub liveness_checks: Vec<(&'static str, LivenessCheck)>,
     /// The metrics of the engine.
     pub metrics: Registry,
     /// Live streams.
     pub hub: Hub,
     /// Load of this machine.
-    pub meter: Meter,
+    pub load_meter: LoadMeter,
     /// Admission of new viewers.
-    pub door: Admission,
+    pub admission: Admission,
     /// The latest health report of the daemon.
-    pub told: NodeHealthReceiver,
+    pub node_health: NodeHealthReceiver,
     /// The data folder, and the megabytes that must be free in it.
     pub disk: (PathBuf, u32),
 }
@@ -65,10 +65,18 @@ pub struct Readiness {
     pub checks: BTreeMap<String, String>,
 }
 
-impl Health {
+impl HealthService {
     /// True if the node should receive traffic.
     pub async fn is_ready(&self) -> bool {
         self.readiness().await.ready
+    }
+
+    /// Adds the health listener to the stages. It serves until the drain is complete, so that the
+    /// drain can be observed.
+    pub fn mount(self: &Arc<Self>, server: Server, peers: RelayRoutes, stages: &mut Stages) {
+        let router = Arc::clone(self).router().merge(peers.router());
+        let deadline = stages.deadline();
+        stages.add_background(server.run(router, WorkerPool::inline(), CancellationToken::new(), deadline));
     }
 
     /// The routes of the health listener.
@@ -87,19 +95,19 @@ impl Health {
         let (http, rtmp, https, rtmps, relay) = tokio::join!(
             probe::http(at.http),
             probe::rtmp(at.rtmp),
-            if_there(at.https, probe::https),
-            if_there(at.rtmps, probe::rtmps),
-            if_there(at.relay.zip(self.relay.as_ref()), |(address, relay)| probe::relay(address, relay)),
+            probe_if_configured(at.https, probe::https),
+            probe_if_configured(at.rtmps, probe::rtmps),
+            probe_if_configured(at.relay.zip(self.relay.as_ref()), |(address, relay)| probe::relay(address, relay)),
         );
         let drain = if self.drain.is_cancelled() { Err("draining".to_owned()) } else { Ok(()) };
-        let pulses = self.pulses.iter().map(|(name, pulse)| (*name, pulse()));
-        let disk = free_space(&self.disk.0, self.disk.1);
+        let liveness = self.liveness_checks.iter().map(|(name, check)| (*name, check()));
+        let disk = check_free_space(&self.disk.0, self.disk.1);
         let own = [("drain", drain), ("http", http), ("rtmp", rtmp), ("disk", disk)];
         let configured = [("https", https), ("rtmps", rtmps), ("relay", relay)];
         let configured = configured.into_iter().filter_map(|(name, result)| Some((name, result?)));
-        let own = own.into_iter().chain(configured).chain(pulses);
+        let own = own.into_iter().chain(configured).chain(liveness);
         let all: BTreeMap<String, Result<(), String>> =
-            own.map(|(name, result)| (name.to_owned(), result)).chain(self.told.checks()).collect();
+            own.map(|(name, result)| (name.to_owned(), result)).chain(self.node_health.checks()).collect();
         Readiness {
             ready: all.values().all(Result::is_ok),
             checks: all
@@ -110,15 +118,15 @@ impl Health {
     }
 }
 
-impl std::fmt::Debug for Health {
+impl std::fmt::Debug for HealthService {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Health").field("endpoints", &self.endpoints).finish_non_exhaustive()
+        f.debug_struct("HealthService").field("endpoints", &self.endpoints).finish_non_exhaustive()
     }
 }
 
 /// Runs the probe if the listener is configured. Boxed, because a TLS handshake adds tens of
 /// kilobytes to the size of the caller's future.
-async fn if_there<T, F>(listener: Option<T>, probe: impl Fn(T) -> F) -> Option<Result<(), String>>
+async fn probe_if_configured<T, F>(listener: Option<T>, probe: impl Fn(T) -> F) -> Option<Result<(), String>>
 where
     F: Future<Output = Result<(), String>>,
 {
@@ -126,33 +134,33 @@ where
 }
 
 /// Detects a full disk before recordings and the registry fail.
-fn free_space(folder: &Path, wanted_mb: u32) -> Result<(), String> {
+fn check_free_space(folder: &Path, required_mb: u32) -> Result<(), String> {
     let found =
         nix::sys::statvfs::statvfs(folder).map_err(|e| format!("could not read the free space of {}: {e}", folder.display()))?;
     let free_mb = found.blocks_available() * found.fragment_size() / 1_000_000;
-    if free_mb >= u64::from(wanted_mb) {
+    if free_mb >= u64::from(required_mb) {
         return Ok(());
     }
-    Err(format!("{free_mb} MB are free in {}; {wanted_mb} MB are required", folder.display()))
+    Err(format!("{free_mb} MB are free in {}; {required_mb} MB are required", folder.display()))
 }
 
-async fn readyz(health: axum::extract::State<Arc<Health>>) -> Response {
+async fn readyz(health: axum::extract::State<Arc<HealthService>>) -> Response {
     let readiness = health.readiness().await;
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, live(readiness)).into_response()
+    (status, uncached_json(readiness)).into_response()
 }
 
-async fn status(health: axum::extract::State<Arc<Health>>) -> Response {
-    live(EngineStatus {
+async fn status(health: axum::extract::State<Arc<HealthService>>) -> Response {
+    uncached_json(EngineStatus {
         ready: health.is_ready().await,
         draining: health.drain.is_cancelled(),
-        full: health.door.room().is_err(),
-        load: health.meter.load(&health.hub),
-        watched: watched(&health.hub),
+        full: health.admission.check_capacity().is_err(),
+        load: health.load_meter.load(&health.hub),
+        watched: stream_viewers(&health.hub),
     })
 }
 
-async fn metrics(health: axum::extract::State<Arc<Health>>) -> Response {
+async fn metrics(health: axum::extract::State<Arc<HealthService>>) -> Response {
     let mut text = String::new();
     if prometheus_client::encoding::text::encode(&mut text, &health.metrics).is_err() {
         return Problem::new(Code::Internal, "The metrics could not be written.").into_response();
@@ -163,48 +171,48 @@ async fn metrics(health: axum::extract::State<Arc<Health>>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use headwater_api::standing::Standing;
+    use headwater_api::control::NodeHealth;
 
     use super::*;
 
-    fn health(disk_mb: u32, pulse: Pulse, told: &NodeHealthReceiver, drain: &CancellationToken) -> Health {
-        let nowhere = "127.0.0.1:1".parse().unwrap();
+    fn health(disk_mb: u32, check: LivenessCheck, node_health: &NodeHealthReceiver, drain: &CancellationToken) -> HealthService {
+        let closed_port = "127.0.0.1:1".parse().unwrap();
         let (config, hub) = (headwater_api::Config::default(), Hub::new(crate::hub::Limits::default()));
-        let meter = Meter::new(&config);
-        Health {
-            door: Admission::new(&config.limits, &meter, &hub, told, drain),
+        let meter = LoadMeter::new(&config);
+        HealthService {
+            admission: Admission::new(&config.limits, &meter, &hub, node_health, drain),
             endpoints: Endpoints {
                 relay: None,
                 pid: 1,
-                http: nowhere,
+                http: closed_port,
                 https: None,
-                rtmp: nowhere,
+                rtmp: closed_port,
                 rtmps: None,
                 webrtc: Vec::new(),
-                health: nowhere,
+                health: closed_port,
             },
             drain: drain.clone(),
             relay: None,
-            pulses: vec![("hub", pulse)],
+            liveness_checks: vec![("hub", check)],
             metrics: Registry::default(),
             hub,
-            meter,
-            told: told.clone(),
+            load_meter: meter,
+            node_health: node_health.clone(),
             disk: (std::env::temp_dir(), disk_mb),
         }
     }
 
     #[tokio::test]
     async fn only_configured_listeners_are_probed() {
-        let nowhere = Some("127.0.0.1:1".parse().unwrap());
-        let (told, drain) = (NodeHealthReceiver::by_nobody(), CancellationToken::new());
-        let mut node = health(0, Box::new(|| Ok(())), &told, &drain);
+        let closed_port = Some("127.0.0.1:1".parse().unwrap());
+        let (node_health, drain) = (NodeHealthReceiver::disconnected(), CancellationToken::new());
+        let mut node = health(0, Box::new(|| Ok(())), &node_health, &drain);
         let checks = node.readiness().await.checks;
         assert!(["https", "rtmps", "relay"].iter().all(|check| !checks.contains_key(*check)), "{checks:?}");
-        (node.endpoints.https, node.endpoints.rtmps, node.endpoints.relay) = (nowhere, nowhere, nowhere);
+        (node.endpoints.https, node.endpoints.rtmps, node.endpoints.relay) = (closed_port, closed_port, closed_port);
         let secret = headwater_wire::relay::ClusterSecret::new(b"a secret of the cluster").unwrap();
-        let nobody = Arc::new(crate::cluster::Fixed::new(Vec::new()));
-        node.relay = Some(Relay::new(secret, nobody, crate::gateway::relay::Timing::default()));
+        let no_relays = Arc::new(crate::cluster::StaticResolver::new(Vec::new()));
+        node.relay = Some(RelayClient::new(secret, no_relays, crate::gateway::relay::Timing::default()));
         let checks = node.readiness().await.checks;
         for check in ["https", "rtmps", "relay"] {
             assert!(checks[check].starts_with("does not answer: "), "{check}: {}", checks[check]);
@@ -215,20 +223,20 @@ mod tests {
     async fn readiness_reports_the_reason_of_each_failed_check() {
         let drain = CancellationToken::new();
         drain.cancel();
-        let told = NodeHealthReceiver::by_a_daemon(&crate::hub::WallClock::default());
+        let node_health = NodeHealthReceiver::connected(&crate::hub::WallClock::default());
         let checks = [("lease".to_owned(), Some("ended".to_owned())), ("registered".to_owned(), None)];
-        told.hear(Standing { checks: checks.into(), ..Standing::default() });
-        let readiness = health(u32::MAX, Box::new(|| Ok(())), &told, &drain).readiness().await;
+        node_health.apply(NodeHealth { checks: checks.into(), ..NodeHealth::default() });
+        let readiness = health(u32::MAX, Box::new(|| Ok(())), &node_health, &drain).readiness().await;
         assert!(!readiness.ready);
         for (check, expected) in [("drain", "draining"), ("hub", "ok"), ("lease", "ended"), ("registered", "ok")] {
             assert_eq!(readiness.checks[check], expected, "{check}");
         }
         assert!(readiness.checks["rtmp"].starts_with("does not answer: "), "{}", readiness.checks["rtmp"]);
         assert!(readiness.checks["disk"].ends_with("4294967295 MB are required"), "{}", readiness.checks["disk"]);
-        let told = NodeHealthReceiver::by_nobody();
+        let node_health = NodeHealthReceiver::disconnected();
         let readiness =
-            health(0, Box::new(|| Err("gone".to_owned())), &told, &CancellationToken::new()).readiness().await;
+            health(0, Box::new(|| Err("stopped".to_owned())), &node_health, &CancellationToken::new()).readiness().await;
         assert_eq!((readiness.checks["disk"].as_str(), readiness.checks["drain"].as_str()), ("ok", "ok"));
-        assert_eq!((readiness.checks["hub"].as_str(), readiness.checks.contains_key("daemon")), ("gone", false));
+        assert_eq!((readiness.checks["hub"].as_str(), readiness.checks.contains_key("daemon")), ("stopped", false));
     }
 }

@@ -17,50 +17,50 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::gateway::relay::Relay;
+use crate::gateway::relay::RelayClient;
 
 /// Time for connecting and receiving the response.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// HTTP: expects status 200 for a cheap request (RFC 9112 §4).
 pub(crate) async fn http(address: SocketAddr) -> Result<(), String> {
-    in_time(async { ask_http(connect(address).await?).await }).await
+    with_timeout(async { exchange_http(connect(address).await?).await }).await
 }
 
 /// The same over TLS.
 pub(crate) async fn https(address: SocketAddr) -> Result<(), String> {
-    in_time(async { ask_http(sealed(connect(address).await?).await?).await }).await
+    with_timeout(async { exchange_http(connect_tls(connect(address).await?).await?).await }).await
 }
 
 /// RTMP: expects the version byte S0 in response to C0 and C1 (RTMP 1.0 §5.2.2).
 pub(crate) async fn rtmp(address: SocketAddr) -> Result<(), String> {
-    in_time(async { ask_rtmp(connect(address).await?).await }).await
+    with_timeout(async { exchange_rtmp(connect(address).await?).await }).await
 }
 
 /// The same over TLS.
 pub(crate) async fn rtmps(address: SocketAddr) -> Result<(), String> {
-    in_time(async { ask_rtmp(sealed(connect(address).await?).await?).await }).await
+    with_timeout(async { exchange_rtmp(connect_tls(connect(address).await?).await?).await }).await
 }
 
 /// Relay: expects the proof that it knows the cluster secret.
-pub(crate) async fn relay(address: SocketAddr, relay: &Relay) -> Result<(), String> {
-    relay.greet(reachable(address)).await.map_err(|why| format!("does not answer: {why}"))
+pub(crate) async fn relay(address: SocketAddr, relay: &RelayClient) -> Result<(), String> {
+    relay.check_connection(connect_address(address)).await.map_err(|why| format!("does not answer: {why}"))
 }
 
-async fn ask_http(stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Result<(), String>> {
+async fn exchange_http(stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Result<(), String>> {
     let request = b"GET /rest/v2/version HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    let is_http = &ask::<12>(stream, request).await? == b"HTTP/1.1 200";
+    let is_http = &exchange::<12>(stream, request).await? == b"HTTP/1.1 200";
     Ok(if is_http { Ok(()) } else { Err("does not respond with HTTP".to_owned()) })
 }
 
-async fn ask_rtmp(stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Result<(), String>> {
+async fn exchange_rtmp(stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Result<(), String>> {
     let mut hello = [0; 1 + 1536];
     hello[0] = 3;
-    let is_rtmp = ask::<1>(stream, &hello).await? == [3];
+    let is_rtmp = exchange::<1>(stream, &hello).await? == [3];
     Ok(if is_rtmp { Ok(()) } else { Err("does not respond with RTMP".to_owned()) })
 }
 
-async fn ask<const N: usize>(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) -> io::Result<[u8; N]> {
+async fn exchange<const N: usize>(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) -> io::Result<[u8; N]> {
     stream.write_all(request).await?;
     stream.flush().await?;
     let mut answer = [0; N];
@@ -69,35 +69,35 @@ async fn ask<const N: usize>(mut stream: impl AsyncRead + AsyncWrite + Unpin, re
 }
 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    TcpStream::connect(reachable(address)).await
+    TcpStream::connect(connect_address(address)).await
 }
 
 /// Performs a TLS handshake without validating the certificate, which is this engine's own.
-async fn sealed(stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+async fn connect_tls(stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let trusting = Trusting(provider.signature_verification_algorithms);
+    let verifier = AcceptAnyCertificate(provider.signature_verification_algorithms);
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(trusting))
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     let name = ServerName::IpAddress(stream.peer_addr()?.ip().into());
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
-async fn in_time(talk: impl Future<Output = io::Result<Result<(), String>>>) -> Result<(), String> {
-    match tokio::time::timeout(PATIENCE, talk).await {
+async fn with_timeout(talk: impl Future<Output = io::Result<Result<(), String>>>) -> Result<(), String> {
+    match tokio::time::timeout(PROBE_TIMEOUT, talk).await {
         Ok(result) => result.map_err(|e| format!("does not answer: {e}"))?,
-        Err(_) => Err(format!("does not answer within {} ms", PATIENCE.as_millis())),
+        Err(_) => Err(format!("does not answer within {} ms", PROBE_TIMEOUT.as_millis())),
     }
 }
 
 /// Accepts any certificate, but verifies that the server has its key.
 #[derive(Debug)]
-struct Trusting(WebPkiSupportedAlgorithms);
+struct AcceptAnyCertificate(WebPkiSupportedAlgorithms);
 
-impl ServerCertVerifier for Trusting {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -133,7 +133,7 @@ impl ServerCertVerifier for Trusting {
 }
 
 /// The address at which a listener of this host is reachable: loopback for the unspecified address.
-fn reachable(address: SocketAddr) -> SocketAddr {
+fn connect_address(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         // A listener on [::] also accepts IPv4, and the IPv4 loopback exists even without IPv6.
         ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -152,12 +152,12 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::cluster::Fixed;
+    use crate::cluster::StaticResolver;
     use crate::gateway::relay::{Server, Timing};
     use crate::hub::{Hub, Limits};
 
     /// Starts a TLS server that sends `answer` after the first byte.
-    async fn sealed_and_saying(answer: &'static [u8]) -> SocketAddr {
+    async fn tls_server_answering(answer: &'static [u8]) -> SocketAddr {
         let pair = rcgen::generate_simple_self_signed(vec!["somewhere.example".to_owned()]).unwrap();
         let key = PrivateKeyDer::try_from(pair.signing_key.serialize_der()).unwrap();
         let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -183,15 +183,15 @@ mod tests {
     }
 
     /// Runs the HTTPS and the RTMPS probe on one address.
-    async fn both(address: SocketAddr) -> (Result<(), String>, Result<(), String>) {
+    async fn probe_both(address: SocketAddr) -> (Result<(), String>, Result<(), String>) {
         (https(address).await, rtmps(address).await)
     }
 
     #[tokio::test]
     async fn tls_probe_checks_the_response_and_ignores_the_certificate() {
-        let (https, rtmps) = both(sealed_and_saying(b"HTTP/1.1 200 OK\r\n\r\n").await).await;
+        let (https, rtmps) = probe_both(tls_server_answering(b"HTTP/1.1 200 OK\r\n\r\n").await).await;
         assert_eq!((https, rtmps.is_err()), (Ok(()), true));
-        let (https, rtmps) = both(sealed_and_saying(&[3; 12]).await).await;
+        let (https, rtmps) = probe_both(tls_server_answering(&[3; 12]).await).await;
         assert_eq!((https.is_err(), rtmps), (true, Ok(())));
     }
 
@@ -199,16 +199,16 @@ mod tests {
     async fn tls_probe_fails_without_a_handshake() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (https, rtmps) = both(address).await;
+        let (https, rtmps) = probe_both(address).await;
         assert!(https.unwrap_err().contains("within 1000 ms") && rtmps.unwrap_err().contains("within 1000 ms"));
         drop(listener);
-        let (https, rtmps) = both(address).await;
+        let (https, rtmps) = probe_both(address).await;
         assert!(https.unwrap_err().starts_with("does not answer: ") && rtmps.is_err());
     }
 
-    fn puller(secret: &[u8]) -> Relay {
+    fn relay_client(secret: &[u8]) -> RelayClient {
         let secret = ClusterSecret::new(secret).unwrap();
-        Relay::new(secret, Arc::new(Fixed::new(Vec::new())), Timing::default())
+        RelayClient::new(secret, Arc::new(StaticResolver::new(Vec::new())), Timing::default())
     }
 
     #[tokio::test]
@@ -216,20 +216,20 @@ mod tests {
         let listen = "127.0.0.1:0".parse().unwrap();
         let config = config::Relay { listen, max_connections: 1.try_into().unwrap(), ..config::Relay::default() };
         let server = Server::bind(&config).unwrap();
-        let (address, drain, ours) =
-            (server.local_addr(), CancellationToken::new(), puller(b"a secret of the cluster"));
-        let unserved = relay(address, &ours).await.unwrap_err();
+        let (address, drain, client) =
+            (server.local_addr(), CancellationToken::new(), relay_client(b"a secret of the cluster"));
+        let unserved = relay(address, &client).await.unwrap_err();
         assert!(unserved.contains("within 1000 ms"), "{unserved}");
         let hub = Hub::new(Limits::default());
-        let serving = tokio::spawn(server.run(hub, ours.clone(), drain.clone()));
+        let serving = tokio::spawn(server.run(hub, client.clone(), drain.clone()));
         let _held = TcpStream::connect(address).await.unwrap();
         for _ in 0..3 {
-            assert_eq!(relay(address, &ours).await, Ok(()));
+            assert_eq!(relay(address, &client).await, Ok(()));
         }
-        assert!(relay(address, &puller(b"a secret of another cluster")).await.is_err());
+        assert!(relay(address, &relay_client(b"a secret of another cluster")).await.is_err());
         serving.abort();
         assert!(serving.await.unwrap_err().is_cancelled());
-        assert!(relay(address, &ours).await.unwrap_err().contains("refused"));
+        assert!(relay(address, &client).await.unwrap_err().contains("refused"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,9 +16,9 @@ const USER_HZ: f64 = 100.0;
 
 /// CPU, memory and open files, under the standard names of Prometheus.
 #[derive(Debug)]
-pub struct Process;
+pub struct ProcessMetrics;
 
-impl Collector for Process {
+impl Collector for ProcessMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
@@ -50,9 +50,9 @@ fn resident_bytes(statm: &str) -> u64 {
 
 /// Streams, viewers and received bytes of the hub.
 #[derive(Debug)]
-pub struct Carried(pub Hub);
+pub struct StreamMetrics(pub Hub);
 
-impl Collector for Carried {
+impl Collector for StreamMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let streams: Vec<_> = self.0.streams().iter().map(|s| s.status()).collect();
         let gauge = |value: u64| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
@@ -64,7 +64,7 @@ impl Collector for Carried {
         )?)?;
         let mut viewers = encoder.encode_descriptor("viewers", "Viewers now", None, MetricType::Gauge)?;
         let sum =
-            |pick: fn(&headwater_api::status::ViewerCounts) -> u64| streams.iter().map(|s| pick(&s.viewers)).sum();
+            |pick: fn(&headwater_api::documents::ViewerCounts) -> u64| streams.iter().map(|s| pick(&s.viewers)).sum();
         for (protocol, count) in [("webrtc", sum(|v| v.webrtc)), ("hls", sum(|v| v.hls)), ("rtmp", sum(|v| v.rtmp))] {
             gauge(count).encode(viewers.encode_family(&[("protocol", protocol)])?)?;
         }

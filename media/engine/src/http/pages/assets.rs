@@ -27,33 +27,33 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 
 /// `/assets/{path}`.
 pub(crate) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
-    find(&format!("assets/{path}")).map_or_else(missing, |asset| serve(asset, &headers))
+    find(&format!("assets/{path}")).map_or_else(no_such_file, |asset| respond(asset, &headers))
 }
 
 /// The page `media/web/pages/NAME`.
 pub(crate) fn page(name: &str, headers: &HeaderMap) -> Response {
-    find(&format!("pages/{name}")).map_or_else(missing, |asset| serve(asset, headers))
+    find(&format!("pages/{name}")).map_or_else(no_such_file, |asset| respond(asset, headers))
 }
 
 fn find(name: &str) -> Option<&'static Asset> {
     ASSETS.binary_search_by_key(&name, |asset| asset.name).ok().map(|at| &ASSETS[at])
 }
 
-fn missing() -> Response {
+fn no_such_file() -> Response {
     Problem::new(Code::NotFound, "There is no such file.").into_response()
 }
 
-fn serve(asset: &'static Asset, request: &HeaderMap) -> Response {
+fn respond(asset: &'static Asset, request: &HeaderMap) -> Response {
     let text = |name| request.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).unwrap_or_default();
-    let fresh = text(header::IF_NONE_MATCH).split(',').any(|tag| tag.trim().trim_start_matches("W/") == asset.etag);
+    let not_modified = text(header::IF_NONE_MATCH).split(',').any(|tag| tag.trim().trim_start_matches("W/") == asset.etag);
     let gzip = !asset.gzip.is_empty() && text(header::ACCEPT_ENCODING).contains("gzip");
-    let body = match (fresh, gzip) {
+    let body = match (not_modified, gzip) {
         (true, _) => &[],
         (false, true) => asset.gzip,
         (false, false) => asset.plain,
     };
     let mut response = Bytes::from_static(body).into_response();
-    if fresh {
+    if not_modified {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }
     let headers = response.headers_mut();
@@ -65,7 +65,7 @@ fn serve(asset: &'static Asset, request: &HeaderMap) -> Response {
     set(header::CACHE_CONTROL, "no-cache");
     set(header::VARY, "accept-encoding");
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    if gzip && !fresh {
+    if gzip && !not_modified {
         set(header::CONTENT_ENCODING, "gzip");
     }
     if asset.mime.starts_with("text/html") {

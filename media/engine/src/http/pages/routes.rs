@@ -6,12 +6,12 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::http::State;
+use crate::http::AppState;
 use crate::http::error::{Code, Problem};
 use crate::http::pages::assets;
 
 /// The dashboard, the pages of each app, and their files.
-pub(crate) fn routes() -> Router<State> {
+pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .route("/", get(async |headers: HeaderMap| assets::page("index.html", &headers)))
         .route("/index.html", get(async |headers: HeaderMap| assets::page("index.html", &headers)))
@@ -26,16 +26,16 @@ pub(crate) fn routes() -> Router<State> {
         .route("/{app}/player.html", get(play))
 }
 
-async fn publish(Extract(state): Extract<State>, Path(app): Path<String>, headers: HeaderMap) -> Response {
-    of_app(&state, &app, "publish.html", &headers)
+async fn publish(Extract(state): Extract<AppState>, Path(app): Path<String>, headers: HeaderMap) -> Response {
+    app_page(&state, &app, "publish.html", &headers)
 }
 
-async fn play(Extract(state): Extract<State>, Path(app): Path<String>, headers: HeaderMap) -> Response {
-    of_app(&state, &app, "play.html", &headers)
+async fn play(Extract(state): Extract<AppState>, Path(app): Path<String>, headers: HeaderMap) -> Response {
+    app_page(&state, &app, "play.html", &headers)
 }
 
-fn of_app(state: &State, app: &str, page: &str, headers: &HeaderMap) -> Response {
-    if state.apps.contains(app) {
+fn app_page(state: &AppState, app: &str, page: &str, headers: &HeaderMap) -> Response {
+    if state.access.check_app(app).is_ok() {
         assets::page(page, headers)
     } else {
         Problem::new(Code::AppNotFound, "There is no such app.").into_response()

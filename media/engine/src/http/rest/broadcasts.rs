@@ -1,23 +1,25 @@
-//! `/APP/rest/v2/broadcasts`: live streams in the format of Ant Media's REST v2. Read-only.
+//! `/APP/rest/v2/broadcasts`: live streams in the format of Ant Media's REST v2.
+//! Read-only.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Extract};
 use axum::response::{IntoResponse, Response};
-use headwater_api::broadcast::{AppStatistics, Broadcast, BroadcastStatistics, Count, Refusal};
-use headwater_api::status::{StreamStatus, ViewerCounts};
+use headwater_api::rest::{AppStatistics, Broadcast, BroadcastStatistics, Count, Refusal};
+use headwater_api::documents::ViewerCounts;
+use headwater_api::rest::StreamStatus;
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::{Code, Problem, State};
-use super::{known_app, live, name};
+use super::super::{Code, Problem, AppState};
+use super::{parse_name, require_app, uncached_json};
 
 /// Maximum number of broadcasts in one response, as in Ant Media.
 const MAX_SIZE: usize = 250;
 /// The speed is meaningless in the first second of a stream.
-const SPEED_AFTER_MS: u64 = 1_000;
+const MIN_SPEED_DURATION_MS: u64 = 1_000;
 
-pub(super) fn routes() -> OpenApiRouter<State> {
+pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(count))
@@ -29,15 +31,15 @@ pub(super) fn routes() -> OpenApiRouter<State> {
 }
 
 /// A [`Problem`] in the error format of this API.
-pub(super) struct Refused(pub(super) Problem);
+pub(super) struct BroadcastError(pub(super) Problem);
 
-impl From<Problem> for Refused {
+impl From<Problem> for BroadcastError {
     fn from(problem: Problem) -> Self {
         Self(problem)
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for BroadcastError {
     fn into_response(self) -> Response {
         let Self(problem) = self;
         let body = Refusal {
@@ -45,7 +47,7 @@ impl IntoResponse for Refused {
             error: problem.code().as_str().to_owned(),
             message: problem.message().to_owned(),
         };
-        (problem.code().status(), live(body)).into_response()
+        (problem.code().status(), uncached_json(body)).into_response()
     }
 }
 
@@ -53,7 +55,7 @@ impl IntoResponse for Refused {
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(default)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct ListQuery {
     /// Only broadcasts whose stream id contains this text, ignoring case.
     search: String,
     /// Only broadcasts of this type; all have the type `liveStream`.
@@ -83,7 +85,7 @@ enum OrderBy {
     Desc,
 }
 
-type Wishes = Result<Query<Wanted>, QueryRejection>;
+type ListQueryResult = Result<Query<ListQuery>, QueryRejection>;
 
 /// Lists the live streams of an app on this node, at most 250 per page.
 #[utoipa::path(
@@ -94,7 +96,7 @@ type Wishes = Result<Query<Wanted>, QueryRejection>;
         ("app" = String, Path, description = "App"),
         ("offset" = u64, Path, description = "Number of broadcasts to skip"),
         ("size" = u64, Path, description = "Maximum number of broadcasts, up to 250"),
-        Wanted,
+        ListQuery,
     ),
     responses(
         (status = 200, body = Vec<Broadcast>),
@@ -103,16 +105,16 @@ type Wishes = Result<Query<Wanted>, QueryRejection>;
     )
 )]
 async fn list(
-    Extract(state): Extract<State>,
+    Extract(state): Extract<AppState>,
     Path((app, offset, size)): Path<(String, String, String)>,
-    wanted: Wishes,
-) -> Result<Response, Refused> {
-    let (offset, size) = (number("offset", &offset)?, number("size", &size)?.min(MAX_SIZE));
-    let Query(wanted) =
-        wanted.map_err(|e| Problem::new(Code::BadRequest, format!("The query is wrong: {}.", e.body_text())))?;
-    let found = found(&state, &app, &wanted)?;
+    query: ListQueryResult,
+) -> Result<Response, BroadcastError> {
+    let (offset, size) = (parse_number("offset", &offset)?, parse_number("size", &size)?.min(MAX_SIZE));
+    let Query(query) =
+        query.map_err(|e| Problem::new(Code::BadRequest, format!("The query is wrong: {}.", e.body_text())))?;
+    let found = find_broadcasts(&state, &app, &query)?;
     let now_ms = state.hub.wall_clock().now_ms();
-    Ok(live(found.iter().skip(offset).take(size).map(|s| shown(s, now_ms)).collect::<Vec<_>>()))
+    Ok(uncached_json(found.iter().skip(offset).take(size).map(|s| to_broadcast(s, now_ms)).collect::<Vec<_>>()))
 }
 
 /// Counts the live streams of an app on this node.
@@ -123,9 +125,9 @@ async fn list(
     params(("app" = String, Path, description = "App")),
     responses((status = 200, body = Count), (status = 404, description = "`app_not_found`", body = Refusal))
 )]
-async fn count(Extract(state): Extract<State>, Path(app): Path<String>) -> Result<Response, Refused> {
-    let found = found(&state, &app, &Wanted::default())?;
-    Ok(live(Count { number: found.len() as u64 }))
+async fn count(Extract(state): Extract<AppState>, Path(app): Path<String>) -> Result<Response, BroadcastError> {
+    let found = find_broadcasts(&state, &app, &ListQuery::default())?;
+    Ok(uncached_json(Count { number: found.len() as u64 }))
 }
 
 /// Counts the live streams of an app on this node whose stream id contains `search`.
@@ -137,11 +139,11 @@ async fn count(Extract(state): Extract<State>, Path(app): Path<String>) -> Resul
     responses((status = 200, body = Count), (status = 404, description = "`app_not_found`", body = Refusal))
 )]
 async fn count_found(
-    Extract(state): Extract<State>,
+    Extract(state): Extract<AppState>,
     Path((app, search)): Path<(String, String)>,
-) -> Result<Response, Refused> {
-    let found = found(&state, &app, &Wanted { search, ..Wanted::default() })?;
-    Ok(live(Count { number: found.len() as u64 }))
+) -> Result<Response, BroadcastError> {
+    let found = find_broadcasts(&state, &app, &ListQuery { search, ..ListQuery::default() })?;
+    Ok(uncached_json(Count { number: found.len() as u64 }))
 }
 
 /// Counts the live streams of an app on this node; the same as `count`.
@@ -152,7 +154,7 @@ async fn count_found(
     params(("app" = String, Path, description = "App")),
     responses((status = 200, body = Count), (status = 404, description = "`app_not_found`", body = Refusal))
 )]
-async fn active(state: Extract<State>, app: Path<String>) -> Result<Response, Refused> {
+async fn active(state: Extract<AppState>, app: Path<String>) -> Result<Response, BroadcastError> {
     count(state, app).await
 }
 
@@ -164,16 +166,16 @@ async fn active(state: Extract<State>, app: Path<String>) -> Result<Response, Re
     params(("app" = String, Path, description = "App")),
     responses((status = 200, body = AppStatistics), (status = 404, description = "`app_not_found`", body = Refusal))
 )]
-async fn total_statistics(Extract(state): Extract<State>, Path(app): Path<String>) -> Result<Response, Refused> {
-    let found = found(&state, &app, &Wanted::default())?;
+async fn total_statistics(Extract(state): Extract<AppState>, Path(app): Path<String>) -> Result<Response, BroadcastError> {
+    let found = find_broadcasts(&state, &app, &ListQuery::default())?;
     let mut total = AppStatistics { streams: found.len() as u64, ..AppStatistics::default() };
     for stream in &found {
-        let viewers = watchers(stream.viewers);
+        let viewers = viewer_statistics(stream.viewers);
         total.viewers.rtmp += viewers.rtmp;
         total.viewers.hls += viewers.hls;
         total.viewers.webrtc += viewers.webrtc;
     }
-    Ok(live(total))
+    Ok(uncached_json(total))
 }
 
 /// Returns one live stream.
@@ -189,10 +191,10 @@ async fn total_statistics(Extract(state): Extract<State>, Path(app): Path<String
     )
 )]
 async fn broadcast(
-    Extract(state): Extract<State>,
+    Extract(state): Extract<AppState>,
     Path((app, id)): Path<(String, String)>,
-) -> Result<Response, Refused> {
-    Ok(live(shown(&one(&state, &app, &id)?, state.hub.wall_clock().now_ms())))
+) -> Result<Response, BroadcastError> {
+    Ok(uncached_json(to_broadcast(&find_stream(&state, &app, &id)?, state.hub.wall_clock().now_ms())))
 }
 
 /// Counts the viewers of one stream on this node, by protocol.
@@ -208,45 +210,45 @@ async fn broadcast(
     )
 )]
 async fn statistics(
-    Extract(state): Extract<State>,
+    Extract(state): Extract<AppState>,
     Path((app, id)): Path<(String, String)>,
-) -> Result<Response, Refused> {
-    Ok(live(watchers(one(&state, &app, &id)?.viewers)))
+) -> Result<Response, BroadcastError> {
+    Ok(uncached_json(viewer_statistics(find_stream(&state, &app, &id)?.viewers)))
 }
 
-fn number(what: &str, text: &str) -> Result<usize, Problem> {
+fn parse_number(what: &str, text: &str) -> Result<usize, Problem> {
     text.parse().map_err(|_| Problem::new(Code::BadRequest, format!("The {what} is not a whole number: {text:.40}.")))
 }
 
-fn one(state: &State, app: &str, id: &str) -> Result<StreamStatus, Problem> {
-    known_app(state, app)?;
-    let name = name(app, id)?;
+fn find_stream(state: &AppState, app: &str, id: &str) -> Result<StreamStatus, Problem> {
+    require_app(state, app)?;
+    let name = parse_name(app, id)?;
     state.hub.stream(&name).map(|stream| stream.status()).ok_or_else(|| Problem::stream_not_found(&name))
 }
 
 /// The live streams of an app that match the query, sorted.
-fn found(state: &State, app: &str, wanted: &Wanted) -> Result<Vec<StreamStatus>, Problem> {
-    known_app(state, app)?;
-    if wanted.type_by.as_deref().is_some_and(|kind| kind != LIVE_STREAM) {
+fn find_broadcasts(state: &AppState, app: &str, query: &ListQuery) -> Result<Vec<StreamStatus>, Problem> {
+    require_app(state, app)?;
+    if query.type_by.as_deref().is_some_and(|kind| kind != LIVE_STREAM) {
         return Ok(Vec::new());
     }
-    let part = wanted.search.to_ascii_lowercase();
+    let part = query.search.to_ascii_lowercase();
     let streams = state.hub.streams();
-    let ours = streams.iter().filter(|s| s.name().app() == app);
-    let holding = ours.filter(|s| s.name().stream_id().to_ascii_lowercase().contains(&part));
-    let mut found: Vec<_> = holding.map(|s| s.status()).collect();
-    match wanted.sort_by {
+    let of_app = streams.iter().filter(|s| s.name().app() == app);
+    let matching = of_app.filter(|s| s.name().stream_id().to_ascii_lowercase().contains(&part));
+    let mut found: Vec<_> = matching.map(|s| s.status()).collect();
+    match query.sort_by {
         // The hub returns them sorted by name, and all have the same status.
         SortBy::Name | SortBy::Status => {}
         SortBy::Date => found.sort_by_key(|s| s.started_at_ms),
     }
-    if wanted.order_by == OrderBy::Desc {
+    if query.order_by == OrderBy::Desc {
         found.reverse();
     }
     Ok(found)
 }
 
-fn shown(status: &StreamStatus, now_ms: u64) -> Broadcast {
+fn to_broadcast(status: &StreamStatus, now_ms: u64) -> Broadcast {
     let id = status.name.stream_id().to_owned();
     let publish_type = match status.protocol.as_str() {
         "rtmp" => Some("RTMP"),
@@ -256,10 +258,10 @@ fn shown(status: &StreamStatus, now_ms: u64) -> Broadcast {
     };
     let passed_ms = now_ms.saturating_sub(status.started_at_ms);
     // A relayed stream may have started before its media arrived at this node.
-    let speed = publish_type.filter(|_| passed_ms >= SPEED_AFTER_MS);
+    let speed = publish_type.filter(|_| passed_ms >= MIN_SPEED_DURATION_MS);
     let speed = speed.map(|_| (1_000.0 * status.media_ms as f64 / passed_ms as f64).round() / 1_000.0);
     let pixels =
-        |pick: fn(&headwater_api::status::VideoStatus) -> u32| status.video.as_ref().map(pick).filter(|&p| p > 0);
+        |pick: fn(&headwater_api::rest::VideoStatus) -> u32| status.video.as_ref().map(pick).filter(|&p| p > 0);
     Broadcast {
         stream_id: id.clone(),
         name: id,
@@ -282,7 +284,7 @@ fn shown(status: &StreamStatus, now_ms: u64) -> Broadcast {
     }
 }
 
-fn watchers(viewers: ViewerCounts) -> BroadcastStatistics {
+fn viewer_statistics(viewers: ViewerCounts) -> BroadcastStatistics {
     BroadcastStatistics { rtmp: viewers.rtmp, hls: viewers.hls, webrtc: viewers.webrtc }
 }
 

@@ -1,5 +1,5 @@
-//! REST: nodes and streams of the cluster. Nodes follow Ant Media's REST v2 (`ClusterNode`,
-//! `SimpleStat`, `Result`), with additional fields.
+//! REST: nodes and streams of the cluster. Nodes follow Ant Media's REST v2
+//! (`ClusterNode`, `SimpleStat`, `Result`), with additional fields.
 //!
 //! Only the administrator sees addresses. While the registry is unreachable, responses contain the
 //! last known state; the header `Age` is its age in seconds (RFC 9111 §5.1).
@@ -11,20 +11,20 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use headwater_api::config::Role;
 use headwater_api::error::Chain;
-use headwater_api::node::NodeRecord;
-use headwater_api::status::StreamStatus;
-use headwater_api::stream::StreamRecord;
+use headwater_api::documents::NodeRecord;
+use headwater_api::rest::StreamStatus;
+use headwater_api::documents::StreamRecord;
 use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::cluster::{DrainWish, Removal, Seen};
-use crate::http::auth::Visitor;
-use crate::http::rest::live;
-use crate::http::{Code, Problem, State};
+use crate::cluster::{DrainOutcome, RemoveOutcome, CachedSnapshot};
+use crate::http::auth::Caller;
+use crate::http::rest::uncached_json;
+use crate::http::{Code, Problem, AppState};
 
 /// Routes of nodes and streams.
-pub(crate) fn routes() -> OpenApiRouter<State> {
+pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(nodes))
         .routes(routes!(node_count))
@@ -149,45 +149,45 @@ pub(crate) struct NodeViewers {
     params(("offset" = u32, Path, description = "Number of nodes to skip"), ("size" = u32, Path, description = "Maximum number of nodes, up to 500")),
     responses((status = 200, body = [ClusterNode]), (status = 503)))]
 pub(crate) async fn nodes(
-    Extract(state): Extract<State>,
+    Extract(state): Extract<AppState>,
     Path(page): Path<(String, String)>,
-    visitor: Visitor,
+    caller: Caller,
 ) -> Result<Response, Problem> {
     let (offset, size) = range(&page)?;
-    let seen = state.view.look().await;
+    let cached = state.view.get().await;
     let now_ms = state.hub.wall_clock().now_ms();
-    let all = seen.cluster.as_ref().ok_or_else(away)?;
+    let all = cached.snapshot.as_ref().ok_or_else(registry_unreachable)?;
     let nodes = all.nodes.iter().skip(offset).take(size);
-    let body: Vec<_> = nodes.map(|node| shown(node, now_ms, visitor.administers(), &state.node_id)).collect();
-    Ok(aged(live(body), &seen))
+    let body: Vec<_> = nodes.map(|node| cluster_node(node, now_ms, caller.is_administrator(), &state.node_id)).collect();
+    Ok(with_age(uncached_json(body), &cached))
 }
 
 /// Counts the nodes of the cluster.
 #[utoipa::path(get, tag = "cluster", path = "/rest/v2/cluster/node-count", responses((status = 200, body = SimpleStat), (status = 503)))]
-pub(crate) async fn node_count(Extract(state): Extract<State>) -> Result<Response, Problem> {
-    let seen = state.view.look().await;
-    let number = seen.cluster.as_ref().ok_or_else(away)?.nodes.len();
-    Ok(aged(live(SimpleStat { number }), &seen))
+pub(crate) async fn node_count(Extract(state): Extract<AppState>) -> Result<Response, Problem> {
+    let cached = state.view.get().await;
+    let number = cached.snapshot.as_ref().ok_or_else(registry_unreachable)?.nodes.len();
+    Ok(with_age(uncached_json(SimpleStat { number }), &cached))
 }
 
 /// Removes a dead node from the list. Administrator only. A node that is alive cannot be removed:
 /// it would reappear with its next heartbeat.
 #[utoipa::path(delete, tag = "cluster", path = "/rest/v2/cluster/node/{id}", params(("id" = String, Path, description = "The node")),
     responses((status = 200, body = Outcome), (status = 401), (status = 403), (status = 404), (status = 409), (status = 503)))]
-pub(crate) async fn delete_node(Extract(state): Extract<State>, Path(id): Path<String>) -> Result<Response, Problem> {
+pub(crate) async fn delete_node(Extract(state): Extract<AppState>, Path(id): Path<String>) -> Result<Response, Problem> {
     match state.view.remove(&id).await {
-        Ok(Removal::Removed) => {
+        Ok(RemoveOutcome::Removed) => {
             log::info!(node = id.as_str(); "dead node removed by the administrator");
-            Ok(done(id, "The node has been removed."))
+            Ok(outcome(id, "The node has been removed."))
         }
-        Ok(Removal::Alive) => Err(Problem::fixed(
+        Ok(RemoveOutcome::Alive) => Err(Problem::fixed(
             Code::NodeAlive,
             "This node is alive and would reappear within seconds; drain it or terminate its instance instead.",
         )),
-        Ok(Removal::Unknown) => Err(NO_NODE),
+        Ok(RemoveOutcome::NotFound) => Err(NODE_NOT_FOUND),
         Err(e) => {
             log::warn!(node = id.as_str(), err:% = Chain(&e); "could not remove a dead node");
-            Err(away())
+            Err(registry_unreachable())
         }
     }
 }
@@ -197,33 +197,33 @@ pub(crate) async fn delete_node(Extract(state): Extract<State>, Path(id): Path<S
 /// Administrator only.
 #[utoipa::path(post, tag = "cluster", path = "/rest/v2/cluster/node/{id}/drain", params(("id" = String, Path, description = "The node")),
     responses((status = 200, body = Outcome), (status = 401), (status = 403), (status = 404), (status = 409), (status = 503)))]
-pub(crate) async fn drain_node(Extract(state): Extract<State>, Path(id): Path<String>) -> Result<Response, Problem> {
+pub(crate) async fn drain_node(Extract(state): Extract<AppState>, Path(id): Path<String>) -> Result<Response, Problem> {
     match state.view.drain(&id).await {
-        Ok(DrainWish::Left) => {
+        Ok(DrainOutcome::Requested) => {
             log::info!(node = id.as_str(); "drain of a node requested by the administrator");
-            Ok(done(id, "The node will drain."))
+            Ok(outcome(id, "The node will drain."))
         }
-        Ok(DrainWish::Dead) => {
+        Ok(DrainOutcome::Dead) => {
             Err(Problem::fixed(Code::NotDrainable, "This node is dead and cannot receive the request."))
         }
-        Ok(DrainWish::OfRole(Role::Registry)) => Err(Problem::fixed(
+        Ok(DrainOutcome::NotSupported(Role::Registry)) => Err(Problem::fixed(
             Code::NotDrainable,
             "A registry node hands over when its instance is terminated; terminate the instance instead.",
         )),
-        Ok(DrainWish::OfRole(_)) => Err(Problem::fixed(
+        Ok(DrainOutcome::NotSupported(_)) => Err(Problem::fixed(
             Code::NotDrainable,
             "This node is not in a cluster, so no other node can take over; stop its service instead.",
         )),
-        Ok(DrainWish::Unknown) => Err(NO_NODE),
+        Ok(DrainOutcome::NotFound) => Err(NODE_NOT_FOUND),
         Err(e) => {
             log::warn!(node = id.as_str(), err:% = Chain(&e); "could not request the drain of a node");
-            Err(away())
+            Err(registry_unreachable())
         }
     }
 }
 
-fn done(id: String, message: &str) -> Response {
-    live(Outcome { success: true, message: message.to_owned(), data_id: id, error_id: 0 })
+fn outcome(id: String, message: &str) -> Response {
+    uncached_json(Outcome { success: true, message: message.to_owned(), data_id: id, error_id: 0 })
 }
 
 /// Lists the live streams of the cluster, sorted by name, with the origin node of each and its
@@ -232,21 +232,21 @@ fn done(id: String, message: &str) -> Response {
     params(("offset" = u32, Path, description = "Number of streams to skip"), ("size" = u32, Path, description = "Maximum number of streams, up to 500")),
     responses((status = 200, body = [ClusterStream])))]
 pub(crate) async fn streams(
-    Extract(state): Extract<State>,
+    Extract(state): Extract<AppState>,
     Path(page): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let (offset, size) = range(&page)?;
-    let seen = state.view.look().await;
+    let cached = state.view.get().await;
     let here: Vec<_> = state.hub.streams().iter().map(|stream| stream.status()).collect();
-    let (nodes, claimed) = seen.cluster.as_ref().map_or((&[][..], &[][..]), |c| (&c.nodes[..], &c.streams[..]));
-    let all = joined(&state.node_id, &here, claimed, nodes, state.hub.wall_clock().now_ms());
-    Ok(aged(live(all.into_iter().skip(offset).take(size).collect::<Vec<_>>()), &seen))
+    let (nodes, claimed) = cached.snapshot.as_ref().map_or((&[][..], &[][..]), |c| (&c.nodes[..], &c.streams[..]));
+    let all = merge_streams(&state.node_id, &here, claimed, nodes, state.hub.wall_clock().now_ms());
+    Ok(with_age(uncached_json(all.into_iter().skip(offset).take(size).collect::<Vec<_>>()), &cached))
 }
 
 /// Merges the streams that nodes have claimed in the registry with the streams published here that
 /// are not claimed yet.
-fn joined(
-    us: &str,
+fn merge_streams(
+    this_node: &str,
     here: &[StreamStatus],
     claimed: &[StreamRecord],
     nodes: &[NodeRecord],
@@ -254,10 +254,10 @@ fn joined(
 ) -> Vec<ClusterStream> {
     let mut viewers: BTreeMap<&str, Vec<NodeViewers>> = BTreeMap::new();
     // The counters of this node are more recent than its last heartbeat.
-    let elsewhere = nodes.iter().filter(|n| n.alive && n.node.id != us);
-    let watched = elsewhere
+    let other_nodes = nodes.iter().filter(|n| n.alive && n.node.id != this_node);
+    let watched = other_nodes
         .flat_map(|n| n.heartbeat.watched.iter().map(|w| (w.name.as_str(), n.node.id.as_str(), w.viewers.into())));
-    let counted = here.iter().map(|s| (s.name.as_str(), us, s.viewers.webrtc + s.viewers.hls + s.viewers.rtmp));
+    let counted = here.iter().map(|s| (s.name.as_str(), this_node, s.viewers.webrtc + s.viewers.hls + s.viewers.rtmp));
     for (name, node, count) in watched.chain(counted) {
         if count > 0 {
             viewers.entry(name).or_default().push(NodeViewers { node: node.to_owned(), viewers: count });
@@ -279,8 +279,8 @@ fn joined(
         add(record.claim.name.as_str(), &record.claim.owner.node, &record.offer.protocol, record.age_ms);
     }
     // A stream that is only relayed here appears as soon as its claim is known.
-    for status in here.iter().filter(|status| status.protocol != RELAYED) {
-        add(status.name.as_str(), us, &status.protocol, now_ms.saturating_sub(status.started_at_ms));
+    for status in here.iter().filter(|status| status.protocol != RELAY_PROTOCOL) {
+        add(status.name.as_str(), this_node, &status.protocol, now_ms.saturating_sub(status.started_at_ms));
     }
     let mut all: Vec<_> = all.into_values().collect();
     for stream in &mut all {
@@ -291,7 +291,7 @@ fn joined(
     all
 }
 
-fn shown(record: &NodeRecord, now_ms: u64, to_administrator: bool, us: &str) -> ClusterNode {
+fn cluster_node(record: &NodeRecord, now_ms: u64, to_administrator: bool, this_node: &str) -> ClusterNode {
     let NodeRecord { node, heartbeat, .. } = record;
     let addresses: Vec<String> = node.addresses.iter().map(ToString::to_string).collect();
     ClusterNode {
@@ -310,9 +310,9 @@ fn shown(record: &NodeRecord, now_ms: u64, to_administrator: bool, us: &str) -> 
         image: node.image.clone(),
         version: node.version.clone(),
         draining: heartbeat.draining,
-        drain_asked: record.drain_asked,
+        drain_asked: record.drain_requested,
         ready: heartbeat.ready,
-        answering: node.id == us,
+        answering: node.id == this_node,
         age_ms: record.age_ms,
         silent_ms: record.silent_ms,
         cpu_permille: heartbeat.load.cpu_permille,
@@ -334,20 +334,20 @@ fn range((offset, size): &(String, String)) -> Result<(usize, usize), Problem> {
     }
 }
 
-fn away() -> Problem {
-    Problem::fixed(Code::RegistryAway, "The registry does not answer.")
+fn registry_unreachable() -> Problem {
+    Problem::fixed(Code::RegistryUnreachable, "The registry does not answer.")
 }
 
-fn aged(mut response: Response, seen: &Seen) -> Response {
-    response.headers_mut().insert(header::AGE, HeaderValue::from(seen.age.as_secs()));
+fn with_age(mut response: Response, cached: &CachedSnapshot) -> Response {
+    response.headers_mut().insert(header::AGE, HeaderValue::from(cached.age.as_secs()));
     response
 }
 
-const NO_NODE: Problem = Problem::fixed(Code::NodeNotFound, "There is no node of this id.");
+const NODE_NOT_FOUND: Problem = Problem::fixed(Code::NodeNotFound, "There is no node of this id.");
 /// Maximum number of entries in a response.
 const MAX_SIZE: usize = 500;
 /// The protocol in the status of a stream that is relayed from another node.
-const RELAYED: &str = "relay";
+const RELAY_PROTOCOL: &str = "relay";
 
 #[cfg(test)]
 mod tests {
@@ -384,9 +384,9 @@ mod tests {
     #[test]
     fn only_the_administrator_sees_addresses() {
         let record = node("i-1", 3);
-        let stranger = serde_json::to_string(&shown(&record, 10_000, false, "i-2")).unwrap();
-        assert!(!stranger.contains("203.0.113") && !stranger.contains("10.0.0"), "{stranger}");
-        let administrator = serde_json::to_value(shown(&record, 10_000, true, "i-1")).unwrap();
+        let public = serde_json::to_string(&cluster_node(&record, 10_000, false, "i-2")).unwrap();
+        assert!(!public.contains("203.0.113") && !public.contains("10.0.0"), "{public}");
+        let administrator = serde_json::to_value(cluster_node(&record, 10_000, true, "i-1")).unwrap();
         let expected = json!({
             "id": "i-1", "ip": "203.0.113.7", "status": "alive", "lastUpdateTime": 9_000, "cpu": "13%", "memory": "",
             "master": false, "inTheCluster": true,
@@ -404,8 +404,8 @@ mod tests {
         dead.alive = false;
         // The last heartbeat of this node has 7 viewers; it counts 2 now.
         let nodes = [node("i-1", 7), node("i-2", 5), dead];
-        let here = [status("live/a", RELAYED, 2), status("live/b", "rtmp", 0), status("live/c", RELAYED, 1)];
-        let all = joined("i-1", &here, &[claimed("live/a", "i-9")], &nodes, 4_000);
+        let here = [status("live/a", RELAY_PROTOCOL, 2), status("live/b", "rtmp", 0), status("live/c", RELAY_PROTOCOL, 1)];
+        let all = merge_streams("i-1", &here, &[claimed("live/a", "i-9")], &nodes, 4_000);
         let names: Vec<_> = all.iter().map(|s| (s.name.as_str(), s.origin.as_str(), s.viewers, s.age_ms)).collect();
         assert_eq!(names, [("live/a", "i-9", 7, 5_000), ("live/b", "i-1", 0, 3_000)]);
         let by_node: Vec<_> = all[0].viewers_by_node.iter().map(|n| (n.node.as_str(), n.viewers)).collect();

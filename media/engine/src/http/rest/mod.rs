@@ -19,15 +19,15 @@ use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::error::{Code, Problem};
-use crate::http::{State, auth};
+use crate::http::{AppState, auth};
 
 /// The routes of every resource and of the OpenAPI document.
-pub(super) fn routes() -> Router<State> {
+pub(super) fn routes() -> Router<AppState> {
     let (router, document) = openapi::document(resources());
     router.merge(openapi::routes(&document))
 }
 
-fn resources() -> OpenApiRouter<State> {
+fn resources() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .merge(streams::routes())
         .merge(nodes::routes())
@@ -37,20 +37,20 @@ fn resources() -> OpenApiRouter<State> {
 }
 
 /// A JSON response that caches must not store.
-pub(super) fn live(body: impl Serialize) -> Response {
+pub(super) fn uncached_json(body: impl Serialize) -> Response {
     let mut response = Json(body).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
 /// Parses the stream name in a path.
-pub(super) fn name(app: &str, id: &str) -> Result<StreamName, Problem> {
+pub(super) fn parse_name(app: &str, id: &str) -> Result<StreamName, Problem> {
     StreamName::new(app, id).map_err(|e| Problem::new(Code::BadRequest, format!("The stream's name is wrong: {e}.")))
 }
 
 /// Fails unless the app exists.
-fn known_app(state: &State, app: &str) -> Result<(), Problem> {
-    if state.apps.contains(app) { Ok(()) } else { Err(Problem::new(Code::AppNotFound, "There is no such app.")) }
+fn require_app(state: &AppState, app: &str) -> Result<(), Problem> {
+    Ok(state.access.check_app(app)?)
 }
 
 #[cfg(test)]

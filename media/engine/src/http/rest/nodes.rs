@@ -2,16 +2,16 @@
 
 use axum::extract::{Path, State as Extract};
 use axum::response::{IntoResponse, Response};
-use headwater_api::broadcast::Refusal;
+use headwater_api::rest::Refusal;
 use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::http::State;
-use crate::http::rest::broadcasts::Refused;
-use crate::http::rest::{known_app, live};
+use crate::http::AppState;
+use crate::http::rest::broadcasts::BroadcastError;
+use crate::http::rest::{require_app, uncached_json};
 
-pub(crate) fn routes() -> OpenApiRouter<State> {
+pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(node)).routes(routes!(version)).routes(routes!(version_of_app))
 }
 
@@ -42,11 +42,11 @@ struct Version {
 
 /// Returns the identity of this node.
 #[utoipa::path(get, path = "/rest/v2/node", tag = "node", responses((status = 200, body = Node)))]
-async fn node(Extract(state): Extract<State>) -> Response {
-    live(Node {
+async fn node(Extract(state): Extract<AppState>) -> Response {
+    uncached_json(Node {
         id: state.node_id.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        apps: state.apps.names(),
+        apps: state.access.app_names(),
         rtmp_port: state.endpoints.rtmp.port(),
         rtmps_port: state.endpoints.rtmps.map(|address| address.port()),
     })
@@ -55,7 +55,7 @@ async fn node(Extract(state): Extract<State>) -> Response {
 /// Returns the version of the engine.
 #[utoipa::path(get, path = "/rest/v2/version", tag = "node", responses((status = 200, body = Version)))]
 async fn version() -> Response {
-    live(Version { version_name: env!("CARGO_PKG_VERSION"), version_type: "Headwater" })
+    uncached_json(Version { version_name: env!("CARGO_PKG_VERSION"), version_type: "Headwater" })
 }
 
 /// Returns the version of the engine, at the path of an app.
@@ -66,9 +66,9 @@ async fn version() -> Response {
     params(("app" = String, Path, description = "App")),
     responses((status = 200, body = Version), (status = 404, description = "`app_not_found`", body = Refusal))
 )]
-async fn version_of_app(Extract(state): Extract<State>, Path(app): Path<String>) -> Response {
-    match known_app(&state, &app) {
+async fn version_of_app(Extract(state): Extract<AppState>, Path(app): Path<String>) -> Response {
+    match require_app(&state, &app) {
         Ok(()) => version().await,
-        Err(problem) => Refused(problem).into_response(),
+        Err(problem) => BroadcastError(problem).into_response(),
     }
 }

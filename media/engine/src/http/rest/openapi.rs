@@ -9,7 +9,7 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::super::State;
+use super::super::AppState;
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -27,17 +27,17 @@ use super::super::State;
         (name = "administrator", description = "Log in, log out, and query the session")
     )
 )]
-struct Head;
+struct ApiDoc;
 
 /// Splits the resources into their router and their document.
-pub(super) fn document(resources: OpenApiRouter<State>) -> (Router<State>, OpenApi) {
-    let mut whole = OpenApiRouter::with_openapi(Head::openapi());
+pub(super) fn document(resources: OpenApiRouter<AppState>) -> (Router<AppState>, OpenApi) {
+    let mut whole = OpenApiRouter::with_openapi(ApiDoc::openapi());
     whole = whole.merge(resources);
     whole.split_for_parts()
 }
 
 /// The route of the document.
-pub(super) fn routes(document: &OpenApi) -> Router<State> {
+pub(super) fn routes(document: &OpenApi) -> Router<AppState> {
     let text = text(document);
     Router::new().route("/rest/v2/openapi.json", get(async || json(text)))
 }

@@ -12,10 +12,10 @@ use utoipa::openapi::OpenApi;
 
 use super::{openapi, resources};
 use crate::http::serve::router::router;
-use crate::http::test_node::Node;
+use crate::http::test_node::TestNode;
 use crate::hub::ViewerKind;
 
-impl Node {
+impl TestNode {
     async fn ask(&self, method: Method, path: &str) -> (StatusCode, Option<String>, Bytes) {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
         let response = router(self.state.clone()).oneshot(request).await.unwrap();
@@ -41,7 +41,7 @@ fn paths() -> Vec<String> {
 
 #[tokio::test]
 async fn served_document_equals_its_copy_in_docs() {
-    let (status, kind, served) = Node::new().ask(Method::GET, "/rest/v2/openapi.json").await;
+    let (status, kind, served) = TestNode::new().ask(Method::GET, "/rest/v2/openapi.json").await;
     assert_eq!((status, kind.as_deref()), (StatusCode::OK, Some("application/json")));
     assert_eq!(served, openapi::text(&document()));
     let copy = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
@@ -57,7 +57,7 @@ async fn served_document_equals_its_copy_in_docs() {
 /// documentation.
 #[tokio::test]
 async fn document_contains_exactly_the_rest_routes() {
-    let print = format!("{:?}", router(Node::new().state.clone()));
+    let print = format!("{:?}", router(TestNode::new().state.clone()));
     let routed: BTreeSet<String> =
         print.split('"').filter(|s| s.starts_with('/') && s.contains("/rest/v2/")).map(str::to_owned).collect();
     let mut documented: BTreeSet<String> = paths().into_iter().collect();
@@ -79,7 +79,7 @@ fn every_reference_in_the_document_resolves() {
 
 #[tokio::test]
 async fn documented_path_accepts_only_its_methods() {
-    let node = Node::new();
+    let node = TestNode::new();
     let _a = node.publish("live/1", "rtmp", 0);
     for (path, item) in document().paths.paths {
         let documented = serde_json::to_value(item).unwrap();
@@ -87,12 +87,12 @@ async fn documented_path_accepts_only_its_methods() {
         let path = path.replace("{search}", "x");
         for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
             let (status, _, body) = node.ask(method.clone(), &path).await;
-            let stands = documented.get(method.as_str().to_ascii_lowercase()).is_some();
+            let is_documented = documented.get(method.as_str().to_ascii_lowercase()).is_some();
             // Requests that change something are refused before routing checks the method.
-            let refused = method != Method::GET && status == StatusCode::UNAUTHORIZED;
-            let taken = status != StatusCode::METHOD_NOT_ALLOWED;
-            assert!(taken == stands || refused, "{method} {path}: {status} {body:?}");
-            if method == Method::GET && stands {
+            let is_refused = method != Method::GET && status == StatusCode::UNAUTHORIZED;
+            let is_accepted = status != StatusCode::METHOD_NOT_ALLOWED;
+            assert!(is_accepted == is_documented || is_refused, "{method} {path}: {status} {body:?}");
+            if method == Method::GET && is_documented {
                 assert_eq!(status, StatusCode::OK, "{path}: {body:?}");
             }
         }
@@ -101,9 +101,9 @@ async fn documented_path_accepts_only_its_methods() {
 
 #[tokio::test]
 async fn broadcast_has_the_applicable_fields_of_ant_media() {
-    let node = Node::new();
+    let node = TestNode::new();
     let producer = node.publish("live/demo", "rtmp", 2_000);
-    let _viewers = [ViewerKind::Webrtc, ViewerKind::Webrtc, ViewerKind::Rtmp].map(|k| producer.stream().viewer(k));
+    let _viewers = [ViewerKind::Webrtc, ViewerKind::Webrtc, ViewerKind::Rtmp].map(|k| producer.stream().count_viewer(k));
     let (status, mut body) = node.get("/live/rest/v2/broadcasts/demo").await;
     assert_eq!(status, StatusCode::OK);
     let started = producer.stream().started_at_ms();
@@ -119,16 +119,16 @@ async fn broadcast_has_the_applicable_fields_of_ant_media() {
         })
     );
     let (_, statistics) = node.get("/live/rest/v2/broadcasts/demo/broadcast-statistics").await;
-    let watchers = json!({ "totalRTMPWatchersCount": 1, "totalHLSWatchersCount": 0, "totalWebRTCWatchersCount": 2 });
-    assert_eq!(statistics, watchers);
+    let counts = json!({ "totalRTMPWatchersCount": 1, "totalHLSWatchersCount": 0, "totalWebRTCWatchersCount": 2 });
+    assert_eq!(statistics, counts);
     let (_, mut total) = node.get("/live/rest/v2/broadcasts/total-broadcast-statistics").await;
     assert_eq!(total.as_object_mut().unwrap().remove("activeLiveStreamCount"), Some(json!(1)));
-    assert_eq!(total, watchers);
+    assert_eq!(total, counts);
 }
 
 #[tokio::test]
 async fn relayed_broadcast_has_no_fields_of_its_publisher() {
-    let node = Node::new();
+    let node = TestNode::new();
     let name = headwater_api::StreamName::parse("live/far").unwrap();
     let _producer = node.hub.publish_relayed(&name, 1_000).unwrap();
     let (_, body) = node.get("/live/rest/v2/broadcasts/far").await;
@@ -140,7 +140,7 @@ async fn relayed_broadcast_has_no_fields_of_its_publisher() {
 
 #[tokio::test]
 async fn list_returns_the_streams_of_its_app_page_by_page() {
-    let node = Node::new();
+    let node = TestNode::new();
     let _producers = ["live/a1", "live/b", "live/a2", "LiveApp/a3"].map(|name| node.publish(name, "rtmp", 0));
     let check = async |path: &str, expected: &[&str]| {
         let (status, body) = node.get(&format!("/live/rest/v2/broadcasts/list/{path}")).await;
@@ -165,7 +165,7 @@ async fn list_returns_the_streams_of_its_app_page_by_page() {
 
 #[tokio::test]
 async fn list_page_has_at_most_250_broadcasts() {
-    let node = Node::new();
+    let node = TestNode::new();
     let _producers: Vec<_> = (0..251).map(|n| node.publish(&format!("live/{n}"), "rtmp", 0)).collect();
     let (_, body) = node.get("/live/rest/v2/broadcasts/list/0/1000").await;
     assert_eq!(body.as_array().unwrap().len(), 250);
@@ -173,7 +173,7 @@ async fn list_page_has_at_most_250_broadcasts() {
 
 #[tokio::test]
 async fn error_is_json_with_code_message_and_success() {
-    let node = Node::new();
+    let node = TestNode::new();
     let check = async |path: &str, expected: StatusCode, code: &str| {
         let (status, body) = node.get(path).await;
         assert_eq!((status, body["error"].as_str()), (expected, Some(code)), "{path}: {body}");

@@ -3,21 +3,21 @@
 use axum::extract::{Path, State as Extract};
 use axum::response::Response;
 use headwater_api::error::ErrorBody;
-use headwater_api::status::StreamStatus;
+use headwater_api::rest::StreamStatus;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::{Problem, State};
-use super::{known_app, live, name};
+use super::super::{Problem, AppState};
+use super::{parse_name, require_app, uncached_json};
 
-pub(super) fn routes() -> OpenApiRouter<State> {
+pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(streams)).routes(routes!(stream))
 }
 
 /// All live streams of this node, sorted by name.
 #[utoipa::path(get, path = "/rest/v2/streams", tag = "streams", responses((status = 200, body = Vec<StreamStatus>)))]
-async fn streams(Extract(state): Extract<State>) -> Response {
-    live(state.hub.streams().iter().map(|s| s.status()).collect::<Vec<_>>())
+async fn streams(Extract(state): Extract<AppState>) -> Response {
+    uncached_json(state.hub.streams().iter().map(|s| s.status()).collect::<Vec<_>>())
 }
 
 /// One live stream.
@@ -32,9 +32,9 @@ async fn streams(Extract(state): Extract<State>) -> Response {
         (status = 404, description = "`app_not_found`, `stream_not_found`", body = ErrorBody),
     )
 )]
-async fn stream(Extract(state): Extract<State>, Path((app, id)): Path<(String, String)>) -> Result<Response, Problem> {
-    let name = name(&app, &id)?;
-    known_app(&state, &app)?;
+async fn stream(Extract(state): Extract<AppState>, Path((app, id)): Path<(String, String)>) -> Result<Response, Problem> {
+    let name = parse_name(&app, &id)?;
+    require_app(&state, &app)?;
     let stream = state.hub.stream(&name).ok_or_else(|| Problem::stream_not_found(&name))?;
-    Ok(live(stream.status()))
+    Ok(uncached_json(stream.status()))
 }

@@ -10,15 +10,15 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use crate::http::error::{Code, Problem};
 
 /// Maximum size of a body. An SDP offer has 5 to 10 KB.
-const MAX_BYTES: usize = 64 << 10;
+const MAX_BODY_BYTES: usize = 64 << 10;
 /// Time for the whole body.
-const PATIENCE: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Extracts the whole request body: at most `MAX_BODY_BYTES`, received within `BODY_TIMEOUT`.
 #[derive(Debug, Clone)]
-pub struct Small(pub Bytes);
+pub struct SmallBody(pub Bytes);
 
-impl<S: Sync> FromRequest<S> for Small {
+impl<S: Sync> FromRequest<S> for SmallBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
@@ -27,11 +27,11 @@ impl<S: Sync> FromRequest<S> for Small {
 }
 
 async fn read(body: Body) -> Result<Bytes, Problem> {
-    let collected = tokio::time::timeout(PATIENCE, Limited::new(body, MAX_BYTES).collect());
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect());
     match collected.await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
         Ok(Err(e)) if e.is::<LengthLimitError>() => {
-            Err(Problem::new(Code::BodyTooLarge, format!("The body may have {MAX_BYTES} bytes at most.")))
+            Err(Problem::new(Code::BodyTooLarge, format!("The body may have {MAX_BODY_BYTES} bytes at most.")))
         }
         Ok(Err(_)) => Err(Problem::new(Code::BadRequest, "The body could not be read.")),
         Err(_) => Err(Problem::new(Code::TooSlow, "The request body was not received in time.")),
@@ -48,9 +48,9 @@ mod tests {
     use super::*;
 
     /// A peer that announces a body and sends none.
-    struct Silent;
+    struct SilentBody;
 
-    impl hyper::body::Body for Silent {
+    impl hyper::body::Body for SilentBody {
         type Data = Bytes;
         type Error = std::io::Error;
 
@@ -61,13 +61,13 @@ mod tests {
 
     #[tokio::test]
     async fn body_one_byte_above_the_limit_is_refused() {
-        assert_eq!(read(Body::from(vec![0; MAX_BYTES])).await.unwrap().len(), MAX_BYTES);
-        let refused = read(Body::from(vec![0; MAX_BYTES + 1])).await.unwrap_err();
+        assert_eq!(read(Body::from(vec![0; MAX_BODY_BYTES])).await.unwrap().len(), MAX_BODY_BYTES);
+        let refused = read(Body::from(vec![0; MAX_BODY_BYTES + 1])).await.unwrap_err();
         assert_eq!(refused.code(), Code::BodyTooLarge);
     }
 
     #[tokio::test(start_paused = true)]
     async fn body_that_never_arrives_times_out() {
-        assert_eq!(read(Body::new(Silent)).await.unwrap_err().code(), Code::TooSlow);
+        assert_eq!(read(Body::new(SilentBody)).await.unwrap_err().code(), Code::TooSlow);
     }
 }

@@ -20,17 +20,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::serve::metrics::Metrics;
-use crate::http::serve::sendfile::Uncopied;
-use crate::http::serve::service::Site;
-use crate::http::serve::timeout::{HEAD, Patient, Phase};
-use crate::runtime::worker_pool::Lanes;
+use crate::http::serve::sendfile::SendfileStream;
+use crate::http::serve::service::HttpService;
+use crate::http::serve::timeout::{HEAD_TIMEOUT, TimeoutStream, RequestPhase};
+use crate::runtime::worker_pool::WorkerPool;
 
 /// Maximum size of a request head; a longer one is answered with status 431.
 const MAX_HEAD_BYTES: usize = 16 << 10;
 /// Maximum number of header fields of a request.
 const MAX_HEADERS: usize = 64;
 /// Delay after a failed accept (file descriptors exhausted), in which other connections may close.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The remote address of the connection; an extension of every request.
 #[derive(Debug, Clone, Copy)]
@@ -43,21 +43,21 @@ pub(crate) struct Encrypted;
 /// The state that all connections of one server share.
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {
-    site: Arc<Site>,
+    service: Arc<HttpService>,
     permits: Arc<Semaphore>,
     metrics: Metrics,
     tasks: TaskTracker,
-    lanes: Lanes,
+    workers: WorkerPool,
     drain: CancellationToken,
     protocol: Arc<http1::Builder>,
 }
 
 impl Connections {
     pub(crate) fn new(
-        site: Site,
+        service: HttpService,
         max_connections: usize,
         metrics: Metrics,
-        lanes: Lanes,
+        workers: WorkerPool,
         drain: CancellationToken,
     ) -> Self {
         let mut protocol = http1::Builder::new();
@@ -65,11 +65,11 @@ impl Connections {
         protocol.header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEADERS);
         let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
         Self {
-            site: Arc::new(site),
+            service: Arc::new(service),
             permits,
             metrics,
             tasks: TaskTracker::new(),
-            lanes,
+            workers,
             drain,
             protocol: Arc::new(protocol),
         }
@@ -86,7 +86,7 @@ impl Connections {
                 Ok((stream, peer)) => self.start(stream, peer, tls.clone()),
                 Err(err) => {
                     log::warn!(err:%; "could not accept an http connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
@@ -109,10 +109,10 @@ impl Connections {
         // A response must not wait for the acknowledgement of the previous one.
         let _ = stream.set_nodelay(true);
         let this = self.clone();
-        self.lanes.spawn(&self.tasks, stream, move |stream| async move {
+        self.workers.spawn(&self.tasks, stream, move |stream| async move {
             match tls {
-                None => this.serve(Uncopied::new(stream), peer, false, permit).await,
-                Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
+                None => this.serve(SendfileStream::new(stream), peer, false, permit).await,
+                Some(tls) => match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
                     Ok(Ok(stream)) => this.serve(stream, peer, true, permit).await,
                     Ok(Err(err)) => log::debug!(peer:%, err:%; "tls handshake failed"),
                     Err(_) => log::debug!(peer:%; "tls handshake timed out"),
@@ -128,20 +128,20 @@ impl Connections {
         encrypted: bool,
         permit: OwnedSemaphorePermit,
     ) {
-        let _open = self.metrics.open();
-        let phase = Phase::default();
-        let mut stream = Patient::new(stream, phase.clone());
-        match self.site.answer_plain(&mut stream, &phase, peer, &self.drain).await {
-            Ok(Some(head)) => stream.unread(head),
+        let _open = self.metrics.count_connection();
+        let phase = RequestPhase::default();
+        let mut stream = TimeoutStream::new(stream, phase.clone());
+        match self.service.serve_fast_path(&mut stream, &phase, peer, &self.drain).await {
+            Ok(Some(head)) => stream.push_back(head),
             Ok(None) => return,
             Err(err) => return log::trace!(peer:%, err:%; "http connection ended early"),
         }
-        let site = self.site;
+        let service = self.service;
         let service = hyper::service::service_fn({
             let phase = phase.clone();
             move |request: hyper::Request<Incoming>| {
                 phase.advance();
-                let answer = Arc::clone(&site).answer(request, peer, encrypted);
+                let answer = Arc::clone(&service).respond(request, peer, encrypted);
                 let phase = phase.clone();
                 async move {
                     let answer = answer.await;

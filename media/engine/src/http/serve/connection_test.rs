@@ -11,40 +11,40 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::http::serve::listener::Server;
-use crate::http::serve::timeout::{HEAD, IDLE, STALLED};
-use crate::http::test_node::Node;
+use crate::http::serve::timeout::{HEAD_TIMEOUT, IDLE_TIMEOUT, WRITE_TIMEOUT};
+use crate::http::test_node::TestNode;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 /// Larger than a pipe of [`NARROW`] bytes, smaller than the buffer of TLS.
 const ANSWER: &[u8] = &[b'a'; 8 << 10];
 const NARROW: usize = 64;
 /// Tolerance for late timers.
-const LATE: Duration = Duration::from_millis(10);
+const TIMER_TOLERANCE: Duration = Duration::from_millis(10);
 
-fn site() -> Site {
+fn service() -> HttpService {
     Router::new().route("/", get(async || ANSWER)).into()
 }
 
 /// A service, a request, and the end of its response.
 struct Case {
-    site: Site,
+    service: HttpService,
     request: &'static [u8],
     end: &'static [u8],
-    _node: Option<Node>,
+    _node: Option<TestNode>,
 }
 
 /// One request that hyper handles, and one of the fast path.
 fn cases() -> [Case; 2] {
-    let node = Node::new();
-    let long = Case { site: site(), request: REQUEST, end: ANSWER, _node: None };
+    let node = TestNode::new();
+    let long = Case { service: service(), request: REQUEST, end: ANSWER, _node: None };
     let request = b"GET /live/streams/missing.m3u8 HTTP/1.1\r\nhost: x\r\n\r\n";
-    [long, Case { site: Site::of(node.state.clone()), request, end: b"right now.\"}", _node: Some(node) }]
+    [long, Case { service: HttpService::new(node.state.clone()), request, end: b"right now.\"}", _node: Some(node) }]
 }
 
 /// Serves the other end of a pipe, optionally with TLS.
-async fn serve(site: Site, stream: DuplexStream, tls: Option<TlsAcceptor>) {
+async fn serve(service: HttpService, stream: DuplexStream, tls: Option<TlsAcceptor>) {
     let metrics = Metrics::default();
-    let connections = Connections::new(site, 1, metrics, Lanes::here(), CancellationToken::new());
+    let connections = Connections::new(service, 1, metrics, WorkerPool::inline(), CancellationToken::new());
     let permit = Arc::clone(&connections.permits).try_acquire_owned().unwrap();
     let peer = (Ipv4Addr::LOCALHOST, 1).into();
     match tls {
@@ -64,22 +64,22 @@ async fn read_answer(peer: &mut (impl AsyncRead + Unpin), end: &[u8]) {
 async fn ends_after(limit: Duration, start: Instant, serving: JoinHandle<()>) {
     tokio::time::timeout(2 * limit, serving).await.expect("the connection stays open").unwrap();
     let took = start.elapsed();
-    assert!((limit..limit + LATE).contains(&took), "{took:?}");
+    assert!((limit..limit + TIMER_TOLERANCE).contains(&took), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn idle_connection_closes_75_seconds_after_a_response() {
     for case in cases() {
         let (mut peer, stream) = duplex(NARROW);
-        let serving = tokio::spawn(serve(case.site, stream, None));
+        let serving = tokio::spawn(serve(case.service, stream, None));
         for _ in 0..2 {
             peer.write_all(case.request).await.unwrap();
             read_answer(&mut peer, case.end).await;
-            tokio::time::advance(IDLE - Duration::from_secs(1)).await;
+            tokio::time::advance(IDLE_TIMEOUT - Duration::from_secs(1)).await;
         }
         peer.write_all(case.request).await.unwrap();
         read_answer(&mut peer, case.end).await;
-        ends_after(IDLE, Instant::now(), serving).await;
+        ends_after(IDLE_TIMEOUT, Instant::now(), serving).await;
     }
 }
 
@@ -87,17 +87,17 @@ async fn idle_connection_closes_75_seconds_after_a_response() {
 async fn incomplete_request_head_times_out_10_seconds_after_its_first_byte() {
     for case in cases() {
         let (mut peer, stream) = duplex(NARROW);
-        let serving = tokio::spawn(serve(case.site, stream, None));
+        let serving = tokio::spawn(serve(case.service, stream, None));
         peer.write_all(case.request).await.unwrap();
         read_answer(&mut peer, case.end).await;
-        tokio::time::advance(HEAD).await;
+        tokio::time::advance(HEAD_TIMEOUT).await;
         let start = Instant::now();
         for byte in &case.request[..5] {
             peer.write_u8(*byte).await.unwrap();
             tokio::task::yield_now().await;
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        ends_after(HEAD, start, serving).await;
+        ends_after(HEAD_TIMEOUT, start, serving).await;
     }
 }
 
@@ -105,9 +105,9 @@ async fn incomplete_request_head_times_out_10_seconds_after_its_first_byte() {
 async fn response_that_is_not_read_times_out_after_20_seconds() {
     for case in cases() {
         let (mut peer, stream) = duplex(NARROW);
-        let serving = tokio::spawn(serve(case.site, stream, None));
+        let serving = tokio::spawn(serve(case.service, stream, None));
         peer.write_all(case.request).await.unwrap();
-        ends_after(STALLED, Instant::now(), serving).await;
+        ends_after(WRITE_TIMEOUT, Instant::now(), serving).await;
     }
 }
 
@@ -138,14 +138,14 @@ async fn response_buffered_in_tls_times_out_after_20_seconds() {
     let (acceptor, connector) = tls();
     for case in cases() {
         let (peer, stream) = duplex(NARROW);
-        let serving = tokio::spawn(serve(case.site, stream, Some(acceptor.clone())));
+        let serving = tokio::spawn(serve(case.service, stream, Some(acceptor.clone())));
         let mut peer = connector.connect("localhost".try_into().unwrap(), peer).await.unwrap();
         peer.write_all(case.request).await.unwrap();
         peer.flush().await.unwrap();
         read_answer(&mut peer, case.end).await;
         peer.write_all(case.request).await.unwrap();
         peer.flush().await.unwrap();
-        ends_after(STALLED, Instant::now(), serving).await;
+        ends_after(WRITE_TIMEOUT, Instant::now(), serving).await;
     }
 }
 
@@ -155,7 +155,7 @@ async fn idle_tls_connection_closes_with_close_notify() {
     let (acceptor, connector) = tls();
     for case in cases() {
         let (peer, stream) = duplex(NARROW);
-        let serving = tokio::spawn(serve(case.site, stream, Some(acceptor.clone())));
+        let serving = tokio::spawn(serve(case.service, stream, Some(acceptor.clone())));
         let mut peer = connector.connect("localhost".try_into().unwrap(), peer).await.unwrap();
         peer.write_all(case.request).await.unwrap();
         peer.flush().await.unwrap();
@@ -172,7 +172,7 @@ async fn connection_beyond_the_limit_is_closed_until_another_one_ends() {
     let server = Server::bind(&config, None).unwrap();
     let (address, metrics) = (server.local_addr(), server.metrics());
     let drain = CancellationToken::new();
-    let running = tokio::spawn(server.run(site(), Lanes::here(), drain.clone(), Duration::ZERO));
+    let running = tokio::spawn(server.run(service(), WorkerPool::inline(), drain.clone(), Duration::ZERO));
     let mut first = TcpStream::connect(address).await.unwrap();
     first.write_all(REQUEST).await.unwrap();
     read_answer(&mut first, ANSWER).await;

@@ -23,11 +23,11 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-use crate::http::media::hls::find::{Found, find};
-use crate::http::media::hls::path::Wanted;
-use crate::http::media::hls::{readable, viewer};
-use crate::http::serve::timeout::Phase;
-use crate::http::{Problem, State};
+use crate::http::media::hls::find::{HlsContent, find};
+use crate::http::media::hls::path::HlsPath;
+use crate::http::media::hls::{allow_any_origin, viewer_id};
+use crate::http::serve::timeout::RequestPhase;
+use crate::http::{Problem, AppState};
 
 /// Maximum size of a head on the fast path.
 const MAX_HEAD_BYTES: usize = 2 << 10;
@@ -36,9 +36,9 @@ const MAX_HEADERS: usize = 32;
 /// Maximum body size of an error response.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 /// Initial capacity for a response head; few are longer.
-const HEAD_BYTES: usize = 256;
+const TYPICAL_HEAD_BYTES: usize = 256;
 /// Header fields that change how a request must be handled.
-const NOT_PLAIN: [&str; 4] = ["content-length", "transfer-encoding", "upgrade", "expect"];
+const UNSUPPORTED_HEADERS: [&str; 4] = ["content-length", "transfer-encoding", "upgrade", "expect"];
 
 /// Serves requests until the connection ends (`None`), or returns the bytes read of the first
 /// unsupported request.
@@ -47,19 +47,19 @@ const NOT_PLAIN: [&str; 4] = ["content-length", "transfer-encoding", "upgrade", 
 /// I/O errors of the stream.
 pub(in crate::http) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut T,
-    phase: &Phase,
-    state: &State,
+    phase: &RequestPhase,
+    state: &AppState,
     peer: SocketAddr,
     drain: &CancellationToken,
 ) -> io::Result<Option<Vec<u8>>> {
-    let mut drained = pin!(drain.cancelled());
+    let mut drain_started = pin!(drain.cancelled());
     let mut read = Vec::new();
     loop {
         if read.is_empty() {
             let count = tokio::select! {
                 biased;
-                count = fill(stream, &mut read) => count,
-                () = drained.as_mut() => Ok(0),
+                count = read_some(stream, &mut read) => count,
+                () = drain_started.as_mut() => Ok(0),
             };
             // An idle timeout closes the connection in the same orderly way as end of file.
             if matches!(&count, Err(err) if err.kind() == io::ErrorKind::TimedOut) || count? == 0 {
@@ -69,11 +69,11 @@ pub(in crate::http) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
         let Some(request) = Request::parse(&read) else { return Ok(Some(read)) };
         phase.advance();
         let (len, may_read) = (request.len, request.len == read.len());
-        let Some((found, ahead)) = answer(stream, may_read, state, &request, peer).await? else { return Ok(None) };
+        let Some((found, ahead)) = find_while_reading(stream, may_read, state, &request, peer).await? else { return Ok(None) };
         phase.advance();
         let is_last = request.is_last || drain.is_cancelled();
         match found {
-            Ok(found) => send_found(stream, &found, is_last).await?,
+            Ok(found) => send_content(stream, &found, is_last).await?,
             Err(problem) => send_problem(stream, problem, is_last).await?,
         }
         if is_last {
@@ -90,21 +90,21 @@ pub(in crate::http) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
 /// Returns the content and any bytes that arrived meanwhile; `None` if the peer has disconnected.
 /// With `may_read` false, pipelined requests are already buffered, and further bytes stay in the
 /// socket.
-async fn answer<T: AsyncRead + Unpin>(
+async fn find_while_reading<T: AsyncRead + Unpin>(
     stream: &mut T,
     may_read: bool,
-    state: &State,
+    state: &AppState,
     request: &Request<'_>,
     peer: SocketAddr,
-) -> io::Result<Option<(Result<Found, Problem>, Vec<u8>)>> {
-    let viewer = viewer(request.forwarded, Some(peer));
-    let mut finding = pin!(find(state, request.wanted, request.query, viewer));
+) -> io::Result<Option<(Result<HlsContent, Problem>, Vec<u8>)>> {
+    let viewer = viewer_id(request.forwarded_for, Some(peer));
+    let mut finding = pin!(find(state, request.path, request.query, viewer));
     let mut ahead = Vec::new();
     loop {
         tokio::select! {
             biased;
             found = finding.as_mut() => return Ok(Some((found, ahead))),
-            count = fill(stream, &mut ahead), if may_read && ahead.is_empty() => if count? == 0 {
+            count = read_some(stream, &mut ahead), if may_read && ahead.is_empty() => if count? == 0 {
                 return Ok(None);
             },
         }
@@ -113,7 +113,7 @@ async fn answer<T: AsyncRead + Unpin>(
 
 /// Appends at most [`MAX_HEAD_BYTES`] to `into`; returns 0 at end of file. An idle connection holds
 /// no read buffer.
-async fn fill<T: AsyncRead + Unpin>(stream: &mut T, into: &mut Vec<u8>) -> io::Result<usize> {
+async fn read_some<T: AsyncRead + Unpin>(stream: &mut T, into: &mut Vec<u8>) -> io::Result<usize> {
     std::future::poll_fn(|cx| {
         let mut room = [MaybeUninit::uninit(); MAX_HEAD_BYTES];
         let mut room = ReadBuf::uninit(&mut room);
@@ -128,10 +128,10 @@ async fn fill<T: AsyncRead + Unpin>(stream: &mut T, into: &mut Vec<u8>) -> io::R
 /// A request of the fast path.
 #[derive(Debug, PartialEq, Eq)]
 struct Request<'a> {
-    wanted: Wanted<'a>,
+    path: HlsPath<'a>,
     query: Option<&'a str>,
     /// Value of the first `X-Forwarded-For`.
-    forwarded: Option<&'a [u8]>,
+    forwarded_for: Option<&'a [u8]>,
     /// `Connection: close`: the connection ends after the response.
     is_last: bool,
     /// Size of the head in bytes; there is no body.
@@ -148,12 +148,12 @@ impl<'a> Request<'a> {
         };
         // Leave characters that a URI must not contain (RFC 3986 appendix A) to hyper, which
         // refuses them.
-        let is_odd = |target: &str| !target.is_ascii() || target.contains(['#', '<', '>', '"', '`']);
-        let target = request.path.filter(|target| !is_odd(target))?;
+        let has_invalid_chars = |target: &str| !target.is_ascii() || target.contains(['#', '<', '>', '"', '`']);
+        let target = request.path.filter(|target| !has_invalid_chars(target))?;
         if request.method != Some("GET") || request.version != Some(1) {
             return None;
         }
-        let (mut forwarded, mut is_last) = (None, false);
+        let (mut forwarded_for, mut is_last) = (None, false);
         for header in &*request.headers {
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             if is("connection") {
@@ -163,20 +163,20 @@ impl<'a> Request<'a> {
                     _ => return None,
                 }
             }
-            if NOT_PLAIN.into_iter().any(is) {
+            if UNSUPPORTED_HEADERS.into_iter().any(is) {
                 return None;
             }
-            if forwarded.is_none() && is("x-forwarded-for") {
-                forwarded = Some(header.value);
+            if forwarded_for.is_none() && is("x-forwarded-for") {
+                forwarded_for = Some(header.value);
             }
         }
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        Some(Self { wanted: Wanted::parse(path)?, query, forwarded, is_last, len })
+        Some(Self { path: HlsPath::parse(path)?, query, forwarded_for, is_last, len })
     }
 }
 
-async fn send_found<T: AsyncWrite + Unpin>(stream: &mut T, found: &Found, is_last: bool) -> io::Result<()> {
-    let mut head = Vec::with_capacity(HEAD_BYTES);
+async fn send_content<T: AsyncWrite + Unpin>(stream: &mut T, found: &HlsContent, is_last: bool) -> io::Result<()> {
+    let mut head = Vec::with_capacity(TYPICAL_HEAD_BYTES);
     head.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: ");
     head.extend_from_slice(found.content_type().as_bytes());
     head.extend_from_slice(b"\r\ncache-control: ");
@@ -186,9 +186,9 @@ async fn send_found<T: AsyncWrite + Unpin>(stream: &mut T, found: &Found, is_las
 }
 
 async fn send_problem<T: AsyncWrite + Unpin>(stream: &mut T, problem: Problem, is_last: bool) -> io::Result<()> {
-    let (parts, body) = readable(problem.into_response()).into_parts();
+    let (parts, body) = allow_any_origin(problem.into_response()).into_parts();
     let body = axum::body::to_bytes(body, MAX_ERROR_BYTES).await.map_err(io::Error::other)?;
-    let mut head = Vec::with_capacity(HEAD_BYTES);
+    let mut head = Vec::with_capacity(TYPICAL_HEAD_BYTES);
     write!(head, "HTTP/1.1 {}\r\n", parts.status)?;
     for (name, value) in parts.headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH) {
         head.extend_from_slice(name.as_str().as_bytes());
@@ -225,13 +225,13 @@ async fn send<T: AsyncWrite + Unpin>(
 /// Writes an IMF-fixdate (RFC 9110 §5.6.7). Formatted once per second and thread.
 fn write_date(into: &mut Vec<u8>) {
     thread_local! {
-        static MADE: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+        static CACHED_DATE: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
     }
     let second = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    MADE.with_borrow_mut(|(made, text)| {
-        if *made != second {
+    CACHED_DATE.with_borrow_mut(|(cached_second, text)| {
+        if *cached_second != second {
             *text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
-            *made = second;
+            *cached_second = second;
         }
         into.extend_from_slice(text.as_bytes());
     });

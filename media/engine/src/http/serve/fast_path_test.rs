@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::http::test_node::Node;
+use crate::http::test_node::TestNode;
 
 const PLAYLIST: &[u8] = b"GET /live/streams/a.m3u8?_HLS_msn=1 HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\
     X-Forwarded-For: 198.51.100.7, 10.0.0.1\r\nUser-Agent: a\r\n\r\n";
@@ -18,11 +18,11 @@ const ROOM: usize = 64 << 10;
 type Served = JoinHandle<io::Result<Option<Vec<u8>>>>;
 
 /// Returns the peer's end of a pipe and the task that serves the other end.
-fn serve_here(node: &Node, drain: &CancellationToken) -> (DuplexStream, Served) {
+fn serve_here(node: &TestNode, drain: &CancellationToken) -> (DuplexStream, Served) {
     let (peer, mut stream) = duplex(ROOM);
     let (state, drain) = (node.state.clone(), drain.clone());
     let serving = async move {
-        super::serve(&mut stream, &Phase::default(), &state, (Ipv4Addr::LOCALHOST, 1).into(), &drain).await
+        super::serve(&mut stream, &RequestPhase::default(), &state, (Ipv4Addr::LOCALHOST, 1).into(), &drain).await
     };
     (peer, tokio::spawn(serving))
 }
@@ -36,9 +36,9 @@ async fn rest(mut peer: DuplexStream) -> String {
 
 #[test]
 fn only_simple_get_requests_are_parsed() {
-    let wanted = Wanted::Beside { app: "live", file: "a.m3u8" };
-    let forwarded = Some(b"198.51.100.7, 10.0.0.1".as_slice());
-    let expected = Request { wanted, query: Some("_HLS_msn=1"), forwarded, is_last: false, len: PLAYLIST.len() };
+    let path = HlsPath::FlatPlaylist { app: "live", file: "a.m3u8" };
+    let forwarded_for = Some(b"198.51.100.7, 10.0.0.1".as_slice());
+    let expected = Request { path, query: Some("_HLS_msn=1"), forwarded_for, is_last: false, len: PLAYLIST.len() };
     assert_eq!(Request::parse(PLAYLIST), Some(expected));
     let followed = [PLAYLIST, b"GET /"].concat();
     assert_eq!(Request::parse(&followed).unwrap().len, PLAYLIST.len());
@@ -95,12 +95,12 @@ fn prefix_of_a_request_is_incomplete_and_no_flipped_bit_panics() {
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_until_the_first_unsupported_one() {
-    let node = Node::new();
-    let (mut peer, served) = serve_here(&node, &CancellationToken::new());
+    let node = TestNode::new();
+    let (mut peer, task) = serve_here(&node, &CancellationToken::new());
     let other = "HEAD /live/streams/missing.m3u8 HTTP/1.1\r\n";
     let no_app = "GET /none/streams/a.m3u8 HTTP/1.1\r\n\r\n";
     peer.write_all(format!("{MISSING}{no_app}{other}").as_bytes()).await.unwrap();
-    assert_eq!(served.await.unwrap().unwrap().as_deref(), Some(other.as_bytes()));
+    assert_eq!(task.await.unwrap().unwrap().as_deref(), Some(other.as_bytes()));
     let text = rest(peer).await;
     let answers: Vec<_> = text.split("HTTP/1.1 ").skip(1).collect();
     assert_eq!(answers.len(), 2, "{text}");
@@ -118,7 +118,7 @@ async fn pipelined_requests_are_answered_until_the_first_unsupported_one() {
 
 #[tokio::test(start_paused = true)]
 async fn pipelining_client_is_not_read_while_a_request_is_answered() {
-    let node = Node::new();
+    let node = TestNode::new();
     let _publisher = node.publish("live/a", "rtmp", 0);
     let (mut peer, _served) = serve_here(&node, &CancellationToken::new());
     let mut taken = 0;
@@ -135,70 +135,70 @@ async fn pipelining_client_is_not_read_while_a_request_is_answered() {
 
 #[tokio::test]
 async fn half_closed_connection_still_receives_its_responses() {
-    let node = Node::new();
-    let (mut peer, served) = serve_here(&node, &CancellationToken::new());
+    let node = TestNode::new();
+    let (mut peer, task) = serve_here(&node, &CancellationToken::new());
     peer.write_all(MISSING.repeat(3).as_bytes()).await.unwrap();
     peer.shutdown().await.unwrap();
     assert_eq!(rest(peer).await.matches("HTTP/1.1 404").count(), 3);
-    assert_eq!(served.await.unwrap().unwrap(), None);
+    assert_eq!(task.await.unwrap().unwrap(), None);
 }
 
 #[tokio::test]
 async fn head_received_in_two_pieces_is_unsupported() {
-    let node = Node::new();
-    let (mut peer, served) = serve_here(&node, &CancellationToken::new());
+    let node = TestNode::new();
+    let (mut peer, task) = serve_here(&node, &CancellationToken::new());
     peer.write_all(b"GET /live/str").await.unwrap();
-    assert_eq!(served.await.unwrap().unwrap().as_deref(), Some(b"GET /live/str".as_slice()));
+    assert_eq!(task.await.unwrap().unwrap().as_deref(), Some(b"GET /live/str".as_slice()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn connection_closed_during_a_blocking_reload_ends_at_once() {
-    let node = Node::new();
+    let node = TestNode::new();
     let _publisher = node.publish("live/a", "rtmp", 0);
-    let (mut peer, served) = serve_here(&node, &CancellationToken::new());
+    let (mut peer, task) = serve_here(&node, &CancellationToken::new());
     peer.write_all(PLAYLIST).await.unwrap();
     // A pipelined request does not interrupt the first one.
     peer.write_all(LAST.as_bytes()).await.unwrap();
-    let (mut hasty, hastily_served) = serve_here(&node, &CancellationToken::new());
-    hasty.write_all(PLAYLIST).await.unwrap();
+    let (mut second_peer, second_task) = serve_here(&node, &CancellationToken::new());
+    second_peer.write_all(PLAYLIST).await.unwrap();
     let start = tokio::time::Instant::now();
-    drop(hasty);
-    assert_eq!(hastily_served.await.unwrap().unwrap(), None);
+    drop(second_peer);
+    assert_eq!(second_task.await.unwrap().unwrap(), None);
     assert!(start.elapsed().is_zero(), "{:?}", start.elapsed());
     // No segment will ever be ready, so the first request times out; then the second is answered.
     let text = rest(peer).await;
     assert!(start.elapsed() >= Duration::from_secs(15), "{:?}", start.elapsed());
     let statuses: Vec<_> = text.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
     assert_eq!(statuses, ["503", "404"]);
-    assert_eq!(served.await.unwrap().unwrap(), None);
+    assert_eq!(task.await.unwrap().unwrap(), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn drain_closes_idle_connections_at_once_and_busy_ones_after_the_response() {
-    let node = Node::new();
+    let node = TestNode::new();
     let _publisher = node.publish("live/a", "rtmp", 0);
     let drain = CancellationToken::new();
-    let (idle, idly_served) = serve_here(&node, &drain);
-    let (mut waiting, served) = serve_here(&node, &drain);
+    let (idle, idle_task) = serve_here(&node, &drain);
+    let (mut waiting, task) = serve_here(&node, &drain);
     waiting.write_all(PLAYLIST).await.unwrap();
     // Let all tasks become idle.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let start = tokio::time::Instant::now();
     drain.cancel();
-    assert_eq!(idly_served.await.unwrap().unwrap(), None);
+    assert_eq!(idle_task.await.unwrap().unwrap(), None);
     assert_eq!(rest(idle).await, "");
     assert!(start.elapsed().is_zero());
     let text = rest(waiting).await;
     assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("\r\nconnection: close\r\n\r\n"), "{text}");
-    assert_eq!(served.await.unwrap().unwrap(), None);
+    assert_eq!(task.await.unwrap().unwrap(), None);
 }
 
 #[tokio::test]
 async fn connection_close_header_ends_the_connection_after_the_response() {
-    let node = Node::new();
-    let (mut peer, served) = serve_here(&node, &CancellationToken::new());
+    let node = TestNode::new();
+    let (mut peer, task) = serve_here(&node, &CancellationToken::new());
     peer.write_all(format!("{LAST}{MISSING}").as_bytes()).await.unwrap();
     let text = rest(peer).await;
     assert_eq!((text.matches("HTTP/1.1").count(), text.matches("connection: close").count()), (1, 1), "{text}");
-    assert_eq!(served.await.unwrap().unwrap(), None);
+    assert_eq!(task.await.unwrap().unwrap(), None);
 }

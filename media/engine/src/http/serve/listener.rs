@@ -10,11 +10,14 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::http::ops::process::{StreamMetrics, ProcessMetrics};
 use crate::http::serve::connection::Connections;
 use crate::http::serve::metrics::Metrics;
-use crate::http::serve::service::Site;
+use crate::http::serve::service::HttpService;
 use crate::runtime::listener::{ListenError, listen};
-use crate::runtime::worker_pool::Lanes;
+use crate::hub::Hub;
+use crate::runtime::stages::Stages;
+use crate::runtime::worker_pool::WorkerPool;
 
 /// Open listeners; [`Server::run`] accepts connections.
 #[derive(Debug)]
@@ -72,9 +75,21 @@ impl Server {
         self.metrics.clone()
     }
 
+    /// Adds the public server to the stages: its counters, those of the process and of the streams
+    /// of `hub`, and the task that serves `service`.
+    pub fn mount(self, service: HttpService, hub: &Hub, stages: &mut Stages) {
+        stages.metrics().register_collector(Box::new(ProcessMetrics));
+        let own = stages.own_metrics();
+        own.register_collector(Box::new(StreamMetrics(hub.clone())));
+        self.metrics.register(own);
+        let (workers, drain) = (stages.workers(), stages.drain().close_viewers.clone());
+        let deadline = stages.deadline();
+        stages.add_serving(self.run(service, workers, drain, deadline));
+    }
+
     /// Serves until `drain` is cancelled, then waits at most `deadline` for responses in progress.
-    pub async fn run(self, site: impl Into<Site>, lanes: Lanes, drain: CancellationToken, deadline: Duration) {
-        let connections = Connections::new(site.into(), self.max_connections, self.metrics, lanes, drain);
+    pub async fn run(self, service: impl Into<HttpService>, workers: WorkerPool, drain: CancellationToken, deadline: Duration) {
+        let connections = Connections::new(service.into(), self.max_connections, self.metrics, workers, drain);
         let tls = async {
             if let Some(tls) = self.tls {
                 connections.accept(tls.listener, Some(tls.acceptor)).await;

@@ -25,17 +25,17 @@ impl Metrics {
     }
 
     /// Counts a connection as open until the guard is dropped.
-    pub(crate) fn open(&self) -> Open {
+    pub(crate) fn count_connection(&self) -> OpenConnection {
         self.connections.inc();
-        Open(self.connections.clone())
+        OpenConnection(self.connections.clone())
     }
 }
 
 /// Counts one open connection until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Open(Gauge);
+pub(crate) struct OpenConnection(Gauge);
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();
     }

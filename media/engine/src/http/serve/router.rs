@@ -5,14 +5,14 @@ use axum::{Router, middleware};
 use crate::http::error::{Code, Problem};
 use crate::http::media::{hls, whep};
 use crate::http::pages::routes;
-use crate::http::state::State;
+use crate::http::state::AppState;
 use crate::http::{auth, rest};
 
 /// All paths of the public web server.
-pub(crate) fn router(state: State) -> Router {
+pub(crate) fn router(state: AppState) -> Router {
     // Every route added here requires the administrator for methods that change something.
     let rest =
-        Router::new().merge(rest::routes()).route_layer(middleware::from_fn_with_state(state.clone(), auth::guard));
+        Router::new().merge(rest::routes()).route_layer(middleware::from_fn_with_state(state.clone(), auth::require_administrator));
     Router::new()
         .merge(hls::routes())
         .merge(whep::routes())

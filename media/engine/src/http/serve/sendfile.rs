@@ -12,16 +12,16 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::runtime::memfd;
-use crate::runtime::memfd::Place;
+use crate::runtime::memfd::MemfdRange;
 
 /// Smaller buffers are copied, which is cheaper than the look-up of their file.
-const WORTH_BYTES: usize = 16 << 10;
+const MIN_SENDFILE_BYTES: usize = 16 << 10;
 
 /// A TCP stream that sends memory files without copying them.
 #[derive(Debug)]
-pub(crate) struct Uncopied(TcpStream);
+pub(crate) struct SendfileStream(TcpStream);
 
-impl Uncopied {
+impl SendfileStream {
     pub(crate) fn new(stream: TcpStream) -> Self {
         Self(stream)
     }
@@ -37,33 +37,33 @@ impl Uncopied {
         }
     }
 
-    fn poll_send_file(&self, cx: &mut Context<'_>, place: &Place, len: usize) -> Poll<io::Result<usize>> {
+    fn poll_send_file(&self, cx: &mut Context<'_>, range: &MemfdRange, len: usize) -> Poll<io::Result<usize>> {
         self.poll_send(cx, || {
-            let mut offset = place.offset;
-            Ok(rustix::fs::sendfile(&self.0, place, Some(&mut offset), len)?)
+            let mut offset = range.offset;
+            Ok(rustix::fs::sendfile(&self.0, range, Some(&mut offset), len)?)
         })
     }
 
     /// For a response head that is followed by a file: MSG_MORE lets both leave in one packet.
-    fn poll_send_more(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_send_head(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_send(cx, || Ok(rustix::net::send(&self.0, buf, SendFlags::MORE | SendFlags::NOSIGNAL)?))
     }
 }
 
-fn place_of(buf: &[u8]) -> Option<Place> {
-    if buf.len() < WORTH_BYTES { None } else { memfd::find(buf) }
+fn memfd_range(buf: &[u8]) -> Option<MemfdRange> {
+    if buf.len() < MIN_SENDFILE_BYTES { None } else { memfd::find(buf) }
 }
 
-impl AsyncRead for Uncopied {
+impl AsyncRead for SendfileStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Uncopied {
+impl AsyncWrite for SendfileStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match place_of(buf) {
-            Some(place) => self.poll_send_file(cx, &place, buf.len()),
+        match memfd_range(buf) {
+            Some(range) => self.poll_send_file(cx, &range, buf.len()),
             None => Pin::new(&mut self.get_mut().0).poll_write(cx, buf),
         }
     }
@@ -75,11 +75,11 @@ impl AsyncWrite for Uncopied {
     ) -> Poll<io::Result<usize>> {
         let mut full = bufs.iter().filter(|buf| !buf.is_empty());
         let Some(first) = full.next() else { return Poll::Ready(Ok(0)) };
-        if let Some(place) = place_of(first) {
-            return self.poll_send_file(cx, &place, first.len());
+        if let Some(range) = memfd_range(first) {
+            return self.poll_send_file(cx, &range, first.len());
         }
-        if full.next().is_some_and(|second| place_of(second).is_some()) {
-            return self.poll_send_more(cx, first);
+        if full.next().is_some_and(|second| memfd_range(second).is_some()) {
+            return self.poll_send_head(cx, first);
         }
         // Bytes of a file in a later buffer are copied, unless they are the first of the next call.
         Pin::new(&mut self.get_mut().0).poll_write_vectored(cx, bufs)
@@ -106,14 +106,14 @@ mod tests {
 
     use super::*;
 
-    async fn pair() -> (Uncopied, TcpStream) {
+    async fn pair() -> (SendfileStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (Uncopied::new(listener.accept().await.unwrap().0), client)
+        (SendfileStream::new(listener.accept().await.unwrap().0), client)
     }
 
     /// Writes all buffers with vectored writes, as hyper does.
-    async fn write_all(stream: &mut Uncopied, bufs: &[Bytes]) {
+    async fn write_all(stream: &mut SendfileStream, bufs: &[Bytes]) {
         let mut rest: Vec<&[u8]> = bufs.iter().map(AsRef::as_ref).collect();
         while rest.iter().any(|buf| !buf.is_empty()) {
             let slices: Vec<_> = rest.iter().map(|buf| IoSlice::new(buf)).collect();

@@ -15,19 +15,19 @@ use tower::Service as _;
 use crate::http::media::hls;
 use crate::http::serve::connection::{Encrypted, Peer};
 use crate::http::serve::router::router;
-use crate::http::serve::timeout::Phase;
-use crate::http::state::State;
+use crate::http::serve::timeout::RequestPhase;
+use crate::http::state::AppState;
 
 /// The content of one server: a router, and for the public server also the fast path.
 #[derive(Debug)]
-pub struct Site {
+pub struct HttpService {
     router: Router,
-    hls: Option<State>,
+    hls: Option<AppState>,
 }
 
-impl Site {
+impl HttpService {
     /// The service of the public web server.
-    pub fn of(state: State) -> Self {
+    pub fn new(state: AppState) -> Self {
         Self { router: router(state.clone()), hls: Some(state) }
     }
 
@@ -37,10 +37,10 @@ impl Site {
     ///
     /// # Errors
     /// I/O errors of the stream.
-    pub(crate) async fn answer_plain<T: AsyncRead + AsyncWrite + Unpin>(
+    pub(crate) async fn serve_fast_path<T: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: &mut T,
-        phase: &Phase,
+        phase: &RequestPhase,
         peer: SocketAddr,
         drain: &CancellationToken,
     ) -> io::Result<Option<Vec<u8>>> {
@@ -51,14 +51,14 @@ impl Site {
     }
 
     /// Responds to one request of `peer`.
-    pub(crate) async fn answer(
+    pub(crate) async fn respond(
         self: Arc<Self>,
         mut request: hyper::Request<Incoming>,
         peer: SocketAddr,
         encrypted: bool,
     ) -> Response {
-        if let Some(state) = self.hls.as_ref().filter(|_| hls::is_plain(&request)) {
-            return hls::answer_plain(state, request, peer).await;
+        if let Some(state) = self.hls.as_ref().filter(|_| hls::is_direct(&request)) {
+            return hls::respond_direct(state, request, peer).await;
         }
         request.extensions_mut().insert(Peer(peer));
         if encrypted {
@@ -69,7 +69,7 @@ impl Site {
     }
 }
 
-impl From<Router> for Site {
+impl From<Router> for HttpService {
     fn from(router: Router) -> Self {
         Self { router, hls: None }
     }

@@ -16,18 +16,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Time from the first byte of a request head to its last.
-pub(crate) const HEAD: Duration = Duration::from_secs(10);
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time between two requests. Longer than the idle timeout of an AWS load balancer (60 s), which
 /// must be the side that closes first.
-pub(crate) const IDLE: Duration = Duration::from_secs(75);
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Time without progress of a write.
-pub(crate) const STALLED: Duration = Duration::from_secs(20);
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A counter that is odd while a request is being answered. Writer and reader run on the same task.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Phase(Arc<AtomicU32>);
+pub(crate) struct RequestPhase(Arc<AtomicU32>);
 
-impl Phase {
+impl RequestPhase {
     /// Call when a request head is complete, and again when its response is ready to be written.
     pub(crate) fn advance(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
@@ -40,54 +40,54 @@ impl Phase {
 
 /// A byte stream that fails with [`io::ErrorKind::TimedOut`] when its peer exceeds a timeout.
 #[derive(Debug)]
-pub(crate) struct Patient<T> {
+pub(crate) struct TimeoutStream<T> {
     inner: T,
-    phase: Phase,
-    seen: u32,
+    phase: RequestPhase,
+    last_phase: u32,
     /// Deadline for the rest of the current request head, or for the start of the next.
-    read_by: Option<Instant>,
+    read_deadline: Option<Instant>,
     in_head: bool,
-    write_by: Option<Instant>,
+    write_deadline: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     /// Bytes that were read and pushed back; returned by the next reads.
-    unread: Vec<u8>,
+    pushed_back: Vec<u8>,
 }
 
-impl<T> Patient<T> {
-    pub(crate) fn new(inner: T, phase: Phase) -> Self {
+impl<T> TimeoutStream<T> {
+    pub(crate) fn new(inner: T, phase: RequestPhase) -> Self {
         // On a new connection the first byte has the same timeout as the rest of the head.
-        let read_by = Some(Instant::now() + HEAD);
+        let read_deadline = Some(Instant::now() + HEAD_TIMEOUT);
         Self {
             inner,
-            seen: phase.get(),
+            last_phase: phase.get(),
             phase,
-            read_by,
+            read_deadline,
             in_head: false,
-            write_by: None,
+            write_deadline: None,
             timer: None,
-            unread: Vec::new(),
+            pushed_back: Vec::new(),
         }
     }
 
     /// Pushes back bytes so that they are read again. Does not extend the current timeout.
-    pub(crate) fn unread(&mut self, bytes: Vec<u8>) {
-        self.unread = bytes;
+    pub(crate) fn push_back(&mut self, bytes: Vec<u8>) {
+        self.pushed_back = bytes;
     }
 
-    fn note_read(&mut self) {
-        self.note_phase();
-        if !self.in_head && self.seen.is_multiple_of(2) {
+    fn on_read(&mut self) {
+        self.sync_phase();
+        if !self.in_head && self.last_phase.is_multiple_of(2) {
             self.in_head = true;
-            self.read_by = Some(Instant::now() + HEAD);
+            self.read_deadline = Some(Instant::now() + HEAD_TIMEOUT);
         }
     }
 
-    fn note_phase(&mut self) {
+    fn sync_phase(&mut self) {
         let phase = self.phase.get();
-        if phase != self.seen {
-            self.seen = phase;
+        if phase != self.last_phase {
+            self.last_phase = phase;
             self.in_head = false;
-            self.read_by = None;
+            self.read_deadline = None;
         }
     }
 
@@ -109,39 +109,39 @@ impl<T> Patient<T> {
 
     fn on_write<R>(&mut self, result: Poll<io::Result<R>>, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
         if result.is_ready() {
-            self.write_by = None;
+            self.write_deadline = None;
             // The idle timeout starts after the response. No read may poll the stream before that.
-            if let Some(by) = self.read_by.as_mut().filter(|_| !self.in_head) {
-                *by = Instant::now() + IDLE;
+            if let Some(by) = self.read_deadline.as_mut().filter(|_| !self.in_head) {
+                *by = Instant::now() + IDLE_TIMEOUT;
             }
             return result;
         }
-        let by = *self.write_by.get_or_insert_with(|| Instant::now() + STALLED);
+        let by = *self.write_deadline.get_or_insert_with(|| Instant::now() + WRITE_TIMEOUT);
         ready!(self.poll_deadline(by, cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Patient<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for TimeoutStream<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.unread.is_empty() {
-            let count = this.unread.len().min(buf.remaining());
-            buf.put_slice(&this.unread[..count]);
-            this.unread.drain(..count);
-            if this.unread.is_empty() {
-                this.unread = Vec::new();
+        if !this.pushed_back.is_empty() {
+            let count = this.pushed_back.len().min(buf.remaining());
+            buf.put_slice(&this.pushed_back[..count]);
+            this.pushed_back.drain(..count);
+            if this.pushed_back.is_empty() {
+                this.pushed_back = Vec::new();
             }
-            this.note_read();
+            this.on_read();
             return Poll::Ready(Ok(()));
         }
         if let Poll::Ready(result) = Pin::new(&mut this.inner).poll_read(cx, buf) {
-            this.note_read();
+            this.on_read();
             return Poll::Ready(result);
         }
-        this.note_phase();
-        if this.seen.is_multiple_of(2) {
-            let by = *this.read_by.get_or_insert_with(|| Instant::now() + IDLE);
+        this.sync_phase();
+        if this.last_phase.is_multiple_of(2) {
+            let by = *this.read_deadline.get_or_insert_with(|| Instant::now() + IDLE_TIMEOUT);
             ready!(this.poll_deadline(by, cx));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -149,7 +149,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Patient<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Patient<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for TimeoutStream<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.inner).poll_write(cx, buf);
@@ -174,7 +174,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Patient<T> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.inner).poll_flush(cx);
         // hyper flushes on every poll: only a flush that had to wait is progress of the peer.
-        if result.is_ready() && this.write_by.is_none() { result } else { this.on_write(result, cx) }
+        if result.is_ready() && this.write_deadline.is_none() { result } else { this.on_write(result, cx) }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -191,15 +191,15 @@ mod tests {
     use super::*;
 
     /// Accepts all bytes but never flushes them, like TLS on a full socket. Never readable.
-    struct Stuck;
+    struct StuckStream;
 
-    impl AsyncRead for Stuck {
+    impl AsyncRead for StuckStream {
         fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
             Poll::Pending
         }
     }
 
-    impl AsyncWrite for Stuck {
+    impl AsyncWrite for StuckStream {
         fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
             Poll::Ready(Ok(bytes.len()))
         }
@@ -224,25 +224,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn write_without_progress_times_out_after_20_seconds() {
         let (full, _peer) = duplex(4);
-        let mut full = Patient::new(full, Phase::default());
-        check("write", STALLED, full.write_all(&[0; 5])).await;
+        let mut full = TimeoutStream::new(full, RequestPhase::default());
+        check("write", WRITE_TIMEOUT, full.write_all(&[0; 5])).await;
         let (full, _peer) = duplex(4);
-        let mut full = Patient::new(full, Phase::default());
+        let mut full = TimeoutStream::new(full, RequestPhase::default());
         full.write_all(&[0; 4]).await.unwrap();
-        check("vectored write", STALLED, full.write_vectored(&[io::IoSlice::new(&[0])])).await;
-        let mut stuck = Patient::new(Stuck, Phase::default());
+        check("vectored write", WRITE_TIMEOUT, full.write_vectored(&[io::IoSlice::new(&[0])])).await;
+        let mut stuck = TimeoutStream::new(StuckStream, RequestPhase::default());
         stuck.write_all(&[0; 5]).await.unwrap();
-        check("flush", STALLED, stuck.flush()).await;
-        check("shutdown", STALLED, Patient::new(Stuck, Phase::default()).shutdown()).await;
+        check("flush", WRITE_TIMEOUT, stuck.flush()).await;
+        check("shutdown", WRITE_TIMEOUT, TimeoutStream::new(StuckStream, RequestPhase::default()).shutdown()).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn write_progress_restarts_the_timeout() {
         let (full, mut peer) = duplex(4);
-        let mut full = Patient::new(full, Phase::default());
+        let mut full = TimeoutStream::new(full, RequestPhase::default());
         let taking = async {
             for _ in 0..3 {
-                tokio::time::advance(STALLED - Duration::from_secs(1)).await;
+                tokio::time::advance(WRITE_TIMEOUT - Duration::from_secs(1)).await;
                 peer.read_u8().await.unwrap();
             }
         };
@@ -253,33 +253,33 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn pushed_back_bytes_are_read_first_and_keep_the_head_timeout() {
         let (here, mut peer) = duplex(4);
-        let mut patient = Patient::new(here, Phase::default());
+        let mut stream = TimeoutStream::new(here, RequestPhase::default());
         peer.write_all(b"GET").await.unwrap();
         let mut read = vec![0; 3];
-        patient.read_exact(&mut read).await.unwrap();
-        let gone = Duration::from_secs(4);
-        tokio::time::advance(gone).await;
-        patient.unread(read);
+        stream.read_exact(&mut read).await.unwrap();
+        let elapsed = Duration::from_secs(4);
+        tokio::time::advance(elapsed).await;
+        stream.push_back(read);
         peer.write_u8(b' ').await.unwrap();
         let mut again = [0; 4];
-        patient.read_exact(&mut again).await.unwrap();
+        stream.read_exact(&mut again).await.unwrap();
         assert_eq!(&again, b"GET ");
-        check("the rest of the head", HEAD.checked_sub(gone).unwrap(), patient.read_u8()).await;
+        check("the rest of the head", HEAD_TIMEOUT.checked_sub(elapsed).unwrap(), stream.read_u8()).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn head_times_out_after_10_seconds_and_an_idle_connection_after_75() {
         let (here, mut peer) = duplex(4);
-        let phase = Phase::default();
-        let mut patient = Patient::new(here, phase.clone());
-        check("the first byte", HEAD, patient.read_u8()).await;
+        let phase = RequestPhase::default();
+        let mut stream = TimeoutStream::new(here, phase.clone());
+        check("the first byte", HEAD_TIMEOUT, stream.read_u8()).await;
         peer.write_u8(b'G').await.unwrap();
-        patient.read_u8().await.unwrap();
-        check("the rest of the head", HEAD, patient.read_u8()).await;
+        stream.read_u8().await.unwrap();
+        check("the rest of the head", HEAD_TIMEOUT, stream.read_u8()).await;
         phase.advance();
-        let answering = tokio::time::timeout(10 * IDLE, patient.read_u8()).await;
+        let answering = tokio::time::timeout(10 * IDLE_TIMEOUT, stream.read_u8()).await;
         assert!(answering.is_err(), "a request is being answered: {answering:?}");
         phase.advance();
-        check("the next request", IDLE, patient.read_u8()).await;
+        check("the next request", IDLE_TIMEOUT, stream.read_u8()).await;
     }
 }

@@ -5,20 +5,20 @@
 //! are joined into one.
 
 use headwater_wire::Frame;
-use headwater_wire::rtp::OpusPacketiser;
+use headwater_wire::rtp::OpusPacketizer;
 
 /// Two packets of 20 ms cover the interval of a video frame at 25 frames per second.
-const MOST: usize = 2;
+const MAX_PACKETS: usize = 2;
 
 /// The buffered packets of one audio track, oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct Held(Vec<Frame>);
+pub(crate) struct AudioBatch(Vec<Frame>);
 
-impl Held {
+impl AudioBatch {
     /// Adds a packet. If the batch is full because no video frame has arrived, returns its previous
     /// contents, which must be sent now.
-    pub(crate) fn hold(&mut self, frame: Frame) -> Vec<Frame> {
-        let overdue = if self.0.len() < MOST { Vec::new() } else { self.take() };
+    pub(crate) fn push(&mut self, frame: Frame) -> Vec<Frame> {
+        let overdue = if self.0.len() < MAX_PACKETS { Vec::new() } else { self.take() };
         self.0.push(frame);
         overdue
     }
@@ -26,7 +26,7 @@ impl Held {
     /// Empties the batch and returns its contents, as one packet if they can be joined.
     pub(crate) fn take(&mut self) -> Vec<Frame> {
         if let [first, second] = &self.0[..]
-            && let Some(joined) = OpusPacketiser.join(first, second)
+            && let Some(joined) = OpusPacketizer.merge(first, second)
         {
             self.0.clear();
             return vec![joined];
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     /// One second of a tone in Opus packets of 20 ms.
-    fn sound() -> Vec<Frame> {
+    fn tone_packets() -> Vec<Frame> {
         let track =
             Track { codec: Codec::Opus, config: bytes::Bytes::new(), codec_string: None, video: None, audio: None };
         let track = Arc::new(track);
@@ -60,45 +60,45 @@ mod tests {
         (0..50).map(frame).collect()
     }
 
-    fn heard(packets: &[Frame]) -> Vec<f32> {
+    fn decode(packets: &[Frame]) -> Vec<f32> {
         let mut decoder = Decoder::new(48_000, Channels::Stereo).unwrap();
         let mut pcm = vec![0.0; 2 * 5_760];
-        let mut decode = |packet: &Frame| {
+        let mut decode_packet = |packet: &Frame| {
             let samples = decoder.decode_float(&packet.payload, &mut pcm, false).unwrap();
             pcm[..2 * samples].to_vec()
         };
-        packets.iter().flat_map(&mut decode).collect()
+        packets.iter().flat_map(&mut decode_packet).collect()
     }
 
     #[test]
     fn joined_packets_decode_to_identical_samples() {
-        let (sound, mut held) = (sound(), Held::default());
+        let (audio, mut batch) = (tone_packets(), AudioBatch::default());
         let mut packets = Vec::new();
-        for pair in sound.chunks(2) {
-            pair.iter().for_each(|frame| assert!(held.hold(frame.clone()).is_empty()));
-            packets.extend(held.take());
+        for pair in audio.chunks(2) {
+            pair.iter().for_each(|frame| assert!(batch.push(frame.clone()).is_empty()));
+            packets.extend(batch.take());
         }
         assert_eq!(packets.len(), 25);
         assert_eq!(packets[1].pts.as_ms(), 40);
-        assert!(heard(&packets) == heard(&sound));
+        assert!(decode(&packets) == decode(&audio));
     }
 
     #[test]
     fn without_video_at_most_two_packets_are_buffered_and_none_is_lost() {
-        let (sound, mut held) = (sound(), Held::default());
-        let mut packets: Vec<_> = sound.iter().flat_map(|frame| held.hold(frame.clone())).collect();
-        packets.extend(held.take());
+        let (audio, mut batch) = (tone_packets(), AudioBatch::default());
+        let mut packets: Vec<_> = audio.iter().flat_map(|frame| batch.push(frame.clone())).collect();
+        packets.extend(batch.take());
         assert_eq!(packets.len(), 25);
-        assert!(heard(&packets) == heard(&sound));
-        assert!(held.take().is_empty());
+        assert!(decode(&packets) == decode(&audio));
+        assert!(batch.take().is_empty());
     }
 
     #[test]
     fn packets_that_cannot_be_joined_are_returned_separately() {
-        let (sound, mut held) = (sound(), Held::default());
-        for frame in [&sound[0], &sound[2]] {
-            held.hold(frame.clone());
+        let (audio, mut batch) = (tone_packets(), AudioBatch::default());
+        for frame in [&audio[0], &audio[2]] {
+            batch.push(frame.clone());
         }
-        assert_eq!(held.take().len(), 2);
+        assert_eq!(batch.take().len(), 2);
     }
 }

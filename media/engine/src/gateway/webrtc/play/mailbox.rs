@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::gateway::webrtc::play::session::NewSession;
 use crate::gateway::webrtc::signalling::SessionId;
-use crate::gateway::webrtc::transport::udp::Wake;
+use crate::gateway::webrtc::transport::udp::Wakeup;
 
 /// Maximum number of queued commands. A worker empties its mailbox within milliseconds; above this
 /// limit, [`Command::Join`] is refused.
@@ -29,7 +29,7 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     inbox: Mutex<Inbox>,
-    wake: Arc<Wake>,
+    wakeup: Arc<Wakeup>,
 }
 
 /// Everything that has arrived since the last [`Mailbox::take`].
@@ -37,12 +37,12 @@ pub(crate) struct Mailbox {
 pub(crate) struct Inbox {
     pub(crate) commands: Vec<Command>,
     /// Ids of the packetizers with new packets or an end; each at most once.
-    pub(crate) news: Vec<u64>,
+    pub(crate) updated_packetizers: Vec<u64>,
 }
 
 impl Mailbox {
-    pub(crate) fn new(wake: Arc<Wake>) -> Self {
-        Self { inbox: Mutex::default(), wake }
+    pub(crate) fn new(wakeup: Arc<Wakeup>) -> Self {
+        Self { inbox: Mutex::default(), wakeup }
     }
 
     /// Queues a command and wakes the worker. Returns false if a [`Command::Join`] exceeds the
@@ -54,7 +54,7 @@ impl Mailbox {
         }
         inbox.commands.push(command);
         drop(inbox);
-        self.wake.wake();
+        self.wakeup.wake();
         true
     }
 
@@ -63,34 +63,34 @@ impl Mailbox {
         std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn news(&self, feed: u64) {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).news.push(feed);
-        self.wake.wake();
+    fn notify_update(&self, packetizer_id: u64) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).updated_packetizers.push(packetizer_id);
+        self.wakeup.wake();
     }
 }
 
 /// A worker's subscription to the packet ring of one packetizer. Coalesces notifications.
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub(crate) struct RingSubscription {
     mailbox: Arc<Mailbox>,
-    feed: u64,
-    told: AtomicBool,
+    packetizer_id: u64,
+    notified: AtomicBool,
 }
 
-impl Listener {
-    pub(crate) fn new(mailbox: Arc<Mailbox>, feed: u64) -> Self {
-        Self { mailbox, feed, told: AtomicBool::new(false) }
+impl RingSubscription {
+    pub(crate) fn new(mailbox: Arc<Mailbox>, packetizer_id: u64) -> Self {
+        Self { mailbox, packetizer_id, notified: AtomicBool::new(false) }
     }
 
     /// Notifies the worker, unless a notification is already pending.
-    pub(crate) fn tell(&self) {
-        if !self.told.swap(true, Ordering::AcqRel) {
-            self.mailbox.news(self.feed);
+    pub(crate) fn notify(&self) {
+        if !self.notified.swap(true, Ordering::AcqRel) {
+            self.mailbox.notify_update(self.packetizer_id);
         }
     }
 
     /// Clears the pending notification. The worker calls this before it reads the ring.
-    pub(crate) fn looked(&self) {
-        self.told.store(false, Ordering::Release);
+    pub(crate) fn acknowledge(&self) {
+        self.notified.store(false, Ordering::Release);
     }
 }

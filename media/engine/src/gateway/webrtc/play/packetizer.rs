@@ -10,32 +10,32 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
-use headwater_wire::rtp::{H264Packetiser, OpusPacketiser, PacketisedFrame, Ring};
+use headwater_wire::rtp::{H264Packetizer, OpusPacketizer, PacketizedFrame, Ring};
 use headwater_wire::{Codec, Frame, MediaKind, MediaTime};
 
-use crate::gateway::webrtc::play::audio_batch::Held;
-use crate::gateway::webrtc::play::mailbox::{Listener, Mailbox};
+use crate::gateway::webrtc::play::audio_batch::AudioBatch;
+use crate::gateway::webrtc::play::mailbox::{Mailbox, RingSubscription};
 use crate::hub::{Consumer, Item, Stream};
 
 /// Why a packetizer has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum EndReason {
     /// The stream or the rendition has ended.
-    Stream,
+    StreamEnded,
     /// The publisher has begun to send B-frames.
     BFrames,
     /// The publisher has changed to a codec that the viewers' answers do not list.
-    Codec,
+    CodecChanged,
 }
 
 /// Maps wall-clock time to media time, for sender reports.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Anchor {
+pub(crate) struct MediaClock {
     at: Instant,
     time: MediaTime,
 }
 
-impl Anchor {
+impl MediaClock {
     /// Returns the media time at `now`.
     pub(crate) fn time_at(&self, now: Instant) -> MediaTime {
         self.time + MediaTime::from_duration(now.saturating_duration_since(self.at))
@@ -43,7 +43,7 @@ impl Anchor {
 
     /// Adjusts the clock to a frame received at `now`: by 1/16 of the deviation, so that one late
     /// frame has little effect, or at once if the deviation exceeds 500 ms.
-    fn follow(&mut self, now: Instant, newest: MediaTime) {
+    fn update(&mut self, now: Instant, newest: MediaTime) {
         let expected = self.time_at(now);
         let error = newest - expected;
         let far = error.as_ms().unsigned_abs() > 500;
@@ -54,7 +54,7 @@ impl Anchor {
 
 /// The RTP packets of one track. Ends with its stream.
 #[derive(Debug)]
-pub(crate) struct Feed {
+pub(crate) struct StreamPacketizer {
     pub(crate) id: u64,
     pub(crate) kind: MediaKind,
     /// The same for all viewers; random per packetizer.
@@ -64,221 +64,222 @@ pub(crate) struct Feed {
     pub(crate) clock_hz: u32,
     /// The source: a published stream, or a rendition of it.
     pub(crate) stream: Arc<Stream>,
-    shared: Mutex<Shared>,
+    shared: Mutex<SharedState>,
     /// Video only: the audio track that may leave with it.
-    sound: Mutex<Weak<Feed>>,
+    audio: Mutex<Weak<StreamPacketizer>>,
     /// Viewers of this track.
     viewers: AtomicUsize,
-    riders: AtomicUsize,
+    /// Those among them that receive both audio and video.
+    av_viewers: AtomicUsize,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedState {
     ring: Ring,
-    held: Held,
-    anchor: Option<Anchor>,
-    ended: Option<End>,
+    audio_batch: AudioBatch,
+    media_clock: Option<MediaClock>,
+    ended: Option<EndReason>,
     /// One per worker with viewers of this track.
-    listeners: Vec<Arc<Listener>>,
+    subscriptions: Vec<Arc<RingSubscription>>,
 }
 
 /// The state of a packetizer besides its ring, copied for a worker.
 #[derive(Debug)]
-pub(crate) struct View {
-    pub(crate) anchor: Option<Anchor>,
-    pub(crate) ended: Option<End>,
+pub(crate) struct PacketizerStatus {
+    pub(crate) media_clock: Option<MediaClock>,
+    pub(crate) ended: Option<EndReason>,
 }
 
-impl Feed {
+impl StreamPacketizer {
     /// Spawns a task that reads `stream`. The task ends with the stream, or at the first frame
     /// after the last handle was dropped. Must be called within a Tokio runtime.
-    pub(crate) fn start(stream: &Arc<Stream>, kind: MediaKind) -> Arc<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
+    pub(crate) fn spawn(stream: &Arc<Stream>, kind: MediaKind) -> Arc<Self> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let (ring, clock_hz) = match kind {
-            MediaKind::Video => (Ring::pictures(), H264Packetiser::CLOCK_HZ),
-            MediaKind::Audio => (Ring::sound(), OpusPacketiser::CLOCK_HZ),
+            MediaKind::Video => (Ring::video(), H264Packetizer::CLOCK_HZ),
+            MediaKind::Audio => (Ring::audio(), OpusPacketizer::CLOCK_HZ),
         };
-        let feed = Arc::new(Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+        let packetizer = Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             kind,
             ssrc: rand::random(),
             timestamp_offset: rand::random(),
             clock_hz,
             stream: Arc::clone(stream),
-            shared: Mutex::new(Shared {
+            shared: Mutex::new(SharedState {
                 ring,
-                held: Held::default(),
-                anchor: None,
+                audio_batch: AudioBatch::default(),
+                media_clock: None,
                 ended: None,
-                listeners: Vec::new(),
+                subscriptions: Vec::new(),
             }),
-            sound: Mutex::default(),
+            audio: Mutex::default(),
             viewers: AtomicUsize::new(0),
-            riders: AtomicUsize::new(0),
+            av_viewers: AtomicUsize::new(0),
         });
-        stream.home().spawn(read(Arc::downgrade(&feed), stream.consumer().only(kind), Packetiser::new(kind)));
-        feed
+        stream.affinity().spawn(run(Arc::downgrade(&packetizer), stream.consumer().only(kind), Payloader::new(kind)));
+        packetizer
     }
 
     /// Subscribes a worker's mailbox to updates. Returns the current ring and status as well.
-    pub(crate) fn listen(&self, mailbox: &Arc<Mailbox>) -> (Arc<Listener>, Ring, View) {
-        let listener = Arc::new(Listener::new(Arc::clone(mailbox), self.id));
+    pub(crate) fn subscribe(&self, mailbox: &Arc<Mailbox>) -> (Arc<RingSubscription>, Ring, PacketizerStatus) {
+        let subscription = Arc::new(RingSubscription::new(Arc::clone(mailbox), self.id));
         let mut shared = self.lock();
-        shared.listeners.push(Arc::clone(&listener));
-        (listener, shared.ring.clone(), shared.view())
+        shared.subscriptions.push(Arc::clone(&subscription));
+        (subscription, shared.ring.clone(), shared.status())
     }
 
     /// Ends a subscription made by [`StreamPacketizer::subscribe`].
-    pub(crate) fn unlisten(&self, listener: &Arc<Listener>) {
-        self.lock().listeners.retain(|l| !Arc::ptr_eq(l, listener));
+    pub(crate) fn unsubscribe(&self, subscription: &Arc<RingSubscription>) {
+        self.lock().subscriptions.retain(|s| !Arc::ptr_eq(s, subscription));
     }
 
     /// Appends the packets that a worker's copy of the ring lacks.
-    pub(crate) fn catch_up(&self, copy: &mut Ring) -> View {
+    pub(crate) fn sync_ring(&self, copy: &mut Ring) -> PacketizerStatus {
         let shared = self.lock();
-        if copy.end() < shared.ring.front() {
+        if copy.next_frame() < shared.ring.oldest_frame() {
             *copy = shared.ring.clone();
         }
-        while let Some(frame) = shared.ring.frame(copy.end()) {
+        while let Some(frame) = shared.ring.frame(copy.next_frame()) {
             copy.push_shared(Arc::clone(frame));
         }
-        shared.view()
+        shared.status()
     }
 
     /// Sets the audio track that may leave with this video track.
-    pub(crate) fn carry(&self, sound: &Arc<Self>) {
-        *self.sound.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(sound);
+    pub(crate) fn attach_audio(&self, audio: &Arc<Self>) {
+        *self.audio.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(audio);
     }
 
     /// Returns the audio track that may leave with this video track.
-    pub(crate) fn sound(&self) -> Option<Arc<Self>> {
-        self.sound.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    pub(crate) fn audio(&self) -> Option<Arc<Self>> {
+        self.audio.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
     /// Counts a viewer. `batches_audio`: it receives both audio and video.
-    pub(crate) fn join(&self, rides: bool) {
+    pub(crate) fn add_viewer(&self, batches_audio: bool) {
         self.viewers.fetch_add(1, Ordering::Relaxed);
-        self.riders.fetch_add(usize::from(rides), Ordering::Relaxed);
+        self.av_viewers.fetch_add(usize::from(batches_audio), Ordering::Relaxed);
     }
 
     /// Undoes [`StreamPacketizer::add_viewer`] with the same argument.
-    pub(crate) fn leave(&self, rides: bool) {
+    pub(crate) fn remove_viewer(&self, batches_audio: bool) {
         self.viewers.fetch_sub(1, Ordering::Relaxed);
-        self.riders.fetch_sub(usize::from(rides), Ordering::Relaxed);
+        self.av_viewers.fetch_sub(usize::from(batches_audio), Ordering::Relaxed);
     }
 
     /// Packetizes frames and notifies the workers.
     ///
     /// # Errors
     /// Returns the reason if a frame cannot be sent to viewers. The frames before it are sent.
-    fn take(&self, packetiser: &mut Packetiser, items: &[Item], now: Instant) -> Result<(), End> {
-        let holds = self.kind == MediaKind::Audio && self.riders.load(Ordering::Relaxed) >= RIDERS_AT_LEAST;
-        let sound = self.sound().filter(|sound| sound.release());
+    fn packetize(&self, payloader: &mut Payloader, items: &[Item], now: Instant) -> Result<(), EndReason> {
+        let batches = self.kind == MediaKind::Audio && self.av_viewers.load(Ordering::Relaxed) >= MIN_BATCHING_VIEWERS;
+        let audio = self.audio().filter(|audio| audio.release_audio_batch());
         let mut shared = self.lock();
-        let end = shared.ring.end();
-        let usable = items.iter().position(|item| packetiser.check(&item.frame).is_err()).unwrap_or(items.len());
+        let end = shared.ring.next_frame();
+        let usable = items.iter().position(|item| payloader.check(&item.frame).is_err()).unwrap_or(items.len());
         for Item { frame, .. } in &items[..usable] {
-            if holds {
-                let overdue = shared.held.hold(frame.clone());
-                shared.push(packetiser, &overdue);
+            if batches {
+                let overdue = shared.audio_batch.push(frame.clone());
+                shared.push(payloader, &overdue);
             } else {
-                shared.push_held();
-                shared.push(packetiser, std::slice::from_ref(frame));
+                shared.flush_audio_batch();
+                shared.push(payloader, std::slice::from_ref(frame));
             }
         }
         if let Some(newest) = items[..usable].last() {
-            shared.follow(now, newest.frame.pts);
+            shared.update_media_clock(now, newest.frame.pts);
         }
-        if shared.ring.end() > end {
-            shared.tell();
+        if shared.ring.next_frame() > end {
+            shared.notify_workers();
         }
         drop(shared);
         // Last, so that a worker handles the video frame first and sends the audio with it.
-        if let Some(sound) = sound {
-            sound.lock().tell();
+        if let Some(audio) = audio {
+            audio.lock().notify_workers();
         }
-        items.get(usable).map_or(Ok(()), |item| packetiser.check(&item.frame))
+        items.get(usable).map_or(Ok(()), |item| payloader.check(&item.frame))
     }
 
     /// Appends buffered audio to the ring. Returns true if workers must be notified: there was
     /// some, and a viewer of this track receives no video.
-    fn release(&self) -> bool {
+    fn release_audio_batch(&self) -> bool {
         let mut shared = self.lock();
-        shared.push_held() && self.viewers.load(Ordering::Relaxed) > self.riders.load(Ordering::Relaxed)
+        shared.flush_audio_batch() && self.viewers.load(Ordering::Relaxed) > self.av_viewers.load(Ordering::Relaxed)
     }
 
-    fn end(&self, end: End) {
+    fn end(&self, reason: EndReason) {
         let mut shared = self.lock();
-        shared.push_held();
-        shared.ended.get_or_insert(end);
-        shared.tell();
+        shared.flush_audio_batch();
+        shared.ended.get_or_insert(reason);
+        shared.notify_workers();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    fn lock(&self) -> MutexGuard<'_, SharedState> {
         // Every change under this lock is a single step.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Shared {
-    fn view(&self) -> View {
-        View { anchor: self.anchor, ended: self.ended }
+impl SharedState {
+    fn status(&self) -> PacketizerStatus {
+        PacketizerStatus { media_clock: self.media_clock, ended: self.ended }
     }
 
-    fn push(&mut self, packetiser: &mut Packetiser, frames: &[Frame]) {
-        for packets in frames.iter().filter_map(|frame| packetiser.packetise(frame)) {
+    fn push(&mut self, payloader: &mut Payloader, frames: &[Frame]) {
+        for packets in frames.iter().filter_map(|frame| payloader.packetize(frame)) {
             self.ring.push(packets);
         }
     }
 
     /// Appends buffered audio to the ring. Returns true if there was any.
-    fn push_held(&mut self) -> bool {
-        let held = self.held.take();
-        self.push(&mut Packetiser::Audio(OpusPacketiser), &held);
-        !held.is_empty()
+    fn flush_audio_batch(&mut self) -> bool {
+        let batch = self.audio_batch.take();
+        self.push(&mut Payloader::Audio(OpusPacketizer), &batch);
+        !batch.is_empty()
     }
 
-    fn follow(&mut self, now: Instant, newest: MediaTime) {
-        match &mut self.anchor {
-            Some(anchor) => anchor.follow(now, newest),
-            none => *none = Some(Anchor { at: now, time: newest }),
+    fn update_media_clock(&mut self, now: Instant, newest: MediaTime) {
+        match &mut self.media_clock {
+            Some(clock) => clock.update(now, newest),
+            none => *none = Some(MediaClock { at: now, time: newest }),
         }
     }
 
-    fn tell(&self) {
-        self.listeners.iter().for_each(|l| l.tell());
+    fn notify_workers(&self) {
+        self.subscriptions.iter().for_each(|s| s.notify());
     }
 }
 
-async fn read(feed: Weak<Feed>, mut consumer: Consumer, mut packetiser: Packetiser) {
+async fn run(packetizer: Weak<StreamPacketizer>, mut consumer: Consumer, mut payloader: Payloader) {
     let mut batch = Vec::new();
     while consumer.next_batch(&mut batch).await {
-        let Some(feed) = feed.upgrade() else { return };
-        if let Err(reason) = feed.take(&mut packetiser, &batch, Instant::now()) {
-            feed.end(reason);
+        let Some(packetizer) = packetizer.upgrade() else { return };
+        if let Err(reason) = packetizer.packetize(&mut payloader, &batch, Instant::now()) {
+            packetizer.end(reason);
             return;
         }
         batch.clear();
     }
-    if let Some(feed) = feed.upgrade() {
-        feed.end(End::Stream);
+    if let Some(packetizer) = packetizer.upgrade() {
+        packetizer.end(EndReason::StreamEnded);
     }
 }
 
 /// Number of viewers with audio and video from which on audio is buffered; with fewer, it
 /// saves too little.
-const RIDERS_AT_LEAST: usize = 16;
+const MIN_BATCHING_VIEWERS: usize = 16;
 
-enum Packetiser {
-    Video(H264Packetiser),
-    Audio(OpusPacketiser),
+enum Payloader {
+    Video(H264Packetizer),
+    Audio(OpusPacketizer),
 }
 
-impl Packetiser {
+impl Payloader {
     fn new(kind: MediaKind) -> Self {
         match kind {
-            MediaKind::Video => Self::Video(H264Packetiser::default()),
-            MediaKind::Audio => Self::Audio(OpusPacketiser),
+            MediaKind::Video => Self::Video(H264Packetizer::default()),
+            MediaKind::Audio => Self::Audio(OpusPacketizer),
         }
     }
 
@@ -286,21 +287,21 @@ impl Packetiser {
     ///
     /// # Errors
     /// Returns the reason if they cannot.
-    fn check(&self, frame: &Frame) -> Result<(), End> {
+    fn check(&self, frame: &Frame) -> Result<(), EndReason> {
         match self {
-            Self::Video(_) if frame.pts != frame.dts => Err(End::BFrames),
-            Self::Video(_) if frame.track.codec != Codec::H264 => Err(End::Codec),
-            Self::Audio(_) if frame.track.codec != Codec::Opus => Err(End::Codec),
+            Self::Video(_) if frame.pts != frame.dts => Err(EndReason::BFrames),
+            Self::Video(_) if frame.track.codec != Codec::H264 => Err(EndReason::CodecChanged),
+            Self::Audio(_) if frame.track.codec != Codec::Opus => Err(EndReason::CodecChanged),
             _ => Ok(()),
         }
     }
 
     /// Packetizes a frame that has passed [`Payloader::check`]. Returns `None` if it
     /// has no payload.
-    fn packetise(&mut self, frame: &Frame) -> Option<PacketisedFrame> {
+    fn packetize(&mut self, frame: &Frame) -> Option<PacketizedFrame> {
         match self {
-            Self::Video(packetiser) => packetiser.packetise(frame),
-            Self::Audio(packetiser) => packetiser.packetise(frame),
+            Self::Video(payloader) => payloader.packetize(frame),
+            Self::Audio(payloader) => payloader.packetize(frame),
         }
     }
 }
@@ -314,11 +315,11 @@ mod tests {
     #[test]
     fn media_clock_follows_drift_slowly_and_jumps_by_large_deviations() {
         let begin = Instant::now();
-        let mut anchor = Anchor { at: begin, time: MediaTime::ZERO };
-        anchor.follow(begin + Duration::from_millis(100), MediaTime::from_ms(116));
-        assert_eq!(anchor.time.as_ms(), 101);
-        assert_eq!(anchor.time_at(begin + Duration::from_millis(150)).as_ms(), 151);
-        anchor.follow(begin + Duration::from_millis(200), MediaTime::from_ms(90_000));
-        assert_eq!(anchor.time.as_ms(), 90_000);
+        let mut clock = MediaClock { at: begin, time: MediaTime::ZERO };
+        clock.update(begin + Duration::from_millis(100), MediaTime::from_ms(116));
+        assert_eq!(clock.time.as_ms(), 101);
+        assert_eq!(clock.time_at(begin + Duration::from_millis(150)).as_ms(), 151);
+        clock.update(begin + Duration::from_millis(200), MediaTime::from_ms(90_000));
+        assert_eq!(clock.time.as_ms(), 90_000);
     }
 }

@@ -11,12 +11,12 @@ const LINE_BYTES: usize = 64;
 pub(crate) fn prefetch<T>(value: &T) {
     let begin = std::ptr::from_ref(value).cast::<i8>();
     for offset in (0..size_of::<T>()).step_by(LINE_BYTES) {
-        line(begin.wrapping_add(offset));
+        prefetch_line(begin.wrapping_add(offset));
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-fn line(address: *const i8) {
+fn prefetch_line(address: *const i8) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     // SAFETY: a hint; it reads nothing that the program could see, and faults on no address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };

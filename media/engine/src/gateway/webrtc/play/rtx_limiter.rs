@@ -6,36 +6,36 @@
 use std::time::{Duration, Instant};
 
 /// Capacity of the bucket, in packets: more than a key frame has.
-const BURST: u32 = 400;
+const MAX_BURST_PACKETS: u32 = 400;
 /// Interval after which one token is added: 500 packets per second are 5 Mbit/s.
-const EVERY: Duration = Duration::from_millis(2);
+const REFILL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A token bucket, in packets.
 #[derive(Debug)]
-pub(crate) struct Resends {
-    left: u32,
-    at: Instant,
+pub(crate) struct RtxLimiter {
+    available: u32,
+    refilled_at: Instant,
 }
 
-impl Resends {
+impl RtxLimiter {
     /// Creates a full bucket.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { left: BURST, at: now }
+        Self { available: MAX_BURST_PACKETS, refilled_at: now }
     }
 
     /// Refills the bucket and returns the number of packets that may be retransmitted at `now`.
-    pub(crate) fn left(&mut self, now: Instant) -> u32 {
-        let earned = now.saturating_duration_since(self.at).as_millis() / EVERY.as_millis();
+    pub(crate) fn available(&mut self, now: Instant) -> u32 {
+        let earned = now.saturating_duration_since(self.refilled_at).as_millis() / REFILL_INTERVAL.as_millis();
         if earned > 0 {
-            self.left = BURST.min(self.left + earned.min(u128::from(BURST)) as u32);
-            self.at = now;
+            self.available = MAX_BURST_PACKETS.min(self.available + earned.min(u128::from(MAX_BURST_PACKETS)) as u32);
+            self.refilled_at = now;
         }
-        self.left
+        self.available
     }
 
     /// Removes the tokens of `packets` sent packets.
-    pub(crate) fn spend(&mut self, packets: u32) {
-        self.left = self.left.saturating_sub(packets);
+    pub(crate) fn consume(&mut self, packets: u32) {
+        self.available = self.available.saturating_sub(packets);
     }
 }
 
@@ -46,13 +46,13 @@ mod tests {
     #[test]
     fn limiter_allows_one_burst_and_then_refills_with_time() {
         let begin = Instant::now();
-        let mut resends = Resends::new(begin);
-        assert_eq!(resends.left(begin), 400);
-        resends.spend(400);
-        assert_eq!(resends.left(begin + Duration::from_millis(1)), 0);
-        assert_eq!(resends.left(begin + Duration::from_millis(20)), 10);
-        resends.spend(10);
-        assert_eq!(resends.left(begin + Duration::from_millis(20)), 0);
-        assert_eq!(resends.left(begin + Duration::from_secs(60)), 400);
+        let mut limiter = RtxLimiter::new(begin);
+        assert_eq!(limiter.available(begin), 400);
+        limiter.consume(400);
+        assert_eq!(limiter.available(begin + Duration::from_millis(1)), 0);
+        assert_eq!(limiter.available(begin + Duration::from_millis(20)), 10);
+        limiter.consume(10);
+        assert_eq!(limiter.available(begin + Duration::from_millis(20)), 0);
+        assert_eq!(limiter.available(begin + Duration::from_secs(60)), 400);
     }
 }

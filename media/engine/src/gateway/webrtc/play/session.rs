@@ -14,17 +14,17 @@ use bytes::BytesMut;
 use headwater_wire::webrtc::{BindingRequest, Credentials, Fingerprint, SenderReport, StunError, goodbye};
 use rtc_crypto::RTCCrypto;
 
-use crate::gateway::webrtc::play::packetizer::{Anchor, Feed};
-use crate::gateway::webrtc::play::rtx_limiter::Resends;
-use crate::gateway::webrtc::play::send_track::Outlet;
+use crate::gateway::webrtc::play::packetizer::{MediaClock, StreamPacketizer};
+use crate::gateway::webrtc::play::rtx_limiter::RtxLimiter;
+use crate::gateway::webrtc::play::send_track::ViewerSendState;
 use crate::gateway::webrtc::signalling::SessionId;
-use crate::gateway::webrtc::transport::dtls::{Dtls, Identity, Progress};
-use crate::gateway::webrtc::transport::srtp::{Rtcp, Srtp};
-use crate::gateway::webrtc::transport::udp::{Path, Socket};
+use crate::gateway::webrtc::transport::dtls::{Dtls, Identity, DtlsEvent};
+use crate::gateway::webrtc::transport::srtp::{RtcpCipher, SrtpSession};
+use crate::gateway::webrtc::transport::udp::{AddressPair, Socket};
 use crate::hub::{Stream, ViewerGuard};
 
 /// Maximum number of remote addresses per viewer: its interfaces and their NAT mappings.
-const MAX_ADDRESSES: usize = 16;
+const MAX_REMOTE_ADDRESSES: usize = 16;
 /// Number of STUN transactions remembered, so that a request replayed from another address is not
 /// mistaken for a move of the viewer.
 const MAX_TRANSACTIONS: usize = 64;
@@ -42,8 +42,8 @@ pub(crate) struct NewSession {
     pub(crate) remote_ufrag: String,
     pub(crate) fingerprint: Fingerprint,
     /// Packetizers and the payload types that the viewer's offer assigns to them; video first.
-    pub(crate) feeds: Vec<(Arc<Feed>, u8)>,
-    pub(crate) guard: ViewerGuard,
+    pub(crate) packetizers: Vec<(Arc<StreamPacketizer>, u8)>,
+    pub(crate) viewer_guard: ViewerGuard,
 }
 
 /// The session of one viewer.
@@ -54,37 +54,38 @@ pub(crate) struct Session {
     pub(crate) credentials: Credentials,
     remote_ufrag: String,
     /// Remote addresses with an authenticated STUN check, most recent last.
-    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) remote_addresses: Vec<SocketAddr>,
     transactions: Vec<([u8; 12], SocketAddr)>,
     /// The selected address pair, the media cipher and the tracks.
-    pub(crate) outlet: Outlet,
+    pub(crate) send_state: ViewerSendState,
     /// The selected pair as received, and when the kernel was last queried for its source address.
-    way: Option<(Path, Instant)>,
+    queried_pair: Option<(AddressPair, Instant)>,
     /// Time of the last STUN check from the selected remote address.
-    path_at: Instant,
-    last_valid: Instant,
+    pair_confirmed_at: Instant,
+    /// Time of the last STUN check from any remote address.
+    last_check_at: Instant,
     dtls: Dtls,
-    rtcp: Option<Box<Rtcp>>,
+    rtcp: Option<Box<RtcpCipher>>,
     /// Packetizers of the session until it is connected; the worker then creates their tracks.
-    pub(crate) feeds: Vec<(Arc<Feed>, u8)>,
-    pub(crate) opened: Instant,
+    pub(crate) packetizers: Vec<(Arc<StreamPacketizer>, u8)>,
+    pub(crate) opened_at: Instant,
     /// True while the session is in the worker's backlog: it has more to send than one burst.
-    pub(crate) behind: bool,
-    pub(crate) resends: Resends,
-    pub(crate) key_frame_asked: Option<Instant>,
-    _guard: ViewerGuard,
+    pub(crate) has_backlog: bool,
+    pub(crate) rtx_limiter: RtxLimiter,
+    pub(crate) key_frame_requested_at: Option<Instant>,
+    _viewer_guard: ViewerGuard,
 }
 
 /// The outcome of an authenticated STUN check.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Checked {
+pub(crate) enum CheckOutcome {
     /// Answered; the remote address is authenticated.
     Valid {
         /// Address removed because the limit per viewer is reached.
-        forgotten: Option<SocketAddr>,
+        evicted: Option<SocketAddr>,
     },
     /// A retransmission of an earlier check; answered again.
-    Answered,
+    Repeated,
     /// A copy of an earlier check from another address; not answered.
     Replayed,
 }
@@ -96,26 +97,26 @@ impl Session {
             stream: new.stream,
             credentials: new.credentials,
             remote_ufrag: new.remote_ufrag,
-            addresses: Vec::new(),
+            remote_addresses: Vec::new(),
             transactions: Vec::new(),
-            outlet: Outlet::default(),
-            way: None,
-            path_at: now,
-            last_valid: now,
+            send_state: ViewerSendState::default(),
+            queried_pair: None,
+            pair_confirmed_at: now,
+            last_check_at: now,
             dtls: Dtls::new(new.fingerprint),
             rtcp: None,
-            feeds: new.feeds,
-            opened: now,
-            behind: false,
-            resends: Resends::new(now),
-            key_frame_asked: None,
-            _guard: new.guard,
+            packetizers: new.packetizers,
+            opened_at: now,
+            has_backlog: false,
+            rtx_limiter: RtxLimiter::new(now),
+            key_frame_requested_at: None,
+            _viewer_guard: new.viewer_guard,
         }
     }
 
     /// Returns the remote address of the selected pair, if there is one yet.
-    pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        self.outlet.path.map(|p| p.peer)
+    pub(crate) fn remote_address(&self) -> Option<SocketAddr> {
+        self.send_state.selected_pair.map(|pair| pair.remote)
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -127,58 +128,58 @@ impl Session {
         &mut self,
         now: Instant,
         request: &mut BindingRequest,
-        from: &Path,
+        from: &AddressPair,
         socket: &mut Socket,
         crypto: &dyn RTCCrypto,
-    ) -> Result<Checked, StunError> {
+    ) -> Result<CheckOutcome, StunError> {
         request.verify(&self.credentials, &self.remote_ufrag, crypto)?;
         let transaction = request.transaction();
         let seen = self.transactions.iter().find(|(seen, _)| *seen == transaction).map(|(_, first)| *first);
-        if seen.is_some_and(|first| first != from.peer) {
-            return Ok(Checked::Replayed);
+        if seen.is_some_and(|first| first != from.remote) {
+            return Ok(CheckOutcome::Replayed);
         }
-        if let Some(response) = request.response(from.peer, &self.credentials, crypto) {
-            socket.send(from, &response);
+        if let Some(response) = request.response(from.remote, &self.credentials, crypto) {
+            socket.queue_datagram(from, &response);
         }
         if seen.is_some() {
             // A retransmission because the response was lost, or a replayed recording:
             // neither refreshes consent.
-            return Ok(Checked::Answered);
+            return Ok(CheckOutcome::Repeated);
         }
         if self.transactions.len() == MAX_TRANSACTIONS {
             self.transactions.remove(0);
         }
-        self.transactions.push((transaction, from.peer));
-        self.last_valid = now;
-        let silent = now.saturating_duration_since(self.path_at) > PATH_SILENCE;
-        let same = self.way.is_none_or(|(way, _)| way == *from);
-        if same || request.use_candidate || silent {
-            self.follow(now, from);
+        self.transactions.push((transaction, from.remote));
+        self.last_check_at = now;
+        let expired = now.saturating_duration_since(self.pair_confirmed_at) > PAIR_TIMEOUT;
+        let is_current = self.queried_pair.is_none_or(|(pair, _)| pair == *from);
+        if is_current || request.use_candidate || expired {
+            self.select_pair(now, from);
         }
-        if self.outlet.path.is_some_and(|path| path.peer == from.peer) {
-            self.path_at = now;
+        if self.send_state.selected_pair.is_some_and(|pair| pair.remote == from.remote) {
+            self.pair_confirmed_at = now;
         }
-        let forgotten = self.remember(from.peer);
-        Ok(Checked::Valid { forgotten })
+        let evicted = self.remember_address(from.remote);
+        Ok(CheckOutcome::Valid { evicted })
     }
 
     /// Selects the pair to send to. Queries the kernel for its source address if the pair is new
     /// and every [`ROUTE_QUERY_INTERVAL`], because routes change.
-    fn follow(&mut self, now: Instant, path: &Path) {
-        let asked = |(way, at)| way == *path && now.saturating_duration_since(at) < ROUTES_LAST;
-        if !self.way.is_some_and(asked) {
-            self.way = Some((*path, now));
-            self.outlet.path = Some(path.shortened());
+    fn select_pair(&mut self, now: Instant, pair: &AddressPair) {
+        let is_fresh = |(queried, at)| queried == *pair && now.saturating_duration_since(at) < ROUTE_QUERY_INTERVAL;
+        if !self.queried_pair.is_some_and(is_fresh) {
+            self.queried_pair = Some((*pair, now));
+            self.send_state.selected_pair = Some(pair.without_default_source());
         }
     }
 
     /// Adds a remote address as the most recent one. Returns the address removed to stay within
     /// [`MAX_REMOTE_ADDRESSES`], if any.
-    fn remember(&mut self, peer: SocketAddr) -> Option<SocketAddr> {
-        self.addresses.retain(|known| *known != peer);
-        let forgotten = (self.addresses.len() == MAX_ADDRESSES).then(|| self.addresses.remove(0));
-        self.addresses.push(peer);
-        forgotten
+    fn remember_address(&mut self, address: SocketAddr) -> Option<SocketAddr> {
+        self.remote_addresses.retain(|known| *known != address);
+        let evicted = (self.remote_addresses.len() == MAX_REMOTE_ADDRESSES).then(|| self.remote_addresses.remove(0));
+        self.remote_addresses.push(address);
+        evicted
     }
 
     /// Processes a DTLS datagram and sends the responses, except if the certificate does not
@@ -189,34 +190,34 @@ impl Session {
         datagram: &[u8],
         socket: &mut Socket,
         identity: &Identity,
-    ) -> Result<Progress, rtc_shared::error::Error> {
-        let result = self.dtls.read(now, datagram, identity);
-        if !matches!(result, Ok(Progress::WrongCertificate)) {
+    ) -> Result<DtlsEvent, rtc_shared::error::Error> {
+        let result = self.dtls.on_datagram(now, datagram, identity);
+        if !matches!(result, Ok(DtlsEvent::WrongCertificate)) {
             self.send_dtls(socket);
         }
         result
     }
 
     /// Stores the ciphers of the completed handshake. The worker then adds the tracks.
-    pub(crate) fn connect(&mut self, srtp: Srtp) {
-        self.outlet.media = Some(srtp.media);
-        self.rtcp = Some(srtp.rtcp);
+    pub(crate) fn connect(&mut self, srtp: SrtpSession) {
+        self.send_state.cipher = Some(srtp.media_cipher);
+        self.rtcp = Some(srtp.rtcp_cipher);
     }
 
     /// Decrypts an RTCP packet. Returns `None` before the handshake is complete or if the packet
     /// is not authentic.
-    pub(crate) fn open_rtcp(&mut self, packet: &[u8]) -> Option<BytesMut> {
+    pub(crate) fn decrypt_rtcp(&mut self, packet: &[u8]) -> Option<BytesMut> {
         self.rtcp.as_mut()?.open(packet).ok()
     }
 
     /// Runs the timers; called on every tick. Returns false if the session must end: there was no
     /// valid check for `consent_timeout` (RFC 7675 §5.1), or the handshake failed.
-    pub(crate) fn on_time(&mut self, now: Instant, consent: Duration, socket: &mut Socket) -> bool {
-        if now.saturating_duration_since(self.last_valid) > consent {
+    pub(crate) fn on_timeout(&mut self, now: Instant, consent_timeout: Duration, socket: &mut Socket) -> bool {
+        if now.saturating_duration_since(self.last_check_at) > consent_timeout {
             return false;
         }
         if self.rtcp.is_none() {
-            if self.dtls.on_time(now).is_err() {
+            if self.dtls.on_timeout(now).is_err() {
                 return false;
             }
             self.send_dtls(socket);
@@ -227,22 +228,22 @@ impl Session {
     /// Sends sender reports (RFC 3550 §6.4.1) with the same media clock for both tracks, so that
     /// the player synchronizes audio and video. `clock_of` returns the timestamp offset and the
     /// clock rate of a packetizer.
-    pub(crate) fn send_reports(
+    pub(crate) fn send_sender_reports(
         &mut self,
         now: Instant,
-        anchor: Anchor,
+        media_clock: MediaClock,
         socket: &mut Socket,
         clock_of: impl Fn(u64) -> Option<(u32, u32)>,
     ) {
-        let (Some(rtcp), Some(path)) = (&mut self.rtcp, &self.outlet.path) else { return };
+        let (Some(rtcp), Some(pair)) = (&mut self.rtcp, &self.send_state.selected_pair) else { return };
         let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let fraction = (u64::from(wall.subsec_nanos()) << 32) / 1_000_000_000;
         let ntp = (wall.as_secs().wrapping_add(NTP_TO_UNIX_S) << 32) | fraction;
-        let media = anchor.time_at(now);
+        let media = media_clock.time_at(now);
         // One compound packet for both tracks (RFC 3550 §6.1).
         let mut compound = BytesMut::new();
-        for track in self.outlet.tracks.iter().filter(|t| t.packets > 0) {
-            let Some((offset, clock_hz)) = clock_of(track.feed) else { continue };
+        for track in self.send_state.tracks.iter().filter(|t| t.packets > 0) {
+            let Some((offset, clock_hz)) = clock_of(track.packetizer_id) else { continue };
             let report = SenderReport {
                 ssrc: track.ssrc,
                 ntp,
@@ -256,16 +257,16 @@ impl Session {
             return;
         }
         if let Ok(sealed) = rtcp.seal(&compound) {
-            socket.send(path, &sealed);
+            socket.queue_datagram(pair, &sealed);
         }
     }
 
     /// Sends an RTCP BYE for each track, then a DTLS close_notify.
-    pub(crate) fn say_goodbye(&mut self, now: Instant, socket: &mut Socket) {
-        if let (Some(rtcp), Some(path)) = (&mut self.rtcp, &self.outlet.path) {
-            for track in &self.outlet.tracks {
+    pub(crate) fn send_bye(&mut self, now: Instant, socket: &mut Socket) {
+        if let (Some(rtcp), Some(pair)) = (&mut self.rtcp, &self.send_state.selected_pair) {
+            for track in &self.send_state.tracks {
                 if let Ok(sealed) = rtcp.seal(&goodbye(track.ssrc)) {
-                    socket.send(path, &sealed);
+                    socket.queue_datagram(pair, &sealed);
                 }
             }
         }
@@ -274,15 +275,15 @@ impl Session {
     }
 
     fn send_dtls(&mut self, socket: &mut Socket) {
-        while let Some(datagram) = self.dtls.poll() {
-            if let Some(path) = &self.outlet.path {
-                socket.send(path, &datagram);
+        while let Some(datagram) = self.dtls.poll_transmit() {
+            if let Some(pair) = &self.send_state.selected_pair {
+                socket.queue_datagram(pair, &datagram);
             }
         }
     }
 }
 
 /// Interval between queries for the kernel's source address towards a viewer.
-const ROUTES_LAST: Duration = Duration::from_secs(30);
+const ROUTE_QUERY_INTERVAL: Duration = Duration::from_secs(30);
 /// A selected pair without a check for this duration is replaced by any other pair with one.
-const PATH_SILENCE: Duration = Duration::from_secs(6);
+const PAIR_TIMEOUT: Duration = Duration::from_secs(6);

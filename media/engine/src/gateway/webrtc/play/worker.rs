@@ -12,114 +12,115 @@ use std::time::{Duration, Instant};
 
 use headwater_wire::MediaKind;
 use headwater_wire::rtp::Ring;
-use headwater_wire::webrtc::{BindingRequest, Feedback, Kind, StunError};
+use headwater_wire::webrtc::{BindingRequest, Feedback, DatagramKind, StunError};
 
-use crate::gateway::webrtc::metrics::{Ignored, Metrics};
-use crate::gateway::webrtc::play::mailbox::{Command, Listener, Mailbox};
-use crate::gateway::webrtc::play::packetizer::{End, Feed, View};
+use crate::gateway::webrtc::metrics::{IgnoreReason, Metrics};
+use crate::gateway::webrtc::play::mailbox::{Command, RingSubscription, Mailbox};
+use crate::gateway::webrtc::play::packetizer::{EndReason, StreamPacketizer, PacketizerStatus};
 use crate::gateway::webrtc::play::prefetch::prefetch;
-use crate::gateway::webrtc::play::send_track::Track;
-use crate::gateway::webrtc::play::session::{Checked, NewSession, Session};
-use crate::gateway::webrtc::signalling::{Directory, SessionId};
-use crate::gateway::webrtc::transport::dtls::{Identity, Progress};
-use crate::gateway::webrtc::transport::liveness::Pulse;
-use crate::gateway::webrtc::transport::rx_coalescing::Moderation;
-use crate::gateway::webrtc::transport::udp::{Path, Socket};
+use crate::gateway::webrtc::play::send_track::SendTrack;
+use crate::gateway::webrtc::play::session::{CheckOutcome, NewSession, Session};
+use crate::gateway::webrtc::signalling::{SessionDirectory, SessionId};
+use crate::gateway::webrtc::transport::dtls::{Identity, DtlsEvent};
+use crate::gateway::webrtc::transport::liveness::Liveness;
+use crate::gateway::webrtc::transport::rx_coalescing::RxCoalescing;
+use crate::gateway::webrtc::transport::udp::{AddressPair, Socket};
 
 /// Maximum number of packets sent to a viewer at once. A frame at 3 Mbit/s has ten packets, most
 /// key frames fit, and a GSO message holds no more. The rest follows in slices, so that the queue
 /// of a slow link does not overflow.
 const BURST_PACKETS: u32 = 54;
 /// Interval between slices: 54 packets of 1,180 bytes every 5 ms are 100 Mbit/s.
-const SLICE_EVERY: Duration = Duration::from_millis(5);
+const SLICE_INTERVAL: Duration = Duration::from_millis(5);
 /// Interval between checks of sessions in a handshake: retransmissions, expiry.
-const TICK_EVERY: Duration = Duration::from_millis(100);
+const TICK_INTERVAL: Duration = Duration::from_millis(100);
 /// Connected sessions are checked once per this number of ticks, so once a second:
 /// sender reports, expiry.
-const TURNS: usize = 10;
+const TICKS_PER_ROUND: usize = 10;
 /// While the packets of one viewer are sealed, the keys of the viewer this many positions
 /// later are prefetched.
-const AHEAD: usize = 2;
+const PREFETCH_DISTANCE: usize = 2;
 /// Maximum number of batches of datagrams received before other work.
 const MAX_BATCHES: usize = 8;
 /// Minimum interval between key frame requests of one viewer that are forwarded.
-const KEY_FRAME_EVERY: Duration = Duration::from_millis(500);
+const KEY_FRAME_REQUEST_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(crate) struct Worker {
     pub(crate) socket: Socket,
     pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) pulse: Arc<Pulse>,
-    pub(crate) shared: Shared,
+    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) context: WorkerContext,
     sessions: Vec<Option<Box<Session>>>,
-    free: Vec<usize>,
+    free_slots: Vec<usize>,
     by_ufrag: HashMap<String, usize>,
     by_address: HashMap<SocketAddr, usize>,
     by_id: HashMap<SessionId, usize>,
     /// By packetizer id. Few entries, looked up per packet.
-    feeds: BTreeMap<u64, Watched>,
+    replicas: BTreeMap<u64, RingReplica>,
     /// Sessions that are not connected, or have not sent their first sender report.
-    young: Vec<usize>,
-    turn: usize,
+    new_sessions: Vec<usize>,
+    /// Index of the next tick in its round of [`TICKS_PER_ROUND`].
+    tick_turn: usize,
     /// Sessions with more packets to send than one burst.
-    behind: Vec<usize>,
-    moderation: Moderation,
+    backlog: Vec<usize>,
+    rx_coalescing: RxCoalescing,
 }
 
 /// State shared by all workers.
 #[derive(Debug, Clone)]
-pub(crate) struct Shared {
+pub(crate) struct WorkerContext {
     pub(crate) identity: Arc<Identity>,
     pub(crate) metrics: Metrics,
-    pub(crate) directory: Arc<Directory>,
-    pub(crate) consent: Duration,
+    pub(crate) directory: Arc<SessionDirectory>,
+    pub(crate) consent_timeout: Duration,
 }
 
 /// A worker's copy of the packet ring of a packetizer with viewers on this worker.
-struct Watched {
-    feed: Arc<Feed>,
-    listener: Arc<Listener>,
+struct RingReplica {
+    packetizer: Arc<StreamPacketizer>,
+    subscription: Arc<RingSubscription>,
     ring: Ring,
-    view: View,
+    status: PacketizerStatus,
     /// Session slots that receive this track.
     viewers: Vec<usize>,
 }
 
 impl Worker {
-    pub(crate) fn new(socket: Socket, mailbox: Arc<Mailbox>, pulse: Arc<Pulse>, shared: Shared) -> Self {
+    pub(crate) fn new(socket: Socket, mailbox: Arc<Mailbox>, liveness: Arc<Liveness>, context: WorkerContext) -> Self {
         Self {
             socket,
             mailbox,
-            pulse,
-            shared,
+            liveness,
+            context,
             sessions: Vec::new(),
-            free: Vec::new(),
+            free_slots: Vec::new(),
             by_ufrag: HashMap::new(),
             by_address: HashMap::new(),
             by_id: HashMap::new(),
-            feeds: BTreeMap::new(),
-            young: Vec::new(),
-            turn: 0,
-            behind: Vec::new(),
-            moderation: Moderation::default(),
+            replicas: BTreeMap::new(),
+            new_sessions: Vec::new(),
+            tick_turn: 0,
+            backlog: Vec::new(),
+            rx_coalescing: RxCoalescing::default(),
         }
     }
 
     /// Runs until [`Command::Stop`].
     pub(crate) fn run(mut self) {
-        let _heart = self.pulse.start();
-        let mut next_tick = Instant::now() + TICK_EVERY;
+        let _heartbeat = self.liveness.start();
+        let mut next_tick = Instant::now() + TICK_INTERVAL;
         let mut next_slice = Instant::now();
         loop {
-            let until = if self.behind.is_empty() { next_tick } else { next_tick.min(next_slice) };
+            let until = if self.backlog.is_empty() { next_tick } else { next_tick.min(next_slice) };
             let readable = self.wait(until);
-            let woke = Instant::now();
+            let woken_at = Instant::now();
             let inbox = self.mailbox.take();
             for command in inbox.commands {
                 match command {
                     Command::Join(new) => self.join(*new),
                     Command::Leave(id) => {
                         if let Some(&slot) = self.by_id.get(&id) {
-                            self.end(slot, "left");
+                            self.close_with_bye(slot, "left");
                         }
                     }
                     Command::Stop => return self.stop(),
@@ -131,91 +132,91 @@ impl Worker {
                 self.receive();
             }
             let now = Instant::now();
-            for feed in inbox.news {
-                self.on_news(feed);
+            for packetizer_id in inbox.updated_packetizers {
+                self.on_ring_update(packetizer_id);
             }
-            self.pulse.beat(now);
-            if now >= next_slice && !self.behind.is_empty() {
+            self.liveness.beat(now);
+            if now >= next_slice && !self.backlog.is_empty() {
                 self.send_slices();
-                next_slice = now + SLICE_EVERY;
+                next_slice = now + SLICE_INTERVAL;
             }
             if now >= next_tick {
                 self.on_tick(now);
-                next_tick = now + TICK_EVERY;
+                next_tick = now + TICK_INTERVAL;
             }
             self.socket.flush();
-            self.shared.metrics.unsent_packets.inc_by(std::mem::take(&mut self.socket.unsent));
-            self.shared.metrics.bytes.inc_by(std::mem::take(&mut self.socket.sent_bytes));
-            self.pulse.worked(woke.elapsed());
+            self.context.metrics.unsent_packets.inc_by(std::mem::take(&mut self.socket.unsent_datagrams));
+            self.context.metrics.bytes.inc_by(std::mem::take(&mut self.socket.sent_bytes));
+            self.liveness.add_busy_time(woken_at.elapsed());
         }
     }
 
     /// Waits for a datagram, the mailbox or `until`. Returns true if datagrams may be available.
     fn wait(&mut self, until: Instant) -> bool {
-        if !self.young.is_empty() {
-            self.moderation.hurry();
+        if !self.new_sessions.is_empty() {
+            self.rx_coalescing.wake_now();
         }
         let now = Instant::now();
-        let Some(rest) = self.moderation.rests_until(now) else {
+        let Some(resume) = self.rx_coalescing.paused_until(now) else {
             return self.socket.wait(until.saturating_duration_since(now));
         };
-        self.socket.wait_deaf(until.min(rest).saturating_duration_since(now));
-        self.moderation.rests_until(Instant::now()).is_none()
+        self.socket.wait_without_reading(until.min(resume).saturating_duration_since(now));
+        self.rx_coalescing.paused_until(Instant::now()).is_none()
     }
 
     fn stop(mut self) {
         for slot in 0..self.sessions.len() {
-            self.end(slot, "node stops");
+            self.close_with_bye(slot, "node shutdown");
         }
         self.socket.flush();
     }
 
     fn join(&mut self, new: NewSession) {
         let session = Box::new(Session::new(new, Instant::now()));
-        let slot = self.free.pop().unwrap_or_else(|| {
+        let slot = self.free_slots.pop().unwrap_or_else(|| {
             self.sessions.push(None);
             self.sessions.len() - 1
         });
         self.by_ufrag.insert(session.credentials.ufrag.clone(), slot);
         self.by_id.insert(session.id, slot);
         self.sessions[slot] = Some(session);
-        self.young.push(slot);
-        self.shared.metrics.sessions.inc();
-        self.shared.metrics.sessions_total.inc();
+        self.new_sessions.push(slot);
+        self.context.metrics.sessions.inc();
+        self.context.metrics.sessions_total.inc();
     }
 
     /// Closes a session and sends BYE and close_notify.
-    fn end(&mut self, slot: usize, reason: &'static str) {
+    fn close_with_bye(&mut self, slot: usize, reason: &'static str) {
         self.close(slot, reason, true);
     }
 
-    fn close(&mut self, slot: usize, reason: &'static str, goodbye: bool) {
+    fn close(&mut self, slot: usize, reason: &'static str, send_bye: bool) {
         let Some(mut session) = self.sessions.get_mut(slot).and_then(Option::take) else { return };
         let now = Instant::now();
-        if goodbye {
-            session.say_goodbye(now, &mut self.socket);
+        if send_bye {
+            session.send_bye(now, &mut self.socket);
         }
         self.by_ufrag.remove(&session.credentials.ufrag);
         self.by_id.remove(&session.id);
-        for address in &session.addresses {
+        for address in &session.remote_addresses {
             if self.by_address.get(address) == Some(&slot) {
                 self.by_address.remove(address);
             }
         }
-        for track in &session.outlet.tracks {
-            self.unwatch(track, slot);
+        for track in &session.send_state.tracks {
+            self.remove_from_replica(track, slot);
         }
-        self.behind.retain(|&s| s != slot);
-        self.young.retain(|&s| s != slot);
-        self.free.push(slot);
-        self.shared.directory.remove(&session.id);
-        self.shared.metrics.sessions.dec();
-        let peer = session.peer().map(|p| p.to_string()).unwrap_or_default();
+        self.backlog.retain(|&s| s != slot);
+        self.new_sessions.retain(|&s| s != slot);
+        self.free_slots.push(slot);
+        self.context.directory.remove(&session.id);
+        self.context.metrics.sessions.dec();
+        let peer = session.remote_address().map(|p| p.to_string()).unwrap_or_default();
         log::info!(
             stream = session.stream.name().as_str(), viewer = session.id.short().as_str(), peer = peer.as_str(), reason,
-            packets = session.outlet.tracks.iter().map(|t| u64::from(t.packets)).sum::<u64>(),
-            bytes = session.outlet.tracks.iter().map(|t| u64::from(t.payload_bytes)).sum::<u64>(),
-            elapsed_ms = now.saturating_duration_since(session.opened).as_millis() as u64;
+            packets = session.send_state.tracks.iter().map(|t| u64::from(t.packets)).sum::<u64>(),
+            bytes = session.send_state.tracks.iter().map(|t| u64::from(t.payload_bytes)).sum::<u64>(),
+            elapsed_ms = now.saturating_duration_since(session.opened_at).as_millis() as u64;
             "webrtc viewer closed"
         );
     }
@@ -224,11 +225,11 @@ impl Worker {
         for n in 0..MAX_BATCHES {
             let batch = self.socket.receive();
             let now = Instant::now();
-            for (path, bytes) in batch.iter() {
-                let slot = self.by_address.get(&path.peer).copied();
-                let handled = catch_unwind(AssertUnwindSafe(|| self.on_datagram(now, path, bytes)));
+            for (pair, bytes) in batch.iter() {
+                let slot = self.by_address.get(&pair.remote).copied();
+                let handled = catch_unwind(AssertUnwindSafe(|| self.on_datagram(now, pair, bytes)));
                 if handled.is_err() {
-                    log::error!(peer:% = path.peer; "a datagram caused a bug, its session is closed");
+                    log::error!(peer:% = pair.remote; "datagram handler panicked, closing its session");
                     slot.into_iter().for_each(|slot| self.close(slot, "bug", false));
                 }
             }
@@ -238,72 +239,72 @@ impl Worker {
                 continue;
             }
             if !is_empty {
-                self.moderation.heard(now, self.by_id.len(), n > 0);
+                self.rx_coalescing.on_receive(now, self.by_id.len(), n > 0);
             }
             break;
         }
     }
 
-    fn on_datagram(&mut self, now: Instant, path: &Path, datagram: &[u8]) {
-        let ignored = match Kind::of(datagram) {
-            Kind::Stun => self.on_stun(now, path, datagram),
-            Kind::Dtls => self.on_dtls(now, path, datagram),
-            Kind::Rtcp => self.on_rtcp(now, path, datagram),
-            Kind::Rtp => Some(Ignored::Rtp),
-            Kind::Unknown => Some(Ignored::Garbage),
+    fn on_datagram(&mut self, now: Instant, pair: &AddressPair, datagram: &[u8]) {
+        let ignore_reason = match DatagramKind::of(datagram) {
+            DatagramKind::Stun => self.on_stun(now, pair, datagram),
+            DatagramKind::Dtls => self.on_dtls(now, pair, datagram),
+            DatagramKind::Rtcp => self.on_rtcp(now, pair, datagram),
+            DatagramKind::Rtp => Some(IgnoreReason::Rtp),
+            DatagramKind::Unknown => Some(IgnoreReason::Garbage),
         };
-        if let Some(reason) = ignored {
-            self.shared.metrics.ignore(reason);
-            log::trace!(peer:% = path.peer, reason:? = reason; "datagram ignored");
+        if let Some(reason) = ignore_reason {
+            self.context.metrics.count_ignored(reason);
+            log::trace!(peer:% = pair.remote, reason:? = reason; "datagram ignored");
         }
     }
 
-    fn on_stun(&mut self, now: Instant, path: &Path, datagram: &[u8]) -> Option<Ignored> {
+    fn on_stun(&mut self, now: Instant, pair: &AddressPair, datagram: &[u8]) -> Option<IgnoreReason> {
         let mut request = match BindingRequest::parse(datagram) {
             Ok(request) => request,
-            Err(StunError::NoCredentials) => return Some(Ignored::UnknownUser),
-            Err(_) => return Some(Ignored::Garbage),
+            Err(StunError::NoCredentials) => return Some(IgnoreReason::UnknownUser),
+            Err(_) => return Some(IgnoreReason::Garbage),
         };
-        let Some(&slot) = self.by_ufrag.get(request.receiver_ufrag()) else { return Some(Ignored::UnknownUser) };
+        let Some(&slot) = self.by_ufrag.get(request.receiver_ufrag()) else { return Some(IgnoreReason::UnknownUser) };
         let session = self.sessions[slot].as_mut()?;
-        let crypto = self.shared.identity.provider.crypto();
-        match session.on_check(now, &mut request, path, &mut self.socket, crypto) {
-            Ok(Checked::Valid { forgotten }) => {
-                if let Some(old) = forgotten.filter(|old| self.by_address.get(old) == Some(&slot)) {
+        let crypto = self.context.identity.provider.crypto();
+        match session.on_check(now, &mut request, pair, &mut self.socket, crypto) {
+            Ok(CheckOutcome::Valid { evicted }) => {
+                if let Some(old) = evicted.filter(|old| self.by_address.get(old) == Some(&slot)) {
                     self.by_address.remove(&old);
                 }
-                self.by_address.insert(path.peer, slot);
+                self.by_address.insert(pair.remote, slot);
                 None
             }
-            Ok(Checked::Answered) => None,
-            Ok(Checked::Replayed) => Some(Ignored::Replayed),
-            Err(_) => Some(Ignored::WrongPassword),
+            Ok(CheckOutcome::Repeated) => None,
+            Ok(CheckOutcome::Replayed) => Some(IgnoreReason::Replayed),
+            Err(_) => Some(IgnoreReason::WrongPassword),
         }
     }
 
-    fn on_dtls(&mut self, now: Instant, path: &Path, datagram: &[u8]) -> Option<Ignored> {
-        let Some(&slot) = self.by_address.get(&path.peer) else { return Some(Ignored::UnknownAddress) };
+    fn on_dtls(&mut self, now: Instant, pair: &AddressPair, datagram: &[u8]) -> Option<IgnoreReason> {
+        let Some(&slot) = self.by_address.get(&pair.remote) else { return Some(IgnoreReason::UnknownAddress) };
         let session = self.sessions[slot].as_mut()?;
-        match session.on_dtls(now, datagram, &mut self.socket, &self.shared.identity) {
-            Ok(Progress::Nothing) => None,
-            Ok(Progress::Connected(srtp)) => {
+        match session.on_dtls(now, datagram, &mut self.socket, &self.context.identity) {
+            Ok(DtlsEvent::NoChange) => None,
+            Ok(DtlsEvent::Connected(srtp)) => {
                 session.connect(*srtp);
                 self.start_tracks(slot);
                 None
             }
-            Ok(Progress::WrongCertificate) => {
-                self.shared.metrics.wrong_certificates.inc();
-                log::warn!(peer:% = path.peer; "viewer has another certificate than its offer named");
+            Ok(DtlsEvent::WrongCertificate) => {
+                self.context.metrics.wrong_certificates.inc();
+                log::warn!(peer:% = pair.remote; "viewer certificate does not match its offer");
                 self.close(slot, "wrong certificate", false);
                 None
             }
-            Ok(Progress::Closed) => {
+            Ok(DtlsEvent::Closed) => {
                 self.close(slot, "closed by the viewer", false);
                 None
             }
             Err(e) => {
-                log::debug!(peer:% = path.peer, err:% = e; "DTLS datagram refused");
-                Some(Ignored::BadDtls)
+                log::debug!(peer:% = pair.remote, err:% = e; "DTLS datagram refused");
+                Some(IgnoreReason::BadDtls)
             }
         }
     }
@@ -311,51 +312,51 @@ impl Worker {
     /// Creates the tracks of a connected session and sends the first burst.
     fn start_tracks(&mut self, slot: usize) {
         let Some(session) = self.sessions[slot].as_mut() else { return };
-        let peer = session.peer().map(|p| p.to_string()).unwrap_or_default();
+        let peer = session.remote_address().map(|p| p.to_string()).unwrap_or_default();
         log::info!(
             stream = session.stream.name().as_str(), viewer = session.id.short().as_str(), peer = peer.as_str(),
-            elapsed_ms = session.opened.elapsed().as_millis() as u64;
+            elapsed_ms = session.opened_at.elapsed().as_millis() as u64;
             "webrtc viewer opened"
         );
-        let rides = session.feeds.len() > 1;
-        for (feed, payload_type) in std::mem::take(&mut session.feeds) {
+        let batches_audio = session.packetizers.len() > 1;
+        for (packetizer, payload_type) in std::mem::take(&mut session.packetizers) {
             let mailbox = &self.mailbox;
-            let watched = self.feeds.entry(feed.id).or_insert_with(|| {
-                let (listener, ring, view) = feed.listen(mailbox);
-                Watched { feed: Arc::clone(&feed), listener, ring, view, viewers: Vec::new() }
+            let replica = self.replicas.entry(packetizer.id).or_insert_with(|| {
+                let (subscription, ring, status) = packetizer.subscribe(mailbox);
+                RingReplica { packetizer: Arc::clone(&packetizer), subscription, ring, status, viewers: Vec::new() }
             });
-            watched.viewers.push(slot);
-            feed.join(rides);
-            if feed.kind == MediaKind::Video && !watched.ring.has_start() {
-                feed.stream.request_key_frame();
+            replica.viewers.push(slot);
+            packetizer.add_viewer(batches_audio);
+            if packetizer.kind == MediaKind::Video && !replica.ring.has_start_frame() {
+                packetizer.stream.request_key_frame();
             }
-            session.outlet.tracks.push(Track::new(&feed, &watched.ring, payload_type, rand::random(), rides));
+            session.send_state.tracks.push(SendTrack::new(&packetizer, &replica.ring, payload_type, rand::random(), batches_audio));
         }
         self.send_new(&[slot], None);
         self.socket.flush();
         let ended =
-            |s: &Session| s.outlet.tracks.first().and_then(|t| self.feeds.get(&t.feed)).and_then(|w| w.view.ended);
+            |s: &Session| s.send_state.tracks.first().and_then(|t| self.replicas.get(&t.packetizer_id)).and_then(|r| r.status.ended);
         if self.sessions[slot].as_deref().and_then(ended).is_some() {
-            self.end(slot, "stream ended");
+            self.close_with_bye(slot, "stream ended");
         }
     }
 
-    fn unwatch(&mut self, track: &Track, slot: usize) {
-        if let Some(watched) = self.feeds.get_mut(&track.feed) {
-            watched.viewers.retain(|&s| s != slot);
-            watched.feed.leave(track.rides);
-            if watched.viewers.is_empty() {
-                watched.feed.unlisten(&watched.listener);
-                self.feeds.remove(&track.feed);
+    fn remove_from_replica(&mut self, track: &SendTrack, slot: usize) {
+        if let Some(replica) = self.replicas.get_mut(&track.packetizer_id) {
+            replica.viewers.retain(|&s| s != slot);
+            replica.packetizer.remove_viewer(track.batches_audio);
+            if replica.viewers.is_empty() {
+                replica.packetizer.unsubscribe(&replica.subscription);
+                self.replicas.remove(&track.packetizer_id);
             }
         }
     }
 
-    fn on_rtcp(&mut self, now: Instant, path: &Path, datagram: &[u8]) -> Option<Ignored> {
-        let Some(&slot) = self.by_address.get(&path.peer) else { return Some(Ignored::UnknownAddress) };
+    fn on_rtcp(&mut self, now: Instant, pair: &AddressPair, datagram: &[u8]) -> Option<IgnoreReason> {
+        let Some(&slot) = self.by_address.get(&pair.remote) else { return Some(IgnoreReason::UnknownAddress) };
         let session = self.sessions[slot].as_mut()?;
-        let Some(opened) = session.open_rtcp(datagram) else { return Some(Ignored::BadRtcp) };
-        let Some(feedback) = Feedback::parse(&opened) else { return Some(Ignored::BadRtcp) };
+        let Some(plaintext) = session.decrypt_rtcp(datagram) else { return Some(IgnoreReason::BadRtcp) };
+        let Some(feedback) = Feedback::parse(&plaintext) else { return Some(IgnoreReason::BadRtcp) };
         for feedback in feedback {
             match feedback {
                 Feedback::Nack { ssrc, sequence_numbers } => self.on_nack(now, slot, ssrc, &sequence_numbers),
@@ -371,81 +372,81 @@ impl Worker {
     }
 
     fn on_nack(&mut self, now: Instant, slot: usize, ssrc: u32, sequence_numbers: &[u16]) {
-        self.shared.metrics.nacked_packets.inc_by(sequence_numbers.len() as u64);
+        self.context.metrics.nacked_packets.inc_by(sequence_numbers.len() as u64);
         let Some(session) = self.sessions[slot].as_deref_mut() else { return };
-        let Session { outlet, resends, .. } = session;
-        let Some((tracks, mut way)) = outlet.split(&mut self.socket) else { return };
+        let Session { send_state, rtx_limiter, .. } = session;
+        let Some((tracks, mut sink)) = send_state.split_for_sending(&mut self.socket) else { return };
         let Some(track) = tracks.iter_mut().find(|t| t.ssrc == ssrc) else { return };
-        let Some(watched) = self.feeds.get(&track.feed) else { return };
-        let allowed = resends.left(now);
+        let Some(replica) = self.replicas.get(&track.packetizer_id) else { return };
+        let allowed = rtx_limiter.available(now);
         let mut sent = 0;
         for &number in sequence_numbers {
             if sent == allowed {
                 break;
             }
-            sent += u32::from(track.send_again(&watched.ring, number, &mut way));
+            sent += u32::from(track.retransmit(&replica.ring, number, &mut sink));
         }
-        resends.spend(sent);
-        self.shared.metrics.retransmitted_packets.inc_by(u64::from(sent));
+        rtx_limiter.consume(sent);
+        self.context.metrics.retransmitted_packets.inc_by(u64::from(sent));
     }
 
     fn on_key_frame_request(&mut self, now: Instant, slot: usize, ssrc: u32) {
-        self.shared.metrics.key_frame_requests.inc();
+        self.context.metrics.key_frame_requests.inc();
         let Some(session) = self.sessions[slot].as_mut() else { return };
-        let recently = session.key_frame_asked.is_some_and(|at| now.saturating_duration_since(at) < KEY_FRAME_EVERY);
-        if !recently && session.outlet.tracks.iter().any(|t| t.ssrc == ssrc) {
-            session.key_frame_asked = Some(now);
+        let recently = session.key_frame_requested_at.is_some_and(|at| now.saturating_duration_since(at) < KEY_FRAME_REQUEST_INTERVAL);
+        if !recently && session.send_state.tracks.iter().any(|t| t.ssrc == ssrc) {
+            session.key_frame_requested_at = Some(now);
             session.stream.request_key_frame();
         }
     }
 
-    fn on_news(&mut self, feed: u64) {
-        let Some(watched) = self.feeds.get_mut(&feed) else { return };
-        watched.catch_up();
-        let ended = watched.view.ended;
-        if watched.feed.kind == MediaKind::Video {
-            let sound = watched.feed.sound();
-            if let Some(sound) = sound.and_then(|sound| self.feeds.get_mut(&sound.id)) {
-                sound.catch_up();
+    fn on_ring_update(&mut self, packetizer_id: u64) {
+        let Some(replica) = self.replicas.get_mut(&packetizer_id) else { return };
+        replica.sync();
+        let ended = replica.status.ended;
+        if replica.packetizer.kind == MediaKind::Video {
+            let audio = replica.packetizer.audio();
+            if let Some(audio) = audio.and_then(|audio| self.replicas.get_mut(&audio.id)) {
+                audio.sync();
             }
-            self.send_feed(feed, None);
+            self.send_to_viewers(packetizer_id, None);
         } else {
-            self.send_feed(feed, Some(feed));
+            self.send_to_viewers(packetizer_id, Some(packetizer_id));
         }
         if let Some(end) = ended {
-            self.on_feed_end(feed, end);
+            self.on_packetizer_end(packetizer_id, end);
         }
     }
 
     /// Sends new packets to all viewers of a packetizer.
-    fn send_feed(&mut self, feed: u64, only: Option<u64>) {
-        let Some(watched) = self.feeds.get_mut(&feed) else { return };
-        let viewers = std::mem::take(&mut watched.viewers);
+    fn send_to_viewers(&mut self, packetizer_id: u64, only: Option<u64>) {
+        let Some(replica) = self.replicas.get_mut(&packetizer_id) else { return };
+        let viewers = std::mem::take(&mut replica.viewers);
         self.send_new(&viewers, only);
-        if let Some(watched) = self.feeds.get_mut(&feed) {
-            watched.viewers = viewers;
+        if let Some(replica) = self.replicas.get_mut(&packetizer_id) {
+            replica.viewers = viewers;
         }
     }
 
     /// Closes the sessions whose video or whose stream has ended. A session that loses only its
     /// audio continues with video.
-    fn on_feed_end(&mut self, feed: u64, end: End) {
-        let Some(watched) = self.feeds.get(&feed) else { return };
-        let pictures = watched.feed.kind == MediaKind::Video;
-        for slot in watched.viewers.clone() {
+    fn on_packetizer_end(&mut self, packetizer_id: u64, end: EndReason) {
+        let Some(replica) = self.replicas.get(&packetizer_id) else { return };
+        let is_video = replica.packetizer.kind == MediaKind::Video;
+        for slot in replica.viewers.clone() {
             let Some(session) = self.sessions[slot].as_mut() else { continue };
-            if pictures || session.outlet.tracks.len() == 1 || session.stream.is_ended() {
+            if is_video || session.send_state.tracks.len() == 1 || session.stream.is_ended() {
                 let reason = match end {
-                    End::Stream => "stream ended",
-                    End::BFrames => "b-frames",
-                    End::Codec => "codec changed",
+                    EndReason::StreamEnded => "stream ended",
+                    EndReason::BFrames => "b-frames",
+                    EndReason::CodecChanged => "codec changed",
                 };
-                self.end(slot, reason);
+                self.close_with_bye(slot, reason);
             } else {
-                let gone =
-                    session.outlet.tracks.iter().position(|t| t.feed == feed).map(|n| session.outlet.tracks.remove(n));
-                if let Some(track) = gone {
-                    self.unwatch(&track, slot);
+                let removed =
+                    session.send_state.tracks.iter().position(|t| t.packetizer_id == packetizer_id).map(|n| session.send_state.tracks.remove(n));
+                if let Some(track) = removed {
+                    self.remove_from_replica(&track, slot);
                 }
             }
         }
@@ -453,79 +454,79 @@ impl Worker {
 
     /// Sends the next slice to the sessions in the backlog.
     fn send_slices(&mut self) {
-        let behind = std::mem::take(&mut self.behind);
-        for &slot in &behind {
+        let backlog = std::mem::take(&mut self.backlog);
+        for &slot in &backlog {
             if let Some(session) = &mut self.sessions[slot] {
-                session.behind = false;
+                session.has_backlog = false;
             }
         }
-        self.send_new(&behind, None);
+        self.send_new(&backlog, None);
     }
 
     /// Sends new packets of all tracks, or of one, to each viewer, at most one burst: video first.
     fn send_new(&mut self, viewers: &[usize], only: Option<u64>) {
         let mut packets = 0;
         for (n, &slot) in viewers.iter().enumerate() {
-            if let Some(later) = viewers.get(n + AHEAD).and_then(|&later| self.sessions[later].as_deref()) {
-                prefetch(&later.outlet);
+            if let Some(later) = viewers.get(n + PREFETCH_DISTANCE).and_then(|&later| self.sessions[later].as_deref()) {
+                prefetch(&later.send_state);
             }
             let Some(session) = self.sessions[slot].as_deref_mut() else { continue };
-            let Some((tracks, mut way)) = session.outlet.split(&mut self.socket) else { continue };
+            let Some((tracks, mut sink)) = session.send_state.split_for_sending(&mut self.socket) else { continue };
             let mut budget = BURST_PACKETS;
             let mut more = false;
-            for track in tracks.iter_mut().filter(|track| only.is_none_or(|only| track.feed == only)) {
-                if let Some(watched) = self.feeds.get(&track.feed) {
-                    more |= track.send_new(&watched.ring, &mut way, &mut budget);
+            for track in tracks.iter_mut().filter(|track| only.is_none_or(|only| track.packetizer_id == only)) {
+                if let Some(replica) = self.replicas.get(&track.packetizer_id) {
+                    more |= track.send_new(&replica.ring, &mut sink, &mut budget);
                 }
             }
             packets += u64::from(BURST_PACKETS - budget);
-            if more && !session.behind {
-                session.behind = true;
-                self.behind.push(slot);
+            if more && !session.has_backlog {
+                session.has_backlog = true;
+                self.backlog.push(slot);
             }
         }
-        self.shared.metrics.packets.inc_by(packets);
+        self.context.metrics.packets.inc_by(packets);
     }
 
     /// Checks the new sessions and one tenth of the connected ones.
     fn on_tick(&mut self, now: Instant) {
-        for slot in std::mem::take(&mut self.young) {
-            if !self.look_at(slot, now) {
-                self.young.push(slot);
+        for slot in std::mem::take(&mut self.new_sessions) {
+            if !self.check_session(slot, now) {
+                self.new_sessions.push(slot);
             }
         }
-        for slot in (self.turn..self.sessions.len()).step_by(TURNS) {
+        for slot in (self.tick_turn..self.sessions.len()).step_by(TICKS_PER_ROUND) {
             if self.sessions[slot].as_deref().is_some_and(Session::is_connected) {
-                self.look_at(slot, now);
+                self.check_session(slot, now);
             }
         }
-        self.turn = (self.turn + 1) % TURNS;
+        self.tick_turn = (self.tick_turn + 1) % TICKS_PER_ROUND;
     }
 
     /// Closes an expired session, advances the handshake or sends reports. Returns false if the
     /// handshake is still in progress.
-    fn look_at(&mut self, slot: usize, now: Instant) -> bool {
+    fn check_session(&mut self, slot: usize, now: Instant) -> bool {
         let Some(session) = self.sessions[slot].as_deref_mut() else { return true };
-        if !session.on_time(now, self.shared.consent, &mut self.socket) {
+        if !session.on_timeout(now, self.context.consent_timeout, &mut self.socket) {
             let reason = if session.is_connected() { "expired" } else { "never connected" };
-            self.end(slot, reason);
+            self.close_with_bye(slot, reason);
             return true;
         }
-        let feeds = &self.feeds;
-        let anchor = session.outlet.tracks.iter().find_map(|t| feeds.get(&t.feed)?.view.anchor);
-        if let Some(anchor) = anchor {
-            session.send_reports(now, anchor, &mut self.socket, |feed| {
-                feeds.get(&feed).map(|w| (w.feed.timestamp_offset, w.feed.clock_hz))
+        let replicas = &self.replicas;
+        let media_clock = session.send_state.tracks.iter().find_map(|t| replicas.get(&t.packetizer_id)?.status.media_clock);
+        if let Some(media_clock) = media_clock {
+            session.send_sender_reports(now, media_clock, &mut self.socket, |id| {
+                replicas.get(&id).map(|r| (r.packetizer.timestamp_offset, r.packetizer.clock_hz))
             });
         }
         session.is_connected()
     }
 }
 
-impl Watched {
-    fn catch_up(&mut self) {
-        self.listener.looked();
-        self.view = self.feed.catch_up(&mut self.ring);
+impl RingReplica {
+    fn sync(&mut self) {
+        self.subscription.acknowledge();
+        self.status = self.packetizer.sync_ring(&mut self.ring);
     }
 }
 

@@ -19,19 +19,19 @@ use rtc_shared::error::Error;
 use rtc_srtp::config::{Config, LABEL_EXTRACTOR_DTLS_SRTP};
 use rtc_srtp::protection_profile::ProtectionProfile;
 
-use crate::gateway::webrtc::transport::srtp::Srtp;
+use crate::gateway::webrtc::transport::srtp::SrtpSession;
 
 /// The endpoint distinguishes associations by address. Each session has its own endpoint, and the
 /// real address of the client may change during a session, so a constant takes its place.
-const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+const PLACEHOLDER_PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 
 /// The self-signed certificate and the handshake configurations, shared by all sessions
 /// of a process.
 pub(crate) struct Identity {
     pub(crate) provider: Arc<dyn RTCCryptoProvider>,
     pub(crate) fingerprint: Fingerprint,
-    gcm: Arc<HandshakeConfig>,
-    cm: Arc<HandshakeConfig>,
+    gcm_config: Arc<HandshakeConfig>,
+    cm_config: Arc<HandshakeConfig>,
 }
 
 impl Identity {
@@ -51,9 +51,9 @@ impl Identity {
                 .build(false, None)
                 .map(Arc::new)
         };
-        let gcm = config(SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm)?;
-        let cm = config(SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80)?;
-        Ok(Self { provider, fingerprint, gcm, cm })
+        let gcm_config = config(SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm)?;
+        let cm_config = config(SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80)?;
+        Ok(Self { provider, fingerprint, gcm_config, cm_config })
     }
 }
 
@@ -65,11 +65,11 @@ impl std::fmt::Debug for Identity {
 
 /// The effect of a received datagram.
 #[derive(Debug)]
-pub(crate) enum Progress {
+pub(crate) enum DtlsEvent {
     /// The caller has nothing to do beyond sending pending datagrams.
-    Nothing,
+    NoChange,
     /// The handshake is complete, and the certificate matches the fingerprint in the offer.
-    Connected(Box<Srtp>),
+    Connected(Box<SrtpSession>),
     /// The handshake is complete, but the certificate does not match the offer. Nothing
     /// may be sent.
     WrongCertificate,
@@ -84,56 +84,56 @@ pub(crate) struct Dtls {
 }
 
 enum State {
-    Hello(ClientHello),
+    CollectingHello(ClientHello),
     Running(Box<Endpoint>),
 }
 
 impl Dtls {
     /// Creates an association for a client whose certificate has the fingerprint `expected`.
     pub(crate) fn new(expected: Fingerprint) -> Self {
-        Self { expected, state: State::Hello(ClientHello::default()) }
+        Self { expected, state: State::CollectingHello(ClientHello::default()) }
     }
 
     /// Processes a received datagram. Afterwards [`Dtls::poll_transmit`] returns the responses.
     ///
     /// # Errors
     /// Fails for a datagram that violates the protocol. The association remains usable.
-    pub(crate) fn read(&mut self, now: Instant, datagram: &[u8], identity: &Identity) -> Result<Progress, Error> {
+    pub(crate) fn on_datagram(&mut self, now: Instant, datagram: &[u8], identity: &Identity) -> Result<DtlsEvent, Error> {
         let hello = match &mut self.state {
-            State::Running(_) => return self.feed(now, datagram, identity),
-            State::Hello(hello) => hello,
+            State::Running(_) => return self.feed_endpoint(now, datagram, identity),
+            State::CollectingHello(hello) => hello,
         };
         if !hello.push(datagram).map_err(|e| Error::Other(e.to_string()))? {
-            return Ok(Progress::Nothing);
+            return Ok(DtlsEvent::NoChange);
         }
         let hello = std::mem::take(hello);
-        let config = if hello.offers_gcm() { &identity.gcm } else { &identity.cm };
-        let endpoint = Endpoint::new(PEER, TransportProtocol::UDP, Some(Arc::clone(config)));
+        let config = if hello.offers_gcm() { &identity.gcm_config } else { &identity.cm_config };
+        let endpoint = Endpoint::new(PLACEHOLDER_PEER, TransportProtocol::UDP, Some(Arc::clone(config)));
         self.state = State::Running(Box::new(endpoint));
         for datagram in hello.into_datagrams() {
-            self.feed(now, &datagram, identity)?;
+            self.feed_endpoint(now, &datagram, identity)?;
         }
-        Ok(Progress::Nothing)
+        Ok(DtlsEvent::NoChange)
     }
 
-    fn feed(&mut self, now: Instant, datagram: &[u8], identity: &Identity) -> Result<Progress, Error> {
-        let State::Running(endpoint) = &mut self.state else { return Ok(Progress::Nothing) };
-        let mut progress = Progress::Nothing;
-        for event in endpoint.read(now, PEER, None, BytesMut::from(datagram))? {
+    fn feed_endpoint(&mut self, now: Instant, datagram: &[u8], identity: &Identity) -> Result<DtlsEvent, Error> {
+        let State::Running(endpoint) = &mut self.state else { return Ok(DtlsEvent::NoChange) };
+        let mut outcome = DtlsEvent::NoChange;
+        for event in endpoint.read(now, PLACEHOLDER_PEER, None, BytesMut::from(datagram))? {
             match event {
-                EndpointEvent::HandshakeComplete => progress = connected(endpoint, self.expected, identity)?,
-                EndpointEvent::PeerClosed => return Ok(Progress::Closed),
+                EndpointEvent::HandshakeComplete => outcome = finish_handshake(endpoint, self.expected, identity)?,
+                EndpointEvent::PeerClosed => return Ok(DtlsEvent::Closed),
                 // There are no data channels.
                 _ => {}
             }
         }
-        Ok(progress)
+        Ok(outcome)
     }
 
     /// Returns the next datagram to send, if any.
-    pub(crate) fn poll(&mut self) -> Option<BytesMut> {
+    pub(crate) fn poll_transmit(&mut self) -> Option<BytesMut> {
         match &mut self.state {
-            State::Hello(_) => None,
+            State::CollectingHello(_) => None,
             State::Running(endpoint) => endpoint.poll_transmit().map(|t| t.message),
         }
     }
@@ -142,9 +142,9 @@ impl Dtls {
     ///
     /// # Errors
     /// Fails if the maximum number of retransmissions is exceeded.
-    pub(crate) fn on_time(&mut self, now: Instant) -> Result<(), Error> {
+    pub(crate) fn on_timeout(&mut self, now: Instant) -> Result<(), Error> {
         match &mut self.state {
-            State::Running(endpoint) if endpoint.poll_timeout(&PEER).is_some() => endpoint.handle_timeout(PEER, now),
+            State::Running(endpoint) if endpoint.poll_timeout(&PLACEHOLDER_PEER).is_some() => endpoint.handle_timeout(PLACEHOLDER_PEER, now),
             _ => Ok(()),
         }
     }
@@ -158,11 +158,11 @@ impl Dtls {
     }
 }
 
-fn connected(endpoint: &Endpoint, expected: Fingerprint, identity: &Identity) -> Result<Progress, Error> {
-    let state = endpoint.get_connection_state(PEER).ok_or(Error::ErrConnClosed)?;
+fn finish_handshake(endpoint: &Endpoint, expected: Fingerprint, identity: &Identity) -> Result<DtlsEvent, Error> {
+    let state = endpoint.get_connection_state(PLACEHOLDER_PEER).ok_or(Error::ErrConnClosed)?;
     // RFC 8827 §5: the fingerprint received over HTTP authenticates the certificate.
     if state.peer_certificates.first().map(|der| Fingerprint::of(der)) != Some(expected) {
-        return Ok(Progress::WrongCertificate);
+        return Ok(DtlsEvent::WrongCertificate);
     }
     let profile = match state.srtp_protection_profile() {
         SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => ProtectionProfile::AeadAes128Gcm,
@@ -170,8 +170,8 @@ fn connected(endpoint: &Endpoint, expected: Fingerprint, identity: &Identity) ->
         other => return Err(Error::Other(format!("no SRTP profile in common: {other:?}"))),
     };
     let bytes = Config { profile, ..Config::default() }.keying_material_len();
-    let keying = state.export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], bytes)?;
-    Ok(Progress::Connected(Box::new(Srtp::new(profile, keying.as_ref(), identity.provider.crypto())?)))
+    let keying_material = state.export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], bytes)?;
+    Ok(DtlsEvent::Connected(Box::new(SrtpSession::new(profile, keying_material.as_ref(), identity.provider.crypto())?)))
 }
 
 impl std::fmt::Debug for Dtls {

@@ -11,32 +11,32 @@ use std::time::{Duration, Instant};
 
 /// Duration for which the socket is not polled after a read. Delays a retransmission by at
 /// most this duration.
-const REST: Duration = Duration::from_millis(10);
+const PAUSE_DURATION: Duration = Duration::from_millis(10);
 /// Number of viewers from which on coalescing is used; with fewer, it saves too little.
-const VIEWERS_AT_LEAST: usize = 50;
+const MIN_VIEWERS: usize = 50;
 
 /// Decides whether a worker polls its socket for received datagrams.
 #[derive(Debug, Default)]
-pub(crate) struct Moderation {
-    rests_until: Option<Instant>,
+pub(crate) struct RxCoalescing {
+    paused_until: Option<Instant>,
 }
 
-impl Moderation {
+impl RxCoalescing {
     /// Records that a worker with this number of viewers has emptied its socket. Does not pause if
     /// `flooded`, that is if more than one batch was waiting: garbage would displace the viewers'
     /// datagrams in the kernel's receive queue.
-    pub(crate) fn heard(&mut self, now: Instant, viewers: usize, in_flood: bool) {
-        self.rests_until = (viewers >= VIEWERS_AT_LEAST && !in_flood).then(|| now + REST);
+    pub(crate) fn on_receive(&mut self, now: Instant, viewers: usize, flooded: bool) {
+        self.paused_until = (viewers >= MIN_VIEWERS && !flooded).then(|| now + PAUSE_DURATION);
     }
 
     /// Ends the pause, because a peer waits for a response.
-    pub(crate) fn hurry(&mut self) {
-        self.rests_until = None;
+    pub(crate) fn wake_now(&mut self) {
+        self.paused_until = None;
     }
 
     /// Returns the end of the pause, or `None` if the socket is to be polled at `now`.
-    pub(crate) fn rests_until(&self, now: Instant) -> Option<Instant> {
-        self.rests_until.filter(|&until| now < until)
+    pub(crate) fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.paused_until.filter(|&until| now < until)
     }
 }
 
@@ -46,19 +46,19 @@ mod tests {
 
     #[test]
     fn worker_pauses_with_many_viewers_but_not_during_handshakes_or_floods() {
-        let (mut moderation, now) = (Moderation::default(), Instant::now());
+        let (mut coalescing, now) = (RxCoalescing::default(), Instant::now());
         let later = |ms| now + Duration::from_millis(ms);
-        assert_eq!(moderation.rests_until(now), None);
-        moderation.heard(now, 49, false);
-        assert_eq!(moderation.rests_until(now), None);
-        moderation.heard(now, 50, false);
-        assert_eq!(moderation.rests_until(now), Some(later(10)));
-        assert_eq!(moderation.rests_until(later(9)), Some(later(10)));
-        assert_eq!(moderation.rests_until(later(10)), None);
-        moderation.heard(later(12), 50, false);
-        moderation.hurry();
-        assert_eq!(moderation.rests_until(later(12)), None);
-        moderation.heard(later(13), 50, true);
-        assert_eq!(moderation.rests_until(later(13)), None);
+        assert_eq!(coalescing.paused_until(now), None);
+        coalescing.on_receive(now, 49, false);
+        assert_eq!(coalescing.paused_until(now), None);
+        coalescing.on_receive(now, 50, false);
+        assert_eq!(coalescing.paused_until(now), Some(later(10)));
+        assert_eq!(coalescing.paused_until(later(9)), Some(later(10)));
+        assert_eq!(coalescing.paused_until(later(10)), None);
+        coalescing.on_receive(later(12), 50, false);
+        coalescing.wake_now();
+        assert_eq!(coalescing.paused_until(later(12)), None);
+        coalescing.on_receive(later(13), 50, true);
+        assert_eq!(coalescing.paused_until(later(13)), None);
     }
 }

@@ -20,46 +20,46 @@ const REPLAY_WINDOW: usize = 64;
 
 /// The ciphers of one session.
 #[derive(Debug)]
-pub(crate) struct Srtp {
-    pub(crate) media: Media,
-    pub(crate) rtcp: Box<Rtcp>,
+pub(crate) struct SrtpSession {
+    pub(crate) media_cipher: MediaCipher,
+    pub(crate) rtcp_cipher: Box<RtcpCipher>,
 }
 
 /// Seals outgoing media. The GCM key is stored inline, not boxed, so that it can be prefetched with
 /// the rest of the viewer's send state (see `prefetch.rs`).
 #[expect(clippy::large_enum_variant, reason = "nearly every viewer has the large one")]
-pub(crate) enum Media {
+pub(crate) enum MediaCipher {
     Gcm { key: LessSafeKey, salt: [u8; 12] },
     Cm(Box<Context>),
 }
 
 /// Seals outgoing and opens incoming RTCP packets.
-pub(crate) struct Rtcp {
+pub(crate) struct RtcpCipher {
     outgoing: Context,
     incoming: Context,
 }
 
-impl Srtp {
+impl SrtpSession {
     /// Derives the ciphers from the keying material that the DTLS handshake exports (RFC 5764
     /// §4.2). This process is the DTLS server.
-    pub(crate) fn new(profile: ProtectionProfile, keying: &[u8], crypto: &dyn RTCCrypto) -> Result<Self, Error> {
+    pub(crate) fn new(profile: ProtectionProfile, keying_material: &[u8], crypto: &dyn RTCCrypto) -> Result<Self, Error> {
         let mut config = Config { profile, ..Config::default() };
-        config.set_session_keys_from_keying_material(keying, false)?;
+        config.set_session_keys_from_keying_material(keying_material, false)?;
         let keys = &config.keys;
         let (key, salt) = (&keys.local_master_key, &keys.local_master_salt);
         let context = |replay| Context::new(key, salt, profile, None, replay, crypto);
-        let media = match profile {
-            ProtectionProfile::AeadAes128Gcm => gcm(key, salt, crypto)?,
-            _ => Media::Cm(Box::new(context(None)?)),
+        let media_cipher = match profile {
+            ProtectionProfile::AeadAes128Gcm => derive_gcm(key, salt, crypto)?,
+            _ => MediaCipher::Cm(Box::new(context(None)?)),
         };
         let replay = Some(srtcp_replay_protection(REPLAY_WINDOW));
         let (remote_key, remote_salt) = (&keys.remote_master_key, &keys.remote_master_salt);
         let incoming = Context::new(remote_key, remote_salt, profile, None, replay, crypto)?;
-        Ok(Self { media, rtcp: Box::new(Rtcp { outgoing: context(None)?, incoming }) })
+        Ok(Self { media_cipher, rtcp_cipher: Box::new(RtcpCipher { outgoing: context(None)?, incoming }) })
     }
 }
 
-impl Media {
+impl MediaCipher {
     /// Returns the size in bytes of a sealed packet: header, payload and authentication tag.
     pub(crate) fn sealed_bytes(&self, payload_bytes: usize) -> usize {
         let tag = match self {
@@ -74,7 +74,7 @@ impl Media {
     pub(crate) fn seal(
         &mut self,
         header: &Header,
-        rollovers: u32,
+        rollover_counter: u32,
         payload: &[u8],
         out: &mut [u8],
     ) -> Result<(), Error> {
@@ -87,7 +87,7 @@ impl Media {
                 // RFC 7714 §8.1.
                 let mut iv = *salt;
                 let index = (u128::from(header.ssrc) << 48)
-                    | (u128::from(rollovers) << 16)
+                    | (u128::from(rollover_counter) << 16)
                     | u128::from(header.sequence_number);
                 iv.iter_mut().zip(&index.to_be_bytes()[4..]).for_each(|(a, b)| *a ^= b);
                 let (text, tag) = out[HEADER_BYTES..].split_at_mut(payload.len());
@@ -108,7 +108,7 @@ impl Media {
     }
 }
 
-impl Rtcp {
+impl RtcpCipher {
     /// Encrypts a compound packet.
     pub(crate) fn seal(&mut self, packet: &[u8]) -> Result<BytesMut, Error> {
         self.outgoing.encrypt_rtcp(packet)
@@ -125,7 +125,7 @@ impl Rtcp {
 
 /// Derives session key and salt from master key and salt (RFC 3711 §4.3.1 and §4.3.3, with a key
 /// derivation rate of 0).
-fn gcm(master_key: &[u8], master_salt: &[u8], crypto: &dyn RTCCrypto) -> Result<Media, Error> {
+fn derive_gcm(master_key: &[u8], master_salt: &[u8], crypto: &dyn RTCCrypto) -> Result<MediaCipher, Error> {
     let derive = |label: u8| -> Result<[u8; 16], Error> {
         let mut block = [0; 16];
         block[..12].copy_from_slice(master_salt.get(..12).ok_or(Error::SrtpSaltLength(12, master_salt.len()))?);
@@ -138,16 +138,16 @@ fn gcm(master_key: &[u8], master_salt: &[u8], crypto: &dyn RTCCrypto) -> Result<
     let key = UnboundKey::new(&AES_128_GCM, &derive(0)?).map_err(|_| Error::Crypto("bad key".to_owned()))?;
     let mut salt = [0; 12];
     salt.copy_from_slice(&derive(2)?[..12]);
-    Ok(Media::Gcm { key: LessSafeKey::new(key), salt })
+    Ok(MediaCipher::Gcm { key: LessSafeKey::new(key), salt })
 }
 
-impl std::fmt::Debug for Media {
+impl std::fmt::Debug for MediaCipher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Media(…)")
     }
 }
 
-impl std::fmt::Debug for Rtcp {
+impl std::fmt::Debug for RtcpCipher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Rtcp(…)")
     }
@@ -161,14 +161,14 @@ mod tests {
         let provider = rtc_crypto::default_provider().unwrap();
         let crypto = provider.crypto();
         let mut config = Config { profile, ..Config::default() };
-        let keying: Vec<u8> = (0..config.keying_material_len()).map(|i| i as u8 * 3).collect();
-        config.set_session_keys_from_keying_material(&keying, true).unwrap();
+        let keying_material: Vec<u8> = (0..config.keying_material_len()).map(|i| i as u8 * 3).collect();
+        config.set_session_keys_from_keying_material(&keying_material, true).unwrap();
         let keys = &config.keys;
         let mut viewer =
             Context::new(&keys.remote_master_key, &keys.remote_master_salt, profile, None, None, crypto).unwrap();
-        let mut srtp = Srtp::new(profile, &keying, crypto).unwrap();
-        for out_of in 65_530..65_545_u64 {
-            let sequence_number = out_of as u16;
+        let mut srtp = SrtpSession::new(profile, &keying_material, crypto).unwrap();
+        for extended_seq in 65_530..65_545_u64 {
+            let sequence_number = extended_seq as u16;
             let header = Header {
                 padded: false,
                 marker: true,
@@ -177,9 +177,9 @@ mod tests {
                 timestamp: 1,
                 ssrc: 0x1234_5678,
             };
-            let payload = vec![out_of as u8; 1_000];
-            let mut out = vec![0; srtp.media.sealed_bytes(payload.len())];
-            srtp.media.seal(&header, (out_of >> 16) as u32, &payload, &mut out).unwrap();
+            let payload = vec![extended_seq as u8; 1_000];
+            let mut out = vec![0; srtp.media_cipher.sealed_bytes(payload.len())];
+            srtp.media_cipher.seal(&header, (extended_seq >> 16) as u32, &payload, &mut out).unwrap();
             let opened = viewer.decrypt_rtp(&out).unwrap();
             assert_eq!(Header::parse(&opened).unwrap(), (header, &payload[..]));
         }

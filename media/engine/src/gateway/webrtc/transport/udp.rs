@@ -37,27 +37,27 @@ const CONTROL_WORDS: usize = 8;
 
 /// The remote and the local address of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Path {
+pub(crate) struct AddressPair {
     /// The client's address; IPv4 is not mapped to IPv6.
-    pub(crate) peer: SocketAddr,
+    pub(crate) remote: SocketAddr,
     local: Ipv6Addr,
-    interface: u32,
+    interface_index: u32,
 }
 
-impl Path {
+impl AddressPair {
     /// Returns this pair without the local address if the kernel would select that address anyway;
     /// messages then need no `PKTINFO`. Queries the kernel, which takes some microseconds; if the
     /// query fails, returns the pair unchanged.
-    pub(crate) fn shortened(&self) -> Self {
-        match chosen_for(self.peer) {
-            Ok(chosen) if chosen == self.local && self.interface == 0 => Self { local: Ipv6Addr::UNSPECIFIED, ..*self },
+    pub(crate) fn without_default_source(&self) -> Self {
+        match kernel_source_address(self.remote) {
+            Ok(chosen) if chosen == self.local && self.interface_index == 0 => Self { local: Ipv6Addr::UNSPECIFIED, ..*self },
             _ => *self,
         }
     }
 }
 
 /// Returns the source address that the kernel selects for a destination. Sends nothing.
-fn chosen_for(peer: SocketAddr) -> io::Result<Ipv6Addr> {
+fn kernel_source_address(peer: SocketAddr) -> io::Result<Ipv6Addr> {
     use socket2::{Domain, Protocol, Type};
     let socket = socket2::Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
     socket.connect(&peer.into())?;
@@ -72,26 +72,26 @@ fn chosen_for(peer: SocketAddr) -> io::Result<Ipv6Addr> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
     /// IPv6, and IPv4 as mapped addresses.
-    Both,
+    DualStack,
     /// IPv4 only: the host has no IPv6.
     V4,
 }
 
 /// The datagrams received by one system call.
 #[derive(Default)]
-pub(crate) struct Batch {
+pub(crate) struct ReceiveBatch {
     bytes: Vec<u8>,
     /// Addresses and length of each datagram.
-    datagrams: Vec<(Path, usize)>,
+    datagrams: Vec<(AddressPair, usize)>,
 }
 
-impl Batch {
+impl ReceiveBatch {
     /// Iterates over the datagrams and their addresses, in order of arrival.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Path, &[u8])> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&AddressPair, &[u8])> {
         self.datagrams
             .iter()
             .zip(self.bytes.chunks_exact(RECEIVE_BYTES))
-            .map(|((path, len), bytes)| (path, &bytes[..*len]))
+            .map(|((pair, len), bytes)| (pair, &bytes[..*len]))
     }
 
     /// Returns true if nothing was received.
@@ -109,24 +109,24 @@ impl Batch {
 pub(crate) struct Socket {
     socket: std::net::UdpSocket,
     family: Family,
-    wake: std::sync::Arc<Wake>,
-    spare: Batch,
-    out: Vec<u8>,
-    used: usize,
+    wakeup: std::sync::Arc<Wakeup>,
+    spare_batch: ReceiveBatch,
+    send_buffer: Vec<u8>,
+    used_bytes: usize,
     messages: Vec<Message>,
-    segmentation: bool,
+    gso: bool,
     /// Datagrams that the kernel did not accept; the owner resets it.
-    pub(crate) unsent: u64,
+    pub(crate) unsent_datagrams: u64,
     /// Payload bytes that the kernel accepted; the owner resets it.
     pub(crate) sent_bytes: u64,
 }
 
 struct Message {
-    path: Path,
-    begin: usize,
+    pair: AddressPair,
+    offset: usize,
     len: usize,
     /// Size of every datagram except the last.
-    segment: usize,
+    segment_bytes: usize,
     segments: u16,
     /// True after a shorter datagram was added, which must be the last.
     closed: bool,
@@ -134,9 +134,9 @@ struct Message {
 
 /// Wakes the thread that waits for its socket (an eventfd).
 #[derive(Debug)]
-pub(crate) struct Wake(OwnedFd);
+pub(crate) struct Wakeup(OwnedFd);
 
-impl Wake {
+impl Wakeup {
     fn new() -> io::Result<Self> {
         // SAFETY: no pointers; the descriptor is checked before it is owned.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
@@ -165,7 +165,7 @@ impl Wake {
 impl Socket {
     /// Binds IPv6 and IPv4, or IPv4 only on a host without IPv6. Port 0 selects a free port.
     pub(crate) fn bind(port: u16) -> io::Result<Self> {
-        match Self::open(Family::Both, port) {
+        match Self::open(Family::DualStack, port) {
             Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => Self::open(Family::V4, port),
             result => result,
         }
@@ -174,11 +174,11 @@ impl Socket {
     fn open(family: Family, port: u16) -> io::Result<Self> {
         use socket2::{Domain, Protocol, Type};
         let (domain, any, level, option) = match family {
-            Family::Both => (Domain::IPV6, Ipv6Addr::UNSPECIFIED.into(), libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+            Family::DualStack => (Domain::IPV6, Ipv6Addr::UNSPECIFIED.into(), libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
             Family::V4 => (Domain::IPV4, IpAddr::from(Ipv4Addr::UNSPECIFIED), libc::IPPROTO_IP, libc::IP_PKTINFO),
         };
         let socket = socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-        if family == Family::Both {
+        if family == Family::DualStack {
             socket.set_only_v6(false)?;
         }
         socket.set_nonblocking(true)?;
@@ -204,13 +204,13 @@ impl Socket {
         Ok(Self {
             socket: socket.into(),
             family,
-            wake: std::sync::Arc::new(Wake::new()?),
-            spare: Batch::default(),
-            out: vec![0; SEND_BYTES],
-            used: 0,
+            wakeup: std::sync::Arc::new(Wakeup::new()?),
+            spare_batch: ReceiveBatch::default(),
+            send_buffer: vec![0; SEND_BYTES],
+            used_bytes: 0,
             messages: Vec::with_capacity(SEND_MESSAGES),
-            segmentation: true,
-            unsent: 0,
+            gso: true,
+            unsent_datagrams: 0,
             sent_bytes: 0,
         })
     }
@@ -219,21 +219,21 @@ impl Socket {
         Ok(self.socket.local_addr()?.port())
     }
 
-    pub(crate) fn wake_handle(&self) -> std::sync::Arc<Wake> {
-        std::sync::Arc::clone(&self.wake)
+    pub(crate) fn wake_handle(&self) -> std::sync::Arc<Wakeup> {
+        std::sync::Arc::clone(&self.wakeup)
     }
 
     /// Waits for a datagram, a call of [`Wakeup::wake`] or the timeout. Returns true if datagrams
     /// may be available.
     pub(crate) fn wait(&self, timeout: Duration) -> bool {
-        let mut fds = [awaited(&self.wake.0), awaited(&self.socket)];
+        let mut fds = [pollfd_for(&self.wakeup.0), pollfd_for(&self.socket)];
         self.poll(&mut fds, timeout);
         fds[1].revents != 0
     }
 
     /// Waits for a call of [`Wakeup::wake`] or the timeout, ignoring received datagrams.
-    pub(crate) fn wait_deaf(&self, timeout: Duration) {
-        self.poll(&mut [awaited(&self.wake.0)], timeout);
+    pub(crate) fn wait_without_reading(&self, timeout: Duration) {
+        self.poll(&mut [pollfd_for(&self.wakeup.0)], timeout);
     }
 
     /// Polls `fds`. The first must be the wake-up event, which is cleared.
@@ -246,14 +246,14 @@ impl Socket {
         // looks like a timeout.
         unsafe { libc::ppoll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, &raw const timeout, std::ptr::null()) };
         if fds[0].revents != 0 {
-            self.wake.clear();
+            self.wakeup.clear();
         }
     }
 
     /// Receives up to one batch of datagrams without waiting. Return the batch with
     /// [`Socket::recycle`].
-    pub(crate) fn receive(&mut self) -> Batch {
-        let mut batch = std::mem::take(&mut self.spare);
+    pub(crate) fn receive(&mut self) -> ReceiveBatch {
+        let mut batch = std::mem::take(&mut self.spare_batch);
         batch.bytes.resize(RECEIVE_MESSAGES * RECEIVE_BYTES, 0);
         batch.datagrams.clear();
         // SAFETY: plain data for which all zeros is a valid value.
@@ -287,71 +287,71 @@ impl Socket {
         let count = usize::try_from(count).unwrap_or(0);
         for i in 0..count {
             let len = (headers[i].msg_len as usize).min(RECEIVE_BYTES);
-            let (local, interface) = local_of(&headers[i].msg_hdr);
-            let peer = peer_of(&names[i]);
-            batch.datagrams.push((Path { peer, local, interface }, len));
+            let (local, interface) = local_address(&headers[i].msg_hdr);
+            let remote = remote_address(&names[i]);
+            batch.datagrams.push((AddressPair { remote, local, interface_index: interface }, len));
         }
         batch
     }
 
     /// Returns the buffers of a batch for reuse.
-    pub(crate) fn recycle(&mut self, batch: Batch) {
-        self.spare = batch;
+    pub(crate) fn recycle(&mut self, batch: ReceiveBatch) {
+        self.spare_batch = batch;
     }
 
     /// Reserves space in the send buffer for a datagram of `len` bytes, which must be below 2,048.
     /// The datagram is sent by the next [`Socket::flush`], or earlier if the buffer is full.
     /// Consecutive datagrams of equal size with the same addresses form one message.
-    pub(crate) fn datagram(&mut self, path: &Path, len: usize) -> &mut [u8] {
+    pub(crate) fn reserve_datagram(&mut self, pair: &AddressPair, len: usize) -> &mut [u8] {
         debug_assert!(len < 2_048);
-        if self.used + len > SEND_BYTES {
+        if self.used_bytes + len > SEND_BYTES {
             self.flush();
         }
-        let begin = self.used;
-        self.used += len;
-        let joined = self.messages.last_mut().is_some_and(|last| {
+        let offset = self.used_bytes;
+        self.used_bytes += len;
+        let appended = self.messages.last_mut().is_some_and(|last| {
             let fits = !last.closed
-                && len <= last.segment
+                && len <= last.segment_bytes
                 && last.segments < MAX_SEGMENTS
                 && last.len + len <= MAX_MESSAGE_BYTES
-                && last.path == *path;
+                && last.pair == *pair;
             if fits {
                 last.len += len;
                 last.segments += 1;
-                last.closed = len < last.segment;
+                last.closed = len < last.segment_bytes;
             }
             fits
         });
-        if !joined {
+        if !appended {
             if self.messages.len() == SEND_MESSAGES {
-                self.used = begin;
+                self.used_bytes = offset;
                 self.flush();
-                self.used = len;
-                self.messages.push(Message { path: *path, begin: 0, len, segment: len, segments: 1, closed: false });
-                return &mut self.out[..len];
+                self.used_bytes = len;
+                self.messages.push(Message { pair: *pair, offset: 0, len, segment_bytes: len, segments: 1, closed: false });
+                return &mut self.send_buffer[..len];
             }
-            self.messages.push(Message { path: *path, begin, len, segment: len, segments: 1, closed: false });
+            self.messages.push(Message { pair: *pair, offset, len, segment_bytes: len, segments: 1, closed: false });
         }
-        &mut self.out[begin..begin + len]
+        &mut self.send_buffer[offset..offset + len]
     }
 
     /// Copies a datagram to the send buffer; the next [`Socket::flush`] sends it. Datagrams of
     /// 2,048 bytes or more are dropped.
-    pub(crate) fn send(&mut self, path: &Path, bytes: &[u8]) {
+    pub(crate) fn queue_datagram(&mut self, pair: &AddressPair, bytes: &[u8]) {
         if bytes.len() < 2_048 {
-            self.datagram(path, bytes.len()).copy_from_slice(bytes);
+            self.reserve_datagram(pair, bytes.len()).copy_from_slice(bytes);
         }
     }
 
     /// Sends the buffered datagrams. Datagrams for which the kernel has no buffer space are lost,
     /// as on any network; viewers request them again.
     pub(crate) fn flush(&mut self) {
-        if !self.segmentation {
+        if !self.gso {
             self.split_messages();
         }
         let mut done = 0;
         while done < self.messages.len() {
-            match self.send_from(done) {
+            match self.send_messages_from(done) {
                 Ok(sent) => {
                     let taken = &self.messages[done..done + sent];
                     self.sent_bytes += taken.iter().map(|m| m.len as u64).sum::<u64>();
@@ -359,43 +359,43 @@ impl Socket {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.unsent += self.messages[done..].iter().map(|m| u64::from(m.segments)).sum::<u64>();
+                    self.unsent_datagrams += self.messages[done..].iter().map(|m| u64::from(m.segments)).sum::<u64>();
                     break;
                 }
                 // A device without checksum offload refuses segmentation with EIO (Linux udp(7)).
                 Err(e) if e.raw_os_error() == Some(libc::EIO) && self.messages[done].segments > 1 => {
-                    log::warn!(err:% = e; "no segmentation offload here, sending packet by packet");
-                    self.segmentation = false;
+                    log::warn!(err:% = e; "no segmentation offload, sending datagrams separately");
+                    self.gso = false;
                     self.messages.drain(..done);
                     self.split_messages();
                     done = 0;
                 }
                 // An unreachable viewer or a firewall: only this message is lost.
                 Err(_) => {
-                    self.unsent += u64::from(self.messages[done].segments);
+                    self.unsent_datagrams += u64::from(self.messages[done].segments);
                     done += 1;
                 }
             }
         }
         self.messages.clear();
-        self.used = 0;
+        self.used_bytes = 0;
     }
 
     fn split_messages(&mut self) {
         let whole = std::mem::take(&mut self.messages);
         for m in whole {
-            let mut begin = m.begin;
-            while begin < m.begin + m.len {
-                let len = m.segment.min(m.begin + m.len - begin);
-                self.messages.push(Message { path: m.path, begin, len, segment: len, segments: 1, closed: true });
-                begin += len;
+            let mut offset = m.offset;
+            while offset < m.offset + m.len {
+                let len = m.segment_bytes.min(m.offset + m.len - offset);
+                self.messages.push(Message { pair: m.pair, offset, len, segment_bytes: len, segments: 1, closed: true });
+                offset += len;
             }
         }
     }
 
     /// Sends the messages from `first` on with one system call. Returns the number that
     /// the kernel accepted.
-    fn send_from(&self, first: usize) -> io::Result<usize> {
+    fn send_messages_from(&self, first: usize) -> io::Result<usize> {
         let messages = &self.messages[first..];
         let messages = &messages[..messages.len().min(SEND_MESSAGES)];
         // SAFETY: plain data for which zero is a value.
@@ -406,17 +406,17 @@ impl Socket {
         // SAFETY: as above.
         let mut headers: [libc::mmsghdr; SEND_MESSAGES] = unsafe { zeroed() };
         for (i, m) in messages.iter().enumerate() {
-            let name_bytes = write_name(&mut names[i], m.path.peer, self.family);
-            let bytes = &self.out[m.begin..m.begin + m.len];
+            let name_len = write_sockaddr(&mut names[i], m.pair.remote, self.family);
+            let bytes = &self.send_buffer[m.offset..m.offset + m.len];
             // The kernel only reads from the buffer.
             iovecs[i] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
             let header = &mut headers[i].msg_hdr;
             header.msg_name = (&raw mut names[i]).cast();
-            header.msg_namelen = name_bytes;
+            header.msg_namelen = name_len;
             header.msg_iov = &raw mut iovecs[i];
             header.msg_iovlen = 1;
             header.msg_control = controls[i].as_mut_ptr().cast();
-            header.msg_controllen = write_control(&mut controls[i], m, self.family) as _;
+            header.msg_controllen = write_cmsgs(&mut controls[i], m, self.family) as _;
         }
         // SAFETY: every header points to a name, a buffer and a control area of the length it
         // gives; all outlive the call.
@@ -434,29 +434,29 @@ impl Socket {
 
 /// Writes the control messages of a message: the source address unless the kernel selects it, and
 /// the segment size if there is more than one segment. Returns their length in bytes.
-fn write_control(area: &mut [u64; CONTROL_WORDS], m: &Message, family: Family) -> usize {
+fn write_cmsgs(area: &mut [u64; CONTROL_WORDS], m: &Message, family: Family) -> usize {
     let source = match family {
-        _ if m.path.local.is_unspecified() => 0,
-        Family::Both => {
+        _ if m.pair.local.is_unspecified() => 0,
+        Family::DualStack => {
             // SAFETY: plain data for which zero is a value.
             let mut info: libc::in6_pktinfo = unsafe { zeroed() };
-            info.ipi6_addr.s6_addr = m.path.local.octets();
-            info.ipi6_ifindex = m.path.interface;
+            info.ipi6_addr.s6_addr = m.pair.local.octets();
+            info.ipi6_ifindex = m.pair.interface_index;
             // SAFETY: the buffer is empty and has space for this and one more control message.
-            unsafe { write_entry(area, 0, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info) }
+            unsafe { write_cmsg(area, 0, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info) }
         }
         Family::V4 => {
-            let local = m.path.local.to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED);
+            let local = m.pair.local.to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED);
             // SAFETY: plain data for which zero is a value.
             let mut info: libc::in_pktinfo = unsafe { zeroed() };
             info.ipi_spec_dst.s_addr = u32::from_ne_bytes(local.octets());
             // SAFETY: as above.
-            unsafe { write_entry(area, 0, libc::IPPROTO_IP, libc::IP_PKTINFO, info) }
+            unsafe { write_cmsg(area, 0, libc::IPPROTO_IP, libc::IP_PKTINFO, info) }
         }
     };
     if m.segments > 1 {
         // SAFETY: `source` is the end of the first control message, or 0 if there is none.
-        return unsafe { write_entry(area, source, libc::SOL_UDP, libc::UDP_SEGMENT, m.segment as u16) };
+        return unsafe { write_cmsg(area, source, libc::SOL_UDP, libc::UDP_SEGMENT, m.segment_bytes as u16) };
     }
     source
 }
@@ -466,7 +466,7 @@ fn write_control(area: &mut [u64; CONTROL_WORDS], m: &Message, family: Family) -
 /// # Safety
 /// `at` must be 0 or a value returned by this function, and the control message must fit: the 64
 /// bytes of `area`, aligned to 8, hold one of 40 (or 32) bytes and one of 24 bytes.
-unsafe fn write_entry<T>(area: &mut [u64; CONTROL_WORDS], at: usize, level: i32, kind: i32, value: T) -> usize {
+unsafe fn write_cmsg<T>(area: &mut [u64; CONTROL_WORDS], at: usize, level: i32, kind: i32, value: T) -> usize {
     // SAFETY: guaranteed by the caller; CMSG_SPACE and CMSG_LEN only compute lengths.
     unsafe {
         let entry: *mut libc::cmsghdr = area.as_mut_ptr().cast::<u8>().add(at).cast();
@@ -479,13 +479,13 @@ unsafe fn write_entry<T>(area: &mut [u64; CONTROL_WORDS], at: usize, level: i32,
 }
 
 /// Returns a poll entry for readability.
-fn awaited(file: &impl std::os::fd::AsRawFd) -> libc::pollfd {
+fn pollfd_for(file: &impl std::os::fd::AsRawFd) -> libc::pollfd {
     libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 }
 }
 
 /// Returns the destination address and interface index of a received datagram. If the kernel did
 /// not report it, the address is unspecified, so that the kernel selects the source of replies.
-fn local_of(header: &libc::msghdr) -> (Ipv6Addr, u32) {
+fn local_address(header: &libc::msghdr) -> (Ipv6Addr, u32) {
     // SAFETY: the header was filled by recvmmsg and its control area is still valid; the macros
     // stay within msg_controllen.
     unsafe {
@@ -512,7 +512,7 @@ fn local_of(header: &libc::msghdr) -> (Ipv6Addr, u32) {
 }
 
 /// Returns the source address of a received datagram; IPv4 is not mapped to IPv6.
-fn peer_of(name: &libc::sockaddr_in6) -> SocketAddr {
+fn remote_address(name: &libc::sockaddr_in6) -> SocketAddr {
     if i32::from(name.sin6_family) == libc::AF_INET {
         // SAFETY: the kernel has written a shorter address of this family, and both types are plain
         // data with the same alignment.
@@ -527,7 +527,7 @@ fn peer_of(name: &libc::sockaddr_in6) -> SocketAddr {
 }
 
 /// Writes the destination address of a message. Returns its length in bytes.
-fn write_name(name: &mut libc::sockaddr_in6, peer: SocketAddr, family: Family) -> libc::socklen_t {
+fn write_sockaddr(name: &mut libc::sockaddr_in6, peer: SocketAddr, family: Family) -> libc::socklen_t {
     let ip = match (peer.ip(), family) {
         (IpAddr::V4(v4), Family::V4) => {
             // SAFETY: shorter, with the same alignment, and plain data.
@@ -537,7 +537,7 @@ fn write_name(name: &mut libc::sockaddr_in6, peer: SocketAddr, family: Family) -
             name.sin_addr.s_addr = u32::from_ne_bytes(v4.octets());
             return size_of::<libc::sockaddr_in>() as libc::socklen_t;
         }
-        (IpAddr::V4(v4), Family::Both) => v4.to_ipv6_mapped(),
+        (IpAddr::V4(v4), Family::DualStack) => v4.to_ipv6_mapped(),
         (IpAddr::V6(v6), _) => v6,
     };
     name.sin6_family = libc::AF_INET6 as libc::sa_family_t;
@@ -561,21 +561,21 @@ mod tests {
 
     /// Sends datagrams of these sizes to a plain socket at `ip` and returns the sizes it received.
     /// `needs_source`: the kernel would select another source address.
-    fn echo(mut socket: Socket, ip: IpAddr, sizes: &[usize], said: bool) -> Vec<usize> {
+    fn send_and_receive(mut socket: Socket, ip: IpAddr, sizes: &[usize], needs_source: bool) -> Vec<usize> {
         let peer = std::net::UdpSocket::bind((ip, 0)).unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         peer.send_to(b"hello", (ip, socket.port().unwrap())).unwrap();
         assert!(socket.wait(Duration::from_secs(5)));
         let batch = socket.receive();
-        let (path, bytes) = batch.iter().next().unwrap();
-        assert_eq!((path.peer, bytes), (peer.local_addr().unwrap(), &b"hello"[..]));
-        let path = path.shortened();
-        assert_eq!(!path.local.is_unspecified(), said);
+        let (pair, bytes) = batch.iter().next().unwrap();
+        assert_eq!((pair.remote, bytes), (peer.local_addr().unwrap(), &b"hello"[..]));
+        let pair = pair.without_default_source();
+        assert_eq!(!pair.local.is_unspecified(), needs_source);
         for (i, &size) in sizes.iter().enumerate() {
-            socket.datagram(&path, size).fill(i as u8);
+            socket.reserve_datagram(&pair, size).fill(i as u8);
         }
         socket.flush();
-        assert_eq!((socket.unsent, socket.sent_bytes), (0, sizes.iter().sum::<usize>() as u64));
+        assert_eq!((socket.unsent_datagrams, socket.sent_bytes), (0, sizes.iter().sum::<usize>() as u64));
         let mut buffer = [0; 2_048];
         let mut got = Vec::new();
         for i in 0..sizes.len() {
@@ -594,22 +594,22 @@ mod tests {
         let bind = || Socket::bind(0).unwrap();
         // As on a host without IPv6.
         let bind_v4 = || Socket::open(Family::V4, 0).unwrap();
-        assert_eq!(echo(bind(), "127.0.0.1".parse().unwrap(), &sizes, false), sizes);
-        assert_eq!(echo(bind(), "::1".parse().unwrap(), &sizes[..20], false), sizes[..20]);
-        assert_eq!(echo(bind_v4(), "127.0.0.1".parse().unwrap(), &sizes[..20], false), sizes[..20]);
+        assert_eq!(send_and_receive(bind(), "127.0.0.1".parse().unwrap(), &sizes, false), sizes);
+        assert_eq!(send_and_receive(bind(), "::1".parse().unwrap(), &sizes[..20], false), sizes[..20]);
+        assert_eq!(send_and_receive(bind_v4(), "127.0.0.1".parse().unwrap(), &sizes[..20], false), sizes[..20]);
         // An address that the kernel would not select by default.
-        assert_eq!(echo(bind(), "127.0.0.9".parse().unwrap(), &sizes[..20], true), sizes[..20]);
-        assert_eq!(echo(bind_v4(), "127.0.0.9".parse().unwrap(), &sizes, true), sizes);
+        assert_eq!(send_and_receive(bind(), "127.0.0.9".parse().unwrap(), &sizes[..20], true), sizes[..20]);
+        assert_eq!(send_and_receive(bind_v4(), "127.0.0.9".parse().unwrap(), &sizes, true), sizes);
     }
 
     #[test]
     fn datagrams_are_sent_separately_without_segmentation_offload() {
         let mut socket = Socket::bind(0).unwrap();
-        let path = Path { peer: "127.0.0.1:9".parse().unwrap(), local: Ipv6Addr::UNSPECIFIED, interface: 0 };
+        let path = AddressPair { remote: "127.0.0.1:9".parse().unwrap(), local: Ipv6Addr::UNSPECIFIED, interface_index: 0 };
         for size in [500, 500, 200, 500] {
-            socket.datagram(&path, size);
+            socket.reserve_datagram(&path, size);
         }
-        let shape = |s: &Socket| s.messages.iter().map(|m| (m.begin, m.len, m.segments)).collect::<Vec<_>>();
+        let shape = |s: &Socket| s.messages.iter().map(|m| (m.offset, m.len, m.segments)).collect::<Vec<_>>();
         assert_eq!(shape(&socket), [(0, 1_200, 3), (1_200, 500, 1)]);
         socket.split_messages();
         assert_eq!(shape(&socket), [(0, 500, 1), (500, 500, 1), (1_000, 200, 1), (1_200, 500, 1)]);

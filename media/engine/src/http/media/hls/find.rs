@@ -4,20 +4,22 @@ use bytes::Bytes;
 use headwater_api::StreamName;
 use headwater_wire::hls::{Reload, Resource};
 
-use crate::gateway::hls::{Form, HlsError};
-use crate::http::media::hls::path::Wanted;
-use crate::http::{Code, Problem, State};
-use crate::hub::Missing;
+use crate::access::Credentials;
+use crate::gateway::hls::{PlaylistKind, HlsError};
+use crate::http::media::stream_name::{check_play, stream_name};
+use crate::http::media::hls::path::HlsPath;
+use crate::http::{Code, Problem, AppState};
+use crate::hub::FindError;
 
 /// The content of an HLS path.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum HlsContent {
     Playlist(Bytes),
     /// An initialization segment, segment or part, in pieces to send one after another.
     Resource(Vec<Bytes>),
 }
 
-impl Found {
+impl HlsContent {
     pub(crate) fn content_type(&self) -> &'static str {
         match self {
             Self::Playlist(_) => "application/vnd.apple.mpegurl",
@@ -48,101 +50,95 @@ impl Found {
 /// Waits for content that is announced but not complete yet. `viewer` identifies the player for the
 /// viewer count.
 pub(crate) async fn find(
-    state: &State,
-    wanted: Wanted<'_>,
+    state: &AppState,
+    path: HlsPath<'_>,
     query: Option<&str>,
     viewer: u64,
-) -> Result<Found, Problem> {
-    match wanted {
-        Wanted::Beside { app, file } => playlist_beside(state, app, file, query, viewer).await,
-        Wanted::Inside { app, id, file } => playlist_inside(state, app, id, file, query, viewer).await,
-        Wanted::Resource { app, id, started_at_ms, name } => resource(state, app, id, started_at_ms, name).await,
+) -> Result<HlsContent, Problem> {
+    match path {
+        HlsPath::FlatPlaylist { app, file } => flat_playlist(state, app, file, query, viewer).await,
+        HlsPath::NestedPlaylist { app, id, file } => nested_playlist(state, app, id, file, query, viewer).await,
+        HlsPath::Resource { app, id, started_at_ms, name } => resource(state, app, id, started_at_ms, name).await,
     }
 }
 
-async fn playlist_beside(
-    state: &State,
+async fn flat_playlist(
+    state: &AppState,
     app: &str,
     file: &str,
     query: Option<&str>,
     viewer: u64,
-) -> Result<Found, Problem> {
-    let stem = file.strip_suffix(".m3u8").ok_or(NOTHING_HERE)?;
+) -> Result<HlsContent, Problem> {
+    let stem = file.strip_suffix(".m3u8").ok_or(NO_SUCH_PATH)?;
     let name = stream_name(state, app, stem)?;
     // A stream may be named `a_adaptive`; if it is not live, return the multivariant playlist of
     // `a`.
     let (name, form) = match stem.strip_suffix("_adaptive") {
         Some(id) => {
-            let plain = stream_name(state, app, id)?;
+            let adaptive_of = stream_name(state, app, id)?;
             // In this order, the common case needs no look-up in the cluster.
             if state.hub.stream(&name).is_none()
-                && (state.hub.find(&plain).await.is_ok() || state.hub.find(&name).await.is_err())
+                && (state.hub.find(&adaptive_of).await.is_ok() || state.hub.find(&name).await.is_err())
             {
-                (plain, Form::Multivariant)
+                (adaptive_of, PlaylistKind::Multivariant)
             } else {
-                (name, Form::Beside)
+                (name, PlaylistKind::TopLevel)
             }
         }
-        None => (name, Form::Beside),
+        None => (name, PlaylistKind::TopLevel),
     };
     playlist(state, &name, form, query, viewer).await
 }
 
-async fn playlist_inside(
-    state: &State,
+async fn nested_playlist(
+    state: &AppState,
     app: &str,
     id: &str,
     file: &str,
     query: Option<&str>,
     viewer: u64,
-) -> Result<Found, Problem> {
+) -> Result<HlsContent, Problem> {
     if file != "playlist.m3u8" {
-        return Err(NOTHING_HERE);
+        return Err(NO_SUCH_PATH);
     }
     let name = stream_name(state, app, id)?;
-    playlist(state, &name, Form::Inside, query, viewer).await
+    playlist(state, &name, PlaylistKind::InFolder, query, viewer).await
 }
 
-async fn resource(state: &State, app: &str, id: &str, started_at_ms: &str, name: &str) -> Result<Found, Problem> {
+async fn resource(state: &AppState, app: &str, id: &str, started_at_ms: &str, name: &str) -> Result<HlsContent, Problem> {
     let stream = stream_name(state, app, id)?;
-    let started_at_ms = started_at_ms.parse().map_err(|_| NOTHING_HERE)?;
-    let resource = Resource::parse(name).ok_or(NOTHING_HERE)?;
-    Ok(Found::Resource(state.hls.resource(&state.hub, &stream, started_at_ms, resource).await?))
+    let started_at_ms = started_at_ms.parse().map_err(|_| NO_SUCH_PATH)?;
+    let resource = Resource::parse(name).ok_or(NO_SUCH_PATH)?;
+    Ok(HlsContent::Resource(state.hls.resource(&state.hub, &stream, started_at_ms, resource).await?))
 }
 
 async fn playlist(
-    state: &State,
+    state: &AppState,
     name: &StreamName,
-    form: Form,
+    form: PlaylistKind,
     query: Option<&str>,
     viewer: u64,
-) -> Result<Found, Problem> {
+) -> Result<HlsContent, Problem> {
+    check_play(state, name, &Credentials::from_query(query))?;
     let reload = Reload::parse(query.unwrap_or_default())
         .map_err(|e| Problem::new(Code::BadRequest, format!("The query is wrong: {e}.")))?;
-    if !state.hls.knows(name, viewer) {
+    if !state.hls.has_viewer(name, viewer) {
         let elsewhere = || {
-            let base = state.door.elsewhere()?;
+            let base = state.admission.alternate_url()?;
             Some(format!("{}/{}/streams/{}.m3u8", base.trim_end_matches('/'), name.app(), name.stream_id()))
         };
-        state.door.room().map_err(|refusal| Problem::from(refusal).elsewhere(elsewhere()))?;
+        state.admission.check_capacity().map_err(|refusal| Problem::from(refusal).elsewhere(elsewhere()))?;
     }
-    Ok(Found::Playlist(state.hls.playlist(&state.hub, name, form, reload, viewer).await?))
+    Ok(HlsContent::Playlist(state.hls.playlist(&state.hub, name, form, reload, viewer).await?))
 }
 
-fn stream_name(state: &State, app: &str, id: &str) -> Result<StreamName, Problem> {
-    if !state.apps.contains(app) {
-        return Err(Problem::new(Code::AppNotFound, "There is no such app."));
-    }
-    StreamName::new(app, id).map_err(|e| Problem::new(Code::BadRequest, format!("The stream's name is wrong: {e}.")))
-}
-
-const NOTHING_HERE: Problem = Problem::fixed(Code::NotFound, "There is nothing at this address.");
+const NO_SUCH_PATH: Problem = Problem::fixed(Code::NotFound, "There is nothing at this address.");
 
 impl From<HlsError> for Problem {
     fn from(e: HlsError) -> Self {
         match e {
-            HlsError::NoStream(name) => Self::missing(Missing::Unknown, &name),
-            HlsError::Full(name) => Self::missing(Missing::Full, &name),
+            HlsError::NoStream(name) => Self::stream_unavailable(FindError::NotPublished, &name),
+            HlsError::Full(name) => Self::stream_unavailable(FindError::AtCapacity, &name),
             HlsError::NotYet => Self::new(Code::NotYet, "The requested media was not ready in time; try again."),
             HlsError::TooFarAhead => {
                 Self::new(Code::BadRequest, "_HLS_msn or _HLS_part is too far ahead of the stream.")

@@ -28,36 +28,36 @@ use axum::routing::get;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-use crate::http::media::hls::find::{Found, find};
-use crate::http::media::hls::path::Wanted;
-use crate::http::{Code, Peer, Problem, State};
+use crate::http::media::hls::find::{HlsContent, find};
+use crate::http::media::hls::path::HlsPath;
+use crate::http::{Code, Peer, Problem, AppState};
 
 /// Routes of playlists, initialization segments, segments and parts, also percent-encoded ones.
-pub(crate) fn routes() -> Router<State> {
+pub(crate) fn routes() -> Router<AppState> {
     Router::new()
-        .route("/{app}/streams/{file}", get(beside))
-        .route("/{app}/streams/{id}/{file}", get(inside))
+        .route("/{app}/streams/{file}", get(flat_playlist))
+        .route("/{app}/streams/{id}/{file}", get(nested_playlist))
         .route("/{app}/streams/{id}/{started_at_ms}/{name}", get(resource))
 }
 
-type Handled = axum::extract::State<State>;
+type Handled = axum::extract::State<AppState>;
 
-async fn beside(state: Handled, Path((app, file)): Path<(String, String)>, request: Request) -> Response {
-    let wanted = Wanted::Beside { app: &app, file: &file };
-    answer(&state, wanted, request.uri().query(), viewer(forwarded(request.headers()), peer(&request))).await
+async fn flat_playlist(state: Handled, Path((app, file)): Path<(String, String)>, request: Request) -> Response {
+    let path = HlsPath::FlatPlaylist { app: &app, file: &file };
+    respond(&state, path, request.uri().query(), viewer_id(forwarded(request.headers()), peer(&request))).await
 }
 
-async fn inside(state: Handled, Path((app, id, file)): Path<(String, String, String)>, request: Request) -> Response {
-    let wanted = Wanted::Inside { app: &app, id: &id, file: &file };
-    answer(&state, wanted, request.uri().query(), viewer(forwarded(request.headers()), peer(&request))).await
+async fn nested_playlist(state: Handled, Path((app, id, file)): Path<(String, String, String)>, request: Request) -> Response {
+    let path = HlsPath::NestedPlaylist { app: &app, id: &id, file: &file };
+    respond(&state, path, request.uri().query(), viewer_id(forwarded(request.headers()), peer(&request))).await
 }
 
 async fn resource(
     state: Handled,
     Path((app, id, started_at_ms, name)): Path<(String, String, String, String)>,
 ) -> Response {
-    let wanted = Wanted::Resource { app: &app, id: &id, started_at_ms: &started_at_ms, name: &name };
-    answer(&state, wanted, None, 0).await
+    let path = HlsPath::Resource { app: &app, id: &id, started_at_ms: &started_at_ms, name: &name };
+    respond(&state, path, None, 0).await
 }
 
 fn peer(request: &Request) -> Option<SocketAddr> {
@@ -65,43 +65,43 @@ fn peer(request: &Request) -> Option<SocketAddr> {
 }
 
 /// True for a GET of an HLS path without percent-encoding, which [`respond_direct`] can answer.
-pub(crate) fn is_plain<B>(request: &hyper::Request<B>) -> bool {
-    request.method() == Method::GET && Wanted::parse(request.uri().path()).is_some()
+pub(crate) fn is_direct<B>(request: &hyper::Request<B>) -> bool {
+    request.method() == Method::GET && HlsPath::parse(request.uri().path()).is_some()
 }
 
 /// Responds like the router, without its cost: players send several requests per second.
-pub(crate) async fn answer_plain<B>(state: &State, request: hyper::Request<B>, peer: SocketAddr) -> Response {
-    match Wanted::parse(request.uri().path()) {
-        Some(wanted) => {
-            let viewer = viewer(forwarded(request.headers()), Some(peer));
-            answer(state, wanted, request.uri().query(), viewer).await
+pub(crate) async fn respond_direct<B>(state: &AppState, request: hyper::Request<B>, peer: SocketAddr) -> Response {
+    match HlsPath::parse(request.uri().path()) {
+        Some(path) => {
+            let viewer = viewer_id(forwarded(request.headers()), Some(peer));
+            respond(state, path, request.uri().query(), viewer).await
         }
-        None => readable(Problem::fixed(Code::NotFound, "There is nothing at this address.").into_response()),
+        None => allow_any_origin(Problem::fixed(Code::NotFound, "There is nothing at this address.").into_response()),
     }
 }
 
-async fn answer(state: &State, wanted: Wanted<'_>, query: Option<&str>, viewer: u64) -> Response {
-    match find(state, wanted, query, viewer).await {
+async fn respond(state: &AppState, path: HlsPath<'_>, query: Option<&str>, viewer: u64) -> Response {
+    match find(state, path, query, viewer).await {
         Ok(found) => response(found),
-        Err(problem) => readable(problem.into_response()),
+        Err(problem) => allow_any_origin(problem.into_response()),
     }
 }
 
-fn response(found: Found) -> Response {
+fn response(found: HlsContent) -> Response {
     let (content_type, cache_control) = (found.content_type(), found.cache_control());
     let body = match found {
-        Found::Playlist(text) => Body::from(text),
-        Found::Resource(pieces) => Body::new(Pieces::new(pieces)),
+        HlsContent::Playlist(text) => Body::from(text),
+        HlsContent::Resource(pieces) => Body::new(PiecesBody::new(pieces)),
     };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control));
-    readable(response)
+    allow_any_origin(response)
 }
 
 /// Allows pages of any origin to read the response, including errors (Fetch §3.3.3).
-pub(in crate::http) fn readable(mut response: Response) -> Response {
+pub(in crate::http) fn allow_any_origin(mut response: Response) -> Response {
     response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     response
 }
@@ -112,7 +112,7 @@ fn forwarded(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// Identifies a player by the first address in `X-Forwarded-For`, which a load balancer adds, else
 /// by the address of the connection. Only used to count viewers.
-pub(in crate::http) fn viewer(forwarded: Option<&[u8]>, peer: Option<SocketAddr>) -> u64 {
+pub(in crate::http) fn viewer_id(forwarded: Option<&[u8]>, peer: Option<SocketAddr>) -> u64 {
     static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     match forwarded.and_then(|list| list.split(|&b| b == b',').next()) {
         Some(first) => KEYS.hash_one(first.trim_ascii()),
@@ -122,36 +122,36 @@ pub(in crate::http) fn viewer(forwarded: Option<&[u8]>, peer: Option<SocketAddr>
 
 /// A response body of known length, in shared pieces that are not copied together.
 #[derive(Debug)]
-struct Pieces {
-    rest: std::vec::IntoIter<Bytes>,
-    rest_bytes: u64,
+struct PiecesBody {
+    remaining: std::vec::IntoIter<Bytes>,
+    remaining_bytes: u64,
 }
 
-impl Pieces {
+impl PiecesBody {
     fn new(pieces: Vec<Bytes>) -> Self {
-        let rest_bytes = pieces.iter().map(|p| p.len() as u64).sum();
-        Self { rest: pieces.into_iter(), rest_bytes }
+        let remaining_bytes = pieces.iter().map(|p| p.len() as u64).sum();
+        Self { remaining: pieces.into_iter(), remaining_bytes }
     }
 }
 
-impl hyper::body::Body for Pieces {
+impl hyper::body::Body for PiecesBody {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = self.get_mut();
-        Poll::Ready(this.rest.next().map(|piece| {
-            this.rest_bytes -= piece.len() as u64;
+        Poll::Ready(this.remaining.next().map(|piece| {
+            this.remaining_bytes -= piece.len() as u64;
             Ok(Frame::data(piece))
         }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest_bytes == 0
+        self.remaining_bytes == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest_bytes)
+        SizeHint::with_exact(self.remaining_bytes)
     }
 }
 
@@ -162,9 +162,9 @@ mod tests {
     #[test]
     fn only_a_get_of_an_unencoded_path_is_direct() {
         let request = |method, uri| hyper::Request::builder().method(method).uri(uri).body(()).unwrap();
-        assert!(is_plain(&request(Method::GET, "/live/streams/a.m3u8?_HLS_msn=1%20")));
-        assert!(!is_plain(&request(Method::GET, "/live/streams/%61.m3u8")));
-        assert!(!is_plain(&request(Method::HEAD, "/live/streams/a.m3u8")));
-        assert!(!is_plain(&request(Method::GET, "/rest/v2/version")));
+        assert!(is_direct(&request(Method::GET, "/live/streams/a.m3u8?_HLS_msn=1%20")));
+        assert!(!is_direct(&request(Method::GET, "/live/streams/%61.m3u8")));
+        assert!(!is_direct(&request(Method::HEAD, "/live/streams/a.m3u8")));
+        assert!(!is_direct(&request(Method::GET, "/rest/v2/version")));
     }
 }

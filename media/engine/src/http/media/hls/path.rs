@@ -2,13 +2,13 @@
 
 /// A parsed path of an HLS resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted<'a> {
-    Beside { app: &'a str, file: &'a str },
-    Inside { app: &'a str, id: &'a str, file: &'a str },
+pub(crate) enum HlsPath<'a> {
+    FlatPlaylist { app: &'a str, file: &'a str },
+    NestedPlaylist { app: &'a str, id: &'a str, file: &'a str },
     Resource { app: &'a str, id: &'a str, started_at_ms: &'a str, name: &'a str },
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> HlsPath<'a> {
     /// Parses a path without percent-encoding; `None` if it is encoded or not an HLS path.
     pub(crate) fn parse(path: &'a str) -> Option<Self> {
         if path.contains('%') {
@@ -24,8 +24,8 @@ impl<'a> Wanted<'a> {
             return None;
         }
         match rest {
-            [Some(file), None, ..] => Some(Self::Beside { app, file }),
-            [Some(id), Some(file), None, _] => Some(Self::Inside { app, id, file }),
+            [Some(file), None, ..] => Some(Self::FlatPlaylist { app, file }),
+            [Some(id), Some(file), None, _] => Some(Self::NestedPlaylist { app, id, file }),
             [Some(id), Some(started_at_ms), Some(name), None] => Some(Self::Resource { app, id, started_at_ms, name }),
             _ => None,
         }
@@ -38,18 +38,18 @@ mod tests {
 
     #[test]
     fn only_hls_paths_are_parsed() {
-        let beside = Wanted::Beside { app: "live", file: "a.m3u8" };
-        assert_eq!(Wanted::parse("/live/streams/a.m3u8"), Some(beside));
-        let inside = Wanted::Inside { app: "live", id: "a", file: "playlist.m3u8" };
-        assert_eq!(Wanted::parse("/live/streams/a/playlist.m3u8"), Some(inside));
-        let resource = Wanted::Resource { app: "live", id: "a", started_at_ms: "7", name: "8.m4s" };
-        assert_eq!(Wanted::parse("/live/streams/a/7/8.m4s"), Some(resource));
+        let flat = HlsPath::FlatPlaylist { app: "live", file: "a.m3u8" };
+        assert_eq!(HlsPath::parse("/live/streams/a.m3u8"), Some(flat));
+        let nested = HlsPath::NestedPlaylist { app: "live", id: "a", file: "playlist.m3u8" };
+        assert_eq!(HlsPath::parse("/live/streams/a/playlist.m3u8"), Some(nested));
+        let resource = HlsPath::Resource { app: "live", id: "a", started_at_ms: "7", name: "8.m4s" };
+        assert_eq!(HlsPath::parse("/live/streams/a/7/8.m4s"), Some(resource));
         for other in ["", "/", "/live/streams", "/live/streams/", "/live/streams/a/", "/live/streams//b", "//streams/a"]
         {
-            assert_eq!(Wanted::parse(other), None, "{other}");
+            assert_eq!(HlsPath::parse(other), None, "{other}");
         }
-        assert_eq!(Wanted::parse("/live/whep/a"), None);
-        assert_eq!(Wanted::parse("/live/streams/a/7/8.m4s/9"), None);
-        assert_eq!(Wanted::parse("/live/streams/%61.m3u8"), None, "the router decodes it");
+        assert_eq!(HlsPath::parse("/live/whep/a"), None);
+        assert_eq!(HlsPath::parse("/live/streams/a/7/8.m4s/9"), None);
+        assert_eq!(HlsPath::parse("/live/streams/%61.m3u8"), None, "the router decodes it");
     }
 }

@@ -1,0 +1,40 @@
+//! Why the engine did not start.
+
+use std::path::PathBuf;
+
+use headwater_registry::RegistryError;
+
+use crate::gateway::relay::SecretFileError;
+use crate::http;
+use crate::runtime::listener::ListenError;
+
+/// The engine could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be used.
+    #[error("data folder {} cannot be written", path.display())]
+    DataDir {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The certificate or its key cannot be used.
+    #[error("[tls] cannot be used")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A listener could not be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The WebRTC gateway could not be prepared.
+    #[error("could not prepare WebRTC")]
+    Webrtc(#[source] std::io::Error),
+    /// The cluster secret cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
+    /// The registry cannot be used.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The key that signs sessions cannot be used.
+    #[error(transparent)]
+    SessionKey(#[from] http::KeyError),
+}

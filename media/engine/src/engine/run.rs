@@ -1,0 +1,128 @@
+//! Runs the engine: mounts every room, starts the tasks, and waits for the end of the drain.
+
+use std::sync::Arc;
+
+use headwater_api::error::Chain;
+use headwater_api::documents::{BootEpoch, NodeIncarnation};
+use headwater_registry::Store;
+
+use crate::access::Access;
+use crate::cluster::{self, ClusterSnapshotCache};
+use crate::engine::build::{Engine, Listeners};
+use crate::engine::cluster_relay::ClusterRelay;
+use crate::engine::{data_dir, drain};
+use crate::gateway::hls::Hls;
+use crate::http;
+use crate::node::admission::Admission;
+use crate::node::load::LoadMeter;
+use crate::runtime::stages::Stages;
+use crate::runtime::worker_pool::WorkerPool;
+
+impl Engine {
+    /// Serves until the drain has ended, at most `node.drain_ms` after its start.
+    pub async fn run(self) {
+        let endpoints = self.endpoints();
+        let data_dir = self.config.node.data_dir.clone();
+        let (node, role) = (self.config.node.id.clone(), self.config.node.role);
+        let cluster = self.relay.as_ref().and_then(|relay| relay.cluster.clone());
+        let mut tasks = self.mount().spawn();
+        if let Err(e) = data_dir::write_endpoints(&data_dir, &endpoints) {
+            log::error!(err:% = Chain(&e); "could not write the addresses of the listeners");
+        }
+        log::info!(
+            version = env!("CARGO_PKG_VERSION"), node = node.as_str(), role = role.as_str(),
+            http:% = endpoints.http, rtmp:% = endpoints.rtmp, health:% = endpoints.health,
+            webrtc:? = endpoints.webrtc;
+            "engine serving"
+        );
+        tasks.join().await;
+        if let Some(cluster) = cluster {
+            cluster.wait_for_releases().await;
+        }
+        tasks.shutdown().await;
+        data_dir::remove_endpoints(&data_dir);
+        log::info!("engine ended");
+    }
+
+    /// Mounts every room. The health listener comes last: it reports what the others registered.
+    fn mount(self) -> Stages {
+        let (endpoints, deadline) = (self.endpoints(), self.drain_deadline());
+        let Self { config, hub, apps, apps_from, registry, accounts, listeners, relay: cluster_relay, node_health, drain } = self;
+        let Listeners { http, health, rtmp, webrtc } = listeners;
+        let mut stages = Stages::new(drain, deadline, WorkerPool::start_or_inline());
+        let load_meter = LoadMeter::new(&config);
+        let admission = Admission::new(&config.limits, &load_meter, &hub, &node_health, &stages.drain().started);
+        let snapshots = ClusterSnapshotCache::new(registry.clone());
+        let relay = cluster_relay.as_ref().map(|relay| relay.client.clone());
+        let hls = Hls::new(&config.hls);
+        let access = Access::new(apps.clone());
+        let whep = webrtc.whep();
+
+        load_meter.mount(node_health.clone(), &mut stages);
+        if let Some(registry) = apps_from {
+            stages.add_background(apps.load_when_available(registry));
+        }
+        rtmp.mount(hub.clone(), access.clone(), admission.clone(), &mut stages);
+        webrtc.mount(&mut stages);
+        hls.mount(&mut stages);
+        let mut peers: Option<Arc<dyn http::PeerStatus>> = None;
+        if let Some(ClusterRelay { server, client, cluster }) = cluster_relay {
+            server.mount(hub.clone(), client, &mut stages);
+            if let Some(cluster) = cluster {
+                peers = Some(Arc::new(cluster.clone()));
+                cluster.mount(&mut stages);
+            }
+        }
+        drain::mount(hub.clone(), &mut stages);
+        let service = http::HttpService::new(http::AppState::new(http::AppServices {
+            hub: hub.clone(),
+            access,
+            accounts,
+            view: snapshots.clone(),
+            whep,
+            hls,
+            node_id: config.node.id.clone(),
+            endpoints: endpoints.clone(),
+            admission: admission.clone(),
+            peers,
+        }));
+        http.mount(service, &hub, &mut stages);
+        let peer_relays = http::RelayRoutes {
+            node_id: config.node.id.clone(),
+            view: snapshots,
+            relay: relay.clone(),
+            fixed: config.relay.origins.clone(),
+        };
+        let (metrics, liveness) = stages.take_observability();
+        let health_service = Arc::new(http::HealthService {
+            endpoints,
+            drain: stages.drain().started.clone(),
+            relay,
+            liveness_checks: liveness,
+            metrics,
+            hub: hub.clone(),
+            load_meter: load_meter.clone(),
+            admission,
+            node_health,
+            disk: (config.node.data_dir.clone(), config.limits.min_free_mb),
+        });
+        health_service.mount(health, peer_relays, &mut stages);
+        if let Some(epoch) = config.node.boot_epoch.filter(|_| matches!(registry, Store::Embedded(_))) {
+            let incarnation = NodeIncarnation { node: config.node.id.clone(), epoch: BootEpoch(epoch) };
+            let is_ready = move || -> cluster::ReadyFuture {
+                let health = Arc::clone(&health_service);
+                Box::pin(async move { health.is_ready().await })
+            };
+            let started = stages.drain().started.clone();
+            stages.add_background(cluster::run_standalone_heartbeat(
+                registry,
+                incarnation,
+                hub,
+                load_meter,
+                started,
+                is_ready,
+            ));
+        }
+        stages
+    }
+}
