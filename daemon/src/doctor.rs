@@ -20,7 +20,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use headwater_api::StreamName;
-use headwater_api::endpoints::{self, Endpoints};
+use headwater_api::control::{ENDPOINTS_FILE, Endpoints};
 use headwater_api::error::Chain;
 use serde::Serialize;
 
@@ -60,24 +60,24 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
-    fn new(check: &'static str, mark: CheckStatus, what: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self { check, status: mark, message: what.into(), remedy: todo.into() }
+    fn new(check: &'static str, status: CheckStatus, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { check, status, message: message.into(), remedy: remedy.into() }
     }
 
-    fn ok(check: &'static str, what: impl Into<String>) -> Self {
-        Self::new(check, CheckStatus::Ok, what, "")
+    fn ok(check: &'static str, message: impl Into<String>) -> Self {
+        Self::new(check, CheckStatus::Ok, message, "")
     }
 
-    fn warn(check: &'static str, what: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self::new(check, CheckStatus::Warn, what, todo)
+    fn warn(check: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(check, CheckStatus::Warn, message, remedy)
     }
 
-    fn fail(check: &'static str, what: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self::new(check, CheckStatus::Fail, what, todo)
+    fn fail(check: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(check, CheckStatus::Fail, message, remedy)
     }
 
-    fn skip(check: &'static str, what: impl Into<String>) -> Self {
-        Self::new(check, CheckStatus::Skip, what, "")
+    fn skip(check: &'static str, message: impl Into<String>) -> Self {
+        Self::new(check, CheckStatus::Skip, message, "")
     }
 }
 
@@ -120,7 +120,7 @@ pub(crate) async fn run_checks(settings: &Settings, stream: Option<&StreamName>)
 /// Reads the listeners of the running engine. A killed engine may have left its file behind; the
 /// `ports` check detects that.
 fn read_endpoints(config: &headwater_api::Config) -> Option<Endpoints> {
-    let path = config.node.data_dir.join(endpoints::FILE_NAME);
+    let path = config.node.data_dir.join(ENDPOINTS_FILE);
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
@@ -132,20 +132,20 @@ pub(crate) fn has_no_failure(findings: &[Finding]) -> bool {
 /// Formats the findings as text.
 pub(crate) fn to_text(findings: &[Finding]) -> String {
     let mut out = String::new();
-    for Finding { check, status: mark, message: what, remedy: todo } in findings {
-        let mark = match mark {
+    for Finding { check, status, message, remedy } in findings {
+        let status = match status {
             CheckStatus::Ok => "ok  ",
             CheckStatus::Warn => "WARN",
             CheckStatus::Fail => "FAIL",
             CheckStatus::Skip => "-   ",
         };
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "{mark}  {check:<12} {what}");
-        if !todo.is_empty() {
-            let _ = writeln!(out, "{:20}do: {todo}", "");
+        let _ = writeln!(out, "{status}  {check:<12} {message}");
+        if !remedy.is_empty() {
+            let _ = writeln!(out, "{:20}do: {remedy}", "");
         }
     }
-    let count = |mark| findings.iter().filter(|finding| finding.status == mark).count();
+    let count = |status| findings.iter().filter(|finding| finding.status == status).count();
     let (failed, warned) = (count(CheckStatus::Fail), count(CheckStatus::Warn));
     let _ = writeln!(out, "\n{} checks: {failed} failed, {warned} with a warning", findings.len());
     out
@@ -165,15 +165,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_told_with_its_remedy_and_a_warning_alone_is_no_failure() {
+    fn failure_is_printed_with_its_remedy_and_a_warning_is_no_failure() {
         let mut findings = vec![Finding::ok("role", "edge"), Finding::warn("clock", "1 s off", "look at chrony")];
         assert!(has_no_failure(&findings));
-        findings.push(Finding::fail("registry", "away", "start it"));
+        findings.push(Finding::fail("registry", "unreachable", "start it"));
         assert!(!has_no_failure(&findings));
         let text = to_text(&findings);
         for line in [
             "ok    role         edge",
-            "FAIL  registry     away",
+            "FAIL  registry     unreachable",
             "do: start it",
             "3 checks: 1 failed, 1 with a warning",
         ] {

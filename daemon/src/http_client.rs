@@ -16,7 +16,7 @@ pub(crate) enum FetchError {
     #[error("could not connect to {0}")]
     Connect(SocketAddr, #[source] std::io::Error),
     /// Connected, but the response is not valid HTTP.
-    #[error("{0} gave no HTTP answer")]
+    #[error("{0} gave no valid HTTP answer")]
     Exchange(SocketAddr, #[source] hyper::Error),
     /// The body is incomplete or too long.
     #[error("the answer of {0} could not be read")]
@@ -30,29 +30,29 @@ pub(crate) enum FetchError {
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// Sends `GET path`; `timeout` covers the whole exchange.
-pub(crate) async fn get(address: SocketAddr, path: &str, patience: Duration) -> Result<Response<Bytes>, FetchError> {
+pub(crate) async fn get(address: SocketAddr, path: &str, timeout: Duration) -> Result<Response<Bytes>, FetchError> {
     let mut request = Request::new(Empty::new());
     // An invalid path becomes `/`, which is answered with 404.
     *request.uri_mut() = path.parse().unwrap_or_default();
-    fetch(address, request, patience).await
+    fetch(address, request, timeout).await
 }
 
 /// Sends a request without a body; `timeout` covers the whole exchange.
 pub(crate) async fn fetch(
     address: SocketAddr,
     mut request: Request<Empty<Bytes>>,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Response<Bytes>, FetchError> {
     if let Ok(host) = address.to_string().parse() {
         request.headers_mut().insert(hyper::header::HOST, host);
     }
-    let talk = async {
+    let request_and_response = async {
         let stream = TcpStream::connect(address).await.map_err(|e| FetchError::Connect(address, e))?;
-        let broken = |e| FetchError::Exchange(address, e);
+        let exchange_error = |e| FetchError::Exchange(address, e);
         let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(exchange_error)?;
         let exchange = async {
-            let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
+            let (head, body) = sender.send_request(request).await.map_err(exchange_error)?.into_parts();
             let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|e| FetchError::Body(address, e))?;
             Ok(Response::from_parts(head, body.to_bytes()))
         };
@@ -64,7 +64,7 @@ pub(crate) async fn fetch(
             _ = connection => exchange.await,
         }
     };
-    tokio::time::timeout(patience, talk).await.unwrap_or(Err(FetchError::Timeout(address, patience)))
+    tokio::time::timeout(timeout, request_and_response).await.unwrap_or(Err(FetchError::Timeout(address, timeout)))
 }
 
 #[cfg(test)]
@@ -89,14 +89,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_is_status_and_body() {
+    async fn response_has_status_and_body() {
         let address = server(b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nlate").await;
         let answer = get(address, "/readyz", TEST_TIMEOUT).await.unwrap();
         assert_eq!((answer.status().as_u16(), &answer.body()[..]), (503, &b"late"[..]));
     }
 
     #[tokio::test]
-    async fn a_broken_answer_is_an_error_that_names_the_server() {
+    async fn broken_response_is_an_error_that_names_the_server() {
         for answer in [&b"SSH-2.0-nothing\r\n"[..], b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort"] {
             let address = server(answer).await;
             let error = get(address, "/", TEST_TIMEOUT).await.unwrap_err();
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_without_end_is_cut_off() {
+    async fn endless_body_is_an_error() {
         static LONG: [u8; 200_000] = [b'x'; 200_000];
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silence_ends_when_patience_does() {
+    async fn silent_server_is_an_error_after_the_timeout() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         assert!(matches!(get(address, "/", TEST_TIMEOUT).await, Err(FetchError::Timeout(..))));

@@ -11,17 +11,17 @@ use crate::boot::facts::Instance;
 use crate::boot::plan::Plan;
 
 /// Sends the capacity once it is known, unless the configuration file sets it. Never returns.
-pub(crate) async fn publish_capacity(plan: &Plan, instance: Option<&Instance>, capacity_bps: watch::Sender<u64>) {
+pub(crate) async fn publish_capacity(plan: &Plan, instance: Option<&Instance>, capacity_tx: watch::Sender<u64>) {
     if let (Some(instance), None) = (instance, plan.engine.limits.egress_mbps) {
         let aws = Aws::in_region(&instance.region).await;
         for attempt in 0..MAX_ATTEMPTS {
             match aws.fetch_egress_bps(&instance.instance_type).await {
                 Ok(bps) => {
-                    capacity_bps.send_replace(bps);
+                    capacity_tx.send_replace(bps);
                     log::info!(bytes = bps / 8, instance_type = instance.instance_type.as_str(); "egress capacity known");
                     break;
                 }
-                Err(e) if attempt == 0 => log::warn!(err:% = Chain(&e); "egress capacity is not known"),
+                Err(e) if attempt == 0 => log::warn!(err:% = Chain(&e); "egress capacity is unknown"),
                 Err(_) => {}
             }
             tokio::time::sleep(RETRY_INTERVAL).await;

@@ -5,7 +5,6 @@
 //! retries.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_autoscaling::error::ProvideErrorMetadata;
 use aws_sdk_ec2::types::{Filter, Instance, InstanceStateName};
+use headwater_api::secret::Secret;
 
 use crate::boot::facts::{GROUP_TAG, Region, TAG_PREFIX};
 use crate::boot::plan::{CLUSTER_TAG, ROLE_TAG};
@@ -28,28 +28,6 @@ pub(crate) struct AwsError {
     pub(super) action: &'static str,
     pub(super) subject: String,
     pub(super) source: Box<dyn std::error::Error + Send + Sync>,
-}
-
-/// A secret's text. Cannot be printed.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(String);
-
-impl Secret {
-    /// Keeps a text from being printed.
-    pub(crate) fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text, for whoever must have it.
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
 }
 
 /// A client for one AWS region.
@@ -66,11 +44,11 @@ impl Aws {
         let credentials = match imds::Client::builder().endpoint(format!("http://{}", region.metadata)) {
             Ok(client) => credentials.imds_client(client.build()),
             Err(e) => {
-                log::warn!(err:% = e; "the metadata service cannot be asked for credentials");
+                log::warn!(err:% = e; "the metadata service cannot be used for credentials");
                 credentials
             }
         };
-        let times = TimeoutConfig::builder()
+        let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .operation_attempt_timeout(ATTEMPT_TIMEOUT)
             .operation_timeout(OPERATION_TIMEOUT)
@@ -78,7 +56,7 @@ impl Aws {
         let config = aws_config::defaults(BehaviorVersion::latest())
             .region(name)
             .credentials_provider(credentials.build().await)
-            .timeout_config(times)
+            .timeout_config(timeouts)
             .retry_config(RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS))
             .load()
             .await;
@@ -124,8 +102,8 @@ impl Aws {
         let Some(found) = answer.instance_types().first() else { return Ok(0) };
         let cards = found.network_info().map(|network| network.network_cards()).unwrap_or_default();
         let gbps = cards.first().and_then(|card| card.baseline_bandwidth_in_gbps()).unwrap_or_default();
-        let cores = found.v_cpu_info().and_then(|cores| cores.default_v_cpus()).unwrap_or_default();
-        Ok(internet_bps(gbps, cores))
+        let vcpus = found.v_cpu_info().and_then(|vcpus| vcpus.default_v_cpus()).unwrap_or_default();
+        Ok(internet_bps(gbps, vcpus))
     }
 
     /// Fetches the text of a secret, by name or ARN.
@@ -134,7 +112,7 @@ impl Aws {
         let client = aws_sdk_secretsmanager::Client::new(&self.0);
         let answer = client.get_secret_value().secret_id(id).send().await.map_err(|e| aws_error(action, id, e))?;
         match answer.secret_string() {
-            Some(text) => Ok(Secret(text.to_owned())),
+            Some(text) => Ok(Secret::new(text)),
             None => Err(aws_error(action, id, std::io::Error::other("it holds bytes, not text"))),
         }
     }
@@ -200,8 +178,8 @@ impl GroupMember {
         let answer = self.client.describe_lifecycle_hooks().auto_scaling_group_name(&self.group).send().await;
         let answer = answer.map_err(|e| aws_error("autoscaling:DescribeLifecycleHooks", &self.group, e))?;
         let hooks = answer.lifecycle_hooks().iter();
-        let ours = hooks.filter(|hook| hook.lifecycle_transition() == Some(transition.as_str()));
-        Ok(ours.filter_map(|hook| hook.lifecycle_hook_name().map(str::to_owned)).collect())
+        let matching = hooks.filter(|hook| hook.lifecycle_transition() == Some(transition.as_str()));
+        Ok(matching.filter_map(|hook| hook.lifecycle_hook_name().map(str::to_owned)).collect())
     }
 
     /// Completes the hook so that the instance continues. Returns false if the hook is not active
@@ -253,8 +231,8 @@ impl GroupMember {
 
 /// Through an internet gateway an instance with 32 vCPUs or more has half of its bandwidth, a
 /// smaller one at most 5 Gbit/s (EC2 user guide, "instance network bandwidth").
-fn internet_bps(baseline_gbps: f64, cores: i32) -> u64 {
-    let gbps = if cores >= 32 { baseline_gbps / 2.0 } else { baseline_gbps.min(5.0) };
+fn internet_bps(baseline_gbps: f64, vcpus: i32) -> u64 {
+    let gbps = if vcpus >= 32 { baseline_gbps / 2.0 } else { baseline_gbps.min(5.0) };
     // The cast saturates, and the value is never negative.
     (gbps * 1e9) as u64
 }
@@ -287,9 +265,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn viewers_get_what_the_internet_gateway_lets_through() {
-        for (gbps, cores, expected) in [(0.75, 2, 750_000_000), (12.5, 16, 5_000_000_000), (50.0, 64, 25_000_000_000)] {
-            assert_eq!(internet_bps(gbps, cores), expected);
+    fn egress_capacity_is_what_the_internet_gateway_allows() {
+        for (gbps, vcpus, expected) in [(0.75, 2, 750_000_000), (12.5, 16, 5_000_000_000), (50.0, 64, 25_000_000_000)] {
+            assert_eq!(internet_bps(gbps, vcpus), expected);
         }
     }
 }

@@ -36,7 +36,7 @@ pub(crate) enum ImdsError {
         status: StatusCode,
     },
     /// The value is invalid.
-    #[error("instance metadata {path} is {value:?}, which cannot be understood")]
+    #[error("instance metadata {path} is {value:?}, which is invalid")]
     InvalidValue {
         /// The requested path.
         path: String,
@@ -73,17 +73,17 @@ impl Imds {
     }
 
     /// Requests the first token where the service must exist, retrying until `timeout` has passed.
-    pub(crate) async fn connect(endpoint: SocketAddr, patience: Duration) -> Result<Self, ImdsError> {
-        let until = Instant::now() + patience;
-        let mut wait = MIN_BACKOFF;
+    pub(crate) async fn connect(endpoint: SocketAddr, timeout: Duration) -> Result<Self, ImdsError> {
+        let deadline = Instant::now() + timeout;
+        let mut backoff = MIN_BACKOFF;
         loop {
             match fetch_token(endpoint, REQUEST_TIMEOUT).await {
                 Ok(token) => return Ok(Self { endpoint, token }),
-                Err(e) if Instant::now() + wait >= until => return Err(e),
+                Err(e) if Instant::now() + backoff >= deadline => return Err(e),
                 Err(e) => log::debug!(err:% = Chain(&e); "no metadata yet"),
             }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(MAX_BACKOFF);
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(MAX_BACKOFF);
         }
     }
 
@@ -97,14 +97,14 @@ impl Imds {
     /// # Errors
     /// The error of the last of [`MAX_ATTEMPTS`] attempts.
     pub(crate) async fn get(&mut self, path: &str) -> Result<Option<String>, ImdsError> {
-        let mut wait = MIN_BACKOFF;
+        let mut backoff = MIN_BACKOFF;
         for _ in 1..MAX_ATTEMPTS {
             match self.try_get(path).await {
                 Err(e) if e.is_retryable() => log::debug!(err:% = Chain(&e); "metadata did not answer"),
                 settled => return settled,
             }
-            tokio::time::sleep(wait).await;
-            wait *= 2;
+            tokio::time::sleep(backoff).await;
+            backoff *= 2;
         }
         self.try_get(path).await
     }
@@ -158,14 +158,14 @@ impl ImdsError {
 }
 
 /// Requests a token (`PUT /latest/api/token`).
-async fn fetch_token(endpoint: SocketAddr, patience: Duration) -> Result<Token, ImdsError> {
-    let asked = Instant::now();
+async fn fetch_token(endpoint: SocketAddr, timeout: Duration) -> Result<Token, ImdsError> {
+    let requested_at = Instant::now();
     let mut request = Request::new(Empty::new());
     *request.method_mut() = Method::PUT;
     *request.uri_mut() = hyper::Uri::from_static("/latest/api/token");
     request.headers_mut().insert(TTL_HEADER, HeaderValue::from(MAX_TTL_SECS));
     let path = || "api/token".to_owned();
-    let answer = http_client::fetch(endpoint, request, patience).await;
+    let answer = http_client::fetch(endpoint, request, timeout).await;
     let answer = answer.map_err(|source| ImdsError::Fetch { path: path(), source })?;
     if answer.status() != StatusCode::OK {
         return Err(ImdsError::Status { path: path(), status: answer.status() });
@@ -176,10 +176,10 @@ async fn fetch_token(endpoint: SocketAddr, patience: Duration) -> Result<Token, 
         .filter(|value| !value.is_empty())
         .ok_or_else(|| ImdsError::invalid_value("api/token", &format!("{} bytes", answer.body().len())))?;
     value.set_sensitive(true);
-    let given = answer.headers().get(TTL_HEADER).and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(MAX_TTL_SECS);
+    let ttl_secs = answer.headers().get(TTL_HEADER).and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(MAX_TTL_SECS);
     // Renew after at most half of the lifetime, so that a suspended clock does no harm.
-    let until = asked + Duration::from_secs(u64::from(given.min(MAX_TTL_SECS))) / 2;
-    Ok(Token { value, renew_at: until })
+    let deadline = requested_at + Duration::from_secs(u64::from(ttl_secs.min(MAX_TTL_SECS))) / 2;
+    Ok(Token { value, renew_at: deadline })
 }
 
 const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";

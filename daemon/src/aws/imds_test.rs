@@ -60,7 +60,7 @@ fn requests(seen: &Mutex<Vec<String>>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn every_question_carries_the_token() {
+async fn every_request_carries_the_token() {
     let (address, seen) = service([ok("T1"), ok("i-1\n"), status(404)]).await;
     let mut imds = Imds::connect_once(address).await.unwrap();
     assert_eq!(imds.get("meta-data/instance-id").await.unwrap().as_deref(), Some("i-1"));
@@ -72,7 +72,7 @@ async fn every_question_carries_the_token() {
 }
 
 #[tokio::test]
-async fn a_revoked_token_is_replaced_once() {
+async fn revoked_token_is_replaced_once() {
     let (address, seen) = service([ok("T1"), status(401), ok("T2"), ok("i-1")]).await;
     let mut imds = Imds::connect_once(address).await.unwrap();
     assert_eq!(imds.get("meta-data/instance-id").await.unwrap().as_deref(), Some("i-1"));
@@ -85,7 +85,7 @@ async fn a_revoked_token_is_replaced_once() {
 }
 
 #[tokio::test]
-async fn a_token_is_renewed_before_it_ends() {
+async fn token_is_renewed_before_it_expires() {
     let short = Some((200, "x-aws-ec2-metadata-token-ttl-seconds: 0\r\n", "T1"));
     let (address, seen) = service([short, ok("T2"), ok("a"), ok("b")]).await;
     let mut imds = Imds::connect_once(address).await.unwrap();
@@ -95,14 +95,14 @@ async fn a_token_is_renewed_before_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_fails_for_a_while_is_asked_again() {
+async fn temporary_failure_is_retried() {
     let (address, _) = service([ok("T"), status(503), status(429), status(500), ok("i-1")]).await;
     let mut imds = Imds::connect_once(address).await.unwrap();
     assert_eq!(imds.get("x").await.unwrap().as_deref(), Some("i-1"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_are_bounded_and_the_last_real_error_is_kept() {
+async fn attempts_are_bounded_and_the_last_error_is_returned() {
     let (address, seen) = service([ok("T"), status(500), status(500), status(500), status(500), status(503)]).await;
     let mut imds = Imds::connect_once(address).await.unwrap();
     let error = imds.get("x").await.unwrap_err();
@@ -111,7 +111,7 @@ async fn attempts_are_bounded_and_the_last_real_error_is_kept() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_not_asked_again() {
+async fn refused_request_is_not_retried() {
     let (address, seen) = service([ok("T"), status(403)]).await;
     let mut imds = Imds::connect_once(address).await.unwrap();
     assert!(matches!(imds.get("x").await, Err(ImdsError::Status { status: StatusCode::FORBIDDEN, .. })));
@@ -119,7 +119,7 @@ async fn what_is_refused_is_not_asked_again() {
 }
 
 #[tokio::test]
-async fn a_service_without_tokens_counts_as_absent_and_is_asked_nothing_else() {
+async fn service_without_tokens_counts_as_absent() {
     for refusal in [404, 405, 403, 500] {
         let (address, seen) = service([status(refusal), ok("i-1")]).await;
         assert!(matches!(Imds::connect_once(address).await, Err(ImdsError::Status { .. })), "{refusal}");
@@ -128,7 +128,7 @@ async fn a_service_without_tokens_counts_as_absent_and_is_asked_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_service_costs_a_laptop_less_than_a_second() {
+async fn silent_service_delays_the_start_by_less_than_a_second() {
     let (address, _) = service([None]).await;
     let start = Instant::now();
     assert!(matches!(Imds::connect_once(address).await, Err(ImdsError::Fetch { .. })));
@@ -136,23 +136,23 @@ async fn a_silent_service_costs_a_laptop_less_than_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_must_be_there_is_waited_for_and_then_given_up_with_the_reason() {
+async fn required_service_is_retried_and_then_given_up_with_the_reason() {
     let (address, _) = service([status(503), status(503), ok("T")]).await;
     assert!(Imds::connect(address, Duration::from_secs(60)).await.is_ok());
 
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let start = Instant::now();
-    let error = Imds::connect(nobody, Duration::from_secs(60)).await.unwrap_err();
+    let error = Imds::connect(closed, Duration::from_secs(60)).await.unwrap_err();
     assert!(start.elapsed() <= Duration::from_secs(60) && start.elapsed() > Duration::from_secs(50));
-    let sentence = Chain(&error).to_string();
+    let message = Chain(&error).to_string();
     assert!(
-        sentence.contains("api/token could not be fetched") && sentence.contains("Connection refused"),
-        "{sentence}"
+        message.contains("api/token could not be fetched") && message.contains("Connection refused"),
+        "{message}"
     );
 }
 
 #[tokio::test]
-async fn a_token_cannot_be_printed() {
+async fn token_cannot_be_printed() {
     let (address, _) = service([ok("VERYSECRET")]).await;
     let imds = Imds::connect_once(address).await.unwrap();
     assert!(!format!("{imds:?}").contains("VERYSECRET"));

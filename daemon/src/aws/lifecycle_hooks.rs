@@ -34,7 +34,7 @@ pub(crate) enum LifecycleState {
 pub(crate) struct ScalingGroup {
     member: Option<GroupMember>,
     /// True for a role that accepts publishers.
-    takes_publishers: bool,
+    accepts_publishers: bool,
 }
 
 impl ScalingGroup {
@@ -48,25 +48,25 @@ impl ScalingGroup {
             }
             None => None,
         };
-        Self { member, takes_publishers }
+        Self { member, accepts_publishers: takes_publishers }
     }
 
     /// Performs the requests of each state. Never returns.
-    pub(crate) async fn run(&self, mut states: watch::Receiver<LifecycleState>) {
+    pub(crate) async fn run(&self, mut state_rx: watch::Receiver<LifecycleState>) {
         let Some(member) = &self.member else { return std::future::pending().await };
-        let mut done = Progress::default();
+        let mut progress = Progress::default();
         loop {
-            let state = *states.borrow_and_update();
-            let pause = match self.on_state(member, state, &mut done).await {
+            let state = *state_rx.borrow_and_update();
+            let pause = match self.on_state(member, state, &mut progress).await {
                 Ok(pause) => pause,
                 Err(e) => {
-                    log::warn!(err:% = Chain(&e); "Auto Scaling refused, trying again");
+                    log::warn!(err:% = Chain(&e); "Auto Scaling request failed, retrying");
                     Some(RETRY_INTERVAL)
                 }
             };
             let changed = async {
                 // The sender is dropped: wait to be dropped too.
-                if states.changed().await.is_err() {
+                if state_rx.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
             };
@@ -80,36 +80,36 @@ impl ScalingGroup {
 
     /// Performs the requests of `state`. Returns when to repeat if it does not change; `None`:
     /// never.
-    async fn on_state(&self, member: &GroupMember, state: LifecycleState, done: &mut Progress) -> Result<Option<Duration>, AwsError> {
+    async fn on_state(&self, member: &GroupMember, state: LifecycleState, progress: &mut Progress) -> Result<Option<Duration>, AwsError> {
         match state {
             LifecycleState::Starting => Ok(None),
             LifecycleState::Serving(health) => {
                 let status = engine::fetch_status(health).await;
-                if !done.launch.is_complete() {
+                if !progress.launch.is_complete() {
                     // Readiness also depends on the node's registration.
                     if !status.as_ref().is_some_and(|status| status.ready) {
                         return Ok(Some(READY_POLL_INTERVAL));
                     }
-                    done.launch.record(complete_hooks(member, Transition::Launching).await?);
+                    progress.launch.record(complete_hooks(member, Transition::Launching).await?);
                 }
-                if !self.takes_publishers {
-                    return Ok((!done.launch.is_complete()).then_some(POLL_INTERVAL));
+                if !self.accepts_publishers {
+                    return Ok((!progress.launch.is_complete()).then_some(POLL_INTERVAL));
                 }
                 // An engine that does not answer gives no information about its publishers.
-                let busy = status.map(|status| status.load.streams > 0).filter(|busy| Some(*busy) != done.protected);
+                let busy = status.map(|status| status.load.streams > 0).filter(|busy| Some(*busy) != progress.protected);
                 if let Some(busy) = busy
                     && member.set_protection(busy).await?
                 {
-                    done.protected = Some(busy);
+                    progress.protected = Some(busy);
                     log::info!(protected = busy; "scale-in protection set");
                 }
                 Ok(Some(POLL_INTERVAL))
             }
             LifecycleState::Ready => {
-                if !done.launch.is_complete() {
-                    done.launch.record(complete_hooks(member, Transition::Launching).await?);
+                if !progress.launch.is_complete() {
+                    progress.launch.record(complete_hooks(member, Transition::Launching).await?);
                 }
-                Ok((!done.launch.is_complete()).then_some(POLL_INTERVAL))
+                Ok((!progress.launch.is_complete()).then_some(POLL_INTERVAL))
             }
             LifecycleState::Draining => {
                 for hook in member.fetch_hooks(Transition::Terminating).await? {
@@ -124,14 +124,14 @@ impl ScalingGroup {
     /// stop.
     pub(crate) async fn complete_termination(&self) {
         let Some(member) = &self.member else { return };
-        let leaving = async {
+        let completing = async {
             while let Err(e) = complete_hooks(member, Transition::Terminating).await {
-                log::warn!(err:% = Chain(&e); "Auto Scaling refused, trying again");
+                log::warn!(err:% = Chain(&e); "Auto Scaling request failed, retrying");
                 tokio::time::sleep(RETRY_INTERVAL).await;
             }
         };
-        if tokio::time::timeout(COMPLETE_TIMEOUT, leaving).await.is_err() {
-            log::warn!("Auto Scaling was not told that this node has drained; the hook's own time-out ends it");
+        if tokio::time::timeout(COMPLETE_TIMEOUT, completing).await.is_err() {
+            log::warn!("could not complete the terminating hook in time; it ends with its own timeout");
         }
     }
 }
@@ -157,19 +157,19 @@ impl WarmInstance {
             return;
         }
         let Some(member) = ScalingGroup::from_plan(plan).await.member else { return };
-        let passed = async {
+        let outcome = async {
             let (launching, terminating) =
                 (complete_hooks(&member, Transition::Launching).await?, complete_hooks(&member, Transition::Terminating).await?);
             Ok::<_, AwsError>(launching.combined(terminating))
         };
-        match passed.await {
-            Ok(passed) => {
+        match outcome.await {
+            Ok(outcome) => {
                 self.failing = false;
-                self.progress.record(passed);
+                self.progress.record(outcome);
             }
             Err(e) => {
                 if !std::mem::replace(&mut self.failing, true) {
-                    log::warn!(err:% = Chain(&e); "Auto Scaling refused, trying again");
+                    log::warn!(err:% = Chain(&e); "Auto Scaling request failed, retrying");
                 }
             }
         }
@@ -193,9 +193,9 @@ struct HookProgress {
 }
 
 impl HookProgress {
-    fn record(&mut self, passed: HookOutcome) {
+    fn record(&mut self, outcome: HookOutcome) {
         self.attempts += 1;
-        self.complete = passed.hooks == 0 || passed.completed > 0 || self.attempts >= MAX_ATTEMPTS;
+        self.complete = outcome.hooks == 0 || outcome.completed > 0 || self.attempts >= MAX_ATTEMPTS;
     }
 
     fn is_complete(&self) -> bool {
@@ -218,14 +218,14 @@ impl HookOutcome {
 
 async fn complete_hooks(member: &GroupMember, transition: Transition) -> Result<HookOutcome, AwsError> {
     let hooks = member.fetch_hooks(transition).await?;
-    let mut passed = HookOutcome { hooks: hooks.len(), completed: 0 };
+    let mut outcome = HookOutcome { hooks: hooks.len(), completed: 0 };
     for hook in hooks {
         if member.complete_hook(&hook).await? {
-            passed.completed += 1;
-            log::info!(hook = hook.as_str(); "lifecycle hook passed");
+            outcome.completed += 1;
+            log::info!(hook = hook.as_str(); "lifecycle hook completed");
         }
     }
-    Ok(passed)
+    Ok(outcome)
 }
 
 /// Well below the shortest timeout that a hook can have (30 s).
@@ -245,11 +245,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn that_no_hook_holds_the_instance_is_believed_after_a_while_and_that_there_is_none_at_once() {
+    fn inactive_hooks_are_retried_and_missing_hooks_complete_at_once() {
         let after = |answers: &[(usize, usize)]| {
-            let mut passing = HookProgress::default();
-            answers.iter().for_each(|(hooks, held)| passing.record(HookOutcome { hooks: *hooks, completed: *held }));
-            passing.is_complete()
+            let mut progress = HookProgress::default();
+            answers.iter().for_each(|(hooks, held)| progress.record(HookOutcome { hooks: *hooks, completed: *held }));
+            progress.is_complete()
         };
         assert!(!after(&[]) && after(&[(0, 0)]) && after(&[(1, 1)]) && after(&[(2, 1)]));
         assert!(!after(&[(1, 0); MAX_ATTEMPTS as usize - 1]) && after(&[(1, 0); MAX_ATTEMPTS as usize]));

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_metric_is_one_form_whatever_stands_in_its_names() {
+    fn metric_is_form_encoded_with_any_characters_in_its_names() {
         let metric = PercentMetric { name: "Headroom", dimensions: &[("Cluster", "a&b"), ("Role", "edge")], value: 42.5 };
         let expected = "Action=PutMetricData&Version=2010-08-01&Namespace=Headwater&MetricData.member.1.MetricName=Headroom&\
             MetricData.member.1.Unit=Percent&MetricData.member.1.Value=42.5&MetricData.member.1.Dimensions.member.1.Name=Cluster&\

@@ -1,4 +1,4 @@
-//! What the daemon asks of AWS: instance metadata, EC2, Secrets Manager, Auto Scaling and CloudWatch.
+//! Requests to AWS: instance metadata, EC2, Secrets Manager, Auto Scaling and CloudWatch.
 //!
 //! RULE: the only room that names an AWS SDK.
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use headwater_api::error::Chain;
-use headwater_api::node::Load;
+use headwater_api::documents::Load;
 use tokio::sync::watch;
 
 use crate::aws::client::Aws;
@@ -16,37 +16,37 @@ use crate::boot::plan::Plan;
 use crate::process::engine;
 
 /// Sends the metric while the node serves. Never returns; does nothing on a node without a cluster.
-pub(crate) async fn publish_headroom(plan: &Plan, mut states: watch::Receiver<LifecycleState>) {
+pub(crate) async fn publish_headroom(plan: &Plan, mut state_rx: watch::Receiver<LifecycleState>) {
     let Some(cluster) = &plan.cluster else { return std::future::pending().await };
     let aws = Aws::in_region(&cluster.region).await;
     let dimensions = [("Cluster", cluster.name.as_str()), ("Role", plan.engine.node.role.as_str())];
-    let mut well = true;
+    let mut was_accepted = true;
     loop {
-        let state = *states.borrow_and_update();
+        let state = *state_rx.borrow_and_update();
         let load = match state {
             LifecycleState::Serving(health) => engine::fetch_status(health).await.map(|status| status.load),
             LifecycleState::Starting | LifecycleState::Ready | LifecycleState::Draining => None,
         };
-        let pause = match load.as_ref().and_then(headroom_percent) {
+        let delay = match load.as_ref().and_then(headroom_percent) {
             Some(value) => {
-                let told = aws.put_metric(&PercentMetric { name: METRIC_NAME, dimensions: &dimensions, value }).await;
-                match &told {
-                    Ok(()) if !well => log::info!("CloudWatch takes the scaling metric again"),
-                    Err(e) if well => log::warn!(err:% = Chain(e); "CloudWatch did not take the scaling metric"),
+                let result = aws.put_metric(&PercentMetric { name: METRIC_NAME, dimensions: &dimensions, value }).await;
+                match &result {
+                    Ok(()) if !was_accepted => log::info!("CloudWatch accepts the scaling metric again"),
+                    Err(e) if was_accepted => log::warn!(err:% = Chain(e); "CloudWatch did not accept the scaling metric"),
                     _ => {}
                 }
-                well = told.is_ok();
+                was_accepted = result.is_ok();
                 PUBLISH_INTERVAL
             }
             // The capacity may become known soon.
             None => UNKNOWN_LOAD_INTERVAL,
         };
         let changed = async {
-            if states.changed().await.is_err() {
+            if state_rx.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         };
-        let _ = tokio::time::timeout(pause, changed).await;
+        let _ = tokio::time::timeout(delay, changed).await;
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headroom_is_what_is_left_of_what_can_be_sent() {
+    fn headroom_is_the_unused_share_of_the_egress_capacity() {
         let check = |egress_bps, egress_capacity_bps, expected| {
             let load = Load { egress_bps, egress_capacity_bps, ..Load::default() };
             assert_eq!(headroom_percent(&load), expected);

@@ -28,18 +28,18 @@ pub(crate) async fn wait_for_termination(imds: Option<&mut Imds>) -> Termination
     let mut failing = false;
     loop {
         match poll_metadata(imds).await {
-            Ok(MetadataPoll { termination: Some(farewell), .. }) => return farewell,
-            Ok(look) => {
+            Ok(MetadataPoll { termination: Some(reason), .. }) => return reason,
+            Ok(poll) => {
                 failing = false;
-                let before = first.get_or_insert_with(|| look.tags.clone());
-                if *before != look.tags {
-                    log::warn!("a tag of this instance has changed; it counts from the next start");
-                    *before = look.tags;
+                let previous = first.get_or_insert_with(|| poll.tags.clone());
+                if *previous != poll.tags {
+                    log::warn!("a tag of this instance has changed; the change takes effect at the next start");
+                    *previous = poll.tags;
                 }
             }
             Err(e) if !failing => {
                 failing = true;
-                log::warn!(err:% = Chain(&e); "instance metadata does not answer any more");
+                log::warn!(err:% = Chain(&e); "instance metadata no longer answers");
             }
             Err(_) => {}
         }
@@ -55,7 +55,7 @@ struct MetadataPoll {
 async fn poll_metadata(imds: &mut Imds) -> Result<MetadataPoll, ImdsError> {
     let target = fetch_target_lifecycle_state(imds).await?.unwrap_or_default();
     let end = match termination_reason(&target) {
-        Some(farewell) => Some(farewell),
+        Some(reason) => Some(reason),
         None => fetch_spot_notice(imds)
             .await?
             .map(|action| TerminationReason { reason: format!("spot notice: EC2 will {action} this instance"), to_warm_pool: false }),
@@ -68,10 +68,10 @@ async fn poll_metadata(imds: &mut Imds) -> Result<MetadataPoll, ImdsError> {
 fn termination_reason(target: &str) -> Option<TerminationReason> {
     match target {
         "Terminated" | "Warmed:Terminated" => {
-            Some(TerminationReason { reason: "Auto Scaling ends this instance".to_owned(), to_warm_pool: false })
+            Some(TerminationReason { reason: "Auto Scaling terminates this instance".to_owned(), to_warm_pool: false })
         }
-        warmed if warmed.starts_with(WARM_POOL_PREFIX) => {
-            Some(TerminationReason { reason: "Auto Scaling puts this instance back into its warm pool".to_owned(), to_warm_pool: true })
+        target if target.starts_with(WARM_POOL_PREFIX) => {
+            Some(TerminationReason { reason: "Auto Scaling returns this instance to its warm pool".to_owned(), to_warm_pool: true })
         }
         _ => None,
     }
@@ -85,16 +85,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_takes_leave_for_good_when_its_instance_ends_and_for_a_while_when_it_returns_to_the_warm_pool() {
-        let warm = |target: &str| termination_reason(target).map(|farewell| farewell.to_warm_pool);
+    fn only_a_return_to_the_warm_pool_keeps_the_daemon_running() {
+        let to_warm_pool = |target: &str| termination_reason(target).map(|reason| reason.to_warm_pool);
         for target in ["Warmed:Running", "Warmed:Stopped", "Warmed:Hibernated"] {
-            assert_eq!(warm(target), Some(true), "{target}");
+            assert_eq!(to_warm_pool(target), Some(true), "{target}");
         }
         for target in ["Terminated", "Warmed:Terminated"] {
-            assert_eq!(warm(target), Some(false), "{target}");
+            assert_eq!(to_warm_pool(target), Some(false), "{target}");
         }
         for target in ["InService", "Standby", "Detached", ""] {
-            assert_eq!(warm(target), None, "{target}");
+            assert_eq!(to_warm_pool(target), None, "{target}");
         }
     }
 }

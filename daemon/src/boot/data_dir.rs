@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_cannot_be_made_is_named() {
+    fn folder_that_cannot_be_created_is_named() {
         let error = prepare(Path::new("/dev/null/data")).unwrap_err();
         let sentence = headwater_api::error::Chain(&error).to_string();
         assert!(sentence.starts_with("data folder /dev/null/data cannot be written"), "{sentence}");

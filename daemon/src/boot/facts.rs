@@ -87,7 +87,8 @@ pub(crate) enum Tags {
     /// Neither source could be read.
     Unknown {
         /// The last error.
-        why: String,
+        #[serde(rename = "why")]
+        reason: String,
     },
 }
 
@@ -178,8 +179,8 @@ pub(crate) async fn fetch_spot_notice(imds: &mut Imds) -> Result<Option<String>,
 pub(crate) async fn fetch_tags(imds: &mut Imds) -> Result<Tags, ImdsError> {
     let Some(keys) = imds.get("meta-data/tags/instance").await? else { return Ok(Tags::Hidden) };
     let mut tags = BTreeMap::new();
-    let ours = |key: &&str| *key == GROUP_TAG || key.starts_with(TAG_PREFIX);
-    for key in keys.lines().map(str::trim).filter(ours).take(MAX_TAGS) {
+    let is_relevant = |key: &&str| *key == GROUP_TAG || key.starts_with(TAG_PREFIX);
+    for key in keys.lines().map(str::trim).filter(is_relevant).take(MAX_TAGS) {
         // Removed between the two requests.
         if let Some(value) = imds.get(&format!("meta-data/tags/instance/{key}")).await? {
             tags.insert(key.to_owned(), value);
@@ -242,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn local_facts_hold_no_address_that_means_another_machine_elsewhere() {
+    fn local_facts_exclude_addresses_that_other_machines_cannot_reach() {
         let facts = read_local();
         assert!(facts.addresses.iter().all(|a| is_reachable(*a)), "{facts:?}");
         assert!(!facts.host_name.contains(char::is_whitespace), "{facts:?}");

@@ -1,7 +1,7 @@
-//! The boot of a node: facts, plan, registration, then the supervisor that serves until the node drains.
+//! The boot of a node: facts, plan, registration, then supervision until the node drains.
 //!
-//! `facts` and `settings` are read, `plan` decides (a pure function), `planner` repeats both until the plan calls for work,
-//! `registration` enters the node in the registry, `node` runs the sequence.
+//! `facts` and `settings` are read, `plan` decides (a pure function), `planner` repeats both until
+//! the plan calls for work, `registration` registers the node, `node` runs the sequence.
 
 pub(crate) mod data_dir;
 pub(crate) mod facts;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use headwater_api::error::exit;
-use headwater_registry::{RegistryError, Wish};
+use headwater_registry::{RegistryError, DesiredState};
 use tokio::sync::watch;
 
 use crate::aws::imds::ImdsError;
@@ -83,14 +83,14 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
     let (mut manager, mut watchdog) = (ServiceManager::new(), Watchdog::from_environment());
     let settings = Settings::read(config.as_deref())?;
     let program = program.unwrap_or_else(engine::default_program);
-    let lives = async {
+    let incarnations = async {
         while Box::pin(run_incarnation(&settings, &program, &mut signals, &mut manager)).await? == NodeExit::WarmPool {
             log::info!("back in the warm pool");
         }
         Ok(())
     };
     tokio::select! {
-        ended = lives => ended,
+        result = incarnations => result,
         never = watchdog.keep_alive() => match never {},
     }
 }
@@ -104,7 +104,7 @@ async fn run_incarnation(
 ) -> Result<NodeExit, BootError> {
     let started = Instant::now();
     let (facts, plan, mut imds) = tokio::select! {
-        decided = planner::wait_for_work(settings, manager) => decided?,
+        planned = planner::wait_for_work(settings, manager) => planned?,
         _ = signals.next() => {
             log::info!("headwaterd ended before it had a plan");
             return Ok(NodeExit::Stopped);
@@ -118,165 +118,165 @@ async fn run_incarnation(
     );
     data_dir::prepare(&node.data_dir)?;
     if plan.mongod.is_some() {
-        let life = node::run(&plan, &facts, imds.as_mut(), signals, manager, started);
-        return Box::pin(life).await;
+        let registry_node = node::run(&plan, &facts, imds.as_mut(), signals, manager, started);
+        return Box::pin(registry_node).await;
     }
     let mut config = plan.engine.clone();
-    let (writing, writes) = watch::channel(false);
-    let entering = async {
-        let mut said = String::new();
+    let (write_pending_tx, write_pending_rx) = watch::channel(false);
+    let registration = async {
+        let mut last_reason = String::new();
         loop {
             if let Some(cluster) = &plan.cluster {
                 cluster_secrets::wait_for_cluster_secrets(cluster, &mut config, manager).await;
             }
             let node = registration::node_document(&plan, &config, facts.instance.as_ref());
-            let patience = plan.cluster.as_ref().map_or(Duration::MAX, |_| cluster_secrets::random_address_timeout());
-            match registration::register(node, &config, manager, &writing, &mut said, patience).await {
+            let timeout = plan.cluster.as_ref().map_or(Duration::MAX, |_| cluster_secrets::random_address_timeout());
+            match registration::register(node, &config, manager, &write_pending_tx, &mut last_reason, timeout).await {
                 // An address, a password or a certificate that came from AWS can be corrected
                 // there: fetch it again.
                 Err(e @ (RegistryError::Refused { .. } | RegistryError::Unreachable { .. }))
                     if plan.cluster.is_some() =>
                 {
-                    cluster_secrets::wait_after_rejection(&e, manager, &mut said).await;
+                    cluster_secrets::wait_after_rejection(&e, manager, &mut last_reason).await;
                     config = plan.engine.clone();
                 }
-                entered => break entered,
+                result => break result,
             }
         }
     };
     // Boxed, because one of the two branches takes ownership.
-    let mut entering = Box::pin(entering);
+    let mut registration = Box::pin(registration);
     let registered = tokio::select! {
-        registered = &mut entering => registered?,
+        registered = &mut registration => registered?,
         _ = signals.next() => {
             tokio::select! {
-                () = registration::cancel_registration(entering, writes, &plan.engine) => {}
+                () = registration::cancel_registration(registration, write_pending_rx, &plan.engine) => {}
                 () = signals.next_kill() => {}
             }
             log::info!("headwaterd ended before it was registered");
             return Ok(NodeExit::Stopped);
         }
     };
-    drop(entering);
+    drop(registration);
     administrator::create_at_first_boot(&config).await?;
     config.node.boot_epoch = Some(registered.incarnation.epoch.0);
     let engine = Engine::prepare(program.to_owned(), &config)?;
 
-    let (orders, told) = watch::channel(RunCommand::Serve);
-    let (news, mut latest) = watch::channel(None);
-    let (standing, stands) = watch::channel(NodeHealthTracker::new(registered.shared_store.is_some()).report());
-    let registry = cluster_secrets::follow_registry_uri(&plan, &config, standing.subscribe());
-    let service = engine.run(told, stands, |happened| drop(news.send_replace(Some(happened))));
+    let (command_tx, command_rx) = watch::channel(RunCommand::Serve);
+    let (event_tx, mut event_rx) = watch::channel(None);
+    let (health_tx, health_rx) = watch::channel(NodeHealthTracker::new(registered.shared_store.is_some()).report());
+    let registry_uri = cluster_secrets::follow_registry_uri(&plan, &config, health_tx.subscribe());
+    let engine_run = engine.run(command_rx, health_rx, |event| drop(event_tx.send_replace(Some(event))));
     let group = ScalingGroup::from_plan(&plan).await;
-    let (phase, phases) = watch::channel(LifecycleState::Starting);
-    let (engine_at, engines) = watch::channel(None);
-    let (capacity, capacity_bps) = watch::channel(0);
-    let (writing, mut writes) = watch::channel(false);
-    let (wish, mut wishes) = watch::channel(Wish::Serve);
-    let ears = HeartbeatChannels { endpoints_rx: engines, command_rx: orders.subscribe(), health_tx: standing, capacity_rx: capacity_bps, write_pending_tx: writing, desired_state_tx: wish };
-    let superseded = heartbeat::run_until_superseded(&registered, ears);
-    let scaling = scaling_metric::publish_headroom(&plan, phases.clone());
-    let accompany = group.run(phases);
-    let unwanted = termination::wait_for_termination(imds.as_mut());
-    let administrator = administrator::follow_secret(plan.cluster.as_ref(), registered.shared_store.as_ref());
-    let measured = capacity::publish_capacity(&plan, facts.instance.as_ref(), capacity);
-    tokio::pin!(service, unwanted, accompany, superseded, administrator, measured, scaling, registry);
-    let (mut replaced, mut warm) = (false, false);
-    let ended = loop {
+    let (state_tx, state_rx) = watch::channel(LifecycleState::Starting);
+    let (endpoints_tx, endpoints_rx) = watch::channel(None);
+    let (capacity_tx, capacity_rx) = watch::channel(0);
+    let (write_pending_tx, mut write_pending_rx) = watch::channel(false);
+    let (desired_state_tx, mut desired_state_rx) = watch::channel(DesiredState::Serve);
+    let channels = HeartbeatChannels { endpoints_rx, command_rx: command_tx.subscribe(), health_tx, capacity_rx, write_pending_tx, desired_state_tx };
+    let superseded = heartbeat::run_until_superseded(&registered, channels);
+    let headroom = scaling_metric::publish_headroom(&plan, state_rx.clone());
+    let hooks = group.run(state_rx);
+    let termination_notice = termination::wait_for_termination(imds.as_mut());
+    let administrator_secret = administrator::follow_secret(plan.cluster.as_ref(), registered.shared_store.as_ref());
+    let capacity_query = capacity::publish_capacity(&plan, facts.instance.as_ref(), capacity_tx);
+    tokio::pin!(engine_run, termination_notice, hooks, superseded, administrator_secret, capacity_query, headroom, registry_uri);
+    let (mut is_superseded, mut to_warm_pool) = (false, false);
+    let result = loop {
         tokio::select! {
-            ended = &mut service => break ended,
+            result = &mut engine_run => break result,
             signal = signals.next() => {
-                let order = *orders.borrow();
-                orders.send_replace(on_signal(signal, order, manager));
+                let command = *command_tx.borrow();
+                command_tx.send_replace(on_signal(signal, command, manager));
             }
             // Also while the node drains: the heartbeat must report that it does.
-            why = &mut superseded, if !replaced => {
-                replaced = true;
-                if *orders.borrow() == RunCommand::Serve {
-                    log::error!(err = why.as_str(); "another life of this node has taken over, draining");
-                    orders.send_replace(RunCommand::Drain);
+            reason = &mut superseded, if !is_superseded => {
+                is_superseded = true;
+                if *command_tx.borrow() == RunCommand::Serve {
+                    log::error!(err = reason.as_str(); "another incarnation of this node has taken over, draining");
+                    command_tx.send_replace(RunCommand::Drain);
                 }
             }
-            farewell = &mut unwanted, if *orders.borrow() == RunCommand::Serve => {
-                log::info!(err = farewell.reason.as_str(); "draining");
-                warm = farewell.to_warm_pool;
-                manager.draining(warm);
-                phase.send_replace(LifecycleState::Draining);
-                orders.send_replace(RunCommand::Drain);
+            notice = &mut termination_notice, if *command_tx.borrow() == RunCommand::Serve => {
+                log::info!(err = notice.reason.as_str(); "draining");
+                to_warm_pool = notice.to_warm_pool;
+                manager.draining(to_warm_pool);
+                state_tx.send_replace(LifecycleState::Draining);
+                command_tx.send_replace(RunCommand::Drain);
             }
-            Ok(()) = wishes.changed(), if *orders.borrow() == RunCommand::Serve => {
-                if *wishes.borrow_and_update() == Wish::Drain {
-                    log::info!("draining: the administrator has asked for it");
+            Ok(()) = desired_state_rx.changed(), if *command_tx.borrow() == RunCommand::Serve => {
+                if *desired_state_rx.borrow_and_update() == DesiredState::Drain {
+                    log::info!("draining: requested by an administrator");
                     manager.stopping("draining");
-                    orders.send_replace(RunCommand::Drain);
+                    command_tx.send_replace(RunCommand::Drain);
                 }
             }
-            Ok(()) = latest.changed() => {
-                let news = latest.borrow_and_update();
-                engine_at.send_replace(match news.as_ref() {
+            Ok(()) = event_rx.changed() => {
+                let event = event_rx.borrow_and_update();
+                endpoints_tx.send_replace(match event.as_ref() {
                     Some(EngineEvent::Serving(at)) => Some(at.clone()),
                     _ => None,
                 });
-                if let (Some(EngineEvent::Serving(at)), RunCommand::Serve) = (news.as_ref(), *orders.borrow()) {
-                    phase.send_replace(LifecycleState::Serving(at.health));
+                if let (Some(EngineEvent::Serving(at)), RunCommand::Serve) = (event.as_ref(), *command_tx.borrow()) {
+                    state_tx.send_replace(LifecycleState::Serving(at.health));
                 }
-                report_engine_event(news.as_ref(), manager, started);
+                report_engine_event(event.as_ref(), manager, started);
             }
-            () = &mut accompany => {}
-            () = &mut administrator => {}
-            () = &mut registry => {}
-            () = &mut measured => {}
-            () = &mut scaling => {}
+            () = &mut hooks => {}
+            () = &mut administrator_secret => {}
+            () = &mut registry_uri => {}
+            () = &mut capacity_query => {}
+            () = &mut headroom => {}
         }
     };
-    match warm {
+    match to_warm_pool {
         true => manager.status("leaving the registry"),
         false => manager.stopping("leaving the registry"),
     }
-    let leaving = async {
+    let deregistration = async {
         // A registration in flight must finish first, or it would register the node again.
         tokio::select! {
-            _ = &mut superseded, if !replaced => {}
-            _ = writes.wait_for(|writing| !writing) => {}
+            _ = &mut superseded, if !is_superseded => {}
+            _ = write_pending_rx.wait_for(|pending| !pending) => {}
             () = tokio::time::sleep(registration::DEREGISTER_TIMEOUT) => {}
         }
         registration::deregister_within(&registered, &config, registration::DEREGISTER_TIMEOUT).await;
-        if *phase.borrow() == LifecycleState::Draining {
+        if *state_tx.borrow() == LifecycleState::Draining {
             group.complete_termination().await;
         }
     };
     tokio::select! {
-        () = leaving => {}
-        () = signals.next_kill() => log::warn!("told again to end at once, while taking leave"),
+        () = deregistration => {}
+        () = signals.next_kill() => log::warn!("second signal, stopping before the node is deregistered"),
     }
-    ended?;
-    if warm && !signals.stop_requested() {
+    result?;
+    if to_warm_pool && !signals.stop_requested() {
         return Ok(NodeExit::WarmPool);
     }
     log::info!("headwaterd ended");
     Ok(NodeExit::Stopped)
 }
 
-/// Returns the run command after `signal`, given the one `before` it.
-pub(crate) fn on_signal(signal: RunCommand, before: RunCommand, manager: &ServiceManager) -> RunCommand {
-    match (signal, before) {
-        (RunCommand::Kill, _) => log::warn!("second signal, ending at once"),
+/// Returns the run command after `signal`, given the `previous` one.
+pub(crate) fn on_signal(signal: RunCommand, previous: RunCommand, manager: &ServiceManager) -> RunCommand {
+    match (signal, previous) {
+        (RunCommand::Kill, _) => log::warn!("second signal, stopping at once"),
         (_, RunCommand::Serve) => {
-            log::info!("draining; a second signal ends at once");
+            log::info!("draining; a second signal stops at once");
             manager.stopping("draining");
         }
-        _ => log::info!("told to end, and draining already; a second signal ends at once"),
+        _ => log::info!("already draining; a second signal stops at once"),
     }
-    before.max(signal)
+    previous.max(signal)
 }
 
-fn report_engine_event(news: Option<&EngineEvent>, manager: &mut ServiceManager, started: Instant) {
-    match news {
+fn report_engine_event(event: Option<&EngineEvent>, manager: &mut ServiceManager, started: Instant) {
+    match event {
         Some(EngineEvent::Serving(at)) => {
             log::info!(elapsed_ms = started.elapsed().as_millis(), http:% = at.http, rtmp:% = at.rtmp; "node ready");
             manager.serving(&format!("serving: http {}, rtmp {}", at.http, at.rtmp));
         }
-        Some(EngineEvent::Exited(why)) => manager.status(&format!("restarting the engine: {why}")),
+        Some(EngineEvent::Exited(reason)) => manager.status(&format!("restarting the engine: {reason}")),
         None => {}
     }
 }

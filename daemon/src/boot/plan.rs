@@ -68,8 +68,8 @@ impl Cluster {
     /// Name of the replica set that its registry nodes form. It lets a node of another cluster
     /// detect a wrong address, and need not be unique.
     pub(crate) fn replica_set(&self) -> String {
-        let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
-        let name: String = self.name.chars().map(plain).take(MAX_ID_BYTES).collect();
+        let sanitize = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
+        let name: String = self.name.chars().map(sanitize).take(MAX_ID_BYTES).collect();
         format!("headwater-{name}")
     }
 }
@@ -129,12 +129,12 @@ pub(crate) enum PlanError {
     },
     /// A registry node without instance metadata to find its peers by.
     #[error(
-        "[node] role is \"registry\", which finds its peers by the tags of EC2 instances, and here is no instance metadata"
+        "[node] role is \"registry\", which finds its peers by the tags of EC2 instances, and there is no instance metadata here"
     )]
     RegistryWithoutMetadata,
     /// A registry node in a cluster whose registry tag names another registry.
     #[error(
-        "role is \"registry\", but tag `{REGISTRY_TAG}` says that the registry is elsewhere; take one of them away"
+        "role is \"registry\", but tag `{REGISTRY_TAG}` names another registry; remove one of them"
     )]
     RegistryTagConflict,
     /// A registry node without a private address.
@@ -147,7 +147,7 @@ pub(crate) enum PlanError {
         role: &'static str,
     },
     /// A role that needs a shared registry, on a machine without tags to find it by.
-    #[error("[node] role is {role:?}, which wants a registry that nodes share; a node on its own is \"standalone\"")]
+    #[error("[node] role is {role:?}, which needs a shared registry; a single node is \"standalone\"")]
     NotOnEc2 {
         /// `origin` or `edge`.
         role: &'static str,
@@ -186,7 +186,7 @@ pub(crate) fn plan(facts: &Facts, settings: &Settings) -> Result<Plan, PlanError
             engine.node.addresses.clone_from(&instance.addresses);
             instance.addresses.clone()
         }
-        (written, _) => written.to_vec(),
+        (configured, _) => configured.to_vec(),
     };
     if instance.is_some() && !settings.is_set("limits", "cpu_percent") {
         engine.limits.cpu_percent = EC2_CPU_PERCENT;
@@ -198,11 +198,11 @@ pub(crate) fn plan(facts: &Facts, settings: &Settings) -> Result<Plan, PlanError
         engine.health.listen = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
     }
     // A node whose file names the registry needs neither tags nor AWS secrets to find it.
-    let told = engine.registry.kind == RegistryKind::MongoDb && engine.relay.secret_file.is_some();
+    let names_registry = engine.registry.kind == RegistryKind::MongoDb && engine.relay.secret_file.is_some();
     let port = engine.mongod.port.get();
     let cluster = match role {
         Role::Standalone => None,
-        Role::Origin | Role::Edge if told => None,
+        Role::Origin | Role::Edge if names_registry => None,
         Role::Origin | Role::Edge | Role::Registry => Some(cluster_from_tags(role, instance, port)?),
     };
     let mongod = match (&cluster, role) {
@@ -256,16 +256,16 @@ fn missing_role_hint(tags: &Tags) -> String {
         Tags::Hidden => {
             "instance metadata shows no tags: set InstanceMetadataTags to enabled in the launch template".to_owned()
         }
-        Tags::Unknown { why } => format!(
-            "instance metadata shows no tags (InstanceMetadataTags in the launch template) and ec2:DescribeTags gave none: {why}"
+        Tags::Unknown { reason } => format!(
+            "instance metadata shows no tags (InstanceMetadataTags in the launch template) and ec2:DescribeTags gave none: {reason}"
         ),
     }
 }
 
 fn cluster_from_tags(role: Role, instance: Option<&Instance>, port: u16) -> Result<Cluster, PlanError> {
-    let alone =
+    let error =
         if role == Role::Registry { PlanError::RegistryWithoutMetadata } else { PlanError::NotOnEc2 { role: role.as_str() } };
-    let instance = instance.ok_or(alone)?;
+    let instance = instance.ok_or(error)?;
     let role = role.as_str();
     let tags = &instance.tags;
     let tag = |key: &str| tags.get(key).filter(|value| !value.is_empty());

@@ -34,7 +34,7 @@ const GROUP: (&str, &str) = (GROUP_TAG, "edges");
 const CLUSTER: (&str, &str) = (CLUSTER_TAG, "demo");
 
 #[test]
-fn a_machine_on_its_own_is_standalone_and_named_after_its_host() {
+fn single_machine_is_standalone_and_named_after_its_host() {
     let check = |host: &str, file: &str, id: &str, from: ValueSource| {
         let plan = planned(host, file).unwrap();
         assert_eq!((plan.engine.node.role, plan.role_from), (Role::Standalone, ValueSource::Default));
@@ -51,24 +51,24 @@ fn a_machine_on_its_own_is_standalone_and_named_after_its_host() {
 }
 
 #[test]
-fn an_origin_or_edge_on_a_machine_of_its_own_is_refused() {
+fn origin_or_edge_without_a_cluster_is_rejected() {
     for role in ["origin", "edge"] {
         assert_eq!(planned("a", &format!("node.role = '{role}'")).unwrap_err(), PlanError::NotOnEc2 { role });
     }
     assert_eq!(planned("a", "node.role = 'standalone'").unwrap().role_from, ValueSource::File);
-    let told = "node.role = 'edge'\n[registry]\nkind = 'mongodb'\nuri_file = '/u'\n[relay]\nsecret_file = '/s'";
-    assert_eq!(planned("a", told).unwrap().cluster, None, "the file says all that a cluster needs");
+    let settings = "node.role = 'edge'\n[registry]\nkind = 'mongodb'\nuri_file = '/u'\n[relay]\nsecret_file = '/s'";
+    assert_eq!(planned("a", settings).unwrap().cluster, None, "the file sets everything that a cluster needs");
 }
 
 #[test]
-fn a_name_that_does_not_fit_everywhere_is_refused() {
+fn invalid_node_id_is_rejected() {
     for id in ["", "a b", "../x", &"x".repeat(65)] {
         assert_eq!(planned("a", &format!("node.id = '{id}'")).unwrap_err(), PlanError::InvalidId(id.to_owned()));
     }
 }
 
 #[test]
-fn written_addresses_win_and_are_handed_to_the_engine() {
+fn configured_addresses_take_precedence_and_reach_the_engine() {
     let plan = planned("a", "node.addresses = ['203.0.113.7']").unwrap();
     assert_eq!(plan.addresses, plan.engine.node.addresses);
     let plan = planned("a", "").unwrap();
@@ -77,7 +77,7 @@ fn written_addresses_win_and_are_handed_to_the_engine() {
 }
 
 #[test]
-fn an_instance_is_named_after_its_id_and_offers_its_public_address_first() {
+fn instance_is_named_after_its_id_and_lists_its_public_address_first() {
     let plan = on_ec2(tags(&[]), None).unwrap();
     assert_eq!((plan.engine.node.id.as_str(), plan.id_from), ("i-0abc", ValueSource::InstanceId));
     assert_eq!(plan.engine.node.addresses[0].to_string(), "203.0.113.9");
@@ -85,12 +85,12 @@ fn an_instance_is_named_after_its_id_and_offers_its_public_address_first() {
 }
 
 #[test]
-fn what_the_file_says_reaches_the_engine() {
+fn settings_of_the_file_reach_the_engine() {
     assert_eq!(planned("a", "hls.part_ms = 333").unwrap().engine.hls.part_ms.get(), 333);
 }
 
 #[test]
-fn balancers_reach_the_health_of_an_origin_or_edge_on_ec2_unless_the_file_says_otherwise() {
+fn health_listener_is_public_on_ec2_unless_the_file_sets_it() {
     let check = |role: &str, file: &str, expected: &str| {
         let facts = instance(tags(&[(ROLE_TAG, role), CLUSTER, GROUP]), Some("InService"));
         let plan = plan(&facts, &Settings::parse(file).unwrap()).unwrap();
@@ -105,8 +105,8 @@ fn balancers_reach_the_health_of_an_origin_or_edge_on_ec2_unless_the_file_says_o
 }
 
 #[test]
-fn outside_a_group_an_instance_without_role_is_standalone_whatever_hides_its_tags() {
-    let unknown = Tags::Unknown { why: "access denied".to_owned() };
+fn instance_without_group_and_role_is_standalone_even_if_tags_are_hidden() {
+    let unknown = Tags::Unknown { reason: "access denied".to_owned() };
     for tags in [tags(&[]), tags(&[CLUSTER]), Tags::Hidden, unknown, Tags::Api { tags: Default::default() }] {
         let plan = on_ec2(tags.clone(), None).unwrap();
         assert_eq!((plan.engine.node.role, plan.role_from), (Role::Standalone, ValueSource::Default), "{tags:?}");
@@ -115,7 +115,7 @@ fn outside_a_group_an_instance_without_role_is_standalone_whatever_hides_its_tag
 }
 
 #[test]
-fn inside_a_group_an_instance_without_role_is_refused_with_what_to_do() {
+fn instance_in_a_group_without_role_is_rejected_with_a_remedy() {
     let check = |tags: Tags, target: Option<&str>, expected: &str| {
         let error = on_ec2(tags, target).unwrap_err();
         let sentence = error.to_string();
@@ -125,7 +125,7 @@ fn inside_a_group_an_instance_without_role_is_refused_with_what_to_do() {
     check(tags(&[GROUP, CLUSTER]), None, "no `headwater:role` tag");
     check(Tags::Hidden, Some("InService"), "set InstanceMetadataTags to enabled in the launch template");
     check(
-        Tags::Unknown { why: "access denied".to_owned() },
+        Tags::Unknown { reason: "access denied".to_owned() },
         Some("InService"),
         "ec2:DescribeTags gave none: access denied",
     );
@@ -133,7 +133,7 @@ fn inside_a_group_an_instance_without_role_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn roles_are_the_words_of_the_tag_and_nothing_else() {
+fn only_exact_role_names_are_accepted() {
     let check = |value: &str, expected: Result<Role, PlanError>| {
         let plan = on_ec2(tags(&[(ROLE_TAG, value), CLUSTER, GROUP]), Some("InService"));
         assert_eq!(plan.map(|p| p.engine.node.role), expected, "{value:?}");
@@ -148,7 +148,7 @@ fn roles_are_the_words_of_the_tag_and_nothing_else() {
 }
 
 #[test]
-fn an_unknown_role_is_refused_outside_a_group_too() {
+fn unknown_role_is_rejected_outside_a_group_too() {
     let error = on_ec2(tags(&[(ROLE_TAG, "king")]), None).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -157,7 +157,7 @@ fn an_unknown_role_is_refused_outside_a_group_too() {
 }
 
 #[test]
-fn an_origin_or_edge_belongs_to_the_cluster_of_its_tag() {
+fn origin_or_edge_belongs_to_the_cluster_of_its_tag() {
     let edge = (ROLE_TAG, "edge");
     for missing in [tags(&[edge]), tags(&[edge, (CLUSTER_TAG, "")])] {
         assert_eq!(on_ec2(missing, None).unwrap_err(), PlanError::NoCluster { role: "edge" });
@@ -168,15 +168,15 @@ fn an_origin_or_edge_belongs_to_the_cluster_of_its_tag() {
     };
     let plain = cluster(&[]);
     assert_eq!((plain.name.as_str(), plain.node_group.as_str(), plain.registry), ("demo", "", RegistryLocation::Discover));
-    let told = cluster(&[(REGISTRY_TAG, "db.internal:27017"), (NODE_GROUP_TAG, "tokyo")]);
+    let settings = cluster(&[(REGISTRY_TAG, "db.internal:27017"), (NODE_GROUP_TAG, "tokyo")]);
     assert_eq!(
-        (told.node_group.as_str(), told.registry),
+        (settings.node_group.as_str(), settings.registry),
         ("tokyo", RegistryLocation::Tag("db.internal:27017".to_owned()))
     );
 }
 
 #[test]
-fn a_registry_node_has_a_cluster_and_listens_at_its_private_address() {
+fn registry_node_has_a_cluster_and_listens_on_its_private_address() {
     let registry = (ROLE_TAG, "registry");
     let plan = on_ec2(tags(&[registry, CLUSTER]), None).unwrap();
     assert_eq!(plan.mongod.map(|at| at.to_string()).as_deref(), Some("10.0.1.12:27017"));
@@ -190,17 +190,17 @@ fn a_registry_node_has_a_cluster_and_listens_at_its_private_address() {
 }
 
 #[test]
-fn a_registry_node_is_refused_where_it_cannot_be_one() {
+fn registry_node_is_rejected_where_it_cannot_work() {
     let registry = (ROLE_TAG, "registry");
     assert_eq!(on_ec2(tags(&[registry]), None).unwrap_err(), PlanError::NoCluster { role: "registry" });
-    let elsewhere = tags(&[registry, CLUSTER, (REGISTRY_TAG, "db.internal")]);
-    assert_eq!(on_ec2(elsewhere, None).unwrap_err(), PlanError::RegistryTagConflict);
+    let conflicting = tags(&[registry, CLUSTER, (REGISTRY_TAG, "db.internal")]);
+    assert_eq!(on_ec2(conflicting, None).unwrap_err(), PlanError::RegistryTagConflict);
     assert_eq!(planned("a", "node.role = 'registry'").unwrap_err(), PlanError::RegistryWithoutMetadata);
-    let told = "node.role = 'registry'\n[registry]\nkind = 'mongodb'\nuri_file = '/u'\n[relay]\nsecret_file = '/s'";
-    assert_eq!(planned("a", told).unwrap_err(), PlanError::RegistryWithoutMetadata);
-    let mut homeless = instance(tags(&[registry, CLUSTER]), None);
-    homeless.instance.as_mut().unwrap().private_ipv4 = None;
-    assert_eq!(plan(&homeless, &Settings::default()).unwrap_err(), PlanError::NoPrivateAddress);
+    let settings = "node.role = 'registry'\n[registry]\nkind = 'mongodb'\nuri_file = '/u'\n[relay]\nsecret_file = '/s'";
+    assert_eq!(planned("a", settings).unwrap_err(), PlanError::RegistryWithoutMetadata);
+    let mut unreachable = instance(tags(&[registry, CLUSTER]), None);
+    unreachable.instance.as_mut().unwrap().private_ipv4 = None;
+    assert_eq!(plan(&unreachable, &Settings::default()).unwrap_err(), PlanError::NoPrivateAddress);
     // The role may also come from the file while metadata provides the rest.
     let written = Settings::parse("[node]\nrole = 'registry'\n[mongod]\nport = 27018").unwrap();
     let plan = plan(&instance(tags(&[CLUSTER]), None), &written).unwrap();
@@ -208,7 +208,7 @@ fn a_registry_node_is_refused_where_it_cannot_be_one() {
 }
 
 #[test]
-fn the_file_wins_over_the_tag() {
+fn file_takes_precedence_over_the_tag() {
     let facts = instance(tags(&[(ROLE_TAG, "edge"), CLUSTER]), None);
     let plan = plan(&facts, &Settings::parse("[node]\nrole = 'origin'\nid = 'x'").unwrap()).unwrap();
     assert_eq!((plan.engine.node.role, plan.role_from), (Role::Origin, ValueSource::File));
@@ -216,15 +216,15 @@ fn the_file_wins_over_the_tag() {
 }
 
 #[test]
-fn an_instance_kept_warm_is_not_wanted_yet() {
-    let check = |target: Option<&str>, wanted: bool| {
+fn warm_instance_is_out_of_service() {
+    let check = |target: Option<&str>, in_service: bool| {
         let plan = on_ec2(tags(&[(ROLE_TAG, "standalone"), GROUP]), target).unwrap();
-        assert_eq!((plan.in_service, plan.scaling_group.unwrap().name.as_str()), (wanted, "edges"), "{target:?}");
+        assert_eq!((plan.in_service, plan.scaling_group.unwrap().name.as_str()), (in_service, "edges"), "{target:?}");
     };
     check(None, true);
     check(Some("InService"), true);
     check(Some("Terminated"), true); // it drains at once, which is not for the plan
-    for warm in ["Warmed:Stopped", "Warmed:Running", "Warmed:Hibernated"] {
-        check(Some(warm), false);
+    for target in ["Warmed:Stopped", "Warmed:Running", "Warmed:Hibernated"] {
+        check(Some(target), false);
     }
 }

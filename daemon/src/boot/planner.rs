@@ -29,7 +29,7 @@ pub(crate) async fn fetch_facts(settings: &Settings) -> Result<(Facts, Option<Im
         let answer = Aws::in_region(&instance.region).await.fetch_tags(&instance.id).await;
         instance.tags = match answer {
             Ok(tags) => Tags::Api { tags },
-            Err(e) => Tags::Unknown { why: Chain(&e).to_string() },
+            Err(e) => Tags::Unknown { reason: Chain(&e).to_string() },
         };
     }
     Ok((facts, imds))
@@ -48,24 +48,24 @@ pub(crate) async fn wait_for_work(
     settings: &Settings,
     manager: &ServiceManager,
 ) -> Result<(Facts, Plan, Option<Imds>), BootError> {
-    let mut said = String::new();
-    let mut warm = WarmInstance::default();
+    let mut last_reason = String::new();
+    let mut warm_instance = WarmInstance::default();
     loop {
         let (facts, imds) = fetch_facts(settings).await?;
-        let (why, kept) = match plan::plan(&facts, settings) {
+        let (reason, warm_plan) = match plan::plan(&facts, settings) {
             Ok(plan) if plan.in_service => return Ok((facts, plan, imds)),
             Ok(plan) => ("Auto Scaling keeps this instance warm".to_owned(), Some(plan)),
             Err(e) if is_final(&e) => return Err(e.into()),
             Err(e) => (Chain(&e).to_string(), None),
         };
-        if why != said {
-            log::warn!(err = why.as_str(); "out of service");
-            manager.status(&format!("out of service: {why}"));
-            said = why;
+        if reason != last_reason {
+            log::warn!(err = reason.as_str(); "out of service");
+            manager.status(&format!("out of service: {reason}"));
+            last_reason = reason;
         }
-        if let Some(plan) = &kept {
+        if let Some(plan) = &warm_plan {
             let target = facts.instance.as_ref().and_then(|i| i.target_lifecycle_state.as_deref());
-            warm.complete_hooks(plan, target.unwrap_or_default()).await;
+            warm_instance.complete_hooks(plan, target.unwrap_or_default()).await;
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }

@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use headwater_api::Config;
 use headwater_api::config::RegistryKind;
-use headwater_api::endpoints::Endpoints;
+use headwater_api::control::Endpoints;
 use headwater_api::error::Chain;
-use headwater_api::node::{Life, NodeDocument};
-use headwater_registry::{Registry as _, RegistryError, Store, jitter};
+use headwater_api::documents::{NodeIncarnation, NodeDocument};
+use headwater_registry::{Nodes as _, RegistryError, Store, jitter};
 use tokio::sync::watch;
 
 use crate::boot::facts::Instance;
@@ -27,7 +27,7 @@ pub(crate) struct Registered {
     /// The document it registered with.
     pub node: NodeDocument,
     /// The incarnation that the registry assigned.
-    pub incarnation: Life,
+    pub incarnation: NodeIncarnation,
     /// The open registry if it is shared; `None` for an embedded one.
     pub shared_store: Option<Store>,
 }
@@ -43,8 +43,8 @@ pub(crate) fn node_document(plan: &Plan, config: &Config, instance: Option<&Inst
         id: config.node.id.clone(),
         role: config.node.role,
         addresses: plan.addresses.clone(),
-        relay: if relays { relay(&plan.addresses, config.relay.listen.port()) } else { Vec::new() },
-        url: config.node.url.clone().or_else(|| url(&plan.addresses, config.http.listen.port())).filter(|_| serves),
+        relay: if relays { relay_addresses(&plan.addresses, config.relay.listen.port()) } else { Vec::new() },
+        url: config.node.url.clone().or_else(|| default_url(&plan.addresses, config.http.listen.port())).filter(|_| serves),
         group: plan.cluster.as_ref().map(|cluster| cluster.node_group.clone()).unwrap_or_default(),
         zone: text(|i| &i.zone),
         instance_type: text(|i| &i.instance_type),
@@ -57,23 +57,23 @@ pub(crate) fn node_document(plan: &Plan, config: &Config, instance: Option<&Inst
 /// Adds the ports that only a running engine knows, those configured as 0.
 pub(crate) fn set_open_ports(node: &mut NodeDocument, engine: &Endpoints) {
     if node.url.is_none() {
-        node.url = url(&node.addresses, engine.http.port());
+        node.url = default_url(&node.addresses, engine.http.port());
     }
     if let (true, Some(at)) = (node.relay.is_empty(), engine.relay) {
-        node.relay = relay(&node.addresses, at.port());
+        node.relay = relay_addresses(&node.addresses, at.port());
     }
 }
 
 /// Default base URL: the first address and port, over HTTP, since no certificate is valid for an
 /// address.
-fn url(addresses: &[IpAddr], port: u16) -> Option<String> {
+fn default_url(addresses: &[IpAddr], port: u16) -> Option<String> {
     let first = addresses.first().filter(|_| port != 0)?;
     Some(format!("http://{}", SocketAddr::new(*first, port)))
 }
 
 /// A plan lists private addresses last; relay traffic uses them first so that it stays inside the
 /// network.
-fn relay(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+fn relay_addresses(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
     if port == 0 { Vec::new() } else { addresses.iter().rev().map(|ip| SocketAddr::new(*ip, port)).collect() }
 }
 
@@ -84,21 +84,21 @@ pub(crate) async fn register(
     node: NodeDocument,
     config: &Config,
     manager: &ServiceManager,
-    writing: &watch::Sender<bool>,
-    said: &mut String,
-    patience: Duration,
+    write_pending_tx: &watch::Sender<bool>,
+    last_reason: &mut String,
+    timeout: Duration,
 ) -> Result<Registered, RegistryError> {
     let embedded = config.registry.kind == RegistryKind::Embedded;
     let store = open(config).await?;
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     loop {
-        writing.send_replace(true);
+        write_pending_tx.send_replace(true);
         let entered = store.register(&node, None).await;
-        writing.send_replace(false);
+        write_pending_tx.send_replace(false);
         match entered {
-            Ok(life) => return Ok(Registered { node, incarnation: life, shared_store: (!embedded).then_some(store) }),
-            Err(e) if !embedded && e.is_retryable() && begun.elapsed() < patience => {
-                cluster_secrets::report_out_of_service(&e, manager, said);
+            Ok(incarnation) => return Ok(Registered { node, incarnation, shared_store: (!embedded).then_some(store) }),
+            Err(e) if !embedded && e.is_retryable() && started.elapsed() < timeout => {
+                cluster_secrets::report_out_of_service(&e, manager, last_reason);
                 tokio::time::sleep(jitter(RETRY_INTERVAL, rand::random_range(0.0..1.0))).await;
             }
             Err(e) => return Err(e),
@@ -109,28 +109,28 @@ pub(crate) async fn register(
 /// Cancels a registration. A request in flight would arrive after this process has exited and stay
 /// until its lease ends, so this waits for it and then deregisters.
 pub(crate) async fn cancel_registration(
-    entering: impl Future<Output = Result<Registered, RegistryError>>,
-    mut writes: watch::Receiver<bool>,
+    registration: impl Future<Output = Result<Registered, RegistryError>>,
+    mut write_pending_rx: watch::Receiver<bool>,
     config: &Config,
 ) {
-    let arriving = async {
+    let in_flight = async {
         tokio::select! {
             biased;
-            entered = entering => entered.ok(),
-            _ = writes.wait_for(|writing| !writing) => None,
+            entered = registration => entered.ok(),
+            _ = write_pending_rx.wait_for(|pending| !pending) => None,
         }
     };
-    if let Ok(Some(registered)) = tokio::time::timeout(DEREGISTER_TIMEOUT, arriving).await {
+    if let Ok(Some(registered)) = tokio::time::timeout(DEREGISTER_TIMEOUT, in_flight).await {
         deregister_within(&registered, config, DEREGISTER_TIMEOUT).await;
     }
 }
 
 /// Deregisters the node, giving up after `timeout`.
-pub(crate) async fn deregister_within(registered: &Registered, config: &Config, patience: Duration) {
-    match tokio::time::timeout(patience, deregister(registered, config)).await {
+pub(crate) async fn deregister_within(registered: &Registered, config: &Config, timeout: Duration) {
+    match tokio::time::timeout(timeout, deregister(registered, config)).await {
         Ok(Ok(())) => {}
-        Ok(Err(e)) => log::warn!(err:% = Chain(&e); "could not leave the registry"),
-        Err(_) => log::warn!("the registry did not hear that this node leaves; its lease will end"),
+        Ok(Err(e)) => log::warn!(err:% = Chain(&e); "could not deregister this node"),
+        Err(_) => log::warn!("deregistering this node timed out; its lease will expire"),
     }
 }
 
@@ -140,16 +140,16 @@ async fn deregister(registered: &Registered, config: &Config) -> Result<(), Regi
         Some(store) => store.clone(),
         None => open(config).await?,
     };
-    store.leave(&registered.incarnation).await.map(drop)
+    store.deregister(&registered.incarnation).await.map(drop)
 }
 
 /// Opens the registry. Waits up to [`LOCK_TIMEOUT`] for an engine whose daemon was killed to
 /// release it.
 pub(crate) async fn open(config: &Config) -> Result<Store, RegistryError> {
-    let patient_until = tokio::time::Instant::now() + LOCK_TIMEOUT;
+    let deadline = tokio::time::Instant::now() + LOCK_TIMEOUT;
     loop {
         match Store::open(&config.registry, &config.node.data_dir).await {
-            Err(RegistryError::Locked { .. }) if tokio::time::Instant::now() < patient_until => {
+            Err(RegistryError::Locked { .. }) if tokio::time::Instant::now() < deadline => {
                 tokio::time::sleep(LOCK_RETRY_INTERVAL).await;
             }
             result => return result,
@@ -178,10 +178,10 @@ mod tests {
         crate::boot::plan::plan(&Facts::default(), &settings).unwrap()
     }
 
-    async fn entered(plan: &Plan) -> Result<Registered, RegistryError> {
+    async fn register_node(plan: &Plan) -> Result<Registered, RegistryError> {
         let (node, manager) = (node_document(plan, &plan.engine, None), ServiceManager::new());
-        let writing = watch::Sender::default();
-        register(node, &plan.engine, &manager, &writing, &mut String::new(), Duration::MAX).await
+        let write_pending_tx = watch::Sender::default();
+        register(node, &plan.engine, &manager, &write_pending_tx, &mut String::new(), Duration::MAX).await
     }
 
     async fn ids(plan: &Plan) -> Vec<String> {
@@ -189,10 +189,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_is_entered_once_and_removed_by_its_own_life_alone() {
+    async fn node_is_registered_once_and_removed_only_by_its_own_incarnation() {
         let plan = plan_in("enter");
-        let first = entered(&plan).await.unwrap();
-        let second = entered(&plan).await.unwrap();
+        let first = register_node(&plan).await.unwrap();
+        let second = register_node(&plan).await.unwrap();
         assert!(second.incarnation.epoch > first.incarnation.epoch);
         deregister(&first, &plan.engine).await.unwrap();
         assert_eq!(ids(&plan).await, ["a"]);
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_says_of_itself_is_complete_once_its_engine_has_ports() {
+    fn node_document_is_complete_once_the_engine_has_ports() {
         let settings = "node.addresses = ['203.0.113.7', '2001:db8::7', '10.0.1.12']\nnode.id = 'a'\n\
                         [http]\nlisten = '[::]:0'\n[relay]\nlisten = '[::]:0'\nsecret_file = '/x'\n";
         let check = |text: &str, url: &str, relay: &str| {
@@ -233,10 +233,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_registry_that_stays_locked_is_an_error() {
+    async fn registry_that_stays_locked_is_an_error() {
         let plan = plan_in("locked");
-        let _held = open(&plan.engine).await.unwrap();
-        assert!(matches!(entered(&plan).await, Err(RegistryError::Locked { .. })));
+        let _lock_holder = open(&plan.engine).await.unwrap();
+        assert!(matches!(register_node(&plan).await, Err(RegistryError::Locked { .. })));
         std::fs::remove_dir_all(&plan.engine.node.data_dir).unwrap();
     }
 }

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_counts_as_written_even_if_it_is_the_default() {
+    fn explicit_default_value_counts_as_set() {
         let settings = Settings::parse("node.id = 'local'\n[http]\n").unwrap();
         assert_eq!(settings.config, Config::default());
         assert!(settings.is_set("node", "id"));
@@ -78,14 +78,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_named_must_be_there() {
+    fn named_file_must_exist() {
         let error = Settings::read(Some(Path::new("/nonexistent/x.toml"))).unwrap_err();
         assert_eq!(error.to_string(), "could not read /nonexistent/x.toml");
     }
 
     /// docs/headwater.example.toml is the reference of all keys.
     #[test]
-    fn the_example_file_names_every_key_with_its_default() {
+    fn example_file_lists_every_key_with_its_default() {
         let text = include_str!("../../../docs/headwater.example.toml");
         let settings = Settings::parse(text).unwrap();
         let all = toml::Table::try_from(Config::default()).unwrap();

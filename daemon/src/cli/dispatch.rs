@@ -15,24 +15,25 @@ use crate::cluster::administrator;
 use crate::doctor;
 
 pub(crate) fn dispatch(command: Command) -> Result<(), (u8, String)> {
-    let stopped = |e: BootError| (e.exit_code(), Chain(&e).to_string());
-    // One thread: there is little to do, and the kernel ends the engine with the thread that started it.
+    let exit_with = |e: BootError| (e.exit_code(), Chain(&e).to_string());
+    // One thread: there is little to do, and the kernel kills the engine when the thread that
+    // started it ends.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| (exit::UNAVAILABLE, format!("could not start: {e}")))?;
     match command {
-        Command::Run { config, engine } => runtime.block_on(node::run(config, engine)).map_err(stopped),
+        Command::Run { config, engine } => runtime.block_on(node::run(config, engine)).map_err(exit_with),
         Command::Password { config, reset } => {
             let plan = runtime.block_on(make_plan(config.as_deref()))?;
             let outcome = runtime.block_on(async {
                 if reset { administrator::reset(&plan).await } else { administrator::check(&plan).await }
             });
-            print(&outcome.map_err(|e| stopped(e.into()))?.text());
+            print(&outcome.map_err(|e| exit_with(e.into()))?.text());
             Ok(())
         }
         Command::Doctor { config, stream, json } => {
-            let settings = Settings::read(config.as_deref()).map_err(|e| stopped(e.into()))?;
+            let settings = Settings::read(config.as_deref()).map_err(|e| exit_with(e.into()))?;
             let findings = runtime.block_on(doctor::run_checks(&settings, stream.as_ref()));
             print(&if json { to_json(&findings)? } else { doctor::to_text(&findings) });
             match doctor::has_no_failure(&findings) {
@@ -53,9 +54,9 @@ pub(crate) fn dispatch(command: Command) -> Result<(), (u8, String)> {
             Ok(())
         }
         Command::Plan { config, json } => {
-            let settings = Settings::read(config.as_deref()).map_err(|e| stopped(e.into()))?;
-            let (facts, _) = runtime.block_on(planner::fetch_facts(&settings)).map_err(stopped)?;
-            let plan = plan::plan(&facts, &settings).map_err(|e| stopped(e.into()))?;
+            let settings = Settings::read(config.as_deref()).map_err(|e| exit_with(e.into()))?;
+            let (facts, _) = runtime.block_on(planner::fetch_facts(&settings)).map_err(exit_with)?;
+            let plan = plan::plan(&facts, &settings).map_err(|e| exit_with(e.into()))?;
             let registry = runtime.block_on(planner::find_cluster_registry(&facts, &plan));
             let text = if json {
                 show_plan::to_json(&facts, &plan, registry.as_ref())
@@ -71,10 +72,10 @@ pub(crate) fn dispatch(command: Command) -> Result<(), (u8, String)> {
 
 /// Makes the plan of this machine, for commands that may run while a node runs.
 async fn make_plan(file: Option<&Path>) -> Result<plan::Plan, (u8, String)> {
-    let stopped = |e: BootError| (e.exit_code(), Chain(&e).to_string());
-    let settings = Settings::read(file).map_err(|e| stopped(e.into()))?;
-    let (facts, _) = planner::fetch_facts(&settings).await.map_err(stopped)?;
-    plan::plan(&facts, &settings).map_err(|e| stopped(e.into()))
+    let exit_with = |e: BootError| (e.exit_code(), Chain(&e).to_string());
+    let settings = Settings::read(file).map_err(|e| exit_with(e.into()))?;
+    let (facts, _) = planner::fetch_facts(&settings).await.map_err(exit_with)?;
+    plan::plan(&facts, &settings).map_err(|e| exit_with(e.into()))
 }
 
 fn to_json(value: &impl serde::Serialize) -> Result<String, (u8, String)> {

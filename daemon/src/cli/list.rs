@@ -9,11 +9,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use headwater_api::config::Role;
-use headwater_api::endpoints::{self, Endpoints};
+use headwater_api::control::{ENDPOINTS_FILE, Endpoints};
 use headwater_api::error::Chain;
-use headwater_api::node::NodeRecord;
-use headwater_api::stream::StreamRecord;
-use headwater_registry::{Registry as _, Store};
+use headwater_api::documents::{NodeRecord, StreamRecord};
+use headwater_registry::{Nodes as _, Store, Streams as _};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -104,8 +103,8 @@ async fn open_source(plan: &Plan) -> Result<DataSource, String> {
     match open_registry::open(plan).await {
         Ok(store) => Ok(DataSource::Registry(store)),
         Err(e) if e.is_locked() => {
-            let path = plan.engine.node.data_dir.join(endpoints::FILE_NAME);
-            let text = std::fs::read(&path).map_err(|_| format!("{}, and does not serve yet", Chain(&e)))?;
+            let path = plan.engine.node.data_dir.join(ENDPOINTS_FILE);
+            let text = std::fs::read(&path).map_err(|_| format!("{}, and its engine does not serve yet", Chain(&e)))?;
             serde_json::from_slice(&text)
                 .map(|engine| DataSource::Engine(Box::new(engine)))
                 .map_err(|e| format!("{}: {e}", path.display()))
@@ -119,7 +118,7 @@ async fn query_engine<T: DeserializeOwned>(engine: &Endpoints, path: &str) -> Re
     if !answer.status().is_success() {
         return Err(format!("the engine answers {}: {}", answer.status(), String::from_utf8_lossy(answer.body())));
     }
-    serde_json::from_slice(answer.body()).map_err(|e| format!("the engine's answer cannot be read: {e}"))
+    serde_json::from_slice(answer.body()).map_err(|e| format!("the engine's answer is invalid: {e}"))
 }
 
 fn node_from(record: &NodeRecord) -> Node {
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_of_ec2_fit_into_eighty_columns_and_stand_in_line() {
+    fn table_of_ec2_nodes_is_aligned_and_fits_into_eighty_columns() {
         let nodes = [record("i-0123456789abcdef0", "origin", 9_999), record("i-1", "edge", 0)].map(|r| node_from(&r));
         let text = nodes_table(&nodes);
         let lines: Vec<&str> = text.lines().collect();
@@ -279,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_has_its_origin_and_where_it_is_watched_most() {
+    fn stream_row_shows_the_origin_and_the_nodes_with_most_viewers() {
         let stream: StreamRecord = serde_json::from_value(json!({
             "name": "live/a", "owner": {"node": "i-9", "epoch": 1}, "epoch": 1, "relay": [], "protocol": "rtmp",
             "started_at_ms": 0, "age_ms": 5_000, "lease_left_ms": 9_000,
@@ -297,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_are_short() {
+    fn ages_are_formatted_briefly() {
         let check = |ms: u64, expected: &str| assert_eq!(format_age(ms), expected);
         check(0, "0s");
         check(59_999, "59s");

@@ -1,4 +1,5 @@
-//! The commands of `headwaterd` beside `run`: each reads the settings, asks what it needs, and prints a table or JSON.
+//! The commands of `headwaterd` other than `run`: each reads the settings, queries what it needs,
+//! and prints text or JSON.
 
 pub(crate) mod arguments;
 pub(crate) mod dispatch;

@@ -35,10 +35,10 @@ pub(crate) fn to_text(facts: &Facts, plan: &Plan, registry: Option<&RegistryResu
         0 => "any free ports, udp".to_owned(),
         port => format!("{port} and up, udp"),
     };
-    let mut known = vec![("host name", or_none(&facts.host_name)), ("interfaces", format_addresses(&facts.addresses))];
+    let mut fact_rows = vec![("host name", or_none(&facts.host_name)), ("interfaces", format_addresses(&facts.addresses))];
     match &facts.instance {
-        None => known.push(("metadata", "none: a machine on its own".to_owned())),
-        Some(instance) => known.extend([
+        None => fact_rows.push(("metadata", "none: not an EC2 instance".to_owned())),
+        Some(instance) => fact_rows.extend([
             ("instance", format!("{} ({}, {})", instance.id, instance.instance_type, instance.zone)),
             ("image", or_none(&instance.image)),
             ("addresses", format_addresses(&instance.addresses)),
@@ -50,9 +50,9 @@ pub(crate) fn to_text(facts: &Facts, plan: &Plan, registry: Option<&RegistryResu
     let registry = match registry {
         None => "a file in the data folder".to_owned(),
         Some(Ok(found)) => format!("{}, password from secret {}", found.hosts.join(", "), found.secret),
-        Some(Err(why)) => format!("not to be had: {why}"),
+        Some(Err(reason)) => format!("unavailable: {reason}"),
     };
-    let mut planned = vec![
+    let mut plan_rows = vec![
         ("role", format!("{} ({})", node.role.as_str(), plan.role_from)),
         ("node", format!("{} ({})", node.id, plan.id_from)),
         ("cluster", cluster),
@@ -61,11 +61,11 @@ pub(crate) fn to_text(facts: &Facts, plan: &Plan, registry: Option<&RegistryResu
         ("data folder", node.data_dir.display().to_string()),
     ];
     match (plan.mongod, &plan.cluster) {
-        (Some(listen), Some(cluster)) => planned.extend([
+        (Some(listen), Some(cluster)) => plan_rows.extend([
             ("mongod", format!("{} at {listen} and loopback", config.mongod.program.display())),
             ("replica set", cluster.replica_set()),
         ]),
-        _ => planned.extend([
+        _ => plan_rows.extend([
             ("http", config.http.listen.to_string()),
             ("https", https(&config.http.tls_listen)),
             ("rtmp", config.rtmp.listen.to_string()),
@@ -74,7 +74,7 @@ pub(crate) fn to_text(facts: &Facts, plan: &Plan, registry: Option<&RegistryResu
             ("health", config.health.listen.to_string()),
         ]),
     }
-    let sections = [("facts", known), ("plan", planned)];
+    let sections = [("facts", fact_rows), ("plan", plan_rows)];
     let mut out = String::new();
     for (title, rows) in sections {
         // Writing to a string cannot fail.
@@ -92,7 +92,7 @@ fn format_tags(tags: &Tags) -> String {
             or_none(&tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", "))
         }
         Tags::Hidden => "not shown by metadata".to_owned(),
-        Tags::Unknown { why } => format!("not known: {why}"),
+        Tags::Unknown { reason } => format!("unknown: {reason}"),
     }
 }
 

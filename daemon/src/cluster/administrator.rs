@@ -11,9 +11,10 @@ use headwater_api::Config;
 use headwater_api::config::RegistryKind;
 use headwater_api::error::Chain;
 use headwater_api::secret::Secret;
-use headwater_api::user::{ADMINISTRATOR, HANDOVER_FILE, Rights, UserDocument};
+use headwater_api::control::NEW_ADMINISTRATOR_FILE;
+use headwater_api::documents::{ADMINISTRATOR, Rights, UserDocument};
 use headwater_program::password;
-use headwater_registry::{Registry as _, RegistryError, Store};
+use headwater_registry::{Accounts as _, RegistryError, Store};
 use serde::Deserialize;
 
 use crate::aws::client::{Aws, AwsError};
@@ -65,7 +66,7 @@ pub(crate) async fn create_at_first_boot(config: &Config) -> Result<(), Administ
     store.create_user(&user).await?;
     log::warn!(
         user = ADMINISTRATOR, password = password.reveal();
-        "administrator made; the password is shown this once, `headwaterd password --reset` makes another"
+        "administrator created; the password is shown only this once; `headwaterd password --reset` sets another"
     );
     Ok(())
 }
@@ -75,18 +76,18 @@ pub(crate) async fn create_at_first_boot(config: &Config) -> Result<(), Administ
 pub(crate) async fn follow_secret(cluster: Option<&Cluster>, store: Option<&Store>) {
     let (Some(cluster), Some(store)) = (cluster, store) else { return std::future::pending().await };
     let aws = Aws::in_region(&cluster.region).await;
-    let (mut known, mut said) = (None, String::new());
+    let (mut applied, mut last_reason) = (None, String::new());
     loop {
-        let pause = match apply_secret(&aws, cluster, store, &mut known).await {
+        let pause = match apply_secret(&aws, cluster, store, &mut applied).await {
             Ok(()) => {
-                said.clear();
+                last_reason.clear();
                 REFRESH_INTERVAL
             }
             Err(e) => {
-                let why = Chain(&e).to_string();
-                if why != said {
-                    log::warn!(err = why.as_str(); "the cluster's administrator is not known");
-                    said = why;
+                let reason = Chain(&e).to_string();
+                if reason != last_reason {
+                    log::warn!(err = reason.as_str(); "could not read the cluster's administrator password");
+                    last_reason = reason;
                 }
                 RETRY_INTERVAL
             }
@@ -112,13 +113,13 @@ impl Outcome {
     /// The text that the command prints. The only function that shows a password.
     pub(crate) fn text(&self) -> String {
         match self {
-            Self::Exists(true) => format!("There is an administrator, {ADMINISTRATOR}; --reset makes a new password."),
-            Self::Exists(false) => "There is no administrator yet; the first boot or --reset makes one.".to_owned(),
+            Self::Exists(true) => format!("There is an administrator, {ADMINISTRATOR}; --reset sets a new password."),
+            Self::Exists(false) => "There is no administrator yet; the first boot or --reset creates one.".to_owned(),
             Self::RegistryInUse => {
-                "The node runs and has its registry for itself; --reset makes a new password all the same.".to_owned()
+                "The running node holds its registry; --reset sets a new password even so.".to_owned()
             }
             Self::NewPassword(password) => format!("user:     {ADMINISTRATOR}\npassword: {}", password.reveal()),
-            Self::FromSecret(name) => format!("The password of {ADMINISTRATOR} is now what secret {name} says."),
+            Self::FromSecret(name) => format!("The password of {ADMINISTRATOR} is now the one in secret {name}."),
         }
     }
 }
@@ -149,39 +150,39 @@ pub(crate) async fn check(plan: &Plan) -> Result<Outcome, AdministratorError> {
     }
 }
 
-/// Compares the password in the registry with the secret's, unless that one equals `known`, and
+/// Compares the password in the registry with the secret's, unless that one equals `applied`, and
 /// updates the registry if they differ.
 async fn apply_secret(
     aws: &Aws,
     cluster: &Cluster,
     store: &Store,
-    known: &mut Option<Secret>,
+    applied: &mut Option<Secret>,
 ) -> Result<(), AdministratorError> {
     let name = secret_name(cluster);
     let text = aws.fetch_secret(&name).await?;
-    let password = parse_password(text.expose()).ok_or(AdministratorError::InvalidSecret(name))?;
-    if known.as_ref() == Some(&password) {
+    let password = parse_password(text.reveal()).ok_or(AdministratorError::InvalidSecret(name))?;
+    if applied.as_ref() == Some(&password) {
         return Ok(());
     }
-    let mut there = store.user(ADMINISTRATOR).await?;
-    if there.is_none() {
+    let mut existing = store.user(ADMINISTRATOR).await?;
+    if existing.is_none() {
         // Of several nodes that boot together only one creates the account; a second hash of the
         // same password would end the sessions of the first.
         match store.create_user(&user_document(password.clone()).await?).await {
-            Err(RegistryError::Exists { .. }) => there = store.user(ADMINISTRATOR).await?,
-            made => made?,
+            Err(RegistryError::Exists { .. }) => existing = store.user(ADMINISTRATOR).await?,
+            created => created?,
         }
     }
-    if let Some(user) = there {
+    if let Some(user) = existing {
         let (shown, hash) = (password.clone(), user.password_hash);
         if run_blocking(move || password::verify(&shown, &hash)).await? {
-            *known = Some(password);
+            *applied = Some(password);
             return Ok(());
         }
         store.put_user(&user_document(password.clone()).await?).await?;
     }
     log::info!(user = ADMINISTRATOR; "administrator's password taken from the cluster's secret");
-    *known = Some(password);
+    *applied = Some(password);
     Ok(())
 }
 
@@ -229,9 +230,9 @@ async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 /// Writes the user where the running engine finds it. The file belongs to the owner of the folder,
 /// who runs the engine, not to the caller.
 fn write_handover_file(data_dir: &Path, user: &UserDocument) -> Result<(), AdministratorError> {
-    let path = data_dir.join(HANDOVER_FILE);
+    let path = data_dir.join(NEW_ADMINISTRATOR_FILE);
     let written = serde_json::to_string(user).map_err(std::io::Error::other).and_then(|text| {
-        let draft = cluster_secrets::write_private(data_dir, &format!("{HANDOVER_FILE}.draft"), &text)?;
+        let draft = cluster_secrets::write_private(data_dir, &format!("{NEW_ADMINISTRATOR_FILE}.draft"), &text)?;
         let owner = std::fs::metadata(data_dir)?;
         std::os::unix::fs::chown(&draft, Some(std::os::unix::fs::MetadataExt::uid(&owner)), None)?;
         // Rename atomically, so that no partial file can be read.
@@ -256,7 +257,7 @@ mod tests {
     use crate::boot::settings::Settings;
 
     #[test]
-    fn a_secret_is_a_password_or_holds_one() {
+    fn secret_is_a_password_or_json_with_a_password() {
         let check = |text: &str, expected: Option<&str>| {
             assert_eq!(parse_password(text).as_ref().map(Secret::reveal), expected, "{text}");
         };
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_boot_makes_one_administrator_and_a_reset_another() {
+    async fn first_boot_creates_one_administrator_and_reset_changes_the_password() {
         let folder = std::env::temp_dir().join(format!("headwaterd-administrator-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let settings = Settings::parse(&format!("node.data_dir = '{}'", folder.display())).unwrap();
@@ -290,7 +291,7 @@ mod tests {
         let _engine = registration::open(&config).await.unwrap();
         assert!(matches!(check(&plan).await.unwrap(), Outcome::RegistryInUse));
         let Outcome::NewPassword(password) = reset(&plan).await.unwrap() else { panic!() };
-        let file = folder.join(HANDOVER_FILE);
+        let file = folder.join(NEW_ADMINISTRATOR_FILE);
         let user: UserDocument = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
         assert!(password::verify(&password, &user.password_hash));
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);

@@ -14,11 +14,12 @@ use std::time::Duration;
 use headwater_api::Config;
 use headwater_api::config::RegistryKind;
 use headwater_api::error::Chain;
-use headwater_api::standing::{LEASE, Standing};
+use headwater_api::secret::Secret;
+use headwater_api::control::{LEASE, NodeHealth};
 use headwater_registry::{RegistryError, jitter};
 use tokio::sync::watch;
 
-use crate::aws::client::{Aws, AwsError, Secret};
+use crate::aws::client::{Aws, AwsError};
 use crate::boot::plan::{Cluster, Plan};
 use crate::cluster::shared_registry;
 use crate::cluster::shared_registry::SharedRegistryError;
@@ -55,29 +56,29 @@ pub(crate) async fn retry_until_ok<T, E: std::error::Error + 'static>(
     manager: &ServiceManager,
     mut attempt: impl AsyncFnMut() -> Result<T, E>,
 ) -> T {
-    let mut said = String::new();
+    let mut last_reason = String::new();
     loop {
         match attempt().await {
             Ok(value) => return value,
-            Err(e) => report_out_of_service(&e, manager, &mut said),
+            Err(e) => report_out_of_service(&e, manager, &mut last_reason),
         }
         tokio::time::sleep(jitter(RETRY_INTERVAL, rand::random_range(0.0..1.0))).await;
     }
 }
 
 /// Logs why the node is out of service, unless the reason equals `last_reason`.
-pub(crate) fn report_out_of_service(why: &(dyn std::error::Error + 'static), manager: &ServiceManager, said: &mut String) {
-    let why = Chain(why).to_string();
-    if why != *said {
-        log::warn!(err = why.as_str(); "out of service");
-        manager.status(&format!("out of service: {why}"));
-        *said = why;
+pub(crate) fn report_out_of_service(reason: &(dyn std::error::Error + 'static), manager: &ServiceManager, last_reason: &mut String) {
+    let reason = Chain(reason).to_string();
+    if reason != *last_reason {
+        log::warn!(err = reason.as_str(); "out of service");
+        manager.status(&format!("out of service: {reason}"));
+        *last_reason = reason;
     }
 }
 
 /// Reports that the registry rejected this node, and waits before the next attempt.
-pub(crate) async fn wait_after_rejection(refusal: &RegistryError, manager: &ServiceManager, said: &mut String) {
-    report_out_of_service(refusal, manager, said);
+pub(crate) async fn wait_after_rejection(refusal: &RegistryError, manager: &ServiceManager, last_reason: &mut String) {
+    report_out_of_service(refusal, manager, last_reason);
     tokio::time::sleep(jitter(REJECTED_RETRY_INTERVAL, rand::random_range(0.0..1.0))).await;
 }
 
@@ -106,43 +107,43 @@ async fn fetch_cluster_secrets(aws: &Aws, cluster: &Cluster, config: &mut Config
 ///
 /// Every process that has the registry open, including the engine, reads the file again when calls
 /// fail.
-pub(crate) async fn follow_registry_uri(plan: &Plan, config: &Config, mut stands: watch::Receiver<Standing>) {
+pub(crate) async fn follow_registry_uri(plan: &Plan, config: &Config, mut health_rx: watch::Receiver<NodeHealth>) {
     let (Some(cluster), None, Some(file)) = (&plan.cluster, &plan.engine.registry.uri_file, &config.registry.uri_file)
     else {
         return std::future::pending().await;
     };
     let aws = Aws::in_region(&cluster.region).await;
-    let mut said = String::new();
+    let mut last_reason = String::new();
     loop {
-        let away = |standing: &Standing| standing.checks.get(LEASE).is_some_and(Option::is_some);
-        if away(&stands.borrow_and_update()) {
+        let is_unreachable = |health: &NodeHealth| health.checks.get(LEASE).is_some_and(Option::is_some);
+        if is_unreachable(&health_rx.borrow_and_update()) {
             // All nodes notice an outage at once, and AWS limits the request rate.
             tokio::time::sleep(random_address_timeout()).await;
         } else {
             // Without a sender only the interval counts.
-            let _ = tokio::time::timeout(REFRESH_INTERVAL, stands.wait_for(away)).await;
+            let _ = tokio::time::timeout(REFRESH_INTERVAL, health_rx.wait_for(is_unreachable)).await;
         }
-        let looked = async {
+        let check = async {
             let found = shared_registry::find(&aws, cluster).await?;
-            let known = std::fs::read_to_string(file).unwrap_or_default();
-            if known.trim() == found.uri.expose().trim() {
+            let current = std::fs::read_to_string(file).unwrap_or_default();
+            if current.trim() == found.uri.reveal().trim() {
                 return Ok(false);
             }
             write_secret(&config.node.data_dir, REGISTRY_URI_FILE, &found.uri)?;
             Ok::<_, ClusterSecretsError>(true)
         };
-        match looked.await {
+        match check.await {
             Ok(changed) => {
-                said.clear();
+                last_reason.clear();
                 if changed {
                     log::info!("the registry's nodes or its password have changed");
                 }
             }
             Err(e) => {
-                let why = Chain(&e).to_string();
-                if why != said {
-                    log::warn!(err = why.as_str(); "AWS does not say how the registry is reached");
-                    said = why;
+                let reason = Chain(&e).to_string();
+                if reason != last_reason {
+                    log::warn!(err = reason.as_str(); "could not look up the registry in AWS");
+                    last_reason = reason;
                 }
             }
         }
@@ -155,7 +156,7 @@ pub(crate) fn relay_secret_name(cluster: &Cluster) -> String {
 }
 
 fn write_secret(folder: &Path, name: &str, secret: &Secret) -> Result<PathBuf, ClusterSecretsError> {
-    write_private(folder, name, secret.expose().trim())
+    write_private(folder, name, secret.reveal().trim())
         .map_err(|source| ClusterSecretsError::Write { path: folder.join(name), source })
 }
 
@@ -190,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_its_owners_alone_also_where_a_file_lay_open_before() {
+    fn secret_file_is_private_even_if_it_replaces_a_public_file() {
         let folder = std::env::temp_dir().join(format!("headwaterd-join-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("s"), "an earlier one").unwrap();

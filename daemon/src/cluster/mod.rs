@@ -1,4 +1,5 @@
-//! The node as a member of its cluster: the shared registry and its credentials, the heartbeat, the health report, the administrator.
+//! The node as a member of its cluster: the shared registry and its credentials, the heartbeat, the
+//! health report, the administrator.
 
 pub(crate) mod administrator;
 pub(crate) mod cluster_secrets;

@@ -3,15 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use headwater_api::node::NodeRecord;
-use headwater_api::standing::{CLOCK, LEASE, REGISTERED, Standing};
+use headwater_api::documents::NodeRecord;
+use headwater_api::control::{CLOCK, LEASE, REGISTERED, NodeHealth};
 
 /// Tracks registration, lease, clock offset and capacity of this node.
 #[derive(Debug)]
 pub(crate) struct NodeHealthTracker {
-    /// Why this incarnation is not registered, if it is not; and why the lease could not be
-    /// renewed.
+    /// Why this incarnation is not registered; `None` if it is.
     not_registered: Option<String>,
+    /// Why the lease could not be renewed; `None` if it was.
     lease_failure: Option<String>,
     clock: ClockComparison,
     capacity_bps: u64,
@@ -23,7 +23,7 @@ impl NodeHealthTracker {
     /// answered; with an embedded one lease and clock always pass.
     pub(crate) fn new(shared: bool) -> Self {
         Self {
-            not_registered: shared.then(|| "the registry has not yet heard from this life of the node".to_owned()),
+            not_registered: shared.then(|| "this incarnation of the node is not registered yet".to_owned()),
             lease_failure: None,
             clock: ClockComparison { unknown: shared, ..ClockComparison::default() },
             capacity_bps: 0,
@@ -37,27 +37,27 @@ impl NodeHealthTracker {
     }
 
     /// Another incarnation of the node has registered.
-    pub(crate) fn on_superseded(&mut self, why: &str) {
-        self.not_registered = Some(format!("another life of this node has taken over: {why}"));
+    pub(crate) fn on_superseded(&mut self, reason: &str) {
+        self.not_registered = Some(format!("another incarnation of this node has taken over: {reason}"));
     }
 
     /// The lease could not be renewed, for this reason.
-    pub(crate) fn on_renewal_failed(&mut self, why: String) {
-        self.lease_failure = Some(why);
+    pub(crate) fn on_renewal_failed(&mut self, reason: String) {
+        self.lease_failure = Some(reason);
     }
 
     /// Compares clocks: the registry answered `registry_ms` to a request that lasted from
     /// `before_ms` to `after_ms` by this machine's clock (Unix time). The duration of the request
     /// is not counted as an offset.
-    pub(crate) fn on_registry_time(&mut self, before_ms: u64, theirs_ms: u64, after_ms: u64) {
-        let less = |ours: u64| i64::try_from(ours).unwrap_or(i64::MAX) - i64::try_from(theirs_ms).unwrap_or(i64::MAX);
-        self.clock.on_comparison(less(before_ms).max(0) + less(after_ms).min(0));
+    pub(crate) fn on_registry_time(&mut self, before_ms: u64, registry_ms: u64, after_ms: u64) {
+        let offset_from = |local_ms: u64| i64::try_from(local_ms).unwrap_or(i64::MAX) - i64::try_from(registry_ms).unwrap_or(i64::MAX);
+        self.clock.on_comparison(offset_from(before_ms).max(0) + offset_from(after_ms).min(0));
     }
 
     /// True if the registry's time should be queried: it was never read, not for a minute, or not
     /// since this machine's clock jumped.
-    pub(crate) fn needs_registry_time(&mut self, ours_ms: u64, now: Instant) -> bool {
-        self.clock.check_due(ours_ms, now)
+    pub(crate) fn needs_registry_time(&mut self, local_ms: u64, now: Instant) -> bool {
+        self.clock.check_due(local_ms, now)
     }
 
     /// Egress capacity in bits per second, as the cloud provider states it.
@@ -76,23 +76,23 @@ impl NodeHealthTracker {
     }
 
     /// Returns the report for the engine.
-    pub(crate) fn report(&self) -> Standing {
-        let lease = self.lease_failure.as_ref().map(|why| format!("the registry does not hear from this node: {why}"));
-        let off_secs = self.clock.ahead_ms.unsigned_abs() / 1_000;
-        let word = if self.clock.ahead_ms > 0 { "ahead of" } else { "behind" };
+    pub(crate) fn report(&self) -> NodeHealth {
+        let lease = self.lease_failure.as_ref().map(|reason| format!("the registry receives no heartbeat from this node: {reason}"));
+        let offset_secs = self.clock.ahead_ms.unsigned_abs() / 1_000;
+        let direction = if self.clock.ahead_ms > 0 { "ahead of" } else { "behind" };
         let clock = match self.clock.unknown {
             true => Some("the clock of this machine has not yet been compared with the registry's".to_owned()),
-            false if off_secs > MAX_CLOCK_OFFSET.as_secs() => {
-                Some(format!("the clock of this machine is {off_secs} s {word} the registry's"))
+            false if offset_secs > MAX_CLOCK_OFFSET.as_secs() => {
+                Some(format!("the clock of this machine is {offset_secs} s {direction} the registry's"))
             }
             false => None,
         };
         let checks = [(REGISTERED, self.not_registered.clone()), (LEASE, lease), (CLOCK, clock)];
-        Standing {
-            checks: checks.into_iter().map(|(name, wrong)| (name.to_owned(), wrong)).collect(),
+        NodeHealth {
+            checks: checks.into_iter().map(|(name, failure)| (name.to_owned(), failure)).collect(),
             egress_capacity_bps: self.capacity_bps,
             clock_ahead_ms: self.clock.ahead_ms,
-            elsewhere: self.alternative_url.clone(),
+            alternative_url: self.alternative_url.clone(),
         }
     }
 }
@@ -104,9 +104,9 @@ struct ClockComparison {
     unknown: bool,
     /// Local time minus registry time.
     ahead_ms: i64,
-    /// Wall clock and monotonic clock at the last call, and at the last call before the registry's
-    /// time was read.
+    /// Wall clock and monotonic clock at the last call of `check_due`.
     last_sample: Option<(u64, Instant)>,
+    /// Monotonic clock at the last call before the registry's time was read.
     compared_at: Option<Instant>,
     /// True until the query succeeded: a lost query is repeated.
     is_due: bool,
@@ -118,10 +118,10 @@ impl ClockComparison {
         self.compared_at = self.last_sample.map(|(_, at)| at);
     }
 
-    fn check_due(&mut self, ours_ms: u64, now: Instant) -> bool {
-        let jumped = self.last_sample.replace((ours_ms, now)).is_some_and(|(then_ms, then)| {
-            let passed_ms = u64::try_from((now - then).as_millis()).unwrap_or(u64::MAX);
-            ours_ms.abs_diff(then_ms.saturating_add(passed_ms)) > CLOCK_JUMP_MS
+    fn check_due(&mut self, local_ms: u64, now: Instant) -> bool {
+        let jumped = self.last_sample.replace((local_ms, now)).is_some_and(|(last_ms, last)| {
+            let passed_ms = u64::try_from((now - last).as_millis()).unwrap_or(u64::MAX);
+            local_ms.abs_diff(last_ms.saturating_add(passed_ms)) > CLOCK_JUMP_MS
         });
         self.is_due |= jumped || self.compared_at.is_none_or(|at| now - at >= CLOCK_CHECK_INTERVAL);
         self.is_due
@@ -129,17 +129,17 @@ impl ClockComparison {
 }
 
 /// Returns the URL of the least busy other edge that is alive, ready and not draining.
-pub(crate) fn least_busy_edge(nodes: &[NodeRecord], us: &str) -> Option<String> {
+pub(crate) fn least_busy_edge(nodes: &[NodeRecord], own_id: &str) -> Option<String> {
     use headwater_api::config::Role;
-    let fit = |n: &&NodeRecord| {
-        n.node.id != us && n.alive && n.heartbeat.ready && !n.heartbeat.draining && n.node.role == Role::Edge
+    let is_candidate = |n: &&NodeRecord| {
+        n.node.id != own_id && n.alive && n.heartbeat.ready && !n.heartbeat.draining && n.node.role == Role::Edge
     };
-    let busy = |n: &&NodeRecord| {
+    let busy_permille = |n: &&NodeRecord| {
         let load = &n.heartbeat.load;
         let egress_permille = load.egress_bps.saturating_mul(1_000) / load.egress_capacity_bps.max(1);
         (if load.egress_capacity_bps == 0 { 0 } else { egress_permille }).max(u64::from(load.cpu_permille))
     };
-    nodes.iter().filter(fit).min_by_key(busy)?.node.url.clone()
+    nodes.iter().filter(is_candidate).min_by_key(busy_permille)?.node.url.clone()
 }
 
 /// Segments and tokens carry timestamps that nodes compare; half of the 10 s that HLS allows
@@ -151,78 +151,78 @@ const CLOCK_JUMP_MS: u64 = 1_000;
 #[cfg(test)]
 mod tests {
     use headwater_api::config::Role;
-    use headwater_api::node::{BootEpoch, Heartbeat, NodeDocument};
+    use headwater_api::documents::{BootEpoch, Heartbeat, NodeDocument};
 
     use super::*;
 
-    fn wrong(outlook: &NodeHealthTracker) -> Vec<String> {
-        outlook.report().checks.into_iter().filter_map(|(name, wrong)| Some(format!("{name}: {}", wrong?))).collect()
+    fn failures(health: &NodeHealthTracker) -> Vec<String> {
+        health.report().checks.into_iter().filter_map(|(name, failure)| Some(format!("{name}: {}", failure?))).collect()
     }
 
     #[test]
-    fn every_fault_of_the_outside_is_told_and_taken_back() {
-        let mut outlook = NodeHealthTracker::new(true);
-        outlook.on_renewed();
-        outlook.on_registry_time(0, 0, 0);
-        assert!(wrong(&outlook).is_empty());
-        outlook.on_renewal_failed("no servers".to_owned());
-        assert_eq!(wrong(&outlook), ["lease: the registry does not hear from this node: no servers"]);
-        outlook.on_renewed();
+    fn every_failure_is_reported_and_cleared() {
+        let mut health = NodeHealthTracker::new(true);
+        health.on_renewed();
+        health.on_registry_time(0, 0, 0);
+        assert!(failures(&health).is_empty());
+        health.on_renewal_failed("no servers".to_owned());
+        assert_eq!(failures(&health), ["lease: the registry receives no heartbeat from this node: no servers"]);
+        health.on_renewed();
         let hour_ms = 3_600_000;
-        for (ours, theirs, expected) in [
+        for (local_ms, registry, expected) in [
             (2 * hour_ms, hour_ms, Some("clock: the clock of this machine is 3600 s ahead of the registry's")),
             (hour_ms, 2 * hour_ms, Some("clock: the clock of this machine is 3600 s behind the registry's")),
             (hour_ms, hour_ms + 5_999, None),
         ] {
-            outlook.on_registry_time(ours, theirs, ours);
-            assert_eq!(wrong(&outlook).first().map(String::as_str), expected, "{ours} {theirs}");
+            health.on_registry_time(local_ms, registry, local_ms);
+            assert_eq!(failures(&health).first().map(String::as_str), expected, "{local_ms} {registry}");
         }
         // The request took some time.
-        for (before, theirs, after, ahead) in
+        for (before, registry, after, ahead) in
             [(1_000, 1_500, 3_000, 0), (2_000, 1_500, 3_000, 500), (0, 1_500, 1_000, -500)]
         {
-            outlook.on_registry_time(before, theirs, after);
-            assert_eq!(outlook.report().clock_ahead_ms, ahead);
+            health.on_registry_time(before, registry, after);
+            assert_eq!(health.report().clock_ahead_ms, ahead);
         }
-        outlook.on_superseded("epoch 2");
-        assert_eq!(wrong(&outlook), ["registered: another life of this node has taken over: epoch 2"]);
+        health.on_superseded("epoch 2");
+        assert_eq!(failures(&health), ["registered: another incarnation of this node has taken over: epoch 2"]);
     }
 
     #[test]
-    fn a_node_is_well_only_when_a_shared_registry_has_answered_once_and_told_its_time() {
-        let mut outlook = NodeHealthTracker::new(true);
+    fn node_is_healthy_only_after_a_shared_registry_has_answered() {
+        let mut health = NodeHealthTracker::new(true);
         let clock = "clock: the clock of this machine has not yet been compared with the registry's";
-        assert_eq!(wrong(&outlook), [clock, "registered: the registry has not yet heard from this life of the node"]);
-        outlook.on_renewal_failed("no servers".to_owned());
-        assert_eq!(wrong(&outlook).len(), 3);
-        outlook.on_renewed();
-        assert_eq!(wrong(&outlook), [clock]);
-        outlook.on_registry_time(0, 0, 0);
-        assert!(wrong(&outlook).is_empty());
-        assert!(wrong(&NodeHealthTracker::new(false)).is_empty(), "a registry of its own is never away");
+        assert_eq!(failures(&health), [clock, "registered: this incarnation of the node is not registered yet"]);
+        health.on_renewal_failed("no servers".to_owned());
+        assert_eq!(failures(&health).len(), 3);
+        health.on_renewed();
+        assert_eq!(failures(&health), [clock]);
+        health.on_registry_time(0, 0, 0);
+        assert!(failures(&health).is_empty());
+        assert!(failures(&NodeHealthTracker::new(false)).is_empty(), "an embedded registry is always reachable");
     }
 
     #[test]
-    fn the_registry_is_asked_for_its_time_at_first_once_a_minute_and_when_our_clock_jumps() {
-        let (mut outlook, start) = (NodeHealthTracker::new(true), Instant::now());
-        assert!(outlook.needs_registry_time(999_999, start), "and again, since this question was lost");
-        let mut ask = |ms: u64, secs: u64| {
-            let asks = outlook.needs_registry_time(ms, start + Duration::from_secs(secs));
-            if asks {
-                outlook.on_registry_time(ms, ms, ms);
+    fn registry_time_is_read_at_first_every_minute_and_after_a_clock_jump() {
+        let (mut health, start) = (NodeHealthTracker::new(true), Instant::now());
+        assert!(health.needs_registry_time(999_999, start), "and again, since this query was lost");
+        let mut query_due = |ms: u64, secs: u64| {
+            let is_due = health.needs_registry_time(ms, start + Duration::from_secs(secs));
+            if is_due {
+                health.on_registry_time(ms, ms, ms);
             }
-            asks
+            is_due
         };
-        assert!(ask(1_000_000, 0));
-        assert!(!ask(1_005_000, 5) && !ask(1_010_500, 10), "half a second is no jump");
-        assert!(ask(4_615_000, 15), "an hour ahead");
-        assert!(ask(1_020_000, 20), "and back");
-        assert!(!ask(1_079_000, 79));
-        assert!(ask(1_080_000, 80));
+        assert!(query_due(1_000_000, 0));
+        assert!(!query_due(1_005_000, 5) && !query_due(1_010_500, 10), "half a second is no jump");
+        assert!(query_due(4_615_000, 15), "an hour ahead");
+        assert!(query_due(1_020_000, 20), "and back");
+        assert!(!query_due(1_079_000, 79));
+        assert!(query_due(1_080_000, 80));
     }
 
     #[test]
-    fn the_least_busy_edge_that_is_well_takes_the_viewers() {
+    fn least_busy_healthy_edge_is_the_alternative() {
         let node = |id: &str, change: fn(&mut NodeRecord)| {
             let mut record = NodeRecord {
                 node: NodeDocument {
@@ -243,7 +243,7 @@ mod tests {
                 age_ms: 0,
                 silent_ms: 0,
                 alive: true,
-                drain_asked: false,
+                drain_requested: false,
             };
             record.heartbeat.load.cpu_permille = 500;
             record.heartbeat.load.egress_capacity_bps = 1_000;

@@ -5,7 +5,6 @@
 //! because its engine locks it.
 
 use headwater_api::config::RegistryKind;
-use headwater_api::secret::Secret;
 use headwater_registry::{MongoDb, RegistryError, Store, Timing};
 
 use crate::aws::client::Aws;
@@ -39,13 +38,12 @@ pub(crate) async fn open(plan: &Plan) -> Result<Store, OpenRegistryError> {
     let (Some(cluster), None) = (&plan.cluster, &plan.engine.registry.uri_file) else {
         return Ok(registration::open(&plan.engine).await?);
     };
-    let told = plan.engine.node.data_dir.join(REGISTRY_URI_FILE);
-    if told.exists() {
-        let config = headwater_api::config::Registry { kind: RegistryKind::MongoDb, uri_file: Some(told) };
+    let uri_file = plan.engine.node.data_dir.join(REGISTRY_URI_FILE);
+    if uri_file.exists() {
+        let config = headwater_api::config::Registry { kind: RegistryKind::MongoDb, uri_file: Some(uri_file) };
         return Ok(Store::open(&config, &plan.engine.node.data_dir).await?);
     }
     let aws = Aws::in_region(&cluster.region).await;
     let found = shared_registry::find(&aws, cluster).await?;
-    let uri = Secret::new(found.uri.expose());
-    Ok(Store::from(MongoDb::open(&uri, Timing::default()).await?))
+    Ok(Store::from(MongoDb::open(&found.uri, Timing::default()).await?))
 }

@@ -1,15 +1,17 @@
 //! Finds the MongoDB of a cluster: makes a connection string from the plan, the tags of the
 //! registry nodes and a secret.
 //!
-//! The secret `headwater/CLUSTER/registry` holds `{"username": …, "password": …}`, or a whole connection string.
+//! The secret `headwater/CLUSTER/registry` holds `{"username": …, "password": …}`, or a whole
+//! connection string.
 
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use headwater_api::secret::Secret;
 use headwater_registry::{MongoDb, RegistryError, Timing};
 use serde::{Deserialize, Serialize};
 
-use crate::aws::client::{Aws, AwsError, Secret};
+use crate::aws::client::{Aws, AwsError};
 use crate::boot::plan::{Cluster, RegistryLocation};
 use crate::registry_node::mongod::RECONCILER_USER;
 
@@ -45,7 +47,7 @@ pub(crate) enum SharedRegistryError {
     #[error("secret {0} names the user {RECONCILER_USER}, which registry nodes need for themselves; choose another name")]
     ReservedUser(String),
     /// The connection string is invalid. It is not shown.
-    #[error("secret {secret} is of no use")]
+    #[error("secret {secret} is unusable")]
     InvalidConnectionString {
         /// Name of the secret.
         secret: String,
@@ -63,16 +65,16 @@ pub(crate) enum SharedRegistryError {
     NotHosts(&'static str),
     /// The tag holds an invalid host.
     #[error(
-        "tag `headwater:registry` names the host {0:?}, which is none; hosts are HOST or HOST:PORT, with commas between them"
+        "tag `headwater:registry` names the host {0:?}, which is invalid; hosts are HOST or HOST:PORT, separated by commas"
     )]
     InvalidHost(String),
 }
 
 /// Finds the registry of a cluster.
 pub(crate) async fn find(aws: &Aws, cluster: &Cluster) -> Result<SharedRegistry, SharedRegistryError> {
-    let own = secret_name(cluster);
+    let default_secret = secret_name(cluster);
     let (hosts, secret, replica_set) = match parse_location(&cluster.registry)? {
-        RegistrySource::Hosts(hosts) => (hosts, own, None),
+        RegistrySource::Hosts(hosts) => (hosts, default_secret, None),
         RegistrySource::Secret(id) => (Vec::new(), id, None),
         RegistrySource::Discover => {
             let mut found = aws.fetch_registry_instances(&cluster.name).await?;
@@ -82,7 +84,7 @@ pub(crate) async fn find(aws: &Aws, cluster: &Cluster) -> Result<SharedRegistry,
             if hosts.is_empty() {
                 return Err(SharedRegistryError::NoInstances(cluster.name.clone()));
             }
-            (hosts, own, Some(cluster.replica_set()))
+            (hosts, default_secret, Some(cluster.replica_set()))
         }
     };
     let text = aws.fetch_secret(&secret).await?;
@@ -95,7 +97,7 @@ pub(crate) async fn find(aws: &Aws, cluster: &Cluster) -> Result<SharedRegistry,
 /// Rejects an invalid connection string before it is stored, so that it can be corrected in AWS.
 /// Does not connect.
 async fn validate_uri(secret: &str, uri: &Secret) -> Result<(), SharedRegistryError> {
-    let opened = MongoDb::open(&headwater_api::secret::Secret::new(uri.expose()), Timing::default()).await;
+    let opened = MongoDb::open(uri, Timing::default()).await;
     opened.map(drop).map_err(|source| SharedRegistryError::InvalidConnectionString { secret: secret.to_owned(), source })
 }
 
@@ -107,7 +109,7 @@ pub(crate) async fn fetch_login(aws: &Aws, cluster: &Cluster) -> Result<Login, S
 }
 
 fn parse_login(secret: String, text: &Secret) -> Result<Login, SharedRegistryError> {
-    match serde_json::from_str::<Login>(text.expose()) {
+    match serde_json::from_str::<Login>(text.reveal()) {
         Err(_) => Err(SharedRegistryError::NoLogin(secret)),
         Ok(login) if login.username == RECONCILER_USER => Err(SharedRegistryError::ReservedUser(secret)),
         Ok(login) => Ok(login),
@@ -119,18 +121,18 @@ fn parse_login(secret: String, text: &Secret) -> Result<Login, SharedRegistryErr
 pub(crate) struct Login {
     /// User name.
     pub username: String,
-    password: String,
+    password: Secret,
 }
 
 impl Login {
     /// The password.
-    pub(crate) fn password(&self) -> Secret {
-        Secret::new(self.password.clone())
+    pub(crate) fn password(&self) -> &Secret {
+        &self.password
     }
 
     /// Returns the connection string for the replica set with these members.
     pub(crate) fn uri(&self, hosts: &[String], replica_set: Option<&str>) -> Secret {
-        let (user, password) = (percent_encode(&self.username), percent_encode(&self.password));
+        let (user, password) = (percent_encode(&self.username), percent_encode(self.password.reveal()));
         let mut uri = format!("mongodb://{user}:{password}@{}/?authSource=admin", hosts.join(","));
         if let Some(name) = replica_set {
             uri = format!("{uri}&replicaSet={name}");
@@ -172,12 +174,12 @@ fn parse_location(registry: &RegistryLocation) -> Result<RegistrySource, SharedR
         return Err(SharedRegistryError::PasswordInTag);
     }
     if value.starts_with("mongodb+srv:") {
-        return Err(SharedRegistryError::NotHosts("a name that DNS resolves (mongodb+srv)"));
+        return Err(SharedRegistryError::NotHosts("an SRV name (mongodb+srv)"));
     }
     let list = value.strip_prefix("mongodb://").unwrap_or(value);
     let list = list.strip_suffix('/').unwrap_or(list);
     if list.contains("://") {
-        return Err(SharedRegistryError::NotHosts("an address that is not MongoDB's"));
+        return Err(SharedRegistryError::NotHosts("an address that is not a MongoDB address"));
     }
     if list.contains(['/', '?']) {
         return Err(SharedRegistryError::NotHosts("a database or options after the hosts"));
@@ -211,7 +213,7 @@ pub(crate) fn host_port(ip: IpAddr, port: u16) -> String {
 
 /// Returns the connection string; `None` if the secret's text is unusable.
 fn connection_string(hosts: &[String], secret: &Secret, replica_set: Option<&str>) -> Option<Secret> {
-    let text = secret.expose().trim();
+    let text = secret.reveal().trim();
     if text.starts_with("mongodb://") || text.starts_with("mongodb+srv://") {
         return Some(Secret::new(text.to_owned()));
     }
@@ -241,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_registry_tag_names_hosts_or_a_secret() {
+    fn registry_tag_names_hosts_or_a_secret() {
         let check = |tag: &str, expected: RegistrySource| {
             assert_eq!(parse_location(&RegistryLocation::Tag(tag.to_owned())).unwrap(), expected, "{tag}");
         };
@@ -257,14 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_registry_tag_cannot_hold_is_refused_in_words_and_nothing_of_it_is_dropped() {
+    fn unsupported_registry_tag_is_rejected_with_the_reason() {
         let refused = |tag: &str| parse_location(&RegistryLocation::Tag(tag.to_owned())).unwrap_err().to_string();
         for (tag, words) in [
             ("mongodb://a,b/?tls=true&replicaSet=x", "a database or options after the hosts"),
             ("mongodb://a:1/live", "a database or options after the hosts"),
             ("a:1?tls=true", "a database or options after the hosts"),
-            ("mongodb+srv://db.example", "a name that DNS resolves (mongodb+srv)"),
-            ("https://db.example", "an address that is not MongoDB's"),
+            ("mongodb+srv://db.example", "an SRV name (mongodb+srv)"),
+            ("https://db.example", "an address that is not a MongoDB address"),
             ("a:1,,b", "the host \"\""),
             ("mongodb:", "the host \"mongodb:\""),
             ("a b", "the host \"a b\""),
@@ -279,18 +281,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_string_that_is_none_is_refused_with_its_secret_s_name_and_without_its_password() {
+    async fn invalid_connection_string_is_rejected_without_showing_its_password() {
         for bad in ["mongodb://u:hunter2@", "mongodb://u:hunter2@db:port", "mongodb://u:hunter2@db/?tls=perhaps"] {
             let error = validate_uri("team/db", &Secret::new(bad.to_owned())).await.unwrap_err();
-            let said = headwater_api::error::Chain(&error).to_string();
-            assert!(said.contains("secret team/db is of no use: the MongoDB connection string is no good"), "{said}");
-            assert!(!said.contains("hunter2"), "{said}");
+            let message = headwater_api::error::Chain(&error).to_string();
+            assert!(message.contains("secret team/db is unusable: the MongoDB connection string is no good"), "{message}");
+            assert!(!message.contains("hunter2"), "{message}");
         }
         validate_uri("team/db", &Secret::new("mongodb://u:hunter2@db/?replicaSet=x".to_owned())).await.unwrap();
     }
 
     #[test]
-    fn a_password_in_a_tag_is_refused_and_not_repeated() {
+    fn password_in_a_tag_is_rejected_and_not_repeated() {
         let error = parse_location(&RegistryLocation::Tag("mongodb://u:hunter2@db".to_owned())).unwrap_err();
         assert!(
             matches!(error, SharedRegistryError::PasswordInTag) && !format!("{error:?} {error}").contains("hunter2")
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_login_of_all_nodes_is_in_parts_and_not_that_of_the_keeper() {
+    fn login_has_user_and_password_and_not_the_reserved_user() {
         let of = |text: &str| parse_login("s".to_owned(), &Secret::new(text.to_owned()));
         assert_eq!(of(r#"{"username": "nodes", "password": "x"}"#).unwrap().username, "nodes");
         assert!(matches!(of("mongodb://u:hunter2@db"), Err(SharedRegistryError::NoLogin(_))));
@@ -307,16 +309,16 @@ mod tests {
     }
 
     #[test]
-    fn a_login_becomes_one_connection_string_whatever_its_characters() {
+    fn login_with_any_characters_becomes_a_connection_string() {
         let hosts = ["10.0.1.5:27017".to_owned(), "10.0.2.5:27017".to_owned()];
         let login = Secret::new(r#"{"username": "head:water", "password": "a/b@ü%"}"#.to_owned());
         let uri = connection_string(&hosts, &login, Some("headwater")).unwrap();
         let expected = "mongodb://head%3Awater:a%2Fb%40%C3%BC%25@10.0.1.5:27017,10.0.2.5:27017/\
                         ?authSource=admin&replicaSet=headwater";
-        assert_eq!(uri.expose(), expected);
+        assert_eq!(uri.reveal(), expected);
         assert!(!format!("{uri:?}").contains("water"));
         let whole = Secret::new("mongodb+srv://u:p@cluster.example/\n".to_owned());
-        assert_eq!(connection_string(&[], &whole, None).unwrap().expose(), "mongodb+srv://u:p@cluster.example/");
+        assert_eq!(connection_string(&[], &whole, None).unwrap().reveal(), "mongodb+srv://u:p@cluster.example/");
         for useless in ["", "hunter2", "{}", r#"{"username": "a"}"#] {
             assert_eq!(connection_string(&hosts, &Secret::new(useless.to_owned()), None), None, "{useless}");
         }

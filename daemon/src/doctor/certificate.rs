@@ -29,7 +29,7 @@ pub(super) fn check(tls: &Tls, now_s: u64) -> Finding {
     };
     let leaf = match read(certificate, key) {
         Ok(leaf) => leaf,
-        Err((what, todo)) => return Finding::fail(CHECK, what, todo),
+        Err((message, remedy)) => return Finding::fail(CHECK, message, remedy),
     };
     let valid = match x509_parser::parse_x509_certificate(&leaf) {
         Ok((_, parsed)) => parsed.validity().clone(),
@@ -41,7 +41,7 @@ pub(super) fn check(tls: &Tls, now_s: u64) -> Finding {
     let days = (valid.not_after.timestamp() - now_s).div_euclid(24 * 60 * 60);
     let renew = "renew it and restart the node";
     if now_s < valid.not_before.timestamp() {
-        Finding::fail(CHECK, format!("it is valid only from {}", valid.not_before), "look at the clock, or wait")
+        Finding::fail(CHECK, format!("it is valid only from {}", valid.not_before), "check the clock, or wait")
     } else if now_s > valid.not_after.timestamp() {
         Finding::fail(CHECK, format!("it expired on {}", valid.not_after), renew)
     } else if days < WARN_DAYS {
@@ -53,15 +53,15 @@ pub(super) fn check(tls: &Tls, now_s: u64) -> Finding {
 
 /// Returns the leaf certificate, or a fault and its remedy.
 fn read(certificate: &Path, key: &Path) -> Result<CertificateDer<'static>, (String, &'static str)> {
-    let cannot = |path: &Path, e: &dyn std::fmt::Display| format!("{} cannot be used: {e}", path.display());
+    let unusable = |path: &Path, e: &dyn std::fmt::Display| format!("{} cannot be used: {e}", path.display());
     let file = "the file must be PEM, and readable by the node's user";
     let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
-        .map_err(|e| (cannot(certificate, &Chain(&e)), file))?;
-    let leaf = chain.first().cloned().ok_or_else(|| (cannot(certificate, &"it holds no certificate"), file))?;
-    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| (cannot(key, &Chain(&e)), file))?;
+        .map_err(|e| (unusable(certificate, &Chain(&e)), file))?;
+    let leaf = chain.first().cloned().ok_or_else(|| (unusable(certificate, &"it holds no certificate"), file))?;
+    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| (unusable(key, &Chain(&e)), file))?;
     CertifiedKey::from_der(chain, key_der, &rustls::crypto::ring::default_provider()).map_err(|e| {
-        (format!("certificate and key do not fit: {e}"), "name the key that the certificate was made for")
+        (format!("certificate and key do not fit: {e}"), "name the key that belongs to the certificate")
     })?;
     Ok(leaf)
 }
@@ -76,16 +76,16 @@ mod tests {
     const NEW_YEAR_S: u64 = 1_798_761_600;
 
     #[test]
-    fn a_certificate_fails_when_it_is_over_or_not_of_its_key_and_warns_before() {
+    fn certificate_fails_if_expired_or_mismatched_and_warns_before_it_expires() {
         let folder = std::env::temp_dir().join(format!("headwaterd-doctor-certificate-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let pair = |name: &str| {
             let key = rcgen::KeyPair::generate().unwrap();
-            let mut wanted = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
-            wanted.not_before = rcgen::date_time_ymd(2026, 1, 1);
-            wanted.not_after = rcgen::date_time_ymd(2027, 1, 1);
+            let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+            params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2027, 1, 1);
             let (cert, secret) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
-            std::fs::write(&cert, wanted.self_signed(&key).unwrap().pem()).unwrap();
+            std::fs::write(&cert, params.self_signed(&key).unwrap().pem()).unwrap();
             std::fs::write(&secret, key.serialize_pem()).unwrap();
             Tls { certificate_file: Some(cert), key_file: Some(secret) }
         };

@@ -9,35 +9,35 @@ const CHECK: &str = "clock";
 /// Compares this machine's clock with a shared registry's. `registry_error` is the finding of the
 /// registry check: AWS rejects requests that are signed with a wrong clock before the registry is
 /// ever reached.
-pub(super) fn check(registry_ms: Option<u64>, why_not: &str) -> Finding {
-    judge(now_ms(), registry_ms, why_not)
+pub(super) fn check(registry_ms: Option<u64>, registry_error: &str) -> Finding {
+    judge(now_ms(), registry_ms, registry_error)
 }
 
 /// True if this is AWS's error for a request signed with a clock that is wrong by more than five
 /// minutes.
-pub(super) fn is_clock_error(why: &str) -> bool {
+pub(super) fn is_clock_error(error: &str) -> bool {
     ["Signature expired", "Signature not yet current", "RequestExpired", "RequestTimeTooSkewed"]
         .iter()
-        .any(|word| why.contains(word))
+        .any(|word| error.contains(word))
 }
 
-fn judge(now_ms: u64, registry_ms: Option<u64>, why_not: &str) -> Finding {
-    let todo = "let chrony or systemd-timesyncd run; on EC2 the time server is 169.254.169.123";
+fn judge(now_ms: u64, registry_ms: Option<u64>, registry_error: &str) -> Finding {
+    let remedy = "run chrony or systemd-timesyncd; on EC2 the time server is 169.254.169.123";
     if now_ms < EARLIEST_PLAUSIBLE_MS {
-        return Finding::fail(CHECK, "it shows a time before this program was written", todo);
+        return Finding::fail(CHECK, "it shows a time before this program was written", remedy);
     }
-    if is_clock_error(why_not) {
-        return Finding::fail(CHECK, "AWS takes nothing that is signed by it: it is more than five minutes off", todo);
+    if is_clock_error(registry_error) {
+        return Finding::fail(CHECK, "AWS rejects requests signed with it: it is more than five minutes off", remedy);
     }
     let Some(registry_ms) = registry_ms else {
         return Finding::ok(CHECK, "plausible; there is no other clock to compare it with");
     };
-    let off_ms = now_ms.abs_diff(registry_ms);
-    let what = format!("{}.{:03} s from the registry's", off_ms / 1_000, off_ms % 1_000);
-    match off_ms {
-        0..WARN_OFFSET_MS => Finding::ok(CHECK, what),
-        WARN_OFFSET_MS..FAIL_OFFSET_MS => Finding::warn(CHECK, what, todo),
-        _ => Finding::fail(CHECK, what, todo),
+    let offset_ms = now_ms.abs_diff(registry_ms);
+    let message = format!("{}.{:03} s from the registry's", offset_ms / 1_000, offset_ms % 1_000);
+    match offset_ms {
+        0..WARN_OFFSET_MS => Finding::ok(CHECK, message),
+        WARN_OFFSET_MS..FAIL_OFFSET_MS => Finding::warn(CHECK, message, remedy),
+        _ => Finding::fail(CHECK, message, remedy),
     }
 }
 
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_is_judged_by_its_distance_in_both_directions() {
+    fn clock_is_judged_by_its_offset_in_both_directions() {
         let now = 1_800_000_000_000;
         let check =
             |registry: Option<u64>, expected: CheckStatus| assert_eq!(judge(now, registry, "").status, expected, "{registry:?}");

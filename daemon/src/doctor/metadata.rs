@@ -8,12 +8,12 @@ const CHECK: &str = "metadata";
 /// Evaluates the result of fetching the facts.
 pub(super) fn check(facts: Result<&Facts, String>) -> Finding {
     match facts {
-        Err(why) => Finding::fail(
+        Err(reason) => Finding::fail(
             CHECK,
-            why,
-            "let the instance answer IMDSv2 (HttpEndpoint: enabled), and look at [metadata] endpoint in the file",
+            reason,
+            "let the instance answer IMDSv2 (HttpEndpoint: enabled), and check [metadata] endpoint in the file",
         ),
-        Ok(Facts { instance: None, .. }) => Finding::skip(CHECK, "none here: a machine on its own"),
+        Ok(Facts { instance: None, .. }) => Finding::skip(CHECK, "none here: not an EC2 instance"),
         Ok(Facts { instance: Some(i), .. }) => Finding::ok(CHECK, format!("{}, {}, {}", i.id, i.instance_type, i.zone)),
     }
 }
@@ -25,7 +25,7 @@ mod tests {
     use crate::boot::facts::Instance;
 
     #[test]
-    fn metadata_fails_without_an_answer_and_is_not_missed_outside_a_cloud() {
+    fn metadata_check_fails_without_an_answer_and_is_skipped_outside_a_cloud() {
         assert_eq!(check(Err("no answer within 2s".to_owned())).status, CheckStatus::Fail);
         assert_eq!(check(Ok(&Facts::default())).status, CheckStatus::Skip);
         let instance = Instance { id: "i-0abc".to_owned(), ..Instance::default() };

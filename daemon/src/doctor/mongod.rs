@@ -12,7 +12,7 @@ const CHECK: &str = "mongod";
 /// Queries the state of the local mongod, which needs no password.
 pub(super) async fn check(plan: Option<&Plan>) -> Finding {
     let Some((plan, cluster, listen)) = plan.and_then(|plan| Some((plan, plan.cluster.as_ref()?, plan.mongod?))) else {
-        return Finding::skip(CHECK, "this is no registry node");
+        return Finding::skip(CHECK, "this is not a registry node");
     };
     let layout = MongodConfig::new(&plan.engine.node.data_dir, listen, cluster.replica_set());
     let asked = async { Mongod::at(layout.local_address(), None)?.hello().await };
@@ -24,25 +24,25 @@ fn judge(state: Result<MemberState, String>, set: &str) -> Finding {
     match state {
         Ok(MemberState::Primary) => Finding::ok(CHECK, format!("primary of {set}")),
         Ok(MemberState::Secondary) => Finding::ok(CHECK, format!("secondary of {set}")),
-        Ok(MemberState::Busy) => Finding::warn(
+        Ok(MemberState::NotReady) => Finding::warn(
             CHECK,
             format!("a member of {set}, but it does not serve"),
-            "wait while it starts or copies; if it stays so, see that most registry nodes run and reach each other",
+            "wait while it starts or copies; if it stays so, check that most registry nodes run and reach each other",
         ),
-        Ok(MemberState::Setless) => Finding::fail(
+        Ok(MemberState::Uninitialized) => Finding::fail(
             CHECK,
             format!("it runs, but is not in {set}"),
-            "read the node's log (journalctl -u headwaterd): it says what the node waits for",
+            "read the node's log (journalctl -u headwaterd): it states what the node waits for",
         ),
-        Ok(MemberState::Alone) => Finding::fail(
+        Ok(MemberState::Standalone) => Finding::fail(
             CHECK,
             "it runs without a replica set: headwaterd did not start it",
-            "end whatever else runs a mongod on this machine",
+            "stop the other mongod on this machine",
         ),
-        Err(why) => Finding::fail(
+        Err(reason) => Finding::fail(
             CHECK,
-            why,
-            "start the node: systemctl start headwaterd, or headwaterd run; its log says why mongod does not run",
+            reason,
+            "start the node: systemctl start headwaterd, or headwaterd run; its log states why mongod does not run",
         ),
     }
 }
@@ -53,15 +53,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_database_is_well_as_a_member_that_serves_and_everything_else_has_its_remedy() {
+    async fn serving_member_passes_and_every_other_state_has_a_remedy() {
         assert_eq!(check(Some(&plan_from(""))).await.status, CheckStatus::Skip);
         assert_eq!(check(None).await.status, CheckStatus::Skip);
         for (state, mark) in [
             (Ok(MemberState::Primary), CheckStatus::Ok),
             (Ok(MemberState::Secondary), CheckStatus::Ok),
-            (Ok(MemberState::Busy), CheckStatus::Warn),
-            (Ok(MemberState::Setless), CheckStatus::Fail),
-            (Ok(MemberState::Alone), CheckStatus::Fail),
+            (Ok(MemberState::NotReady), CheckStatus::Warn),
+            (Ok(MemberState::Uninitialized), CheckStatus::Fail),
+            (Ok(MemberState::Standalone), CheckStatus::Fail),
             (Err("no answer".to_owned()), CheckStatus::Fail),
         ] {
             let found = judge(state, "headwater-demo");

@@ -4,9 +4,9 @@
 //! The running engine connects, since it holds the secret and implements the protocol.
 
 use headwater_api::Config;
-use headwater_api::endpoints::Endpoints;
+use headwater_api::control::Endpoints;
 use headwater_api::error::Chain;
-use headwater_api::status::RelayStatus;
+use headwater_api::control::RelayStatus;
 
 use super::{Finding, REQUEST_TIMEOUT};
 use crate::http_client;
@@ -17,7 +17,7 @@ const CHECK: &str = "relay";
 /// Asks the engine to connect to the relay of each node.
 pub(super) async fn check(config: &Config, engine: Option<&Endpoints>) -> Finding {
     let Some(engine) = engine else {
-        return Finding::skip(CHECK, "no engine runs that could try");
+        return Finding::skip(CHECK, "no engine runs that could connect");
     };
     if engine.relay.is_none() && config.relay.secret_file.is_none() {
         return Finding::skip(CHECK, "a node without a cluster");
@@ -32,7 +32,7 @@ pub(super) async fn check(config: &Config, engine: Option<&Endpoints>) -> Findin
 }
 
 fn judge(relays: Vec<RelayStatus>) -> Finding {
-    let bad: Vec<_> =
+    let failed: Vec<_> =
         relays.iter().filter_map(|r| Some(format!("{} ({}): {}", r.node, r.address, r.err.as_ref()?))).collect();
     if relays.is_empty() {
         return Finding::warn(
@@ -41,18 +41,18 @@ fn judge(relays: Vec<RelayStatus>) -> Finding {
             "start an origin; until then there is nothing to fetch",
         );
     }
-    if bad.is_empty() {
+    if failed.is_empty() {
         return Finding::ok(
             CHECK,
             format!("{} of {} other nodes answer and know the secret", relays.len(), relays.len()),
         );
     }
-    let todo = if bad.iter().any(|text| text.contains("secret")) {
+    let remedy = if failed.iter().any(|text| text.contains("secret")) {
         "give all nodes the same secret (headwater/CLUSTER/relay), and restart those that have another"
     } else {
-        "let port 5000 in from the cluster's own security group"
+        "admit port 5000 from the cluster's own security group"
     };
-    Finding::fail(CHECK, bad.join("; "), todo)
+    Finding::fail(CHECK, failed.join("; "), remedy)
 }
 
 #[cfg(test)]
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_origin_that_is_closed_or_has_another_secret_fails_with_its_remedy() {
+    async fn unreachable_relay_or_wrong_secret_fails_with_a_remedy() {
         assert_eq!(judge(vec![relay(None)]).status, CheckStatus::Ok);
         assert_eq!(judge(Vec::new()).status, CheckStatus::Warn);
         let closed = judge(vec![relay(None), relay(Some("Connection refused"))]);

@@ -3,7 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 
 use headwater_api::Config;
-use headwater_api::endpoints::Endpoints;
+use headwater_api::control::Endpoints;
 use tokio::net::TcpStream;
 
 use super::{Finding, REQUEST_TIMEOUT};
@@ -25,37 +25,37 @@ pub(super) async fn check(config: &Config, engine: Option<&Endpoints>) -> Findin
         ("relay", engine.relay),
         ("health", Some(engine.health)),
     ];
-    let mut silent = Vec::new();
+    let mut closed = Vec::new();
     let mut answering = Vec::new();
     for (name, address) in tcp.into_iter().filter_map(|(name, address)| Some((name, address?))) {
         let named = format!("{name} {}", address.port());
         match tokio::time::timeout(REQUEST_TIMEOUT, TcpStream::connect(dial_address(address))).await {
             Ok(Ok(_)) => answering.push(named),
-            Ok(Err(_)) | Err(_) => silent.push(named),
+            Ok(Err(_)) | Err(_) => closed.push(named),
         }
     }
     for port in &engine.webrtc {
         let named = format!("webrtc {port}/udp");
-        if is_port_in_use(*port) { answering.push(named) } else { silent.push(named) }
+        if is_port_in_use(*port) { answering.push(named) } else { closed.push(named) }
     }
-    if !silent.is_empty() {
-        let todo =
+    if !closed.is_empty() {
+        let remedy =
             "read the node's log (journalctl -u headwaterd); an engine that was killed is started again within seconds";
-        return Finding::fail(CHECK, format!("nobody answers on {}", silent.join(", ")), todo);
+        return Finding::fail(CHECK, format!("no answer on {}", closed.join(", ")), remedy);
     }
     match http_client::get(dial_address(engine.health), "/readyz", REQUEST_TIMEOUT).await {
         Ok(answer) if !answer.status().is_success() => {
-            let why = String::from_utf8_lossy(answer.body()).trim().to_owned();
+            let reason = String::from_utf8_lossy(answer.body()).trim().to_owned();
             Finding::warn(
                 CHECK,
-                format!("all answer, but the node is not ready: {why}"),
+                format!("all answer, but the node is not ready: {reason}"),
                 "wait, or read the node's log",
             )
         }
         _ if config.tls.certificate_file.is_some() && engine.https.is_none() => Finding::warn(
             CHECK,
             "no HTTPS, although [tls] names a certificate",
-            "restart the node: it was started without",
+            "restart the node: it was started without one",
         ),
         _ => Finding::ok(CHECK, answering.join(", ")),
     }
@@ -82,17 +82,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_without_answer_is_named_and_a_node_that_is_not_ready_warns() {
+    async fn closed_port_is_named_and_a_node_that_is_not_ready_warns() {
         let (open, address) = listener();
-        let (ready, health) = listener();
+        let (health_listener, health) = listener();
         let udp = UdpSocket::bind("[::]:0").unwrap();
         // Each check first connects and closes, then sends the request on a second connection.
         std::thread::spawn(move || {
             for status in ["200 OK", "503 Service Unavailable"] {
-                let _knock = ready.accept().unwrap();
-                let (mut question, _) = ready.accept().unwrap();
-                let _ = question.read(&mut [0; 1024]).unwrap();
-                write!(question, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").unwrap();
+                let _probe = health_listener.accept().unwrap();
+                let (mut request, _) = health_listener.accept().unwrap();
+                let _ = request.read(&mut [0; 1024]).unwrap();
+                write!(request, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").unwrap();
             }
         });
         let mut engine = Endpoints {

@@ -12,7 +12,7 @@ const CHECK: &str = "registry";
 /// milliseconds.
 pub(super) async fn check(opened: Option<&Result<Store, OpenRegistryError>>) -> (Finding, Option<u64>) {
     let store = match opened {
-        None => return (Finding::skip(CHECK, "not known without a role"), None),
+        None => return (Finding::skip(CHECK, "unknown without a role"), None),
         Some(Ok(store)) => store,
         Some(Err(e)) if e.is_locked() => {
             return (Finding::ok(CHECK, "a file of this node, in use by the running node"), None);
@@ -27,22 +27,22 @@ pub(super) async fn check(opened: Option<&Result<Store, OpenRegistryError>>) -> 
 }
 
 /// Chooses the remedy by the words of the error.
-fn remedy_for(why: &str) -> &'static str {
-    let says = |words: &[&str]| words.iter().any(|word| why.contains(word));
-    if super::clock::is_clock_error(why) {
-        "put this machine's clock right"
-    } else if says(&["connection string", "tag `headwater:registry`"]) {
-        "put right what the secret or the tag holds (docs/ec2.md)"
-    } else if says(&["secretsmanager", "ec2:Describe"]) {
-        "allow the action to the instance's role (docs/ec2.md), and see that the secret is there"
-    } else if says(&["uthentication", "password"]) {
+fn remedy_for(error: &str) -> &'static str {
+    let mentions = |words: &[&str]| words.iter().any(|word| error.contains(word));
+    if super::clock::is_clock_error(error) {
+        "correct this machine's clock"
+    } else if mentions(&["connection string", "tag `headwater:registry`"]) {
+        "correct what the secret or the tag holds (docs/ec2.md)"
+    } else if mentions(&["secretsmanager", "ec2:Describe"]) {
+        "allow the action for the instance's role (docs/ec2.md), and check that the secret exists"
+    } else if mentions(&["uthentication", "password"]) {
         "compare user and password in the secret with the database's"
-    } else if says(&["certificate", "tls", "TLS"]) {
-        "see that the database's certificate is valid for its name and signed by tlsCAFile"
-    } else if says(&["damaged", "format of another version", "could not open"]) {
-        "look at data_dir in [node]: its owner, its rights, its disk"
+    } else if mentions(&["certificate", "tls", "TLS"]) {
+        "check that the database's certificate is valid for its name and signed by tlsCAFile"
+    } else if mentions(&["damaged", "format of another version", "could not open"]) {
+        "check data_dir in [node]: its owner, its permissions, its disk"
     } else {
-        "see that the database runs, and that its security group lets port 27017 in from this node"
+        "check that the database runs, and that its security group admits this node on port 27017"
     }
 }
 
@@ -56,17 +56,17 @@ mod tests {
     use crate::cluster::open_registry;
 
     #[test]
-    fn a_string_or_a_tag_that_is_no_good_is_not_blamed_on_the_database() {
-        for why in [
-            "secret s is of no use: the MongoDB connection string is no good: invalid port in tls",
+    fn invalid_connection_string_or_tag_is_not_blamed_on_the_database() {
+        for error in [
+            "secret s is unusable: the MongoDB connection string is no good: invalid port in tls",
             "tag `headwater:registry` holds a password; name hosts or a secret there",
         ] {
-            assert!(remedy_for(why).contains("what the secret or the tag holds"), "{}", remedy_for(why));
+            assert!(remedy_for(error).contains("what the secret or the tag holds"), "{}", remedy_for(error));
         }
     }
 
     #[tokio::test]
-    async fn a_registry_that_can_be_written_is_well_and_one_that_is_in_use_too() {
+    async fn writable_registry_passes_and_so_does_one_in_use() {
         let folder = std::env::temp_dir().join(format!("headwaterd-doctor-registry-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let plan = plan_from(&format!("node.data_dir = '{}'", folder.display()));
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_database_that_is_away_fails_and_a_password_in_the_address_is_not_shown() {
+    async fn unreachable_database_fails_without_showing_its_password() {
         let folder = std::env::temp_dir().join(format!("headwaterd-doctor-away-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let uri_file = folder.join("uri");

@@ -11,7 +11,7 @@ pub(super) fn check(planned: Result<&Plan, &PlanError>) -> Finding {
         Ok(plan) if !plan.in_service => Finding::warn(
             CHECK,
             format!("{}, but Auto Scaling keeps this instance warm: it does not serve", plan.engine.node.role.as_str()),
-            "nothing, unless it should serve: then look at the group's warm pool",
+            "nothing, unless it should serve: then check the group's warm pool",
         ),
         Ok(plan) => {
             let cluster = plan.cluster.as_ref().map_or(String::new(), |cluster| format!(", cluster {}", cluster.name));
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_role_that_is_unknown_fails_and_one_that_is_not_wanted_yet_warns() {
+    fn unknown_role_fails_and_warm_instance_warns() {
         let mut plan = plan_from("node.role = 'standalone'");
         assert_eq!(check(Ok(&plan)), Finding::ok("role", "standalone (configuration file)"));
         plan.in_service = false;

@@ -12,7 +12,7 @@ mod tests {
     use super::super::CheckStatus;
 
     #[test]
-    fn without_a_bucket_there_is_nothing_to_check() {
+    fn storage_check_is_skipped_without_a_bucket() {
         assert_eq!(super::check().status, CheckStatus::Skip);
     }
 }

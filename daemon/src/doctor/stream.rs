@@ -1,10 +1,10 @@
 //! Checks that a stream is being published.
 
 use headwater_api::StreamName;
-use headwater_api::endpoints::Endpoints;
+use headwater_api::control::Endpoints;
 use headwater_api::error::Chain;
-use headwater_api::status::StreamStatus;
-use headwater_registry::{Registry as _, Store};
+use headwater_api::rest::StreamStatus;
+use headwater_registry::{Store, Streams as _};
 
 use super::{Finding, REQUEST_TIMEOUT};
 use crate::http_client;
@@ -14,7 +14,7 @@ const CHECK: &str = "stream";
 
 /// Queries this node, then the registry.
 pub(super) async fn check(name: Option<&StreamName>, engine: Option<&Endpoints>, store: Option<&Store>) -> Finding {
-    let Some(name) = name else { return Finding::skip(CHECK, "none was named: --stream live/demo") };
+    let Some(name) = name else { return Finding::skip(CHECK, "no stream given: --stream live/demo") };
     let mut live = Vec::new();
     if let Some(engine) = engine
         && let Ok(answer) = http_client::get(dial_address(engine.http), "/rest/v2/streams", REQUEST_TIMEOUT).await
@@ -34,7 +34,7 @@ pub(super) async fn check(name: Option<&StreamName>, engine: Option<&Endpoints>,
             Err(e) => return Finding::fail(CHECK, Chain(&e).to_string(), "repair the registry first"),
         },
         None if engine.is_none() => {
-            return Finding::fail(CHECK, "nobody can be asked: no engine runs", "start the node");
+            return Finding::fail(CHECK, "the stream cannot be looked up: no engine runs", "start the node");
         }
         None => {}
     }
@@ -43,8 +43,8 @@ pub(super) async fn check(name: Option<&StreamName>, engine: Option<&Endpoints>,
     let others: Vec<_> = live.iter().take(5).map(StreamName::as_str).collect();
     let others =
         if others.is_empty() { "nothing is live".to_owned() } else { format!("live now: {}", others.join(", ")) };
-    let todo = "compare the publisher's server and stream key (docs/publish.md); names count capitals";
-    Finding::fail(CHECK, format!("nobody publishes {name}; {others}"), todo)
+    let remedy = "compare the publisher's server and stream key (docs/publish.md); names are case-sensitive";
+    Finding::fail(CHECK, format!("{name} is not being published; {others}"), remedy)
 }
 
 fn judge(name: &StreamName, status: &StreamStatus) -> Finding {
@@ -52,34 +52,34 @@ fn judge(name: &StreamName, status: &StreamStatus) -> Finding {
         return Finding::warn(CHECK, format!("{name} is live: {}", notice.message), "change the publisher's setting");
     }
     if status.video.is_none() && status.audio.is_none() {
-        let todo = "look at the publisher: it is connected but sends neither picture nor sound";
-        return Finding::warn(CHECK, format!("{name} is live, but empty"), todo);
+        let remedy = "check the publisher: it is connected but sends neither video nor audio";
+        return Finding::warn(CHECK, format!("{name} is live, but empty"), remedy);
     }
     Finding::ok(CHECK, format!("{name} is live over {}, {} kbit/s", status.protocol, status.bitrate_bps / 1_000))
 }
 
 #[cfg(test)]
 mod tests {
-    use headwater_api::stream::StreamOffer;
+    use headwater_api::documents::StreamOffer;
     use headwater_registry::Embedded;
 
     use super::super::CheckStatus;
     use super::*;
 
     #[tokio::test]
-    async fn a_stream_without_publisher_fails_and_says_what_is_live_instead() {
+    async fn stream_without_publisher_fails_and_lists_the_live_streams() {
         let folder = std::env::temp_dir().join(format!("headwaterd-doctor-stream-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let store = Store::Embedded(Embedded::open(&folder).unwrap());
         let name = StreamName::new("live", "demo").unwrap();
-        let life = headwater_api::node::Life { node: "i-1".to_owned(), epoch: headwater_api::node::BootEpoch(1) };
+        let incarnation = headwater_api::documents::NodeIncarnation { node: "i-1".to_owned(), epoch: headwater_api::documents::BootEpoch(1) };
         let offer = StreamOffer { relay: Vec::new(), protocol: "rtmp".to_owned(), started_at_ms: 0 };
         let other = StreamName::new("live", "Demo").unwrap();
-        store.claim(&life, &other, &offer, None).await.unwrap();
+        store.claim(&incarnation, &other, &offer, None).await.unwrap();
         let found = check(Some(&name), None, Some(&store)).await;
         assert_eq!(found.status, CheckStatus::Fail);
         assert!(found.message.contains("live now: live/Demo"), "{}", found.message);
-        store.claim(&life, &name, &offer, None).await.unwrap();
+        store.claim(&incarnation, &name, &offer, None).await.unwrap();
         let found = check(Some(&name), None, Some(&store)).await;
         assert_eq!(found, Finding::ok("stream", "live/demo is published to node i-1"));
         assert_eq!(check(None, None, Some(&store)).await.status, CheckStatus::Skip);

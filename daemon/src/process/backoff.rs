@@ -47,14 +47,14 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_never_served_gives_up_within_a_second() {
+    fn engine_that_never_served_is_given_up_within_a_second() {
         let mut backoff = Backoff::default();
         let waits: Vec<_> = (0..3).map(|_| backoff.next_delay(None)).collect();
         assert_eq!(ms(&waits), [Some(100), Some(200), None]);
     }
 
     #[test]
-    fn a_crashing_engine_is_started_ever_more_rarely_and_then_no_more() {
+    fn crashing_engine_is_restarted_with_growing_delays_and_then_given_up() {
         let mut backoff = Backoff::default();
         let waits: Vec<_> = (0..12).map(|_| backoff.next_delay(Some(Duration::from_secs(1)))).collect();
         assert_eq!(ms(&waits[..8]), [100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000].map(Some));
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_served_a_minute_starts_a_new_count_and_one_that_served_less_does_not() {
+    fn failure_count_resets_after_a_minute_of_service_and_not_before() {
         let mut backoff = Backoff::default();
         for _ in 0..11 {
             backoff.next_delay(Some(STABLE_DURATION - Duration::from_millis(1)));

@@ -33,7 +33,7 @@ impl Child {
     ///
     /// Must be called on the main thread: the kernel kills the process when the thread that started
     /// it ends.
-    pub(crate) fn start(mut command: Command, hear: impl FnMut(&[u8]) + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn start(mut command: Command, on_output: impl FnMut(&[u8]) + Send + 'static) -> io::Result<Self> {
         // A process group of its own: Ctrl-C on the terminal reaches only the daemon, which then
         // stops the process in order.
         command.stdout(Stdio::piped()).process_group(0).kill_on_drop(true);
@@ -44,7 +44,7 @@ impl Child {
             if Pid::parent() == daemon { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         };
         // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
-        #[expect(unsafe_code, reason = "the only way to say something between fork and exec")]
+        #[expect(unsafe_code, reason = "the only way to run code between fork and exec")]
         unsafe {
             command.pre_exec(die_with_daemon);
         }
@@ -53,9 +53,9 @@ impl Child {
         let (Some(pid), Some(stdout)) = (pid, process.stdout.take()) else {
             return Err(io::Error::other("the new process has no id or no output"));
         };
-        let said = OutputTail::default();
-        let reader = tokio::spawn(said.clone().read(stdout, hear));
-        Ok(Self { process, pid, output: said, reader })
+        let output = OutputTail::default();
+        let reader = tokio::spawn(output.clone().read(stdout, on_output));
+        Ok(Self { process, pid, output, reader })
     }
 
     /// Process id.
@@ -99,14 +99,14 @@ impl Child {
 }
 
 impl OutputTail {
-    async fn read(self, mut stdout: ChildStdout, mut hear: impl FnMut(&[u8])) {
+    async fn read(self, mut stdout: ChildStdout, mut on_output: impl FnMut(&[u8])) {
         let mut chunk = [0; 1024];
         while let Ok(n @ 1..) = stdout.read(&mut chunk).await {
-            hear(&chunk[..n]);
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.extend_from_slice(&chunk[..n]);
-            let excess = kept.len().saturating_sub(MAX_OUTPUT_BYTES);
-            kept.drain(..excess);
+            on_output(&chunk[..n]);
+            let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            tail.extend_from_slice(&chunk[..n]);
+            let excess = tail.len().saturating_sub(MAX_OUTPUT_BYTES);
+            tail.drain(..excess);
         }
     }
 }

@@ -10,9 +10,9 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use headwater_api::Config;
-use headwater_api::endpoints::{self, Endpoints};
+use headwater_api::control::{ENDPOINTS_FILE, Endpoints};
 use headwater_api::error::{Chain, exit};
-use headwater_api::standing::Standing;
+use headwater_api::control::NodeHealth;
 use tokio::process::Command;
 use tokio::sync::watch;
 
@@ -37,7 +37,7 @@ pub(crate) enum EngineError {
         source: io::Error,
     },
     /// The program does not exist or is not executable.
-    #[error("could not run the engine {}; --engine says where it is", path.display())]
+    #[error("could not run the engine {}; --engine sets its path", path.display())]
     Program {
         /// Its path.
         path: PathBuf,
@@ -45,13 +45,13 @@ pub(crate) enum EngineError {
         source: io::Error,
     },
     /// It rejects its configuration: a restart would not help.
-    #[error("the engine refuses its configuration: {0}")]
+    #[error("the engine rejects its configuration: {0}")]
     ConfigRejected(String),
     /// It never became ready.
     #[error("the engine could not start: {0}")]
     NeverServed(String),
     /// It exits after every start.
-    #[error("the engine keeps ending: {0}")]
+    #[error("the engine keeps exiting: {0}")]
     KeepsExiting(String),
     /// It reported an internal error before it ever served.
     #[error("the engine failed: {0}")]
@@ -102,42 +102,42 @@ impl Engine {
         let text = toml::to_string(config).map_err(io::Error::other);
         text.and_then(|text| std::fs::write(&config_file, format!("{CONFIG_HEADER}{text}")))
             .map_err(|source| EngineError::Write { path: config_file.clone(), source })?;
-        let drain = Duration::from_millis(u64::from(config.node.drain_ms.get()));
-        Ok(Self { program, data_dir, config_file, drain_timeout: drain })
+        let drain_timeout = Duration::from_millis(u64::from(config.node.drain_ms.get()));
+        Ok(Self { program, data_dir, config_file, drain_timeout })
     }
 
     /// Keeps the engine running until the command is no longer [`RunCommand::Serve`]. `on_event`
     /// receives each change.
     pub(crate) async fn run(
         &self,
-        mut orders: watch::Receiver<RunCommand>,
-        standing: watch::Receiver<Standing>,
-        mut news: impl FnMut(EngineEvent),
+        mut command_rx: watch::Receiver<RunCommand>,
+        health_rx: watch::Receiver<NodeHealth>,
+        mut on_event: impl FnMut(EngineEvent),
     ) -> Result<(), EngineError> {
         let mut backoff = Backoff::default();
-        while *orders.borrow_and_update() == RunCommand::Serve {
-            let ending = self.run_process(&mut orders, &standing, &mut news).await?;
+        while *command_rx.borrow_and_update() == RunCommand::Serve {
+            let process_exit = self.run_process(&mut command_rx, &health_rx, &mut on_event).await?;
             // Remove the stale file: the engine removes it only on an orderly exit.
-            let _ = std::fs::remove_file(self.data_dir.join(endpoints::FILE_NAME));
-            if *orders.borrow() != RunCommand::Serve {
+            let _ = std::fs::remove_file(self.data_dir.join(ENDPOINTS_FILE));
+            if *command_rx.borrow() != RunCommand::Serve {
                 break;
             }
-            let code = ending.code.and_then(|code| u8::try_from(code).ok());
-            match (code, ending.served_for) {
-                (Some(exit::CONFIG), _) => return Err(EngineError::ConfigRejected(ending.reason)),
-                (Some(exit::SOFTWARE), None) => return Err(EngineError::Bug(ending.reason)),
+            let code = process_exit.code.and_then(|code| u8::try_from(code).ok());
+            match (code, process_exit.served_for) {
+                (Some(exit::CONFIG), _) => return Err(EngineError::ConfigRejected(process_exit.reason)),
+                (Some(exit::SOFTWARE), None) => return Err(EngineError::Bug(process_exit.reason)),
                 _ => {}
             }
-            let Some(wait) = backoff.next_delay(ending.served_for) else {
-                return Err(match ending.served_for {
-                    None => EngineError::NeverServed(ending.reason),
-                    Some(_) => EngineError::KeepsExiting(ending.reason),
+            let Some(delay) = backoff.next_delay(process_exit.served_for) else {
+                return Err(match process_exit.served_for {
+                    None => EngineError::NeverServed(process_exit.reason),
+                    Some(_) => EngineError::KeepsExiting(process_exit.reason),
                 });
             };
-            log::warn!(err = ending.reason.as_str(), wait_ms = wait.as_millis(); "engine ended by itself, starting it again");
-            news(EngineEvent::Exited(ending.reason));
+            log::warn!(err = process_exit.reason.as_str(), wait_ms = delay.as_millis(); "engine exited unexpectedly, restarting it");
+            on_event(EngineEvent::Exited(process_exit.reason));
             // A command ends the wait early.
-            let _ = tokio::time::timeout(wait, orders.changed()).await;
+            let _ = tokio::time::timeout(delay, command_rx.changed()).await;
         }
         Ok(())
     }
@@ -145,12 +145,12 @@ impl Engine {
     /// Runs one process from start to exit.
     async fn run_process(
         &self,
-        orders: &mut watch::Receiver<RunCommand>,
-        standing: &watch::Receiver<Standing>,
-        news: &mut impl FnMut(EngineEvent),
+        command_rx: &mut watch::Receiver<RunCommand>,
+        health_rx: &watch::Receiver<NodeHealth>,
+        on_event: &mut impl FnMut(EngineEvent),
     ) -> Result<ProcessExit, EngineError> {
         let mut command = Command::new(&self.program);
-        command.arg("--config").arg(&self.config_file).arg("--standing").stdin(Stdio::piped());
+        command.arg("--config").arg(&self.config_file).arg("--node-health").stdin(Stdio::piped());
         let mut child = match Child::start(command, |_| {}) {
             Ok(child) => child,
             Err(source) if child::is_permanent(&source) => {
@@ -160,49 +160,49 @@ impl Engine {
                 return Ok(ProcessExit { code: None, reason: format!("could not be started: {}", Chain(&e)), served_for: None });
             }
         };
-        let _teller = child.take_input().map(|input| NodeHealthSender::start(input, standing.clone()));
+        let _health_sender = child.take_input().map(|input| NodeHealthSender::start(input, health_rx.clone()));
         let probe = Probe::new(&self.data_dir, child.pid());
-        let mut life = EngineState::new(Instant::now(), self.drain_timeout);
+        let mut state = EngineState::new(Instant::now(), self.drain_timeout);
         let mut killed = None;
         let status = loop {
-            let deadline = life.deadline();
+            let deadline = state.deadline();
             let event = tokio::select! {
                 status = child.wait() => break status,
-                order = next_command(orders) => Event::Command(order),
-                event = probe.next_event(life.is_serving()), if life.is_probed() => event,
+                run_command = next_command(command_rx) => Event::Command(run_command),
+                event = probe.next_event(state.is_serving()), if state.is_probed() => event,
                 () = sleep_until(deadline), if deadline.is_some() => Event::DeadlinePassed,
             };
-            match life.apply(event, Instant::now()) {
+            match state.apply(event, Instant::now()) {
                 Action::Wait => {}
                 Action::ReportServing => match probe.endpoints() {
-                    Some(endpoints) => news(EngineEvent::Serving(endpoints)),
-                    None => log::warn!("engine serves, but does not say where"),
+                    Some(endpoints) => on_event(EngineEvent::Serving(endpoints)),
+                    None => log::warn!("engine serves, but its listeners are unknown"),
                 },
                 Action::Terminate => child.terminate(),
-                Action::Kill(why) => {
-                    log::warn!(err = why.as_str(); "killing the engine");
+                Action::Kill(reason) => {
+                    log::warn!(err = reason.as_str(); "killing the engine");
                     child.kill();
-                    killed = Some(why);
+                    killed = Some(reason);
                 }
             }
         };
-        let served = life.served_for(Instant::now());
+        let served_for = state.served_for(Instant::now());
         let code = status.as_ref().ok().and_then(ExitStatus::code);
-        let why = match (killed, child.last_line().await) {
-            (Some(why), _) => format!("it {why}"),
+        let reason = match (killed, child.last_line().await) {
+            (Some(reason), _) => format!("it {reason}"),
             (None, Some(line)) => line,
             (None, None) => status.map_or_else(|e| Chain(&e).to_string(), |status| status.to_string()),
         };
-        Ok(ProcessExit { code, reason: why, served_for: served })
+        Ok(ProcessExit { code, reason, served_for })
     }
 }
 
 /// Waits for the next command. Never returns if the sender is dropped.
-pub(crate) async fn next_command(orders: &mut watch::Receiver<RunCommand>) -> RunCommand {
-    if orders.changed().await.is_err() {
+pub(crate) async fn next_command(command_rx: &mut watch::Receiver<RunCommand>) -> RunCommand {
+    if command_rx.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
-    *orders.borrow_and_update()
+    *command_rx.borrow_and_update()
 }
 
 /// Returns at once without a deadline.
@@ -215,8 +215,8 @@ pub(crate) async fn sleep_until(deadline: Option<Instant>) {
 /// Returns the engine next to this program, where both are installed together; otherwise the one on
 /// PATH.
 pub(crate) fn default_program() -> PathBuf {
-    let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name(PROGRAM_NAME)).filter(|path| path.is_file());
-    beside.unwrap_or_else(|| Path::new(PROGRAM_NAME).to_owned())
+    let installed = std::env::current_exe().ok().map(|exe| exe.with_file_name(PROGRAM_NAME)).filter(|path| path.is_file());
+    installed.unwrap_or_else(|| Path::new(PROGRAM_NAME).to_owned())
 }
 
 const PROGRAM_NAME: &str = "headwater-engine";

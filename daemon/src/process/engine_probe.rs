@@ -6,10 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use headwater_api::endpoints::{self, Endpoints};
+use headwater_api::control::{ENDPOINTS_FILE, Endpoints};
 use headwater_api::error::Chain;
-use headwater_api::standing::{CLOCK, LEASE, REGISTERED};
-use headwater_api::status::EngineStatus;
+use headwater_api::control::{CLOCK, EngineStatus, LEASE, REGISTERED};
 use serde::Deserialize;
 
 use crate::http_client;
@@ -25,7 +24,7 @@ pub(crate) struct Probe {
 impl Probe {
     /// A probe of the process `pid`, which writes its listeners to a file in `data_dir`.
     pub(crate) fn new(data_dir: &Path, pid: u32) -> Self {
-        Self { file: data_dir.join(endpoints::FILE_NAME), pid }
+        Self { file: data_dir.join(ENDPOINTS_FILE), pid }
     }
 
     /// Waits for the interval, probes once, and returns the result. `serving`: the engine has been
@@ -33,7 +32,7 @@ impl Probe {
     pub(crate) async fn next_event(&self, serving: bool) -> Event {
         tokio::time::sleep(if serving { LIVE_INTERVAL } else { READY_INTERVAL }).await;
         let Some(endpoints) = self.endpoints() else {
-            return Event::Unhealthy("it does not say where it listens".to_owned());
+            return Event::Unhealthy("its listeners are not known yet".to_owned());
         };
         let (path, yes) = if serving { ("/livez", Event::Live) } else { ("/readyz", Event::Ready) };
         match http_client::get(dial_address(endpoints.health), path, PROBE_TIMEOUT).await {
@@ -60,8 +59,8 @@ fn only_registry_checks_fail(readiness: &[u8]) -> bool {
         checks: BTreeMap<String, String>,
     }
     let Ok(readiness) = serde_json::from_slice::<Readiness>(readiness) else { return false };
-    let mut wrong = readiness.checks.iter().filter(|(_, said)| *said != "ok").map(|(name, _)| name.as_str()).peekable();
-    wrong.peek().is_some() && wrong.all(|name| [REGISTERED, LEASE, CLOCK].contains(&name))
+    let mut failing = readiness.checks.iter().filter(|(_, result)| *result != "ok").map(|(name, _)| name.as_str()).peekable();
+    failing.peek().is_some() && failing.all(|name| [REGISTERED, LEASE, CLOCK].contains(&name))
 }
 
 /// Fetches the engine's status from its health listener; `None` if it does not answer.
@@ -94,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_engine_is_not_blamed_for_a_registry_that_is_away() {
+    fn new_engine_is_not_blamed_for_an_unreachable_registry() {
         let check =
             |text: &str, expected: bool| assert_eq!(only_registry_checks_fail(text.as_bytes()), expected, "{text}");
         check(r#"{"ready":false,"checks":{"rtmp":"ok","lease":"no answer","clock":"3600 s ahead"}}"#, true);

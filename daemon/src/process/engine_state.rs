@@ -19,7 +19,7 @@ pub(crate) enum RunCommand {
     Kill,
 }
 
-/// An event.
+/// Input of the state machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The run command has changed.
@@ -37,7 +37,7 @@ pub(crate) enum Event {
 /// The action to take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// None.
+    /// Do nothing.
     Wait,
     /// Report that the engine serves.
     ReportServing,
@@ -57,28 +57,28 @@ pub(crate) struct EngineState {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    Starting { until: Instant },
+    Starting { deadline: Instant },
     Serving { since: Instant, failures: u32 },
-    Draining { served: Option<Duration>, until: Instant },
-    Killed { served: Option<Duration> },
+    Draining { served_for: Option<Duration>, deadline: Instant },
+    Killed { served_for: Option<Duration> },
 }
 
 impl EngineState {
     /// A process started at `now`, whose drain may take `drain_timeout`.
-    pub(crate) fn new(now: Instant, drain: Duration) -> Self {
-        Self { phase: Phase::Starting { until: now + START_TIMEOUT }, drain_timeout: drain, last_failure: "no answer yet".to_owned() }
+    pub(crate) fn new(now: Instant, drain_timeout: Duration) -> Self {
+        Self { phase: Phase::Starting { deadline: now + START_TIMEOUT }, drain_timeout, last_failure: "no answer yet".to_owned() }
     }
 
     /// Returns the action for `event`.
     pub(crate) fn apply(&mut self, event: Event, now: Instant) -> Action {
-        let served = self.served_for(now);
+        let served_for = self.served_for(now);
         match (event, self.phase) {
             (_, Phase::Killed { .. }) | (Event::Command(RunCommand::Serve), _) => Action::Wait,
             (Event::Command(RunCommand::Drain), Phase::Starting { .. } | Phase::Serving { .. }) => {
-                self.phase = Phase::Draining { served, until: now + self.drain_timeout + DRAIN_GRACE_PERIOD };
+                self.phase = Phase::Draining { served_for, deadline: now + self.drain_timeout + DRAIN_GRACE_PERIOD };
                 Action::Terminate
             }
-            (Event::Command(RunCommand::Kill), _) => self.kill(served, "ordered to end at once".to_owned()),
+            (Event::Command(RunCommand::Kill), _) => self.kill(served_for, "was commanded to stop at once".to_owned()),
             (Event::Ready, Phase::Starting { .. }) => {
                 self.phase = Phase::Serving { since: now, failures: 0 };
                 Action::ReportServing
@@ -87,26 +87,26 @@ impl EngineState {
                 self.phase = Phase::Serving { since, failures: 0 };
                 Action::Wait
             }
-            (Event::Unhealthy(why), Phase::Starting { .. }) => {
-                self.last_failure = why;
+            (Event::Unhealthy(reason), Phase::Starting { .. }) => {
+                self.last_failure = reason;
                 Action::Wait
             }
-            (Event::Unhealthy(why), Phase::Serving { since, failures: misses }) => {
-                self.phase = Phase::Serving { since, failures: misses + 1 };
-                if misses + 1 < MAX_PROBE_FAILURES { Action::Wait } else { self.kill(served, format!("hangs: {why}")) }
+            (Event::Unhealthy(reason), Phase::Serving { since, failures }) => {
+                self.phase = Phase::Serving { since, failures: failures + 1 };
+                if failures + 1 < MAX_PROBE_FAILURES { Action::Wait } else { self.kill(served_for, format!("hangs: {reason}")) }
             }
             (Event::DeadlinePassed, Phase::Starting { .. }) => {
-                let why = format!("was not ready within {} s: {}", START_TIMEOUT.as_secs(), self.last_failure);
-                self.kill(served, why)
+                let reason = format!("was not ready within {} s: {}", START_TIMEOUT.as_secs(), self.last_failure);
+                self.kill(served_for, reason)
             }
-            (Event::DeadlinePassed, Phase::Draining { .. }) => self.kill(served, "did not drain in time".to_owned()),
+            (Event::DeadlinePassed, Phase::Draining { .. }) => self.kill(served_for, "did not drain in time".to_owned()),
             _ => Action::Wait,
         }
     }
 
-    fn kill(&mut self, served: Option<Duration>, why: String) -> Action {
-        self.phase = Phase::Killed { served };
-        Action::Kill(why)
+    fn kill(&mut self, served_for: Option<Duration>, reason: String) -> Action {
+        self.phase = Phase::Killed { served_for };
+        Action::Kill(reason)
     }
 
     /// True while its health must be probed; false once it is being stopped.
@@ -122,7 +122,7 @@ impl EngineState {
     /// When [`Event::DeadlinePassed`] is due, if ever.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Starting { until } | Phase::Draining { until, .. } => Some(until),
+            Phase::Starting { deadline } | Phase::Draining { deadline, .. } => Some(deadline),
             Phase::Serving { .. } | Phase::Killed { .. } => None,
         }
     }
@@ -132,7 +132,7 @@ impl EngineState {
         match self.phase {
             Phase::Starting { .. } => None,
             Phase::Serving { since, .. } => Some(now.saturating_duration_since(since)),
-            Phase::Draining { served, .. } | Phase::Killed { served } => served,
+            Phase::Draining { served_for, .. } | Phase::Killed { served_for } => served_for,
         }
     }
 }
@@ -153,71 +153,71 @@ mod tests {
     const DRAIN: Duration = Duration::from_secs(10);
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn silent() -> Event {
+    fn unhealthy() -> Event {
         Event::Unhealthy("no answer".to_owned())
     }
 
     #[test]
-    fn an_engine_serves_from_ready_until_it_is_told_to_drain() {
+    fn engine_serves_from_ready_until_it_is_drained() {
         let t = Instant::now();
-        let mut life = EngineState::new(t, DRAIN);
-        assert_eq!(life.apply(silent(), t), Action::Wait);
-        assert_eq!((life.served_for(t), life.is_serving()), (None, false));
-        assert_eq!(life.apply(Event::Ready, t + SECOND), Action::ReportServing);
-        assert_eq!((life.served_for(t + 4 * SECOND), life.deadline()), (Some(3 * SECOND), None));
-        assert_eq!(life.apply(Event::Command(RunCommand::Drain), t + 4 * SECOND), Action::Terminate);
-        assert!(!life.is_probed() && !life.is_serving());
-        assert_eq!(life.served_for(t + 9 * SECOND), Some(3 * SECOND));
+        let mut state = EngineState::new(t, DRAIN);
+        assert_eq!(state.apply(unhealthy(), t), Action::Wait);
+        assert_eq!((state.served_for(t), state.is_serving()), (None, false));
+        assert_eq!(state.apply(Event::Ready, t + SECOND), Action::ReportServing);
+        assert_eq!((state.served_for(t + 4 * SECOND), state.deadline()), (Some(3 * SECOND), None));
+        assert_eq!(state.apply(Event::Command(RunCommand::Drain), t + 4 * SECOND), Action::Terminate);
+        assert!(!state.is_probed() && !state.is_serving());
+        assert_eq!(state.served_for(t + 9 * SECOND), Some(3 * SECOND));
     }
 
     #[test]
-    fn an_engine_that_does_not_become_ready_is_killed_with_the_last_reason() {
+    fn engine_that_does_not_become_ready_is_killed_with_the_last_failure() {
         let t = Instant::now();
-        let mut life = EngineState::new(t, DRAIN);
-        life.apply(Event::Unhealthy("rtmp: does not answer".to_owned()), t);
-        assert_eq!(life.deadline(), Some(t + START_TIMEOUT));
+        let mut state = EngineState::new(t, DRAIN);
+        state.apply(Event::Unhealthy("rtmp: does not answer".to_owned()), t);
+        assert_eq!(state.deadline(), Some(t + START_TIMEOUT));
         let expected = "was not ready within 30 s: rtmp: does not answer".to_owned();
-        assert_eq!(life.apply(Event::DeadlinePassed, t + START_TIMEOUT), Action::Kill(expected));
-        assert_eq!(life.served_for(t + START_TIMEOUT), None);
+        assert_eq!(state.apply(Event::DeadlinePassed, t + START_TIMEOUT), Action::Kill(expected));
+        assert_eq!(state.served_for(t + START_TIMEOUT), None);
     }
 
     #[test]
-    fn an_engine_that_hangs_is_killed_after_five_silences_in_a_row_and_not_before() {
+    fn hanging_engine_is_killed_after_five_consecutive_failures() {
         let t = Instant::now();
-        let mut life = EngineState::new(t, DRAIN);
-        life.apply(Event::Ready, t);
+        let mut state = EngineState::new(t, DRAIN);
+        state.apply(Event::Ready, t);
         for _ in 0..4 {
-            assert_eq!(life.apply(silent(), t), Action::Wait);
+            assert_eq!(state.apply(unhealthy(), t), Action::Wait);
         }
-        assert_eq!(life.apply(Event::Live, t), Action::Wait); // just in time: the count starts again
+        assert_eq!(state.apply(Event::Live, t), Action::Wait); // just in time: the count starts again
         for _ in 0..4 {
-            assert_eq!(life.apply(silent(), t), Action::Wait);
+            assert_eq!(state.apply(unhealthy(), t), Action::Wait);
         }
-        assert_eq!(life.apply(silent(), t), Action::Kill("hangs: no answer".to_owned()));
-        assert_eq!(life.apply(silent(), t), Action::Wait);
+        assert_eq!(state.apply(unhealthy(), t), Action::Kill("hangs: no answer".to_owned()));
+        assert_eq!(state.apply(unhealthy(), t), Action::Wait);
     }
 
     #[test]
-    fn a_drain_that_takes_too_long_and_a_second_order_both_kill() {
+    fn overlong_drain_and_kill_command_both_kill_the_engine() {
         let t = Instant::now();
         let draining = || {
-            let mut life = EngineState::new(t, DRAIN);
-            life.apply(Event::Ready, t);
-            assert_eq!(life.apply(Event::Command(RunCommand::Drain), t), Action::Terminate);
-            assert_eq!(life.deadline(), Some(t + DRAIN + DRAIN_GRACE_PERIOD));
-            life
+            let mut state = EngineState::new(t, DRAIN);
+            state.apply(Event::Ready, t);
+            assert_eq!(state.apply(Event::Command(RunCommand::Drain), t), Action::Terminate);
+            assert_eq!(state.deadline(), Some(t + DRAIN + DRAIN_GRACE_PERIOD));
+            state
         };
         assert!(matches!(draining().apply(Event::DeadlinePassed, t), Action::Kill(_)));
         assert!(matches!(draining().apply(Event::Command(RunCommand::Kill), t), Action::Kill(_)));
-        assert_eq!(draining().apply(silent(), t), Action::Wait);
+        assert_eq!(draining().apply(unhealthy(), t), Action::Wait);
         assert_eq!(draining().apply(Event::Ready, t), Action::Wait);
     }
 
     #[test]
-    fn an_engine_can_be_drained_before_it_is_ready() {
+    fn engine_can_be_drained_before_it_is_ready() {
         let t = Instant::now();
-        let mut life = EngineState::new(t, DRAIN);
-        assert_eq!(life.apply(Event::Command(RunCommand::Drain), t), Action::Terminate);
-        assert_eq!(life.served_for(t), None);
+        let mut state = EngineState::new(t, DRAIN);
+        assert_eq!(state.apply(Event::Command(RunCommand::Drain), t), Action::Terminate);
+        assert_eq!(state.served_for(t), None);
     }
 }

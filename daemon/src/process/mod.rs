@@ -1,4 +1,5 @@
-//! Processes: the engine and other children, the restart budget, and the service manager above the daemon.
+//! Processes: the engine and other children, the restart delays, and the service manager that runs
+//! the daemon.
 
 pub(crate) mod backoff;
 pub(crate) mod child;

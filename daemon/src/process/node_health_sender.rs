@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater_api::standing::{EVERY_SECS, Standing};
+use headwater_api::control::{REPORT_INTERVAL_SECS, NodeHealth};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::ChildStdin;
 use tokio::sync::watch;
@@ -14,8 +14,8 @@ pub(crate) struct NodeHealthSender(JoinHandle<()>);
 
 impl NodeHealthSender {
     /// Starts with the current value of `health_rx`.
-    pub(crate) fn start(to: ChildStdin, standing: watch::Receiver<Standing>) -> Self {
-        Self(tokio::spawn(send_reports(to, standing)))
+    pub(crate) fn start(input: ChildStdin, health_rx: watch::Receiver<NodeHealth>) -> Self {
+        Self(tokio::spawn(send_reports(input, health_rx)))
     }
 }
 
@@ -26,12 +26,12 @@ impl Drop for NodeHealthSender {
 }
 
 /// Sends a report on every change, and at least once per interval.
-async fn send_reports(mut to: ChildStdin, mut standing: watch::Receiver<Standing>) {
+async fn send_reports(mut input: ChildStdin, mut health_rx: watch::Receiver<NodeHealth>) {
     loop {
-        let line = serde_json::to_vec(&*standing.borrow_and_update()).unwrap_or_default();
-        if to.write_all(&[&line[..], b"\n"].concat()).await.is_err() {
+        let line = serde_json::to_vec(&*health_rx.borrow_and_update()).unwrap_or_default();
+        if input.write_all(&[&line[..], b"\n"].concat()).await.is_err() {
             return;
         }
-        let _ = tokio::time::timeout(Duration::from_secs(EVERY_SECS), standing.changed()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(REPORT_INTERVAL_SECS), health_rx.changed()).await;
     }
 }

@@ -20,7 +20,7 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     /// True after the first signal.
-    received_one: bool,
+    stop_requested: bool,
 }
 
 impl Signals {
@@ -29,7 +29,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            received_one: false,
+            stop_requested: false,
         })
     }
 
@@ -40,12 +40,12 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
-        if std::mem::replace(&mut self.received_one, true) { RunCommand::Kill } else { RunCommand::Drain }
+        if std::mem::replace(&mut self.stop_requested, true) { RunCommand::Kill } else { RunCommand::Drain }
     }
 
     /// True after the first signal.
     pub(crate) fn stop_requested(&self) -> bool {
-        self.received_one
+        self.stop_requested
     }
 
     /// Waits for a signal that stops the daemon at once.
@@ -62,8 +62,8 @@ impl Watchdog {
     /// Reads the watchdog settings from the environment.
     pub(crate) fn from_environment() -> Self {
         // Twice per timeout, as systemd advises (sd_watchdog_enabled(3)).
-        let watchdog = sd_notify::watchdog_enabled().filter(|every| !every.is_zero()).map(|every| {
-            let mut ticks = interval((every / 2).max(Duration::from_millis(1)));
+        let watchdog = sd_notify::watchdog_enabled().filter(|timeout| !timeout.is_zero()).map(|timeout| {
+            let mut ticks = interval((timeout / 2).max(Duration::from_millis(1)));
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks
         });
@@ -111,8 +111,8 @@ impl ServiceManager {
 
     /// Reports a drain. With `to_warm_pool` the daemon keeps running until the instance is started
     /// again.
-    pub(crate) fn draining(&self, warm: bool) {
-        if warm { self.status("draining") } else { self.stopping("draining") }
+    pub(crate) fn draining(&self, to_warm_pool: bool) {
+        if to_warm_pool { self.status("draining") } else { self.stopping("draining") }
     }
 
     /// Reports that the daemon is stopping.
@@ -123,6 +123,6 @@ impl ServiceManager {
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
-        log::warn!(err:% = e; "could not tell the service manager");
+        log::warn!(err:% = e; "could not notify the service manager");
     }
 }

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_database_asks_for_passwords_and_listens_inside_only() {
+    fn database_requires_authentication_and_listens_on_private_addresses() {
         let layout = layout("/var/lib/head\"water", "10.0.1.5:27017");
         let expected = r#"# Written by headwaterd at every start: what is changed here is lost.
 storage:
@@ -119,7 +119,7 @@ replication:
     }
 
     #[test]
-    fn an_address_that_is_loopback_is_the_only_one() {
+    fn loopback_listen_address_is_the_only_address() {
         let layout = layout("/d", "127.0.0.3:5");
         assert!(layout.to_yaml().contains("bindIp: \"127.0.0.3\"\n"), "{}", layout.to_yaml());
         assert_eq!(layout.local_address().to_string(), "127.0.0.3:5");

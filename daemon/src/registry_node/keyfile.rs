@@ -5,13 +5,12 @@
 //! It uses the relay secret and not the registry password, so that the password can be changed
 //! without breaking the set.
 
+use headwater_api::secret::Secret;
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
-
-use crate::aws::client::Secret;
 
 /// The relay secret is too short to derive keys from.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the secret of the relay has fewer than {MIN_SECRET_BYTES} characters")]
+#[error("the relay secret has fewer than {MIN_SECRET_BYTES} characters")]
 pub(crate) struct SecretTooShort;
 
 /// The keys derived from the secret of one cluster.
@@ -26,7 +25,7 @@ pub(crate) struct ClusterKeys {
 impl ClusterKeys {
     /// Derives the keys from a cluster's secret. White space around the secret is ignored.
     pub(crate) fn derive(secret: &Secret, cluster: &str) -> Result<Self, SecretTooShort> {
-        let secret = secret.expose().trim();
+        let secret = secret.reveal().trim();
         if secret.len() < MIN_SECRET_BYTES {
             return Err(SecretTooShort);
         }
@@ -36,7 +35,7 @@ impl ClusterKeys {
             let info = [purpose, cluster.as_bytes()];
             let derived = key.expand(&info, KeyLength).and_then(|derived| derived.fill(&mut bytes));
             derived.expect("HKDF gives up to 255 times 32 bytes");
-            Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+            Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
         };
         Ok(Self { key_file: text(b"key file\0"), reconciler_password: text(b"keeper\0") })
     }
@@ -63,29 +62,29 @@ mod tests {
     }
 
     #[test]
-    fn all_nodes_of_a_cluster_derive_the_same_and_those_of_others_do_not() {
-        let ours = keys("a secret of 16 bytes", "demo");
-        assert_eq!(keys(" a secret of 16 bytes\n", "demo"), ours);
+    fn nodes_of_one_cluster_derive_the_same_keys() {
+        let own = keys("a secret of 16 bytes", "demo");
+        assert_eq!(keys(" a secret of 16 bytes\n", "demo"), own);
         for other in [keys("a secret of 16 bytes", "other"), keys("another one of 16 bytes", "demo")] {
-            assert!(other.key_file != ours.key_file && other.reconciler_password != ours.reconciler_password);
+            assert!(other.key_file != own.key_file && other.reconciler_password != own.reconciler_password);
         }
-        assert_ne!(ours.key_file, ours.reconciler_password);
-        assert!(ours.key_file.expose().len() == 128 && ours.key_file.expose().bytes().all(|b| b.is_ascii_hexdigit()));
-        assert!(!format!("{ours:?}").contains(&ours.key_file.expose()[..8]));
+        assert_ne!(own.key_file, own.reconciler_password);
+        assert!(own.key_file.reveal().len() == 128 && own.key_file.reveal().bytes().all(|b| b.is_ascii_hexdigit()));
+        assert!(!format!("{own:?}").contains(&own.key_file.reveal()[..8]));
     }
 
     /// A version that derived other keys could not join the replica sets of earlier versions.
     #[test]
-    fn what_is_derived_stays_the_same_for_ever() {
-        let ours = keys("0123456789abcdef", "demo");
-        assert!(ours.key_file.expose().starts_with(EXPECTED_PREFIX), "{}", ours.key_file.expose());
+    fn derived_keys_never_change() {
+        let own = keys("0123456789abcdef", "demo");
+        assert!(own.key_file.reveal().starts_with(EXPECTED_PREFIX), "{}", own.key_file.reveal());
     }
 
     /// Computed by another implementation (Python's hmac).
     const EXPECTED_PREFIX: &str = "87c0eafda189bdbb";
 
     #[test]
-    fn a_short_secret_is_refused() {
+    fn short_secret_is_rejected() {
         assert_eq!(ClusterKeys::derive(&Secret::new("hunter2".to_owned()), "demo"), Err(SecretTooShort));
     }
 }

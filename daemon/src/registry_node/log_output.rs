@@ -42,14 +42,14 @@ impl LogForwarder {
 
     fn log_line(&mut self) {
         let line = std::mem::take(&mut self.line);
-        let (level, said) = parse_line(&String::from_utf8_lossy(&line));
-        if said.is_empty() {
+        let (level, message) = parse_line(&String::from_utf8_lossy(&line));
+        if message.is_empty() {
             return;
         }
-        log::log!(level, err = said.as_str(); "mongod says");
+        log::log!(level, err = message.as_str(); "mongod log");
         // A warning, for example about kernel settings, is not the reason for an exit hours later.
         if level == log::Level::Error {
-            *self.last_error.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
+            *self.last_error.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
         }
     }
 }
@@ -72,8 +72,8 @@ fn parse_line(line: &str) -> (log::Level, String) {
         "W" => log::Level::Warn,
         _ => log::Level::Debug,
     };
-    let said = if attr.is_empty() { msg } else { format!("{msg}: {}", serde_json::Value::from(attr)) };
-    (level, truncate(&said))
+    let message = if attr.is_empty() { msg } else { format!("{msg}: {}", serde_json::Value::from(attr)) };
+    (level, truncate(&message))
 }
 
 fn truncate(text: &str) -> String {
@@ -88,9 +88,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_weighs_what_the_database_says_it_weighs() {
-        let check = |line: &str, level: log::Level, said: &str| {
-            assert_eq!(parse_line(line), (level, said.to_owned()), "{line}");
+    fn line_keeps_the_severity_of_the_database() {
+        let check = |line: &str, level: log::Level, message: &str| {
+            assert_eq!(parse_line(line), (level, message.to_owned()), "{line}");
         };
         let full = r#"{"t":{"$date":"2026-11-26T10:00:00Z"},"s":"E","c":"STORAGE","id":1,"ctx":"main","msg":"No space","attr":{"error":"28"}}"#;
         check(full, log::Level::Error, r#"No space: {"error":"28"}"#);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_in_pieces_and_the_last_error_is_kept() {
+    fn split_lines_are_joined_and_the_last_error_is_kept() {
         let mut output = LogForwarder::default();
         output.push(b"{\"s\":\"W\",\"msg\":\"vm.max_map_count is too low\"}\n");
         assert_eq!(output.last_error().take(), None);
@@ -110,6 +110,6 @@ mod tests {
         assert_eq!(output.last_error().take().as_deref(), Some("Disk full"));
         output.push(&vec![b'x'; 2 * MAX_LINE_BYTES]);
         output.push(b"\n");
-        assert_eq!(output.last_error().take().map(|said| said.len()), Some(MAX_MESSAGE_CHARS));
+        assert_eq!(output.last_error().take().map(|message| message.len()), Some(MAX_MESSAGE_CHARS));
     }
 }

@@ -2,10 +2,11 @@
 //! the one step that this node takes now. A pure function without I/O or clock.
 //!
 //! ```text
-//!          no peer has a set, all answer, we are the first       primary
-//! Setless ---------------------------------------------> Member ---------> removes who is gone, takes in who is new,
-//!    |                                                     ^                one at a time
-//!    +--- a peer has a set: its primary takes us in -------+
+//! Uninitialized --- no peer has a set, all answer, this node is first ---> initiates a set
+//!       |                                                                        |
+//!       +---------- a peer has a set: its primary adds this node ----------> Member
+//!
+//! Primary: removes missing members, then adds new nodes, one at a time.
 //! ```
 //!
 //! Two sets in one cluster are worse than none, and so is a set without a majority: in doubt the
@@ -74,73 +75,73 @@ pub(crate) enum Step {
 
 /// Returns the step to take now.
 pub(crate) fn next_step(view: &SetView) -> Step {
-    let Some(us) = view.peers.iter().find(|peer| peer.id == view.own_id && peer.running) else {
+    let Some(own_peer) = view.peers.iter().find(|peer| peer.id == view.own_id && peer.running) else {
         return Step::Wait("EC2 does not list this instance as a running registry node of its cluster".to_owned());
     };
     match view.state {
-        MemberState::Alone => Step::Wait("the database was started without a replica set".to_owned()),
-        MemberState::Busy | MemberState::Secondary => Step::Idle,
-        MemberState::Setless => initiate_or_wait(view, us),
-        MemberState::Primary => adjust_members(view, us),
+        MemberState::Standalone => Step::Wait("the database was started without a replica set".to_owned()),
+        MemberState::NotReady | MemberState::Secondary => Step::Idle,
+        MemberState::Uninitialized => initiate_or_wait(view, own_peer),
+        MemberState::Primary => adjust_members(view, own_peer),
     }
 }
 
 /// Decides whether to initiate a set.
-fn initiate_or_wait(view: &SetView, us: &Peer) -> Step {
-    let others = || view.peers.iter().filter(|peer| peer.id != us.id);
+fn initiate_or_wait(view: &SetView, own_peer: &Peer) -> Step {
+    let others = || view.peers.iter().filter(|peer| peer.id != own_peer.id);
     if let Some(peer) = others().find(|peer| peer.hello.as_ref().is_some_and(|hello| hello.set.is_some())) {
         return Step::Wait(format!("waiting for the primary of {}'s replica set to take this node in", peer.id));
     }
-    let ready = |peer: &&Peer| peer.running && peer.hello.as_ref().is_some_and(|h| h.state == MemberState::Setless);
+    let ready = |peer: &&Peer| peer.running && peer.hello.as_ref().is_some_and(|h| h.state == MemberState::Uninitialized);
     // It may be the one that holds the data.
     if let Some(peer) = others().find(|peer| !ready(peer)) {
-        return Step::Wait(format!("no replica set is begun before registry node {} ({}) answers", peer.id, peer.host));
+        return Step::Wait(format!("no replica set is initiated before registry node {} ({}) answers", peer.id, peer.host));
     }
     match others().map(|peer| &peer.id).min() {
-        Some(first) if *first < us.id => Step::Wait(format!("registry node {first} begins the replica set")),
+        Some(first) if *first < own_peer.id => Step::Wait(format!("registry node {first} initiates the replica set")),
         _ => Step::Initiate,
     }
 }
 
 /// Decides what a primary changes about its set.
-fn adjust_members(view: &SetView, us: &Peer) -> Step {
+fn adjust_members(view: &SetView, own_peer: &Peer) -> Step {
     let voters = view.members.iter().filter(|member| member.votes).count();
     let answering = view.members.iter().filter(|member| member.votes && member.reachable).count();
     // A member that still answers is not missing, whatever its tags are.
-    let gone = view.members.iter().find(|member| member.missing && !member.reachable && member.host != us.host);
-    if let Some(member) = gone {
+    let missing = view.members.iter().find(|member| member.missing && !member.reachable && member.host != own_peer.host);
+    if let Some(member) = missing {
         let left = voters - usize::from(member.votes);
         return if is_majority(answering, left) {
             Step::Remove(member.host.clone())
         } else {
-            Step::Wait(format!("{} is gone, but without it the replica set would have no majority", member.host))
+            Step::Wait(format!("{} is missing, but without it the replica set would have no majority", member.host))
         };
     }
     if let Some(member) = view.members.iter().find(|member| member.reachable && !member.serving) {
         return Step::Wait(format!("member {} has not caught up yet", member.host));
     }
     let is_member = |peer: &&Peer| view.members.iter().any(|member| member.host == peer.host);
-    let mut strangers = view.peers.iter().filter(|peer| peer.running && !is_member(peer));
+    let mut outsiders = view.peers.iter().filter(|peer| peer.running && !is_member(peer));
     let state = |peer: &Peer| peer.hello.as_ref().map(|hello| hello.state);
-    if let Some(peer) = strangers.clone().find(|peer| state(peer) == Some(MemberState::Setless)) {
+    if let Some(peer) = outsiders.clone().find(|peer| state(peer) == Some(MemberState::Uninitialized)) {
         if voters >= MAX_VOTERS {
-            return Step::Wait(format!("registry node {} is one too many: {MAX_VOTERS} can vote at most", peer.id));
+            return Step::Wait(format!("registry node {} is one too many: at most {MAX_VOTERS} can vote", peer.id));
         }
         // The new member answers; MongoDB counts its vote once it has caught up.
         return if is_majority(answering + 1, voters + 1) {
             Step::Add(peer.host.clone())
         } else {
-            Step::Wait(format!("too few members answer to take registry node {} in", peer.id))
+            Step::Wait(format!("too few members answer to add registry node {}", peer.id))
         };
     }
-    match strangers.find(|peer| state(peer).is_some_and(|state| state != MemberState::Alone)) {
+    match outsiders.find(|peer| state(peer).is_some_and(|state| state != MemberState::Standalone)) {
         Some(peer) => Step::Wait(format!("registry node {} is in another replica set: end one of the two", peer.id)),
         None => Step::Idle,
     }
 }
 
-fn is_majority(some: usize, of: usize) -> bool {
-    2 * some > of
+fn is_majority(count: usize, total: usize) -> bool {
+    2 * count > total
 }
 
 /// When members were first missing from EC2's list.
@@ -149,10 +150,10 @@ pub(crate) struct MissingMembers(HashMap<String, Instant>);
 
 impl MissingMembers {
     /// Records which of the set's `members` EC2 has not `listed`.
-    pub(crate) fn observe(&mut self, members: &[String], here: &[Peer], now: Instant) {
+    pub(crate) fn observe(&mut self, members: &[String], listed: &[Peer], now: Instant) {
         self.0.retain(|host, _| members.contains(host));
         for host in members {
-            if here.iter().any(|peer| peer.host == *host) {
+            if listed.iter().any(|peer| peer.host == *host) {
                 self.0.remove(host);
             } else {
                 self.0.entry(host.clone()).or_insert(now);

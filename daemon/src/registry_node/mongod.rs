@@ -40,95 +40,95 @@ pub(crate) struct PrepareError {
 #[derive(Debug)]
 pub(crate) struct MongodProcess {
     program: PathBuf,
-    conf: PathBuf,
+    config_file: PathBuf,
 }
 
 impl MongodProcess {
     /// Writes its configuration and key file. Starts nothing.
-    pub(crate) fn prepare(program: &Path, layout: &MongodConfig, keys: &ClusterKeys) -> Result<Self, PrepareError> {
-        let (folder, conf) = (layout.database_dir(), layout.config_file());
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-        made.map_err(|source| PrepareError { path: folder, source })?;
-        for (name, text) in [(config::KEY_NAME, keys.key_file.expose()), (config::CONFIG_NAME, layout.to_yaml().trim_end())] {
-            cluster_secrets::write_private(layout.data_dir(), name, text)
-                .map_err(|source| PrepareError { path: layout.data_dir().join(name), source })?;
+    pub(crate) fn prepare(program: &Path, config: &MongodConfig, keys: &ClusterKeys) -> Result<Self, PrepareError> {
+        let (database_dir, conf) = (config.database_dir(), config.config_file());
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&database_dir);
+        made.map_err(|source| PrepareError { path: database_dir, source })?;
+        for (name, text) in [(config::KEY_NAME, keys.key_file.reveal()), (config::CONFIG_NAME, config.to_yaml().trim_end())] {
+            cluster_secrets::write_private(config.data_dir(), name, text)
+                .map_err(|source| PrepareError { path: config.data_dir().join(name), source })?;
         }
-        Ok(Self { program: program.to_owned(), conf })
+        Ok(Self { program: program.to_owned(), config_file: conf })
     }
 
     /// Keeps mongod running until the command is no longer [`RunCommand::Serve`]. `on_exit`
     /// receives the reason each time it stops running.
-    pub(crate) async fn run(&self, mut orders: watch::Receiver<RunCommand>, mut lost: impl FnMut(&str)) {
+    pub(crate) async fn run(&self, mut command_rx: watch::Receiver<RunCommand>, mut on_exit: impl FnMut(&str)) {
         let mut backoff = Backoff::default();
-        let mut said = String::new();
-        while *orders.borrow_and_update() == RunCommand::Serve {
-            let began = Instant::now();
-            let ending = self.run_process(&mut orders).await;
-            if *orders.borrow() != RunCommand::Serve {
+        let mut last_reason = String::new();
+        while *command_rx.borrow_and_update() == RunCommand::Serve {
+            let started = Instant::now();
+            let process_exit = self.run_process(&mut command_rx).await;
+            if *command_rx.borrow() != RunCommand::Serve {
                 break;
             }
-            let wait = backoff.next_delay(Some(began.elapsed())).unwrap_or(MAX_DELAY);
-            match ending {
+            let delay = backoff.next_delay(Some(started.elapsed())).unwrap_or(MAX_DELAY);
+            match process_exit {
                 // A repeated failure is logged once.
-                ProcessExit::SpawnFailed(why) if why == said => {}
-                ProcessExit::SpawnFailed(why) => {
-                    log::warn!(err = why.as_str(); "out of service");
-                    lost(&why);
-                    said = why;
+                ProcessExit::SpawnFailed(reason) if reason == last_reason => {}
+                ProcessExit::SpawnFailed(reason) => {
+                    log::warn!(err = reason.as_str(); "out of service");
+                    on_exit(&reason);
+                    last_reason = reason;
                 }
-                ProcessExit::Exited(why) => {
-                    log::warn!(err = why.as_str(), wait_ms = wait.as_millis(); "mongod ended by itself, starting it again");
-                    lost(&format!("mongod ended: {why}"));
-                    said.clear();
+                ProcessExit::Exited(reason) => {
+                    log::warn!(err = reason.as_str(), wait_ms = delay.as_millis(); "mongod exited unexpectedly, restarting it");
+                    on_exit(&format!("mongod exited: {reason}"));
+                    last_reason.clear();
                 }
             }
             // A command ends the wait early.
-            let _ = tokio::time::timeout(wait, orders.changed()).await;
+            let _ = tokio::time::timeout(delay, command_rx.changed()).await;
         }
     }
 
     /// Runs one process from start to exit.
-    async fn run_process(&self, orders: &mut watch::Receiver<RunCommand>) -> ProcessExit {
+    async fn run_process(&self, command_rx: &mut watch::Receiver<RunCommand>) -> ProcessExit {
         let mut command = Command::new(&self.program);
-        command.arg("--config").arg(&self.conf).stdin(Stdio::null());
-        let mut output = LogForwarder::default();
-        let complaint = output.last_error();
-        let mut child = match Child::start(command, move |bytes| output.push(bytes)) {
+        command.arg("--config").arg(&self.config_file).stdin(Stdio::null());
+        let mut forwarder = LogForwarder::default();
+        let last_error = forwarder.last_error();
+        let mut child = match Child::start(command, move |bytes| forwarder.push(bytes)) {
             Ok(child) => child,
             Err(e) => {
                 let program = self.program.display();
                 return ProcessExit::SpawnFailed(format!(
-                    "could not run {program}, which a registry node needs; program under [mongod] says where it is: {}",
+                    "could not run {program}, which a registry node needs; program under [mongod] sets its path: {}",
                     Chain(&e)
                 ));
             }
         };
         log::info!(pid = child.pid(); "mongod started");
-        let mut until = None;
+        let mut kill_deadline = None;
         let status = loop {
             tokio::select! {
                 status = child.wait() => break status,
-                order = next_command(orders) => match order {
+                run_command = next_command(command_rx) => match run_command {
                     RunCommand::Serve => {}
                     RunCommand::Drain => {
                         child.terminate();
-                        until = Some(Instant::now() + STOP_TIMEOUT);
+                        kill_deadline = Some(Instant::now() + STOP_TIMEOUT);
                     }
                     RunCommand::Kill => child.kill(),
                 },
-                () = sleep_until(until), if until.is_some() => {
-                    log::warn!("mongod did not end in time, killing it");
-                    until = None;
+                () = sleep_until(kill_deadline), if kill_deadline.is_some() => {
+                    log::warn!("mongod did not stop in time, killing it");
+                    kill_deadline = None;
                     child.kill();
                 }
             }
         };
         let status = status.map_or_else(|e| Chain(&e).to_string(), |status: ExitStatus| status.to_string());
-        log::info!(reason = status.as_str(); "mongod has ended");
+        log::info!(reason = status.as_str(); "mongod process exited");
         // Read all output first.
         child.last_line().await;
-        ProcessExit::Exited(match complaint.take() {
-            Some(said) => format!("{status}: {said}"),
+        ProcessExit::Exited(match last_error.take() {
+            Some(last_reason) => format!("{status}: {last_reason}"),
             None => status,
         })
     }
@@ -149,36 +149,37 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use headwater_api::secret::Secret;
+
     use super::*;
-    use crate::aws::client::Secret;
 
     #[test]
-    fn its_files_are_its_owners_alone() {
-        let folder = std::env::temp_dir().join(format!("headwaterd-mongod-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let layout = MongodConfig::new(&folder, "127.0.0.1:1".parse().unwrap(), "s".to_owned());
+    fn files_are_readable_only_by_their_owner() {
+        let data_dir = std::env::temp_dir().join(format!("headwaterd-mongod-{}", std::process::id()));
+        std::fs::create_dir_all(&data_dir).unwrap();
+        let config = MongodConfig::new(&data_dir, "127.0.0.1:1".parse().unwrap(), "s".to_owned());
         let keys = ClusterKeys::derive(&Secret::new("0123456789abcdef".to_owned()), "demo").unwrap();
         for _ in 0..2 {
-            MongodProcess::prepare(Path::new("mongod"), &layout, &keys).unwrap();
-            let mode = |name: &str| std::fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777;
+            MongodProcess::prepare(Path::new("mongod"), &config, &keys).unwrap();
+            let mode = |name: &str| std::fs::metadata(data_dir.join(name)).unwrap().permissions().mode() & 0o777;
             assert_eq!((mode("mongod.key"), mode("mongod.conf"), mode("mongodb")), (0o600, 0o600, 0o700));
         }
-        assert_eq!(std::fs::read_to_string(folder.join("mongod.key")).unwrap().trim_end(), keys.key_file.expose());
-        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(std::fs::read_to_string(data_dir.join("mongod.key")).unwrap().trim_end(), keys.key_file.reveal());
+        std::fs::remove_dir_all(&data_dir).unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_program_that_is_not_there_is_said_once_and_tried_until_it_is_told_to_end() {
-        let mongod = MongodProcess { program: "/nonexistent/mongod".into(), conf: "/nonexistent/conf".into() };
-        let (orders, told) = watch::channel(RunCommand::Serve);
-        let mut said = Vec::new();
+    async fn missing_program_is_reported_once_and_retried_until_stopped() {
+        let mongod = MongodProcess { program: "/nonexistent/mongod".into(), config_file: "/nonexistent/conf".into() };
+        let (command_tx, command_rx) = watch::channel(RunCommand::Serve);
+        let mut reasons = Vec::new();
         {
-            let running = mongod.run(told, |why| said.push(why.to_owned()));
+            let running = mongod.run(command_rx, |reason| reasons.push(reason.to_owned()));
             assert!(tokio::time::timeout(Duration::from_secs(600), running).await.is_err(), "it gave up");
         }
-        assert_eq!(said.len(), 1);
-        assert!(said[0].starts_with("could not run /nonexistent/mongod"), "{said:?}");
-        let (_orders, told) = (orders.send_replace(RunCommand::Drain), orders.subscribe());
-        mongod.run(told, |_| {}).await;
+        assert_eq!(reasons.len(), 1);
+        assert!(reasons[0].starts_with("could not run /nonexistent/mongod"), "{reasons:?}");
+        command_tx.send_replace(RunCommand::Drain);
+        mongod.run(command_tx.subscribe(), |_| {}).await;
     }
 }

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use headwater_api::Config;
 use headwater_api::error::Chain;
+use headwater_api::secret::Secret;
 use tokio::sync::watch;
 
-use crate::aws::client::{Aws, AwsError, Secret};
+use crate::aws::client::{Aws, AwsError};
 use crate::aws::imds::Imds;
 use crate::aws::lifecycle_hooks::{ScalingGroup, LifecycleState};
 use crate::aws::termination;
@@ -42,92 +43,104 @@ pub(crate) async fn run(
     let (Some(cluster), Some(listen), Some(instance)) = (&plan.cluster, plan.mongod, &facts.instance) else {
         return Ok(NodeExit::Stopped);
     };
-    let layout = MongodConfig::new(&plan.engine.node.data_dir, listen, cluster.replica_set());
-    let (keys, login) = tokio::select! {
-        told = wait_for_secrets(cluster, &plan.engine, manager) => told,
-        _ = signals.next() => {
-            log::info!("headwaterd ended before it had its secrets");
-            return Ok(NodeExit::Stopped);
-        }
+    let config = MongodConfig::new(&plan.engine.node.data_dir, listen, cluster.replica_set());
+    let Some((keys, login)) = wait_for_secrets_or_signal(cluster, &plan.engine, signals, manager).await else {
+        return Ok(NodeExit::Stopped);
     };
-    let mongod = MongodProcess::prepare(&plan.engine.mongod.program, &layout, &keys)?;
-    let (orders, told) = watch::channel(RunCommand::Serve);
-    let (logins, login) = watch::channel(login);
-    let (knows, mut known) = watch::channel(DatabaseStatus::unknown());
-    let (enters, entered) = watch::channel(None);
-    let (readies, mut ready) = watch::channel(false);
-    let (loses, mut lost) = watch::channel(String::new());
-    let (phase, phases) = watch::channel(LifecycleState::Starting);
+    let mongod = MongodProcess::prepare(&plan.engine.mongod.program, &config, &keys)?;
+    let (command_tx, command_rx) = watch::channel(RunCommand::Serve);
+    let (login_tx, login_rx) = watch::channel(login);
+    let (status_tx, mut status_rx) = watch::channel(DatabaseStatus::unknown());
+    let (registered_tx, registered_rx) = watch::channel(None);
+    let (ready_tx, mut ready_rx) = watch::channel(false);
+    let (exit_tx, mut exit_rx) = watch::channel(String::new());
+    let (state_tx, state_rx) = watch::channel(LifecycleState::Starting);
     let group = ScalingGroup::from_plan(plan).await;
-    let mut keeper = ReplicaSetReconciler::new(cluster, &instance.id, &layout, &keys, login.clone()).await?;
+    let mut reconciler = ReplicaSetReconciler::new(cluster, &instance.id, &config, &keys, login_rx.clone()).await?;
     let node = registration::node_document(plan, &plan.engine, Some(instance));
-    let mut entry =
-        SelfRegistration { node, mongod_config: layout.clone(), status_rx: known.clone(), login_rx: login, registered_tx: enters, ready_tx: readies };
+    let mut self_registration =
+        SelfRegistration { node, mongod_config: config.clone(), status_rx: status_rx.clone(), login_rx, registered_tx, ready_tx };
 
-    let service = mongod.run(told, |why| drop(loses.send_replace(why.to_owned())));
-    let (kept, superseded) = (keeper.run(knows), entry.run_until_superseded());
-    let accompany = group.run(phases);
-    let (unwanted, renewed) = (termination::wait_for_termination(imds), follow_login_secret(cluster, logins));
-    let farewell = hand_over_and_deregister(&layout, &keys, &entered, &plan.engine);
-    tokio::pin!(service, kept, superseded, accompany, unwanted, renewed, farewell);
-    let (mut wish, mut warm) = (RunCommand::Serve, false);
+    let mongod_run = mongod.run(command_rx, |reason| drop(exit_tx.send_replace(reason.to_owned())));
+    let (reconciliation, superseded) = (reconciler.run(status_tx), self_registration.run_until_superseded());
+    let hooks = group.run(state_rx);
+    let (termination_notice, login_secret) = (termination::wait_for_termination(imds), follow_login_secret(cluster, login_tx));
+    let handover = hand_over_and_deregister(&config, &keys, &registered_rx, &plan.engine);
+    tokio::pin!(mongod_run, reconciliation, superseded, hooks, termination_notice, login_secret, handover);
+    let (mut command, mut to_warm_pool) = (RunCommand::Serve, false);
     loop {
-        let serving = wish == RunCommand::Serve;
+        let serving = command == RunCommand::Serve;
         tokio::select! {
-            () = &mut service => break,
+            () = &mut mongod_run => break,
             signal = signals.next() => {
-                wish = node::on_signal(signal, wish, manager);
-                if wish == RunCommand::Kill {
-                    orders.send_replace(RunCommand::Kill);
+                command = node::on_signal(signal, command, manager);
+                if command == RunCommand::Kill {
+                    command_tx.send_replace(RunCommand::Kill);
                 }
             }
-            why = &mut superseded, if serving => {
-                log::error!(err = why.as_str(); "another life of this node has taken over, draining");
-                wish = RunCommand::Drain;
+            reason = &mut superseded, if serving => {
+                log::error!(err = reason.as_str(); "another incarnation of this node has taken over, draining");
+                command = RunCommand::Drain;
             }
-            leave = &mut unwanted, if serving => {
-                log::info!(err = leave.reason.as_str(); "draining");
-                warm = leave.to_warm_pool;
-                manager.draining(warm);
-                phase.send_replace(LifecycleState::Draining);
-                wish = RunCommand::Drain;
+            notice = &mut termination_notice, if serving => {
+                log::info!(err = notice.reason.as_str(); "draining");
+                to_warm_pool = notice.to_warm_pool;
+                manager.draining(to_warm_pool);
+                state_tx.send_replace(LifecycleState::Draining);
+                command = RunCommand::Drain;
             }
-            () = &mut farewell, if wish == RunCommand::Drain && *orders.borrow() == RunCommand::Serve => {
-                orders.send_replace(RunCommand::Drain);
+            () = &mut handover, if command == RunCommand::Drain && *command_tx.borrow() == RunCommand::Serve => {
+                command_tx.send_replace(RunCommand::Drain);
             }
-            Ok(()) = ready.changed(), if serving => {
-                let state = if *ready.borrow_and_update() { LifecycleState::Ready } else { LifecycleState::Starting };
-                // Sent with every heartbeat; only a change is logged.
-                let before = phase.send_replace(state);
-                if state == LifecycleState::Ready {
-                    if before != state {
-                        log::info!(elapsed_ms = started.elapsed().as_millis(), peer = layout.host(); "node ready");
-                    }
-                    manager.serving(&format!("serving: registry at {}", layout.host()));
+            Ok(()) = ready_rx.changed(), if serving => {
+                let is_ready = *ready_rx.borrow_and_update();
+                report_readiness(is_ready, &state_tx, &config.host(), manager, started);
+            }
+            Ok(()) = status_rx.changed(), if serving => {
+                if let DatabaseState::OutOfService(reason) = &status_rx.borrow_and_update().state {
+                    manager.status(&format!("out of service: {reason}"));
                 }
             }
-            Ok(()) = known.changed(), if serving => {
-                if let DatabaseState::OutOfService(why) = &known.borrow_and_update().state {
-                    manager.status(&format!("out of service: {why}"));
-                }
-            }
-            Ok(()) = lost.changed(), if serving => manager.status(&format!("out of service: {}", *lost.borrow_and_update())),
-            () = &mut kept, if serving => {}
-            () = &mut renewed, if serving => {}
-            () = &mut accompany => {}
+            Ok(()) = exit_rx.changed(), if serving => manager.status(&format!("out of service: {}", *exit_rx.borrow_and_update())),
+            () = &mut reconciliation, if serving => {}
+            () = &mut login_secret, if serving => {}
+            () = &mut hooks => {}
         }
     }
-    if *phase.borrow() == LifecycleState::Draining {
-        tokio::select! {
-            () = group.complete_termination() => {}
-            () = signals.next_kill() => log::warn!("told again to end at once, while taking leave"),
-        }
+    if *state_tx.borrow() == LifecycleState::Draining {
+        complete_termination(&group, signals).await;
     }
-    if warm && !signals.stop_requested() {
+    if to_warm_pool && !signals.stop_requested() {
         return Ok(NodeExit::WarmPool);
     }
     log::info!("headwaterd ended");
     Ok(NodeExit::Stopped)
+}
+
+/// Completes the terminating hooks, unless a second signal stops the daemon first.
+async fn complete_termination(group: &ScalingGroup, signals: &mut Signals) {
+    tokio::select! {
+        () = group.complete_termination() => {}
+        () = signals.next_kill() => log::warn!("second signal, stopping before the lifecycle hook is completed"),
+    }
+}
+
+/// Passes the node's readiness on. It arrives with every heartbeat; only a change is logged.
+fn report_readiness(
+    is_ready: bool,
+    state_tx: &watch::Sender<LifecycleState>,
+    host: &str,
+    manager: &mut ServiceManager,
+    started: Instant,
+) {
+    let state = if is_ready { LifecycleState::Ready } else { LifecycleState::Starting };
+    let previous = state_tx.send_replace(state);
+    if is_ready {
+        if previous != state {
+            log::info!(elapsed_ms = started.elapsed().as_millis(), peer = host; "node ready");
+        }
+        manager.serving(&format!("serving: registry at {host}"));
+    }
 }
 
 /// Why the cluster's secrets are not available yet.
@@ -141,6 +154,22 @@ enum SecretError {
     TooShort(#[from] SecretTooShort),
     #[error("could not read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
+}
+
+/// Waits for the cluster's secrets; `None` if a signal comes first.
+async fn wait_for_secrets_or_signal(
+    cluster: &Cluster,
+    config: &Config,
+    signals: &mut Signals,
+    manager: &ServiceManager,
+) -> Option<(ClusterKeys, Login)> {
+    tokio::select! {
+        secrets = wait_for_secrets(cluster, config, manager) => Some(secrets),
+        _ = signals.next() => {
+            log::info!("headwaterd ended before it had its secrets");
+            None
+        }
+    }
 }
 
 /// Waits until the cluster's secrets are available. The node is out of service until then.
@@ -161,18 +190,18 @@ async fn wait_for_secrets(cluster: &Cluster, config: &Config, manager: &ServiceM
 }
 
 /// Keeps the login equal to its secret, which may change at any time. Never returns.
-async fn follow_login_secret(cluster: &Cluster, logins: watch::Sender<Login>) {
+async fn follow_login_secret(cluster: &Cluster, login_tx: watch::Sender<Login>) {
     let aws = Aws::in_region(&cluster.region).await;
-    let mut well = true;
+    let mut was_readable = true;
     loop {
         tokio::time::sleep(LOGIN_REFRESH_INTERVAL).await;
         let fetched = shared_registry::fetch_login(&aws, cluster).await;
         match &fetched {
-            Err(e) if well => log::warn!(err:% = Chain(e); "the registry's secret cannot be read any more"),
+            Err(e) if was_readable => log::warn!(err:% = Chain(e); "the registry's secret can no longer be read"),
             Ok(login) => {
-                let changed = logins.send_if_modified(|known| {
-                    let changed = known != login;
-                    known.clone_from(login);
+                let changed = login_tx.send_if_modified(|current| {
+                    let changed = current != login;
+                    current.clone_from(login);
                     changed
                 });
                 if changed {
@@ -181,15 +210,15 @@ async fn follow_login_secret(cluster: &Cluster, logins: watch::Sender<Login>) {
             }
             Err(_) => {}
         }
-        well = fetched.is_ok();
+        was_readable = fetched.is_ok();
     }
 }
 
 /// The steps before the database stops: another node becomes primary, and this node is
 /// deregistered.
-async fn hand_over_and_deregister(layout: &MongodConfig, keys: &ClusterKeys, entered: &watch::Receiver<Option<Registered>>, config: &Config) {
-    step_down(layout, keys).await;
-    let registered = entered.borrow().clone();
+async fn hand_over_and_deregister(mongod_config: &MongodConfig, keys: &ClusterKeys, registered_rx: &watch::Receiver<Option<Registered>>, config: &Config) {
+    step_down(mongod_config, keys).await;
+    let registered = registered_rx.borrow().clone();
     if let Some(registered) = registered {
         registration::deregister_within(&registered, config, DEREGISTER_TIMEOUT).await;
     }

@@ -11,8 +11,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use headwater_api::error::Chain;
-use headwater_api::secret::Secret;
-use headwater_registry::{Hello, MemberState, MemberStatus, Mongod, RegistryError, SetConfig, User, UserRights};
+use headwater_registry::{Hello, MemberState, MemberStatus, Mongod, RegistryError, ReplicaSetConfig, DatabaseUser, DatabaseRights};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -48,7 +47,7 @@ pub(crate) enum DatabaseState {
 impl DatabaseStatus {
     /// The status before the first poll.
     pub(crate) fn unknown() -> Self {
-        Self { state: DatabaseState::OutOfService("mongod was not asked yet".to_owned()), hosts: Vec::new() }
+        Self { state: DatabaseState::OutOfService("mongod has not been polled yet".to_owned()), hosts: Vec::new() }
     }
 
     /// True if it serves.
@@ -64,7 +63,7 @@ pub(crate) struct ReplicaSetReconciler {
     cluster: Cluster,
     own_id: String,
     config: MongodConfig,
-    user: User,
+    user: DatabaseUser,
     login_rx: watch::Receiver<Login>,
     local: Mongod,
     /// A client that is logged in as the managing user, while this node is the primary.
@@ -90,8 +89,8 @@ enum ReconcileError {
     Aws(#[from] AwsError),
     /// The managing user has another password than the derived one, or does not exist.
     #[error(
-        "the database knows {RECONCILER_USER} by another password: its replica set was begun with another secret of the relay, \
-         put that back"
+        "the database has another password for {RECONCILER_USER}: its replica set was initiated with another relay \
+         secret; restore that secret"
     )]
     WrongPassword(#[source] RegistryError),
 }
@@ -112,19 +111,19 @@ impl ReplicaSetReconciler {
     /// A reconciler for the database that `config` describes. Sends no request yet.
     pub(crate) async fn new(
         cluster: &Cluster,
-        instance: &str,
-        layout: &MongodConfig,
+        own_id: &str,
+        config: &MongodConfig,
         keys: &ClusterKeys,
-        logins: watch::Receiver<Login>,
+        login_rx: watch::Receiver<Login>,
     ) -> Result<Self, RegistryError> {
         Ok(Self {
             aws: Aws::in_region(&cluster.region).await,
             cluster: cluster.clone(),
-            own_id: instance.to_owned(),
-            config: layout.clone(),
+            own_id: own_id.to_owned(),
+            config: config.clone(),
             user: reconciler_user(keys),
-            login_rx: logins,
-            local: Mongod::at(layout.local_address(), None)?,
+            login_rx,
+            local: Mongod::at(config.local_address(), None)?,
             primary: None,
             peer_clients: HashMap::new(),
             listing: None,
@@ -136,21 +135,21 @@ impl ReplicaSetReconciler {
     }
 
     /// Reconciles repeatedly, and publishes the status to `status_tx`. Never returns.
-    pub(crate) async fn run(&mut self, known: watch::Sender<DatabaseStatus>) {
+    pub(crate) async fn run(&mut self, status_tx: watch::Sender<DatabaseStatus>) {
         loop {
-            let looked = self.reconcile().await;
-            if looked.is_err() {
+            let result = self.reconcile().await;
+            if result.is_err() {
                 self.stable_period = StablePeriod::default();
             }
-            let (place, trouble) = looked.unwrap_or_else(|e| (DatabaseState::OutOfService(Chain(&e).to_string()), None));
-            self.log_change(&place, trouble);
+            let (state, problem) = result.unwrap_or_else(|e| (DatabaseState::OutOfService(Chain(&e).to_string()), None));
+            self.log_change(&state, problem);
             let hosts = self.listing.iter().flat_map(|(_, peers)| peers).filter(|peer| peer.running);
             let hosts = hosts.map(|peer| peer.host.clone()).collect();
-            let serves = matches!(place, DatabaseState::Member { .. });
-            known.send_if_modified(|known| {
-                let now = DatabaseStatus { state: place, hosts };
-                let changed = *known != now;
-                *known = now;
+            let serves = matches!(state, DatabaseState::Member { .. });
+            status_tx.send_if_modified(|current| {
+                let new = DatabaseStatus { state, hosts };
+                let changed = *current != new;
+                *current = new;
                 changed
             });
             tokio::time::sleep(if serves { RECONCILE_INTERVAL } else { STARTING_INTERVAL }).await;
@@ -160,63 +159,63 @@ impl ReplicaSetReconciler {
     /// Polls once and takes one step. Returns the state of the database, and what is wrong with its
     /// set even so.
     async fn reconcile(&mut self) -> Result<(DatabaseState, Option<String>), ReconcileError> {
-        let ours = self.local.hello().await?;
-        if ours.state != MemberState::Primary {
+        let own_hello = self.local.hello().await?;
+        if own_hello.state != MemberState::Primary {
             // A new primary ensures the users again: what an older one wrote may be lost.
             (self.ensured_login, self.primary) = (None, None);
         }
-        let place = match ours.state {
+        let state = match own_hello.state {
             MemberState::Primary => Some(DatabaseState::Member { primary: true }),
             MemberState::Secondary => Some(DatabaseState::Member { primary: false }),
             _ => None,
         };
-        match (self.take_step(&ours).await, place) {
-            (Ok(trouble), Some(place)) => Ok((place, trouble)),
-            (Err(e), Some(place)) => Ok((place, Some(Chain(&e).to_string()))),
-            (Ok(trouble), None) => {
-                let why = trouble.unwrap_or_else(|| "mongod is a member that does not serve yet".to_owned());
-                Ok((DatabaseState::OutOfService(why), None))
+        match (self.take_step(&own_hello).await, state) {
+            (Ok(problem), Some(state)) => Ok((state, problem)),
+            (Err(e), Some(state)) => Ok((state, Some(Chain(&e).to_string()))),
+            (Ok(problem), None) => {
+                let reason = problem.unwrap_or_else(|| "mongod is a member of the replica set but does not serve yet".to_owned());
+                Ok((DatabaseState::OutOfService(reason), None))
             }
             (Err(e), None) => Err(e),
         }
     }
 
     /// Takes the next step. Returns the reason for waiting, if any.
-    async fn take_step(&mut self, ours: &Hello) -> Result<Option<String>, ReconcileError> {
-        let primary = ours.state == MemberState::Primary;
-        let kept = if primary { Some(self.ensure_users().await?) } else { None };
-        self.refresh_listing(!matches!(ours.state, MemberState::Primary | MemberState::Secondary)).await?;
+    async fn take_step(&mut self, own_hello: &Hello) -> Result<Option<String>, ReconcileError> {
+        let primary = own_hello.state == MemberState::Primary;
+        let primary = if primary { Some(self.ensure_users().await?) } else { None };
+        self.refresh_listing(!matches!(own_hello.state, MemberState::Primary | MemberState::Secondary)).await?;
         let mut peers = self.listing.as_ref().map(|(_, peers)| peers.clone()).unwrap_or_default();
-        self.missing_members.observe(&ours.hosts, &peers, Instant::now());
-        if matches!(ours.state, MemberState::Primary | MemberState::Setless) {
-            self.query_peers(&mut peers, ours).await;
+        self.missing_members.observe(&own_hello.hosts, &peers, Instant::now());
+        if matches!(own_hello.state, MemberState::Primary | MemberState::Uninitialized) {
+            self.query_peers(&mut peers, own_hello).await;
         }
-        let (set, members) = match kept {
-            Some(kept) => {
-                let config = kept.config().await?;
-                let members = self.members_of(&config, &kept.members().await?);
-                (Some((kept, config)), members)
+        let (set, members) = match primary {
+            Some(primary) => {
+                let config = primary.config().await?;
+                let members = self.members_of(&config, &primary.members().await?);
+                (Some((primary, config)), members)
             }
             None => (None, Vec::new()),
         };
-        let view = SetView { own_id: self.own_id.clone(), state: ours.state, peers, members };
+        let view = SetView { own_id: self.own_id.clone(), state: own_hello.state, peers, members };
         let step = next_step(&view);
-        let calm = self.stable_period.observe(&step, Instant::now());
+        let is_stable = self.stable_period.observe(&step, Instant::now());
         match (step, set) {
             (Step::Idle, _) => Ok(None),
-            (Step::Wait(why), _) => Ok(Some(why)),
-            (Step::Initiate, _) if !calm => {
-                Ok(Some("a replica set is begun in a few seconds, if nobody has one".to_owned()))
+            (Step::Wait(reason), _) => Ok(Some(reason)),
+            (Step::Initiate, _) if !is_stable => {
+                Ok(Some("initiating a replica set in a few seconds, unless another node has one".to_owned()))
             }
             (Step::Initiate, _) => self.initiate_set(&view.peers).await.map(Some),
-            (Step::Add(host), Some((kept, config))) => {
-                kept.reconfigure(&config.with(&host)).await?;
-                log::info!(peer = host.as_str(); "registry node taken into the replica set");
+            (Step::Add(host), Some((primary, config))) => {
+                primary.reconfigure(&config.with_member(&host)).await?;
+                log::info!(peer = host.as_str(); "registry node added to the replica set");
                 Ok(None)
             }
-            (Step::Remove(host), Some((kept, config))) => {
-                kept.reconfigure(&config.without(&host)).await?;
-                log::info!(peer = host.as_str(); "registry node that is gone removed from the replica set");
+            (Step::Remove(host), Some((primary, config))) => {
+                primary.reconfigure(&config.without_member(&host)).await?;
+                log::info!(peer = host.as_str(); "missing registry node removed from the replica set");
                 Ok(None)
             }
             (Step::Add(_) | Step::Remove(_), None) => Ok(None),
@@ -228,33 +227,33 @@ impl ReplicaSetReconciler {
         for peer in peers {
             // A removed member reports no set, like a new one; but it has users and data.
             let Ok(address) = peer.host.parse() else { continue };
-            if Mongod::lets_in(address, &self.user).await? {
+            if Mongod::accepts_login(address, &self.user).await? {
                 let (id, host) = (&peer.id, &peer.host);
                 return Ok(format!(
-                    "the database of {id} ({host}) belongs to a replica set that has let go of that node"
+                    "the database of {id} ({host}) belongs to a replica set that has removed that node"
                 ));
             }
         }
         let host = self.config.host();
-        if !self.local.initiate(&SetConfig::first(self.config.replica_set(), &host)).await? {
-            return Ok("the database belongs to a replica set that has let go of this node".to_owned());
+        if !self.local.initiate(&ReplicaSetConfig::initial(self.config.replica_set(), &host)).await? {
+            return Ok("the database belongs to a replica set that has removed this node".to_owned());
         }
-        log::info!(set = self.config.replica_set(), peer = host.as_str(); "replica set begun");
-        Ok("the replica set has just begun".to_owned())
+        log::info!(set = self.config.replica_set(), peer = host.as_str(); "replica set initiated");
+        Ok("the replica set has just been initiated".to_owned())
     }
 
     /// Lists the registry nodes with EC2, if the list is out of date.
-    async fn refresh_listing(&mut self, soon: bool) -> Result<(), AwsError> {
+    async fn refresh_listing(&mut self, is_starting: bool) -> Result<(), AwsError> {
         let now = Instant::now();
-        let pause = if soon { STARTING_LIST_INTERVAL } else { LIST_INTERVAL };
-        if self.listing.as_ref().is_some_and(|(at, _)| now - *at < pause) {
+        let interval = if is_starting { STARTING_LIST_INTERVAL } else { LIST_INTERVAL };
+        if self.listing.as_ref().is_some_and(|(at, _)| now - *at < interval) {
             return Ok(());
         }
         let found = self.aws.fetch_registry_instances(&self.cluster.name).await?;
-        let peer = |instance: crate::aws::client::RegistryInstance| Peer {
-            host: shared_registry::host_port(instance.address, self.cluster.port),
-            id: instance.id,
-            running: instance.running,
+        let peer = |own_id: crate::aws::client::RegistryInstance| Peer {
+            host: shared_registry::host_port(own_id.address, self.cluster.port),
+            id: own_id.id,
+            running: own_id.running,
             hello: None,
         };
         self.listing = Some((now, found.into_iter().map(peer).collect()));
@@ -262,35 +261,35 @@ impl ReplicaSetReconciler {
     }
 
     /// Queries the state of all other running registry nodes concurrently.
-    async fn query_peers(&mut self, peers: &mut [Peer], ours: &Hello) {
-        let mut asked = JoinSet::new();
-        let mut known = HashMap::new();
+    async fn query_peers(&mut self, peers: &mut [Peer], own_hello: &Hello) {
+        let mut queries = JoinSet::new();
+        let mut clients = HashMap::new();
         for (at, peer) in peers.iter_mut().enumerate().filter(|(_, peer)| peer.running) {
             if peer.id == self.own_id {
-                peer.hello = Some(ours.clone());
+                peer.hello = Some(own_hello.clone());
                 continue;
             }
             let Ok(address) = peer.host.parse::<SocketAddr>() else { continue };
             let Some(mongod) = self.peer_clients.remove(&address).or_else(|| Mongod::at(address, None).ok()) else { continue };
-            known.insert(address, mongod.clone());
-            asked.spawn(async move { (at, mongod.hello().await.ok()) });
+            clients.insert(address, mongod.clone());
+            queries.spawn(async move { (at, mongod.hello().await.ok()) });
         }
-        self.peer_clients = known;
-        for (at, hello) in asked.join_all().await {
+        self.peer_clients = clients;
+        for (at, hello) in queries.join_all().await {
             if let Some(peer) = peers.get_mut(at) {
                 peer.hello = hello;
             }
         }
     }
 
-    fn members_of(&self, config: &SetConfig, statuses: &[MemberStatus]) -> Vec<Member> {
+    fn members_of(&self, config: &ReplicaSetConfig, statuses: &[MemberStatus]) -> Vec<Member> {
         let now = Instant::now();
         let member = |(host, votes): (String, bool)| {
             let status = statuses.iter().find(|status| status.host == host);
             Member {
                 votes,
-                reachable: status.is_some_and(|status| status.answers),
-                serving: status.is_some_and(|status| status.serves),
+                reachable: status.is_some_and(|status| status.reachable),
+                serving: status.is_some_and(|status| status.serving),
                 missing: self.missing_members.is_missing(&host, now),
                 host,
             }
@@ -302,29 +301,29 @@ impl ReplicaSetReconciler {
     /// Returns a client of the primary that is logged in as the managing user.
     async fn ensure_users(&mut self) -> Result<Mongod, ReconcileError> {
         let login = self.login_rx.borrow().clone();
-        if let (Some(kept), true) = (&self.primary, self.ensured_login.as_ref() == Some(&login)) {
-            return Ok(kept.clone());
+        if let (Some(primary), true) = (&self.primary, self.ensured_login.as_ref() == Some(&login)) {
+            return Ok(primary.clone());
         }
         let local = self.config.local_address();
-        if !Mongod::lets_in(local, &self.user).await? {
-            self.local.create_first_user(&self.user, UserRights::Keep).await.map_err(ReconcileError::from_first_user_error)?;
-            log::info!(user = RECONCILER_USER; "user that keeps the replica set made");
+        if !Mongod::accepts_login(local, &self.user).await? {
+            self.local.create_first_user(&self.user, DatabaseRights::Administer).await.map_err(ReconcileError::from_first_user_error)?;
+            log::info!(user = RECONCILER_USER; "user that manages the replica set created");
         }
-        let user = User { name: login.username.clone(), password: Secret::new(login.password().expose()) };
-        let kept = Mongod::at(local, Some(&self.user))?;
-        if !Mongod::lets_in(local, &user).await? {
-            kept.put_user(&user, UserRights::Use).await?;
-            log::info!(user = user.name.as_str(); "user of the registry has the password of its secret");
+        let user = DatabaseUser { name: login.username.clone(), password: login.password().clone() };
+        let primary = Mongod::at(local, Some(&self.user))?;
+        if !Mongod::accepts_login(local, &user).await? {
+            primary.put_user(&user, DatabaseRights::ReadWrite).await?;
+            log::info!(user = user.name.as_str(); "password of the registry user set from its secret");
         }
-        (self.ensured_login, self.primary) = (Some(login), Some(kept.clone()));
-        Ok(kept)
+        (self.ensured_login, self.primary) = (Some(login), Some(primary.clone()));
+        Ok(primary)
     }
 
     /// Logs each change once.
-    fn log_change(&mut self, place: &DatabaseState, trouble: Option<String>) {
-        let (title, why) = match (place, trouble) {
-            (DatabaseState::OutOfService(why), _) => ("out of service", why.clone()),
-            (DatabaseState::Member { .. }, Some(why)) => ("replica set", why),
+    fn log_change(&mut self, state: &DatabaseState, problem: Option<String>) {
+        let (title, reason) = match (state, problem) {
+            (DatabaseState::OutOfService(reason), _) => ("out of service", reason.clone()),
+            (DatabaseState::Member { .. }, Some(reason)) => ("replica set", reason),
             (DatabaseState::Member { primary }, None) => {
                 let state = if *primary { "primary" } else { "secondary" };
                 if self.last_logged != state {
@@ -334,23 +333,23 @@ impl ReplicaSetReconciler {
                 return;
             }
         };
-        if why != self.last_logged {
-            log::warn!(err = why.as_str(); "{title}");
-            self.last_logged = why;
+        if reason != self.last_logged {
+            log::warn!(err = reason.as_str(); "{title}");
+            self.last_logged = reason;
         }
     }
 }
 
 /// Steps down before the shutdown, if this member is the primary and another one serves.
-pub(crate) async fn step_down(layout: &MongodConfig, keys: &ClusterKeys) {
+pub(crate) async fn step_down(config: &MongodConfig, keys: &ClusterKeys) {
     let stepping = async {
-        let keeper = Mongod::at(layout.local_address(), Some(&reconciler_user(keys)))?;
-        if keeper.hello().await?.state != MemberState::Primary {
+        let client = Mongod::at(config.local_address(), Some(&reconciler_user(keys)))?;
+        if client.hello().await?.state != MemberState::Primary {
             return Ok(());
         }
-        let host = layout.host();
-        if keeper.members().await?.iter().any(|member| member.serves && member.host != host) {
-            keeper.step_down().await?;
+        let host = config.host();
+        if client.members().await?.iter().any(|member| member.serving && member.host != host) {
+            client.step_down().await?;
             log::info!("another registry node takes over");
         }
         Ok::<_, RegistryError>(())
@@ -360,8 +359,8 @@ pub(crate) async fn step_down(layout: &MongodConfig, keys: &ClusterKeys) {
     }
 }
 
-fn reconciler_user(keys: &ClusterKeys) -> User {
-    User { name: RECONCILER_USER.to_owned(), password: Secret::new(keys.reconciler_password.expose()) }
+fn reconciler_user(keys: &ClusterKeys) -> DatabaseUser {
+    DatabaseUser { name: RECONCILER_USER.to_owned(), password: keys.reconciler_password.clone() }
 }
 
 /// Name of the user that manages the replica set.
@@ -378,14 +377,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_not_taken_for_another_secret() {
-        let check = |retryable: bool, says_secret: bool| {
+    fn full_disk_is_not_mistaken_for_another_secret() {
+        let check = |retryable: bool, names_secret: bool| {
             let (attempted, servers) = ("make user headwater-keeper".to_owned(), "127.0.0.1:27017".to_owned());
             let source = "Error code 14031 (OutOfDiskSpace)".into();
             let refused = RegistryError::Refused { attempted, servers, retryable, source };
-            let said = Chain(&ReconcileError::from_first_user_error(refused)).to_string();
-            assert_eq!(said.contains("begun with another secret"), says_secret, "{said}");
-            assert!(said.contains("OutOfDiskSpace"), "{said}");
+            let message = Chain(&ReconcileError::from_first_user_error(refused)).to_string();
+            assert_eq!(message.contains("initiated with another relay secret"), names_secret, "{message}");
+            assert!(message.contains("OutOfDiskSpace"), "{message}");
         };
         check(true, false);
         check(false, true);

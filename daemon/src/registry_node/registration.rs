@@ -4,10 +4,9 @@
 //! Uses the login of all nodes of the cluster, so that readiness proves what they need.
 
 use headwater_api::error::Chain;
-use headwater_api::node::{BootEpoch, Heartbeat, Load, NodeDocument};
-use headwater_api::secret::Secret;
+use headwater_api::documents::{BootEpoch, Heartbeat, Load, NodeDocument};
 use headwater_program::processors::Processors;
-use headwater_registry::{HeartbeatInterval, MongoDb, Registry as _, RegistryError, Store, Timing, jitter};
+use headwater_registry::{HeartbeatInterval, MongoDb, Nodes as _, RegistryError, Store, Timing, jitter};
 use tokio::sync::watch;
 
 use crate::boot::registration::Registered;
@@ -37,29 +36,29 @@ impl SelfRegistration {
     /// Keeps the node registered until a later incarnation of it has registered, and returns that
     /// error.
     pub(crate) async fn run_until_superseded(&mut self) -> String {
-        let mut said = String::new();
+        let mut last_reason = String::new();
         loop {
             if self.status_rx.wait_for(DatabaseStatus::is_member).await.is_err() {
                 return std::future::pending().await;
             }
-            let e = match self.register_and_renew(&mut said).await {
+            let e = match self.register_and_renew(&mut last_reason).await {
                 Ok(()) => continue,
                 Err(e @ RegistryError::Superseded { .. }) => return Chain(&e).to_string(),
                 Err(e) => e,
             };
             self.ready_tx.send_replace(false);
-            let why = Chain(&e).to_string();
-            if why != said {
-                log::warn!(err = why.as_str(); "the registry does not take this node's entry");
-                said = why;
+            let reason = Chain(&e).to_string();
+            if reason != last_reason {
+                log::warn!(err = reason.as_str(); "could not register this node or renew its lease");
+                last_reason = reason;
             }
-            tokio::time::sleep(jitter(Timing::default().heartbeat, rand::random_range(0.0..1.0))).await;
+            tokio::time::sleep(jitter(Timing::default().heartbeat_interval, rand::random_range(0.0..1.0))).await;
         }
     }
 
     /// Logs in, registers the node and renews its lease, until an error occurs or the login
     /// changes.
-    async fn register_and_renew(&mut self, said: &mut String) -> Result<(), RegistryError> {
+    async fn register_and_renew(&mut self, last_reason: &mut String) -> Result<(), RegistryError> {
         let login = self.login_rx.borrow_and_update().clone();
         let mut hosts = self.status_rx.borrow().hosts.clone();
         if hosts.is_empty() {
@@ -68,28 +67,28 @@ impl SelfRegistration {
         let uri = login.uri(&hosts, Some(self.mongod_config.replica_set()));
         // For commands that run while the node runs. They can also ask AWS.
         if let Err(e) =
-            cluster_secrets::write_private(self.mongod_config.data_dir(), cluster_secrets::REGISTRY_URI_FILE, uri.expose())
+            cluster_secrets::write_private(self.mongod_config.data_dir(), cluster_secrets::REGISTRY_URI_FILE, uri.reveal())
         {
-            log::warn!(err:% = Chain(&e); "could not write how the registry is reached");
+            log::warn!(err:% = Chain(&e); "could not write the registry's connection string");
         }
-        let store = Store::from(MongoDb::open(&Secret::new(uri.expose()), Timing::default()).await?);
-        let before = self.registered_tx.borrow().as_ref().map(|registered| registered.incarnation.epoch);
-        let registered = self.register(&store, before).await?;
-        let mut told = registered.node.clone();
+        let store = Store::from(MongoDb::open(&uri, Timing::default()).await?);
+        let previous = self.registered_tx.borrow().as_ref().map(|registered| registered.incarnation.epoch);
+        let registered = self.register(&store, previous).await?;
+        let mut last_sent = registered.node.clone();
         let mut processors = Processors::default();
-        let mut pace = HeartbeatInterval::new(&Timing::default());
+        let mut interval = HeartbeatInterval::new(&Timing::default());
         loop {
             let ready = self.status_rx.borrow_and_update().is_member();
             let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
             let load = Load { cpu_permille: processors.busy_permille(&stat), ..Load::default() };
-            let beat = Heartbeat { load, ready, ..Heartbeat::default() };
-            heartbeat::renew(&store, &registered, &registered.node, &mut told, &beat).await?;
-            if !std::mem::take(said).is_empty() {
-                log::info!("the registry takes this node's entry again");
+            let heartbeat = Heartbeat { load, ready, ..Heartbeat::default() };
+            heartbeat::renew(&store, &registered, &registered.node, &mut last_sent, &heartbeat).await?;
+            if !std::mem::take(last_reason).is_empty() {
+                log::info!("this node is registered again");
             }
             self.ready_tx.send_replace(ready);
             tokio::select! {
-                () = tokio::time::sleep(pace.after(true, rand::random_range(0.0..1.0))) => {}
+                () = tokio::time::sleep(interval.next_delay(true, rand::random_range(0.0..1.0))) => {}
                 Ok(()) = self.status_rx.changed() => {}
                 // Existing connections stay open: prove the new password with a new connection.
                 Ok(()) = self.login_rx.changed() => return Ok(()),
@@ -97,9 +96,9 @@ impl SelfRegistration {
         }
     }
 
-    async fn register(&mut self, store: &Store, before: Option<BootEpoch>) -> Result<Registered, RegistryError> {
-        let life = store.register(&self.node, before).await?;
-        let registered = Registered { node: self.node.clone(), incarnation: life, shared_store: Some(store.clone()) };
+    async fn register(&mut self, store: &Store, previous: Option<BootEpoch>) -> Result<Registered, RegistryError> {
+        let incarnation = store.register(&self.node, previous).await?;
+        let registered = Registered { node: self.node.clone(), incarnation, shared_store: Some(store.clone()) };
         self.registered_tx.send_replace(Some(registered.clone()));
         Ok(registered)
     }
