@@ -39,14 +39,14 @@ impl Balancer {
     pub(crate) fn start(runtime: &Handle, listener: TcpListener) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         listener.set_nonblocking(true)?;
-        let _entered = runtime.run_in_network();
+        let _entered = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let shared = Arc::new(Shared::default());
-        let (serving, looking) = (Arc::clone(&shared), Arc::clone(&shared));
+        let (accept_shared, health_shared) = (Arc::clone(&shared), Arc::clone(&shared));
         let tasks = vec![
             runtime.spawn(async move {
                 while let Ok((client, _)) = listener.accept().await {
-                    let shared = Arc::clone(&serving);
+                    let shared = Arc::clone(&accept_shared);
                     tokio::spawn(async move {
                         if let Some(server) = shared.connect().await {
                             let _ = forward(client, server).await;
@@ -54,7 +54,7 @@ impl Balancer {
                     });
                 }
             }),
-            runtime.spawn(async move { looking.check_health().await }),
+            runtime.spawn(async move { health_shared.check_health().await }),
         ];
         Ok(Self { address, shared, tasks })
     }
@@ -75,7 +75,7 @@ impl Balancer {
     }
 
     /// The number of healthy targets.
-    pub(crate) fn healthy(&self) -> usize {
+    pub(crate) fn healthy_count(&self) -> usize {
         self.shared.lock().iter().filter(|t| t.healthy.load(Ordering::Relaxed)).count()
     }
 }
@@ -93,8 +93,8 @@ impl Shared {
 
     async fn connect(&self) -> Option<TcpStream> {
         let mut targets = self.lock().clone();
-        let turn = self.next_index.fetch_add(1, Ordering::Relaxed) % targets.len().max(1);
-        targets.rotate_left(turn);
+        let first = self.next_index.fetch_add(1, Ordering::Relaxed) % targets.len().max(1);
+        targets.rotate_left(first);
         // Healthy targets first; if none is healthy, try the others too.
         targets.sort_by_key(|t| !t.healthy.load(Ordering::Relaxed));
         for target in targets {
@@ -112,15 +112,15 @@ impl Shared {
         loop {
             tick.tick().await;
             let targets = self.lock().clone();
-            let looks = targets.iter().map(|target| {
+            let checks = targets.iter().map(|target| {
                 let target = Arc::clone(target);
                 tokio::spawn(async move {
                     let ready = tokio::time::timeout(HEALTH_CHECK_TIMEOUT, is_ready(target.health)).await;
                     target.healthy.store(matches!(ready, Ok(Ok(true))), Ordering::Relaxed);
                 })
             });
-            for look in looks.collect::<Vec<_>>() {
-                let _ = look.await;
+            for check in checks.collect::<Vec<_>>() {
+                let _ = check.await;
             }
         }
     }
@@ -128,8 +128,8 @@ impl Shared {
 
 async fn is_ready(health: SocketAddr) -> std::io::Result<bool> {
     let mut socket = TcpStream::connect(health).await?;
-    let ask = format!("GET /readyz HTTP/1.1\r\nhost: {health}\r\nconnection: close\r\n\r\n");
-    socket.write_all(ask.as_bytes()).await?;
+    let request = format!("GET /readyz HTTP/1.1\r\nhost: {health}\r\nconnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await?;
     let mut status = [0; 12];
     socket.read_exact(&mut status).await?;
     Ok(status.ends_with(b" 200"))

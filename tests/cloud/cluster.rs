@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use headwater_tests::autoscaling::Groups;
+use headwater_tests::autoscaling::FakeAutoScaling;
 use headwater_tests::moto::Moto;
-use headwater_tests::temp::Folder;
+use headwater_tests::temp::TempDir;
 use headwater_tests::tools;
 use tokio::runtime::Handle;
 
@@ -15,12 +15,12 @@ use crate::balancer::Balancer;
 use crate::host::Host;
 use crate::network::Network;
 use crate::node::{CLUSTER_NAME, Node, NodeSpec, Role};
-use crate::registry::{self, Database, Kind, Mongod, Registry, ReplicaSet};
+use crate::registry::{self, Database, RegistryKind, Mongod, Registry, ReplicaSet};
 
 /// Size of the cluster, and the addresses of its load balancers.
 #[derive(Debug, Clone)]
 pub(crate) struct ClusterSpec {
-    pub(crate) registry: Kind,
+    pub(crate) registry: RegistryKind,
     pub(crate) origins: u8,
     pub(crate) edges: u8,
     pub(crate) listen: IpAddr,
@@ -35,36 +35,36 @@ pub(crate) struct Cluster {
     /// Origins first.
     pub(crate) nodes: Vec<Node>,
     /// Load balancer for the HTTP listeners of the edges.
-    pub(crate) http: Balancer,
+    pub(crate) http_balancer: Balancer,
     /// Load balancer for the RTMP listeners of the origins.
-    pub(crate) rtmp: Balancer,
-    pub(crate) groups: Groups,
+    pub(crate) rtmp_balancer: Balancer,
+    pub(crate) groups: FakeAutoScaling,
     pub(crate) registry: Registry,
     pub(crate) runtime: Handle,
     /// Password of the administrator.
     pub(crate) password: String,
     moto: Moto,
     network: Network,
-    folder: Folder,
+    folder: TempDir,
     launched_instances: u32,
 }
 
 /// A tool is missing. The reason was printed before.
 #[derive(Debug, thiserror::Error)]
-#[error("the test cloud cannot be built here")]
+#[error("the test cluster cannot be built on this machine")]
 pub(crate) struct MissingTool;
 
 impl Cluster {
     /// Builds the cluster and waits until every node is ready; `progress` receives one line per
     /// step. Call it on a thread that outlives the cluster: the processes are tied to that thread.
-    pub(crate) fn build(spec: &ClusterSpec, runtime: &Handle, print_line: impl Fn(&str)) -> anyhow::Result<Self> {
+    pub(crate) fn build(spec: &ClusterSpec, runtime: &Handle, progress: impl Fn(&str)) -> anyhow::Result<Self> {
         let network = Network::new()?;
-        let folder = Folder::new()?;
-        let http = Balancer::start(runtime, bind_free_port(spec.listen, spec.http_port)?)?;
-        let rtmp = Balancer::start(runtime, bind_free_port(spec.listen, spec.rtmp_port)?)?;
-        let groups = Groups::start(TcpListener::bind((network.gateway(), 0))?)?;
-        let mongod = tools::real_mongod().filter(|_| spec.registry == Kind::Nodes);
-        print_line("starting the stand-in for AWS, and a database unless the registry nodes bring it");
+        let folder = TempDir::new()?;
+        let http_balancer = Balancer::start(runtime, bind_free_port(spec.listen, spec.http_port)?)?;
+        let rtmp_balancer = Balancer::start(runtime, bind_free_port(spec.listen, spec.rtmp_port)?)?;
+        let groups = FakeAutoScaling::start(TcpListener::bind((network.gateway(), 0))?)?;
+        let mongod = tools::real_mongod_path().filter(|_| spec.registry == RegistryKind::Nodes);
+        progress("starting the AWS stand-in, and a database unless registry nodes run one");
         // The host must be created on this thread, which outlives it.
         let host = if mongod.is_none() { Some(Host::with_pid_namespace(&network, 10)?) } else { None };
         let (database, moto) = std::thread::scope(|scope| {
@@ -74,26 +74,26 @@ impl Cluster {
         });
         let database = database.transpose().ok().context("starting the database panicked")?.transpose()?;
         let moto = moto?.ok_or(MissingTool)?;
-        moto.secret(&format!("headwater/{CLUSTER}/relay"), "the relay secret of the test cloud")?;
+        moto.create_secret(&format!("headwater/{CLUSTER_NAME}/relay"), "the relay secret of the test cloud")?;
         let password = format!("{:016x}", rand::random::<u64>());
-        moto.secret(&format!("headwater/{CLUSTER}/administrator"), &password)?;
+        moto.create_secret(&format!("headwater/{CLUSTER_NAME}/administrator"), &password)?;
         let registry = match (mongod, database, spec.registry) {
-            (_, Some(database), Kind::Database) => {
-                moto.secret(REGISTRY_SECRET_NAME, database.uri())?;
+            (_, Some(database), RegistryKind::Database) => {
+                moto.create_secret(REGISTRY_SECRET_NAME, database.uri())?;
                 Registry::Database(database)
             }
             (mongod, database, _) => {
                 let mongod = mongod.map(Mongod::Real).or(database.map(Mongod::StandIn)).context("no database")?;
-                print_line(&format!("starting three registry nodes: {mongod}"));
+                progress(&format!("starting three registry nodes {mongod}"));
                 let environment = aws_environment(&moto, &groups);
-                let at = registry::Network { network: &network, moto: &moto, environment, folder: folder.path(), runtime };
-                Registry::ReplicaSet(ReplicaSet::start(at, mongod)?)
+                let context = registry::ReplicaSetContext { network: &network, moto: &moto, environment, folder: folder.path(), runtime };
+                Registry::ReplicaSet(ReplicaSet::start(context, mongod)?)
             }
         };
         let mut cluster = Self {
             nodes: Vec::new(),
-            http,
-            rtmp,
+            http_balancer,
+            rtmp_balancer,
             groups,
             registry,
             runtime: runtime.clone(),
@@ -103,7 +103,7 @@ impl Cluster {
             folder,
             launched_instances: 0,
         };
-        print_line("starting the nodes");
+        progress("starting the nodes");
         for n in 1..=spec.origins {
             cluster.add_node(Role::Origin, &format!("origin-{n}"), 10 + n, &[])?;
         }
@@ -122,7 +122,7 @@ impl Cluster {
 
     /// Adds and starts a node, and adds it to the load balancer; `last` is the last byte of its
     /// address. Returns its index.
-    pub(crate) fn add(&mut self, role: Role, name: &str, last: u8, tags: &[(&str, &str)]) -> anyhow::Result<usize> {
+    pub(crate) fn add_node(&mut self, role: Role, name: &str, last: u8, tags: &[(&str, &str)]) -> anyhow::Result<usize> {
         self.add_node_with_settings(role, name, last, tags, "")
     }
 
@@ -139,16 +139,16 @@ impl Cluster {
         let folder = self.folder.path().join(name);
         let (name, settings) = (name.to_owned(), settings.to_owned());
         let mut tags = tags.to_vec();
-        let secret = format!("secret:{REGISTRY_SECRET}");
+        let secret = format!("secret:{REGISTRY_SECRET_NAME}");
         if self.registry.replica_set().is_none() {
             tags.push(("headwater:registry", &secret));
         }
         let spec = NodeSpec { name, role, last, tags: &tags, settings, environment, folder };
         let node = Node::new(&self.network, spec)?;
         match role {
-            Role::Origin => self.rtmp.add(node.rtmp(), node.health()),
-            Role::Edge => self.http.add(node.http(), node.health()),
-            Role::Registry => anyhow::bail!("registry nodes are there from the start"),
+            Role::Origin => self.rtmp_balancer.add(node.rtmp(), node.health()),
+            Role::Edge => self.http_balancer.add(node.http(), node.health()),
+            Role::Registry => anyhow::bail!("registry nodes cannot be added later"),
         }
         self.nodes.push(node);
         let index = self.nodes.len() - 1;
@@ -160,8 +160,8 @@ impl Cluster {
     pub(crate) fn remove_last_node(&mut self) {
         let Some(node) = self.nodes.pop() else { return };
         self.groups.forget(node.id());
-        self.rtmp.remove(node.rtmp());
-        self.http.remove(node.http());
+        self.rtmp_balancer.remove(node.rtmp());
+        self.http_balancer.remove(node.http());
     }
 
     /// Launches a new instance of the group in place of this node.
@@ -171,7 +171,7 @@ impl Cluster {
         let node = self.nodes.get_mut(index).context("no such node")?;
         self.groups.forget(node.id());
         let metadata = std::sync::Arc::downgrade(node.metadata());
-        let group = node.role.group().context("a node without a group")?;
+        let group = node.role.group().context("the node has no Auto Scaling group")?;
         self.groups.launch(&id, group, move |target| {
             if let Some(metadata) = metadata.upgrade() {
                 metadata.change(|s| s.target_lifecycle_state = Some(target.to_owned()));
@@ -200,7 +200,7 @@ impl Cluster {
     pub(crate) fn node(&mut self, name: &str) -> anyhow::Result<&mut Node> {
         let members = self.registry.replica_set_mut().map_or(&mut [][..], ReplicaSet::members_mut);
         let mut all = self.nodes.iter_mut().chain(members);
-        all.find(|node| node.name == name).with_context(|| format!("there is no node {name}"))
+        all.find(|node| node.name == name).with_context(|| format!("no node named {name}"))
     }
 
     /// Address of this program as seen by the nodes.
@@ -210,12 +210,12 @@ impl Cluster {
 
     /// URL for publishing through the load balancer.
     pub(crate) fn publish_url(&self, stream: &str) -> String {
-        format!("rtmp://{}/{stream}", loopback_if_unspecified(self.rtmp.address()))
+        format!("rtmp://{}/{stream}", loopback_if_unspecified(self.rtmp_balancer.address()))
     }
 
     /// URL of a page through the load balancer; `path` starts with a slash.
     pub(crate) fn page_url(&self, path: &str) -> String {
-        format!("http://{}{path}", loopback_if_unspecified(self.http.address()))
+        format!("http://{}{path}", loopback_if_unspecified(self.http_balancer.address()))
     }
 
     /// The folder with the files of all nodes.
@@ -225,8 +225,8 @@ impl Cluster {
 }
 
 /// Environment variables that point the nodes to the stand-ins for AWS.
-fn aws_environment(moto: &Moto, groups: &Groups) -> Vec<(&'static str, String)> {
-    let mut environment = moto.aws_environment();
+fn aws_environment(moto: &Moto, groups: &FakeAutoScaling) -> Vec<(&'static str, String)> {
+    let mut environment = moto.environment();
     environment.push(("AWS_ENDPOINT_URL_AUTO_SCALING", format!("http://{}", groups.address())));
     environment
 }
@@ -241,7 +241,7 @@ fn loopback_if_unspecified(mut address: SocketAddr) -> SocketAddr {
 /// Opens a listener on `port` or, if it is in use, on one of the next 20 ports.
 fn bind_free_port(ip: IpAddr, port: u16) -> anyhow::Result<TcpListener> {
     let mut tries = (port..=port.saturating_add(20)).map(|port| TcpListener::bind((ip, port)));
-    tries.find_map(Result::ok).with_context(|| format!("no free port from {port} on"))
+    tries.find_map(Result::ok).with_context(|| format!("no free port from {port} upwards"))
 }
 
 /// Name of the secret with the connection string of the single database.

@@ -1,11 +1,11 @@
-//! The interactive console: prints what to open and to try, and executes commands from standard
-//! input.
+//! The interactive console: prints what to open and to try, and executes
+//! commands from standard input.
 
 use std::io::BufRead as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use headwater_tests::delay::Manner;
+use headwater_tests::delay::DelayMode;
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
@@ -16,28 +16,28 @@ use crate::print_line;
 /// Runs until `quit` or until `shutdown_rx` becomes true.
 pub(crate) fn run(mut cluster: Cluster, shutdown_rx: &watch::Receiver<bool>) -> anyhow::Result<()> {
     print_welcome(&cluster);
-    let (send, lines) = std::sync::mpsc::sync_channel(1);
+    let (line_tx, line_rx) = std::sync::mpsc::sync_channel(1);
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            if send.send(line).is_err() {
+            if line_tx.send(line).is_err() {
                 return;
             }
         }
     });
     while !*shutdown_rx.borrow() {
-        match lines.recv_timeout(LOOK) {
+        match line_rx.recv_timeout(POLL_INTERVAL) {
             Ok(line) if line.trim() == "quit" => break,
             Ok(line) if line.trim().is_empty() => {}
             Ok(line) => match execute(&mut cluster, &line) {
-                Ok(done) => print_line(&done),
+                Ok(result) => print_line(&result),
                 Err(e) => print_line(&format!("{e:#}")),
             },
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
             // Standard input is closed: only a signal ends the program.
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => std::thread::park_timeout(LOOK),
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => std::thread::park_timeout(POLL_INTERVAL),
         }
     }
-    print_line("==> taking everything down");
+    print_line("==> shutting down");
     drop(cluster);
     Ok(())
 }
@@ -53,11 +53,11 @@ fn print_welcome(cluster: &Cluster) {
     print_line(&format!("               -c:v libx264 -preset veryfast -tune zerolatency -g 30 -c:a aac -f flv {publish}"));
     print_line(&format!("  Player     {}", cluster.page_url("/live/play.html?id=demo")));
     print_line(&format!(
-        "  Dashboard  {}  (to see addresses and delete nodes: admin, {})\n",
+        "  Dashboard  {}  (log in as admin with password {} to see addresses and remove nodes)\n",
         cluster.page_url("/"),
         cluster.password
     ));
-    print_line("  The balancer gives each connection to the next node. The nodes themselves, from this machine:\n");
+    print_line("  The load balancers send each connection to the next node. The nodes, reachable from this machine:\n");
     print_nodes(cluster);
     print_line(&format!("\n  Logs       {}/NODE/log\n", cluster.folder().display()));
     print_line(HELP);
@@ -70,7 +70,7 @@ fn print_nodes(cluster: &Cluster) {
             for (at, member) in set.members().iter().enumerate() {
                 let (role, address) = (member.role.tag_value(), member.host().address());
                 let state = set.member_state(at);
-                print_line(&format!("    {:<10} {role:<8} {address:<28} {:<21} {standing}", member.name, member.id()));
+                print_line(&format!("    {:<10} {role:<8} {address:<28} {:<21} {state}", member.name, member.id()));
             }
         }
     }
@@ -89,83 +89,83 @@ fn print_nodes(cluster: &Cluster) {
 /// Executes a command and returns its result as a sentence.
 fn execute(cluster: &mut Cluster, line: &str) -> anyhow::Result<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let of_a_group =
-        |cluster: &Cluster, name: &str| cluster.find_index(name).with_context(|| format!("there is no node {name} of a group"));
+    let group_node =
+        |cluster: &Cluster, name: &str| cluster.find_index(name).with_context(|| format!("no origin or edge named {name}"));
     match words.as_slice() {
         ["help"] => Ok(HELP.to_owned()),
         ["nodes"] => {
             print_nodes(cluster);
-            Ok(format!("    {} edges and {} origins are healthy", cluster.http_balancer.healthy(), cluster.rtmp_balancer.healthy()))
+            Ok(format!("    {} edges and {} origins are healthy", cluster.http_balancer.healthy_count(), cluster.rtmp_balancer.healthy_count()))
         }
         ["kill", "database"] => {
-            cluster.registry.kill().map(|()| "the database is dead; `start database` brings it back".to_owned())
+            cluster.registry.kill().map(|()| "the database is killed; `start database` starts it again".to_owned())
         }
-        ["start", "database"] => cluster.registry.restart().map(|()| "the database is back".to_owned()),
+        ["start", "database"] => cluster.registry.restart().map(|()| "the database is running again".to_owned()),
         ["slow", "database", ms] => {
             let Some(line) = cluster.registry.proxy() else {
-                bail!("registry nodes are reached directly: there is no line to slow; try `freeze registry-1`")
+                bail!("registry nodes have no proxy that could delay them; try `freeze registry-1`")
             };
-            line.set(Manner::Late(Duration::from_millis(ms.parse().context("milliseconds")?)));
-            Ok(format!("the database answers {ms} ms later"))
+            line.set_mode(DelayMode::Delayed(Duration::from_millis(ms.parse().context("milliseconds")?)));
+            Ok(format!("the database answers with {ms} ms delay"))
         }
         ["kill", name] => {
             let node = cluster.node(name)?;
             node.kill();
             Ok(match node.role {
-                Role::Registry => format!("{name} is dead; `start {name}` starts it again, with its data"),
-                _ => format!("{name} is dead; `start {name}` launches another instance in its place"),
+                Role::Registry => format!("{name} is killed; `start {name}` starts it again with its data"),
+                _ => format!("{name} is killed; `start {name}` launches a new instance in its place"),
             })
         }
         ["start", name] => match (cluster.find_index(name), cluster.registry.replica_set_mut()) {
             (Some(at), _) => {
                 cluster.relaunch(at)?;
-                Ok(format!("{name} is ready, as {}", cluster.nodes[at].id()))
+                Ok(format!("{name} is ready as {}", cluster.nodes[at].id()))
             }
             (None, Some(set)) => {
                 let at = set.members().iter().position(|member| member.name == *name);
-                let at = at.with_context(|| format!("there is no node {name}"))?;
+                let at = at.with_context(|| format!("no node named {name}"))?;
                 set.start_member(at)?;
                 Ok(format!("{name} is {}", set.wait_member(at)?))
             }
-            (None, None) => bail!("there is no node {name}"),
+            (None, None) => bail!("no node named {name}"),
         },
         ["freeze", name] => {
             cluster.node(name)?.signal(Signal::SIGSTOP);
-            Ok(format!("{name} stands still; `thaw {name}` lets it go on"))
+            Ok(format!("{name} is frozen; `thaw {name}` resumes it"))
         }
         ["thaw", name] => {
             cluster.node(name)?.signal(Signal::SIGCONT);
-            Ok(format!("{name} goes on"))
+            Ok(format!("{name} is resumed"))
         }
         ["drain", name] => {
-            let at = of_a_group(cluster, name)?;
+            let at = group_node(cluster, name)?;
             cluster.groups.terminate(cluster.nodes[at].id())?;
-            Ok(format!("Auto Scaling ends {name}: it drains; `start {name}` launches another instance in its place"))
+            Ok(format!("Auto Scaling terminates {name}: it drains; `start {name}` launches a new instance in its place"))
         }
         ["scale-in", group @ ("origins" | "edges")] => Ok(match cluster.groups.scale_in(group) {
-            Some(id) => format!("Auto Scaling ends {id}: it drains"),
-            None => "every instance of the group is protected: nothing is ended".to_owned(),
+            Some(id) => format!("Auto Scaling terminates {id}: it drains"),
+            None => "every instance of the group is protected: none is terminated".to_owned(),
         }),
         ["cut", name, "database"] => {
             let addresses = cluster.registry.addresses();
             let host = cluster.node(name)?.host();
             addresses.into_iter().try_for_each(|address| host.partition_from(address))?;
-            Ok(format!("{name} and the database do not reach each other; `heal {name}` ends that"))
+            Ok(format!("{name} and the database are partitioned; `heal {name}` reconnects them"))
         }
         ["cut", name, other] => {
             let other_address = cluster.node(other)?.host().address();
             cluster.node(name)?.host().partition_from(other_address)?;
-            Ok(format!("{name} and {other} do not reach each other; `heal {name}` ends that"))
+            Ok(format!("{name} and {other} are partitioned; `heal {name}` reconnects them"))
         }
         ["lose", name, percent] => {
             cluster.node(name)?.host().set_packet_loss(percent.parse().context("percent")?)?;
-            Ok(format!("{percent} of 100 packets to and from {name} are lost; `heal {name}` ends that"))
+            Ok(format!("{percent} % of the packets to and from {name} are dropped; `heal {name}` ends this"))
         }
         ["heal", name] => {
             cluster.node(name)?.host().restore_network()?;
-            Ok(format!("the network of {name} is whole"))
+            Ok(format!("the network of {name} is restored"))
         }
-        _ => bail!("not understood: {line}\n{HELP}"),
+        _ => bail!("unknown command: {line}\n{HELP}"),
     }
 }
 
@@ -173,6 +173,6 @@ const HELP: &str = "  Type       nodes                      kill NODE | database
              drain NODE                 scale-in origins | edges    freeze NODE, thaw NODE
              cut NODE OTHER | database  lose NODE PERCENT           heal NODE
              slow database MS           help                        quit (or Ctrl-C)
-             NODE may be registry-1 to -3 where these run the registry; they have no group and no line
+             NODE may also be registry-1 to -3 if there are registry nodes; those cannot be drained or slowed
 ";
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);

@@ -75,9 +75,9 @@ impl Host {
         Ok(self.run_in_namespace(move || TcpStream::connect_timeout(&address, Duration::from_secs(5)))??)
     }
 
-    /// Runs `act` in the host's network, on a new thread: a network namespace is a property of a
-    /// thread.
-    fn within<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+    /// Runs `act` in the host's network, on a new thread: a network namespace is a
+    /// property of a thread.
+    fn run_in_namespace<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
         let network = std::fs::File::open(format!("/proc/{}/ns/net", self.namespace.pid()))?;
         let thread = std::thread::spawn(move || setns(network, CloneFlags::CLONE_NEWNET).map(|()| act()));
         Ok(thread.join().ok().context("the thread in the namespace panicked")??)
@@ -86,10 +86,10 @@ impl Host {
     /// Silently drops all packets between this host and `other`.
     pub(crate) fn partition_from(&self, other: Ipv4Addr) -> anyhow::Result<()> {
         let rules =
-            format!("add rule inet walls in ip saddr {other} drop; add rule inet walls out ip daddr {other} drop");
+            format!("add rule inet partition in ip saddr {other} drop; add rule inet partition out ip daddr {other} drop");
         let chain =
-            |name: &str, hook: &str| format!("add chain inet walls {name} {{ type filter hook {hook} priority 0; }}; ");
-        let text = format!("add table inet walls; {}{}{rules}", chain("in", "input"), chain("out", "output"));
+            |name: &str, hook: &str| format!("add chain inet partition {name} {{ type filter hook {hook} priority 0; }}; ");
+        let text = format!("add table inet partition; {}{}{rules}", chain("in", "input"), chain("out", "output"));
         run_in_network(self.namespace.pid(), &["nft", &text])
     }
 
@@ -100,7 +100,7 @@ impl Host {
 
     /// Ends all partitions and packet loss.
     pub(crate) fn restore_network(&self) -> anyhow::Result<()> {
-        self.link.restore_network()?;
-        run_in_network(self.namespace.pid(), &["nft", "add table inet walls; delete table inet walls"])
+        self.link.clear_packet_loss()?;
+        run_in_network(self.namespace.pid(), &["nft", "add table inet partition; delete table inet partition"])
     }
 }

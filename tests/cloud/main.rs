@@ -1,13 +1,13 @@
 //! `headwater-cloud`: a cluster on one machine, to try out by hand or to check end to end.
 //!
 //! ```text
-//!   browser, OBS, ffmpeg --> balancer --> origins 1, 2   edges 1, 2, 3   registry      each a network namespace
-//!                                                                       (one database, or registry nodes 1, 2, 3)
-//!                                             '-- metadata, Auto Scaling, moto: stand-ins for AWS --'
+//!   browser, OBS, ffmpeg --> load balancers --> origins 1, 2   edges 1, 2, 3   registry
+//!                                               (each in its own network namespace)
+//!                                               stand-ins for AWS: metadata, Auto Scaling, moto
 //! ```
 //!
-//! Started by `./headwater cluster`. Nothing leaves this machine, and nothing remains, however it
-//! ends.
+//! Started by `./headwater cluster`. Nothing leaves this machine, and nothing
+//! remains, however it ends.
 
 mod balancer;
 mod checks;
@@ -47,7 +47,7 @@ struct Arguments {
     /// One database, or three registry nodes with a replica set. Default: nodes if
     /// HEADWATER_TEST_MONGOD names a mongod.
     #[arg(long, value_enum)]
-    registry: Option<registry::Kind>,
+    registry: Option<registry::RegistryKind>,
     /// Number of LL-HLS players in the round-robin check.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=2_000))]
     players: u32,
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let spec = ClusterSpec {
-        registry: arguments.registry.unwrap_or_else(registry::Kind::here),
+        registry: arguments.registry.unwrap_or_else(registry::RegistryKind::default_for_host),
         origins: 2,
         edges: 3,
         listen: arguments.listen,
@@ -94,8 +94,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             _ => CheckLevel::Full,
         };
         let options = checks::Options { level, only: arguments.only.clone(), players: arguments.players };
-        let good = checks::run(&spec, &options, runtime.handle())?;
-        return Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        let all_passed = checks::run(&spec, &options, runtime.handle())?;
+        return Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let shutdown_rx = shutdown_signal(&runtime)?;
     let cluster = Cluster::build(&spec, runtime.handle(), |what| print_line(&format!("==> {what}")))?;
@@ -105,8 +105,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 /// Becomes true on SIGINT, SIGTERM or SIGHUP.
 fn shutdown_signal(runtime: &tokio::runtime::Runtime) -> anyhow::Result<tokio::sync::watch::Receiver<bool>> {
-    let (shutdown_tx, receiver) = tokio::sync::watch::channel(false);
-    let _entered = runtime.run_in_network();
+    let (shutdown_tx, shutdown_rx) = tokio::sync::watch::channel(false);
+    let _entered = runtime.enter();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut hangup = signal(SignalKind::hangup())?;
     runtime.spawn(async move {
@@ -117,7 +117,7 @@ fn shutdown_signal(runtime: &tokio::runtime::Runtime) -> anyhow::Result<tokio::s
         }
         shutdown_tx.send_replace(true);
     });
-    Ok(receiver)
+    Ok(shutdown_rx)
 }
 
 /// Exits on SIGINT or SIGTERM. No cleanup is needed: every process is tied to this one, and every
@@ -136,7 +136,7 @@ fn exit_on_signal(runtime: &tokio::runtime::Runtime) {
     });
 }
 
-#[expect(clippy::print_stdout, reason = "what it prints is what it is for")]
+#[expect(clippy::print_stdout, reason = "the output is the purpose of this program")]
 pub(crate) fn print_line(line: &str) {
     println!("{line}");
 }

@@ -37,7 +37,7 @@ impl Namespace {
         let process = spawn_holder(&["--net", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"])?;
         let outer = process.pid();
         let children = std::fs::read_to_string(format!("/proc/{outer}/task/{outer}/children"))?;
-        let pid = children.split_whitespace().next().context("unshare without a child")?.parse()?;
+        let pid = children.split_whitespace().next().context("unshare has no child process")?.parse()?;
         Ok(Self { _process: process, pid })
     }
 
@@ -47,11 +47,11 @@ impl Namespace {
     }
 }
 
-fn spawn_holder(what: &[&str]) -> anyhow::Result<Process> {
+fn spawn_holder(unshare_flags: &[&str]) -> anyhow::Result<Process> {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", "unshare"]).args(what);
+    command.args(["--pdeathsig", "KILL", "--", "unshare"]).args(unshare_flags);
     let process = Process::start(command.args(["--", "sh", "-c", "echo up; exec sleep infinity"]))?;
-    process.line("up").context("no network namespace can be made here")?;
+    process.wait_line("up").context("could not create a network namespace")?;
     Ok(process)
 }
 
@@ -72,20 +72,20 @@ impl Network {
         ensure!(nix::unistd::geteuid().is_root(), "network namespaces need root: start it with sudo");
         run("ip", &["link", "set", "lo", "up"])?;
         let taken = output("ip", &["-4", "-o", "address"])?;
-        let begin = std::process::id() % 250;
+        let first = std::process::id() % 250;
         let subnet = (0..250)
-            .map(|n| u8::try_from((begin + n) % 250).unwrap_or_default())
-            .find(|subnet| !taken.contains(&format!(" 10.213.{net}.")))
-            .context("all networks of the test cloud are taken")?;
+            .map(|n| u8::try_from((first + n) % 250).unwrap_or_default())
+            .find(|subnet| !taken.contains(&format!(" 10.213.{subnet}.")))
+            .context("all subnets of the test cluster (10.213.0.0/16) are in use")?;
         let network = Self { bridge: Namespace::network()?, subnet };
         let pid = network.bridge.pid().to_string();
-        network.run_in_bridge(&["ip", "link", "add", "switch", "type", "bridge"])?;
-        network.run_in_bridge(&["ip", "link", "set", "switch", "up"])?;
+        network.run_in_bridge(&["ip", "link", "add", "br0", "type", "bridge"])?;
+        network.run_in_bridge(&["ip", "link", "set", "br0", "up"])?;
         let link = format!("hw{}", std::process::id());
-        run("ip", &["link", "add", &link, "type", "veth", "peer", "name", "outside", "netns", &pid])?;
+        run("ip", &["link", "add", &link, "type", "veth", "peer", "name", "uplink", "netns", &pid])?;
         run("ip", &["address", "add", &format!("{}/24", network.gateway()), "dev", &link])?;
         run("ip", &["link", "set", &link, "up"])?;
-        network.attach_port("outside")?;
+        network.attach_port("uplink")?;
         Ok(network)
     }
 
@@ -122,7 +122,7 @@ impl Network {
     }
 
     fn attach_port(&self, port: &str) -> anyhow::Result<()> {
-        self.run_in_bridge(&["ip", "link", "set", port, "master", "switch"])?;
+        self.run_in_bridge(&["ip", "link", "set", port, "master", "br0"])?;
         self.run_in_bridge(&["ip", "link", "set", port, "up"])
     }
 
@@ -140,29 +140,29 @@ pub(crate) struct VethLink {
 }
 
 impl VethLink {
-    /// Drops this percentage of packets, in each direction. The rules are on ingress, so that
-    /// neither end notices: a drop on a host's egress would fail its `send` with "operation not
-    /// permitted".
+    /// Drops this percentage of packets, in each direction. The rules are on ingress,
+    /// so that neither end notices: a drop on a host's egress would fail its `send`
+    /// with "operation not permitted".
     pub(crate) fn set_packet_loss(&self, percent: u8) -> anyhow::Result<()> {
-        self.restore_network()?;
+        self.clear_packet_loss()?;
         self.lossy.store(true, Ordering::Relaxed);
         for (pid, device) in &self.ends {
             // Split segmented sends (UDP_SEGMENT), so that a whole frame is not dropped at once.
             run_in_network(*pid, &["ip", "link", "set", device, "gso_max_segs", "1"])?;
-            let chain = format!("add chain netdev cable in {{ type filter hook ingress device {device} priority 0; }}");
-            let rule = format!("add rule netdev cable in numgen random mod 100 < {percent} drop");
-            run_in_network(*pid, &["nft", &format!("add table netdev cable; {chain}; {rule}")])?;
+            let chain = format!("add chain netdev loss in {{ type filter hook ingress device {device} priority 0; }}");
+            let rule = format!("add rule netdev loss in numgen random mod 100 < {percent} drop");
+            run_in_network(*pid, &["nft", &format!("add table netdev loss; {chain}; {rule}")])?;
         }
         Ok(())
     }
 
     /// Ends the packet loss.
-    pub(crate) fn restore_network(&self) -> anyhow::Result<()> {
+    pub(crate) fn clear_packet_loss(&self) -> anyhow::Result<()> {
         if !self.lossy.load(Ordering::Relaxed) {
             return Ok(());
         }
         for (pid, device) in &self.ends {
-            run_in_network(*pid, &["nft", "add table netdev cable; delete table netdev cable"])?;
+            run_in_network(*pid, &["nft", "add table netdev loss; delete table netdev loss"])?;
             run_in_network(*pid, &["ip", "link", "set", device, "gso_max_segs", GSO_MAX_SEGS])?;
         }
         self.lossy.store(false, Ordering::Relaxed);
@@ -185,8 +185,8 @@ fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
 
 fn output(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new(program).args(arguments).output().with_context(|| format!("could not run {program}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{program} {}: {}", arguments.join(" "), said.trim());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program} {}: {}", arguments.join(" "), stderr.trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use headwater_api::endpoints;
-use headwater_tests::engine::program;
-use headwater_tests::metadata::Fake;
+use headwater_api::control::ENDPOINTS_FILE;
+use headwater_tests::engine::program_path;
+use headwater_tests::metadata::FakeMetadata;
 use headwater_tests::process::Process;
 use headwater_tests::{http, wait};
 use nix::sys::signal::{Signal, kill};
@@ -69,7 +69,7 @@ pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) role: Role,
     host: Host,
-    metadata: std::sync::Arc<Fake>,
+    metadata: std::sync::Arc<FakeMetadata>,
     settings: String,
     environment: Vec<(&'static str, String)>,
     folder: PathBuf,
@@ -85,7 +85,7 @@ impl Node {
         let mut tags = vec![("headwater:role", spec.role.tag_value()), ("headwater:cluster", CLUSTER_NAME)];
         tags.extend(spec.role.group().map(|group| ("aws:autoscaling:groupName", group)));
         tags.extend(spec.tags);
-        let metadata = Fake::on(host.listen(SocketAddr::from(METADATA_ADDRESS))?, &tags)?;
+        let metadata = FakeMetadata::start_on(host.listen(SocketAddr::from(METADATA_ADDRESS))?, &tags)?;
         metadata.change(|s| s.local_ipv4 = host.address().to_string());
         std::fs::create_dir_all(&spec.folder)?;
         Ok(Self {
@@ -101,8 +101,8 @@ impl Node {
         })
     }
 
-    /// Starts the node as instance `id`. An instance that ran before with the same id keeps its
-    /// disk.
+    /// Starts the node as instance `id`. An instance that ran before with the same
+    /// id keeps its disk.
     pub(crate) fn start(&mut self, id: &str) -> anyhow::Result<()> {
         self.kill();
         self.metadata.change(|s| id.clone_into(&mut s.id));
@@ -114,11 +114,11 @@ impl Node {
             self.settings
         );
         // A file from an earlier run names the addresses of an engine that no longer exists.
-        let _ = std::fs::remove_file(data.join(endpoints::FILE_NAME));
+        let _ = std::fs::remove_file(data.join(ENDPOINTS_FILE));
         let file = self.folder.join("node.toml");
         std::fs::write(&file, config)?;
-        program("headwater-engine")?;
-        let mut command = self.host.command(program("headwaterd")?);
+        program_path("headwater-engine")?;
+        let mut command = self.host.command(program_path("headwaterd")?);
         command.args(["run", "--config"]).arg(file).env("HEADWATER_LOG", "info");
         // Without credentials, no request can reach a real account.
         command.env("AWS_EC2_METADATA_DISABLED", "true").env_remove("NOTIFY_SOCKET");
@@ -129,7 +129,7 @@ impl Node {
 
     /// Waits until the node logs that it is ready and its `/readyz` answers 200.
     pub(crate) fn wait_ready(&self) -> anyhow::Result<()> {
-        self.daemon()?.line("node ready").with_context(|| self.name.clone())?;
+        self.daemon()?.wait_line("node ready").with_context(|| self.name.clone())?;
         wait::until(&format!("{} to be ready", self.name), || self.is_ready().then_some(()))
     }
 
@@ -143,7 +143,7 @@ impl Node {
     /// # Errors
     /// If the node was not started or was killed.
     pub(crate) fn daemon(&self) -> anyhow::Result<&Process> {
-        self.daemon.as_ref().with_context(|| format!("{} does not run", self.name))
+        self.daemon.as_ref().with_context(|| format!("{} is not running", self.name))
     }
 
     /// True if the daemon runs.
@@ -188,7 +188,7 @@ impl Node {
     }
 
     /// The instance metadata service of the node.
-    pub(crate) fn metadata(&self) -> &std::sync::Arc<Fake> {
+    pub(crate) fn metadata(&self) -> &std::sync::Arc<FakeMetadata> {
         &self.metadata
     }
 

@@ -7,16 +7,16 @@ mod replica_set;
 use std::net::Ipv4Addr;
 
 use clap::ValueEnum;
-use headwater_tests::delay::Delay;
+use headwater_tests::delay::DelayProxy;
 use headwater_tests::tools;
 
 use crate::node::Node;
 pub(crate) use database::Database;
-pub(crate) use replica_set::{Mongod, Network, ReplicaSet};
+pub(crate) use replica_set::{Mongod, ReplicaSet, ReplicaSetContext};
 
 /// Kind of registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kind {
+pub(crate) enum RegistryKind {
     /// A single database, with its connection string in a secret.
     Database,
     /// Three registry nodes that run the mongod of HEADWATER_TEST_MONGOD, or else a stand-in that
@@ -24,10 +24,10 @@ pub(crate) enum Kind {
     Nodes,
 }
 
-impl Kind {
+impl RegistryKind {
     /// Registry nodes if a real mongod is installed, else a single database.
-    pub(crate) fn here() -> Self {
-        if tools::real_mongod().is_some() { Self::Nodes } else { Self::Database }
+    pub(crate) fn default_for_host() -> Self {
+        if tools::real_mongod_path().is_some() { Self::Nodes } else { Self::Database }
     }
 }
 
@@ -69,7 +69,7 @@ impl Registry {
     }
 
     /// The proxy in front of a single database.
-    pub(crate) fn proxy(&self) -> Option<&Delay> {
+    pub(crate) fn proxy(&self) -> Option<&DelayProxy> {
         match self {
             Self::Database(database) => Some(database.proxy()),
             Self::ReplicaSet(_) => None,
@@ -100,7 +100,7 @@ impl Registry {
     /// The password that must not appear in any log.
     pub(crate) fn secret(&self) -> &str {
         match self {
-            Self::Database(_) => database::SECRET,
+            Self::Database(_) => database::PASSWORD_IN_URI,
             Self::ReplicaSet(set) => set.password(),
         }
     }

@@ -9,18 +9,18 @@ use std::process::Output;
 use headwater_tests::cluster::{self, Node};
 use headwater_tests::daemon::Daemon;
 use headwater_tests::engine::{Options, wait_status};
-use headwater_tests::http::{self, Answer};
+use headwater_tests::http::{self, Response};
 use headwater_tests::mongo::Database;
 use headwater_tests::publish::{self, Source};
-use headwater_tests::temp::Folder;
-use headwater_tests::wait::{self, PATIENCE};
+use headwater_tests::temp::TempDir;
+use headwater_tests::wait::{self, WAIT_TIMEOUT};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-const NODES: &str = "/rest/v2/cluster/nodes/0/50";
-const SESSION: &str = "/rest/v2/session";
+const NODES_PATH: &str = "/rest/v2/cluster/nodes/0/50";
+const SESSION_PATH: &str = "/rest/v2/session";
 
-fn text(output: &Output) -> String {
+fn stdout_text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -29,38 +29,38 @@ fn field(line: &str, key: &str) -> String {
     line.split(&format!("{key}=")).nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned()
 }
 
-fn basic(password: &str) -> String {
+fn basic_auth(password: &str) -> String {
     use base64::Engine as _;
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("admin:{password}")))
 }
 
-fn log_in(http: SocketAddr, password: &str) -> Answer {
+fn log_in(http: SocketAddr, password: &str) -> Response {
     let body = json!({ "name": "admin", "password": password }).to_string();
-    http::request(http, "POST", SESSION, &[("content-type", "application/json")], body.as_bytes()).unwrap()
+    http::request(http, "POST", SESSION_PATH, &[("content-type", "application/json")], body.as_bytes()).unwrap()
 }
 
 /// Name and value of the session cookie of a successful login.
-fn cookie(answer: &Answer) -> String {
+fn session_cookie(answer: &Response) -> String {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let set = answer.header("set-cookie").unwrap();
     assert!(set.contains("; HttpOnly; SameSite=Strict") && !set.contains("Secure"), "{set}");
     set.split(';').next().unwrap().to_owned()
 }
 
-fn administers(http: SocketAddr, cookie: &str) -> bool {
-    let answer = http::request(http, "GET", SESSION, &[("cookie", cookie)], b"").unwrap();
+fn is_administrator(http: SocketAddr, cookie: &str) -> bool {
+    let answer = http::request(http, "GET", SESSION_PATH, &[("cookie", cookie)], b"").unwrap();
     answer.json::<Value>().unwrap()["administrator"] == true
 }
 
 /// Removes a node; returns the status and the error code of the response.
-fn remove(http: SocketAddr, id: &str, headers: &[(&str, &str)]) -> (u16, String) {
+fn remove_node(http: SocketAddr, id: &str, headers: &[(&str, &str)]) -> (u16, String) {
     let answer = http::request(http, "DELETE", &format!("/rest/v2/cluster/node/{id}"), headers, b"").unwrap();
     let body: Value = answer.json().unwrap();
     (answer.status, body["error"].as_str().unwrap_or_default().to_owned())
 }
 
 /// Drains a node; returns the status and the error code of the response.
-fn drain(http: SocketAddr, id: &str, headers: &[(&str, &str)]) -> (u16, String) {
+fn drain_node(http: SocketAddr, id: &str, headers: &[(&str, &str)]) -> (u16, String) {
     let answer = http::request(http, "POST", &format!("/rest/v2/cluster/node/{id}/drain"), headers, b"").unwrap();
     let body: Value = answer.json().unwrap();
     (answer.status, body["error"].as_str().unwrap_or_default().to_owned())
@@ -74,7 +74,7 @@ fn wait_administrator(nodes: [&Daemon; 2]) {
     wait::until("the administrator", || nodes.into_iter().any(has_written_password).then_some(())).unwrap();
 }
 
-fn files_hold(folder: &Path, needle: &str) -> bool {
+fn any_file_contains(folder: &Path, needle: &str) -> bool {
     std::fs::read_dir(folder).unwrap().any(|entry| {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap_or_default();
         bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
@@ -83,19 +83,19 @@ fn files_hold(folder: &Path, needle: &str) -> bool {
 
 #[test]
 fn first_boot_prints_the_only_valid_password_once() {
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let first = Daemon::start_in(Options::default(), folder.path()).unwrap();
-    let line = first.process().line("administrator made").unwrap();
+    let line = first.process().wait_line("administrator created").unwrap();
     let (user, password) = (field(&line, "user"), field(&line, "password"));
     assert_eq!((user.as_str(), password.len()), ("admin", 23));
-    first.process().line("node ready").unwrap();
-    let at = first.endpoints(None).unwrap().http;
-    assert!(!files_hold(first.data_dir(), &password), "the password is stored in plain text");
+    first.process().wait_line("node ready").unwrap();
+    let at = first.wait_endpoints(None).unwrap().http;
+    assert!(!any_file_contains(first.data_dir(), &password), "the password is stored in plain text");
 
     // With a password, as curl sends it.
-    assert_eq!(remove(at, "x", &[]), (401, "unauthorized".to_owned()));
-    assert_eq!(remove(at, "x", &[("authorization", &basic("wrong"))]), (401, "wrong_password".to_owned()));
-    assert_eq!(remove(at, "x", &[("authorization", &basic(&password))]), (404, "node_not_found".to_owned()));
+    assert_eq!(remove_node(at, "x", &[]), (401, "unauthorized".to_owned()));
+    assert_eq!(remove_node(at, "x", &[("authorization", &basic_auth("wrong"))]), (401, "wrong_password".to_owned()));
+    assert_eq!(remove_node(at, "x", &[("authorization", &basic_auth(&password))]), (404, "node_not_found".to_owned()));
     // Every write is refused before it is parsed, even at paths that do not support the method.
     for method in ["POST", "PUT", "DELETE"] {
         let answer = http::request(at, method, "/rest/v2/streams/live/a", &[], b"{}").unwrap();
@@ -104,61 +104,61 @@ fn first_boot_prints_the_only_valid_password_once() {
 
     // With a session, as the page does.
     assert_eq!(log_in(at, "wrong").status, 401);
-    let form = http::request(at, "POST", SESSION, &[("content-type", "text/plain")], b"{\"password\": \"x\"}").unwrap();
+    let form = http::request(at, "POST", SESSION_PATH, &[("content-type", "text/plain")], b"{\"password\": \"x\"}").unwrap();
     assert_eq!(form.status, 415);
-    let cookie = cookie(&log_in(at, &password));
-    assert!(administers(at, &cookie) && !administers(at, "headwater_session=x.1.y.z"));
+    let cookie = session_cookie(&log_in(at, &password));
+    assert!(is_administrator(at, &cookie) && !is_administrator(at, "headwater_session=x.1.y.z"));
     let own = format!("http://{at}");
-    assert_eq!(remove(at, "x", &[("cookie", &cookie)]), (403, "cross_origin".to_owned()));
+    assert_eq!(remove_node(at, "x", &[("cookie", &cookie)]), (403, "cross_origin".to_owned()));
     let foreign = [("cookie", cookie.as_str()), ("origin", "http://evil.example")];
-    assert_eq!(remove(at, "x", &foreign), (403, "cross_origin".to_owned()));
-    assert_eq!(remove(at, "x", &[("cookie", &cookie), ("origin", &own)]), (404, "node_not_found".to_owned()));
-    let out = http::request(at, "DELETE", SESSION, &[("cookie", &cookie), ("origin", &own)], b"").unwrap();
+    assert_eq!(remove_node(at, "x", &foreign), (403, "cross_origin".to_owned()));
+    assert_eq!(remove_node(at, "x", &[("cookie", &cookie), ("origin", &own)]), (404, "node_not_found".to_owned()));
+    let out = http::request(at, "DELETE", SESSION_PATH, &[("cookie", &cookie), ("origin", &own)], b"").unwrap();
     assert!(out.status == 204 && out.header("set-cookie").unwrap().contains("Max-Age=0"));
 
     // The second boot prints no password, and sessions stay valid.
     first.process().signal(Signal::SIGTERM);
-    assert_eq!(first.process().exit(PATIENCE).unwrap().code(), Some(0));
+    assert_eq!(first.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
     let second = Daemon::start_in(Options::default(), folder.path()).unwrap();
-    second.process().line("node ready").unwrap();
-    let at = second.endpoints(None).unwrap().http;
+    second.process().wait_line("node ready").unwrap();
+    let at = second.wait_endpoints(None).unwrap().http;
     assert!(!second.process().lines().iter().any(|l| l.contains("password")));
-    assert!(administers(at, &cookie));
+    assert!(is_administrator(at, &cookie));
 
     // A reset while the node runs invalidates password and sessions.
-    let new = text(&second.run_beside(&["password", "--reset"], &[]).unwrap());
+    let new = stdout_text(&second.run_command(&["password", "--reset"], &[]).unwrap());
     let new = new.lines().find_map(|l| l.strip_prefix("password: ")).unwrap().to_owned();
-    assert!(new != password && !administers(at, &cookie));
+    assert!(new != password && !is_administrator(at, &cookie));
     assert_eq!(log_in(at, &password).status, 401);
     assert_eq!(log_in(at, &new).status, 200);
     assert!(!second.process().lines().iter().any(|l| l.contains(&new) || l.contains(&password)));
-    assert!(!files_hold(second.data_dir(), &new));
+    assert!(!any_file_contains(second.data_dir(), &new));
 
     // Guessing is limited, but the correct password still works.
     let guesses: Vec<u16> = (0..12).map(|n| log_in(at, &format!("guess {n}")).status).collect();
     assert_eq!(guesses.last(), Some(&429), "{guesses:?}");
     assert_eq!(guesses[..7], [401; 7]);
-    assert_eq!(remove(at, "x", &[("authorization", &basic(&new))]).0, 404, "a password verified a moment ago counts as a guess");
+    assert_eq!(remove_node(at, "x", &[("authorization", &basic_auth(&new))]).0, 404, "a password verified a moment ago counts as a guess");
 }
 
 #[test]
 fn session_cookie_is_secure_behind_a_tls_proxy() {
     let daemon = Daemon::start(Options::default()).unwrap();
-    let password = field(&daemon.process().line("administrator made").unwrap(), "password");
-    daemon.process().line("node ready").unwrap();
-    let at = daemon.endpoints(None).unwrap().http;
+    let password = field(&daemon.process().wait_line("administrator created").unwrap(), "password");
+    daemon.process().wait_line("node ready").unwrap();
+    let at = daemon.wait_endpoints(None).unwrap().http;
     let body = json!({ "password": password }).to_string();
     let headers = [("content-type", "application/json"), ("x-forwarded-proto", "https")];
-    let answer = http::request(at, "POST", SESSION, &headers, body.as_bytes()).unwrap();
+    let answer = http::request(at, "POST", SESSION_PATH, &headers, body.as_bytes()).unwrap();
     assert!(answer.header("set-cookie").unwrap().ends_with("; Secure"), "{:?}", answer.headers);
 }
 
 #[test]
 fn doctor_passes_on_a_running_node_and_fails_on_a_stopped_one() {
     let daemon = Daemon::start(Options::default()).unwrap();
-    daemon.process().line("node ready").unwrap();
-    let at = daemon.endpoints(None).unwrap();
-    let output = daemon.run_beside(&["doctor", "--json"], &[]).unwrap();
+    daemon.process().wait_line("node ready").unwrap();
+    let at = daemon.wait_endpoints(None).unwrap();
+    let output = daemon.run_command(&["doctor", "--json"], &[]).unwrap();
     let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{findings:?}");
     let mark = |findings: &[Value], check: &str| {
@@ -179,26 +179,26 @@ fn doctor_passes_on_a_running_node_and_fails_on_a_stopped_one() {
         assert_eq!(mark(&findings, check), expected, "{check}: {findings:?}");
     }
 
-    let stream = |name: &str| daemon.run_beside(&["doctor", "--stream", name], &[]).unwrap();
+    let stream = |name: &str| daemon.run_command(&["doctor", "--stream", name], &[]).unwrap();
     let missing = stream("live/a");
     assert_eq!(missing.status.code(), Some(69));
-    assert!(text(&missing).contains("nobody publishes live/a"), "{}", text(&missing));
-    let Some(_publisher) = publish::ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else {
+    assert!(stdout_text(&missing).contains("live/a is not being published"), "{}", stdout_text(&missing));
+    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else {
         return;
     };
     wait_status(at.http, "live/a", "video", |s| s.video.is_some()).unwrap();
     let found = stream("live/a");
-    assert!(text(&found).contains("live/a is live over rtmp"), "{}", text(&found));
+    assert!(stdout_text(&found).contains("live/a is live over rtmp"), "{}", stdout_text(&found));
 
-    let streams = text(&daemon.run_beside(&["streams"], &[]).unwrap());
+    let streams = stdout_text(&daemon.run_command(&["streams"], &[]).unwrap());
     assert!(streams.starts_with("STREAM") && streams.contains("live/a"), "{streams}");
-    let json: Value = serde_json::from_slice(&daemon.run_beside(&["streams", "--json"], &[]).unwrap().stdout).unwrap();
+    let json: Value = serde_json::from_slice(&daemon.run_command(&["streams", "--json"], &[]).unwrap().stdout).unwrap();
     assert_eq!(json[0]["name"], "live/a");
-    assert!(text(&daemon.run_beside(&["nodes"], &[]).unwrap()).starts_with("NODE"));
+    assert!(stdout_text(&daemon.run_command(&["nodes"], &[]).unwrap()).starts_with("NODE"));
 
     daemon.process().signal(Signal::SIGTERM);
-    daemon.process().exit(PATIENCE).unwrap();
-    let output = daemon.run_beside(&["doctor", "--json"], &[]).unwrap();
+    daemon.process().wait_exit(WAIT_TIMEOUT).unwrap();
+    let output = daemon.run_command(&["doctor", "--json"], &[]).unwrap();
     let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), mark(&findings, "ports").as_str()), (Some(69), "fail"), "{findings:?}");
 }
@@ -206,22 +206,22 @@ fn doctor_passes_on_a_running_node_and_fails_on_a_stopped_one() {
 #[test]
 fn administrator_drains_a_node_through_another_node() {
     let Some(database) = Database::start().unwrap() else { return };
-    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
-    cluster::add_administrator(&aws).unwrap();
+    let Some(aws) = cluster::start_aws(database.uri()).unwrap() else { return };
+    cluster::add_administrator_secret(&aws).unwrap();
     let [origin, edge] =
         [("i-0origin", "origin"), ("i-0edge", "edge")].map(|(id, role)| Node::start(&aws, id, role).unwrap());
     [&origin, &edge].iter().for_each(|node| node.wait_ready().unwrap());
-    let at = edge.daemon.endpoints(None).unwrap().http;
-    let password = basic("the cluster's own password");
+    let at = edge.daemon.wait_endpoints(None).unwrap().http;
+    let password = basic_auth("the cluster's own password");
     let allowed = [("authorization", password.as_str())];
     wait_administrator([&origin.daemon, &edge.daemon]);
-    assert_eq!(drain(at, "nobody", &allowed).0, 404);
-    assert_eq!(drain(at, "i-0origin", &[]), (401, "unauthorized".to_owned()));
-    assert_eq!(drain(at, "i-0origin", &allowed), (200, String::new()));
-    origin.daemon.process().line("draining: the administrator has asked for it").unwrap();
-    assert_eq!(origin.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    assert_eq!(drain_node(at, "nobody", &allowed).0, 404);
+    assert_eq!(drain_node(at, "i-0origin", &[]), (401, "unauthorized".to_owned()));
+    assert_eq!(drain_node(at, "i-0origin", &allowed), (200, String::new()));
+    origin.daemon.process().wait_line("draining: requested by an administrator").unwrap();
+    assert_eq!(origin.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
     let alone = |at| {
-        let listed: Vec<Value> = http::get(at, NODES).unwrap().json().unwrap();
+        let listed: Vec<Value> = http::get(at, NODES_PATH).unwrap().json().unwrap();
         let ids: Vec<_> = listed.iter().map(|node| node["id"].clone()).collect();
         (ids == ["i-0edge"]).then_some(listed)
     };
@@ -236,23 +236,23 @@ fn administrator_drains_a_node_through_another_node() {
 #[test]
 fn login_is_valid_on_every_node_and_a_dead_node_can_be_removed() {
     let Some(database) = Database::start().unwrap() else { return };
-    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
-    cluster::add_administrator(&aws).unwrap();
+    let Some(aws) = cluster::start_aws(database.uri()).unwrap() else { return };
+    cluster::add_administrator_secret(&aws).unwrap();
     let nodes = [("i-0origin", "origin"), ("i-0edge", "edge")].map(|(id, role)| Node::start(&aws, id, role).unwrap());
     nodes.iter().for_each(|node| node.wait_ready().unwrap());
     let [origin, edge] = nodes.each_ref().map(|node| &node.daemon);
     wait_administrator([origin, edge]);
-    let (at, other) = (origin.endpoints(None).unwrap().http, edge.endpoints(None).unwrap().http);
+    let (at, other) = (origin.wait_endpoints(None).unwrap().http, edge.wait_endpoints(None).unwrap().http);
     let cookie = wait::until("a login", || {
         let answer = log_in(at, "the cluster's own password");
-        (answer.status == 200).then(|| cookie(&answer))
+        (answer.status == 200).then(|| session_cookie(&answer))
     })
     .unwrap();
     // The other node may have written the same password again, with another hash.
-    wait::until("the session on the other node", || administers(other, &cookie).then_some(())).unwrap();
+    wait::until("the session on the other node", || is_administrator(other, &cookie).then_some(())).unwrap();
 
     let listed = |at: SocketAddr, cookie: &str| -> Vec<Value> {
-        http::request(at, "GET", NODES, &[("cookie", cookie)], b"").unwrap().json().unwrap()
+        http::request(at, "GET", NODES_PATH, &[("cookie", cookie)], b"").unwrap().json().unwrap()
     };
     let both = wait::until("both nodes", || Some(listed(at, "")).filter(|all| all.len() == 2)).unwrap();
     let text_of_both = serde_json::to_string(&both).unwrap();
@@ -265,9 +265,9 @@ fn login_is_valid_on_every_node_and_a_dead_node_can_be_removed() {
 
     // The commands, on any node.
     let environment = aws.environment();
-    let table = text(&edge.run_beside(&["nodes"], &environment).unwrap());
+    let table = stdout_text(&edge.run_command(&["nodes"], &environment).unwrap());
     assert!(table.contains("i-0origin") && table.contains("i-0edge") && table.lines().count() == 3, "{table}");
-    let output = edge.run_beside(&["doctor", "--json"], &environment).unwrap();
+    let output = edge.run_command(&["doctor", "--json"], &environment).unwrap();
     let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{findings:?}");
     for check in ["metadata", "tags", "role", "registry", "ports", "clock", "relay"] {
@@ -275,17 +275,17 @@ fn login_is_valid_on_every_node_and_a_dead_node_can_be_removed() {
     }
 
     // A stream published on one node is listed by the other.
-    let url = format!("rtmp://{}/live/a", origin.endpoints(None).unwrap().rtmp);
-    let Some(publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
+    let url = format!("rtmp://{}/live/a", origin.wait_endpoints(None).unwrap().rtmp);
+    let Some(publisher) = publish::start_ffmpeg(&Source::default(), &url).unwrap() else { return };
     let json = wait::until("the stream in the registry", || {
-        let output = edge.run_beside(&["streams", "--json"], &environment).unwrap();
+        let output = edge.run_command(&["streams", "--json"], &environment).unwrap();
         let all: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
         (!all.is_empty()).then_some(all)
     })
     .unwrap();
     let names: Vec<_> = json.iter().map(|s| (s["name"].as_str(), s["origin"].as_str())).collect();
     assert_eq!(names, [(Some("live/a"), Some("i-0origin"))]);
-    let table = text(&edge.run_beside(&["streams"], &environment).unwrap());
+    let table = stdout_text(&edge.run_command(&["streams"], &environment).unwrap());
     let row: Vec<_> = table.lines().nth(1).unwrap_or_default().split_whitespace().take(3).collect();
     assert!(row == ["live/a", "i-0origin", "rtmp"] && table.lines().count() == 2, "{table}");
     drop(publisher);
@@ -293,27 +293,27 @@ fn login_is_valid_on_every_node_and_a_dead_node_can_be_removed() {
     // A live node cannot be removed, a dead one can.
     let own = format!("http://{at}");
     let allowed = [("cookie", cookie.as_str()), ("origin", own.as_str())];
-    assert_eq!(remove(at, "i-0edge", &allowed), (409, "node_alive".to_owned()));
+    assert_eq!(remove_node(at, "i-0edge", &allowed), (409, "node_alive".to_owned()));
     edge.process().signal(Signal::SIGKILL);
     wait::until("the death of the node", || {
         listed(at, "").iter().any(|n| n["id"] == "i-0edge" && n["status"] == "dead").then_some(())
     })
     .unwrap();
-    assert_eq!(drain(at, "i-0edge", &allowed), (409, "not_drainable".to_owned()));
-    assert_eq!(remove(at, "i-0edge", &[]).0, 401);
-    assert_eq!(remove(at, "i-0edge", &allowed), (200, String::new()));
+    assert_eq!(drain_node(at, "i-0edge", &allowed), (409, "not_drainable".to_owned()));
+    assert_eq!(remove_node(at, "i-0edge", &[]).0, 401);
+    assert_eq!(remove_node(at, "i-0edge", &allowed), (200, String::new()));
     assert_eq!(listed(at, "").len(), 1);
 
     // Without the database the last known nodes are shown with their age, and sessions stay valid.
     database.kill().unwrap();
     wait::until("the age of the answer", || {
-        let answer = http::get(at, NODES).unwrap();
+        let answer = http::get(at, NODES_PATH).unwrap();
         assert_eq!(answer.status, 200);
         (answer.header("age").unwrap().parse::<u64>().unwrap() >= 2).then_some(())
     })
     .unwrap();
-    assert!(administers(at, &cookie));
-    assert_eq!(remove(at, "i-0origin", &allowed), (503, "registry_unreachable".to_owned()));
+    assert!(is_administrator(at, &cookie));
+    assert_eq!(remove_node(at, "i-0origin", &allowed), (503, "registry_unreachable".to_owned()));
     for daemon in [origin, edge] {
         assert!(!daemon.process().lines().iter().any(|l| l.contains("the cluster's own password")));
     }

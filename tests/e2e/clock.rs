@@ -6,48 +6,48 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use headwater_tests::autoscaling::{Groups, Lifecycle};
-use headwater_tests::clock::Clock;
+use headwater_tests::autoscaling::{FakeAutoScaling, Lifecycle};
+use headwater_tests::clock::FakeClock;
 use headwater_tests::cluster::{self, Node};
 use headwater_tests::daemon::Daemon;
 use headwater_tests::engine::{Options, status};
 use headwater_tests::http;
-use headwater_tests::metadata::Fake;
+use headwater_tests::metadata::FakeMetadata;
 use headwater_tests::mongo::Database;
 use headwater_tests::moto::Moto;
 use headwater_tests::process::Process;
 use headwater_tests::publish::{self, Source};
-use headwater_tests::replica_set::ReplicaSet;
-use headwater_tests::wait::{self, PATIENCE};
+use headwater_tests::replica_set::FakeReplicaSet;
+use headwater_tests::wait::{self, WAIT_TIMEOUT};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::readiness::wait_wrong;
+use crate::readiness::wait_failing_check;
 
 const HOUR_SECS: i64 = 3_600;
 /// Lease of a stream.
-const LEASE: Duration = Duration::from_secs(15);
+const STREAM_LEASE: Duration = Duration::from_secs(15);
 /// Log lines shown after a panic.
-const BACKTRACE_LINES: usize = 80;
+const MAX_BACKTRACE_LINES: usize = 80;
 
 /// Environment of a node with this clock, with backtraces.
-fn by(clock: &Clock) -> Vec<(&'static str, String)> {
+fn clock_environment(clock: &FakeClock) -> Vec<(&'static str, String)> {
     let mut environment = clock.environment();
     environment.push(("RUST_BACKTRACE", "1".to_owned()));
     environment
 }
 
-fn start(aws: &Moto, id: &str, clock: &Clock) -> Node {
-    let node = Node::start_with(aws, id, "origin", |o| o.environment.extend(by(clock))).unwrap();
+fn start_node(aws: &Moto, id: &str, clock: &FakeClock) -> Node {
+    let node = Node::start_with(aws, id, "origin", |o| o.environment.extend(clock_environment(clock))).unwrap();
     node.wait_ready().unwrap();
     node
 }
 
 /// Checks that `headwaterd doctor`, run with the node's clock, reports only the clock.
-fn doctor_names_the_clock(node: &Node, aws: &Moto, clock: &Clock) {
+fn check_doctor_reports_clock(node: &Node, aws: &Moto, clock: &FakeClock) {
     let environment = [aws.environment(), clock.environment()].concat();
-    let output = node.daemon.run_beside(&["doctor", "--json"], &environment).unwrap();
+    let output = node.daemon.run_command(&["doctor", "--json"], &environment).unwrap();
     let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let failed: Vec<_> = findings.iter().filter(|f| f["mark"] == "fail").collect();
     assert_eq!((output.status.code(), failed.len()), (Some(69), 1), "{findings:?}");
@@ -57,20 +57,20 @@ fn doctor_names_the_clock(node: &Node, aws: &Moto, clock: &Clock) {
 }
 
 fn publish(node: &Node, name: &str) -> Option<Process> {
-    publish::ffmpeg(&Source::default(), &node.rtmp_url(name).unwrap()).unwrap()
+    publish::start_ffmpeg(&Source::default(), &node.rtmp_url(name).unwrap()).unwrap()
 }
 
 /// True if the stream is published at this node and not relayed.
-fn owns(node: &Node, name: &str) -> bool {
+fn is_published_at(node: &Node, name: &str) -> bool {
     let found = status(node.http().unwrap(), name).unwrap();
     found.is_some_and(|stream| stream.video.is_some() && stream.protocol == "rtmp")
 }
 
 /// Publishes to the node; returns the publisher if the node accepts it.
-fn taken(node: &Node, name: &str) -> Option<Process> {
+fn try_publish(node: &Node, name: &str) -> Option<Process> {
     let publisher = publish(node, name)?;
     let answer = wait::until("the node to accept or refuse the publisher", || {
-        if owns(node, name) { Some(true) } else { (!publisher.is_running()).then_some(false) }
+        if is_published_at(node, name) { Some(true) } else { (!publisher.is_running()).then_some(false) }
     });
     answer.unwrap().then_some(publisher)
 }
@@ -90,80 +90,80 @@ fn wait_frames(player: &Process, more: usize, what: &str) {
 }
 
 /// Stops a node and shows the backtrace of a panic.
-fn leave(node: Node) {
+fn stop_node(node: Node) {
     node.daemon.process().signal(Signal::SIGTERM);
-    assert_eq!(node.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    assert_eq!(node.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
     let lines = node.daemon.process().lines();
     let panic: Vec<_> =
-        lines.into_iter().skip_while(|line| !line.contains("panicked at")).take(BACKTRACE_LINES).collect();
+        lines.into_iter().skip_while(|line| !line.contains("panicked at")).take(MAX_BACKTRACE_LINES).collect();
     assert!(panic.is_empty(), "{}", panic.join("\n"));
 }
 
 #[test]
 fn clock_jump_fails_readyz_within_ten_seconds_and_takes_over_no_stream() {
-    let Some(clock) = Clock::new().unwrap() else { return };
+    let Some(clock) = FakeClock::new().unwrap() else { return };
     let Some(database) = Database::start().unwrap() else { return };
-    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
+    let Some(aws) = cluster::start_aws(database.uri()).unwrap() else { return };
     let well = Node::start(&aws, "i-0well", "origin").unwrap();
-    let wrong = start(&aws, "i-0wrong", &clock);
+    let wrong = start_node(&aws, "i-0wrong", &clock);
     well.wait_ready().unwrap();
     let (at, health) = (well.http().unwrap(), wrong.health().unwrap());
-    wait_wrong(health, None, "");
+    wait_failing_check(health, None, "");
     let Some(publisher) = publish(&well, "live/demo") else { return };
     well.wait_live("live/demo").unwrap();
     for (ahead_secs, sentence) in [(HOUR_SECS, "s ahead of the registry's"), (-HOUR_SECS, "s behind the registry's")] {
-        clock.set(ahead_secs).unwrap();
-        wait_wrong(health, Some("clock"), sentence);
-        doctor_names_the_clock(&wrong, &aws, &clock);
-        assert!(taken(&wrong, "live/demo").is_none(), "{ahead_secs}: a stream of another node was taken over");
+        clock.set_offset(ahead_secs).unwrap();
+        wait_failing_check(health, Some("clock"), sentence);
+        check_doctor_reports_clock(&wrong, &aws, &clock);
+        assert!(try_publish(&wrong, "live/demo").is_none(), "{ahead_secs}: a stream of another node was taken over");
         // All leases are valid: both nodes see each other as alive.
         for at in [at, wrong.http().unwrap()] {
             let nodes: Vec<Value> = http::get(at, "/rest/v2/cluster/nodes/0/50").unwrap().json().unwrap();
             assert!(nodes.len() == 2 && nodes.iter().all(|n| n["status"] == "alive"), "{ahead_secs}: {nodes:?}");
         }
-        clock.set(0).unwrap();
-        wait_wrong(health, None, "");
+        clock.set_offset(0).unwrap();
+        wait_failing_check(health, None, "");
     }
-    assert!(publisher.is_running() && owns(&well, "live/demo"));
+    assert!(publisher.is_running() && is_published_at(&well, "live/demo"));
     assert_eq!(http::get(well.health().unwrap(), "/readyz").unwrap().status, 200);
-    leave(wrong);
+    stop_node(wrong);
 }
 
 #[test]
 fn launching_hook_is_not_completed_until_the_clock_is_correct() {
-    let Some(clock) = Clock::new().unwrap() else { return };
-    clock.set(HOUR_SECS).unwrap();
+    let Some(clock) = FakeClock::new().unwrap() else { return };
+    clock.set_offset(HOUR_SECS).unwrap();
     let Some(database) = Database::start().unwrap() else { return };
-    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
-    let groups = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
-    let ahead = |options: &mut Options| options.environment.extend(by(&clock));
+    let Some(aws) = cluster::start_aws(database.uri()).unwrap() else { return };
+    let groups = FakeAutoScaling::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let ahead = |options: &mut Options| options.environment.extend(clock_environment(&clock));
     let node = Node::start_in_group(&aws, &groups, "i-0ahead", "edge", ahead).unwrap();
     node.wait_ready().unwrap();
-    wait_wrong(node.health().unwrap(), Some("clock"), "s ahead of the registry's");
-    doctor_names_the_clock(&node, &aws, &clock);
+    wait_failing_check(node.health().unwrap(), Some("clock"), "s ahead of the registry's");
+    check_doctor_reports_clock(&node, &aws, &clock);
     assert_eq!(groups.actions(), Vec::<String>::new(), "a node that is not ready used a hook");
-    clock.set(0).unwrap();
+    clock.set_offset(0).unwrap();
     groups
-        .wait("i-0ahead", PATIENCE, "the launching hook to be passed", |i| {
+        .wait("i-0ahead", WAIT_TIMEOUT, "the launching hook to be passed", |i| {
             (i.lifecycle == Lifecycle::InService).then_some(())
         })
         .unwrap();
     assert_eq!(http::get(node.health().unwrap(), "/readyz").unwrap().status, 200);
-    leave(node);
+    stop_node(node);
 }
 
 #[test]
 fn node_with_a_wrong_clock_and_a_slow_database_is_never_ready() {
-    let Some(clock) = Clock::new().unwrap() else { return };
-    clock.set(HOUR_SECS).unwrap();
+    let Some(clock) = FakeClock::new().unwrap() else { return };
+    clock.set_offset(HOUR_SECS).unwrap();
     let Some(database) = Database::start().unwrap() else { return };
     let runtime = Runtime::new().unwrap();
-    let set = ReplicaSet::start(runtime.handle(), database.uri()).unwrap();
-    let Some(aws) = cluster::aws(set.uri()).unwrap() else { return };
-    let groups = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let set = FakeReplicaSet::start(runtime.handle(), database.uri()).unwrap();
+    let Some(aws) = cluster::start_aws(set.uri()).unwrap() else { return };
+    let groups = FakeAutoScaling::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
     // The engine serves long before the registry reports its time.
     set.delay_writes(Duration::from_millis(800));
-    let ahead = |options: &mut Options| options.environment.extend(by(&clock));
+    let ahead = |options: &mut Options| options.environment.extend(clock_environment(&clock));
     let node = Node::start_in_group(&aws, &groups, "i-0ahead", "edge", ahead).unwrap();
     let health = node.health().unwrap();
     wait::until("the clock check to fail", || {
@@ -173,21 +173,21 @@ fn node_with_a_wrong_clock_and_a_slow_database_is_never_ready() {
     })
     .unwrap();
     assert_eq!(groups.actions(), Vec::<String>::new(), "a node that is not ready used a hook");
-    leave(node);
+    stop_node(node);
 }
 
 #[test]
 fn node_with_a_wrong_clock_keeps_its_streams_for_exactly_one_lease() {
-    let (Some(ahead_clock), Some(behind_clock)) = (Clock::new().unwrap(), Clock::new().unwrap()) else { return };
-    ahead_clock.set(HOUR_SECS).unwrap();
-    behind_clock.set(-HOUR_SECS).unwrap();
+    let (Some(ahead_clock), Some(behind_clock)) = (FakeClock::new().unwrap(), FakeClock::new().unwrap()) else { return };
+    ahead_clock.set_offset(HOUR_SECS).unwrap();
+    behind_clock.set_offset(-HOUR_SECS).unwrap();
     let Some(database) = Database::start().unwrap() else { return };
-    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
-    let (ahead, behind) = (start(&aws, "i-0ahead", &ahead_clock), start(&aws, "i-0behind", &behind_clock));
+    let Some(aws) = cluster::start_aws(database.uri()).unwrap() else { return };
+    let (ahead, behind) = (start_node(&aws, "i-0ahead", &ahead_clock), start_node(&aws, "i-0behind", &behind_clock));
     let well = Node::start(&aws, "i-0well", "origin").unwrap();
     well.wait_ready().unwrap();
-    wait_wrong(ahead.health().unwrap(), Some("clock"), "s ahead of the registry's");
-    wait_wrong(behind.health().unwrap(), Some("clock"), "s behind the registry's");
+    wait_failing_check(ahead.health().unwrap(), Some("clock"), "s ahead of the registry's");
+    wait_failing_check(behind.health().unwrap(), Some("clock"), "s behind the registry's");
 
     // A stream published to such a node keeps its name.
     let Some(first) = publish(&ahead, "live/ahead") else { return };
@@ -195,7 +195,7 @@ fn node_with_a_wrong_clock_keeps_its_streams_for_exactly_one_lease() {
     ahead.wait_live("live/ahead").unwrap();
     behind.wait_live("live/behind").unwrap();
     for name in ["live/ahead", "live/behind"] {
-        assert!(taken(&well, name).is_none(), "{name} was taken over from the node that holds it");
+        assert!(try_publish(&well, name).is_none(), "{name} was taken over from the node that holds it");
     }
     let player = play(&well, "live/ahead");
     wait_frames(&player, 50, "frames from the node that is ahead");
@@ -203,20 +203,20 @@ fn node_with_a_wrong_clock_keeps_its_streams_for_exactly_one_lease() {
     // The node is stopped: its lease ends by the database's clock, not an hour later.
     ahead.daemon.signal(Signal::SIGSTOP);
     let stopped = Instant::now();
-    let _second = wait::until("the end of the lease", || taken(&well, "live/ahead")).unwrap();
-    assert!(stopped.elapsed() < LEASE + Duration::from_secs(8), "taken over after {:?}", stopped.elapsed());
+    let _second = wait::until("the end of the lease", || try_publish(&well, "live/ahead")).unwrap();
+    assert!(stopped.elapsed() < STREAM_LEASE + Duration::from_secs(8), "taken over after {:?}", stopped.elapsed());
     wait_frames(&player, 50, "frames in the same session, of a generation that began an hour earlier");
     ahead.daemon.signal(Signal::SIGCONT);
-    wait::until("the node that was ahead to release the stream", || (!owns(&ahead, "live/ahead")).then_some(())).unwrap();
-    first.exit(PATIENCE).unwrap();
+    wait::until("the node that was ahead to release the stream", || (!is_published_at(&ahead, "live/ahead")).then_some(())).unwrap();
+    first.wait_exit(WAIT_TIMEOUT).unwrap();
     let lines = ahead.daemon.process().lines();
     assert!(
         lines.iter().any(|l| l.contains("closed") && l.contains("reason=another node owns the stream")),
         "{lines:#?}"
     );
-    assert!(owns(&well, "live/ahead") && behind_publisher.is_running() && owns(&behind, "live/behind"));
-    leave(ahead);
-    leave(behind);
+    assert!(is_published_at(&well, "live/ahead") && behind_publisher.is_running() && is_published_at(&behind, "live/behind"));
+    stop_node(ahead);
+    stop_node(behind);
 }
 
 /// Generation of a live stream and number of its newest segment, from its HLS playlist.
@@ -233,14 +233,14 @@ fn newest_segment(node: &Node, name: &str) -> Option<(u64, u64)> {
 
 #[test]
 fn hls_numbers_never_decrease_when_a_stream_leaves_an_origin_that_is_ahead() {
-    let Some(clock) = Clock::new().unwrap() else { return };
-    clock.set(HOUR_SECS).unwrap();
+    let Some(clock) = FakeClock::new().unwrap() else { return };
+    clock.set_offset(HOUR_SECS).unwrap();
     let Some(database) = Database::start().unwrap() else { return };
-    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
-    let (ahead, well) = (start(&aws, "i-0ahead", &clock), Node::start(&aws, "i-0well", "origin").unwrap());
+    let Some(aws) = cluster::start_aws(database.uri()).unwrap() else { return };
+    let (ahead, well) = (start_node(&aws, "i-0ahead", &clock), Node::start(&aws, "i-0well", "origin").unwrap());
     well.wait_ready().unwrap();
-    wait_wrong(ahead.health().unwrap(), Some("clock"), "s ahead of the registry's");
-    wait_wrong(well.health().unwrap(), None, "");
+    wait_failing_check(ahead.health().unwrap(), Some("clock"), "s ahead of the registry's");
+    wait_failing_check(well.health().unwrap(), None, "");
     let nodes = [&ahead, &well];
     let seen = |what: &str, later_than: u64| {
         nodes.map(|node| {
@@ -254,20 +254,20 @@ fn hls_numbers_never_decrease_when_a_stream_leaves_an_origin_that_is_ahead() {
     let before = seen("a playlist of the first generation", 0);
     assert_eq!(before[0].0, before[1].0, "two nodes report different generations");
     drop(first);
-    wait::until("the node that is ahead to release the stream", || (!owns(&ahead, "live/demo")).then_some(())).unwrap();
+    wait::until("the node that is ahead to release the stream", || (!is_published_at(&ahead, "live/demo")).then_some(())).unwrap();
     let last = nodes.map(|node| newest_segment(node, "live/demo").map_or(0, |(_, number)| number));
-    let _second = wait::until("the other node to accept the stream", || taken(&well, "live/demo")).unwrap();
+    let _second = wait::until("the other node to accept the stream", || try_publish(&well, "live/demo")).unwrap();
     let after = seen("a playlist of the second generation", before[0].0);
     assert_eq!(after[0].0, after[1].0, "two nodes report different generations");
     for number in [before[0].1, before[1].1].into_iter().chain(last) {
         assert!(after.iter().all(|(_, newest)| *newest > number), "{number} came before {after:?}");
     }
-    leave(ahead);
+    stop_node(ahead);
 }
 
 /// Starts an AWS endpoint that rejects signatures because the clock is an hour slow. Runs until the
 /// test process ends.
-fn aws_that_refuses_the_clock() -> Vec<(&'static str, String)> {
+fn start_aws_rejecting_clock() -> Vec<(&'static str, String)> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let message =
@@ -297,15 +297,15 @@ fn aws_that_refuses_the_clock() -> Vec<(&'static str, String)> {
 
 #[test]
 fn clock_rejected_by_aws_is_reported_in_the_log_and_by_doctor() {
-    let environment = aws_that_refuses_the_clock();
+    let environment = start_aws_rejecting_clock();
     let tags = [("headwater:role", "edge"), ("headwater:cluster", "demo"), ("headwater:registry", "127.0.0.1:1")];
-    let metadata = Fake::start(&tags).unwrap();
+    let metadata = FakeMetadata::start(&tags).unwrap();
     let mut options = Options::with(|c| c.metadata.endpoint = metadata.address());
     options.environment.clone_from(&environment);
     let node = Daemon::start(options).unwrap();
-    let line = node.process().line("out of service").unwrap();
+    let line = node.process().wait_line("out of service").unwrap();
     assert!(line.contains("Signature expired: 20260101T110000Z is now earlier than"), "{line}");
-    let output = node.run_beside(&["doctor", "--json"], &environment).unwrap();
+    let output = node.run_command(&["doctor", "--json"], &environment).unwrap();
     let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let found = |check: &str| findings.iter().find(|f| f["check"] == check).unwrap();
     assert_eq!((output.status.code(), found("clock")["mark"].as_str()), (Some(69), Some("fail")), "{findings:?}");

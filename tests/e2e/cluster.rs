@@ -6,7 +6,7 @@ use headwater_tests::http;
 use headwater_tests::mongo::Database;
 use headwater_tests::process::Process;
 use headwater_tests::publish::{self, Source};
-use headwater_tests::wait::{self, PATIENCE};
+use headwater_tests::wait::{self, WAIT_TIMEOUT};
 use nix::sys::signal::Signal;
 
 /// Waits at most ten seconds until `/readyz` has this status and contains `part`.
@@ -19,40 +19,40 @@ fn wait_readyz(node: &Node, status: u16, part: &str) {
     .unwrap();
 }
 
-fn playlist(node: &Node) -> u16 {
+fn playlist_status(node: &Node) -> u16 {
     http::get(node.http().unwrap(), "/live/streams/demo.m3u8").unwrap().status
 }
 
 /// Starts ffmpeg as a player that prints one line per frame.
-fn play(url: &str) -> Option<Process> {
+fn start_player(url: &str) -> Option<Process> {
     let mut command = publish::ffmpeg_command()?;
     command.args(["-i", url, "-c", "copy", "-f", "framecrc", "-flush_packets", "1", "-"]);
     Some(Process::start(&mut command).unwrap())
 }
 
-fn frames(player: &Process) -> usize {
+fn frame_count(player: &Process) -> usize {
     player.lines().iter().filter(|line| line.starts_with("0,") || line.starts_with("1,")).count()
 }
 
 fn wait_frames(player: &Process, more: usize, what: &str) {
-    let target = frames(player) + more;
-    wait::until(what, || (frames(player) >= target).then_some(())).unwrap();
+    let target = frame_count(player) + more;
+    wait::until(what, || (frame_count(player) >= target).then_some(())).unwrap();
     assert!(player.is_running());
 }
 
 #[test]
 fn nodes_serve_any_stream_and_survive_a_database_outage() {
     let Some(database) = Database::start().unwrap() else { return };
-    let Some(aws) = cluster::aws_without_relay(database.uri()).unwrap() else { return };
+    let Some(aws) = cluster::start_aws_without_relay_secret(database.uri()).unwrap() else { return };
     let start = |id: &str, role: &str| Node::start(&aws, id, role).unwrap();
-    let publish = |node: &Node, name: &str| publish::ffmpeg(&Source::default(), &node.rtmp_url(name).unwrap()).unwrap();
-    let play_from = |node: &Node, name: &str| play(&node.rtmp_url(name).unwrap());
+    let publish = |node: &Node, name: &str| publish::start_ffmpeg(&Source::default(), &node.rtmp_url(name).unwrap()).unwrap();
+    let play_from = |node: &Node, name: &str| start_player(&node.rtmp_url(name).unwrap());
 
     // Without the relay secret a node stays out of service and reports what is missing.
     let origin = start("i-0origin", "origin");
-    let line = origin.daemon.process().line("out of service").unwrap();
+    let line = origin.daemon.process().wait_line("out of service").unwrap();
     assert!(line.contains("secretsmanager:GetSecretValue of headwater/demo/relay did not work"), "{line}");
-    cluster::add_relay(&aws).unwrap();
+    cluster::add_relay_secret(&aws).unwrap();
     origin.wait_ready().unwrap();
     let (edge, other) = (start("i-0edge", "edge"), start("i-0other", "origin"));
     edge.wait_ready().unwrap();
@@ -62,28 +62,28 @@ fn nodes_serve_any_stream_and_survive_a_database_outage() {
     origin.wait_live("live/demo").unwrap();
     // One owner: a second publisher is refused on any node.
     let second = publish(&other, "live/demo").unwrap();
-    let refused = other.daemon.process().line("publish refused").unwrap();
+    let refused = other.daemon.process().wait_line("publish refused").unwrap();
     assert!(refused.contains("stream live/demo is already live on node i-0origin"), "{refused}");
-    assert!(!second.exit(PATIENCE).unwrap().success());
+    assert!(!second.wait_exit(WAIT_TIMEOUT).unwrap().success());
     assert!(!other.daemon.process().lines().iter().any(|l| l.contains("publish accepted")), "the second publisher was accepted first");
     let player = play_from(&edge, "live/demo").unwrap();
     wait_frames(&player, 50, "frames from the edge");
-    wait::until("a playlist from the edge", || (playlist(&edge) == 200).then_some(())).unwrap();
+    wait::until("a playlist from the edge", || (playlist_status(&edge) == 200).then_some(())).unwrap();
 
     // After a viewer at the third node has left, that node knows the stream but no longer relays
     // it.
     let visitor = play_from(&other, "live/demo").unwrap();
     wait_frames(&visitor, 1, "a frame from the other origin");
     drop(visitor);
-    other.daemon.process().line("relay from an origin ended").unwrap();
+    other.daemon.process().wait_line("relay from an origin ended").unwrap();
 
     // Without the database players continue, and a known stream can still be joined.
     database.kill().unwrap();
     for node in [&origin, &edge, &other] {
-        node.daemon.process().line("registry is away").unwrap();
+        node.daemon.process().wait_line("registry is unreachable, the node keeps serving").unwrap();
     }
     for node in [&origin, &edge, &other] {
-        wait_readyz(node, 503, "the registry does not hear from this node");
+        wait_readyz(node, 503, "the registry receives no heartbeat from this node");
     }
     wait_frames(&player, 50, "frames during the registry outage");
     for node in [&edge, &other] {
@@ -93,7 +93,7 @@ fn nodes_serve_any_stream_and_survive_a_database_outage() {
     // A known name is refused while its owner is alive, on every attempt.
     for _ in 0..2 {
         let second = publish(&other, "live/demo").unwrap();
-        assert!(!second.exit(PATIENCE).unwrap().success());
+        assert!(!second.wait_exit(WAIT_TIMEOUT).unwrap().success());
     }
     assert!(!other.daemon.process().lines().iter().any(|l| l.contains("publish accepted")), "two owners");
     // A new publisher is accepted, and registered later.
@@ -102,12 +102,12 @@ fn nodes_serve_any_stream_and_survive_a_database_outage() {
 
     database.restart().unwrap();
     for node in [&origin, &edge, &other] {
-        node.daemon.process().line("registry is back").unwrap();
+        node.daemon.process().wait_line("registry is reachable again").unwrap();
         wait_readyz(node, 200, "\"lease\":\"ok\"");
     }
     let found = wait::until("the new stream from the edge", || {
         play_from(&edge, "live/new").filter(|p| {
-            wait::until_within(std::time::Duration::from_secs(3), "a frame", || (frames(p) > 0).then_some(())).is_ok()
+            wait::until_within(std::time::Duration::from_secs(3), "a frame", || (frame_count(p) > 0).then_some(())).is_ok()
         })
     })
     .unwrap();
@@ -116,7 +116,7 @@ fn nodes_serve_any_stream_and_survive_a_database_outage() {
 
     // The node shuts down cleanly, and no log contains a secret.
     edge.daemon.process().signal(Signal::SIGTERM);
-    assert_eq!(edge.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    assert_eq!(edge.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
     for node in [&origin, &edge, &other] {
         let lines = node.daemon.process().lines();
         assert!(!lines.iter().any(|l| l.contains(RELAY_SECRET) || l.contains(database.uri())), "a secret in the log");

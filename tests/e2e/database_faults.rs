@@ -6,54 +6,54 @@ use std::time::{Duration, Instant};
 
 use headwater_api::StreamName;
 use headwater_api::secret::Secret;
-use headwater_api::stream::StreamRecord;
-use headwater_registry::{MongoDb, Registry as _, Timing};
+use headwater_api::documents::StreamRecord;
+use headwater_registry::{MongoDb, Streams as _, Timing};
 use headwater_tests::cluster::{self, Node};
 use headwater_tests::http;
 use headwater_tests::mongo::Database;
 use headwater_tests::moto::Moto;
 use headwater_tests::process::Process;
 use headwater_tests::publish::{self, Source};
-use headwater_tests::replica_set::{self, OUT_OF_DISK_SPACE, ReplicaSet};
-use headwater_tests::temp::Folder;
-use headwater_tests::wait::{self, PATIENCE};
+use headwater_tests::replica_set::{self, OUT_OF_DISK_SPACE, FakeReplicaSet};
+use headwater_tests::temp::TempDir;
+use headwater_tests::wait::{self, WAIT_TIMEOUT};
 use nix::sys::signal::Signal;
 use tokio::runtime::Runtime;
 
-use crate::readiness::wait_wrong;
-use crate::tls_line::{Authority, TlsLine};
+use crate::readiness::wait_failing_check;
+use crate::tls_line::{CertificateAuthority, TlsProxy};
 
 /// Lease of a node and of a stream.
-const LEASE: Duration = Duration::from_secs(15);
+const LEASE_DURATION: Duration = Duration::from_secs(15);
 
 /// A node with a stream that ffmpeg publishes and plays over RTMP and HLS.
-struct Scene {
+struct LiveNode {
     node: Node,
     health: SocketAddr,
     publisher: Process,
     players: [Process; 2],
 }
 
-impl Scene {
+impl LiveNode {
     fn start(aws: &Moto, id: &str) -> Option<Self> {
-        cluster::add_administrator(aws).unwrap();
+        cluster::add_administrator_secret(aws).unwrap();
         let node = Node::start(aws, id, "origin").unwrap();
         node.wait_ready().unwrap();
         // The last line of the boot, which is logged at any time.
-        node.daemon.process().line("administrator's password taken").unwrap();
+        node.daemon.process().wait_line("administrator's password taken").unwrap();
         let health = node.health().unwrap();
-        wait_wrong(health, None, "");
+        wait_failing_check(health, None, "");
         let publisher = publish(&node, "live/demo")?;
         node.wait_live("live/demo").unwrap();
         let hls = format!("http://{}/live/streams/demo.m3u8", node.http().unwrap());
         let players = [play(&node.rtmp_url("live/demo").unwrap()), play(&hls)];
         let scene = Self { node, health, publisher, players };
-        scene.goes_on("at the start");
+        scene.check_playback_continues("at the start");
         Some(scene)
     }
 
     /// Checks that every player receives two more seconds of the stream.
-    fn goes_on(&self, what: &str) {
+    fn check_playback_continues(&self, what: &str) {
         assert!(self.publisher.is_running(), "{what}: no publisher");
         for player in &self.players {
             let target = pictures(player).len() + 50;
@@ -63,17 +63,17 @@ impl Scene {
     }
 
     /// Warnings, errors and panics logged since line `start`.
-    fn complaints(&self, start: usize) -> Vec<String> {
+    fn warnings(&self, start: usize) -> Vec<String> {
         let lines = self.node.daemon.process().lines_from(start);
         lines.into_iter().filter(|l| ["WARN", "ERROR", "panicked"].iter().any(|word| l.contains(word))).collect()
     }
 
-    fn mark(&self) -> usize {
+    fn line_count(&self) -> usize {
         self.node.daemon.process().line_count()
     }
 
-    fn line(&self, start: usize, needle: &str) -> String {
-        self.node.daemon.process().nth_line(start, needle).unwrap()
+    fn wait_line(&self, start: usize, needle: &str) -> String {
+        self.node.daemon.process().wait_line_from(start, needle).unwrap()
     }
 
     /// Stops the node and checks that no player missed a frame.
@@ -84,12 +84,12 @@ impl Scene {
             assert!(gap < 0.5, "{gap} s of video are missing");
         }
         self.node.daemon.process().signal(Signal::SIGTERM);
-        assert_eq!(self.node.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+        assert_eq!(self.node.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
     }
 }
 
 fn publish(node: &Node, name: &str) -> Option<Process> {
-    publish::ffmpeg(&Source::default(), &node.rtmp_url(name).unwrap()).unwrap()
+    publish::start_ffmpeg(&Source::default(), &node.rtmp_url(name).unwrap()).unwrap()
 }
 
 /// Starts ffmpeg as a player that prints one line per video frame.
@@ -118,7 +118,7 @@ fn claimed(runtime: &Runtime, database: &Database, id: &str) -> Option<StreamRec
 }
 
 /// Waits until `time` has passed.
-fn wait_for(time: Duration, what: &str) {
+fn wait_elapsed(time: Duration, what: &str) {
     let begun = Instant::now();
     wait::until(what, || (begun.elapsed() > time).then_some(())).unwrap();
 }
@@ -127,54 +127,54 @@ fn wait_for(time: Duration, what: &str) {
 fn election_lost_majority_or_full_disk_interrupts_no_stream() {
     let Some(database) = Database::start().unwrap() else { return };
     let runtime = Runtime::new().unwrap();
-    let set = ReplicaSet::start(runtime.handle(), database.uri()).unwrap();
-    let Some(aws) = cluster::aws(set.uri()).unwrap() else { return };
-    let Some(scene) = Scene::start(&aws, "i-0node") else { return };
+    let set = FakeReplicaSet::start(runtime.handle(), database.uri()).unwrap();
+    let Some(aws) = cluster::start_aws(set.uri()).unwrap() else { return };
+    let Some(scene) = LiveNode::start(&aws, "i-0node") else { return };
 
     // An immediate election: the node logs nothing and writes to the new primary.
-    let start = scene.mark();
+    let start = scene.line_count();
     set.elect(Some(1));
     wait::until("leases to be renewed at the new primary", || {
         assert_eq!(http::get(scene.health, "/readyz").unwrap().status, 200);
         (set.writes(1) >= 6).then_some(())
     })
     .unwrap();
-    assert_eq!(scene.complaints(start), Vec::<String>::new());
+    assert_eq!(scene.warnings(start), Vec::<String>::new());
 
     type Act<'a> = &'a dyn Fn();
     let lost: (&str, &str, Act<'_>, Act<'_>) =
         ("lost", "none of its servers is the primary", &|| set.elect(None), &|| set.elect(Some(2)));
     let full: (&str, &str, Act<'_>, Act<'_>) =
-        ("full", "Error code 14031 (OutOfDiskSpace)", &|| set.refuse_writes(Some(OUT_OF_DISK_SPACE)), &|| {
-            set.refuse_writes(None)
+        ("full", "Error code 14031 (OutOfDiskSpace)", &|| set.fail_writes(Some(OUT_OF_DISK_SPACE)), &|| {
+            set.fail_writes(None)
         });
     for (id, cause, inject, repair) in [lost, full] {
-        let (start, name) = (scene.mark(), format!("live/{id}"));
+        let (start, name) = (scene.line_count(), format!("live/{id}"));
         inject();
-        wait_wrong(scene.health, Some("lease"), "the registry does not hear from this node: could not renew the lease");
-        wait_wrong(scene.health, Some("lease"), cause);
-        scene.line(start, "registry is away, the node serves on");
-        scene.line(start, "registry is unreachable, streams continue");
-        scene.goes_on("while the database does not write");
+        wait_failing_check(scene.health, Some("lease"), "the registry receives no heartbeat from this node: could not renew the lease");
+        wait_failing_check(scene.health, Some("lease"), cause);
+        scene.wait_line(start, "registry is unreachable, the node keeps serving");
+        scene.wait_line(start, "registry is unreachable, streams continue");
+        scene.check_playback_continues("while the database does not write");
         let Some(late) = publish(&scene.node, &name) else { return };
         scene.node.wait_live(&name).unwrap();
         // Both processes of the node retry.
-        wait_for(LEASE, "one lease");
-        scene.goes_on("after one lease");
-        let complaints = scene.complaints(start);
-        assert!(complaints.iter().any(|l| l.contains("the node serves on") && l.contains(cause)), "{complaints:#?}");
+        wait_elapsed(LEASE_DURATION, "one lease");
+        scene.check_playback_continues("after one lease");
+        let complaints = scene.warnings(start);
+        assert!(complaints.iter().any(|l| l.contains("the node keeps serving") && l.contains(cause)), "{complaints:#?}");
         assert!(complaints.len() <= 5, "a flood: {complaints:#?}");
 
-        let start = scene.mark();
+        let start = scene.line_count();
         repair();
-        wait_wrong(scene.health, None, "");
-        scene.line(start, "registry is back");
+        wait_failing_check(scene.health, None, "");
+        scene.wait_line(start, "registry is reachable again");
         let record = wait::until("the stream to be claimed", || claimed(&runtime, &database, id)).unwrap();
         assert_eq!(record.claim.owner.node, "i-0node");
         assert!(claimed(&runtime, &database, "demo").is_some(), "{cause}: the earlier stream has no owner");
         assert!(late.is_running());
-        scene.goes_on("after the fault");
-        assert_eq!(scene.complaints(start), Vec::<String>::new());
+        scene.check_playback_continues("after the fault");
+        assert_eq!(scene.warnings(start), Vec::<String>::new());
     }
     assert!(set.writes(2) > 0);
     scene.end();
@@ -184,21 +184,21 @@ fn election_lost_majority_or_full_disk_interrupts_no_stream() {
 fn node_waits_at_boot_while_the_database_has_no_primary_or_a_full_disk() {
     let Some(database) = Database::start().unwrap() else { return };
     let runtime = Runtime::new().unwrap();
-    let set = ReplicaSet::start(runtime.handle(), database.uri()).unwrap();
-    let Some(aws) = cluster::aws(set.uri()).unwrap() else { return };
+    let set = FakeReplicaSet::start(runtime.handle(), database.uri()).unwrap();
+    let Some(aws) = cluster::start_aws(set.uri()).unwrap() else { return };
     let check = |id: &str, cause: &str, repair: &dyn Fn()| {
         let node = Node::start(&aws, id, "edge").unwrap();
-        let line = node.daemon.process().line("out of service").unwrap();
+        let line = node.daemon.process().wait_line("out of service").unwrap();
         assert!(line.contains(cause), "{line}");
-        wait_for(LEASE / 2, "more attempts");
+        wait_elapsed(LEASE_DURATION / 2, "more attempts");
         let reports = node.daemon.process().lines().iter().filter(|l| l.contains("out of service")).count();
         assert_eq!(reports, 1);
         repair();
         node.wait_ready().unwrap();
-        wait_wrong(node.health().unwrap(), None, "");
+        wait_failing_check(node.health().unwrap(), None, "");
     };
-    set.refuse_writes(Some(OUT_OF_DISK_SPACE));
-    check("i-0full", "Error code 14031 (OutOfDiskSpace)", &|| set.refuse_writes(None));
+    set.fail_writes(Some(OUT_OF_DISK_SPACE));
+    check("i-0full", "Error code 14031 (OutOfDiskSpace)", &|| set.fail_writes(None));
     set.elect(None);
     check("i-0lost", "none of its servers is the primary", &|| set.elect(Some(1)));
 }
@@ -207,15 +207,15 @@ fn node_waits_at_boot_while_the_database_has_no_primary_or_a_full_disk() {
 fn untrusted_database_certificate_is_reported_at_boot_and_while_serving() {
     let Some(database) = Database::start().unwrap() else { return };
     let runtime = Runtime::new().unwrap();
-    let (authority, other_authority) = (Authority::new("ours"), Authority::new("theirs"));
-    let folder = Folder::new().unwrap();
+    let (authority, other_authority) = (CertificateAuthority::new("ours"), CertificateAuthority::new("theirs"));
+    let folder = TempDir::new().unwrap();
     let trusted = folder.write("ca.pem", authority.pem()).unwrap();
-    let (login, server) = replica_set::split(database.uri()).unwrap();
+    let (login, server) = replica_set::split_uri(database.uri()).unwrap();
     let wrong =
         [(other_authority.certify("localhost"), "UnknownIssuer"), (authority.certify("registry.example"), "not valid for name")];
-    let line = TlsLine::start(runtime.handle(), server, wrong[0].0.clone());
+    let line = TlsProxy::start(runtime.handle(), server, wrong[0].0.clone());
     let uri = format!("{login}localhost:{}/?directConnection=true", line.port());
-    let Some(aws) = cluster::aws(&format!("mongodb://{uri}&tls=true&tlsCAFile={}", trusted.display())).unwrap()
+    let Some(aws) = cluster::start_aws(&format!("mongodb://{uri}&tls=true&tlsCAFile={}", trusted.display())).unwrap()
     else {
         return;
     };
@@ -223,7 +223,7 @@ fn untrusted_database_certificate_is_reported_at_boot_and_while_serving() {
     for (at, (certificate, cause)) in wrong.iter().enumerate() {
         line.show(certificate.clone());
         let node = Node::start(&aws, &format!("i-0boot{at}"), "edge").unwrap();
-        let out = node.daemon.process().line("out of service").unwrap();
+        let out = node.daemon.process().wait_line("out of service").unwrap();
         assert!(out.contains("refuses: ") && out.contains("certificate") && out.contains(cause), "{out}");
         // Retried every five seconds, and logged once.
         let before = line.refused();
@@ -233,27 +233,27 @@ fn untrusted_database_certificate_is_reported_at_boot_and_while_serving() {
         node.wait_ready().unwrap();
     }
 
-    let Some(scene) = Scene::start(&aws, "i-0node") else { return };
+    let Some(scene) = LiveNode::start(&aws, "i-0node") else { return };
     for (certificate, cause) in wrong {
-        let start = scene.mark();
+        let start = scene.line_count();
         line.show(certificate);
-        wait_wrong(scene.health, Some("lease"), "the registry does not hear from this node");
+        wait_failing_check(scene.health, Some("lease"), "the registry receives no heartbeat from this node");
         // The first error is that of the broken connection.
-        wait_wrong(scene.health, Some("lease"), cause);
-        scene.goes_on("while the certificate is wrong");
+        wait_failing_check(scene.health, Some("lease"), cause);
+        scene.check_playback_continues("while the certificate is wrong");
         wait::until("a line that names the cause", || {
-            scene.complaints(start).iter().any(|l| l.contains("the node serves on") && l.contains(cause)).then_some(())
+            scene.warnings(start).iter().any(|l| l.contains("the node keeps serving") && l.contains(cause)).then_some(())
         })
         .unwrap();
         let before = line.refused();
         wait::until("more attempts", || (line.refused() >= before + 12).then_some(())).unwrap();
-        let complaints = scene.complaints(start);
+        let complaints = scene.warnings(start);
         assert!(complaints.len() <= 4, "a flood: {complaints:#?}");
-        let start = scene.mark();
+        let start = scene.line_count();
         line.show(authority.certify("localhost"));
-        wait_wrong(scene.health, None, "");
-        scene.line(start, "registry is back");
-        scene.goes_on("after the certificate is correct again");
+        wait_failing_check(scene.health, None, "");
+        scene.wait_line(start, "registry is reachable again");
+        scene.check_playback_continues("after the certificate is correct again");
     }
     assert!(claimed(&runtime, &database, "demo").is_some());
     scene.end();
@@ -262,20 +262,20 @@ fn untrusted_database_certificate_is_reported_at_boot_and_while_serving() {
 #[test]
 fn engine_that_crashes_during_an_outage_restarts_and_accepts_its_publisher() {
     let Some(database) = Database::start().unwrap() else { return };
-    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
+    let Some(aws) = cluster::start_aws(database.uri()).unwrap() else { return };
     let node = Node::start(&aws, "i-0node", "origin").unwrap();
     node.wait_ready().unwrap();
     database.kill().unwrap();
-    wait_wrong(node.health().unwrap(), Some("lease"), "");
-    let first = node.daemon.endpoints(None).unwrap();
+    wait_failing_check(node.health().unwrap(), Some("lease"), "");
+    let first = node.daemon.wait_endpoints(None).unwrap();
     let start = node.daemon.process().line_count();
     let pid = nix::unistd::Pid::from_raw(first.pid.try_into().unwrap());
     nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
-    node.daemon.process().nth_line(start, "engine ended by itself, starting it again").unwrap();
-    let again = node.daemon.endpoints(Some(first.pid)).unwrap();
+    node.daemon.process().wait_line_from(start, "engine exited unexpectedly, restarting it").unwrap();
+    let again = node.daemon.wait_endpoints(Some(first.pid)).unwrap();
     let Some(_publisher) = publish(&node, "live/demo") else { return };
     node.wait_live("live/demo").unwrap();
     database.restart().unwrap();
-    wait_wrong(again.health, None, "");
-    node.daemon.process().nth_line(start, "apps read from the registry").unwrap();
+    wait_failing_check(again.health, None, "");
+    node.daemon.process().wait_line_from(start, "apps read from the registry").unwrap();
 }

@@ -14,21 +14,21 @@ use headwater_tests::decode;
 use headwater_tests::engine::{Engine, Options};
 use headwater_tests::process::Process;
 use headwater_tests::publish::ffmpeg_command;
-use headwater_tests::rtmp::Peer;
-use headwater_tests::temp::Folder;
-use headwater_tests::wait::PATIENCE;
+use headwater_tests::rtmp::RtmpClient;
+use headwater_tests::temp::TempDir;
+use headwater_tests::wait::WAIT_TIMEOUT;
 
 use crate::probe;
 
 /// Two seconds of video. The encoder options set one key frame per second.
-const PICTURES: &str = "-f lavfi -i testsrc2=size=320x180:rate=25:duration=2 -pix_fmt yuv420p";
-const TONE: &str = "-f lavfi -i sine=frequency=440:sample_rate=48000:duration=2";
-const LENGTH_MS: u32 = 2_000;
+const VIDEO_INPUT: &str = "-f lavfi -i testsrc2=size=320x180:rate=25:duration=2 -pix_fmt yuv420p";
+const AUDIO_INPUT: &str = "-f lavfi -i sine=frequency=440:sample_rate=48000:duration=2";
+const RECORDING_MS: u32 = 2_000;
 const MD5_DIGITS: usize = 32;
 
-const H265: &str =
+const H265_OPTIONS: &str =
     "-c:v libx265 -preset ultrafast -x265-params log-level=none:bframes=0:keyint=25:min-keyint=25:scenecut=0";
-const AV1: &str = "-c:v libaom-av1 -usage realtime -cpu-used 8 -lag-in-frames 0 -g 25 -keyint_min 25";
+const AV1_OPTIONS: &str = "-c:v libaom-av1 -usage realtime -cpu-used 8 -lag-in-frames 0 -g 25 -keyint_min 25";
 
 /// Body of an RTMP message with its kind and its timestamp.
 #[derive(Debug, Clone)]
@@ -52,18 +52,18 @@ struct Recording {
 /// Encodes with ffmpeg's `options`, and wraps each packet of the file as Enhanced RTMP v2
 /// specifies. Returns `None` if ffmpeg is not installed.
 fn record(options: &str, four_cc: &str, sound: bool) -> Option<Recording> {
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let file = folder.path().join("recording.mp4");
     let mut command = ffmpeg_command()?;
-    let tone = if sound { format!("{TONE} -c:a libopus -ac 2") } else { String::new() };
+    let tone = if sound { format!("{AUDIO_INPUT} -c:a libopus -ac 2") } else { String::new() };
     // ffmpeg requires all inputs before output options.
-    let (input, output) = PICTURES.split_at(PICTURES.find(" -pix_fmt").unwrap());
+    let (input, output) = VIDEO_INPUT.split_at(VIDEO_INPUT.find(" -pix_fmt").unwrap());
     let (tone_input, tone_output) = tone.split_at(tone.find(" -c:a").unwrap_or(0));
     for part in [input, tone_input, output, options, tone_output] {
         command.args(part.split_whitespace());
     }
     let encoder = Process::start(command.arg("-y").arg(&file)).unwrap();
-    assert!(encoder.exit(2 * PATIENCE).unwrap().success(), "{:?}", encoder.lines());
+    assert!(encoder.wait_exit(2 * WAIT_TIMEOUT).unwrap().success(), "{:?}", encoder.lines());
     let bytes = Bytes::from(std::fs::read(&file).unwrap());
     let tag = |first: u8, body: &[u8]| Bytes::from([&[first][..], four_cc.as_bytes(), body].concat());
     let config = boxed(&bytes, if four_cc == "hvc1" { b"hvcC" } else { b"av1C" });
@@ -98,7 +98,7 @@ fn record(options: &str, four_cc: &str, sound: bool) -> Option<Recording> {
         .collect();
     messages.sort_by_key(|m| m.ms);
     let sounds = if sound { framemd5(&file.to_string_lossy(), &["-map", "0:a", "-c", "copy"]) } else { Vec::new() };
-    Some(Recording { headers, messages, pictures: decode::pictures(&file).unwrap(), sounds })
+    Some(Recording { headers, messages, pictures: decode::frame_hashes(&file).unwrap(), sounds })
 }
 
 /// Decodes or copies `input` with ffmpeg; returns one MD5 per frame. Panics if ffmpeg fails, prints
@@ -106,7 +106,7 @@ fn record(options: &str, four_cc: &str, sound: bool) -> Option<Recording> {
 fn framemd5(input: &str, options: &[&str]) -> Vec<String> {
     let mut command = ffmpeg_command().unwrap();
     let ffmpeg = Process::start(command.args(["-i", input]).args(options).args(["-f", "framemd5", "-"])).unwrap();
-    let exit = ffmpeg.exit(2 * PATIENCE);
+    let exit = ffmpeg.wait_exit(2 * WAIT_TIMEOUT);
     let exit = exit.with_context(|| format!("{input} does not have what {options:?} selects")).unwrap();
     let lines = ffmpeg.lines();
     let hash = |line: &String| {
@@ -127,14 +127,14 @@ fn boxed(file: &Bytes, kind: &[u8; 4]) -> Bytes {
 }
 
 /// Publishes a recording in a loop, in real time, until dropped.
-struct Publishing {
+struct LoopingPublisher {
     stop: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Publishing {
+impl LoopingPublisher {
     fn start(engine: &Engine, id: &str, recording: &Recording) -> Self {
-        let mut peer = Peer::publisher(engine.rtmp(), id).unwrap();
+        let mut peer = RtmpClient::publisher(engine.rtmp(), id).unwrap();
         let (headers, messages) = (recording.headers.clone(), recording.messages.clone());
         let (stop, stopped) = sync_channel(0);
         let thread = std::thread::spawn(move || {
@@ -146,7 +146,7 @@ impl Publishing {
             let start = Instant::now();
             for pass in 0.. {
                 for message in &messages {
-                    let ms = pass * LENGTH_MS + message.ms;
+                    let ms = pass * RECORDING_MS + message.ms;
                     let due = start + Duration::from_millis(u64::from(ms));
                     let left = due.saturating_duration_since(Instant::now());
                     if stopped.recv_timeout(left) != Err(RecvTimeoutError::Timeout) {
@@ -160,7 +160,7 @@ impl Publishing {
     }
 }
 
-impl Drop for Publishing {
+impl Drop for LoopingPublisher {
     fn drop(&mut self) {
         self.stop.take();
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join)
@@ -175,7 +175,7 @@ impl Drop for Publishing {
 fn check(options: &str, four_cc: &str, codec: (&str, &str), sound: bool) {
     let Some(recording) = record(options, four_cc, sound) else { return };
     let engine = Engine::start(Options::default()).unwrap();
-    let _publishing = Publishing::start(&engine, "demo", &recording);
+    let _publishing = LoopingPublisher::start(&engine, "demo", &recording);
     let status = engine.wait_status("live/demo", "its tracks", |s| {
         s.video.is_some() && s.audio.is_some() == sound && s.received_bytes > 0
     });
@@ -183,22 +183,22 @@ fn check(options: &str, four_cc: &str, codec: (&str, &str), sound: bool) {
     assert_eq!((video.codec.as_str(), video.width, video.height), (codec.0, 320, 180));
     assert!(video.codec_string.as_deref().is_some_and(|s| s.starts_with(four_cc)), "{:?}", video.codec_string);
 
-    let mut player = Peer::player(engine.rtmp(), "demo").unwrap();
-    assert_eq!(player.video().unwrap().1, recording.headers[0].body, "the sequence header");
+    let mut player = RtmpClient::player(engine.rtmp(), "demo").unwrap();
+    assert_eq!(player.next_video().unwrap().1, recording.headers[0].body, "the sequence header");
     let sent: Vec<&Bytes> = recording.messages.iter().filter(|m| !m.audio).map(|m| &m.body).collect();
     let positions: HashMap<&Bytes, usize> = sent.iter().enumerate().map(|(i, body)| (*body, i)).collect();
     assert_eq!(positions.len(), sent.len(), "two frames are identical");
-    let first = player.video().unwrap().1;
+    let first = player.next_video().unwrap().1;
     let begin = *positions.get(&first).expect("received a frame that was not sent");
     assert_eq!(begin % 25, 0, "the player begins at a key frame");
     for n in 1..60 {
-        assert_eq!(player.video().unwrap().1, sent[(begin + n) % sent.len()], "frame {n} after {begin}");
+        assert_eq!(player.next_video().unwrap().1, sent[(begin + n) % sent.len()], "frame {n} after {begin}");
     }
 
     if sound {
-        let mut player = Peer::player(engine.rtmp(), "demo").unwrap();
-        assert_eq!(player.audio().unwrap().1, recording.headers[1].body, "the audio sequence header");
-        let got: Vec<Bytes> = (0..50).map(|_| player.audio().unwrap().1).collect();
+        let mut player = RtmpClient::player(engine.rtmp(), "demo").unwrap();
+        assert_eq!(player.next_audio().unwrap().1, recording.headers[1].body, "the audio sequence header");
+        let got: Vec<Bytes> = (0..50).map(|_| player.next_audio().unwrap().1).collect();
         let sent: Vec<Bytes> = recording.messages.iter().filter(|m| m.audio).map(|m| m.body.clone()).collect();
         assert!([&sent[..], &sent].concat().windows(50).any(|run| run == got), "received audio that was not sent");
     }
@@ -227,10 +227,10 @@ fn check(options: &str, four_cc: &str, codec: (&str, &str), sound: bool) {
 
 #[test]
 fn h265_with_opus_is_unchanged_over_rtmp_and_hls() {
-    check(H265, "hvc1", ("H265", "hevc"), true);
+    check(H265_OPTIONS, "hvc1", ("H265", "hevc"), true);
 }
 
 #[test]
 fn av1_is_unchanged_over_rtmp_and_hls() {
-    check(AV1, "av01", ("AV1", "av1"), false);
+    check(AV1_OPTIONS, "av01", ("AV1", "av1"), false);
 }

@@ -7,13 +7,13 @@ use headwater_tests::http;
 use headwater_tests::mongo::Database;
 use headwater_tests::pion::Viewer;
 use headwater_tests::publish::{self, Source};
-use headwater_tests::wait::{self, PATIENCE};
+use headwater_tests::wait::{self, WAIT_TIMEOUT};
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the figure that was measured")]
 fn fifty_webrtc_viewers_of_a_drained_edge_move_without_loss() {
     let Some(database) = Database::start().unwrap() else { return };
-    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
+    let Some(aws) = cluster::start_aws(database.uri()).unwrap() else { return };
     let start = |id: &str, role: &str| {
         let node = Node::start_with(&aws, id, role, |o| o.config.node.drain_ms = 30_000.try_into().unwrap()).unwrap();
         node.wait_ready().unwrap();
@@ -22,7 +22,7 @@ fn fifty_webrtc_viewers_of_a_drained_edge_move_without_loss() {
     let origin = start("i-0origin", "origin");
     let (edge, other) = (start("i-0edge", "edge"), start("i-0other", "edge"));
     let url = origin.rtmp_url("live/demo").unwrap();
-    let Some(_publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
+    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &url).unwrap() else { return };
     origin.wait_live("live/demo").unwrap();
     let at = edge.http().unwrap();
     let url = format!("http://127.0.0.1:{}/live/whep/demo", at.port());
@@ -31,19 +31,19 @@ fn fifty_webrtc_viewers_of_a_drained_edge_move_without_loss() {
     wait_status(at, "live/demo", "fifty viewers", |s| s.viewers.webrtc == 50).unwrap();
 
     edge.metadata.change(|s| s.target_lifecycle_state = Some("Terminated".to_owned()));
-    let report = crowd.moved().unwrap();
+    let report = crowd.wait_migration_report().unwrap();
     println!("handover of 50 WebRTC viewers: {report:?}");
     assert_eq!((report.playing, report.moved, report.lost), (50, 50, 0), "{report:?}");
     assert!(report.max_gap_ms < 1_000.0, "{report:?}");
-    edge.daemon.process().line("all viewers have moved").unwrap();
-    assert_eq!(edge.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    edge.daemon.process().wait_line("all viewers have moved").unwrap();
+    assert_eq!(edge.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
     assert_eq!(http::get(other.health().unwrap(), "/readyz").unwrap().status, 200);
 }
 
 #[test]
 fn full_node_refuses_new_viewers_with_a_reason_and_keeps_existing_ones() {
     let engine = Engine::start(Options::with(|c| c.limits.max_viewers = 1.try_into().unwrap())).unwrap();
-    let Some(_publisher) = publish::ffmpeg(&Source::default(), &engine.rtmp_url("live/a")).unwrap() else { return };
+    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &engine.rtmp_url("live/a")).unwrap() else { return };
     wait_status(engine.http(), "live/a", "video", |s| s.video.is_some()).unwrap();
     let play = || {
         let mut player = publish::ffmpeg_command().unwrap();
@@ -62,7 +62,7 @@ fn full_node_refuses_new_viewers_with_a_reason_and_keeps_existing_ones() {
         assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{text}");
         assert!(text.contains("too_many_viewers") && text.contains("already serves 1 viewers"), "{text}");
     }
-    assert!(!play().exit(PATIENCE).unwrap().success(), "a second RTMP player was accepted");
+    assert!(!play().wait_exit(WAIT_TIMEOUT).unwrap().success(), "a second RTMP player was accepted");
     assert!(first.is_running());
     drop(first);
     wait::until("capacity for the next viewer", || {
@@ -74,7 +74,7 @@ fn full_node_refuses_new_viewers_with_a_reason_and_keeps_existing_ones() {
 #[test]
 fn full_edge_names_another_edge_with_the_stream_and_capacity() {
     let Some(database) = Database::start().unwrap() else { return };
-    let Some(aws) = cluster::aws(database.uri()).unwrap() else { return };
+    let Some(aws) = cluster::start_aws(database.uri()).unwrap() else { return };
     let start = |id: &str, role: &str, max_viewers: usize| {
         let change = |o: &mut Options| o.config.limits.max_viewers = max_viewers.try_into().unwrap();
         let node = Node::start_with(&aws, id, role, change).unwrap();
@@ -84,7 +84,7 @@ fn full_edge_names_another_edge_with_the_stream_and_capacity() {
     let (origin, edge) = (start("i-0origin", "origin", 1), start("i-0edge", "edge", 1));
     let other = start("i-0other", "edge", 100);
     let url = origin.rtmp_url("live/demo").unwrap();
-    let Some(_publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
+    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &url).unwrap() else { return };
     origin.wait_live("live/demo").unwrap();
     let mut player = publish::ffmpeg_command().unwrap();
     player.args(["-i", &edge.rtmp_url("live/demo").unwrap(), "-f", "null", "-"]);

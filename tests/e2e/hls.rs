@@ -13,7 +13,7 @@ const PLAYLISTS: [&str; 2] = ["/live/streams/demo.m3u8", "/live/streams/demo/pla
 
 fn live() -> Option<(Engine, Process)> {
     let engine = Engine::start(Options::default()).unwrap();
-    let publisher = publish::ffmpeg(&Source::default(), &engine.rtmp_url("live/demo")).unwrap()?;
+    let publisher = publish::start_ffmpeg(&Source::default(), &engine.rtmp_url("live/demo")).unwrap()?;
     engine.wait_live("live/demo").unwrap();
     Some((engine, publisher))
 }
@@ -157,11 +157,11 @@ fn hinted_part_is_served_once_complete_with_its_final_bytes() {
 
 #[test]
 fn gstreamer_plays_both_playlists_with_video_and_audio() {
-    let Some(launch) = tools::find("gst-launch-1.0") else { return };
+    let Some(launch) = tools::find_program("gst-launch-1.0") else { return };
     let Some((engine, _publisher)) = live() else { return };
     for (path, demuxer) in PLAYLISTS.into_iter().flat_map(|path| [(path, "hlsdemux"), (path, "hlsdemux2")]) {
-        if !tools::gst_element(demuxer) {
-            tools::missing(&format!("GStreamer's {demuxer} is not installed"));
+        if !tools::has_gst_element(demuxer) {
+            tools::skip_missing(&format!("GStreamer's {demuxer} is not installed"));
             continue;
         }
         // hlsdemux2 fetches by itself and needs stream-aware elements.
@@ -183,7 +183,7 @@ fn gstreamer_plays_both_playlists_with_video_and_audio() {
         })
         .unwrap_or_else(|e| panic!("{e:#}: {seen:?}: {:?}", player.lines().iter().rev().take(10).collect::<Vec<_>>()));
         if demuxer == "hlsdemux2" {
-            player.line("GstHLSDemux2:").unwrap();
+            player.wait_line("GstHLSDemux2:").unwrap();
         }
         let errors: Vec<_> = player.lines().into_iter().filter(|l| l.starts_with("ERROR")).collect();
         assert_eq!(errors, [""; 0], "{demuxer} on {path}");

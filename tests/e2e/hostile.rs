@@ -7,34 +7,34 @@ use std::time::Duration;
 use headwater_tests::engine::{Engine, Options};
 use headwater_tests::process::Process;
 use headwater_tests::publish::{self, Source};
-use headwater_tests::wait::{self, PATIENCE};
+use headwater_tests::wait::{self, WAIT_TIMEOUT};
 
 /// Maximum growth of the resident memory after an attack.
-const MAX_GROWTH_KIB: u64 = 64 << 10;
+const MAX_MEMORY_GROWTH_KIB: u64 = 64 << 10;
 
 /// Runs `attack` while a stream is published and played. Checks that both continue without a gap
 /// and that the engine neither panics nor grows.
-pub(crate) fn beside_a_running_stream(attack: impl FnOnce(&Engine)) {
+pub(crate) fn with_running_stream(attack: impl FnOnce(&Engine)) {
     let engine = Engine::start(Options::with(|c| c.rtmp.max_connections = 200.try_into().unwrap())).unwrap();
     let url = engine.rtmp_url("live/demo");
-    let Some(publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
+    let Some(publisher) = publish::start_ffmpeg(&Source::default(), &url).unwrap() else { return };
     engine.wait_live("live/demo").unwrap();
     let mut command = publish::ffmpeg_command().unwrap();
     command.args(["-loglevel", "info", "-xerror", "-i", &url, "-vf", "showinfo", "-f", "null", "-"]);
     let player = Process::start(&mut command).unwrap();
-    player.line("Parsed_showinfo").unwrap();
+    player.wait_line("Parsed_showinfo").unwrap();
     let (before_kib, started) = (engine.resident_kib().unwrap(), engine.status("live/demo").unwrap().unwrap());
 
     attack(&engine);
 
     let seen = player.lines().len();
-    player.nth_line(seen, " n:").unwrap();
+    player.wait_line_from(seen, " n:").unwrap();
     let now = engine.status("live/demo").unwrap().unwrap();
     assert_eq!(now.started_at_ms, started.started_at_ms, "the stream was interrupted");
     assert!(publisher.is_running() && player.is_running());
     assert_eq!(gaps(&player.lines()), 0, "the player lost frames");
     let grown_kib = engine.resident_kib().unwrap().saturating_sub(before_kib);
-    assert!(grown_kib < MAX_GROWTH_KIB, "the memory grew by {grown_kib} KiB");
+    assert!(grown_kib < MAX_MEMORY_GROWTH_KIB, "the memory grew by {grown_kib} KiB");
     assert_eq!(engine.panics(), [""; 0]);
 }
 
@@ -47,7 +47,7 @@ fn gaps(lines: &[String]) -> usize {
 
 fn connect(address: SocketAddr) -> TcpStream {
     let socket = TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     socket.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
     socket
 }
@@ -81,22 +81,22 @@ fn string(text: &str) -> Vec<u8> {
     [&[2, 0, text.len() as u8], text.as_bytes()].concat()
 }
 
-const NUMBER: [u8; 9] = [0, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0];
+const AMF_NUMBER: [u8; 9] = [0, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0];
 
 /// Sends as many bytes as it can; true if the server closes the connection in time.
-fn is_cut(mut socket: TcpStream, bytes: &[u8]) -> bool {
+fn is_closed_by_server(mut socket: TcpStream, bytes: &[u8]) -> bool {
     let _ = socket.write_all(bytes);
     !matches!(socket.read_to_end(&mut Vec::new()), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 /// Sends bytes after the handshake and checks that the server closes the connection with this
 /// reason, which differs from that of a silent connection.
-fn is_refused(engine: &Engine, bytes: &[u8], why: &str) {
+fn check_refused(engine: &Engine, bytes: &[u8], why: &str) {
     let before = engine.process().line_count();
     let socket = shaken(engine);
     // The log may contain an IPv4-mapped IPv6 address, so only the port is compared.
     let peer = format!(":{} ", socket.local_addr().unwrap().port());
-    assert!(is_cut(socket, bytes), "still open: {why}");
+    assert!(is_closed_by_server(socket, bytes), "still open: {why}");
     let closed = wait::until("the end of the connection", || {
         let lines = engine.process().lines_from(before);
         lines.into_iter().find(|line| line.contains("rtmp connection closed") && line.contains(&peer))
@@ -107,9 +107,9 @@ fn is_refused(engine: &Engine, bytes: &[u8], why: &str) {
 
 #[test]
 fn messages_that_crash_other_rtmp_servers_close_only_their_connection() {
-    beside_a_running_stream(|engine| {
-        let nested = [&string("x")[..], &NUMBER, &[3, 0, 1, b'a'].repeat(5_000)].concat();
-        let huge_array = [&string("x")[..], &NUMBER, &[10, 0xff, 0xff, 0xff, 0xff]].concat();
+    with_running_stream(|engine| {
+        let nested = [&string("x")[..], &AMF_NUMBER, &[3, 0, 1, b'a'].repeat(5_000)].concat();
+        let huge_array = [&string("x")[..], &AMF_NUMBER, &[10, 0xff, 0xff, 0xff, 0xff]].concat();
         // On ever new chunk streams: messages of one byte, and longer ones that are never
         // completed.
         let whole = |i: u32| [vec![1, i as u8, (i >> 8) as u8, 0, 0, 0, 0, 0, 1, 9, 1, 0, 0, 0], vec![7]].concat();
@@ -134,34 +134,34 @@ fn messages_that_crash_other_rtmp_servers_close_only_their_connection() {
             ((0..70_000).flat_map(whole).collect(), "chunk streams are in use"),
             ((4..64).flat_map(begun).collect(), "messages are interleaved"),
         ] {
-            is_refused(engine, &attack, why);
+            check_refused(engine, &attack, why);
         }
         // Ignored before a publish.
         let mut socket = shaken(engine);
         socket.write_all(&message(18, &string("@setDataFrame"))).unwrap();
         socket.shutdown(std::net::Shutdown::Write).unwrap();
-        assert!(is_cut(socket, &[]), "still open");
-        assert!(is_cut(connect(engine.rtmp()), b"GET / HTTP/1.1\r\n\r\n"));
+        assert!(is_closed_by_server(socket, &[]), "still open");
+        assert!(is_closed_by_server(connect(engine.rtmp()), b"GET / HTTP/1.1\r\n\r\n"));
     });
 }
 
 #[test]
 fn command_floods_are_cut_off() {
-    beside_a_running_stream(|engine| {
+    with_running_stream(|engine| {
         let connect =
-            [&string("connect")[..], &NUMBER, &[3, 0, 3, b'a', b'p', b'p'], &string("live"), &[0, 0, 9]].concat();
-        let create = [&string("createStream")[..], &NUMBER, &[5]].concat();
-        is_refused(engine, &message(20, &connect).repeat(50_000), "unexpected connect command");
+            [&string("connect")[..], &AMF_NUMBER, &[3, 0, 3, b'a', b'p', b'p'], &string("live"), &[0, 0, 9]].concat();
+        let create = [&string("createStream")[..], &AMF_NUMBER, &[5]].concat();
+        check_refused(engine, &message(20, &connect).repeat(50_000), "unexpected connect command");
         let creates = [message(20, &connect), message(20, &create).repeat(100_000)].concat();
-        is_refused(engine, &creates, "more than 8 message streams");
+        check_refused(engine, &creates, "more than 8 message streams");
     });
 }
 
 #[test]
 fn silent_connections_use_only_their_slots() {
-    beside_a_running_stream(|engine| {
+    with_running_stream(|engine| {
         let silent: Vec<_> = (0..300).map(|_| connect(engine.rtmp())).collect();
-        engine.process().line("too many are open").unwrap();
+        engine.process().wait_line("too many are open").unwrap();
         drop(silent);
         wait::until("a free connection slot", || {
             let mut socket = connect(engine.rtmp());
@@ -176,7 +176,7 @@ fn silent_connections_use_only_their_slots() {
 
 #[test]
 fn http_refuses_oversized_heads_oversized_bodies_and_garbage() {
-    beside_a_running_stream(|engine| {
+    with_running_stream(|engine| {
         let answer = |bytes: &[u8]| {
             let mut socket = connect(engine.http());
             let _ = socket.write_all(bytes);
@@ -206,7 +206,7 @@ fn http_refuses_oversized_heads_oversized_bodies_and_garbage() {
 
 #[test]
 fn unfinished_request_head_times_out() {
-    beside_a_running_stream(|engine| {
+    with_running_stream(|engine| {
         let sockets: Vec<_> = (0..50)
             .map(|_| {
                 let mut socket = connect(engine.http());
@@ -216,7 +216,7 @@ fn unfinished_request_head_times_out() {
             .collect();
         assert_eq!(engine.get("/rest/v2/version").unwrap().status, 200);
         for socket in sockets {
-            assert!(is_cut(socket, b""), "still open");
+            assert!(is_closed_by_server(socket, b""), "still open");
         }
     });
 }

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use headwater_tests::engine::program;
+use headwater_tests::engine::program_path;
 use headwater_tests::process::Process;
-use headwater_tests::temp::Folder;
+use headwater_tests::temp::TempDir;
 use headwater_tests::tools;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -18,18 +18,18 @@ use serde_json::Value;
 
 /// Runs a command once; returns its measurements.
 fn measured(folder: &Path, arguments: &[&str]) -> Vec<Value> {
-    measured_and_said(folder, arguments).0
+    run_load_tool_with_output(folder, arguments).0
 }
 
 /// Runs a command once; returns its measurements and its output lines.
-fn measured_and_said(folder: &Path, arguments: &[&str]) -> (Vec<Value>, Vec<String>) {
+fn run_load_tool_with_output(folder: &Path, arguments: &[&str]) -> (Vec<Value>, Vec<String>) {
     let file = folder.join("cases.json");
     let mut command = Command::new(env!("CARGO_BIN_EXE_headwater-load"));
     command.args(arguments).args(["--seconds", "1", "--rounds", "1", "--engine"]);
-    command.arg(program("headwater-engine").unwrap()).arg("--json").arg(&file);
+    command.arg(program_path("headwater-engine").unwrap()).arg("--json").arg(&file);
     // Its own process group: if the tool hangs, its servers are killed with it.
     let process = Process::start(command.process_group(0)).unwrap();
-    let status = process.exit(BOUND).unwrap_or_else(|e| {
+    let status = process.wait_exit(LOAD_TOOL_TIMEOUT).unwrap_or_else(|e| {
         let _ = killpg(Pid::from_raw(process.pid() as i32), Signal::SIGKILL);
         panic!("{arguments:?}: {e:#}")
     });
@@ -40,13 +40,13 @@ fn measured_and_said(folder: &Path, arguments: &[&str]) -> (Vec<Value>, Vec<Stri
 }
 
 /// Several times the duration of the longest run.
-const BOUND: Duration = Duration::from_secs(180);
+const LOAD_TOOL_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Removes nginx from the expected servers if it is not installed. It must be installed in CI.
-fn with_peer(servers: &[&'static str]) -> Vec<&'static str> {
+fn with_nginx_if_installed(servers: &[&'static str]) -> Vec<&'static str> {
     let is_here = ["/usr/sbin/nginx", "/usr/lib/nginx/modules/ngx_rtmp_module.so"].map(|f| Path::new(f).exists());
     if is_here != [true; 2] {
-        tools::missing("nginx with its RTMP module is not installed");
+        tools::skip_missing("nginx with its RTMP module is not installed");
     }
     servers.iter().copied().filter(|s| *s != "nginx-rtmp" || is_here == [true; 2]).collect()
 }
@@ -88,7 +88,7 @@ fn divided(case: &Value, quotient: &str, divisor: &str, unit: f64) {
 }
 
 /// Checks that every case delivered data and used CPU time.
-fn all_deliver(cases: &[Value]) {
+fn check_all_deliver(cases: &[Value]) {
     for case in cases {
         let counted = |what: &str| case[what].as_f64().unwrap() > 0.0;
         assert!(counted("packets") && counted("bytes") && counted("cpu_seconds"), "{case}");
@@ -98,47 +98,47 @@ fn all_deliver(cases: &[Value]) {
 
 #[test]
 fn load_tool_counts_two_players_and_writes_one_json_object_per_case() {
-    if tools::find("ffmpeg").is_none() {
+    if tools::find_program("ffmpeg").is_none() {
         return;
     }
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let cases = measured(folder.path(), &["rtmp", "--players", "2"]);
-    assert_eq!(servers(&cases), with_peer(&["headwater", "nginx-rtmp", "floor"]));
-    all_deliver(&cases);
-    let engine = engine(&cases, "rtmp", 2, &["cpu_seconds", "bytes", "packets", "pictures", "seconds"]);
+    assert_eq!(servers(&cases), with_nginx_if_installed(&["headwater", "nginx-rtmp", "floor"]));
+    check_all_deliver(&cases);
+    let engine = engine(&cases, "rtmp", 2, &["cpu_seconds", "bytes", "packets", "frames", "seconds"]);
     assert_eq!(engine["lost"].as_u64(), Some(0));
     assert!(engine["latency_ms"]["p50"].as_f64().unwrap() > 0.0 && engine["join_ms"]["p50"].as_f64().unwrap() > 0.0);
 }
 
 #[test]
 fn load_tool_runs_enough_webrtc_viewers_for_rx_coalescing() {
-    if tools::find("ffmpeg").is_none() {
+    if tools::find_program("ffmpeg").is_none() {
         return;
     }
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     // The last of them perform their handshake with a worker that coalesces receives.
     let cases = measured(folder.path(), &["whep", "--viewers", "70"]);
     assert_eq!(servers(&cases), ["headwater", "floor"]);
-    let engine = engine(&cases, "whep", 70, &["cpu_seconds", "bytes", "packets", "pictures", "kb_each"]);
+    let engine = engine(&cases, "whep", 70, &["cpu_seconds", "bytes", "packets", "frames", "kb_each"]);
     assert!(engine["latency_ms"]["p50"].as_f64().unwrap() > 0.0 && engine["join_ms"]["p50"].as_f64().unwrap() > 0.0);
 }
 
 #[test]
 fn load_tool_measures_hls_llhls_and_ingest() {
-    if tools::find("ffmpeg").is_none() {
+    if tools::find_program("ffmpeg").is_none() {
         return;
     }
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let fetched = ["cpu_seconds", "bytes", "packets"];
     let hls = measured(folder.path(), &["hls", "--viewers", "3"]);
-    assert_eq!(servers(&hls), with_peer(&["headwater", "nginx-rtmp"]));
-    all_deliver(&hls);
+    assert_eq!(servers(&hls), with_nginx_if_installed(&["headwater", "nginx-rtmp"]));
+    check_all_deliver(&hls);
     assert_eq!(engine(&hls, "hls", 3, &fetched)["lost"].as_u64(), Some(0));
     let llhls = measured(folder.path(), &["llhls", "--viewers", "3"]);
     assert_eq!(engine(&llhls, "llhls", 3, &fetched)["lost"].as_u64(), Some(0));
     assert!(llhls[0]["latency_ms"]["p50"].as_f64().unwrap() > 0.0);
     let ingest = measured(folder.path(), &["ingest", "--publishers", "3"]);
-    assert_eq!(servers(&ingest), with_peer(&["headwater", "nginx-rtmp"]));
+    assert_eq!(servers(&ingest), with_nginx_if_installed(&["headwater", "nginx-rtmp"]));
     for turn in 0..ingest.len() {
         engine(&ingest[turn..], "ingest", 3, &["cpu_seconds", "bytes"]);
     }
@@ -146,15 +146,15 @@ fn load_tool_measures_hls_llhls_and_ingest() {
 
 #[test]
 fn load_tool_compares_an_edge_with_a_single_node_and_checks_the_promises() {
-    if tools::find("ffmpeg").is_none() {
+    if tools::find_program("ffmpeg").is_none() {
         return;
     }
-    let folder = Folder::new().unwrap();
-    let (cases, output) = measured_and_said(folder.path(), &["edge", "--viewers", "2", "--streams", "2"]);
+    let folder = TempDir::new().unwrap();
+    let (cases, output) = run_load_tool_with_output(folder.path(), &["edge", "--viewers", "2", "--streams", "2"]);
     assert_eq!(names(&cases), ["rtmp", "rtmp", "cold-rtmp", "cold-rtmp", "whep", "whep", "cold-whep", "cold-whep"]);
     assert_eq!(servers(&cases), ["headwater", "edge"].repeat(4));
     for pair in cases.chunks(4) {
-        all_deliver(&pair[..2]);
+        check_all_deliver(&pair[..2]);
         for cold in &pair[2..] {
             assert!(cold["join_ms"]["p50"].as_f64().unwrap() > 0.0, "{cold}");
         }
@@ -168,10 +168,10 @@ fn load_tool_compares_an_edge_with_a_single_node_and_checks_the_promises() {
 
 #[test]
 fn load_tool_measures_joining_a_stream_that_has_viewers() {
-    if tools::find("ffmpeg").is_none() {
+    if tools::find_program("ffmpeg").is_none() {
         return;
     }
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let cases = measured(folder.path(), &["join", "--times", "2", "--no-peer"]);
     assert_eq!(names(&cases), ["join-rtmp", "join-whep"]);
     assert_eq!(servers(&cases), ["headwater", "headwater"]);
@@ -183,14 +183,14 @@ fn load_tool_measures_joining_a_stream_that_has_viewers() {
 
 #[test]
 fn load_tool_checks_every_case_against_its_promise() {
-    if tools::find("ffmpeg").is_none() {
+    if tools::find_program("ffmpeg").is_none() {
         return;
     }
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     // Without peers and floor, which other tests cover, because this run is long.
-    let (cases, output) = measured_and_said(folder.path(), &["all", "--shrink", "50", "--no-peer", "--no-floor"]);
+    let (cases, output) = run_load_tool_with_output(folder.path(), &["all", "--shrink", "50", "--no-peer", "--no-floor"]);
     assert_eq!(names(&cases), ["whep", "rtmp", "rtmp", "hls", "llhls", "ingest", "join-rtmp", "join-whep"]);
-    all_deliver(&cases[..5]);
+    check_all_deliver(&cases[..5]);
     let promises = promises(&output);
     assert_eq!(promises.len(), 11, "{output:#?}");
     for promise in promises {
@@ -202,10 +202,10 @@ fn load_tool_checks_every_case_against_its_promise() {
 
 #[test]
 fn load_tool_plots_the_cost_by_number_of_viewers() {
-    if tools::find("ffmpeg").is_none() {
+    if tools::find_program("ffmpeg").is_none() {
         return;
     }
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let out = folder.path().join("curves");
     let cases =
         measured(folder.path(), &["curve", "rtmp", "--counts", "1,3", "--no-peer", "--out", out.to_str().unwrap()]);

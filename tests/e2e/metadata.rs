@@ -2,13 +2,13 @@
 
 use headwater_tests::cluster;
 use headwater_tests::daemon::Daemon;
-use headwater_tests::engine::{Options, program};
+use headwater_tests::engine::{Options, program_path};
 use headwater_tests::http;
-use headwater_tests::metadata::{Fake, Manner, Role, vendor};
+use headwater_tests::metadata::{FakeMetadata, ServiceBehavior, InstanceRole, start_vendor_mock};
 use headwater_tests::moto::Moto;
-use headwater_tests::tap::Tap;
-use headwater_tests::temp::Folder;
-use headwater_tests::wait::PATIENCE;
+use headwater_tests::tap::RecordingProxy;
+use headwater_tests::temp::TempDir;
+use headwater_tests::wait::WAIT_TIMEOUT;
 use nix::sys::signal::Signal;
 use std::net::SocketAddr;
 use std::process::Command;
@@ -18,19 +18,19 @@ fn options(metadata: SocketAddr) -> Options {
     Options::with(|config| config.metadata.endpoint = metadata)
 }
 
-fn start(fake: &Fake) -> Daemon {
+fn start(fake: &FakeMetadata) -> Daemon {
     Daemon::start(options(fake.address())).unwrap()
 }
 
 /// `headwaterd plan --json` with this metadata service.
 fn plan(metadata: SocketAddr) -> serde_json::Value {
-    plan_with(metadata, &[])
+    run_plan_with(metadata, &[])
 }
 
-fn plan_with(metadata: SocketAddr, environment: &[(&str, String)]) -> serde_json::Value {
-    let folder = Folder::new().unwrap();
+fn run_plan_with(metadata: SocketAddr, environment: &[(&str, String)]) -> serde_json::Value {
+    let folder = TempDir::new().unwrap();
     let file = folder.write("node.toml", format!("metadata.endpoint = \"{metadata}\"\n")).unwrap();
-    let output = Command::new(program("headwaterd").unwrap())
+    let output = Command::new(program_path("headwaterd").unwrap())
         .args(["plan", "--json", "--config"])
         .arg(file)
         .env("AWS_EC2_METADATA_DISABLED", "true")
@@ -42,16 +42,16 @@ fn plan_with(metadata: SocketAddr, environment: &[(&str, String)]) -> serde_json
 }
 
 fn drained(daemon: &Daemon, why: &str) {
-    let line = daemon.process().line(why).unwrap();
+    let line = daemon.process().wait_line(why).unwrap();
     assert!(line.contains("draining"), "{line}");
-    assert_eq!(daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    assert_eq!(daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
 }
 
-const STANDALONE: (&str, &str) = ("headwater:role", "standalone");
+const STANDALONE_TAG: (&str, &str) = ("headwater:role", "standalone");
 
 #[test]
 fn role_cluster_and_id_are_read_from_the_vendor_mock() {
-    let Some((_mock, address, _folder)) = vendor("origin", "demo", &[]).unwrap() else { return };
+    let Some((_mock, address, _folder)) = start_vendor_mock("origin", "demo", &[]).unwrap() else { return };
     let report = plan(address);
     let instance = &report["facts"]["instance"];
     assert_eq!((instance["id"].as_str(), instance["region"].as_str()), (Some("i-0aa"), Some("us-east-1")));
@@ -69,48 +69,48 @@ fn role_cluster_and_id_are_read_from_the_vendor_mock() {
 #[test]
 fn node_drains_when_the_vendor_mock_reports_terminated() {
     let waits = ["--asg-termination-delay-sec", "3", "--mock-delay-sec", "1000"];
-    let Some((_mock, address, _folder)) = vendor("standalone", "demo", &waits).unwrap() else { return };
+    let Some((_mock, address, _folder)) = start_vendor_mock("standalone", "demo", &waits).unwrap() else { return };
     let daemon = Daemon::start(options(address)).unwrap();
-    daemon.process().line("node ready").unwrap();
-    drained(&daemon, "Auto Scaling ends this instance");
+    daemon.process().wait_line("node ready").unwrap();
+    drained(&daemon, "Auto Scaling terminates this instance");
 }
 
 #[test]
 fn node_drains_on_a_spot_notice_of_the_vendor_mock() {
     let waits = ["--asg-termination-delay-sec", "1000", "--mock-delay-sec", "3"];
-    let Some((_mock, address, _folder)) = vendor("standalone", "demo", &waits).unwrap() else { return };
+    let Some((_mock, address, _folder)) = start_vendor_mock("standalone", "demo", &waits).unwrap() else { return };
     let daemon = Daemon::start(options(address)).unwrap();
-    daemon.process().line("node ready").unwrap();
+    daemon.process().wait_line("node ready").unwrap();
     drained(&daemon, "spot notice: EC2 will terminate this instance");
 }
 
 #[test]
 fn group_member_without_a_role_tag_stays_out_of_service_until_it_is_set() {
-    let fake = Fake::start(&[]).unwrap();
+    let fake = FakeMetadata::start(&[]).unwrap();
     fake.change(|s| s.target_lifecycle_state = Some("InService".to_owned()));
     let daemon = start(&fake);
-    let line = daemon.process().line("out of service").unwrap();
+    let line = daemon.process().wait_line("out of service").unwrap();
     assert!(line.contains("belongs to an Auto Scaling group but has no `headwater:role` tag"), "{line}");
     assert!(!daemon.data_dir().exists() && daemon.process().is_running());
     fake.change(|s| s.tags = Some([("headwater:role".to_owned(), "king".to_owned())].into()));
-    daemon.process().line("tag `headwater:role` is \"king\"").unwrap();
-    fake.change(|s| s.tags = Some([(STANDALONE.0.to_owned(), STANDALONE.1.to_owned())].into()));
-    daemon.process().line("node ready").unwrap();
+    daemon.process().wait_line("tag `headwater:role` is \"king\"").unwrap();
+    fake.change(|s| s.tags = Some([(STANDALONE_TAG.0.to_owned(), STANDALONE_TAG.1.to_owned())].into()));
+    daemon.process().wait_line("node ready").unwrap();
 }
 
 #[test]
 fn out_of_service_node_stops_on_sigterm() {
-    let fake = Fake::start(&[("headwater:role", "king")]).unwrap();
+    let fake = FakeMetadata::start(&[("headwater:role", "king")]).unwrap();
     let daemon = start(&fake);
-    daemon.process().line("out of service").unwrap();
+    daemon.process().wait_line("out of service").unwrap();
     daemon.process().signal(Signal::SIGTERM);
-    assert_eq!(daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    assert_eq!(daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
 }
 
 #[test]
 fn instance_outside_a_group_without_tags_is_standalone() {
     for hidden in [false, true] {
-        let fake = Fake::start(&[]).unwrap();
+        let fake = FakeMetadata::start(&[]).unwrap();
         fake.change(|s| {
             s.public_ipv4 = Some("203.0.113.9".to_owned());
             if hidden {
@@ -126,12 +126,12 @@ fn instance_outside_a_group_without_tags_is_standalone() {
 
 #[test]
 fn unreadable_tags_are_reported_with_the_required_permissions() {
-    let fake = Fake::start(&[]).unwrap();
+    let fake = FakeMetadata::start(&[]).unwrap();
     fake.change(|s| {
         s.tags = None;
         s.target_lifecycle_state = Some("InService".to_owned());
     });
-    let line = start(&fake).process().line("out of service").unwrap();
+    let line = start(&fake).process().wait_line("out of service").unwrap();
     for part in ["InstanceMetadataTags", "ec2:DescribeTags of i-0fake did not work"] {
         assert!(line.contains(part), "{line}");
     }
@@ -139,40 +139,40 @@ fn unreadable_tags_are_reported_with_the_required_permissions() {
 
 #[test]
 fn warm_instance_starts_nothing_until_it_is_in_service() {
-    let fake = Fake::start(&[STANDALONE]).unwrap();
+    let fake = FakeMetadata::start(&[STANDALONE_TAG]).unwrap();
     fake.change(|s| s.target_lifecycle_state = Some("Warmed:Running".to_owned()));
     let daemon = start(&fake);
-    daemon.process().line("Auto Scaling keeps this instance warm").unwrap();
+    daemon.process().wait_line("Auto Scaling keeps this instance warm").unwrap();
     assert!(!daemon.data_dir().exists());
     fake.change(|s| s.target_lifecycle_state = Some("InService".to_owned()));
-    daemon.process().line("node ready").unwrap();
+    daemon.process().wait_line("node ready").unwrap();
 }
 
 #[test]
 fn revoked_token_and_changed_tag_do_not_prevent_a_drain() {
-    let fake = Fake::start(&[STANDALONE]).unwrap();
+    let fake = FakeMetadata::start(&[STANDALONE_TAG]).unwrap();
     let daemon = start(&fake);
-    daemon.process().line("node ready").unwrap();
+    daemon.process().wait_line("node ready").unwrap();
     fake.change(|s| {
         s.token = "token-2".to_owned();
         s.tags = Some([("headwater:role".to_owned(), "edge".to_owned())].into());
     });
-    daemon.process().line("a tag of this instance has changed").unwrap();
+    daemon.process().wait_line("a tag of this instance has changed").unwrap();
     fake.change(|s| s.target_lifecycle_state = Some("Terminated".to_owned()));
-    drained(&daemon, "Auto Scaling ends this instance");
+    drained(&daemon, "Auto Scaling terminates this instance");
 }
 
 #[test]
 fn node_serves_through_a_metadata_outage_and_notices_the_recovery() {
-    let fake = Fake::start(&[STANDALONE]).unwrap();
+    let fake = FakeMetadata::start(&[STANDALONE_TAG]).unwrap();
     let daemon = start(&fake);
-    daemon.process().line("node ready").unwrap();
-    fake.change(|s| s.manner = Manner::Status(500));
-    daemon.process().line("instance metadata does not answer any more").unwrap();
-    let at = daemon.endpoints(None).unwrap();
+    daemon.process().wait_line("node ready").unwrap();
+    fake.change(|s| s.behavior = ServiceBehavior::Status(500));
+    daemon.process().wait_line("instance metadata no longer answers").unwrap();
+    let at = daemon.wait_endpoints(None).unwrap();
     assert_eq!(http::get(at.health, "/readyz").unwrap().status, 200);
     fake.change(|s| {
-        s.manner = Manner::Well;
+        s.behavior = ServiceBehavior::Normal;
         s.spot_action = Some("stop".to_owned());
     });
     drained(&daemon, "spot notice: EC2 will stop this instance");
@@ -180,9 +180,9 @@ fn node_serves_through_a_metadata_outage_and_notices_the_recovery() {
 
 #[test]
 fn imdsv1_timeout_or_refusal_means_no_instance() {
-    for manner in [Manner::VersionOne, Manner::Silent, Manner::Status(401), Manner::Status(404)] {
-        let fake = Fake::start(&[("headwater:role", "king")]).unwrap();
-        fake.change(|s| s.manner = manner);
+    for manner in [ServiceBehavior::ImdsV1Only, ServiceBehavior::Unresponsive, ServiceBehavior::Status(401), ServiceBehavior::Status(404)] {
+        let fake = FakeMetadata::start(&[("headwater:role", "king")]).unwrap();
+        fake.change(|s| s.behavior = manner);
         let report = plan(fake.address());
         assert_eq!(report["facts"]["instance"], serde_json::Value::Null, "{manner:?}");
         assert_eq!(report["plan"]["engine"]["node"]["role"], "standalone");
@@ -191,58 +191,58 @@ fn imdsv1_timeout_or_refusal_means_no_instance() {
 
 #[test]
 fn node_waits_for_required_metadata_and_starts() {
-    let fake = Fake::start(&[STANDALONE]).unwrap();
-    fake.change(|s| s.manner = Manner::Status(503));
+    let fake = FakeMetadata::start(&[STANDALONE_TAG]).unwrap();
+    fake.change(|s| s.behavior = ServiceBehavior::Status(503));
     let mut options = options(fake.address());
     options.config.metadata.required = true;
     options.log = "debug";
     let daemon = Daemon::start(options).unwrap();
-    daemon.process().line("no metadata yet").unwrap();
+    daemon.process().wait_line("no metadata yet").unwrap();
     assert!(!daemon.data_dir().exists());
-    fake.change(|s| s.manner = Manner::Well);
-    daemon.process().line("node ready").unwrap();
+    fake.change(|s| s.behavior = ServiceBehavior::Normal);
+    daemon.process().wait_line("node ready").unwrap();
 }
 
 #[test]
 fn node_waiting_for_metadata_stops_on_sigterm() {
-    let fake = Fake::start(&[STANDALONE]).unwrap();
-    fake.change(|s| s.manner = Manner::Silent);
+    let fake = FakeMetadata::start(&[STANDALONE_TAG]).unwrap();
+    fake.change(|s| s.behavior = ServiceBehavior::Unresponsive);
     let mut options = options(fake.address());
     options.config.metadata.required = true;
     options.log = "debug";
     let daemon = Daemon::start(options).unwrap();
-    daemon.process().line("no metadata yet").unwrap();
+    daemon.process().wait_line("no metadata yet").unwrap();
     daemon.process().signal(Signal::SIGTERM);
-    assert_eq!(daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    assert_eq!(daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
     assert!(!daemon.data_dir().exists());
 }
 
 #[test]
 fn required_metadata_from_a_slow_service_is_awaited() {
     // Slower than the limit where metadata is optional.
-    let fake = Fake::start(&[STANDALONE]).unwrap();
-    fake.change(|s| s.manner = Manner::Slow(Duration::from_millis(800)));
+    let fake = FakeMetadata::start(&[STANDALONE_TAG]).unwrap();
+    fake.change(|s| s.behavior = ServiceBehavior::Slow(Duration::from_millis(800)));
     let mut options = options(fake.address());
     options.config.metadata.required = true;
     let daemon = Daemon::start(options).unwrap();
-    let line = daemon.process().line("headwaterd starting").unwrap();
+    let line = daemon.process().wait_line("headwaterd starting").unwrap();
     assert!(line.contains("node=i-0fake") && line.contains("role=standalone"), "{line}");
-    daemon.process().line("node ready").unwrap();
+    daemon.process().wait_line("node ready").unwrap();
     fake.change(|s| s.target_lifecycle_state = Some("Terminated".to_owned()));
-    drained(&daemon, "Auto Scaling ends this instance");
+    drained(&daemon, "Auto Scaling terminates this instance");
 }
 
 #[test]
 fn tags_hidden_in_metadata_are_read_from_ec2() {
     let Some(moto) = Moto::start().unwrap() else { return };
     let tags = [("headwater:role", "standalone"), ("headwater:cluster", "demo"), ("Name", "not ours")];
-    let (id, _) = moto.instance(&tags).unwrap();
-    let fake = Fake::start(&[]).unwrap();
+    let (id, _) = moto.run_instance(&tags).unwrap();
+    let fake = FakeMetadata::start(&[]).unwrap();
     fake.change(|s| {
         s.tags = None;
         s.id = id;
     });
-    let report = plan_with(fake.address(), &moto.environment());
+    let report = run_plan_with(fake.address(), &moto.environment());
     let tags = serde_json::json!({ "headwater:role": "standalone", "headwater:cluster": "demo" });
     assert_eq!(report["facts"]["instance"]["tags"], serde_json::json!({ "from": "api", "tags": tags }));
     assert_eq!(report["plan"]["role_from"], "tag");
@@ -252,18 +252,18 @@ fn tags_hidden_in_metadata_are_read_from_ec2() {
 fn registry_is_found_by_tags_and_its_password_in_a_secret() {
     let Some(moto) = Moto::start().unwrap() else { return };
     let run = |role: &str, cluster: &str| {
-        moto.instance(&[("headwater:role", role), ("headwater:cluster", cluster)]).unwrap().1
+        moto.run_instance(&[("headwater:role", role), ("headwater:cluster", cluster)]).unwrap().1
     };
     let mut expected_hosts = [run("registry", "demo"), run("registry", "demo")].map(|ip| format!("{ip}:27017"));
     expected_hosts.sort_by_key(|host| host.trim_end_matches(":27017").parse::<std::net::Ipv4Addr>().unwrap());
     run("registry", "other");
     run("edge", "demo");
-    let fake = Fake::start(&[("headwater:role", "edge"), ("headwater:cluster", "demo")]).unwrap();
-    let report = plan_with(fake.address(), &moto.environment());
+    let fake = FakeMetadata::start(&[("headwater:role", "edge"), ("headwater:cluster", "demo")]).unwrap();
+    let report = run_plan_with(fake.address(), &moto.environment());
     let why = report["registry"]["Err"].as_str().unwrap();
     assert!(why.contains("secretsmanager:GetSecretValue of headwater/demo/registry did not work"), "{why}");
-    moto.secret("headwater/demo/registry", r#"{"username": "headwater", "password": "hunter2"}"#).unwrap();
-    let report = plan_with(fake.address(), &moto.environment());
+    moto.create_secret("headwater/demo/registry", r#"{"username": "headwater", "password": "hunter2"}"#).unwrap();
+    let report = run_plan_with(fake.address(), &moto.environment());
     assert_eq!(report["registry"]["Ok"]["hosts"], serde_json::json!(expected_hosts));
     assert!(!report.to_string().contains("hunter2"));
 }
@@ -271,8 +271,8 @@ fn registry_is_found_by_tags_and_its_password_in_a_secret() {
 #[test]
 fn cluster_without_registry_nodes_is_reported() {
     let Some(moto) = Moto::start().unwrap() else { return };
-    let fake = Fake::start(&[("headwater:role", "origin"), ("headwater:cluster", "demo")]).unwrap();
-    let report = plan_with(fake.address(), &moto.environment());
+    let fake = FakeMetadata::start(&[("headwater:role", "origin"), ("headwater:cluster", "demo")]).unwrap();
+    let report = run_plan_with(fake.address(), &moto.environment());
     let why = report["registry"]["Err"].as_str().unwrap();
     assert_eq!(why, "no running instance has the tags of a registry node of cluster \"demo\"");
 }
@@ -280,13 +280,13 @@ fn cluster_without_registry_nodes_is_reported() {
 #[test]
 fn aws_credentials_come_from_the_role_in_the_configured_metadata_service() {
     let away = "mongodb://u:p@127.0.0.1:1/?serverSelectionTimeoutMS=500";
-    let Some(moto) = cluster::aws(away).unwrap() else { return };
-    let tap = Tap::start(moto.address()).unwrap();
+    let Some(moto) = cluster::start_aws(away).unwrap() else { return };
+    let tap = RecordingProxy::start(moto.address()).unwrap();
     let tags =
         [("headwater:role", "edge"), ("headwater:cluster", "demo"), ("headwater:registry", "secret:demo/registry")];
-    let fake = Fake::start(&tags).unwrap();
+    let fake = FakeMetadata::start(&tags).unwrap();
     let text = |text: &str| text.to_owned();
-    let role = Role { name: text("node"), key_id: text("ASIAROLE"), key: text("hunter2"), token: text("session-1") };
+    let role = InstanceRole { name: text("node"), access_key_id: text("ASIAROLE"), secret_access_key: text("hunter2"), token: text("session-1") };
     fake.change(|s| s.role = Some(role));
     let mut options = options(fake.address());
     options.environment = vec![
@@ -296,14 +296,14 @@ fn aws_credentials_come_from_the_role_in_the_configured_metadata_service() {
     ];
     let node = Daemon::start(options).unwrap();
     // The node knows the address of the unreachable database only from the secret.
-    let line = node.process().line("out of service").unwrap();
+    let line = node.process().wait_line("out of service").unwrap();
     assert!(line.contains("the database 127.0.0.1:1 is not to be reached"), "{line}");
-    let asked = fake.asked();
+    let requests = fake.requests();
     let credentials: Vec<_> =
-        asked.iter().filter(|a| a.path == "/latest/meta-data/iam/security-credentials/node").collect();
-    assert!(!credentials.is_empty() && credentials.iter().all(|a| a.token.is_some() && a.status == 200), "{asked:?}");
-    let said = tap.said();
-    assert!(said.contains("Credential=ASIAROLE/") && said.contains("x-amz-security-token: session-1"), "{said}");
+        requests.iter().filter(|a| a.path == "/latest/meta-data/iam/security-credentials/node").collect();
+    assert!(!credentials.is_empty() && credentials.iter().all(|a| a.token.is_some() && a.status == 200), "{requests:?}");
+    let sent = tap.requests();
+    assert!(sent.contains("Credential=ASIAROLE/") && sent.contains("x-amz-security-token: session-1"), "{sent}");
     for secret in ["hunter2", "session-1"] {
         assert!(!node.process().lines().iter().any(|l| l.contains(secret)), "{secret} is in the log");
     }

@@ -10,25 +10,25 @@ use std::time::{Duration, Instant};
 
 use headwater_api::Config;
 use headwater_tests::daemon::Daemon;
-use headwater_tests::engine::{Options, program, read_endpoints, wait_status};
+use headwater_tests::engine::{Options, program_path, read_endpoints, wait_status};
 use headwater_tests::http;
 use headwater_tests::process::Process;
-use headwater_tests::publish::{Source, ffmpeg, ffmpeg_command};
-use headwater_tests::temp::Folder;
-use headwater_tests::wait::{self, PATIENCE};
+use headwater_tests::publish::{Source, start_ffmpeg, ffmpeg_command};
+use headwater_tests::temp::TempDir;
+use headwater_tests::wait::{self, WAIT_TIMEOUT};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// Refuses connections to the metadata service at once, wherever the test runs.
-const ALONE: &str = "metadata.endpoint = \"127.0.0.1:1\"\n";
+const NO_METADATA_SERVICE: &str = "metadata.endpoint = \"127.0.0.1:1\"\n";
 
 /// Runs `headwaterd` to its end.
 fn headwaterd(arguments: &[&str]) -> Output {
-    Command::new(program("headwaterd").unwrap()).args(arguments).env_remove("NOTIFY_SOCKET").output().unwrap()
+    Command::new(program_path("headwaterd").unwrap()).args(arguments).env_remove("NOTIFY_SOCKET").output().unwrap()
 }
 
 /// Runs `headwaterd run` with this file to its end; returns the exit code and the last line.
-fn refused(folder: &Folder, file: &str) -> (Option<i32>, String) {
+fn refused(folder: &TempDir, file: &str) -> (Option<i32>, String) {
     let path = folder.write("node.toml", file).unwrap();
     let output = headwaterd(&["run", "--config", path.to_str().unwrap()]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -54,10 +54,10 @@ fn play(url: &str) -> Option<Process> {
 
 #[test]
 fn systemd_receives_ready_watchdog_and_stopping_notifications() {
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let path = folder.path().join("notify");
     let notify_socket = UnixDatagram::bind(&path).unwrap();
-    notify_socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    notify_socket.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     let mut received = Vec::new();
     let mut wait_for = |word: &str| {
         let mut bytes = [0; 1_024];
@@ -71,26 +71,26 @@ fn systemd_receives_ready_watchdog_and_stopping_notifications() {
         vec![("NOTIFY_SOCKET", path.to_string_lossy().into_owned()), ("WATCHDOG_USEC", "1000000".to_owned())];
     let daemon = Daemon::start(Options { environment, ..Options::default() }).unwrap();
     wait_for("READY=1");
-    let at = daemon.endpoints(None).unwrap();
+    let at = daemon.wait_endpoints(None).unwrap();
     assert_eq!(http::get(at.health, "/readyz").unwrap().status, 200);
     wait_for("WATCHDOG=1");
     wait_for("WATCHDOG=1");
     daemon.signal(Signal::SIGTERM);
     let last = wait_for("STOPPING=1");
     assert!(!last.iter().any(|h| h.contains("READY=1")), "{last:?}");
-    assert!(daemon.process().exit(PATIENCE).unwrap().success());
+    assert!(daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().success());
 }
 
 #[test]
 fn node_becomes_ready_and_serves_its_pages() {
     let daemon = Daemon::start(Options::default()).unwrap();
-    let first = daemon.process().line("headwaterd starting").unwrap();
+    let first = daemon.process().wait_line("headwaterd starting").unwrap();
     for field in ["version=", "commit=", "role=standalone"] {
         assert!(first.contains(field), "{first}");
     }
     assert_eq!(daemon.process().lines()[0], first);
-    daemon.process().line("node ready").unwrap();
-    let at = daemon.endpoints(None).unwrap();
+    daemon.process().wait_line("node ready").unwrap();
+    let at = daemon.wait_endpoints(None).unwrap();
     assert_eq!(http::get(at.health, "/readyz").unwrap().status, 200);
     assert_eq!(http::get(at.health, "/livez").unwrap().status, 200);
     for (path, status) in [("/", 200), ("/live/play.html", 200), ("/LiveApp/play.html", 200), ("/nope/play.html", 404)]
@@ -104,7 +104,7 @@ fn node_is_not_reported_ready_while_its_engine_is_not() {
     // The publisher of the loopback check takes the only connection slot, and its player is
     // refused.
     let daemon = Daemon::start(Options::with(|c| c.rtmp.max_connections = 1.try_into().unwrap())).unwrap();
-    let at = daemon.endpoints(None).unwrap();
+    let at = daemon.wait_endpoints(None).unwrap();
     // The daemon polls as often as this test does.
     let mut answers = 0;
     wait::until("forty responses", || {
@@ -119,21 +119,21 @@ fn node_is_not_reported_ready_while_its_engine_is_not() {
 #[test]
 fn killed_engine_restarts_and_accepts_a_publisher_and_a_player() {
     let daemon = Daemon::start(Options::default()).unwrap();
-    let before = daemon.endpoints(None).unwrap();
+    let before = daemon.wait_endpoints(None).unwrap();
     let url = format!("rtmp://{}/live/a", before.rtmp);
-    let Some(publisher) = ffmpeg(&Source::default(), &url).unwrap() else { return };
+    let Some(publisher) = start_ffmpeg(&Source::default(), &url).unwrap() else { return };
     wait_status(before.http, "live/a", "pictures", |s| s.video.is_some()).unwrap();
 
     send(before.pid, Signal::SIGKILL);
-    let line = daemon.process().line("engine ended by itself").unwrap();
+    let line = daemon.process().wait_line("engine exited unexpectedly").unwrap();
     assert!(line.contains("signal: 9"), "{line}");
-    assert!(!publisher.exit(PATIENCE).unwrap().success());
+    assert!(!publisher.wait_exit(WAIT_TIMEOUT).unwrap().success());
 
-    let after = daemon.endpoints(Some(before.pid)).unwrap();
+    let after = daemon.wait_endpoints(Some(before.pid)).unwrap();
     let url = format!("rtmp://{}/live/a", after.rtmp);
-    let _publisher = ffmpeg(&Source::default(), &url).unwrap().unwrap();
+    let _publisher = start_ffmpeg(&Source::default(), &url).unwrap().unwrap();
     wait_status(after.http, "live/a", "pictures", |s| s.video.is_some()).unwrap();
-    assert!(play(&url).unwrap().exit(PATIENCE).unwrap().success());
+    assert!(play(&url).unwrap().wait_exit(WAIT_TIMEOUT).unwrap().success());
     assert_eq!(http::get(after.health, "/readyz").unwrap().status, 200);
 }
 
@@ -142,19 +142,19 @@ fn killed_engine_restarts_and_accepts_a_publisher_and_a_player() {
 fn hanging_engine_is_detected_and_replaced() {
     /// Twice the expected time: five probes with an interval of 2 s and a time-out of 4 s each, and
     /// the start of the next engine.
-    const LONGEST: Duration = Duration::from_secs(60);
+    const REPLACEMENT_TIMEOUT: Duration = Duration::from_secs(60);
     let daemon = Daemon::start(Options::default()).unwrap();
-    daemon.process().line("node ready").unwrap();
-    let before = daemon.endpoints(None).unwrap().pid;
+    daemon.process().wait_line("node ready").unwrap();
+    let before = daemon.wait_endpoints(None).unwrap().pid;
     send(before, Signal::SIGSTOP);
     let begun = Instant::now();
-    let after = wait::until_within(LONGEST, "another engine", || {
+    let after = wait::until_within(REPLACEMENT_TIMEOUT, "another engine", || {
         let at = read_endpoints(daemon.data_dir()).ok().filter(|at| at.pid != before)?;
         (http::get(at.health, "/readyz").ok()?.status == 200).then_some(at)
     })
     .unwrap();
     println!("hanging engine replaced after {} ms", begun.elapsed().as_millis());
-    let line = daemon.process().line("killing the engine").unwrap();
+    let line = daemon.process().wait_line("killing the engine").unwrap();
     assert!(line.contains("hangs: "), "{line}");
     assert!(!runs(before));
     assert_eq!(http::get(after.health, "/livez").unwrap().status, 200);
@@ -162,24 +162,24 @@ fn hanging_engine_is_detected_and_replaced() {
 
 #[test]
 fn engine_ends_with_a_killed_daemon_and_the_next_daemon_starts_at_once() {
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let start = || Daemon::start_in(Options::default(), folder.path()).unwrap();
     let daemon = start();
-    let engine = daemon.endpoints(None).unwrap().pid;
+    let engine = daemon.wait_endpoints(None).unwrap().pid;
     assert!(runs(engine));
     daemon.process().signal(Signal::SIGKILL);
     let next = start();
     wait::until("the end of the orphaned engine", || (!runs(engine)).then_some(())).unwrap();
-    next.process().line("node ready").unwrap();
+    next.process().wait_line("node ready").unwrap();
 }
 
 #[test]
 fn sigterm_drains_and_exits_with_0() {
     let daemon = Daemon::start(Options::default()).unwrap();
-    daemon.process().line("node ready").unwrap();
-    let engine = daemon.endpoints(None).unwrap().pid;
+    daemon.process().wait_line("node ready").unwrap();
+    let engine = daemon.wait_endpoints(None).unwrap().pid;
     daemon.process().signal(Signal::SIGTERM);
-    assert_eq!(daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    assert_eq!(daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
     assert!(daemon.process().lines().iter().any(|l| l.contains("engine ended") && !l.contains("by itself")));
     assert!(!runs(engine));
     assert!(!daemon.data_dir().join("engine.json").exists());
@@ -189,30 +189,30 @@ fn sigterm_drains_and_exits_with_0() {
 fn second_sigterm_stops_at_once_despite_connected_clients() {
     // A stopped engine cannot drain, so that the drain would take a minute.
     let daemon = Daemon::start(Options::with(|c| c.node.drain_ms = 60_000.try_into().unwrap())).unwrap();
-    let at = daemon.endpoints(None).unwrap();
+    let at = daemon.wait_endpoints(None).unwrap();
     let url = format!("rtmp://{}/live/a", at.rtmp);
-    let Some(_publisher) = ffmpeg(&Source::default(), &url).unwrap() else { return };
+    let Some(_publisher) = start_ffmpeg(&Source::default(), &url).unwrap() else { return };
     wait_status(at.http, "live/a", "pictures", |s| s.video.is_some()).unwrap();
     send(at.pid, Signal::SIGSTOP); // so that it cannot drain
     daemon.process().signal(Signal::SIGTERM);
-    daemon.process().line("draining; a second signal ends at once").unwrap();
+    daemon.process().wait_line("draining; a second signal stops at once").unwrap();
     assert!(daemon.process().is_running());
     daemon.process().signal(Signal::SIGTERM);
-    assert_eq!(daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    assert_eq!(daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
     assert!(!runs(at.pid));
 }
 
 #[test]
 fn ctrl_c_drains_like_sigterm() {
     let daemon = Daemon::start(Options::default()).unwrap();
-    daemon.process().line("node ready").unwrap();
+    daemon.process().wait_line("node ready").unwrap();
     daemon.process().signal(Signal::SIGINT);
-    assert_eq!(daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+    assert_eq!(daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
 }
 
 #[test]
 fn port_in_use_exits_with_69_and_names_the_port() {
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let secret = folder.write("secret", "the secret of this test's cluster").unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = taken.local_addr().unwrap();
@@ -222,8 +222,8 @@ fn port_in_use_exits_with_69_and_names_the_port() {
     let every: SocketAddr = (Ipv6Addr::UNSPECIFIED, udp).into();
     let check = |what: &str, address: SocketAddr, change: &dyn Fn(&mut Config)| {
         let daemon = Daemon::start(Options::with(change)).unwrap();
-        assert_eq!(daemon.process().exit(PATIENCE).unwrap().code(), Some(69), "{what}");
-        let last = daemon.process().line("headwaterd stopped").unwrap();
+        assert_eq!(daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(69), "{what}");
+        let last = daemon.process().wait_line("headwaterd stopped").unwrap();
         let expected = format!(
             "err=the engine could not start: could not listen on {address} for {what}: Address already in use (os error 98)"
         );
@@ -241,20 +241,20 @@ fn port_in_use_exits_with_69_and_names_the_port() {
 
 #[test]
 fn second_node_in_the_same_data_folder_exits_and_harms_nothing() {
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let first = Daemon::start_in(Options::default(), folder.path()).unwrap();
-    first.process().line("node ready").unwrap();
-    let at = first.endpoints(None).unwrap();
+    first.process().wait_line("node ready").unwrap();
+    let at = first.wait_endpoints(None).unwrap();
     let second = Daemon::start_in(Options::default(), folder.path()).unwrap();
-    assert_eq!(second.process().exit(PATIENCE).unwrap().code(), Some(69));
-    second.process().line("is a node already running with this data folder?").unwrap();
-    assert_eq!(first.endpoints(None).unwrap(), at);
+    assert_eq!(second.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(69));
+    second.process().wait_line("is a node already running with this data folder?").unwrap();
+    assert_eq!(first.wait_endpoints(None).unwrap(), at);
     assert_eq!(http::get(at.health, "/readyz").unwrap().status, 200);
 }
 
 #[test]
 fn invalid_configuration_exits_with_78_and_names_line_and_key() {
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let check = |file: &str, expected: &str| {
         let (code, sentence) = refused(&folder, file);
         assert_eq!(code, Some(78), "{file:?}: {sentence}");
@@ -264,15 +264,15 @@ fn invalid_configuration_exits_with_78_and_names_line_and_key() {
     check("[hls]\npart_ms = 0\n", "node.toml, line 2, `part_ms = 0`: invalid value");
     check("[node]\nrole = \"king\"\n", "node.toml, line 2, `role = \"king\"`: unknown variant");
     check(
-        &format!("{ALONE}[node]\nrole = \"edge\"\n"),
-        "[node] role is \"edge\", which wants a registry that nodes share",
+        &format!("{NO_METADATA_SERVICE}[node]\nrole = \"edge\"\n"),
+        "[node] role is \"edge\", which needs a shared registry",
     );
-    check(&format!("{ALONE}[node]\ndata_dir = \"/dev/null/x\"\n"), "data folder /dev/null/x cannot be written");
+    check(&format!("{NO_METADATA_SERVICE}[node]\ndata_dir = \"/dev/null/x\"\n"), "data folder /dev/null/x cannot be written");
     let certificate = format!(
-        "{ALONE}[node]\ndata_dir = {:?}\n[tls]\ncertificate_file = \"/nonexistent.pem\"\nkey_file = \"/nonexistent.key\"\n",
+        "{NO_METADATA_SERVICE}[node]\ndata_dir = {:?}\n[tls]\ncertificate_file = \"/nonexistent.pem\"\nkey_file = \"/nonexistent.key\"\n",
         folder.path().join("data")
     );
-    check(&certificate, "the engine refuses its configuration: [tls] cannot be used");
+    check(&certificate, "the engine rejects its configuration: [tls] cannot be used");
     let missing = headwaterd(&["run", "--config", "/nonexistent.toml"]);
     assert_eq!(missing.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("could not read /nonexistent.toml"));
@@ -280,13 +280,13 @@ fn invalid_configuration_exits_with_78_and_names_line_and_key() {
 
 #[test]
 fn missing_engine_exits_with_78_and_names_the_path() {
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let file =
-        folder.write("node.toml", format!("{ALONE}[node]\ndata_dir = {:?}\n", folder.path().join("data"))).unwrap();
+        folder.write("node.toml", format!("{NO_METADATA_SERVICE}[node]\ndata_dir = {:?}\n", folder.path().join("data"))).unwrap();
     let output = headwaterd(&["run", "--config", file.to_str().unwrap(), "--engine", "/nonexistent/engine"]);
     assert_eq!(output.status.code(), Some(78));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(text.contains("could not run the engine /nonexistent/engine; --engine says where it is"), "{text}");
+    assert!(text.contains("could not run the engine /nonexistent/engine; --engine sets its path"), "{text}");
 }
 
 #[test]
@@ -299,9 +299,9 @@ fn invalid_argument_exits_with_64() {
 
 #[test]
 fn plan_prints_facts_and_plan_and_writes_nothing() {
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let data_dir = folder.path().join("data");
-    let text = format!("{ALONE}[node]\nid = \"left\"\ndata_dir = {data_dir:?}\n");
+    let text = format!("{NO_METADATA_SERVICE}[node]\nid = \"left\"\ndata_dir = {data_dir:?}\n");
     let file = folder.write("node.toml", text).unwrap();
     let file = file.to_str().unwrap();
     let human = headwaterd(&["plan", "--config", file]);

@@ -6,7 +6,7 @@ use std::process::Command;
 use headwater_tests::engine::{Engine, Options};
 use headwater_tests::pion::Viewer;
 use headwater_tests::process::Process;
-use headwater_tests::temp::Folder;
+use headwater_tests::temp::TempDir;
 use headwater_tests::{decode, tools, wait};
 use nix::sys::signal::Signal;
 
@@ -16,17 +16,17 @@ use crate::probe;
 struct Obs {
     obs: Process,
     _screen: Process,
-    _home: Folder,
+    _home: TempDir,
 }
 
 /// Settings that prevent the dialogs of the first start.
-const GLOBAL: &str = "[General]\nFirstRun=true\nPre19Defaults=false\nPre21Defaults=false\nPre23Defaults=false\n\
+const GLOBAL_CONFIG: &str = "[General]\nFirstRun=true\nPre19Defaults=false\nPre21Defaults=false\nPre23Defaults=false\n\
     Pre24.1Defaults=false\nEnableAutoUpdates=false\n\
     [Basic]\nProfile=Untitled\nProfileDir=Untitled\nSceneCollection=Untitled\nSceneCollectionFile=Untitled\n";
 
 /// One colour source that fills the canvas; with an empty scene OBS shows a dialog before it
 /// streams.
-const SCENE: &str = r#"{
+const SCENE_COLLECTION: &str = r#"{
     "current_scene": "Scene", "current_program_scene": "Scene", "name": "Untitled", "scene_order": [{"name": "Scene"}],
     "sources": [
         {"id": "color_source_v3", "name": "Colour", "settings": {"color": 4288230240, "width": 640, "height": 360}},
@@ -38,10 +38,10 @@ const SCENE: &str = r#"{
 /// Starts OBS to publish to `server` with the stream key `demo`. `output` is the output section of
 /// its profile. Returns `None` if OBS is not installed.
 fn start(server: &str, output: &str, encoder: Option<&str>) -> Option<Obs> {
-    let (obs, xvfb) = (tools::find("obs")?, tools::find("Xvfb")?);
-    let home = Folder::new().unwrap();
+    let (obs, xvfb) = (tools::find_program("obs")?, tools::find_program("Xvfb")?);
+    let home = TempDir::new().unwrap();
     let profile = "obs-studio/basic/profiles/Untitled";
-    home.write("obs-studio/global.ini", GLOBAL).unwrap();
+    home.write("obs-studio/global.ini", GLOBAL_CONFIG).unwrap();
     let video = "[Video]\nBaseCX=640\nBaseCY=360\nOutputCX=640\nOutputCY=360\nFPSType=0\nFPSCommon=30\n";
     home.write(&format!("{profile}/basic.ini"), format!("[General]\nName=Untitled\n{output}{video}")).unwrap();
     let service = serde_json::json!({
@@ -52,7 +52,7 @@ fn start(server: &str, output: &str, encoder: Option<&str>) -> Option<Obs> {
     if let Some(encoder) = encoder {
         home.write(&format!("{profile}/streamEncoder.json"), encoder).unwrap();
     }
-    home.write("obs-studio/basic/scenes/Untitled.json", SCENE).unwrap();
+    home.write("obs-studio/basic/scenes/Untitled.json", SCENE_COLLECTION).unwrap();
     // Xvfb chooses a free display number and prints it on descriptor 1.
     let mut screen = Command::new(xvfb);
     screen.args(["-displayfd", "1", "-screen", "0", "1280x720x24", "+extension", "GLX", "-nolisten", "tcp"]);
@@ -87,7 +87,7 @@ fn default_obs_plays_over_rtmp_and_hls_with_a_notice_about_b_frames() {
     assert!(probe::decode(&engine.rtmp_url("live/demo"), 2).unwrap().0 >= 50);
     assert!(probe::decode(&engine.http_url("/live/streams/demo.m3u8"), 2).unwrap().0 >= 50);
     obs.obs.signal(Signal::SIGTERM);
-    engine.wait_gone("live/demo").unwrap();
+    engine.wait_ended("live/demo").unwrap();
     assert_eq!(engine.panics(), [""; 0]);
 }
 
@@ -109,9 +109,9 @@ fn obs_with_zerolatency_has_no_notices_and_plays_over_webrtc() {
     // The setting makes the stream playable over WebRTC; ffmpeg decodes every received frame.
     let whep = engine.http_url("/live/whep/demo");
     let Some(viewer) = Viewer::start(&whep, &["-seconds", "3"]).unwrap() else { return };
-    let report = viewer.report().unwrap();
+    let report = viewer.wait_report().unwrap();
     assert_eq!((report.video.codec.as_str(), report.audio.codec.as_str()), ("video/H264", "audio/opus"));
     assert_eq!((report.video.lost, report.audio.lost), (0, 0), "{report:?}");
     assert!(report.video.frames >= 75 && report.audio.frames >= 100, "{report:?}");
-    assert_eq!(decode::pictures(&viewer.video()).unwrap().len() as u64, report.video.frames);
+    assert_eq!(decode::frame_hashes(&viewer.video_path()).unwrap().len() as u64, report.video.frames);
 }

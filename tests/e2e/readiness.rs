@@ -7,19 +7,19 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use headwater_api::status::EngineStatus;
+use headwater_api::control::EngineStatus;
 use headwater_tests::daemon::Daemon;
 use headwater_tests::engine::{Engine, Options, wait_status};
 use headwater_tests::http;
-use headwater_tests::publish::{Source, ffmpeg};
-use headwater_tests::rtmp::Peer;
-use headwater_tests::temp::Folder;
+use headwater_tests::publish::{Source, start_ffmpeg};
+use headwater_tests::rtmp::RtmpClient;
+use headwater_tests::temp::TempDir;
 use headwater_tests::{tools, wait};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 
 /// How long a fault, or its end, may remain undetected.
-const SOON: Duration = Duration::from_secs(10);
+const DETECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Body of an audio message: an AudioSpecificConfig for AAC-LC, 44.1 kHz, mono.
 const AAC_HEADER: [u8; 4] = [0xaf, 0, 0x12, 0x08];
@@ -39,10 +39,10 @@ fn readiness(health: SocketAddr) -> Option<Readiness> {
 
 /// Waits until exactly this check fails and its message contains `sentence`, or until none fails.
 #[expect(clippy::print_stdout, reason = "the figure that was measured")]
-pub(crate) fn wait_wrong(health: SocketAddr, check: Option<&str>, sentence: &str) {
+pub(crate) fn wait_failing_check(health: SocketAddr, check: Option<&str>, sentence: &str) {
     let begun = Instant::now();
     let what = check.map_or("all checks to pass".to_owned(), |name| format!("only {name} to fail"));
-    wait::until_within(SOON, &what, || {
+    wait::until_within(DETECTION_TIMEOUT, &what, || {
         let readiness = readiness(health)?;
         let mut wrong = readiness.checks.iter().filter(|(_, message)| *message != "ok");
         let (first, second) = (wrong.next(), wrong.next());
@@ -56,7 +56,7 @@ pub(crate) fn wait_wrong(health: SocketAddr, check: Option<&str>, sentence: &str
     println!("{what}: {} ms", begun.elapsed().as_millis());
 }
 
-fn free_mb(folder: &Folder) -> u64 {
+fn free_mb(folder: &TempDir) -> u64 {
     let found = nix::sys::statvfs::statvfs(folder.path()).unwrap();
     found.blocks_available() * found.fragment_size() / 1_000_000
 }
@@ -65,12 +65,12 @@ fn free_mb(folder: &Folder) -> u64 {
 fn disk_and_daemon_faults_change_readyz_within_ten_seconds() {
     type Act<'a> = Box<dyn Fn() + 'a>;
     const MARGIN_MB: u64 = 4_000;
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let least = free_mb(&folder).saturating_sub(MARGIN_MB);
     let daemon =
         Daemon::start_in(Options::with(|c| c.limits.min_free_mb = least.try_into().unwrap()), folder.path()).unwrap();
-    daemon.process().line("node ready").unwrap();
-    let health = daemon.endpoints(None).unwrap().health;
+    daemon.process().wait_line("node ready").unwrap();
+    let health = daemon.wait_endpoints(None).unwrap().health;
     let large_file = folder.path().join("hog");
     let fill = || {
         let size = format!("{}M", 2 * MARGIN_MB);
@@ -87,21 +87,21 @@ fn disk_and_daemon_faults_change_readyz_within_ten_seconds() {
             Box::new(|| daemon.process().signal(Signal::SIGCONT)),
         ),
     ];
-    wait_wrong(health, None, "");
-    let http = daemon.endpoints(None).unwrap().http;
+    wait_failing_check(health, None, "");
+    let http = daemon.wait_endpoints(None).unwrap().http;
     for (check, sentence, inject, repair) in &faults {
-        wait_shown(http, true);
+        wait_listed_readiness(http, true);
         inject();
-        wait_wrong(health, Some(check), sentence);
-        wait_shown(http, false);
+        wait_failing_check(health, Some(check), sentence);
+        wait_listed_readiness(http, false);
         repair();
-        wait_wrong(health, None, "");
+        wait_failing_check(health, None, "");
     }
 }
 
 /// Waits until the list of nodes, which the dashboard shows, has this readiness for this node.
-fn wait_shown(http: SocketAddr, ready: bool) {
-    wait::until_within(SOON, "the node's entry", || {
+fn wait_listed_readiness(http: SocketAddr, ready: bool) {
+    wait::until_within(DETECTION_TIMEOUT, "the node's entry", || {
         let nodes: serde_json::Value = http::get(http, "/rest/v2/cluster/nodes/0/10").ok()?.json().ok()?;
         (nodes[0]["ready"] == ready).then_some(())
     })
@@ -109,7 +109,7 @@ fn wait_shown(http: SocketAddr, ready: bool) {
 }
 
 /// Starts an engine with every kind of listener.
-fn with_all_listeners(folder: &Folder, change: impl FnOnce(&mut headwater_api::Config)) -> Engine {
+fn with_all_listeners(folder: &TempDir, change: impl FnOnce(&mut headwater_api::Config)) -> Engine {
     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = folder.write("certificate.pem", pair.cert.pem()).unwrap();
     let key = folder.write("key.pem", pair.signing_key.serialize_pem()).unwrap();
@@ -126,12 +126,12 @@ fn with_all_listeners(folder: &Folder, change: impl FnOnce(&mut headwater_api::C
 
 /// A connection to the health listener, opened before the fault so that the engine needs no further
 /// file descriptor for it.
-struct Line(TcpStream);
+struct HealthConnection(TcpStream);
 
-impl Line {
+impl HealthConnection {
     fn open(health: SocketAddr) -> Self {
         let stream = TcpStream::connect(health).unwrap();
-        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.set_read_timeout(Some(DETECTION_TIMEOUT)).unwrap();
         Self(stream)
     }
 
@@ -152,10 +152,10 @@ impl Line {
 
 #[test]
 fn engine_without_free_file_descriptors_is_not_ready() {
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let engine = with_all_listeners(&folder, |_| {});
-    wait_wrong(engine.health(), None, "");
-    let mut line = Line::open(engine.health());
+    wait_failing_check(engine.health(), None, "");
+    let mut line = HealthConnection::open(engine.health());
     let listeners = ["http", "https", "relay", "rtmp", "rtmps"];
     let limit = |soft: &str| {
         let pid = engine.process().pid().to_string();
@@ -170,37 +170,37 @@ fn engine_without_free_file_descriptors_is_not_ready() {
         assert_eq!(line.readiness().checks[check], "ok", "{check}");
     }
     limit("8");
-    wait::until_within(SOON, "the check of every listener to fail", || {
+    wait::until_within(DETECTION_TIMEOUT, "the check of every listener to fail", || {
         let readiness = line.readiness();
         (!readiness.ready && listeners.iter().all(|check| readiness.checks[*check].contains("open files")))
             .then_some(())
     })
     .unwrap();
     limit(before);
-    wait_wrong(engine.health(), None, "");
+    wait_failing_check(engine.health(), None, "");
     assert_eq!(engine.panics(), Vec::<String>::new());
 }
 
 #[test]
 fn full_listener_changes_readyz_within_ten_seconds() {
-    const PLACES: usize = 4;
+    const MAX_CONNECTIONS: usize = 4;
     /// Connections that a full relay still accepts, to authenticate them and report that it is
     /// full.
-    const FAREWELLS: usize = 16;
-    let folder = Folder::new().unwrap();
+    const EXTRA_HANDSHAKES: usize = 16;
+    let folder = TempDir::new().unwrap();
     let engine = with_all_listeners(&folder, |c| {
-        c.rtmp.max_connections = PLACES.try_into().unwrap();
-        c.relay.max_connections = PLACES.try_into().unwrap();
+        c.rtmp.max_connections = MAX_CONNECTIONS.try_into().unwrap();
+        c.relay.max_connections = MAX_CONNECTIONS.try_into().unwrap();
     });
-    wait_wrong(engine.health(), None, "");
+    wait_failing_check(engine.health(), None, "");
     let at = engine.endpoints();
     for (checks, address, connections) in
-        [(&["rtmp", "rtmps"][..], at.rtmp, PLACES), (&["relay"], at.relay.unwrap(), PLACES + FAREWELLS)]
+        [(&["rtmp", "rtmps"][..], at.rtmp, MAX_CONNECTIONS), (&["relay"], at.relay.unwrap(), MAX_CONNECTIONS + EXTRA_HANDSHAKES)]
     {
         // Silent connections are closed after a time-out, so new ones are opened until the check
         // fails.
         let mut held = Vec::new();
-        wait::until_within(SOON, "the check of the full listener to fail", || {
+        wait::until_within(DETECTION_TIMEOUT, "the check of the full listener to fail", || {
             held.extend((0..connections).map(|_| TcpStream::connect(address).unwrap()));
             let readiness = readiness(engine.health())?;
             let wrong: Vec<_> = readiness.checks.iter().filter(|(_, message)| *message != "ok").collect();
@@ -209,7 +209,7 @@ fn full_listener_changes_readyz_within_ten_seconds() {
         })
         .unwrap();
         drop(held);
-        wait_wrong(engine.health(), None, "");
+        wait_failing_check(engine.health(), None, "");
     }
 }
 
@@ -233,12 +233,12 @@ fn node_is_not_ready_until_its_loopback_check_succeeds() {
                          add rule inet walls in tcp dport 1935 meta length 61-1500 drop";
     let script = format!("ip link set lo up && nft '{RULES}' && exec \"$@\"");
     let inside = ["unshare", "--user", "--map-root-user", "--net", "--", "sh", "-c", &script, "sh"].map(str::to_owned);
-    let (Some(_), Some(_)) = (tools::find("nft"), tools::find("curl")) else { return };
+    let (Some(_), Some(_)) = (tools::find_program("nft"), tools::find_program("curl")) else { return };
     if !Command::new(&inside[0]).args(&inside[1..]).arg("true").status().is_ok_and(|status| status.success()) {
-        return tools::missing("a network namespace cannot be created here");
+        return tools::skip_missing("a network namespace cannot be created here");
     }
     let options = Options::with(|c| c.rtmp.listen.set_port(1935));
-    let engine = Engine::start(Options { inside: inside.to_vec(), ..options }).unwrap();
+    let engine = Engine::start(Options { command_prefix: inside.to_vec(), ..options }).unwrap();
     let pid = engine.process().pid().to_string();
     let within = |words: &[&str]| {
         let enter = ["--target", &pid, "--user", "--net", "--preserve-credentials", "--"];
@@ -246,7 +246,7 @@ fn node_is_not_ready_until_its_loopback_check_succeeds() {
     };
     let url = format!("http://{}/readyz", engine.health());
     let readiness = || serde_json::from_slice::<Readiness>(&within(&["curl", "-s", "-m", "5", &url]).stdout).ok();
-    wait::until_within(SOON, "only the loopback check to fail", || {
+    wait::until_within(DETECTION_TIMEOUT, "only the loopback check to fail", || {
         let checks = readiness().filter(|r| !r.ready)?.checks;
         let wrong: Vec<_> = checks.iter().filter(|(_, message)| *message != "ok").collect();
         let [(name, message)] = wrong[..] else { return None };
@@ -254,22 +254,22 @@ fn node_is_not_ready_until_its_loopback_check_succeeds() {
     })
     .unwrap();
     assert!(within(&["nft", "delete table inet walls"]).status.success());
-    wait::until_within(SOON, "the node to be ready", || readiness()?.ready.then_some(())).unwrap();
+    wait::until_within(DETECTION_TIMEOUT, "the node to be ready", || readiness()?.ready.then_some(())).unwrap();
 }
 
 /// Name of the app of the loopback check. It is random and appears only in the debug log.
-fn app_of_the_proof(engine: &Engine) -> String {
-    let line = engine.process().line("stream=loopback-").unwrap();
+fn loopback_app(engine: &Engine) -> String {
+    let line = engine.process().wait_line("stream=loopback-").unwrap();
     let (_, name) = line.split_once("stream=").unwrap();
     name.split('/').next().unwrap().to_owned()
 }
 
-fn made_talkative(options: Options) -> Options {
+fn with_debug_log(options: Options) -> Options {
     Options { log: "debug", ..options }
 }
 
 /// Checks that no interface lists, mentions or serves a stream of this app.
-fn seen_by_nobody(engine: &Engine, app: &str, id: &str) {
+fn check_hidden(engine: &Engine, app: &str, id: &str) {
     let text = |at: SocketAddr, path: &str| http::get(at, path).unwrap().text();
     for path in ["/rest/v2/streams", "/rest/v2/cluster/streams/0/50", "/live/rest/v2/broadcasts/list/0/50"] {
         assert_eq!(text(engine.http(), path), "[]", "{path}");
@@ -298,44 +298,44 @@ fn loopback_stream_is_hidden_while_the_check_runs() {
     // Either the publisher of the check or this test takes the only connection slot: the check
     // never succeeds, and its app remains.
     let engine =
-        Engine::start(made_talkative(Options::with(|c| c.rtmp.max_connections = 1.try_into().unwrap()))).unwrap();
-    let app = app_of_the_proof(&engine);
-    let mut publisher = wait::until("the connection slot", || Peer::publisher_in(engine.rtmp(), &app, "proof").ok()).unwrap();
+        Engine::start(with_debug_log(Options::with(|c| c.rtmp.max_connections = 1.try_into().unwrap()))).unwrap();
+    let app = loopback_app(&engine);
+    let mut publisher = wait::until("the connection slot", || RtmpClient::publisher_in(engine.rtmp(), &app, "proof").ok()).unwrap();
     // This test has the only slot, so that every track announced from now on is its own.
     let start = engine.process().line_count();
     publisher.send_audio(0, bytes::Bytes::from_static(&AAC_HEADER)).unwrap();
-    engine.process().nth_line(start, "track announced").unwrap();
-    seen_by_nobody(&engine, &app, "proof");
+    engine.process().wait_line_from(start, "track announced").unwrap();
+    check_hidden(&engine, &app, "proof");
     assert!(readiness(engine.health()).unwrap().checks["loopback"].contains("has not worked yet: "));
 }
 
 #[test]
 fn loopback_app_is_gone_after_the_check() {
-    let engine = Engine::start(made_talkative(Options::default())).unwrap();
-    wait_wrong(engine.health(), None, "");
-    let app = app_of_the_proof(&engine);
+    let engine = Engine::start(with_debug_log(Options::default())).unwrap();
+    wait_failing_check(engine.health(), None, "");
+    let app = loopback_app(&engine);
     for id in ["proof", "another"] {
-        seen_by_nobody(&engine, &app, id);
-        let refused = |peer: anyhow::Result<Peer>| {
+        check_hidden(&engine, &app, id);
+        let refused = |peer: anyhow::Result<RtmpClient>| {
             let why = format!("{:#}", peer.unwrap_err());
             assert!(why.contains("There is no app of this name"), "{why}");
         };
-        refused(Peer::player_in(engine.rtmp(), &app, id));
-        refused(Peer::publisher_in(engine.rtmp(), &app, id));
+        refused(RtmpClient::player_in(engine.rtmp(), &app, id));
+        refused(RtmpClient::publisher_in(engine.rtmp(), &app, id));
     }
 }
 
 #[test]
 fn loopback_check_is_not_logged_at_info() {
     let engine = Engine::start(Options::default()).unwrap();
-    wait_wrong(engine.health(), None, "");
+    wait_failing_check(engine.health(), None, "");
     assert!(!engine.process().lines().iter().any(|l| l.contains("publish accepted") || l.contains("play accepted")));
 }
 
 #[test]
 fn status_reports_streams_viewers_and_egress() {
     let engine = Engine::start(Options::default()).unwrap();
-    let Some(_publisher) = ffmpeg(&Source::default(), &engine.rtmp_url("live/a")).unwrap() else { return };
+    let Some(_publisher) = start_ffmpeg(&Source::default(), &engine.rtmp_url("live/a")).unwrap() else { return };
     wait_status(engine.http(), "live/a", "video", |s| s.video.is_some()).unwrap();
     let mut player = headwater_tests::publish::ffmpeg_command().unwrap();
     player.args(["-i", &engine.rtmp_url("live/a"), "-f", "null", "-"]);

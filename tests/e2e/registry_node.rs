@@ -10,68 +10,68 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headwater_tests::autoscaling::{Groups, Instance, Lifecycle};
+use headwater_tests::autoscaling::{FakeAutoScaling, Instance, Lifecycle};
 use headwater_tests::daemon::Daemon;
-use headwater_tests::engine::{Options, program};
-use headwater_tests::metadata::Fake;
+use headwater_tests::engine::{Options, program_path};
+use headwater_tests::metadata::FakeMetadata;
 use headwater_tests::mongo::Database;
 use headwater_tests::moto::Moto;
-use headwater_tests::temp::Folder;
-use headwater_tests::wait::{self, PATIENCE};
+use headwater_tests::temp::TempDir;
+use headwater_tests::wait::{self, WAIT_TIMEOUT};
 use headwater_tests::{http, tools};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::readiness::wait_wrong;
+use crate::readiness::wait_failing_check;
 
 /// Secret with the registry's user, whose name differs from that of FerretDB's own user.
-const LOGIN: &str = r#"{"username": "nodes", "password": "hunter2-of-the-registry"}"#;
-const RELAY: &str = "hunter2-of-the-relay";
+const REGISTRY_SECRET: &str = r#"{"username": "nodes", "password": "hunter2-of-the-registry"}"#;
+const RELAY_SECRET: &str = "hunter2-of-the-relay";
 /// Interval between two requests of the daemon to Auto Scaling.
-const ATTEMPT: Duration = Duration::from_secs(3);
-const TAGS: [(&str, &str); 2] = [("headwater:role", "registry"), ("headwater:cluster", "demo")];
+const RETRY_INTERVAL: Duration = Duration::from_secs(3);
+const REGISTRY_NODE_TAGS: [(&str, &str); 2] = [("headwater:role", "registry"), ("headwater:cluster", "demo")];
 
 /// The AWS of a cluster, and the mongod that its registry nodes run.
-struct Cloud {
+struct TestCloud {
     moto: Moto,
     subnet: String,
     port: u16,
     mongod: PathBuf,
-    folder: Folder,
+    folder: TempDir,
     /// Database behind the stand-in for mongod.
     database: Option<Database>,
 }
 
 /// Runs a case with the stand-in and, if there is one, with a real mongod.
-fn with_each_mongod(case: impl Fn(Cloud)) {
+fn with_each_mongod(case: impl Fn(TestCloud)) {
     if let Some(database) = Database::start().unwrap()
-        && let Some(cloud) = Cloud::start(program("headwater-mongod-stand-in").unwrap(), Some(database))
+        && let Some(cloud) = TestCloud::start(program_path("headwater-mongod-stand-in").unwrap(), Some(database))
     {
         case(cloud);
     }
-    match tools::real_mongod() {
-        Some(mongod) => case(Cloud::start(mongod, None).unwrap()),
-        None => tools::skipped("no real mongod: HEADWATER_TEST_MONGOD is not set"),
+    match tools::real_mongod_path() {
+        Some(mongod) => case(TestCloud::start(mongod, None).unwrap()),
+        None => tools::skip_case("no real mongod: HEADWATER_TEST_MONGOD is not set"),
     }
 }
 
-impl Cloud {
+impl TestCloud {
     fn start(mongod: PathBuf, database: Option<Database>) -> Option<Self> {
         let moto = Moto::start().unwrap()?;
-        let subnet = moto.network("127.0.0.0/24").unwrap();
+        let subnet = moto.create_subnet("127.0.0.0/24").unwrap();
         // mongod needs a port number. This one was free a moment ago.
         let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
-        Some(Self { moto, subnet, port, mongod, folder: Folder::new().unwrap(), database })
+        Some(Self { moto, subnet, port, mongod, folder: TempDir::new().unwrap(), database })
     }
 
     fn with_secrets(self) -> Self {
-        self.moto.secret("headwater/demo/relay", RELAY).unwrap();
-        self.moto.secret("headwater/demo/registry", LOGIN).unwrap();
+        self.moto.create_secret("headwater/demo/relay", RELAY_SECRET).unwrap();
+        self.moto.create_secret("headwater/demo/registry", REGISTRY_SECRET).unwrap();
         self
     }
 
-    fn options(&self, metadata: &Fake) -> Options {
+    fn options(&self, metadata: &FakeMetadata) -> Options {
         let mut options = Options::with(|c| {
             c.metadata.endpoint = metadata.address();
             c.mongod.port = self.port.try_into().unwrap();
@@ -88,47 +88,47 @@ impl Cloud {
     }
 
     /// Starts a registry node at this address, as EC2 does.
-    fn node(&self, address: &str) -> Node {
-        let id = self.moto.instance_at(&self.subnet, address, &TAGS).unwrap();
-        let metadata = metadata(&id, address, &TAGS);
-        let folder = Folder::new().unwrap();
+    fn node(&self, address: &str) -> RegistryNode {
+        let id = self.moto.run_instance_at(&self.subnet, address, &REGISTRY_NODE_TAGS).unwrap();
+        let metadata = metadata(&id, address, &REGISTRY_NODE_TAGS);
+        let folder = TempDir::new().unwrap();
         let daemon = Daemon::start_in(self.options(&metadata), folder.path()).unwrap();
-        Node { id, daemon, metadata, folder }
+        RegistryNode { id, daemon, metadata, folder }
     }
 }
 
-fn metadata(id: &str, address: &str, tags: &[(&str, &str)]) -> Fake {
-    let metadata = Fake::start(tags).unwrap();
+fn metadata(id: &str, address: &str, tags: &[(&str, &str)]) -> FakeMetadata {
+    let metadata = FakeMetadata::start(tags).unwrap();
     metadata.change(|s| (s.id, s.local_ipv4) = (id.to_owned(), address.to_owned()));
     metadata
 }
 
-struct Node {
+struct RegistryNode {
     id: String,
     daemon: Daemon,
-    metadata: Fake,
-    folder: Folder,
+    metadata: FakeMetadata,
+    folder: TempDir,
 }
 
-impl Node {
+impl RegistryNode {
     fn line(&self, needle: &str) -> String {
-        self.daemon.process().line(needle).unwrap()
+        self.daemon.process().wait_line(needle).unwrap()
     }
 
     /// Runs `headwaterd ARGUMENTS` with the configuration of the node.
-    fn command(&self, cloud: &Cloud, arguments: &[&str]) -> (bool, String) {
+    fn command(&self, cloud: &TestCloud, arguments: &[&str]) -> (bool, String) {
         command(self.folder.path(), cloud, arguments)
     }
 
     /// Id and readiness of the registry nodes, according to the registry.
-    fn nodes(&self, cloud: &Cloud) -> Vec<(String, bool)> {
+    fn nodes(&self, cloud: &TestCloud) -> Vec<(String, bool)> {
         let (_, text) = self.command(cloud, &["nodes", "--json"]);
         let nodes: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
         let members = nodes.iter().filter(|node| node["role"] == "registry" && node["inTheCluster"] == true);
         members.map(|node| (node["id"].as_str().unwrap().to_owned(), node["ready"] == true)).collect()
     }
 
-    fn wait_nodes(&self, cloud: &Cloud, ready: &[&Node]) {
+    fn wait_ready_nodes(&self, cloud: &TestCloud, ready: &[&RegistryNode]) {
         let mut wanted: Vec<_> = ready.iter().map(|node| (node.id.clone(), true)).collect();
         wanted.sort();
         let mut last = Vec::new();
@@ -146,9 +146,9 @@ impl Node {
 
     fn end(&self) {
         self.daemon.process().signal(Signal::SIGTERM);
-        assert_eq!(self.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+        assert_eq!(self.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
         let lines = self.daemon.process().lines();
-        let last = lines.iter().rfind(|line| line.contains("mongod has ended")).unwrap();
+        let last = lines.iter().rfind(|line| line.contains("mongod process exited")).unwrap();
         assert!(last.contains("exit status: 0"), "{last}");
     }
 }
@@ -159,8 +159,8 @@ fn mongod(daemon: &Daemon) -> Pid {
     Pid::from_raw(pid.split_whitespace().next().unwrap().parse().unwrap())
 }
 
-fn command(folder: &Path, cloud: &Cloud, arguments: &[&str]) -> (bool, String) {
-    let output = Command::new(program("headwaterd").unwrap())
+fn command(folder: &Path, cloud: &TestCloud, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(program_path("headwaterd").unwrap())
         .args(arguments)
         .arg("--config")
         .arg(folder.join("node.toml"))
@@ -178,10 +178,10 @@ fn registry_node_provides_the_registry_of_its_cluster() {
         let line = node.line("out of service");
         assert!(line.contains("secretsmanager:GetSecretValue of headwater/demo/relay did not work"), "{line}");
         let cloud = cloud.with_secrets();
-        for step in ["mongod started", "replica set begun", "user that keeps the replica set made", "node ready"] {
+        for step in ["mongod started", "replica set initiated", "user that manages the replica set created", "node ready"] {
             node.line(step);
         }
-        node.wait_nodes(&cloud, &[&node]);
+        node.wait_ready_nodes(&cloud, &[&node]);
         let (well, text) = node.command(&cloud, &["doctor"]);
         assert!(well && text.contains("primary of headwater-demo"), "{text}");
         assert!(text.contains("a registry node runs no engine"), "{text}");
@@ -193,8 +193,8 @@ fn registry_node_provides_the_registry_of_its_cluster() {
         // Other nodes find it by its tags, log in with the secret, and list it.
         let fake = metadata("i-0edge", "127.0.0.1", &[("headwater:role", "edge"), ("headwater:cluster", "demo")]);
         let edge = Daemon::start(cloud.options(&fake)).unwrap();
-        edge.process().line("node ready").unwrap();
-        let http = edge.endpoints(None).unwrap().http;
+        edge.process().wait_line("node ready").unwrap();
+        let http = edge.wait_endpoints(None).unwrap().http;
         let shown: Value = http::get(http, "/rest/v2/cluster/nodes/0/10").unwrap().json().unwrap();
         let roles: Vec<_> = shown.as_array().unwrap().iter().map(|node| node["role"].clone()).collect();
         assert_eq!(json!(roles).as_array().unwrap().iter().filter(|role| **role == "registry").count(), 1, "{shown}");
@@ -215,14 +215,14 @@ fn killed_database_restarts_with_its_data() {
         for _ in 0..2 {
             let before = node.daemon.process().line_count();
             kill(node.mongod(), Signal::SIGKILL).unwrap();
-            let after = |needle: &str| node.daemon.process().nth_line(before, needle).unwrap();
-            let line = after("mongod ended by itself, starting it again");
+            let after = |needle: &str| node.daemon.process().wait_line_from(before, needle).unwrap();
+            let line = after("mongod exited unexpectedly, restarting it");
             assert!(line.contains("signal: 9"), "{line}");
             after("mongod started");
-            node.wait_nodes(&cloud, &[&node]);
+            node.wait_ready_nodes(&cloud, &[&node]);
         }
         // One set and one user, even after three starts.
-        for once in ["replica set begun", "user that keeps the replica set made"] {
+        for once in ["replica set initiated", "user that manages the replica set created"] {
             assert_eq!(node.daemon.process().lines().iter().filter(|line| line.contains(once)).count(), 1);
         }
         let mongod = node.mongod();
@@ -238,14 +238,14 @@ fn password_of_the_secret_is_applied_and_data_survive_a_restart() {
         let node = cloud.node("127.0.0.2");
         node.line("node ready");
         node.end();
-        cloud.moto.put_secret("headwater/demo/registry", &LOGIN.replace("hunter2", "hunter3")).unwrap();
-        let Node { id, daemon, metadata, folder } = node;
+        cloud.moto.put_secret("headwater/demo/registry", &REGISTRY_SECRET.replace("hunter2", "hunter3")).unwrap();
+        let RegistryNode { id, daemon, metadata, folder } = node;
         drop(daemon);
         let daemon = Daemon::start_in(cloud.options(&metadata), folder.path()).unwrap();
-        let node = Node { id, daemon, metadata, folder };
-        node.line("user of the registry has the password of its secret");
+        let node = RegistryNode { id, daemon, metadata, folder };
+        node.line("password of the registry user set from its secret");
         node.line("node ready");
-        node.wait_nodes(&cloud, &[&node]);
+        node.wait_ready_nodes(&cloud, &[&node]);
     });
 }
 
@@ -253,7 +253,7 @@ fn password_of_the_secret_is_applied_and_data_survive_a_restart() {
 fn full_disk_at_first_boot_is_reported_and_not_mistaken_for_a_wrong_secret() {
     // A full disk cannot be simulated with a real mongod.
     let Some(database) = Database::start().unwrap() else { return };
-    let Some(cloud) = Cloud::start(program("headwater-mongod-stand-in").unwrap(), Some(database)) else { return };
+    let Some(cloud) = TestCloud::start(program_path("headwater-mongod-stand-in").unwrap(), Some(database)) else { return };
     let cloud = cloud.with_secrets();
     let full = cloud.folder.path().join("users.full");
     std::fs::write(&full, "").unwrap();
@@ -263,7 +263,7 @@ fn full_disk_at_first_boot_is_reported_and_not_mistaken_for_a_wrong_secret() {
     std::fs::remove_file(full).unwrap();
     node.line("node ready");
     let lines = node.daemon.process().lines();
-    let blamed = lines.iter().find(|line| line.contains("by another password"));
+    let blamed = lines.iter().find(|line| line.contains("another password for headwater-keeper"));
     assert_eq!(blamed, None, "a full disk is reported as a wrong secret");
 }
 
@@ -276,16 +276,16 @@ fn three_nodes_form_one_set_replace_a_lost_member_and_hand_over_the_primary() {
         let (second, third) = (cloud.node("127.0.0.3"), cloud.node("127.0.0.4"));
         for node in [&second, &third] {
             node.line("node ready");
-            assert!(!node.daemon.process().lines().iter().any(|line| line.contains("replica set begun")));
+            assert!(!node.daemon.process().lines().iter().any(|line| line.contains("replica set initiated")));
         }
-        first.wait_nodes(&cloud, &[&first, &second, &third]);
+        first.wait_ready_nodes(&cloud, &[&first, &second, &third]);
 
         // An instance is lost and replaced by another one.
         cloud.moto.ec2("TerminateInstances", &[("InstanceId.1", &third.id)]).unwrap();
         drop(third);
         let fourth = cloud.node("127.0.0.5");
         fourth.line("node ready");
-        wait::until_within(2 * PATIENCE, "the lost member to be removed", || {
+        wait::until_within(2 * WAIT_TIMEOUT, "the lost member to be removed", || {
             let lines = first.daemon.process().lines();
             let is_removed = |line: &&String| line.contains("is gone removed") && line.contains("127.0.0.4:");
             lines.iter().find(is_removed).map(drop)
@@ -296,16 +296,16 @@ fn three_nodes_form_one_set_replace_a_lost_member_and_hand_over_the_primary() {
         first.end();
         first.line("another registry node takes over");
         let lines = [&second, &fourth].map(|node| node.daemon.process().lines().join("\n"));
-        assert!(!lines.iter().any(|text| text.contains("replica set begun")));
+        assert!(!lines.iter().any(|text| text.contains("replica set initiated")));
         // Holds over more than a dozen renewals of its entry.
         let reports = first.daemon.process().lines().iter().filter(|line| line.contains("node ready")).count();
         assert_eq!(reports, 1, "a node that stays ready logs it more than once");
         wait::until("a new primary", || {
-            let primary = |node: &Node| node.daemon.process().lines().iter().any(|line| line.contains("state=primary"));
+            let primary = |node: &RegistryNode| node.daemon.process().lines().iter().any(|line| line.contains("state=primary"));
             (primary(&second) || primary(&fourth)).then_some(())
         })
         .unwrap();
-        second.wait_nodes(&cloud, &[&second, &fourth]);
+        second.wait_ready_nodes(&cloud, &[&second, &fourth]);
     });
 }
 
@@ -321,12 +321,12 @@ fn no_set_is_initiated_over_data_of_another_set() {
         if std::fs::remove_file(node.folder.path().join("data/mongodb/config.bson")).is_err() {
             return;
         }
-        let Node { id, daemon, metadata, folder } = node;
+        let RegistryNode { id, daemon, metadata, folder } = node;
         drop(daemon);
         let daemon = Daemon::start_in(cloud.options(&metadata), folder.path()).unwrap();
-        let node = Node { id, daemon, metadata, folder };
-        node.line("belongs to a replica set that has let go of that node");
-        assert!(!node.daemon.process().lines().iter().any(|line| line.contains("replica set begun")));
+        let node = RegistryNode { id, daemon, metadata, folder };
+        node.line("belongs to a replica set that has removed that node");
+        assert!(!node.daemon.process().lines().iter().any(|line| line.contains("replica set initiated")));
     });
 }
 
@@ -338,31 +338,31 @@ fn changed_password_is_applied_within_a_minute_and_all_nodes_follow() {
         node.line("node ready");
         let fake = metadata("i-0edge", "127.0.0.1", &[("headwater:role", "edge"), ("headwater:cluster", "demo")]);
         let edge = Daemon::start(cloud.options(&fake)).unwrap();
-        edge.process().line("node ready").unwrap();
-        let health = edge.endpoints(None).unwrap().health;
+        edge.process().wait_line("node ready").unwrap();
+        let health = edge.wait_endpoints(None).unwrap().health;
         let start = node.daemon.process().line_count();
-        cloud.moto.put_secret("headwater/demo/registry", &LOGIN.replace("hunter2", "hunter3")).unwrap();
-        for needle in ["the registry's secret has changed", "user of the registry has the password of its secret"] {
-            wait::until_within(3 * PATIENCE, needle, || {
+        cloud.moto.put_secret("headwater/demo/registry", &REGISTRY_SECRET.replace("hunter2", "hunter3")).unwrap();
+        for needle in ["the registry's secret has changed", "password of the registry user set from its secret"] {
+            wait::until_within(3 * WAIT_TIMEOUT, needle, || {
                 let lines = node.daemon.process().lines_from(start);
                 lines.iter().any(|line| line.contains(needle)).then_some(())
             })
             .unwrap();
         }
         // A node that reads the secret now can log in, and nothing was restarted.
-        node.wait_nodes(&cloud, &[&node]);
+        node.wait_ready_nodes(&cloud, &[&node]);
         assert!(!node.daemon.process().lines_from(start).iter().any(|line| line.contains("mongod started")));
 
         // Connected nodes must log in again and have only the old password.
         kill(node.mongod(), Signal::SIGKILL).unwrap();
-        wait::until_within(2 * PATIENCE, "the edge to read the secret again", || {
+        wait::until_within(2 * WAIT_TIMEOUT, "the edge to read the secret again", || {
             let lines = edge.process().lines();
             lines.iter().any(|line| line.contains("the registry's nodes or its password have changed")).then_some(())
         })
         .unwrap();
-        edge.process().line("registry is back").unwrap();
-        wait_wrong(health, None, "");
-        node.wait_nodes(&cloud, &[&node]);
+        edge.process().wait_line("registry is reachable again").unwrap();
+        wait_failing_check(health, None, "");
+        node.wait_ready_nodes(&cloud, &[&node]);
         for process in [node.daemon.process(), edge.process()] {
             assert!(!process.lines().iter().any(|line| line.contains("hunter") || line.contains("panicked")));
         }
@@ -380,15 +380,15 @@ fn registry_node_with_a_spot_notice_hands_over_and_shuts_down_cleanly() {
         for node in &others {
             node.line("node ready");
         }
-        first.wait_nodes(&cloud, &[&first, &others[0], &others[1]]);
+        first.wait_ready_nodes(&cloud, &[&first, &others[0], &others[1]]);
         first.metadata.change(|s| s.spot_action = Some("terminate".to_owned()));
         let line = first.line("draining");
         assert!(line.contains("spot notice: EC2 will terminate this instance"), "{line}");
         first.line("another registry node takes over");
         // EC2 gives two minutes; the node ends without a signal.
-        assert_eq!(first.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
-        assert!(first.line("mongod has ended").contains("exit status: 0"));
-        others[0].wait_nodes(&cloud, &[&others[0], &others[1]]);
+        assert_eq!(first.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
+        assert!(first.line("mongod process exited").contains("exit status: 0"));
+        others[0].wait_ready_nodes(&cloud, &[&others[0], &others[1]]);
     });
 }
 
@@ -400,7 +400,7 @@ fn missing_mongod_is_reported_and_used_once_installed() {
         let mongod = std::mem::replace(&mut cloud.mongod, link.clone());
         let node = cloud.node("127.0.0.2");
         let line = node.line("could not run");
-        assert!(line.contains("out of service") && line.contains("program under [mongod] says where it is"), "{line}");
+        assert!(line.contains("out of service") && line.contains("program under [mongod] sets its path"), "{line}");
         std::os::unix::fs::symlink(mongod, link).unwrap();
         node.line("node ready");
     });
@@ -413,19 +413,19 @@ fn waiting_registry_node_stops_on_sigterm() {
         let node = cloud.node("127.0.0.2");
         node.line("out of service");
         node.daemon.process().signal(Signal::SIGTERM);
-        assert_eq!(node.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+        assert_eq!(node.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
         let cloud = cloud.with_secrets();
         let node = cloud.node("127.0.0.3");
         node.line("could not run");
         node.daemon.process().signal(Signal::SIGTERM);
-        assert_eq!(node.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
+        assert_eq!(node.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
     });
 }
 
 /// Starts a registry node that a group has launched and that waits for the launching hook.
-fn in_group(cloud: &Cloud, scaling: &Groups) -> (String, Daemon) {
-    let id = cloud.moto.instance_at(&cloud.subnet, "127.0.0.2", &TAGS).unwrap();
-    let tags: Vec<_> = TAGS.into_iter().chain([("aws:autoscaling:groupName", "registry")]).collect();
+fn start_in_group(cloud: &TestCloud, scaling: &FakeAutoScaling) -> (String, Daemon) {
+    let id = cloud.moto.run_instance_at(&cloud.subnet, "127.0.0.2", &REGISTRY_NODE_TAGS).unwrap();
+    let tags: Vec<_> = REGISTRY_NODE_TAGS.into_iter().chain([("aws:autoscaling:groupName", "registry")]).collect();
     let metadata = Arc::new(metadata(&id, "127.0.0.2", &tags));
     let mut options = cloud.options(&metadata);
     scaling
@@ -439,27 +439,27 @@ fn in_group(cloud: &Cloud, scaling: &Groups) -> (String, Daemon) {
 fn hooks_are_completed_once_the_node_is_ready_and_once_it_has_drained() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
-        let scaling = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
-        let (id, node) = in_group(&cloud, &scaling);
+        let scaling = FakeAutoScaling::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let (id, node) = start_in_group(&cloud, &scaling);
         let in_service = |i: &Instance| (i.lifecycle == Lifecycle::InService).then_some(());
-        scaling.wait(&id, PATIENCE, "the launching hook to be passed", in_service).unwrap();
+        scaling.wait(&id, WAIT_TIMEOUT, "the launching hook to be passed", in_service).unwrap();
         // Both lines are logged eventually; their order counts.
-        node.process().line("lifecycle hook passed hook=launching").unwrap();
-        node.process().line("node ready").unwrap();
+        node.process().wait_line("lifecycle hook completed hook=launching").unwrap();
+        node.process().wait_line("node ready").unwrap();
         let lines = node.process().lines();
         let at = |needle: &str| lines.iter().position(|line| line.contains(needle)).unwrap();
-        assert!(at("node ready") < at("lifecycle hook passed"), "the hook was completed before the node was ready");
+        assert!(at("node ready") < at("lifecycle hook completed"), "the hook was completed before the node was ready");
         // A stopped database has not ended.
         kill(mongod(&node), Signal::SIGSTOP).unwrap();
         scaling.terminate(&id).unwrap();
         let held = |i: &Instance| (i.heartbeats >= 1).then_some(i.lifecycle);
-        let lifecycle = scaling.wait(&id, PATIENCE, "the drain", held).unwrap();
+        let lifecycle = scaling.wait(&id, WAIT_TIMEOUT, "the drain", held).unwrap();
         assert_eq!(lifecycle, Lifecycle::TerminatingWait);
         kill(mongod(&node), Signal::SIGCONT).unwrap();
         let passed = |i: &Instance| (i.lifecycle == Lifecycle::Terminated && i.completed).then_some(());
-        scaling.wait(&id, PATIENCE, "the terminating hook to be passed", passed).unwrap();
-        assert!(node.process().line("mongod has ended").unwrap().contains("exit status: 0"));
-        assert_eq!(node.process().exit(PATIENCE).unwrap().code(), Some(0));
+        scaling.wait(&id, WAIT_TIMEOUT, "the terminating hook to be passed", passed).unwrap();
+        assert!(node.process().wait_line("mongod process exited").unwrap().contains("exit status: 0"));
+        assert_eq!(node.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
     });
 }
 
@@ -470,30 +470,30 @@ fn launching_hook_is_not_completed_while_the_node_is_no_longer_ready() {
         let link = cloud.folder.path().join("mongod");
         let program = std::mem::replace(&mut cloud.mongod, link.clone());
         std::os::unix::fs::symlink(&program, &link).unwrap();
-        let scaling = Groups::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let scaling = FakeAutoScaling::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         // Auto Scaling is unavailable when the node becomes ready.
-        scaling.refuse(u32::MAX);
-        let (id, node) = in_group(&cloud, &scaling);
-        scaling.extend(&id, 4 * PATIENCE).unwrap();
-        node.process().line("node ready").unwrap();
-        node.process().line("Auto Scaling refused, trying again").unwrap();
+        scaling.fail_requests(u32::MAX);
+        let (id, node) = start_in_group(&cloud, &scaling);
+        scaling.extend_hook(&id, 4 * WAIT_TIMEOUT).unwrap();
+        node.process().wait_line("node ready").unwrap();
+        node.process().wait_line("Auto Scaling request failed, retrying").unwrap();
         // The database has ended and cannot be restarted: the node is no longer ready.
         std::fs::remove_file(&link).unwrap();
         kill(mongod(&node), Signal::SIGKILL).unwrap();
-        node.process().line("the registry does not take this node's entry").unwrap();
+        node.process().wait_line("could not register this node or renew its lease").unwrap();
         let mut asked = (scaling.actions().len(), Instant::now());
         wait::until("requests to Auto Scaling to stop", || {
             let now = scaling.actions().len();
             if now != asked.0 {
                 asked = (now, Instant::now());
             }
-            (asked.1.elapsed() > 2 * ATTEMPT).then_some(())
+            (asked.1.elapsed() > 2 * RETRY_INTERVAL).then_some(())
         })
         .unwrap();
-        scaling.refuse(0);
+        scaling.fail_requests(0);
         std::os::unix::fs::symlink(&program, &link).unwrap();
         let in_service = |i: &Instance| (i.lifecycle == Lifecycle::InService).then_some(());
-        scaling.wait(&id, PATIENCE, "the launching hook to be passed", in_service).unwrap();
+        scaling.wait(&id, WAIT_TIMEOUT, "the launching hook to be passed", in_service).unwrap();
     });
 }
 
@@ -506,9 +506,9 @@ fn second_sigterm_kills_the_database_at_once() {
         // A stopped database would be killed only after a minute.
         kill(node.mongod(), Signal::SIGSTOP).unwrap();
         node.daemon.process().signal(Signal::SIGTERM);
-        node.line("a second signal ends at once");
+        node.line("a second signal stops at once");
         node.daemon.process().signal(Signal::SIGTERM);
-        assert_eq!(node.daemon.process().exit(PATIENCE).unwrap().code(), Some(0));
-        assert!(node.line("mongod has ended").contains("signal: 9"));
+        assert_eq!(node.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
+        assert!(node.line("mongod process exited").contains("signal: 9"));
     });
 }

@@ -7,17 +7,17 @@ use headwater_api::config::Relay;
 use headwater_tests::engine::{Engine, Options};
 use headwater_tests::process::Process;
 use headwater_tests::publish::{self, Source};
-use headwater_tests::rtmp::Peer;
-use headwater_tests::temp::Folder;
+use headwater_tests::rtmp::RtmpClient;
+use headwater_tests::temp::TempDir;
 use headwater_tests::{http, wait};
 use nix::sys::signal::Signal;
 
 /// Starts a node that requests streams it does not have from `origins`.
-fn node(secrets: &Folder, origins: &[SocketAddr]) -> Engine {
-    node_with(secrets, origins, |_| {})
+fn node(secrets: &TempDir, origins: &[SocketAddr]) -> Engine {
+    start_node_with(secrets, origins, |_| {})
 }
 
-fn node_with(secrets: &Folder, origins: &[SocketAddr], change: impl FnOnce(&mut Relay)) -> Engine {
+fn start_node_with(secrets: &TempDir, origins: &[SocketAddr], change: impl FnOnce(&mut Relay)) -> Engine {
     let secret = secrets.path().join("cluster-secret");
     std::fs::write(&secret, "the secret of this test's cluster\n").unwrap();
     Engine::start(Options::with(|c| {
@@ -35,7 +35,7 @@ fn relay(engine: &Engine) -> SocketAddr {
 
 /// Query of the blocking request for the hinted part of the playlist (RFC 8216bis §6.2.5.2), for
 /// another node.
-fn next_part(playlist: &str) -> String {
+fn next_part_query(playlist: &str) -> String {
     let hint = playlist.lines().find(|l| l.starts_with("#EXT-X-PRELOAD-HINT:")).unwrap();
     let uri = hint.split('"').nth(1).unwrap();
     let (segment, part) = uri.rsplit('/').next().unwrap().trim_end_matches(".m4s").split_once('.').unwrap();
@@ -69,10 +69,10 @@ fn frames(player: &Process) -> usize {
 
 #[test]
 fn every_node_serves_every_stream_with_the_same_bytes() {
-    let secrets = Folder::new().unwrap();
+    let secrets = TempDir::new().unwrap();
     let origin = node(&secrets, &[]);
     let edges = [node(&secrets, &[relay(&origin)]), node(&secrets, &[relay(&origin)])];
-    let Some(_publisher) = publish::ffmpeg(&Source::default(), &origin.rtmp_url("live/demo")).unwrap() else { return };
+    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &origin.rtmp_url("live/demo")).unwrap() else { return };
     wait_published(&origin);
 
     // A player whose every request goes to another node: each node has what the others list.
@@ -99,7 +99,7 @@ fn every_node_serves_every_stream_with_the_same_bytes() {
                 assert!(answer.body == bodies[0].body, "{uri} differs on node {n}");
             }
         }
-        query = next_part(&text);
+        query = next_part_query(&text);
     }
     assert!(asked.len() > 60, "{} segments and parts", asked.len());
 
@@ -117,11 +117,11 @@ fn every_node_serves_every_stream_with_the_same_bytes() {
 
 #[test]
 fn edge_player_continues_when_the_publisher_moves_from_a_killed_origin() {
-    let secrets = Folder::new().unwrap();
+    let secrets = TempDir::new().unwrap();
     let origins = [node(&secrets, &[]), node(&secrets, &[])];
     let edge = node(&secrets, &[relay(&origins[0]), relay(&origins[1])]);
     let url = |n: usize| origins[n].rtmp_url("live/demo");
-    let Some(first) = publish::ffmpeg(&Source::default(), &url(0)).unwrap() else { return };
+    let Some(first) = publish::start_ffmpeg(&Source::default(), &url(0)).unwrap() else { return };
     wait_published(&origins[0]);
     let Some(player) = player(&edge) else { return };
     wait::until("frames from the edge", || (frames(&player) > 50).then_some(())).unwrap();
@@ -130,7 +130,7 @@ fn edge_player_continues_when_the_publisher_moves_from_a_killed_origin() {
     origins[0].process().signal(Signal::SIGKILL);
     drop(first);
     let killed = Instant::now();
-    let _second = publish::ffmpeg(&Source::default(), &url(1)).unwrap();
+    let _second = publish::start_ffmpeg(&Source::default(), &url(1)).unwrap();
     let before = frames(&player);
     let target = before + 200;
     let (mut last, mut changed, mut gap) = (before, Instant::now(), Duration::ZERO);
@@ -159,7 +159,7 @@ fn edge_player_continues_when_the_publisher_moves_from_a_killed_origin() {
 
 #[test]
 fn stream_that_no_node_has_is_not_found() {
-    let secrets = Folder::new().unwrap();
+    let secrets = TempDir::new().unwrap();
     let origin = node(&secrets, &[]);
     let edge = node(&secrets, &[relay(&origin)]);
     let answer = edge.get("/live/streams/nobody.m3u8").unwrap();
@@ -168,13 +168,13 @@ fn stream_that_no_node_has_is_not_found() {
 
 #[test]
 fn viewers_of_an_edge_behind_a_full_origin_are_refused_as_full() {
-    let secrets = Folder::new().unwrap();
-    let origin = node_with(&secrets, &[], |relay| relay.max_connections = 1.try_into().unwrap());
+    let secrets = TempDir::new().unwrap();
+    let origin = start_node_with(&secrets, &[], |relay| relay.max_connections = 1.try_into().unwrap());
     let edges = [node(&secrets, &[relay(&origin)]), node(&secrets, &[relay(&origin)])];
-    let Some(_publisher) = publish::ffmpeg(&Source::default(), &origin.rtmp_url("live/demo")).unwrap() else { return };
+    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &origin.rtmp_url("live/demo")).unwrap() else { return };
     wait_published(&origin);
     // It takes the only connection slot of the origin.
-    let _watches = Peer::player(edges[0].rtmp(), "demo").unwrap();
+    let _watches = RtmpClient::player(edges[0].rtmp(), "demo").unwrap();
 
     let edge = &edges[1];
     let player = player(edge).unwrap();
@@ -196,8 +196,8 @@ fn viewers_of_an_edge_behind_a_full_origin_are_refused_as_full() {
     }
     // ffmpeg prints the description of NetStream.Play.Failed.
     let sentence = "the stream is live, and the node that has it serves as many others as it may; try again";
-    player.line(&format!("Server error: {sentence}")).unwrap();
-    assert!(!player.exit(wait::PATIENCE).unwrap().success());
-    edge.process().line("play refused").unwrap();
+    player.wait_line(&format!("Server error: {sentence}")).unwrap();
+    assert!(!player.wait_exit(wait::WAIT_TIMEOUT).unwrap().success());
+    edge.process().wait_line("play refused").unwrap();
     assert!(edges[0].status("live/demo").unwrap().is_some());
 }

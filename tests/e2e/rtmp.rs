@@ -6,10 +6,10 @@ use bytes::Bytes;
 use headwater_tests::engine::{Engine, Options};
 use headwater_tests::process::Process;
 use headwater_tests::publish::{self, Source};
-use headwater_tests::rtmp::Peer;
-use headwater_tests::temp::Folder;
+use headwater_tests::rtmp::RtmpClient;
+use headwater_tests::temp::TempDir;
 use headwater_tests::tools;
-use headwater_tests::wait::PATIENCE;
+use headwater_tests::wait::WAIT_TIMEOUT;
 use nix::sys::signal::Signal;
 
 use crate::probe;
@@ -18,7 +18,7 @@ use crate::probe;
 fn ffmpeg_publishes_and_plays_video_and_audio() {
     let engine = Engine::start(Options::default()).unwrap();
     let url = engine.rtmp_url("live/demo");
-    let Some(_publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
+    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &url).unwrap() else { return };
     let status = engine.wait_live("live/demo").unwrap();
     assert!(status.notices.is_empty(), "{:?}", status.notices);
     assert_eq!(status.video.map(|v| (v.width, v.height, v.b_frames)), Some((320, 180, false)));
@@ -31,11 +31,11 @@ fn ffmpeg_publishes_and_plays_video_and_audio() {
 
 #[test]
 fn gstreamer_publishes_with_both_of_its_sinks() {
-    let Some(launch) = tools::find("gst-launch-1.0") else { return };
+    let Some(launch) = tools::find_program("gst-launch-1.0") else { return };
     let engine = Engine::start(Options::default()).unwrap();
     for (id, sink) in [("gst2", "rtmp2sink"), ("gst1", "rtmpsink")] {
-        if !tools::gst_element(sink) {
-            tools::missing(&format!("GStreamer's {sink} is not installed"));
+        if !tools::has_gst_element(sink) {
+            tools::skip_missing(&format!("GStreamer's {sink} is not installed"));
             continue;
         }
         let url = engine.rtmp_url(&format!("live/{id}"));
@@ -56,11 +56,11 @@ fn gstreamer_publishes_with_both_of_its_sinks() {
 fn second_publisher_is_refused_and_the_first_continues() {
     let engine = Engine::start(Options::default()).unwrap();
     let url = engine.rtmp_url("live/demo");
-    let Some(first) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
+    let Some(first) = publish::start_ffmpeg(&Source::default(), &url).unwrap() else { return };
     let before = engine.wait_live("live/demo").unwrap();
-    let second = publish::ffmpeg(&Source::default(), &url).unwrap().unwrap();
-    assert!(!second.exit(PATIENCE).unwrap().success());
-    assert!(engine.process().line("publish refused").unwrap().contains("live/demo"));
+    let second = publish::start_ffmpeg(&Source::default(), &url).unwrap().unwrap();
+    assert!(!second.wait_exit(WAIT_TIMEOUT).unwrap().success());
+    assert!(engine.process().wait_line("publish refused").unwrap().contains("live/demo"));
     let after =
         engine.wait_status("live/demo", "more bytes", |s| s.received_bytes > before.received_bytes + 50_000).unwrap();
     assert_eq!(after.started_at_ms, before.started_at_ms);
@@ -70,25 +70,25 @@ fn second_publisher_is_refused_and_the_first_continues() {
 #[test]
 fn stream_above_the_limit_is_denied_with_the_limit_and_the_first_continues() {
     let engine = Engine::start(Options::with(|c| c.node.max_streams = 1.try_into().unwrap())).unwrap();
-    let mut first = Peer::publisher(engine.rtmp(), "first").unwrap();
-    let refusal = Peer::publisher(engine.rtmp(), "second").unwrap_err();
+    let mut first = RtmpClient::publisher(engine.rtmp(), "first").unwrap();
+    let refusal = RtmpClient::publisher(engine.rtmp(), "second").unwrap_err();
     assert!(format!("{refusal:#}").contains("NetStream.Publish.Denied"), "{refusal:#}");
-    let line = engine.process().line("publish refused").unwrap();
+    let line = engine.process().wait_line("publish refused").unwrap();
     assert!(line.contains("this node already carries 1 streams"), "{line}");
     first.send_audio(0, Bytes::from_static(&[0xaf, 0, 0x12, 0x08])).unwrap();
     engine.wait_status("live/first", "audio", |s| s.audio.is_some()).unwrap();
     drop(first);
-    engine.wait_gone("live/first").unwrap();
-    Peer::publisher(engine.rtmp(), "second").unwrap();
+    engine.wait_ended("live/first").unwrap();
+    RtmpClient::publisher(engine.rtmp(), "second").unwrap();
 }
 
 #[test]
 fn unknown_app_is_refused_with_a_message() {
     let engine = Engine::start(Options::default()).unwrap();
-    let Some(publisher) = publish::ffmpeg(&Source::default(), &engine.rtmp_url("nowhere/demo")).unwrap() else {
+    let Some(publisher) = publish::start_ffmpeg(&Source::default(), &engine.rtmp_url("nowhere/demo")).unwrap() else {
         return;
     };
-    assert!(!publisher.exit(PATIENCE).unwrap().success());
+    assert!(!publisher.wait_exit(WAIT_TIMEOUT).unwrap().success());
     assert!(publisher.lines().iter().any(|l| l.contains("There is no app of this name")), "{:?}", publisher.lines());
 }
 
@@ -96,14 +96,14 @@ fn unknown_app_is_refused_with_a_message() {
 fn killed_publisher_ends_the_stream_for_its_players() {
     let engine = Engine::start(Options::default()).unwrap();
     let url = engine.rtmp_url("live/demo");
-    let Some(publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
+    let Some(publisher) = publish::start_ffmpeg(&Source::default(), &url).unwrap() else { return };
     engine.wait_live("live/demo").unwrap();
     let mut command = publish::ffmpeg_command().unwrap();
     let player = Process::start(command.args(["-i", &url, "-c", "copy", "-f", "null", "-"])).unwrap();
     engine.wait_status("live/demo", "a player", |s| s.viewers.rtmp == 1).unwrap();
     publisher.signal(Signal::SIGKILL);
-    engine.wait_gone("live/demo").unwrap();
-    assert!(player.exit(PATIENCE).unwrap().success(), "{:?}", player.lines());
+    engine.wait_ended("live/demo").unwrap();
+    assert!(player.wait_exit(WAIT_TIMEOUT).unwrap().success(), "{:?}", player.lines());
 }
 
 #[test]
@@ -111,18 +111,18 @@ fn b_frames_play_over_rtmp_with_a_notice_that_names_the_setting() {
     let engine = Engine::start(Options::default()).unwrap();
     let url = engine.rtmp_url("live/demo");
     let source = Source { b_frames: 2, ..Source::default() };
-    let Some(_publisher) = publish::ffmpeg(&source, &url).unwrap() else { return };
+    let Some(_publisher) = publish::start_ffmpeg(&source, &url).unwrap() else { return };
     let status = engine.wait_status("live/demo", "a notice", |s| !s.notices.is_empty()).unwrap();
     assert_eq!(status.notices[0].code, "b_frames");
     assert!(status.notices[0].message.contains("zerolatency"), "{}", status.notices[0].message);
-    let line = engine.process().line("code=b_frames").unwrap();
+    let line = engine.process().wait_line("code=b_frames").unwrap();
     assert!(line.contains("stream=live/demo") && line.contains(&status.notices[0].message), "{line}");
     assert!(probe::decode(&url, 2).unwrap().0 >= 40);
 }
 
 #[test]
 fn ffmpeg_publishes_and_plays_over_rtmps() {
-    let folder = Folder::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = folder.write("certificate.pem", pair.cert.pem()).unwrap();
     let key = folder.write("key.pem", pair.signing_key.serialize_pem()).unwrap();
@@ -132,7 +132,7 @@ fn ffmpeg_publishes_and_plays_over_rtmps() {
     }))
     .unwrap();
     let url = format!("rtmps://{}/live/demo", engine.endpoints().rtmps.unwrap());
-    let Some(_publisher) = publish::ffmpeg(&Source::default(), &url).unwrap() else { return };
+    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &url).unwrap() else { return };
     engine.wait_live("live/demo").unwrap();
     let (frames, volume_db) = probe::decode(&url, 2).unwrap();
     assert!(frames >= 45 && volume_db > -30.0, "{frames} frames, {volume_db} dB");
@@ -144,13 +144,13 @@ fn player_that_joins_within_a_gop_starts_at_its_key_frame() {
     let url = engine.rtmp_url("live/demo");
     // With a key frame every four seconds, nearly every player joins within a GOP.
     let source = Source { gop: 100, ..Source::default() };
-    let Some(_publisher) = publish::ffmpeg(&source, &url).unwrap() else { return };
+    let Some(_publisher) = publish::start_ffmpeg(&source, &url).unwrap() else { return };
     engine.wait_status("live/demo", "a second of video", |s| s.received_bytes > 60_000).unwrap();
     let mut command = Command::new("ffprobe");
     command.args(["-v", "error", "-select_streams", "v", "-read_intervals", "%+#5"]);
     command.args(["-show_entries", "packet=flags", "-of", "csv=p=0", &url]);
     let player = Process::start(&mut command).unwrap();
-    assert!(player.exit(PATIENCE).unwrap().success(), "{:?}", player.lines());
+    assert!(player.wait_exit(WAIT_TIMEOUT).unwrap().success(), "{:?}", player.lines());
     let flags = player.lines();
     assert!(flags[0].starts_with('K'), "the first packet is not a key frame: {flags:?}");
     assert!(flags.len() >= 5 && !flags[1].starts_with('K'), "{flags:?}");

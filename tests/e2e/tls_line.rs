@@ -13,9 +13,9 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 /// A certificate authority.
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct CertificateAuthority(CertifiedIssuer<'static, KeyPair>);
 
-impl Authority {
+impl CertificateAuthority {
     pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -40,7 +40,7 @@ impl Authority {
 }
 
 /// The running proxy. Accepts no more connections once dropped.
-pub(crate) struct TlsLine {
+pub(crate) struct TlsProxy {
     port: u16,
     shown: Arc<Mutex<TlsAcceptor>>,
     /// A new value closes all connections.
@@ -49,7 +49,7 @@ pub(crate) struct TlsLine {
     task: JoinHandle<()>,
 }
 
-impl TlsLine {
+impl TlsProxy {
     pub(crate) fn start(runtime: &Handle, server: SocketAddr, certificate: TlsAcceptor) -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -100,7 +100,7 @@ impl TlsLine {
     }
 }
 
-impl Drop for TlsLine {
+impl Drop for TlsProxy {
     fn drop(&mut self) {
         self.task.abort();
     }

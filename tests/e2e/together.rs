@@ -10,40 +10,40 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use headwater_api::StreamName;
-use headwater_api::node::{Heartbeat, Life, NodeDocument};
+use headwater_api::documents::{Heartbeat, NodeIncarnation, NodeDocument};
 use headwater_api::secret::Secret;
-use headwater_api::stream::{Claim, StreamOffer};
-use headwater_registry::{HeartbeatInterval, MongoDb, Registry as _, Timing};
+use headwater_api::documents::{Claim, StreamOffer};
+use headwater_registry::{HeartbeatInterval, MongoDb, Nodes as _, Streams as _, Timing};
 use headwater_tests::mongo::Database;
 use headwater_tests::replica_set;
-use headwater_tests::toll::{Toll, Way};
+use headwater_tests::toll::{TappedProxy, LinkState};
 use headwater_tests::wait;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 const NODES: usize = 100;
 /// Per interval, each node sends a heartbeat (daemon) and a renewal of its streams (engine).
-const CALLS: usize = 2 * NODES;
+const WRITES_PER_INTERVAL: usize = 2 * NODES;
 /// Longer than a lease, every interval and every call: all nodes are affected.
-const OUTAGE: Duration = Duration::from_secs(22);
+const OUTAGE_DURATION: Duration = Duration::from_secs(22);
 /// Time-out of a heartbeat, as in the daemon.
-const PATIENCE: Duration = Duration::from_secs(3);
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A running cluster behind a proxy.
-struct Scene {
-    line: Toll,
+struct SimulatedCluster {
+    line: TappedProxy,
     /// Number of successful calls of every task: heartbeats first, then renewals.
     heard: Arc<Vec<AtomicUsize>>,
     runtime: Runtime,
     _database: Database,
 }
 
-impl Scene {
+impl SimulatedCluster {
     fn start() -> Option<Self> {
         let database = Database::start().unwrap()?;
         let runtime = Runtime::new().unwrap();
-        let (login, server) = replica_set::split(database.uri()).unwrap();
-        let line = Toll::start(runtime.handle(), server).unwrap();
+        let (login, server) = replica_set::split_uri(database.uri()).unwrap();
+        let line = TappedProxy::start(runtime.handle(), server).unwrap();
         let uri = Secret::new(format!("mongodb://{login}{}/?directConnection=true", line.address()));
         let heard: Arc<Vec<AtomicUsize>> = Arc::new((0..2 * NODES).map(|_| AtomicUsize::new(0)).collect());
         let mut starting = JoinSet::new();
@@ -62,7 +62,7 @@ impl Scene {
     }
 
     /// Waits until each task has made `times` more successful calls.
-    fn all_heard(&self, times: usize, what: &str) {
+    fn wait_all_succeed(&self, times: usize, what: &str) {
         let counts = || self.heard.iter().map(|c| c.load(Ordering::SeqCst)).collect::<Vec<_>>();
         let before = counts();
         wait::until(what, || counts().iter().zip(&before).all(|(now, then)| *now >= then + times).then_some(()))
@@ -73,14 +73,14 @@ impl Scene {
     /// has held back are forwarded at its end, whatever the intervals of their callers, and do not
     /// count.
     fn writes(&self, since: Instant) -> Vec<Duration> {
-        let passed = self.line.passed();
-        let writes = passed.iter().filter(|write| write.asked >= since && WRITES.contains(&write.name.as_str()));
-        writes.map(|write| write.at - since).collect()
+        let forwarded = self.line.forwarded();
+        let writes = forwarded.iter().filter(|write| write.received_at >= since && NODE_WRITES.contains(&write.name.as_str()));
+        writes.map(|write| write.forwarded_at - since).collect()
     }
 }
 
 /// Registers a node and claims a stream.
-async fn start(uri: Secret, n: usize) -> (MongoDb, Life, Claim) {
+async fn start(uri: Secret, n: usize) -> (MongoDb, NodeIncarnation, Claim) {
     let client = MongoDb::open(&uri, Timing::default()).await.unwrap();
     let text = format!(r#"{{"id": "i-{n}", "role": "origin", "addresses": [], "version": ""}}"#);
     let node: NodeDocument = serde_json::from_str(&text).unwrap();
@@ -91,49 +91,49 @@ async fn start(uri: Secret, n: usize) -> (MongoDb, Life, Claim) {
 }
 
 /// Sends heartbeats as the daemon does.
-async fn beat(client: MongoDb, life: Life, heard: Arc<Vec<AtomicUsize>>, at: usize) {
+async fn beat(client: MongoDb, life: NodeIncarnation, heard: Arc<Vec<AtomicUsize>>, at: usize) {
     let mut pace = HeartbeatInterval::new(&Timing::default());
-    tokio::time::sleep(pace.initial(rand::random_range(0.0..1.0))).await;
+    tokio::time::sleep(pace.initial_delay(rand::random_range(0.0..1.0))).await;
     loop {
-        let answer = tokio::time::timeout(PATIENCE, client.heartbeat(&life, &Heartbeat::default())).await;
+        let answer = tokio::time::timeout(HEARTBEAT_TIMEOUT, client.heartbeat(&life, &Heartbeat::default())).await;
         let answered = matches!(answer, Ok(Ok(_)));
         heard[at].fetch_add(usize::from(answered), Ordering::SeqCst);
-        tokio::time::sleep(pace.after(answered, rand::random_range(0.0..1.0))).await;
+        tokio::time::sleep(pace.next_delay(answered, rand::random_range(0.0..1.0))).await;
     }
 }
 
 /// Renews the stream as the engine does.
-async fn renew(client: MongoDb, life: Life, claim: Claim, heard: Arc<Vec<AtomicUsize>>, at: usize) {
+async fn renew(client: MongoDb, life: NodeIncarnation, claim: Claim, heard: Arc<Vec<AtomicUsize>>, at: usize) {
     let mut pace = HeartbeatInterval::new(&Timing::default());
-    tokio::time::sleep(pace.initial(rand::random_range(0.0..1.0))).await;
+    tokio::time::sleep(pace.initial_delay(rand::random_range(0.0..1.0))).await;
     loop {
         let answer = client.renew(&life, std::slice::from_ref(&claim)).await;
         heard[at].fetch_add(usize::from(answer.as_ref().is_ok_and(Vec::is_empty)), Ordering::SeqCst);
-        tokio::time::sleep(pace.after(answer.is_ok(), rand::random_range(0.0..1.0))).await;
+        tokio::time::sleep(pace.next_delay(answer.is_ok(), rand::random_range(0.0..1.0))).await;
     }
 }
 
 /// The largest number of `times` within any 100 ms.
 fn peak(mut times: Vec<Duration>) -> usize {
     times.sort_unstable();
-    let within = |at: usize| times[at..].iter().take_while(|t| **t - times[at] < WINDOW).count();
+    let within = |at: usize| times[at..].iter().take_while(|t| **t - times[at] < PEAK_WINDOW).count();
     (0..times.len()).map(within).max().unwrap_or_default()
 }
 
 #[expect(clippy::print_stdout, reason = "the figures that were measured")]
-fn comes_back(name: &str, way: Way, most_at_once: usize) {
-    let Some(scene) = Scene::start() else { return };
+fn check_recovery(name: &str, state: LinkState, most_at_once: usize) {
+    let Some(scene) = SimulatedCluster::start() else { return };
     let begun = Instant::now();
-    scene.all_heard(2, "two calls of every task");
+    scene.wait_all_succeed(2, "two calls of every task");
     let steady = peak(scene.writes(begun));
-    scene.line.set(way);
+    scene.line.set_link(state);
     let cut = Instant::now();
-    wait::until("the outage to be over", || (cut.elapsed() > OUTAGE).then_some(())).unwrap();
+    wait::until("the outage to be over", || (cut.elapsed() > OUTAGE_DURATION).then_some(())).unwrap();
     let back = Instant::now();
-    scene.line.set(Way::Open);
-    scene.all_heard(1, "a successful call of every task after the outage");
+    scene.line.set_link(LinkState::Open);
+    scene.wait_all_succeed(1, "a successful call of every task after the outage");
     let all_back = back.elapsed();
-    scene.all_heard(2, "two more calls of every task");
+    scene.wait_all_succeed(2, "two more calls of every task");
     let writes = scene.writes(back);
     let (first, later): (Vec<_>, Vec<_>) = writes.into_iter().partition(|at| *at < Duration::from_secs(1));
     let (at_once, again) = (peak(first), peak(later));
@@ -142,12 +142,12 @@ fn comes_back(name: &str, way: Way, most_at_once: usize) {
          {at_once}, later {again}; all nodes are back after {} ms",
         all_back.as_millis()
     );
-    assert!(at_once <= most_at_once, "{at_once} of {CALLS} writes in the same 100 ms on return");
+    assert!(at_once <= most_at_once, "{at_once} of {WRITES_PER_INTERVAL} writes in the same 100 ms on return");
     // If all calls were spread evenly over an interval, 100 ms would contain one in fifty of them.
-    let even = CALLS / 50;
+    let even = WRITES_PER_INTERVAL / 50;
     assert!(
         again <= 10 * even,
-        "{again} of {CALLS} writes in the same 100 ms later, {even} if they were spread evenly"
+        "{again} of {WRITES_PER_INTERVAL} writes in the same 100 ms later, {even} if they were spread evenly"
     );
     assert!(all_back < Duration::from_secs(12), "{all_back:?}");
     scene.runtime.shutdown_background();
@@ -156,15 +156,15 @@ fn comes_back(name: &str, way: Way, most_at_once: usize) {
 #[test]
 fn nodes_do_not_return_all_at_once_after_an_outage() {
     // At any moment nine in twenty wait for a server, and each finds it at another time.
-    comes_back("away", Way::Cut, CALLS * 2 / 5);
+    check_recovery("away", LinkState::Down, WRITES_PER_INTERVAL * 2 / 5);
 }
 
 #[test]
 fn nodes_do_not_stay_in_step_after_a_stall() {
     // When the stall ends, all monitors get their replies at once and all waiting calls proceed.
-    comes_back("stalled", Way::Stalled, CALLS * 3 / 5);
+    check_recovery("stalled", LinkState::Stalled, WRITES_PER_INTERVAL * 3 / 5);
 }
 
-const WINDOW: Duration = Duration::from_millis(100);
+const PEAK_WINDOW: Duration = Duration::from_millis(100);
 /// Commands that nodes send as writes.
-const WRITES: [&str; 2] = ["update", "findAndModify"];
+const NODE_WRITES: [&str; 2] = ["update", "findAndModify"];

@@ -1,8 +1,9 @@
-//! The floor: what the kernel and the cipher alone cost for the same packets at the same pace.
+//! The floor: what the kernel and the cipher alone cost for the same packets at the same rate.
 //!
-//! RTMP: one TCP write of 11 kB a picture and player. WHEP: ten packets of 1100 B a picture and viewer, copied, sealed
-//! with AES-128-GCM, sent with one `UDP_SEGMENT` send. The sender is a child process of this same program, so that
-//! its CPU time is measured as a server's is; the receivers are those of the other cases.
+//! RTMP: one TCP write of 11 kB per frame and player. WHEP: ten packets of 1100 B per frame and
+//! viewer, copied, encrypted with AES-128-GCM, and sent with one `UDP_SEGMENT` send. The sender is
+//! a child process of this program, so that its CPU time is measured like a server's; the receivers
+//! are those of the other cases.
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
@@ -25,16 +26,16 @@ use crate::source::FRAMES_PER_SECOND;
 use crate::tally::Tally;
 use crate::udp::Socket;
 
-/// What the sender imitates.
+/// Which server the sender imitates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum FloorKind {
-    /// One TCP write a picture and player.
+    /// One TCP write per frame and player.
     Rtmp,
-    /// One sealed GSO send a picture and viewer.
+    /// One encrypted GSO send per frame and viewer.
     Whep,
 }
 
-/// A running sender; dropping it ends it.
+/// A running sender. Dropping it ends the process.
 #[derive(Debug)]
 pub(crate) struct Floor {
     pub(crate) processes: Processes,
@@ -42,10 +43,10 @@ pub(crate) struct Floor {
 }
 
 impl Floor {
-    /// Starts a sender that is told its `targets` later.
+    /// Starts a sender, which waits for its targets.
     ///
     /// # Errors
-    /// This program cannot be started once more.
+    /// If this program cannot be started as a child process.
     pub(crate) fn start(kind: FloorKind) -> Result<Self> {
         let program = std::env::current_exe()?;
         let name = if kind == FloorKind::Rtmp { "rtmp" } else { "whep" };
@@ -53,20 +54,20 @@ impl Floor {
         Ok(Self { processes: Processes::tree(child.id() as i32), child: KillOnDrop(child) })
     }
 
-    /// Sends to these from now on.
+    /// Sets the targets and starts sending. Can be called once.
     ///
     /// # Errors
-    /// The sender is gone.
+    /// If the sender has exited.
     pub(crate) fn set_targets(&mut self, targets: &[SocketAddr]) -> Result<()> {
-        let mut pipe = self.child.0.stdin.take().context("aimed twice")?;
-        targets.iter().try_for_each(|target| writeln!(pipe, "{target}")).context("the floor's sender ended")
+        let mut pipe = self.child.0.stdin.take().context("the targets are already set")?;
+        targets.iter().try_for_each(|target| writeln!(pipe, "{target}")).context("the floor's sender has exited")
     }
 }
 
-/// Accepts one connection and counts what it brings, until it ends.
+/// Accepts one connection and counts the bytes received until it ends.
 ///
 /// # Errors
-/// The sender closed it.
+/// If the sender closed the connection.
 pub(crate) async fn tcp_sink(listener: Arc<TcpListener>, tally: Arc<Tally>) -> Result<()> {
     let (socket, _) = listener.accept().await?;
     let mut joined = false;
@@ -82,15 +83,15 @@ pub(crate) async fn tcp_sink(listener: Arc<TcpListener>, tally: Arc<Tally>) -> R
             Err(e) => return Err(e.into()),
         }
         if !std::mem::replace(&mut joined, true) {
-            tally.joined_us(0);
+            tally.record_join_us(0);
         }
     }
 }
 
-/// Counts what comes to one UDP socket.
+/// Counts the packets received on one UDP socket.
 ///
 /// # Errors
-/// The socket is broken.
+/// If receiving fails.
 pub(crate) async fn udp_sink(socket: Socket, tally: Arc<Tally>) -> Result<()> {
     let mut joined = false;
     loop {
@@ -101,15 +102,15 @@ pub(crate) async fn udp_sink(socket: Socket, tally: Arc<Tally>) -> Result<()> {
             })
             .await?;
         if !std::mem::replace(&mut joined, true) {
-            tally.joined_us(0);
+            tally.record_join_us(0);
         }
     }
 }
 
-/// The sender itself: reads its targets from standard input, then sends until it is killed.
+/// Runs the sender: reads its targets from standard input, then sends until it is killed.
 ///
 /// # Errors
-/// A target cannot be reached.
+/// If a target is unreachable.
 pub(crate) fn send(kind: FloorKind) -> Result<()> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text)?;
@@ -129,7 +130,7 @@ fn send_tcp(targets: &[SocketAddr]) -> Result<()> {
         socket.set_nonblocking(true)?;
         sockets.push(socket);
     }
-    let frame = vec![0x5a; PICTURE_BYTES];
+    let frame = vec![0x5a; FRAME_BYTES];
     pace(|| {
         for socket in &mut sockets {
             match socket.write(&frame) {
@@ -163,7 +164,7 @@ fn send_udp(targets: &[SocketAddr]) -> Result<()> {
                 let tag = key
                     .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&*header), body)
                     .ok()
-                    .context("could not seal")?;
+                    .context("could not encrypt")?;
                 out.extend_from_slice(tag.as_ref());
             }
             let segment = PACKET_BYTES as u16;
@@ -179,7 +180,7 @@ fn send_udp(targets: &[SocketAddr]) -> Result<()> {
     })
 }
 
-/// Calls `tick` once a picture, for ever.
+/// Calls `tick` at the frame rate, without end.
 fn pace(mut tick: impl FnMut() -> Result<()>) -> Result<()> {
     let period_ns = (1e9 / FRAMES_PER_SECOND) as u64;
     let mut due_ns = now_ns();
@@ -195,8 +196,8 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 128 * 1024]);
 }
 
-/// 2.65 Mbit/s at 30 pictures a second, sound included.
-const PICTURE_BYTES: usize = 11_000;
+/// 2.65 Mbit/s at 30 frames per second, audio included.
+const FRAME_BYTES: usize = 11_000;
 const PACKETS: usize = 10;
 const PACKET_BYTES: usize = 1_100;
 const RTP_HEADER_BYTES: usize = 12;

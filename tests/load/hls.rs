@@ -1,7 +1,8 @@
-//! HLS and LL-HLS viewers: they poll a playlist and fetch what is new, as players do.
+//! HLS and LL-HLS viewers: they poll a playlist and fetch new media, as players do.
 //!
-//! Plain viewers ask for the playlist about once a second. LL-HLS viewers block on it (RFC 8216bis §6.2.5.2) and fetch
-//! parts, as hls.js does. Some viewers read the marks inside what they fetch; the others only count.
+//! Plain viewers request the playlist about once a second. LL-HLS viewers block on it (RFC
+//! 8216bis §6.2.5.2) and fetch parts, as hls.js does. Some viewers read the marks in the media;
+//! the others only count.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,24 +14,25 @@ use crate::http::Client;
 use crate::mark::Mark;
 use crate::tally::Tally;
 
-/// What one viewer watches.
+/// Configuration of one viewer.
 #[derive(Debug, Clone)]
 pub(crate) struct Viewer {
     pub(crate) server: SocketAddr,
     /// Path of the playlist.
     pub(crate) playlist: String,
-    /// True for a viewer that reads marks.
+    /// True if the viewer reads marks.
     pub(crate) reads_marks: bool,
-    /// When its first request is made, after the start.
+    /// Delay of its first request.
     pub(crate) delay: Duration,
     pub(crate) tally: Arc<Tally>,
 }
 
 impl Viewer {
-    /// Watches whole segments until aborted. Latency is the age of a segment's newest picture when it has come.
+    /// Plays segments until aborted. Latency is the age of a segment's last frame when
+    /// the segment has arrived.
     ///
     /// # Errors
-    /// The server stopped to answer, or answered with an error.
+    /// If the server stopped responding or answered with an error.
     pub(crate) async fn watch_segments(self) -> Result<()> {
         tokio::time::sleep(self.delay).await;
         let (mut client, path, text) = self.first().await?;
@@ -41,8 +43,8 @@ impl Viewer {
         let mut joined = false;
         loop {
             clock.tick().await;
-            let answer = self.fetch(&mut client, &path, true).await?;
-            let playlist = Playlist::parse(answer.text()?);
+            let response = self.fetch(&mut client, &path, true).await?;
+            let playlist = Playlist::parse(response.text()?);
             let first_missing = next;
             for (number, uri) in playlist.segments.iter().filter(|(n, _)| *n >= first_missing) {
                 let segment = self.fetch(&mut client, &resolve(&path, uri), self.reads_marks).await?;
@@ -54,13 +56,14 @@ impl Viewer {
                 }
                 if !joined {
                     joined = true;
-                    self.tally.joined_us(started.elapsed().as_micros() as u32);
+                    self.tally.record_join_us(started.elapsed().as_micros() as u32);
                 }
             }
         }
     }
 
-    /// Watches parts until aborted. Latency is the age of a part's first picture when the part has come.
+    /// Plays parts until aborted. Latency is the age of a part's first frame when
+    /// the part has arrived.
     ///
     /// # Errors
     /// As [`Viewer::watch_segments`].
@@ -73,8 +76,8 @@ impl Viewer {
         loop {
             let (segment, part) = (seen.0, seen.1 + 1);
             let blocking_path = format!("{path}?_HLS_msn={segment}&_HLS_part={part}");
-            let answer = self.fetch(&mut client, &blocking_path, true).await?;
-            let playlist = Playlist::parse(answer.text()?);
+            let response = self.fetch(&mut client, &blocking_path, true).await?;
+            let playlist = Playlist::parse(response.text()?);
             let previous = seen;
             for (position, uri) in playlist.parts.iter().filter(|(position, _)| *position > previous) {
                 let part = self.fetch(&mut client, &resolve(&path, uri), self.reads_marks).await?;
@@ -85,14 +88,15 @@ impl Viewer {
                 }
                 if !joined {
                     joined = true;
-                    self.tally.joined_us(started.elapsed().as_micros() as u32);
+                    self.tally.record_join_us(started.elapsed().as_micros() as u32);
                 }
                 seen = *position;
             }
         }
     }
 
-    /// Fetches the media playlist and the initialisation section, following a multivariant playlist if there is one.
+    /// Fetches the media playlist and the initialization section, following a multivariant playlist
+    /// if there is one.
     async fn first(&self) -> Result<(Client, String, String)> {
         let mut client = Client::new(self.server);
         let mut path = self.playlist.clone();
@@ -108,11 +112,11 @@ impl Viewer {
         Ok((client, path, text))
     }
 
-    async fn fetch(&self, client: &mut Client, path: &str, keep: bool) -> Result<crate::http::Answer> {
-        let answer = client.get(path, keep).await?;
-        self.tally.add_bytes(answer.bytes);
+    async fn fetch(&self, client: &mut Client, path: &str, keep: bool) -> Result<crate::http::Response> {
+        let response = client.get(path, keep).await?;
+        self.tally.add_bytes(response.bytes);
         self.tally.add_packets(1);
-        Ok(answer)
+        Ok(response)
     }
 
     fn read_marks(&self, media: &[u8], newest: bool) {
@@ -122,19 +126,19 @@ impl Viewer {
         let marks = Mark::all(media);
         marks.iter().for_each(|_| self.tally.add_frame());
         if let Some(mark) = if newest { marks.last() } else { marks.first() } {
-            self.tally.latency_us(mark.age_us());
+            self.tally.record_latency_us(mark.age_us());
         }
     }
 }
 
-/// What a viewer reads of a media playlist (RFC 8216bis §4.4).
+/// The parts of a media playlist that a viewer uses (RFC 8216bis §4.4).
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Playlist {
     /// Media sequence number and URI.
     segments: Vec<(u64, String)>,
     /// Media sequence number, part index, URI.
     parts: Vec<((u64, i64), String)>,
-    /// The segment that is not finished yet.
+    /// Media sequence number of the segment that is not complete yet.
     open: u64,
 }
 
@@ -163,7 +167,7 @@ impl Playlist {
         self.segments.last().map_or(0, |(n, _)| *n)
     }
 
-    /// The newest part; one before the first if the open segment has none yet.
+    /// The newest part, or the position before the first part if the open segment has none yet.
     fn last_part(&self) -> Option<(u64, i64)> {
         let newest = self.parts.last()?.0;
         Some(if newest.0 < self.open { (self.open, -1) } else { newest })
@@ -176,7 +180,7 @@ fn attribute<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     line[start..].split('"').next()
 }
 
-/// A URI of a playlist as a path on the same server.
+/// Resolves a URI of a playlist to a path on the same server.
 fn resolve(base: &str, uri: &str) -> String {
     if uri.starts_with('/') {
         return uri.to_owned();
@@ -185,8 +189,8 @@ fn resolve(base: &str, uri: &str) -> String {
     format!("{folder}/{uri}")
 }
 
-/// How often a plain viewer asks for the playlist.
-const POLL: Duration = Duration::from_secs(1);
+/// Interval of a plain viewer's playlist requests.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

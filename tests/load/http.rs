@@ -1,6 +1,7 @@
-//! A small HTTP/1.1 client over one kept connection (RFC 9112): enough for playlists, segments and WHEP.
+//! A small HTTP/1.1 client over one persistent connection (RFC 9112): enough for playlists,
+//! segments and WHEP.
 //!
-//! Bodies can be kept or only counted; a thousand viewers need not hold what they fetch.
+//! Bodies can be kept or only counted, so that a thousand viewers need not store what they fetch.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,33 +10,36 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// One connection to a server; reopened when the server has closed it.
+/// A client with one connection, reopened when the server has closed it.
 #[derive(Debug)]
 pub(crate) struct Client {
     server: SocketAddr,
     socket: Option<TcpStream>,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
-    /// Header lines as they came.
+    /// Status line and header lines as received.
     pub(crate) head: String,
     /// Empty if the body was only counted.
     pub(crate) body: Vec<u8>,
-    /// All bytes of the answer, head included.
+    /// Size of the response, head included.
     pub(crate) bytes: usize,
 }
 
-impl Answer {
-    /// The value of a header.
+impl Response {
+    /// The value of a header field.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut lines = self.head.lines().filter_map(|l| l.split_once(':'));
         lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 
     /// The body as text.
+    ///
+    /// # Errors
+    /// If the status is not 2xx or the body is not UTF-8.
     pub(crate) fn text(&self) -> Result<&str> {
         ensure!(self.status / 100 == 2, "HTTP {}: {}", self.status, String::from_utf8_lossy(&self.body));
         Ok(std::str::from_utf8(&self.body)?)
@@ -47,11 +51,11 @@ impl Client {
         Self { server, socket: None }
     }
 
-    /// Fetches `path`; keeps the body only if `keep`.
+    /// Fetches `path`; keeps the body only if `keep` is set.
     ///
     /// # Errors
-    /// No answer within 20 s, or not HTTP. A status of 404 is an answer.
-    pub(crate) async fn get(&mut self, path: &str, keep: bool) -> Result<Answer> {
+    /// If there is no response within 20 s, or it is not HTTP. An error status is not an error.
+    pub(crate) async fn get(&mut self, path: &str, keep: bool) -> Result<Response> {
         self.request("GET", path, "", keep).await.with_context(|| format!("GET {path}"))
     }
 
@@ -59,7 +63,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub(crate) async fn post_sdp(&mut self, path: &str, sdp: &str) -> Result<Answer> {
+    pub(crate) async fn post_sdp(&mut self, path: &str, sdp: &str) -> Result<Response> {
         self.request("POST", path, sdp, true).await.with_context(|| format!("POST {path}"))
     }
 
@@ -67,24 +71,24 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub(crate) async fn delete(&mut self, path: &str) -> Result<Answer> {
+    pub(crate) async fn delete(&mut self, path: &str) -> Result<Response> {
         self.request("DELETE", path, "", true).await.with_context(|| format!("DELETE {path}"))
     }
 
-    async fn request(&mut self, method: &str, path: &str, body: &str, keep: bool) -> Result<Answer> {
+    async fn request(&mut self, method: &str, path: &str, body: &str, keep: bool) -> Result<Response> {
         let reused = self.socket.is_some();
         let first = tokio::time::timeout(RESPONSE_TIMEOUT, self.try_request(method, path, body, keep)).await;
-        match first.context("no answer in time")? {
-            // A kept connection may have been closed meanwhile: once more with a new one.
+        match first.context("no response in time")? {
+            // The server may have closed the persistent connection: retry once on a new one.
             Err(_) if reused => {
                 self.socket = None;
                 tokio::time::timeout(RESPONSE_TIMEOUT, self.try_request(method, path, body, keep)).await?
             }
-            answer => answer,
+            response => response,
         }
     }
 
-    async fn try_request(&mut self, method: &str, path: &str, body: &str, keep: bool) -> Result<Answer> {
+    async fn try_request(&mut self, method: &str, path: &str, body: &str, keep: bool) -> Result<Response> {
         let mut socket = match self.socket.take() {
             Some(socket) => socket,
             None => {
@@ -107,29 +111,29 @@ impl Client {
             if let Some(at) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
                 break at + 4;
             }
-            ensure!(buffer.len() < 64 * 1024, "endless header");
+            ensure!(buffer.len() < 64 * 1024, "the response head is too long");
         };
         let head = String::from_utf8_lossy(&buffer[..head_bytes]).into_owned();
-        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).context("no status")?;
-        let mut answer = Answer { status, head, body: Vec::new(), bytes: buffer.len() };
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).context("no status code")?;
+        let mut response = Response { status, head, body: Vec::new(), bytes: buffer.len() };
         if status == 204 {
             self.socket = Some(socket);
-            return Ok(answer);
+            return Ok(response);
         }
         let rest = buffer.split_off(head_bytes);
-        if let Some(length) = answer.header("content-length") {
+        if let Some(length) = response.header("content-length") {
             let length: usize = length.parse()?;
-            answer.bytes += length.saturating_sub(rest.len());
-            read_sized(&mut socket, rest, length, keep, &mut answer.body).await?;
-        } else if answer.header("transfer-encoding").is_some() {
-            answer.bytes += read_chunked(&mut socket, rest, &mut answer.body).await?;
+            response.bytes += length.saturating_sub(rest.len());
+            read_sized(&mut socket, rest, length, keep, &mut response.body).await?;
+        } else if response.header("transfer-encoding").is_some() {
+            response.bytes += read_chunked(&mut socket, rest, &mut response.body).await?;
         } else if status != 304 {
-            bail!("an answer without a length");
+            bail!("a response without a length");
         }
-        if answer.header("connection").is_none_or(|c| !c.eq_ignore_ascii_case("close")) {
+        if response.header("connection").is_none_or(|c| !c.eq_ignore_ascii_case("close")) {
             self.socket = Some(socket);
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
@@ -140,13 +144,13 @@ async fn read_sized(
     keep: bool,
     body: &mut Vec<u8>,
 ) -> Result<()> {
-    let mut left = length.checked_sub(rest.len()).context("more bytes than announced")?;
+    let mut left = length.checked_sub(rest.len()).context("the body is longer than announced")?;
     if keep {
         *body = rest;
         body.reserve_exact(left);
         while left > 0 {
             let n = (&mut *socket).take(left as u64).read_buf(body).await?;
-            ensure!(n > 0, "the answer is cut off");
+            ensure!(n > 0, "the response is incomplete");
             left -= n;
         }
         return Ok(());
@@ -155,13 +159,13 @@ async fn read_sized(
     while left > 0 {
         let room = left.min(sink.len());
         let n = socket.read(&mut sink[..room]).await?;
-        ensure!(n > 0, "the answer is cut off");
+        ensure!(n > 0, "the response is incomplete");
         left -= n;
     }
     Ok(())
 }
 
-/// Reads a chunked body (RFC 9112 §7.1); gives the number of bytes read.
+/// Reads a chunked body (RFC 9112 §7.1); returns the number of bytes read.
 async fn read_chunked(socket: &mut TcpStream, mut buffer: Vec<u8>, body: &mut Vec<u8>) -> Result<usize> {
     let mut read = 0;
     loop {
@@ -183,10 +187,10 @@ async fn read_chunked(socket: &mut TcpStream, mut buffer: Vec<u8>, body: &mut Ve
         body.extend_from_slice(&chunks);
         buffer.drain(..at);
         let n = socket.read_buf(&mut buffer).await?;
-        ensure!(n > 0, "the answer is cut off");
+        ensure!(n > 0, "the response is incomplete");
         read += n;
     }
 }
 
-/// Longer than any blocking playlist reload may last.
+/// Longer than any blocking playlist request may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);

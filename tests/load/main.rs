@@ -1,7 +1,9 @@
-//! `headwater-load`: what the engine costs, beside the machine's floor and a peer, in one run.
+//! `headwater-load`: measures the cost of the engine next to the machine's floor and
+//! nginx, in one run.
 //!
-//! One process holds publishers and viewers; the server under test is another process, whose CPU time and memory the
-//! kernel counts. docs/performance.md says how to read the figures. Everything stays on the loopback interface.
+//! One process runs publishers and viewers; the server under test is another process, whose CPU
+//! time and memory the kernel counts. docs/performance.md explains the figures. All traffic stays
+//! on the loopback interface.
 
 mod cases;
 mod floor;
@@ -30,7 +32,8 @@ use cases::fanout::{self, Protocol};
 use cases::{Setup, all, curve, in_turns, ingest, join, side_by_side};
 use report::{Report, print, progress};
 
-/// Measures headwater-engine under load, beside a floor and nginx-rtmp: in turns, publishers at the same time.
+/// Measures headwater-engine under load, next to a floor and nginx-rtmp: in turns, publishers at
+/// the same time.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -42,22 +45,23 @@ struct Arguments {
 
 #[derive(Debug, Args)]
 struct Common {
-    /// The engine to measure; by default the one beside this program. Use a release build.
+    /// The engine to measure; by default the one in the folder of this program.
+    /// Use a release build.
     #[arg(long, global = true)]
     engine: Option<PathBuf>,
     /// Length of each measured window.
     #[arg(long, global = true, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Turns each server gets.
+    /// Number of measurements per server.
     #[arg(long, global = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
     rounds: u32,
     /// Write every single measurement to this file, as JSON.
     #[arg(long, global = true)]
     json: Option<PathBuf>,
-    /// Leave out nginx.
+    /// Skip nginx.
     #[arg(long, global = true)]
     no_peer: bool,
-    /// Leave out the floor.
+    /// Skip the floor.
     #[arg(long, global = true)]
     no_floor: bool,
     #[command(flatten)]
@@ -86,8 +90,8 @@ enum Command {
         #[arg(long, default_value_t = 50, value_parser = count())]
         viewers: u64,
     },
-    /// Viewers of a stream that a node relays from another one, beside viewers of a stream of its own; and the first
-    /// viewer of many streams.
+    /// Viewers of a stream that a node relays from another one, next to viewers of a local stream;
+    /// and the first viewer of many streams.
     Edge {
         #[arg(long, default_value_t = 100, value_parser = count())]
         viewers: u64,
@@ -100,34 +104,34 @@ enum Command {
         #[arg(long, default_value_t = 50, value_parser = count())]
         publishers: u64,
     },
-    /// Time from asking to the first picture or packet.
+    /// Time from the request to the first frame or packet.
     Join {
         #[arg(long, default_value_t = all::JOINS as u64, value_parser = count())]
         times: u64,
     },
-    /// Cost over the number of viewers, as CSV and SVG.
+    /// Cost by number of viewers, as CSV and SVG.
     Curve {
-        /// `rtmp`, `whep`, `hls`; all three if not named.
+        /// `rtmp`, `whep` or `hls`; default: all three.
         #[arg(value_parser = ["rtmp", "whep", "hls"])]
         protocols: Vec<String>,
         #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 50, 100, 200, 350, 500], value_parser = count())]
         counts: Vec<u64>,
-        /// Folder of the files.
+        /// Output folder.
         #[arg(long, default_value = "docs/performance")]
         out: PathBuf,
     },
-    /// Every promise, against its figure.
+    /// Every promise, compared with its figure.
     All {
-        /// Divide the number of viewers and of joins, for a quick look on a small machine.
+        /// Divide the number of viewers and of joins by this, for a quick run on a small machine.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=50))]
         shrink: u64,
     },
-    /// The sending side of the floor; the tool starts it itself.
+    /// The sender of the floor; started by this tool itself.
     #[command(hide = true)]
     FloorSender { kind: floor::FloorKind },
 }
 
-/// Counts of viewers are bounded: each needs a socket here and one in the server.
+/// Parses a number of viewers. Bounded, because each needs a socket here and one in the server.
 fn count() -> clap::builder::RangedU64ValueParser {
     clap::builder::RangedU64ValueParser::new().range(1..=5_000)
 }
@@ -138,7 +142,7 @@ fn main() -> Result<()> {
         return floor::send(kind);
     }
     process::raise_open_files();
-    // One thread for all viewers: the server under test keeps the rest of the machine.
+    // One thread for all viewers, so that the server under test has the rest of the machine.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(run(arguments))
 }
@@ -158,7 +162,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         floor: !common.no_floor,
     };
     if cfg!(debug_assertions) {
-        progress("this is a debug build: its figures say nothing");
+        progress("this is a debug build: its figures are meaningless");
     }
     let mut report = Report::default();
     match arguments.command {

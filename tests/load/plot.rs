@@ -1,4 +1,4 @@
-//! A line chart as SVG, drawn by hand: a few series over the number of viewers.
+//! A line chart as SVG: a few series by number of viewers.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ pub(crate) struct Series {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// Draws a chart; readable on light and dark pages, since it brings its own background.
+/// Draws a chart. It has its own background, so it is readable on light and dark pages.
 pub(crate) fn svg(title: &str, x_label: &str, y_label: &str, series: &[Series]) -> String {
     let points = || series.iter().flat_map(|s| &s.points);
     let x_max = points().map(|p| p.0).fold(1.0, f64::max);
@@ -107,7 +107,7 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 20.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
-/// Told apart with any kind of colour vision (Okabe and Ito).
+/// Distinguishable with any kind of color vision (Okabe and Ito).
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
 #[cfg(test)]

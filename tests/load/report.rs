@@ -1,4 +1,4 @@
-//! What a run found: one [`Case`] per server and round, as JSON and as a table of medians.
+//! Results of a run: one [`Case`] per server and round, as JSON and as a table of medians.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -18,25 +18,25 @@ pub(crate) struct Case {
     pub(crate) server: &'static str,
     /// Counted from 1.
     pub(crate) round: u32,
-    /// Viewers, or publishers of the ingest case.
+    /// Number of viewers, or of publishers in the ingest case.
     pub(crate) count: usize,
-    /// Length of the window.
+    /// Length of the measurement window, in seconds.
     pub(crate) seconds: f64,
-    /// User and system time of the server in the window.
+    /// User and system time of the server in the window, in seconds.
     pub(crate) cpu_seconds: f64,
-    /// Delivered in the window.
+    /// Bytes delivered in the window.
     pub(crate) bytes: u64,
-    /// RTP packets, RTMP messages or HTTP answers in the window.
+    /// RTP packets, RTMP messages or HTTP responses in the window.
     pub(crate) packets: u64,
-    /// Pictures seen in the window.
+    /// Video frames received in the window.
     pub(crate) frames: u64,
-    /// Pictures (RTMP) or packets (RTP) lost, or answers that were not 200 (HLS), in the window.
+    /// Lost frames (RTMP) or packets (RTP), or responses other than 200 (HLS), in the window.
     pub(crate) lost: u64,
-    /// Viewers that ended by themselves since the start.
+    /// Viewers that ended before they were stopped, since the start.
     pub(crate) failed: u64,
-    /// Resident memory per viewer or stream, in kilobytes, beyond that with one viewer or no stream.
+    /// Resident memory per viewer or stream, in KiB, above that with one viewer or no stream.
     pub(crate) kb_each: Option<f64>,
-    /// Resident memory at the end, in kilobytes.
+    /// Resident memory at the end, in KiB.
     pub(crate) rss_kb: Option<u64>,
     pub(crate) latency_ms: Option<Percentiles>,
     pub(crate) join_ms: Option<Percentiles>,
@@ -48,7 +48,7 @@ impl Case {
         (self.bytes > 0 && self.cpu_seconds > 0.0).then(|| self.cpu_seconds / (self.bytes as f64 / 1e9))
     }
 
-    /// CPU-seconds per million packets: microseconds a packet.
+    /// CPU-seconds per million packets, which is microseconds per packet.
     pub(crate) fn cpu_per_million_packets(&self) -> Option<f64> {
         (self.packets > 0 && self.cpu_seconds > 0.0).then(|| self.cpu_seconds / (self.packets as f64 / 1e6))
     }
@@ -63,7 +63,7 @@ impl Case {
 #[derive(Debug, Default)]
 pub(crate) struct Report(pub(crate) Vec<Case>);
 
-/// Median, least and greatest of some rounds.
+/// Median, minimum and maximum over the rounds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -139,14 +139,14 @@ impl Report {
     }
 }
 
-/// A case as it is written: with the quotients, so that every reader divides alike.
+/// A case in the JSON file, with the quotients, so that all readers divide alike.
 #[derive(Debug, Serialize)]
 struct CaseRecord<'a> {
     #[serde(flatten)]
     case: &'a Case,
-    /// `null` where no bytes were delivered or no time was counted.
+    /// `null` if no bytes were delivered or no CPU time was measured.
     cpu_seconds_per_gb: Option<f64>,
-    /// `null` where no packets were delivered or no time was counted.
+    /// `null` if no packets were delivered or no CPU time was measured.
     cpu_seconds_per_million_packets: Option<f64>,
 }
 
@@ -168,14 +168,14 @@ const HEADINGS: [&str; 12] = [
     "CPU us/packet",
     "CPU ms/s each",
     "KB each",
-    "late p50 ms",
-    "late p99 ms",
+    "latency p50 ms",
+    "latency p99 ms",
     "join p50 ms",
     "lost",
-    "pictures/s",
+    "frames/s",
 ];
 
-/// A table in Markdown with aligned columns; the first row is the heading.
+/// Formats a Markdown table with aligned columns; the first row is the heading.
 pub(crate) fn align<const N: usize>(rows: &[[String; N]]) -> String {
     let widths: [usize; N] = std::array::from_fn(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0));
     let mut out = String::new();
@@ -189,19 +189,19 @@ pub(crate) fn align<const N: usize>(rows: &[[String; N]]) -> String {
     out
 }
 
-/// Writes to standard output; a closed pipe is no error.
+/// Writes to standard output. Errors, such as a closed pipe, are ignored.
 pub(crate) fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// Says on standard error what is going on.
+/// Writes progress to standard error. Errors are ignored.
 pub(crate) fn progress(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 #[cfg(test)]
 impl Case {
-    /// A case of five viewers and one second, in which nothing happened.
+    /// A case with five viewers, one second and all counters zero.
     pub(crate) fn empty(case: &'static str, server: &'static str) -> Self {
         Self {
             case,
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quotient_without_a_divisor_is_null_in_json() {
+    fn quotient_with_a_zero_divisor_is_null_in_json() {
         let case = Case { cpu_seconds: 3.0, bytes: 2_000_000_000, ..Case::empty("ingest", "headwater") };
         let json = serde_json::to_value(CaseRecord::of(&case)).unwrap();
         assert_eq!(json["cpu_seconds_per_gb"], 1.5);

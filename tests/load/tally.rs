@@ -1,14 +1,14 @@
-//! What viewers saw, counted by all of them together.
+//! Counters and latencies, shared by all viewers of a case.
 //!
-//! Counters only grow; a measurement is the difference of two snapshots. Latencies are kept only while a window is
-//! open. This file must not know which protocol the viewers speak.
+//! Counters only grow; a measurement is the difference of two snapshots. Latencies are kept only
+//! while sampling is enabled. This file must not know the protocol of the viewers.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::Serialize;
 
-/// Shared by the viewers of one case.
+/// Counters and samples of the viewers of one case.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     bytes: AtomicU64,
@@ -21,18 +21,18 @@ pub(crate) struct Tally {
     joins_us: Mutex<Vec<u32>>,
 }
 
-/// The counters at one moment.
+/// A snapshot of the counters.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Counts {
-    /// Payload bytes as the viewer's socket gave them.
+    /// Bytes read from the viewers' sockets.
     pub(crate) bytes: u64,
-    /// RTP packets, or HTTP answers, or RTMP messages.
+    /// RTP packets, HTTP responses or RTMP messages.
     pub(crate) packets: u64,
-    /// Pictures seen whole.
+    /// Complete video frames.
     pub(crate) frames: u64,
-    /// Pictures (RTMP) or packets (RTP) that never came.
+    /// Frames (RTMP) or packets (RTP) that were never received.
     pub(crate) lost: u64,
-    /// Viewers that ended before they were told to.
+    /// Viewers that ended before they were stopped.
     pub(crate) failed: u64,
 }
 
@@ -57,29 +57,30 @@ impl Tally {
         self.failed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Keeps a latency if a window is open.
-    pub(crate) fn latency_us(&self, us: u32) {
+    /// Records a latency while sampling is enabled, in microseconds.
+    pub(crate) fn record_latency_us(&self, us: u32) {
         if self.sampling.load(Ordering::Relaxed) {
             push(&self.latencies_us, us);
         }
     }
 
-    /// A viewer has its first picture or packet, this long after it asked.
-    pub(crate) fn joined_us(&self, us: u32) {
+    /// Records a join: the time from a viewer's request to its first frame
+    /// or packet, in microseconds.
+    pub(crate) fn record_join_us(&self, us: u32) {
         push(&self.joins_us, us);
     }
 
-    /// How many viewers have joined so far.
+    /// Number of viewers that have joined so far.
     pub(crate) fn joined(&self) -> usize {
         self.joins_us.lock().map_or(0, |v| v.len())
     }
 
-    /// Begins or ends the time in which latencies are kept.
+    /// Enables or disables the sampling of latencies.
     pub(crate) fn set_sampling(&self, sampling: bool) {
         self.sampling.store(sampling, Ordering::Relaxed);
     }
 
-    /// The counters now.
+    /// The current counters.
     pub(crate) fn counts(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {
@@ -91,7 +92,7 @@ impl Tally {
         }
     }
 
-    /// Latencies kept since the last call.
+    /// Latencies sampled since the last call.
     pub(crate) fn take_latencies(&self) -> Option<Percentiles> {
         Percentiles::of(self.latencies_us.lock().map(|mut v| std::mem::take(&mut *v)).unwrap_or_default())
     }
@@ -110,10 +111,10 @@ fn push(samples: &Mutex<Vec<u32>>, us: u32) {
     }
 }
 
-/// More than 500 viewers of 30 pictures a second make in ten minutes.
+/// More samples than 500 viewers at 30 frames per second produce in ten minutes.
 const MAX_SAMPLES: usize = 10_000_000;
 
-/// Percentiles of a set of times, in milliseconds.
+/// Percentiles of a set of durations, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Percentiles {
     pub(crate) p50: f64,
@@ -123,7 +124,7 @@ pub(crate) struct Percentiles {
 }
 
 impl Percentiles {
-    /// `None` if there are no samples. Nearest rank.
+    /// Computes the percentiles by nearest rank; `None` without samples.
     pub(crate) fn of(mut us: Vec<u32>) -> Option<Self> {
         us.sort_unstable();
         let max = f64::from(*us.last()?) / 1e3;

@@ -1,7 +1,7 @@
-//! A UDP socket that takes several packets in one read (`UDP_GRO`, Linux 5.0).
+//! A UDP socket that receives several packets in one read (`UDP_GRO`, Linux 5.0).
 //!
-//! Without it the kernel would cut a server's segmented sends apart on the server's time, and the tool would measure
-//! itself.
+//! Without GRO, the kernel would split a server's segmented sends in the server's CPU time, and the
+//! tool would measure itself.
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, IoSliceMut};
@@ -17,15 +17,15 @@ use tokio::net::UdpSocket;
 pub(crate) struct Socket(UdpSocket);
 
 impl Socket {
-    /// Binds any free port.
+    /// Binds to a free port.
     ///
     /// # Errors
-    /// No port or no socket is free.
+    /// If no port or file descriptor is available.
     pub(crate) fn bind() -> Result<Self> {
         let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.set_nonblocking(true)?;
         setsockopt(&socket, sockopt::UdpGroSegment, &true)?;
-        // Room for a burst of key frames; the forced variant needs root and is worth a try.
+        // Room for a burst of key frames. The forced variant needs root.
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BYTES).is_err() {
             setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BYTES)?;
         }
@@ -36,7 +36,7 @@ impl Socket {
         Ok(self.0.local_addr()?)
     }
 
-    /// Sends everything to one peer from now on, and takes nothing from others.
+    /// Connects to `peer`: sends go to it, and packets from other peers are dropped.
     pub(crate) async fn connect(&self, peer: SocketAddr) -> Result<()> {
         Ok(self.0.connect(peer).await?)
     }
@@ -46,10 +46,10 @@ impl Socket {
         Ok(())
     }
 
-    /// Waits for packets and hands them to `on`, all that one read gave.
+    /// Waits for packets and calls `on` for each packet of one read.
     ///
     /// # Errors
-    /// The socket is broken, or the peer's port is closed.
+    /// If receiving fails, or the peer's port is closed.
     pub(crate) async fn receive(&self, mut on: impl FnMut(&[u8])) -> Result<()> {
         loop {
             self.0.readable().await?;
@@ -69,7 +69,7 @@ impl Socket {
     }
 }
 
-/// One `recvmsg`: how many bytes came, and how long each packet but the last is.
+/// Calls `recvmsg` once; returns the number of bytes, and the length of each packet but the last.
 fn read(socket: &UdpSocket, buffer: &mut [u8]) -> std::io::Result<(usize, usize)> {
     let mut control = nix::cmsg_space!(i32);
     let mut parts = [IoSliceMut::new(buffer)];

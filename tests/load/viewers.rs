@@ -1,6 +1,6 @@
-//! The viewers of one case: started with a short distance between them, ended together.
+//! The viewers of one case: started at short intervals, stopped together.
 //!
-//! This file must not know which protocol they speak.
+//! This file must not know their protocol.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::tally::Tally;
 
-/// Dropping it ends all viewers.
+/// Running viewers. Dropping it stops them all.
 #[derive(Debug, Default)]
 pub(crate) struct Viewers {
     tasks: JoinSet<()>,
@@ -20,12 +20,12 @@ pub(crate) struct Viewers {
 }
 
 impl Viewers {
-    /// Viewers that add to counters which outlive them.
+    /// Viewers that share an existing tally.
     pub(crate) fn with_tally(tally: Arc<Tally>) -> Self {
         Self { tally, ..Self::default() }
     }
 
-    /// Starts one; if it ends by itself, it has failed.
+    /// Starts a viewer. A viewer that returns an error has failed.
     pub(crate) fn add(&mut self, viewer: impl Future<Output = Result<()>> + Send + 'static) {
         let (tally, first_error) = (Arc::clone(&self.tally), Arc::clone(&self.first_error));
         self.tasks.spawn(async move {
@@ -40,7 +40,7 @@ impl Viewers {
     /// Waits until `count` viewers have joined.
     ///
     /// # Errors
-    /// They did not within `patience`; says what the first of them met.
+    /// If they did not join within `timeout`; includes the first viewer's error.
     pub(crate) async fn wait_joined(&self, count: usize, timeout: Duration) -> Result<()> {
         let start = Instant::now();
         loop {
@@ -49,14 +49,14 @@ impl Viewers {
                 return Ok(());
             }
             if failed > 0 && joined + failed as usize >= count || start.elapsed() > timeout {
-                let why = self.first_error().unwrap_or_else(|| "no error, just nothing".to_owned());
+                let why = self.first_error().unwrap_or_else(|| "no error was reported".to_owned());
                 bail!("only {joined} of {count} viewers joined, {failed} failed: {why}");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// What the first failed viewer met.
+    /// The error of the first viewer that failed.
     pub(crate) fn first_error(&self) -> Option<String> {
         self.first_error.lock().ok()?.clone()
     }

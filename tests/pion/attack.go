@@ -5,8 +5,8 @@ import (
 	"net"
 )
 
-// attack sends n datagrams of each kind that a server must ignore, from an unrelated socket and, for
-// some kinds, from the viewer's own socket. It returns the number sent per kind.
+// attack sends n datagrams of each kind that a server must ignore, from an unrelated socket and,
+// for some kinds, from the viewer's own socket. It returns the number sent per kind.
 func attack(tap *Tap, n int) (map[string]int, error) {
 	tap.mu.Lock()
 	server := tap.server
@@ -57,8 +57,8 @@ func attack(tap *Tap, n int) (map[string]int, error) {
 	return sent, nil
 }
 
-// randomPacket returns n bytes. The first is the given one, the second an RTP payload type that cannot
-// be taken for RTCP.
+// randomPacket returns n bytes. The first is the given one, the second an RTP payload type that
+// cannot be taken for RTCP.
 func randomPacket(n int, first byte) []byte {
 	b := make([]byte, n)
 	_, _ = rand.Read(b)

@@ -1,6 +1,6 @@
 // Command pion-whep plays one stream over WHEP with Pion, a WebRTC stack that shares no code with
-// Headwater, and prints what it received as one JSON object per line on standard output. The tests start
-// it; its flags inject the faults that a viewer can have.
+// Headwater, and prints what it received as one JSON object per line on standard output. The tests
+// start it; its flags inject the faults that a viewer can have.
 package main
 
 import (

@@ -50,7 +50,8 @@ func (p *PauseTracker) observe() {
 	p.newest = now
 }
 
-// takeLongestMs returns the longest pause, in milliseconds, that overlaps the time since the last call.
+// takeLongestMs returns the longest pause, in milliseconds, that overlaps the time
+// since the last call.
 func (p *PauseTracker) takeLongestMs() float64 {
 	longest := p.longest
 	if !p.newest.IsZero() {
@@ -98,8 +99,8 @@ func (r *Recorder) writeFrames() {
 	}
 }
 
-// progress returns the number of frames so far, and the longest pauses between two packets and between
-// two complete frames that overlap the time since the last call.
+// progress returns the number of frames so far, and the longest pauses between two packets and
+// between two complete frames that overlap the time since the last call.
 func (r *Recorder) progress() map[string]any {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -147,8 +148,8 @@ func (r *Recorder) readRTCP(receiver *webrtc.RTPReceiver) {
 	}
 }
 
-// wallClockAt returns the sender's wall-clock time that corresponds to an RTP timestamp, from its last
-// sender report.
+// wallClockAt returns the sender's wall-clock time that corresponds to an RTP timestamp, from its
+// last sender report.
 func (r *Recorder) wallClockAt(timestamp uint32, clockHz int64) (time.Time, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

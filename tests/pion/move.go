@@ -13,8 +13,8 @@ import (
 	"github.com/pion/webrtc/v4"
 )
 
-// MoveReport is the final report of peers that move to another node when their node tells them to. Gaps
-// are between two video packets, whichever session they belong to.
+// MoveReport is the final report of peers that move to another node when their node tells them to.
+// Gaps are between two video packets, whichever session they belong to.
 type MoveReport struct {
 	Peers    int     `json:"peers"`
 	Playing  int     `json:"playing"`
@@ -23,8 +23,8 @@ type MoveReport struct {
 	MaxGapMs float64 `json:"max_gap_ms"`
 }
 
-// mover behaves like the player page: it plays, polls the session status, and opens its next session
-// before it closes the current one.
+// mover behaves like the player page: it plays, polls the session status, and opens its next
+// session before it closes the current one.
 type mover struct {
 	mu         sync.Mutex
 	lastFrame  time.Time

@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// Tap is a UDP socket that counts RTP packets, drops some of them on request, and keeps STUN requests for
-// replay. It works below decryption: the stack above never sees the packets that it drops.
+// Tap is a UDP socket that counts RTP packets, drops some of them on request, and keeps
+// STUN requests for replay. It works below decryption: the stack above never sees the
+// packets that it drops.
 type Tap struct {
 	*net.UDPConn
 	mu           sync.Mutex
@@ -107,8 +108,8 @@ func (t *Tap) replayCheck(ctx context.Context) error {
 	}
 }
 
-// shouldDrop counts a datagram and reports whether to drop it. RFC 7983 separates RTP from DTLS and STUN,
-// RFC 5761 separates RTP from RTCP.
+// shouldDrop counts a datagram and reports whether to drop it. RFC 7983 separates RTP from DTLS and
+// STUN, RFC 5761 separates RTP from RTCP.
 func (t *Tap) shouldDrop(b []byte) bool {
 	if len(b) < 12 || b[0]&0xc0 != 0x80 || (b[1] >= 192 && b[1] <= 223) {
 		return false
@@ -165,8 +166,8 @@ func (t *Tap) fillReport(payloadType byte, r *TrackReport) {
 	r.Lost = s.missing
 }
 
-// addProgress adds the number of missing packets (between the first and the newest) and of late packets
-// (received after a newer one).
+// addProgress adds the number of missing packets (between the first and the newest) and of late
+// packets (received after a newer one).
 func (t *Tap) addProgress(payloadType byte, report map[string]any) map[string]any {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -55,7 +55,8 @@ func runViewer(o Options) (*Report, error) {
 	return v.finish()
 }
 
-// createPeerConnection creates a peer connection with Pion's default codecs and interceptors on a Tap.
+// createPeerConnection creates a peer connection with Pion's default codecs and
+// interceptors on a Tap.
 func (v *Viewer) createPeerConnection() error {
 	tap, err := newTap(v.options.Bind, v.options.DropNth)
 	if err != nil {
@@ -107,7 +108,8 @@ func (v *Viewer) createPeerConnection() error {
 	return nil
 }
 
-// sendOffer POSTs the offer. It returns false if the server refused it; the report then holds the answer.
+// sendOffer POSTs the offer. It returns false if the server refused it; the report
+// then holds the answer.
 func (v *Viewer) sendOffer() (bool, error) {
 	offer, err := v.pc.CreateOffer(nil)
 	if err != nil {
@@ -314,8 +316,8 @@ func (v *Viewer) finish() (*Report, error) {
 	return &v.report, nil
 }
 
-// lipSyncMs returns how much later the newest video frame is than the newest audio packet by the sender
-// reports, less the difference of their arrival times.
+// lipSyncMs returns how much later the newest video frame is than the newest audio packet by the
+// sender reports, less the difference of their arrival times.
 func (v *Viewer) lipSyncMs(video, audio *Recorder) *int64 {
 	v.mu.Lock()
 	lastVideo, lastAudio := v.lastPackets["video"], v.lastPackets["audio"]

@@ -51,13 +51,13 @@ pub enum Lifecycle {
 }
 
 /// Receives the target lifecycle state in the form that instance metadata shows.
-type Tell = Box<dyn Fn(&str) + Send + Sync>;
+type TargetStateCallback = Box<dyn Fn(&str) + Send + Sync>;
 
 /// One instance of a group.
 pub struct Instance {
     group: String,
     /// `Running`, `Stopped` or `Hibernated` if the group has a warm pool.
-    pool: Option<&'static str>,
+    pool_state: Option<&'static str>,
     /// Current lifecycle state.
     pub lifecycle: Lifecycle,
     /// True if the instance is protected from scale-in.
@@ -66,15 +66,15 @@ pub struct Instance {
     pub heartbeats: u32,
     /// True if the most recent hook was completed and did not time out.
     pub completed: bool,
-    hook_began: Instant,
-    hook_ends: Instant,
-    launched: Instant,
-    tell: Tell,
+    hook_started: Instant,
+    hook_deadline: Instant,
+    launched_at: Instant,
+    on_target_state: TargetStateCallback,
 }
 
 /// The running fake. Runs until the process ends.
 #[derive(Debug)]
-pub struct Groups {
+pub struct FakeAutoScaling {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -82,19 +82,19 @@ pub struct Groups {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    news: Condvar,
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     instances: BTreeMap<String, Instance>,
     /// Number of requests that still fail.
-    refusals: u32,
+    remaining_failures: u32,
     /// Requested actions, including failed ones.
     actions: Vec<String>,
 }
 
-impl Groups {
+impl FakeAutoScaling {
     /// Starts the fake on `listener`, without instances.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Groups {
     pub fn start(listener: TcpListener) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared::default());
-        let (server, clock) = (Arc::clone(&shared), Arc::clone(&shared));
+        let (server, hooks) = (Arc::clone(&shared), Arc::clone(&shared));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let server = Arc::clone(&server);
@@ -110,7 +110,7 @@ impl Groups {
                 std::thread::spawn(move || server.serve(stream).ok());
             }
         });
-        std::thread::spawn(move || clock.watch_hooks());
+        std::thread::spawn(move || hooks.expire_hooks());
         Ok(Self { address, shared })
     }
 
@@ -131,44 +131,44 @@ impl Groups {
 
     /// Launches an instance that waits for the launching hook. The callback receives its target
     /// state now and on each change. It must not call methods of the fake.
-    pub fn launch(&self, id: &str, group: &str, tell: impl Fn(&str) + Send + Sync + 'static) {
-        self.add(id, group, None, Box::new(tell));
+    pub fn launch(&self, id: &str, group: &str, on_target_state: impl Fn(&str) + Send + Sync + 'static) {
+        self.add_instance(id, group, None, Box::new(on_target_state));
     }
 
     /// Launches an instance into the warm pool of its group, which keeps instances in the state
-    /// `pool`: `Running`, `Stopped` or `Hibernated`.
-    pub fn launch_warm(&self, id: &str, group: &str, pool: &'static str, tell: impl Fn(&str) + Send + Sync + 'static) {
-        self.add(id, group, Some(pool), Box::new(tell));
+    /// `pool_state`: `Running`, `Stopped` or `Hibernated`.
+    pub fn launch_warm(&self, id: &str, group: &str, pool_state: &'static str, on_target_state: impl Fn(&str) + Send + Sync + 'static) {
+        self.add_instance(id, group, Some(pool_state), Box::new(on_target_state));
     }
 
-    fn add(&self, id: &str, group: &str, pool: Option<&'static str>, tell: Tell) {
+    fn add_instance(&self, id: &str, group: &str, pool_state: Option<&'static str>, on_target_state: TargetStateCallback) {
         let now = Instant::now();
         let mut instance = Instance {
             group: group.to_owned(),
-            pool,
+            pool_state,
             lifecycle: Lifecycle::Terminated,
             protected: false,
             heartbeats: 0,
             completed: false,
-            hook_began: now,
-            hook_ends: now + HEARTBEAT_TIMEOUT,
-            launched: now,
-            tell,
+            hook_started: now,
+            hook_deadline: now + HEARTBEAT_TIMEOUT,
+            launched_at: now,
+            on_target_state,
         };
-        match pool {
-            None => instance.hold(Lifecycle::PendingWait, "InService"),
-            Some(pool) => instance.hold(Lifecycle::WarmedPendingWait, &format!("Warmed:{pool}")),
+        match pool_state {
+            None => instance.enter_hook(Lifecycle::PendingWait, "InService"),
+            Some(pool_state) => instance.enter_hook(Lifecycle::WarmedPendingWait, &format!("Warmed:{pool_state}")),
         }
         self.shared.lock().instances.insert(id.to_owned(), instance);
-        self.shared.news.notify_all();
+        self.shared.changed.notify_all();
     }
 
     /// Extends the time-out of the hook that holds an instance.
     ///
     /// # Errors
     /// If there is no such instance.
-    pub fn extend(&self, id: &str, by: Duration) -> anyhow::Result<()> {
-        self.shared.lock().instances.get_mut(id).with_context(|| format!("no instance {id}"))?.hook_ends += by;
+    pub fn extend_hook(&self, id: &str, by: Duration) -> anyhow::Result<()> {
+        self.shared.lock().instances.get_mut(id).with_context(|| format!("no instance {id}"))?.hook_deadline += by;
         Ok(())
     }
 
@@ -178,7 +178,7 @@ impl Groups {
     /// If there is no such instance.
     pub fn terminate(&self, id: &str) -> anyhow::Result<()> {
         self.shared.lock().instances.get_mut(id).with_context(|| format!("no instance {id}"))?.terminate();
-        self.shared.news.notify_all();
+        self.shared.changed.notify_all();
         Ok(())
     }
 
@@ -188,10 +188,10 @@ impl Groups {
         let mut state = self.shared.lock();
         let (id, instance) =
             state.instances.iter_mut().find(|(_, i)| i.group == group && i.lifecycle == Lifecycle::Warmed)?;
-        instance.hold(Lifecycle::PendingWait, "InService");
+        instance.enter_hook(Lifecycle::PendingWait, "InService");
         let id = id.clone();
         drop(state);
-        self.shared.news.notify_all();
+        self.shared.changed.notify_all();
         Some(id)
     }
 
@@ -204,14 +204,14 @@ impl Groups {
             .instances
             .iter_mut()
             .filter(|(_, i)| i.group == group && i.lifecycle == Lifecycle::InService && !i.protected)
-            .min_by_key(|(_, i)| i.launched)?;
-        match instance.pool {
+            .min_by_key(|(_, i)| i.launched_at)?;
+        match instance.pool_state {
             None => instance.terminate(),
-            Some(pool) => instance.hold(Lifecycle::WarmedReturnWait, &format!("Warmed:{pool}")),
+            Some(pool_state) => instance.enter_hook(Lifecycle::WarmedReturnWait, &format!("Warmed:{pool_state}")),
         }
         let id = id.clone();
         drop(state);
-        self.shared.news.notify_all();
+        self.shared.changed.notify_all();
         Some(id)
     }
 
@@ -221,8 +221,8 @@ impl Groups {
     }
 
     /// Answers the next `requests` requests with status 500.
-    pub fn refuse(&self, requests: u32) {
-        self.shared.lock().refusals = requests;
+    pub fn fail_requests(&self, requests: u32) {
+        self.shared.lock().remaining_failures = requests;
     }
 
     /// Actions requested so far, including failed ones.
@@ -238,21 +238,21 @@ impl Groups {
     pub fn wait<T>(
         &self,
         id: &str,
-        patience: Duration,
+        timeout: Duration,
         what: &str,
-        look: impl Fn(&Instance) -> Option<T>,
+        check: impl Fn(&Instance) -> Option<T>,
     ) -> anyhow::Result<T> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let mut state = self.shared.lock();
         loop {
             let instance = state.instances.get(id).with_context(|| format!("no instance {id}"))?;
-            if let Some(found) = look(instance) {
+            if let Some(found) = check(instance) {
                 return Ok(found);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let remaining = deadline.saturating_duration_since(Instant::now());
             let last_actions = &state.actions[state.actions.len().saturating_sub(10)..];
-            ensure!(!left.is_zero(), "timed out waiting for {what}: {id} is {instance:?}; last actions: {last_actions:?}");
-            state = self.shared.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            ensure!(!remaining.is_zero(), "timed out waiting for {what}: {id} is {instance:?}; last actions: {last_actions:?}");
+            state = self.shared.changed.wait_timeout(state, remaining).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -262,45 +262,45 @@ impl Instance {
         match self.lifecycle {
             Lifecycle::TerminatingWait | Lifecycle::WarmedTerminatingWait | Lifecycle::Terminated => {}
             Lifecycle::WarmedPendingWait | Lifecycle::Warmed => {
-                self.hold(Lifecycle::WarmedTerminatingWait, "Warmed:Terminated");
+                self.enter_hook(Lifecycle::WarmedTerminatingWait, "Warmed:Terminated");
             }
             Lifecycle::PendingWait | Lifecycle::InService | Lifecycle::WarmedReturnWait => {
-                self.hold(Lifecycle::TerminatingWait, "Terminated");
+                self.enter_hook(Lifecycle::TerminatingWait, "Terminated");
             }
         }
     }
 
     /// Starts the hook that precedes the target state `target`.
-    fn hold(&mut self, lifecycle: Lifecycle, target: &str) {
+    fn enter_hook(&mut self, lifecycle: Lifecycle, target: &str) {
         let now = Instant::now();
         self.lifecycle = lifecycle;
-        (self.hook_began, self.hook_ends) = (now, now + HEARTBEAT_TIMEOUT);
+        (self.hook_started, self.hook_deadline) = (now, now + HEARTBEAT_TIMEOUT);
         (self.heartbeats, self.completed) = (0, false);
-        (self.tell)(target);
+        (self.on_target_state)(target);
     }
 
     /// Ends the active hook. `continues` is true for the result CONTINUE, false for ABANDON.
-    fn over(&mut self, go_on: bool) {
+    fn finish_hook(&mut self, continues: bool) {
         match self.lifecycle {
-            Lifecycle::PendingWait if go_on => self.lifecycle = Lifecycle::InService,
-            Lifecycle::WarmedPendingWait | Lifecycle::WarmedReturnWait if go_on => self.lifecycle = Lifecycle::Warmed,
+            Lifecycle::PendingWait if continues => self.lifecycle = Lifecycle::InService,
+            Lifecycle::WarmedPendingWait | Lifecycle::WarmedReturnWait if continues => self.lifecycle = Lifecycle::Warmed,
             Lifecycle::PendingWait | Lifecycle::WarmedPendingWait | Lifecycle::WarmedReturnWait => self.terminate(),
             Lifecycle::TerminatingWait | Lifecycle::WarmedTerminatingWait => self.lifecycle = Lifecycle::Terminated,
             Lifecycle::InService | Lifecycle::Warmed | Lifecycle::Terminated => {}
         }
     }
 
-    fn beat(&mut self) {
+    fn record_heartbeat(&mut self) {
         self.heartbeats += 1;
-        let latest = self.hook_began + HEARTBEAT_TIMEOUT * GLOBAL_TIMEOUT_HEARTBEATS;
-        self.hook_ends = (Instant::now() + HEARTBEAT_TIMEOUT).min(latest);
+        let latest = self.hook_started + HEARTBEAT_TIMEOUT * GLOBAL_TIMEOUT_HEARTBEATS;
+        self.hook_deadline = (Instant::now() + HEARTBEAT_TIMEOUT).min(latest);
     }
 
-    fn is_held(&self) -> bool {
-        self.held_by().is_some()
+    fn is_waiting(&self) -> bool {
+        self.active_hook().is_some()
     }
 
-    fn held_by(&self) -> Option<&'static str> {
+    fn active_hook(&self) -> Option<&'static str> {
         match self.lifecycle {
             Lifecycle::PendingWait | Lifecycle::WarmedPendingWait => Some("launching"),
             Lifecycle::TerminatingWait | Lifecycle::WarmedReturnWait | Lifecycle::WarmedTerminatingWait => {
@@ -324,14 +324,14 @@ impl Shared {
     }
 
     /// Ends hooks whose time-out has expired, with the default result ABANDON.
-    fn watch_hooks(&self) {
+    fn expire_hooks(&self) {
         loop {
-            std::thread::park_timeout(LOOK);
+            std::thread::park_timeout(HOOK_CHECK_INTERVAL);
             let now = Instant::now();
             for instance in self.lock().instances.values_mut() {
-                if instance.is_held() && now >= instance.hook_ends {
-                    instance.over(false);
-                    self.news.notify_all();
+                if instance.is_waiting() && now >= instance.hook_deadline {
+                    instance.finish_hook(false);
+                    self.changed.notify_all();
                 }
             }
         }
@@ -342,4 +342,4 @@ impl Shared {
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A hook holds an instance for at most this many heartbeat time-outs.
 const GLOBAL_TIMEOUT_HEARTBEATS: u32 = 100;
-const LOOK: Duration = Duration::from_millis(100);
+const HOOK_CHECK_INTERVAL: Duration = Duration::from_millis(100);

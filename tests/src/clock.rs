@@ -3,24 +3,24 @@
 
 use std::path::PathBuf;
 
-use crate::temp::Folder;
+use crate::temp::TempDir;
 use crate::tools;
 
 /// The wall clock of programs that run with [`FakeClock::environment`]. Correct at first.
 #[derive(Debug)]
-pub struct Clock(Folder);
+pub struct FakeClock(TempDir);
 
-impl Clock {
+impl FakeClock {
     /// Creates a clock. Returns `None` if faketime is not installed; the skip is printed.
     ///
     /// # Errors
     /// If its file cannot be written.
     pub fn new() -> anyhow::Result<Option<Self>> {
-        if tools::find("faketime").is_none() {
+        if tools::find_program("faketime").is_none() {
             return Ok(None);
         }
-        let clock = Self(Folder::new()?);
-        clock.set(0)?;
+        let clock = Self(TempDir::new()?);
+        clock.set_offset(0)?;
         Ok(Some(clock))
     }
 
@@ -28,9 +28,9 @@ impl Clock {
     ///
     /// # Errors
     /// If its file cannot be written.
-    pub fn set(&self, ahead_secs: i64) -> anyhow::Result<()> {
+    pub fn set_offset(&self, offset_secs: i64) -> anyhow::Result<()> {
         // Renamed into place so that no program reads a partial file.
-        let written = self.0.write("new", format!("{ahead_secs:+}\n"))?;
+        let written = self.0.write("new", format!("{offset_secs:+}\n"))?;
         Ok(std::fs::rename(written, self.file())?)
     }
 

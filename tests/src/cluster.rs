@@ -5,26 +5,26 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::autoscaling::Groups;
+use crate::autoscaling::FakeAutoScaling;
 use crate::daemon::Daemon;
 use crate::engine::{Options, wait_status};
-use crate::metadata::Fake;
+use crate::metadata::FakeMetadata;
 use crate::moto::Moto;
 
 /// The secret that all nodes share. No log may contain it.
 pub const RELAY_SECRET: &str = "the relay secret of this test";
 
 /// The name of the secret with the registry's connection string.
-const REGISTRY: &str = "demo/registry";
+const REGISTRY_SECRET_NAME: &str = "demo/registry";
 
 /// Starts the AWS of the cluster with the registry's connection string as its only secret. Returns
 /// `None` if moto is not installed; the skip is printed.
 ///
 /// # Errors
 /// If moto does not come up.
-pub fn aws_without_relay(registry_uri: &str) -> anyhow::Result<Option<Moto>> {
+pub fn start_aws_without_relay_secret(registry_uri: &str) -> anyhow::Result<Option<Moto>> {
     let Some(moto) = Moto::start()? else { return Ok(None) };
-    moto.secret(REGISTRY, registry_uri)?;
+    moto.create_secret(REGISTRY_SECRET_NAME, registry_uri)?;
     Ok(Some(moto))
 }
 
@@ -33,9 +33,9 @@ pub fn aws_without_relay(registry_uri: &str) -> anyhow::Result<Option<Moto>> {
 ///
 /// # Errors
 /// If moto does not come up.
-pub fn aws(registry_uri: &str) -> anyhow::Result<Option<Moto>> {
-    let Some(moto) = aws_without_relay(registry_uri)? else { return Ok(None) };
-    add_relay(&moto)?;
+pub fn start_aws(registry_uri: &str) -> anyhow::Result<Option<Moto>> {
+    let Some(moto) = start_aws_without_relay_secret(registry_uri)? else { return Ok(None) };
+    add_relay_secret(&moto)?;
     Ok(Some(moto))
 }
 
@@ -43,24 +43,24 @@ pub fn aws(registry_uri: &str) -> anyhow::Result<Option<Moto>> {
 ///
 /// # Errors
 /// If it exists already.
-pub fn add_relay(aws: &Moto) -> anyhow::Result<()> {
-    aws.secret("headwater/demo/relay", RELAY_SECRET)
+pub fn add_relay_secret(aws: &Moto) -> anyhow::Result<()> {
+    aws.create_secret("headwater/demo/relay", RELAY_SECRET)
 }
 
 /// Adds the administrator's secret.
 ///
 /// # Errors
 /// If it exists already.
-pub fn add_administrator(aws: &Moto) -> anyhow::Result<()> {
-    aws.secret("headwater/demo/administrator", r#"{"password": "the cluster's own password"}"#)
+pub fn add_administrator_secret(aws: &Moto) -> anyhow::Result<()> {
+    aws.create_secret("headwater/demo/administrator", r#"{"password": "the cluster's own password"}"#)
 }
 
 /// Replaces the connection string of the registry.
 ///
 /// # Errors
 /// If moto refuses it.
-pub fn move_registry(aws: &Moto, registry_uri: &str) -> anyhow::Result<()> {
-    aws.put_secret(REGISTRY, registry_uri)
+pub fn change_registry_uri(aws: &Moto, registry_uri: &str) -> anyhow::Result<()> {
+    aws.put_secret(REGISTRY_SECRET_NAME, registry_uri)
 }
 
 /// A running instance of the cluster. Killed on drop, together with its metadata service.
@@ -69,7 +69,7 @@ pub struct Node {
     /// The daemon of the node.
     pub daemon: Daemon,
     /// Its metadata service; may be changed at any time.
-    pub metadata: Arc<Fake>,
+    pub metadata: Arc<FakeMetadata>,
 }
 
 impl Node {
@@ -86,7 +86,7 @@ impl Node {
     /// # Errors
     /// If it cannot be started.
     pub fn start_with(aws: &Moto, id: &str, role: &str, change: impl FnOnce(&mut Options)) -> anyhow::Result<Self> {
-        Self::launch(aws, Arc::new(metadata(id, role, &[])?), change)
+        Self::launch(aws, Arc::new(start_metadata(id, role, &[])?), change)
     }
 
     /// Starts a node as Auto Scaling launches it: as a member of the group named after its role,
@@ -96,15 +96,15 @@ impl Node {
     /// If it cannot be started.
     pub fn start_in_group(
         aws: &Moto,
-        groups: &Groups,
+        groups: &FakeAutoScaling,
         id: &str,
         role: &str,
         change: impl FnOnce(&mut Options),
     ) -> anyhow::Result<Self> {
-        let metadata = member(id, role)?;
-        groups.launch(id, role, teller(&metadata));
+        let metadata = start_member_metadata(id, role)?;
+        groups.launch(id, role, target_state_callback(&metadata));
         Self::launch(aws, metadata, |options| {
-            options.environment.push(scaling(groups));
+            options.environment.push(autoscaling_endpoint(groups));
             change(options);
         })
     }
@@ -116,27 +116,27 @@ impl Node {
     /// If it cannot be started.
     pub fn start_in_pool(
         aws: &Moto,
-        groups: &Groups,
+        groups: &FakeAutoScaling,
         id: &str,
         role: &str,
-        pool: &'static str,
+        pool_state: &'static str,
     ) -> anyhow::Result<Self> {
-        let metadata = member(id, role)?;
-        groups.launch_warm(id, role, pool, teller(&metadata));
-        Self::launch(aws, metadata, |options| options.environment.push(scaling(groups)))
+        let metadata = start_member_metadata(id, role)?;
+        groups.launch_warm(id, role, pool_state, target_state_callback(&metadata));
+        Self::launch(aws, metadata, |options| options.environment.push(autoscaling_endpoint(groups)))
     }
 
     /// Stops and starts the machine: runs the daemon again with the same metadata.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn start_again(self, aws: &Moto, groups: &Groups) -> anyhow::Result<Self> {
+    pub fn restart(self, aws: &Moto, groups: &FakeAutoScaling) -> anyhow::Result<Self> {
         let Self { daemon, metadata } = self;
         drop(daemon);
-        Self::launch(aws, metadata, |options| options.environment.push(scaling(groups)))
+        Self::launch(aws, metadata, |options| options.environment.push(autoscaling_endpoint(groups)))
     }
 
-    fn launch(aws: &Moto, metadata: Arc<Fake>, change: impl FnOnce(&mut Options)) -> anyhow::Result<Self> {
+    fn launch(aws: &Moto, metadata: Arc<FakeMetadata>, change: impl FnOnce(&mut Options)) -> anyhow::Result<Self> {
         let mut options = Options::with(|c| {
             c.metadata.endpoint = metadata.address();
             c.relay.listen = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -151,7 +151,7 @@ impl Node {
     /// # Errors
     /// If it does not in time.
     pub fn wait_ready(&self) -> anyhow::Result<()> {
-        self.daemon.process().line("node ready").map(drop)
+        self.daemon.process().wait_line("node ready").map(drop)
     }
 
     /// Waits for the address of its HTTP server.
@@ -159,7 +159,7 @@ impl Node {
     /// # Errors
     /// If there is none in time.
     pub fn http(&self) -> anyhow::Result<SocketAddr> {
-        Ok(self.daemon.endpoints(None)?.http)
+        Ok(self.daemon.wait_endpoints(None)?.http)
     }
 
     /// Waits for the address of its health and metrics server.
@@ -167,7 +167,7 @@ impl Node {
     /// # Errors
     /// If there is none in time.
     pub fn health(&self) -> anyhow::Result<SocketAddr> {
-        Ok(self.daemon.endpoints(None)?.health)
+        Ok(self.daemon.wait_endpoints(None)?.health)
     }
 
     /// Waits for its RTMP server and returns `rtmp://127.0.0.1:PORT/APP/STREAM_ID`.
@@ -175,7 +175,7 @@ impl Node {
     /// # Errors
     /// If there is none in time.
     pub fn rtmp_url(&self, name: &str) -> anyhow::Result<String> {
-        Ok(format!("rtmp://{}/{name}", self.daemon.endpoints(None)?.rtmp))
+        Ok(format!("rtmp://{}/{name}", self.daemon.wait_endpoints(None)?.rtmp))
     }
 
     /// Waits until the stream has video at this node.
@@ -188,12 +188,12 @@ impl Node {
 }
 
 /// Starts the metadata service of an instance in the group named after its role.
-fn member(id: &str, role: &str) -> anyhow::Result<Arc<Fake>> {
-    Ok(Arc::new(metadata(id, role, &[("aws:autoscaling:groupName", role)])?))
+fn start_member_metadata(id: &str, role: &str) -> anyhow::Result<Arc<FakeMetadata>> {
+    Ok(Arc::new(start_metadata(id, role, &[("aws:autoscaling:groupName", role)])?))
 }
 
 /// Returns a callback that publishes the target lifecycle state in the metadata of the instance.
-fn teller(metadata: &Arc<Fake>) -> impl Fn(&str) + Send + Sync + 'static {
+fn target_state_callback(metadata: &Arc<FakeMetadata>) -> impl Fn(&str) + Send + Sync + 'static {
     let weak_metadata = Arc::downgrade(metadata);
     move |target| {
         if let Some(metadata) = weak_metadata.upgrade() {
@@ -202,14 +202,14 @@ fn teller(metadata: &Arc<Fake>) -> impl Fn(&str) + Send + Sync + 'static {
     }
 }
 
-fn scaling(groups: &Groups) -> (&'static str, String) {
+fn autoscaling_endpoint(groups: &FakeAutoScaling) -> (&'static str, String) {
     ("AWS_ENDPOINT_URL_AUTO_SCALING", format!("http://{}", groups.address()))
 }
 
-fn metadata(id: &str, role: &str, more: &[(&str, &str)]) -> anyhow::Result<Fake> {
-    let registry = format!("secret:{REGISTRY}");
+fn start_metadata(id: &str, role: &str, extra_tags: &[(&str, &str)]) -> anyhow::Result<FakeMetadata> {
+    let registry = format!("secret:{REGISTRY_SECRET_NAME}");
     let tags = [("headwater:role", role), ("headwater:cluster", "demo"), ("headwater:registry", registry.as_str())];
-    let metadata = Fake::start(&[&tags[..], more].concat())?;
+    let metadata = FakeMetadata::start(&[&tags[..], extra_tags].concat())?;
     metadata.change(|s| id.clone_into(&mut s.id));
     Ok(metadata)
 }

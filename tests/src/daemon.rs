@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use headwater_api::Config;
-use headwater_api::endpoints::Endpoints;
+use headwater_api::control::Endpoints;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::engine::{Options, program, read_endpoints};
+use crate::engine::{Options, program_path, read_endpoints};
 use crate::process::Process;
-use crate::temp::Folder;
+use crate::temp::TempDir;
 use crate::wait;
 
 /// A running daemon with its engine. Both are killed on drop.
@@ -21,7 +21,7 @@ pub struct Daemon {
     process: Process,
     data_dir: PathBuf,
     /// Removed with the daemon, if it was created for it.
-    folder: Option<Folder>,
+    folder: Option<TempDir>,
 }
 
 impl Daemon {
@@ -30,7 +30,7 @@ impl Daemon {
     /// # Errors
     /// If it is not built or cannot be started.
     pub fn start(options: Options) -> anyhow::Result<Self> {
-        let folder = Folder::new()?;
+        let folder = TempDir::new()?;
         let mut daemon = Self::start_in(options, folder.path())?;
         daemon.folder = Some(folder);
         Ok(daemon)
@@ -43,13 +43,13 @@ impl Daemon {
     pub fn start_in(mut options: Options, folder: &Path) -> anyhow::Result<Self> {
         let data_dir = folder.join("data");
         options.config.node.data_dir.clone_from(&data_dir);
-        let file = folder.join(FILE_NAME);
-        std::fs::write(&file, text(&options.config)?)?;
-        program("headwater-engine")?;
-        let mut words = options.inside.iter().map(OsString::from).chain([program("headwaterd")?.into_os_string()]);
+        let file = folder.join(CONFIG_FILE_NAME);
+        std::fs::write(&file, config_text(&options.config)?)?;
+        program_path("headwater-engine")?;
+        let mut command_line = options.command_prefix.iter().map(OsString::from).chain([program_path("headwaterd")?.into_os_string()]);
         let process = Process::start(
-            Command::new(words.next().unwrap_or_default())
-                .args(words)
+            Command::new(command_line.next().unwrap_or_default())
+                .args(command_line)
                 .args(["run", "--config"])
                 .arg(file)
                 .env("HEADWATER_LOG", options.log)
@@ -65,9 +65,9 @@ impl Daemon {
     ///
     /// # Errors
     /// If there is none in time.
-    pub fn endpoints(&self, not: Option<u32>) -> anyhow::Result<Endpoints> {
+    pub fn wait_endpoints(&self, except_pid: Option<u32>) -> anyhow::Result<Endpoints> {
         wait::until("an engine's endpoints file", || {
-            read_endpoints(&self.data_dir).ok().filter(|e| Some(e.pid) != not)
+            read_endpoints(&self.data_dir).ok().filter(|e| Some(e.pid) != except_pid)
         })
     }
 
@@ -75,9 +75,9 @@ impl Daemon {
     ///
     /// # Errors
     /// If it cannot be run.
-    pub fn run_beside(&self, arguments: &[&str], environment: &[(&'static str, String)]) -> anyhow::Result<Output> {
-        let file = self.data_dir.with_file_name(FILE_NAME);
-        let mut command = Command::new(program("headwaterd")?);
+    pub fn run_command(&self, arguments: &[&str], environment: &[(&'static str, String)]) -> anyhow::Result<Output> {
+        let file = self.data_dir.with_file_name(CONFIG_FILE_NAME);
+        let mut command = Command::new(program_path("headwaterd")?);
         command.args(arguments).arg("--config").arg(file).env("AWS_EC2_METADATA_DISABLED", "true");
         Ok(command.envs(environment.iter().cloned()).output()?)
     }
@@ -105,7 +105,7 @@ impl Daemon {
 
 /// Serializes the configuration, without role and id where they are the defaults: the daemon reads
 /// them from tags only if the file does not set them.
-fn text(config: &Config) -> anyhow::Result<String> {
+fn config_text(config: &Config) -> anyhow::Result<String> {
     let mut table = toml::Table::try_from(config)?;
     let default = Config::default().node;
     if let Some(node) = table.get_mut("node").and_then(toml::Value::as_table_mut) {
@@ -131,4 +131,4 @@ impl Drop for Daemon {
 }
 
 /// The configuration file, next to the data folder.
-const FILE_NAME: &str = "node.toml";
+const CONFIG_FILE_NAME: &str = "node.toml";

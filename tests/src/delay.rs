@@ -12,21 +12,21 @@ use tokio::sync::watch;
 
 /// Behaviour of the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub enum DelayMode {
     /// Delays every answer by this much.
-    Late(Duration),
+    Delayed(Duration),
     /// Forwards nothing; connections stay open.
-    Silent,
+    Stalled,
 }
 
 /// A running proxy. Accepts no more connections once dropped.
 #[derive(Debug)]
-pub struct Delay {
-    manner: watch::Sender<Manner>,
+pub struct DelayProxy {
+    mode_tx: watch::Sender<DelayMode>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Delay {
+impl DelayProxy {
     /// Forwards connections of `listener` to the stream that `connect` opens, at first without
     /// delay. `connect` may block.
     ///
@@ -40,7 +40,7 @@ impl Delay {
         listener.set_nonblocking(true)?;
         let _entered = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let (manner, seen) = watch::channel(Manner::Late(Duration::ZERO));
+        let (manner, seen) = watch::channel(DelayMode::Delayed(Duration::ZERO));
         let connect = Arc::new(connect);
         let task = runtime.spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -49,42 +49,42 @@ impl Delay {
                     // If the server is unreachable, the client sees its connection closed.
                     let opened = tokio::task::spawn_blocking(move || connect()).await;
                     let Ok(Ok(server)) = opened else { return };
-                    let _ = pass(client, server, seen).await;
+                    let _ = forward(client, server, seen).await;
                 });
             }
         });
-        Ok(Self { manner, task })
+        Ok(Self { mode_tx: manner, task })
     }
 
     /// Changes the behaviour, also of open connections.
-    pub fn set(&self, manner: Manner) {
-        self.manner.send_replace(manner);
+    pub fn set_mode(&self, mode: DelayMode) {
+        self.mode_tx.send_replace(mode);
     }
 }
 
-impl Drop for Delay {
+impl Drop for DelayProxy {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn pass(client: TcpStream, server: std::net::TcpStream, manner: watch::Receiver<Manner>) -> std::io::Result<()> {
+async fn forward(client: TcpStream, server: std::net::TcpStream, mode_rx: watch::Receiver<DelayMode>) -> std::io::Result<()> {
     server.set_nonblocking(true)?;
     let server = TcpStream::from_std(server)?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     tokio::select! {
-        done = copy(from_client, to_server, manner.clone(), false) => done,
-        done = copy(from_server, to_client, manner, true) => done,
+        done = copy_with_delay(from_client, to_server, mode_rx.clone(), false) => done,
+        done = copy_with_delay(from_server, to_client, mode_rx, true) => done,
     }
 }
 
-async fn copy(
+async fn copy_with_delay(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut manner: watch::Receiver<Manner>,
-    late: bool,
+    mut mode_rx: watch::Receiver<DelayMode>,
+    is_response: bool,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -93,11 +93,11 @@ async fn copy(
             return Ok(());
         }
         // The sender is dropped with the proxy.
-        let now = manner.wait_for(|m| *m != Manner::Silent).await.map_or(Manner::Silent, |m| *m);
+        let now = mode_rx.wait_for(|m| *m != DelayMode::Stalled).await.map_or(DelayMode::Stalled, |m| *m);
         match now {
-            Manner::Late(by) if late && !by.is_zero() => tokio::time::sleep(by).await,
-            Manner::Late(_) => {}
-            Manner::Silent => return Ok(()),
+            DelayMode::Delayed(by) if is_response && !by.is_zero() => tokio::time::sleep(by).await,
+            DelayMode::Delayed(_) => {}
+            DelayMode::Stalled => return Ok(()),
         }
         to.write_all(&buffer[..n]).await?;
     }

@@ -8,14 +8,14 @@ use std::process::{Command, ExitStatus};
 
 use anyhow::Context as _;
 use headwater_api::Config;
-use headwater_api::endpoints::{self, Endpoints};
-use headwater_api::status::StreamStatus;
+use headwater_api::control::{ENDPOINTS_FILE, Endpoints};
+use headwater_api::rest::StreamStatus;
 use nix::sys::signal::Signal;
 
-use crate::http::{self, Answer};
+use crate::http::{self, Response};
 use crate::process::Process;
-use crate::temp::Folder;
-use crate::wait::{self, PATIENCE};
+use crate::temp::TempDir;
+use crate::wait::{self, WAIT_TIMEOUT};
 
 /// How to start an engine.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ pub struct Options {
     /// Variables added to the environment of the test.
     pub environment: Vec<(&'static str, String)>,
     /// Start of the command line that runs the engine or the daemon (`unshare --net …`), or empty.
-    pub inside: Vec<String>,
+    pub command_prefix: Vec<String>,
 }
 
 impl Default for Options {
@@ -40,7 +40,6 @@ impl Default for Options {
             &mut config.http.tls_listen,
             &mut config.rtmp.listen,
             &mut config.rtmp.tls_listen,
-            &mut config.srt.listen,
             &mut config.relay.listen,
             &mut config.health.listen,
         ] {
@@ -49,7 +48,7 @@ impl Default for Options {
         config.webrtc.port = 0;
         // Connections to a metadata service are refused immediately.
         config.metadata.endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        Self { config, log: "info", environment: Vec::new(), inside: Vec::new() }
+        Self { config, log: "info", environment: Vec::new(), command_prefix: Vec::new() }
     }
 }
 
@@ -68,7 +67,7 @@ pub struct Engine {
     process: Process,
     endpoints: Endpoints,
     data_dir: PathBuf,
-    _folder: Folder,
+    _folder: TempDir,
 }
 
 impl Engine {
@@ -78,8 +77,8 @@ impl Engine {
     /// If it is not built, or does not serve within [`WAIT_TIMEOUT`]. The message has its last log
     /// lines.
     pub fn start(options: Options) -> anyhow::Result<Self> {
-        let (process, folder, data_dir) = launch(options)?;
-        process.line("engine serving")?;
+        let (process, folder, data_dir) = spawn(options)?;
+        process.wait_line("engine serving")?;
         let endpoints = read_endpoints(&data_dir)?;
         Ok(Self { process, endpoints, data_dir, _folder: folder })
     }
@@ -89,8 +88,8 @@ impl Engine {
     /// # Errors
     /// If it is not built, or still runs after [`WAIT_TIMEOUT`].
     pub fn start_to_fail(options: Options) -> anyhow::Result<(Option<i32>, Vec<String>)> {
-        let (process, _folder, _) = launch(options)?;
-        let exit = process.exit(PATIENCE)?;
+        let (process, _folder, _) = spawn(options)?;
+        let exit = process.wait_exit(WAIT_TIMEOUT)?;
         Ok((exit.code(), process.lines()))
     }
 
@@ -128,7 +127,7 @@ impl Engine {
     ///
     /// # Errors
     /// If there is no complete response.
-    pub fn get(&self, path: &str) -> anyhow::Result<Answer> {
+    pub fn get(&self, path: &str) -> anyhow::Result<Response> {
         http::get(self.http(), path)
     }
 
@@ -165,7 +164,7 @@ impl Engine {
     ///
     /// # Errors
     /// If it is still live after [`WAIT_TIMEOUT`].
-    pub fn wait_gone(&self, name: &str) -> anyhow::Result<()> {
+    pub fn wait_ended(&self, name: &str) -> anyhow::Result<()> {
         wait::until(&format!("the end of {name}"), || matches!(self.status(name), Ok(None)).then_some(()))
     }
 
@@ -200,7 +199,7 @@ impl Engine {
     /// If it still runs after [`WAIT_TIMEOUT`].
     pub fn terminate(&self) -> anyhow::Result<ExitStatus> {
         self.process.signal(Signal::SIGTERM);
-        self.process.exit(PATIENCE)
+        self.process.wait_exit(WAIT_TIMEOUT)
     }
 }
 
@@ -240,7 +239,7 @@ pub fn wait_status(
 ///
 /// # Errors
 /// If it is not built.
-pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+pub fn program_path(name: &str) -> anyhow::Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let folder = exe.parent().context("a test program without a folder")?;
     let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
@@ -255,7 +254,7 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// If the file is missing or incomplete.
 pub fn read_endpoints(data_dir: &Path) -> anyhow::Result<Endpoints> {
-    let path = data_dir.join(endpoints::FILE_NAME);
+    let path = data_dir.join(ENDPOINTS_FILE);
     let text = std::fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
     let mut endpoints: Endpoints = serde_json::from_slice(&text)?;
     for address in [&mut endpoints.http, &mut endpoints.rtmp, &mut endpoints.health]
@@ -271,19 +270,19 @@ pub fn read_endpoints(data_dir: &Path) -> anyhow::Result<Endpoints> {
     Ok(endpoints)
 }
 
-fn launch(mut options: Options) -> anyhow::Result<(Process, Folder, PathBuf)> {
-    let folder = Folder::new()?;
+fn spawn(mut options: Options) -> anyhow::Result<(Process, TempDir, PathBuf)> {
+    let folder = TempDir::new()?;
     if options.config.node.data_dir == Config::default().node.data_dir {
         options.config.node.data_dir = folder.path().join("data");
     }
     let file = folder.write("engine.toml", toml::to_string(&options.config)?)?;
-    let words = options.inside.iter().map(OsString::from).chain([program("headwater-engine")?.into_os_string()]);
+    let words = options.command_prefix.iter().map(OsString::from).chain([program_path("headwater-engine")?.into_os_string()]);
     let words: Vec<_> = words.chain(["--config".into(), file.into_os_string()]).collect();
     let process = Process::start(Command::new(&words[0]).args(&words[1..]).env("HEADWATER_LOG", options.log))?;
     Ok((process, folder, options.config.node.data_dir))
 }
 
 /// True if this signal ended the process.
-pub fn ended_by(status: ExitStatus, signal: Signal) -> bool {
+pub fn was_ended_by(status: ExitStatus, signal: Signal) -> bool {
     status.signal() == Some(signal as i32)
 }

@@ -8,11 +8,11 @@ use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::wait::PATIENCE;
+use crate::wait::WAIT_TIMEOUT;
 
 /// A complete response.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     /// Status code.
     pub status: u16,
     /// Names in lower case and values, in order of arrival.
@@ -21,7 +21,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     /// The first header of this name (lower case).
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
@@ -45,7 +45,7 @@ impl Answer {
 ///
 /// # Errors
 /// If there is no complete response within [`WAIT_TIMEOUT`].
-pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
+pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<Response> {
     request(address, "GET", path, &[], b"")
 }
 
@@ -59,7 +59,7 @@ pub fn request(
     path: &str,
     headers: &[(&str, &str)],
     body: &[u8],
-) -> anyhow::Result<Answer> {
+) -> anyhow::Result<Response> {
     let mut text = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
@@ -70,9 +70,9 @@ pub fn request(
     text.push_str("\r\n");
     let mut bytes = text.into_bytes();
     bytes.extend_from_slice(body);
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, WAIT_TIMEOUT)?;
+    stream.set_read_timeout(Some(WAIT_TIMEOUT))?;
+    stream.set_write_timeout(Some(WAIT_TIMEOUT))?;
     // A server may respond and close before it has read the whole request (413). The response
     // counts, not the failed write.
     let written = stream.write_all(&bytes);
@@ -89,7 +89,7 @@ pub fn request(
 ///
 /// # Errors
 /// If it is truncated or its framing is broken.
-pub fn parse(received: &[u8], is_head: bool) -> anyhow::Result<Answer> {
+pub fn parse(received: &[u8], is_head: bool) -> anyhow::Result<Response> {
     let end = received.windows(4).position(|w| w == b"\r\n\r\n").with_context(|| {
         format!("no end of headers in a response of {} bytes: {:?}", received.len(), String::from_utf8_lossy(received))
     })?;
@@ -101,11 +101,11 @@ pub fn parse(received: &[u8], is_head: bool) -> anyhow::Result<Answer> {
         .map(|line| line.split_once(':').map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned())))
         .collect::<Option<_>>()
         .context("a header without a colon")?;
-    let mut answer = Answer { status, headers, body: received[end + 4..].to_vec() };
+    let mut answer = Response { status, headers, body: received[end + 4..].to_vec() };
     if is_head || matches!(status, 100..=199 | 204 | 304) {
         ensure!(answer.body.is_empty(), "a body in a response that must not have one");
     } else if answer.header("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked")) {
-        answer.body = unchunk(&answer.body)?;
+        answer.body = decode_chunked(&answer.body)?;
     } else if let Some(length) = answer.header("content-length") {
         let length: usize = length.parse()?;
         ensure!(answer.body.len() == length, "the body has {} bytes, content-length is {length}", answer.body.len());
@@ -114,7 +114,7 @@ pub fn parse(received: &[u8], is_head: bool) -> anyhow::Result<Answer> {
 }
 
 /// Decodes chunked transfer coding (RFC 9112 §7.1).
-fn unchunk(mut rest: &[u8]) -> anyhow::Result<Vec<u8>> {
+fn decode_chunked(mut rest: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let line_end = rest.windows(2).position(|w| w == b"\r\n").context("truncated in a chunk size")?;

@@ -13,12 +13,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::process::Process;
-use crate::temp::Folder;
+use crate::temp::TempDir;
 use crate::{tools, wait};
 
 /// Values and behaviour of the fake; may be changed at any time.
 #[derive(Debug, Clone)]
-pub struct State {
+pub struct InstanceState {
     /// Instance id, such as `i-0fake`.
     pub id: String,
     /// Instance tags; `None` if metadata does not show them (404).
@@ -32,53 +32,53 @@ pub struct State {
     /// Public address, if any.
     pub public_ipv4: Option<String>,
     /// IAM role with its credentials, if any.
-    pub role: Option<Role>,
+    pub role: Option<InstanceRole>,
     /// How the service answers.
-    pub manner: Manner,
+    pub behavior: ServiceBehavior,
     /// The valid session token; a new value invalidates all others.
     pub token: String,
 }
 
 /// IAM role of an instance, with its credentials.
 #[derive(Debug, Clone)]
-pub struct Role {
+pub struct InstanceRole {
     /// Name of the role.
     pub name: String,
     /// Access key id.
-    pub key_id: String,
+    pub access_key_id: String,
     /// Secret access key.
-    pub key: String,
+    pub secret_access_key: String,
     /// Session token, sent with each signed request.
     pub token: String,
 }
 
 /// How a metadata service behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub enum ServiceBehavior {
     /// Answers normally.
-    Well,
+    Normal,
     /// Answers every request with this status.
     Status(u16),
     /// Answers normally, each time after this delay.
     Slow(Duration),
     /// Accepts connections and does not answer.
-    Silent,
+    Unresponsive,
     /// Serves IMDSv1: has no tokens and answers requests without one.
-    VersionOne,
+    ImdsV1Only,
 }
 
 /// A metadata service of one instance in eu-central-1, at first `i-0fake`. Refuses connections once
 /// dropped.
 #[derive(Debug)]
-pub struct Fake {
+pub struct FakeMetadata {
     address: SocketAddr,
-    state: Arc<Mutex<State>>,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    state: Arc<Mutex<InstanceState>>,
+    requests: Arc<Mutex<Vec<RequestRecord>>>,
 }
 
 /// A request to the fake.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct RequestRecord {
     /// `/latest/meta-data/…`.
     pub path: String,
     /// Token of the request.
@@ -87,22 +87,22 @@ pub struct Asked {
     pub status: u16,
 }
 
-impl Fake {
+impl FakeMetadata {
     /// Starts a service with these tags, outside any group, on a free port.
     ///
     /// # Errors
     /// If there is no free port.
     pub fn start(tags: &[(&str, &str)]) -> anyhow::Result<Self> {
-        Self::on(TcpListener::bind("127.0.0.1:0")?, tags)
+        Self::start_on(TcpListener::bind("127.0.0.1:0")?, tags)
     }
 
     /// Like [`FakeMetadata::start`], on an open listener, such as one in another network namespace.
     ///
     /// # Errors
     /// If the listener has no address.
-    pub fn on(listener: TcpListener, tags: &[(&str, &str)]) -> anyhow::Result<Self> {
+    pub fn start_on(listener: TcpListener, tags: &[(&str, &str)]) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
-        let state = Arc::new(Mutex::new(State {
+        let state = Arc::new(Mutex::new(InstanceState {
             id: "i-0fake".to_owned(),
             tags: Some(tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()),
             target_lifecycle_state: None,
@@ -110,20 +110,20 @@ impl Fake {
             local_ipv4: "127.0.0.1".to_owned(),
             public_ipv4: None,
             role: None,
-            manner: Manner::Well,
+            behavior: ServiceBehavior::Normal,
             token: "token-1".to_owned(),
         }));
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (shared, recorded) = (Arc::downgrade(&state), Arc::clone(&asked));
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (shared, recorded) = (Arc::downgrade(&state), Arc::clone(&requests));
         std::thread::spawn(move || {
             let mut silent = Vec::new();
             for stream in listener.incoming().map_while(Result::ok) {
                 let Some(state) = shared.upgrade() else { return };
                 let now = lock(&state).clone();
-                match now.manner {
-                    Manner::Silent => silent.push(stream),
+                match now.behavior {
+                    ServiceBehavior::Unresponsive => silent.push(stream),
                     manner => {
-                        if let Manner::Slow(pause) = manner {
+                        if let ServiceBehavior::Slow(pause) = manner {
                             std::thread::park_timeout(pause);
                         }
                         // A client that disconnects is not an error.
@@ -132,7 +132,7 @@ impl Fake {
                 }
             }
         });
-        Ok(Self { address, state, asked })
+        Ok(Self { address, state, requests })
     }
 
     /// Address of the service.
@@ -141,17 +141,17 @@ impl Fake {
     }
 
     /// Changes values or behaviour, effective with the next connection.
-    pub fn change(&self, change: impl FnOnce(&mut State)) {
+    pub fn change(&self, change: impl FnOnce(&mut InstanceState)) {
         change(&mut lock(&self.state));
     }
 
     /// All requests so far.
-    pub fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn requests(&self) -> Vec<RequestRecord> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl Drop for Fake {
+impl Drop for FakeMetadata {
     fn drop(&mut self) {
         // Wakes the thread, which ends because the state is dropped.
         let last = lock(&self.state).clone();
@@ -160,11 +160,11 @@ impl Drop for Fake {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<InstanceState>) -> MutexGuard<'_, InstanceState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn serve(mut stream: TcpStream, state: &State, asked: &Mutex<Vec<Asked>>) -> std::io::Result<()> {
+fn serve(mut stream: TcpStream, state: &InstanceState, requests: &Mutex<Vec<RequestRecord>>) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut request = Vec::new();
     let mut byte = [0];
@@ -176,15 +176,15 @@ fn serve(mut stream: TcpStream, state: &State, asked: &Mutex<Vec<Asked>>) -> std
     let mut words = text.split_whitespace();
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let token = text.lines().find_map(|line| line.strip_prefix("x-aws-ec2-metadata-token: "));
-    let (status, body) = match (state.manner, method, path) {
-        (Manner::Status(status), ..) => (status, String::new()),
-        (Manner::Well | Manner::Slow(_), "PUT", "/latest/api/token") => (200, state.token.clone()),
+    let (status, body) = match (state.behavior, method, path) {
+        (ServiceBehavior::Status(status), ..) => (status, String::new()),
+        (ServiceBehavior::Normal | ServiceBehavior::Slow(_), "PUT", "/latest/api/token") => (200, state.token.clone()),
         (_, "PUT", _) => (405, String::new()),
-        (Manner::Well | Manner::Slow(_), ..) if token != Some(state.token.as_str()) => (401, String::new()),
-        _ => value(path.trim_start_matches("/latest/"), state).map_or((404, String::new()), |body| (200, body)),
+        (ServiceBehavior::Normal | ServiceBehavior::Slow(_), ..) if token != Some(state.token.as_str()) => (401, String::new()),
+        _ => metadata_value(path.trim_start_matches("/latest/"), state).map_or((404, String::new()), |body| (200, body)),
     };
-    let request = Asked { path: path.to_owned(), token: token.map(str::to_owned), status };
-    asked.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+    let request = RequestRecord { path: path.to_owned(), token: token.map(str::to_owned), status };
+    requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
     write!(
         stream,
         "HTTP/1.1 {status} x\r\nx-aws-ec2-metadata-token-ttl-seconds: 21600\r\nconnection: close\r\n\
@@ -193,7 +193,7 @@ fn serve(mut stream: TcpStream, state: &State, asked: &Mutex<Vec<Asked>>) -> std
     )
 }
 
-fn value(path: &str, state: &State) -> Option<String> {
+fn metadata_value(path: &str, state: &InstanceState) -> Option<String> {
     match path {
         "dynamic/instance-identity/document" => Some(
             serde_json::json!({
@@ -215,8 +215,8 @@ fn value(path: &str, state: &State) -> Option<String> {
         _ if path.starts_with("meta-data/iam/security-credentials/") => {
             let role = state.role.as_ref().filter(|role| path.ends_with(&format!("/{}", role.name)))?;
             let credentials = serde_json::json!({
-                "Code": "Success", "LastUpdated": "2026-01-01T00:00:00Z", "Type": "AWS-HMAC", "AccessKeyId": role.key_id,
-                "SecretAccessKey": role.key, "Token": role.token, "Expiration": "2099-01-01T00:00:00Z",
+                "Code": "Success", "LastUpdated": "2026-01-01T00:00:00Z", "Type": "AWS-HMAC", "AccessKeyId": role.access_key_id,
+                "SecretAccessKey": role.secret_access_key, "Token": role.token, "Expiration": "2099-01-01T00:00:00Z",
             });
             Some(credentials.to_string())
         }
@@ -230,9 +230,9 @@ fn value(path: &str, state: &State) -> Option<String> {
 ///
 /// # Errors
 /// If it does not answer in time.
-pub fn vendor(role: &str, cluster: &str, options: &[&str]) -> anyhow::Result<Option<(Process, SocketAddr, Folder)>> {
-    let Some(program) = tools::find("ec2-metadata-mock") else { return Ok(None) };
-    let folder = Folder::new()?;
+pub fn start_vendor_mock(role: &str, cluster: &str, options: &[&str]) -> anyhow::Result<Option<(Process, SocketAddr, TempDir)>> {
+    let Some(program) = tools::find_program("ec2-metadata-mock") else { return Ok(None) };
+    let folder = TempDir::new()?;
     let tag = "/latest/meta-data/tags/instance/headwater:";
     let config = serde_json::json!({ "metadata": {
         "paths": { "tags-instance-name": format!("{tag}cluster"), "tags-instance-test": format!("{tag}role") },

@@ -5,13 +5,13 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 
-use crate::temp::Folder;
+use crate::temp::TempDir;
 use crate::tools;
 
 /// A running MongoDB, or a stand-in for it. Stopped on drop.
 #[derive(Debug)]
 pub struct Database {
-    folder: Folder,
+    folder: TempDir,
     uri: String,
 }
 
@@ -21,10 +21,10 @@ impl Database {
     /// # Errors
     /// If it does not start.
     pub fn start() -> anyhow::Result<Option<Self>> {
-        let folder = Folder::new()?;
-        let output = call("start", folder.path())?;
-        if output.status.code() == Some(NONE) {
-            tools::missing("no MongoDB is installed, and no stand-in can be built here");
+        let folder = TempDir::new()?;
+        let output = run_script("start", folder.path())?;
+        if output.status.code() == Some(EXIT_UNAVAILABLE) {
+            tools::skip_missing("no MongoDB is installed, and no stand-in can be built here");
             return Ok(None);
         }
         ensure!(output.status.success(), "no database: {}", String::from_utf8_lossy(&output.stderr));
@@ -43,7 +43,7 @@ impl Database {
     /// # Errors
     /// If it cannot be killed.
     pub fn kill(&self) -> anyhow::Result<()> {
-        self.call("kill")
+        self.run_script("kill")
     }
 
     /// Restarts the database on the same port with the same data.
@@ -51,11 +51,11 @@ impl Database {
     /// # Errors
     /// If it does not start.
     pub fn restart(&self) -> anyhow::Result<()> {
-        self.call("start")
+        self.run_script("start")
     }
 
-    fn call(&self, what: &str) -> anyhow::Result<()> {
-        let output = call(what, self.folder.path())?;
+    fn run_script(&self, what: &str) -> anyhow::Result<()> {
+        let output = run_script(what, self.folder.path())?;
         ensure!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(())
     }
@@ -64,14 +64,14 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         // Fails if the database has ended, which is fine.
-        let _ = self.call("stop");
+        let _ = self.run_script("stop");
     }
 }
 
-fn call(what: &str, folder: &Path) -> anyhow::Result<std::process::Output> {
+fn run_script(what: &str, folder: &Path) -> anyhow::Result<std::process::Output> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("mongo/database");
     Ok(Command::new(script).arg(what).arg(folder).output()?)
 }
 
 /// Exit code of the script if no database is installed and none can be built.
-pub const NONE: i32 = 75;
+pub const EXIT_UNAVAILABLE: i32 = 75;

@@ -19,7 +19,7 @@ impl Message {
     pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
         let mut bytes = vec![0; 16];
         from.read_exact(&mut bytes).await?;
-        let length = number(&bytes, 0) as usize;
+        let length = read_u32(&bytes, 0) as usize;
         if !(16..=48_000_000).contains(&length) {
             return Err(io::ErrorKind::InvalidData.into());
         }
@@ -49,14 +49,14 @@ impl Message {
     /// # Errors
     /// If the message has no valid document.
     pub fn document(&self) -> io::Result<Document> {
-        Document::from_reader(&self.0[self.head()..]).map_err(io::Error::other)
+        Document::from_reader(&self.0[self.document_offset()..]).map_err(io::Error::other)
     }
 
     /// Builds the reply to this message with `document` as its content.
     ///
     /// # Errors
     /// If it is too long.
-    pub fn answer(&self, document: &Document) -> io::Result<Self> {
+    pub fn reply(&self, document: &Document) -> io::Result<Self> {
         if self.opcode() == OP_QUERY {
             let mut head = [0; 20];
             (head[0], head[16]) = (8, 1);
@@ -66,15 +66,15 @@ impl Message {
         }
     }
 
-    fn build(opcode: u32, answers: u32, head: &[u8], document: &Document) -> io::Result<Self> {
+    fn build(opcode: u32, response_to: u32, head: &[u8], document: &Document) -> io::Result<Self> {
         let body = bson::serialize_to_vec(document).map_err(io::Error::other)?;
         let length = u32::try_from(16 + head.len() + body.len()).map_err(io::Error::other)?;
-        let numbers = [length, 1, answers, opcode].map(u32::to_le_bytes).concat();
+        let numbers = [length, 1, response_to, opcode].map(u32::to_le_bytes).concat();
         Ok(Self([&numbers[..], head, &body].concat()))
     }
 
     /// Offset of the first document.
-    fn head(&self) -> usize {
+    fn document_offset(&self) -> usize {
         match self.opcode() {
             OP_QUERY => {
                 let name = self.0[20..].iter().position(|byte| *byte == 0).unwrap_or_default();
@@ -86,15 +86,15 @@ impl Message {
     }
 
     fn id(&self) -> u32 {
-        number(&self.0, 4)
+        read_u32(&self.0, 4)
     }
 
     fn opcode(&self) -> u32 {
-        number(&self.0, 12)
+        read_u32(&self.0, 12)
     }
 }
 
-fn number(bytes: &[u8], at: usize) -> u32 {
+fn read_u32(bytes: &[u8], at: usize) -> u32 {
     bytes[at..].first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 

@@ -31,11 +31,11 @@ impl Moto {
     /// # Errors
     /// If it does not answer in time.
     pub fn start_at(ip: IpAddr) -> anyhow::Result<Option<Self>> {
-        let Some(program) = tools::find("moto_server") else { return Ok(None) };
+        let Some(program) = tools::find_program("moto_server") else { return Ok(None) };
         // moto needs a port number. This one was free a moment ago.
         let address = TcpListener::bind((ip, 0))?.local_addr()?;
         let (host, port) = (ip.to_string(), address.port().to_string());
-        let process = Process::start_tied(Command::new(program).args(["-H", &host, "-p", &port]))?;
+        let process = Process::start_tied_to_thread(Command::new(program).args(["-H", &host, "-p", &port]))?;
         wait::until("moto to answer", || http::get(address, "/moto-api/").ok()).context("moto_server")?;
         Ok(Some(Self { address, _process: process }))
     }
@@ -92,12 +92,12 @@ impl Moto {
     ///
     /// # Errors
     /// If it is refused.
-    pub fn secret(&self, name: &str, text: &str) -> anyhow::Result<()> {
+    pub fn create_secret(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let body = serde_json::json!({ "Name": name, "SecretString": text, "ClientRequestToken": "0".repeat(32) });
-        self.secrets("CreateSecret", &body)
+        self.call_secrets_manager("CreateSecret", &body)
     }
 
-    fn secrets(&self, action: &str, body: &serde_json::Value) -> anyhow::Result<()> {
+    fn call_secrets_manager(&self, action: &str, body: &serde_json::Value) -> anyhow::Result<()> {
         let target = format!("secretsmanager.{action}");
         let scope = "AWS4-HMAC-SHA256 Credential=testing/20260101/eu-central-1/secretsmanager/aws4_request, SignedHeaders=host, Signature=0";
         let headers = [
@@ -116,15 +116,15 @@ impl Moto {
     /// If it is refused.
     pub fn put_secret(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let body = serde_json::json!({ "SecretId": name, "SecretString": text, "ClientRequestToken": "1".repeat(32) });
-        self.secrets("PutSecretValue", &body)
+        self.call_secrets_manager("PutSecretValue", &body)
     }
 
     /// Runs an instance with these tags, and returns its id and private address.
     ///
     /// # Errors
     /// If it is refused.
-    pub fn instance(&self, tags: &[(&str, &str)]) -> anyhow::Result<(String, String)> {
-        self.run(tags, &[])
+    pub fn run_instance(&self, tags: &[(&str, &str)]) -> anyhow::Result<(String, String)> {
+        self.run_instances(tags, &[])
     }
 
     /// Creates a VPC and a subnet with this address range (`127.0.0.0/24`), and returns the subnet
@@ -132,22 +132,22 @@ impl Moto {
     ///
     /// # Errors
     /// If it is refused.
-    pub fn network(&self, range: &str) -> anyhow::Result<String> {
+    pub fn create_subnet(&self, range: &str) -> anyhow::Result<String> {
         let vpc = self.ec2("CreateVpc", &[("CidrBlock", range)])?;
-        let vpc = element(&vpc, "vpcId").context("no vpcId")?;
+        let vpc = xml_element(&vpc, "vpcId").context("no vpcId")?;
         let subnet = self.ec2("CreateSubnet", &[("VpcId", vpc), ("CidrBlock", range)])?;
-        element(&subnet, "subnetId").map(str::to_owned).context("no subnetId")
+        xml_element(&subnet, "subnetId").map(str::to_owned).context("no subnetId")
     }
 
     /// Runs an instance with these tags at an address of a subnet, and returns its id.
     ///
     /// # Errors
     /// If it is refused.
-    pub fn instance_at(&self, subnet: &str, address: &str, tags: &[(&str, &str)]) -> anyhow::Result<String> {
-        Ok(self.run(tags, &[("SubnetId", subnet), ("PrivateIpAddress", address)])?.0)
+    pub fn run_instance_at(&self, subnet: &str, address: &str, tags: &[(&str, &str)]) -> anyhow::Result<String> {
+        Ok(self.run_instances(tags, &[("SubnetId", subnet), ("PrivateIpAddress", address)])?.0)
     }
 
-    fn run(&self, tags: &[(&str, &str)], more: &[(&str, &str)]) -> anyhow::Result<(String, String)> {
+    fn run_instances(&self, tags: &[(&str, &str)], extra_parameters: &[(&str, &str)]) -> anyhow::Result<(String, String)> {
         let names: Vec<_> = (1..=tags.len()).map(|n| format!("TagSpecification.1.Tag.{n}")).collect();
         let names: Vec<_> = names.iter().map(|n| (format!("{n}.Key"), format!("{n}.Value"))).collect();
         let mut parameters = vec![
@@ -159,15 +159,15 @@ impl Moto {
         for ((key, value), (tag, text)) in names.iter().zip(tags) {
             parameters.extend([(key.as_str(), *tag), (value.as_str(), *text)]);
         }
-        parameters.extend(more);
+        parameters.extend(extra_parameters);
         let xml = self.ec2("RunInstances", &parameters)?;
-        let text = |name: &str| element(&xml, name).map(str::to_owned).with_context(|| format!("no {name}: {xml}"));
+        let text = |name: &str| xml_element(&xml, name).map(str::to_owned).with_context(|| format!("no {name}: {xml}"));
         Ok((text("instanceId")?, text("privateIpAddress")?))
     }
 }
 
 /// Text of the first element with this name.
-fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+fn xml_element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let start = xml.find(&format!("<{name}>"))? + name.len() + 2;
     Some(&xml[start..start + xml[start..].find(&format!("</{name}>"))?])
 }

@@ -9,13 +9,13 @@ use serde::Deserialize;
 
 use crate::engine;
 use crate::process::Process;
-use crate::temp::Folder;
+use crate::temp::TempDir;
 use crate::tools;
 
 /// What the viewer received of one track.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub struct Track {
+pub struct TrackReport {
     /// MIME type, empty if nothing was received.
     pub codec: String,
     /// Distinct RTP packets received.
@@ -53,9 +53,9 @@ pub struct Report {
     /// Remote address of the selected candidate pair.
     pub remote: String,
     /// Video track.
-    pub video: Track,
+    pub video: TrackReport,
     /// Audio track.
-    pub audio: Track,
+    pub audio: TrackReport,
     /// Picture loss indications sent.
     pub pli_sent: u64,
     /// Invalid datagrams sent, by kind.
@@ -72,7 +72,7 @@ pub struct Report {
 
 /// Report of a group of viewers that moves from one node to another.
 #[derive(Debug, Clone, Default, Deserialize)]
-pub struct Move {
+pub struct MigrationReport {
     /// Number of viewers.
     pub peers: u64,
     /// Viewers that still received video at the end.
@@ -89,11 +89,11 @@ pub struct Move {
 #[derive(Debug)]
 pub struct Viewer {
     process: Process,
-    folder: Folder,
+    folder: TempDir,
 }
 
 #[derive(Deserialize)]
-struct Line {
+struct OutputLine {
     event: String,
     report: serde_json::Value,
 }
@@ -104,8 +104,8 @@ impl Viewer {
     /// # Errors
     /// If it cannot be started.
     pub fn start(url: &str, arguments: &[&str]) -> anyhow::Result<Option<Self>> {
-        let Some(program) = program()? else { return Ok(None) };
-        let folder = Folder::new()?;
+        let Some(program) = viewer_path()? else { return Ok(None) };
+        let folder = TempDir::new()?;
         let process =
             Process::start(Command::new(program).args(["-url", url, "-out"]).arg(folder.path()).args(arguments))?;
         Ok(Some(Self { process, folder }))
@@ -116,38 +116,38 @@ impl Viewer {
     /// # Errors
     /// If the viewer ends before.
     pub fn wait_playing(&self) -> anyhow::Result<()> {
-        self.process.line("\"event\":\"playing\"").map(drop)
+        self.process.wait_line("\"event\":\"playing\"").map(drop)
     }
 
     /// Waits until all invalid datagrams are sent.
     ///
     /// # Errors
     /// If the viewer ends before.
-    pub fn wait_attacked(&self) -> anyhow::Result<()> {
-        self.process.line("\"event\":\"attacked\"").map(drop)
+    pub fn wait_attacks_sent(&self) -> anyhow::Result<()> {
+        self.process.wait_line("\"event\":\"attacked\"").map(drop)
     }
 
     /// Waits for the end of the viewer and returns its report.
     ///
     /// # Errors
     /// If it fails or prints no report.
-    pub fn report(&self) -> anyhow::Result<Report> {
-        self.end()
+    pub fn wait_report(&self) -> anyhow::Result<Report> {
+        self.wait_end()
     }
 
     /// Waits for the end of a group of viewers (`-movers`) and returns its report.
     ///
     /// # Errors
     /// If it fails or prints no report.
-    pub fn moved(&self) -> anyhow::Result<Move> {
-        self.end()
+    pub fn wait_migration_report(&self) -> anyhow::Result<MigrationReport> {
+        self.wait_end()
     }
 
-    fn end<T: serde::de::DeserializeOwned>(&self) -> anyhow::Result<T> {
-        let line = self.process.line("\"event\":\"end\"")?;
-        let exit = self.process.exit(Duration::from_secs(10))?;
+    fn wait_end<T: serde::de::DeserializeOwned>(&self) -> anyhow::Result<T> {
+        let line = self.process.wait_line("\"event\":\"end\"")?;
+        let exit = self.process.wait_exit(Duration::from_secs(10))?;
         anyhow::ensure!(exit.success(), "pion-whep: {exit}");
-        let line: Line = serde_json::from_str(&line)?;
+        let line: OutputLine = serde_json::from_str(&line)?;
         anyhow::ensure!(line.event == "end", "not the event `end`: {}", line.event);
         serde_json::from_value(line.report).context("a report of another shape")
     }
@@ -158,12 +158,12 @@ impl Viewer {
     }
 
     /// Path of the received video, H.264 Annex B.
-    pub fn video(&self) -> PathBuf {
+    pub fn video_path(&self) -> PathBuf {
         self.folder.path().join("video.h264")
     }
 
     /// Path of the received audio, Opus in Ogg.
-    pub fn audio(&self) -> PathBuf {
+    pub fn audio_path(&self) -> PathBuf {
         self.folder.path().join("audio.ogg")
     }
 }
@@ -173,12 +173,12 @@ impl Viewer {
 ///
 /// # Errors
 /// If the engine is not built either.
-pub fn program() -> anyhow::Result<Option<PathBuf>> {
-    let beside = engine::program("headwater-engine")?;
-    let built = beside.parent().and_then(|p| p.parent()).context("a target folder")?.join("pion-whep");
+pub fn viewer_path() -> anyhow::Result<Option<PathBuf>> {
+    let engine = engine::program_path("headwater-engine")?;
+    let built = engine.parent().and_then(|p| p.parent()).context("a target folder")?.join("pion-whep");
     if built.is_file() {
         return Ok(Some(built));
     }
-    tools::missing(&format!("{} is not built (`go build -o` it from tests/pion)", built.display()));
+    tools::skip_missing(&format!("{} is not built (`go build -o` it from tests/pion)", built.display()));
     Ok(None)
 }

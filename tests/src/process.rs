@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
-use crate::wait::PATIENCE;
+use crate::wait::WAIT_TIMEOUT;
 
 /// A running child process. Killed on drop.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct Process {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    news: Condvar,
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -50,10 +50,10 @@ impl Process {
     /// # Errors
     /// If it cannot be started.
     pub fn start(command: &mut Command) -> anyhow::Result<Self> {
-        Self::launch(command, None)
+        Self::spawn(command, None)
     }
 
-    fn launch(command: &mut Command, log: Option<File>) -> anyhow::Result<Self> {
+    fn spawn(command: &mut Command, log: Option<File>) -> anyhow::Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         let mut child = command
             .stdin(Stdio::null())
@@ -65,9 +65,9 @@ impl Process {
         let shared = Arc::new(Shared::default());
         shared.lock().open_pipes = 2;
         let (out, err) = (child.stdout.take().context("no stdout")?, child.stderr.take().context("no stderr")?);
-        let second = log.as_ref().map(File::try_clone).transpose()?;
-        collect(out, log, Arc::clone(&shared));
-        collect(err, second, Arc::clone(&shared));
+        let err_log = log.as_ref().map(File::try_clone).transpose()?;
+        collect_lines(out, log, Arc::clone(&shared));
+        collect_lines(err, err_log, Arc::clone(&shared));
         let reaper = Arc::clone(&shared);
         std::thread::spawn(move || {
             // Wait without reaping first: the pid remains valid for signals until the lock is
@@ -76,7 +76,7 @@ impl Process {
             let mut state = reaper.lock();
             state.exit = Some(child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0xff00)));
             drop(state);
-            reaper.news.notify_all();
+            reaper.changed.notify_all();
         });
         Ok(Self { name, pid, shared })
     }
@@ -85,7 +85,7 @@ impl Process {
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn start_tied(command: &Command) -> anyhow::Result<Self> {
+    pub fn start_tied_to_thread(command: &Command) -> anyhow::Result<Self> {
         let mut tied = Command::new("setpriv");
         tied.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
@@ -103,7 +103,7 @@ impl Process {
     /// If it cannot be started, or the file cannot be written.
     pub fn start_logged(command: &mut Command, file: &Path) -> anyhow::Result<Self> {
         let file = File::options().create(true).append(true).open(file);
-        Self::launch(command, Some(file.context("could not write a log")?))
+        Self::spawn(command, Some(file.context("could not write a log")?))
     }
 
     /// Its process id.
@@ -130,8 +130,8 @@ impl Process {
     ///
     /// # Errors
     /// If the process ends without such a line, or after [`WAIT_TIMEOUT`].
-    pub fn line(&self, needle: &str) -> anyhow::Result<String> {
-        self.nth_line(0, needle)
+    pub fn wait_line(&self, needle: &str) -> anyhow::Result<String> {
+        self.wait_line_from(0, needle)
     }
 
     /// Waits for the first line from index `start` on (see [`Process::line_count`]) that contains
@@ -139,9 +139,9 @@ impl Process {
     ///
     /// # Errors
     /// If the process ends without such a line, or after [`WAIT_TIMEOUT`].
-    pub fn nth_line(&self, start: usize, needle: &str) -> anyhow::Result<String> {
+    pub fn wait_line_from(&self, start: usize, needle: &str) -> anyhow::Result<String> {
         let mut seen = start;
-        self.wait_for(PATIENCE, &format!("a line with {needle:?}"), |state| {
+        self.wait_for(WAIT_TIMEOUT, &format!("a line with {needle:?}"), |state| {
             let found = state.lines.iter().skip(seen).find(|l| l.contains(needle)).cloned();
             seen = seen.max(state.lines.len());
             found
@@ -152,16 +152,16 @@ impl Process {
     ///
     /// # Errors
     /// If the process still runs after `timeout`.
-    pub fn exit(&self, patience: Duration) -> anyhow::Result<ExitStatus> {
-        let deadline = Instant::now() + patience;
+    pub fn wait_exit(&self, timeout: Duration) -> anyhow::Result<ExitStatus> {
+        let deadline = Instant::now() + timeout;
         let mut state = self.shared.lock();
         // Grandchildren may keep the pipes open: wait for the last lines only for half of the
         // time-out.
-        while state.exit.is_none() || (state.open_pipes > 0 && deadline > Instant::now() + patience / 2) {
+        while state.exit.is_none() || (state.open_pipes > 0 && deadline > Instant::now() + timeout / 2) {
             let left = deadline.saturating_duration_since(Instant::now());
-            anyhow::ensure!(!left.is_zero(), "{} still runs after {patience:?}: {}", self.name, tail(&state.lines));
-            let half = if state.exit.is_some() { left.saturating_sub(patience / 2) } else { left };
-            state = self.shared.news.wait_timeout(state, half).unwrap_or_else(PoisonError::into_inner).0;
+            anyhow::ensure!(!left.is_zero(), "{} still runs after {timeout:?}: {}", self.name, last_lines(&state.lines));
+            let half = if state.exit.is_some() { left.saturating_sub(timeout / 2) } else { left };
+            state = self.shared.changed.wait_timeout(state, half).unwrap_or_else(PoisonError::into_inner).0;
         }
         state.exit.context("left the loop without an exit status")
     }
@@ -182,22 +182,22 @@ impl Process {
 
     fn wait_for<T>(
         &self,
-        patience: Duration,
+        timeout: Duration,
         what: &str,
-        mut look: impl FnMut(&State) -> Option<T>,
+        mut check: impl FnMut(&State) -> Option<T>,
     ) -> anyhow::Result<T> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let mut state = self.shared.lock();
         loop {
-            if let Some(found) = look(&state) {
+            if let Some(found) = check(&state) {
                 return Ok(found);
             }
             if let (Some(exit), 0) = (state.exit, state.open_pipes) {
-                anyhow::bail!("{} ended ({exit}) without {what}: {}", self.name, tail(&state.lines));
+                anyhow::bail!("{} ended ({exit}) without {what}: {}", self.name, last_lines(&state.lines));
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            anyhow::ensure!(!left.is_zero(), "{}: no {what} within {patience:?}: {}", self.name, tail(&state.lines));
-            state = self.shared.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            anyhow::ensure!(!left.is_zero(), "{}: no {what} within {timeout:?}: {}", self.name, last_lines(&state.lines));
+            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -214,7 +214,7 @@ impl Shared {
     }
 }
 
-fn collect(pipe: impl Read + Send + 'static, mut log: Option<File>, shared: Arc<Shared>) {
+fn collect_lines(pipe: impl Read + Send + 'static, mut log: Option<File>, shared: Arc<Shared>) {
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
             if let Some(log) = &mut log {
@@ -226,15 +226,15 @@ fn collect(pipe: impl Read + Send + 'static, mut log: Option<File>, shared: Arc<
                 state.lines.push(String::from_utf8_lossy(&line).trim_end().to_owned());
             }
             drop(state);
-            shared.news.notify_all();
+            shared.changed.notify_all();
         }
         shared.lock().open_pipes -= 1;
-        shared.news.notify_all();
+        shared.changed.notify_all();
     });
 }
 
 /// Formats the last lines for the message of a failed test.
-fn tail(lines: &[String]) -> String {
+fn last_lines(lines: &[String]) -> String {
     let last = &lines[lines.len().saturating_sub(40)..];
     if last.is_empty() { "it printed nothing".to_owned() } else { format!("its last lines:\n{}", last.join("\n")) }
 }
@@ -250,21 +250,21 @@ mod tests {
     #[test]
     fn lines_and_exit_code_can_be_awaited() {
         let p = shell("echo one; echo two >&2; exit 3");
-        assert_eq!(p.line("two").unwrap(), "two");
-        assert_eq!(p.exit(PATIENCE).unwrap().code(), Some(3));
-        assert!(p.line("three").unwrap_err().to_string().contains("without a line"));
+        assert_eq!(p.wait_line("two").unwrap(), "two");
+        assert_eq!(p.wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(3));
+        assert!(p.wait_line("three").unwrap_err().to_string().contains("without a line"));
     }
 
     #[test]
     fn dropped_process_is_killed() {
         let p = shell("echo up; exec sleep 1000");
-        p.line("up").unwrap();
+        p.wait_line("up").unwrap();
         let shared = Arc::clone(&p.shared);
         drop(p);
         let state = shared.lock();
         let (state, timeout) = shared
-            .news
-            .wait_timeout_while(state, PATIENCE, |s| s.exit.is_none())
+            .changed
+            .wait_timeout_while(state, WAIT_TIMEOUT, |s| s.exit.is_none())
             .unwrap_or_else(PoisonError::into_inner);
         assert!(!timeout.timed_out());
         assert_eq!(state.exit.and_then(|e| e.signal()), Some(Signal::SIGKILL as i32));

@@ -52,7 +52,7 @@ impl Default for Source {
 
 impl Source {
     /// ffmpeg arguments for the inputs and the encoders.
-    pub fn arguments(&self) -> Vec<String> {
+    pub fn ffmpeg_arguments(&self) -> Vec<String> {
         let mut out = Vec::new();
         let mut add = |text: &str| out.extend(text.split(' ').map(str::to_owned));
         if self.video {
@@ -83,9 +83,9 @@ impl Source {
 ///
 /// # Errors
 /// If it cannot be started.
-pub fn ffmpeg(source: &Source, url: &str) -> anyhow::Result<Option<Process>> {
+pub fn start_ffmpeg(source: &Source, url: &str) -> anyhow::Result<Option<Process>> {
     let Some(mut command) = ffmpeg_command() else { return Ok(None) };
-    command.args(source.arguments()).args(["-flvflags", "no_duration_filesize", "-f", "flv", url]);
+    command.args(source.ffmpeg_arguments()).args(["-flvflags", "no_duration_filesize", "-f", "flv", url]);
     Process::start(&mut command).map(Some)
 }
 
@@ -94,16 +94,16 @@ pub fn ffmpeg(source: &Source, url: &str) -> anyhow::Result<Option<Process>> {
 ///
 /// # Errors
 /// If it cannot be started.
-pub fn ffmpeg_file(source: &Source, file: &Path) -> anyhow::Result<Option<Process>> {
+pub fn encode_to_file(source: &Source, file: &Path) -> anyhow::Result<Option<Process>> {
     let Some(mut command) = ffmpeg_command() else { return Ok(None) };
-    command.args(source.arguments().iter().filter(|a| *a != "-re")).arg("-y").arg(file);
+    command.args(source.ffmpeg_arguments().iter().filter(|a| *a != "-re")).arg("-y").arg(file);
     Process::start(&mut command).map(Some)
 }
 
 /// Returns an ffmpeg command that prints only errors and has no inputs yet, or `None` if ffmpeg is
 /// not installed; the skip is printed.
 pub fn ffmpeg_command() -> Option<Command> {
-    let mut command = Command::new(tools::find("ffmpeg")?);
+    let mut command = Command::new(tools::find_program("ffmpeg")?);
     command.args(["-hide_banner", "-nostdin", "-loglevel", "error"]);
     Some(command)
 }

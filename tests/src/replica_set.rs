@@ -17,11 +17,11 @@ use tokio::task::JoinSet;
 use crate::mongo_wire::Message;
 
 /// Number of members of every set.
-pub const MEMBERS: usize = 3;
+pub const MEMBER_COUNT: usize = 3;
 
 /// A set of three members, of which the first is the initial primary. All members stop on drop.
 #[derive(Debug)]
-pub struct ReplicaSet {
+pub struct FakeReplicaSet {
     uri: String,
     state: Arc<State>,
     _members: JoinSet<()>,
@@ -29,40 +29,40 @@ pub struct ReplicaSet {
 
 #[derive(Debug)]
 struct State {
-    server: SocketAddr,
+    database: SocketAddr,
     hosts: Vec<String>,
     /// Index of the primary; [`MEMBERS`] if there is none.
     primary: AtomicUsize,
     /// Error code that answers writes; 0 if writes succeed.
-    refusal: AtomicI32,
+    write_error_code: AtomicI32,
     /// Number of forwarded writes, by member.
-    writes: [AtomicUsize; MEMBERS],
+    writes: [AtomicUsize; MEMBER_COUNT],
     /// Delay of the answer to a write after the write is done.
-    late_ms: AtomicU64,
+    write_delay_ms: AtomicU64,
     /// Delay of the answer to a read.
-    late_reads_ms: AtomicU64,
+    read_delay_ms: AtomicU64,
 }
 
-impl ReplicaSet {
+impl FakeReplicaSet {
     /// Starts a set in front of the database with this connection string.
     ///
     /// # Errors
     /// If there is no port for a member.
     pub fn start(runtime: &Handle, database: &str) -> anyhow::Result<Self> {
-        let (login, server) = split(database)?;
+        let (login, server) = split_uri(database)?;
         let listeners: Vec<_> =
-            (0..MEMBERS).map(|_| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<_>>()?;
+            (0..MEMBER_COUNT).map(|_| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<_>>()?;
         let hosts: Vec<String> =
             listeners.iter().map(|l| l.local_addr().map(|at| at.to_string())).collect::<io::Result<_>>()?;
-        let uri = format!("mongodb://{login}{}/?replicaSet={NAME}", hosts.join(","));
+        let uri = format!("mongodb://{login}{}/?replicaSet={SET_NAME}", hosts.join(","));
         let state = Arc::new(State {
-            server,
+            database: server,
             hosts,
             primary: AtomicUsize::new(0),
-            refusal: AtomicI32::new(0),
+            write_error_code: AtomicI32::new(0),
             writes: Default::default(),
-            late_ms: AtomicU64::new(0),
-            late_reads_ms: AtomicU64::new(0),
+            write_delay_ms: AtomicU64::new(0),
+            read_delay_ms: AtomicU64::new(0),
         });
         let _entered = runtime.enter();
         let mut members = JoinSet::new();
@@ -80,22 +80,22 @@ impl ReplicaSet {
 
     /// Makes this member the primary; `None` simulates a lost majority.
     pub fn elect(&self, primary: Option<usize>) {
-        self.state.primary.store(primary.unwrap_or(MEMBERS), Ordering::SeqCst);
+        self.state.primary.store(primary.unwrap_or(MEMBER_COUNT), Ordering::SeqCst);
     }
 
     /// Makes the primary answer writes with this error code; `None` lets writes succeed again.
-    pub fn refuse_writes(&self, code: Option<i32>) {
-        self.state.refusal.store(code.unwrap_or_default(), Ordering::SeqCst);
+    pub fn fail_writes(&self, code: Option<i32>) {
+        self.state.write_error_code.store(code.unwrap_or_default(), Ordering::SeqCst);
     }
 
     /// Delays the answers to writes.
     pub fn delay_writes(&self, by: Duration) {
-        self.state.late_ms.store(by.as_millis().try_into().unwrap_or(u64::MAX), Ordering::SeqCst);
+        self.state.write_delay_ms.store(by.as_millis().try_into().unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     /// Delays the answers to reads.
     pub fn delay_reads(&self, by: Duration) {
-        self.state.late_reads_ms.store(by.as_millis().try_into().unwrap_or(u64::MAX), Ordering::SeqCst);
+        self.state.read_delay_ms.store(by.as_millis().try_into().unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     /// Number of writes that this member has forwarded.
@@ -108,7 +108,7 @@ impl ReplicaSet {
 ///
 /// # Errors
 /// If it does not have exactly one server, given by IP address.
-pub fn split(uri: &str) -> anyhow::Result<(String, SocketAddr)> {
+pub fn split_uri(uri: &str) -> anyhow::Result<(String, SocketAddr)> {
     let (_, rest) = uri.split_once("://").context("not a connection string")?;
     let (login, rest) =
         rest.rsplit_once('@').map_or((String::new(), rest), |(login, rest)| (format!("{login}@"), rest));
@@ -121,72 +121,72 @@ async fn serve(listener: TcpListener, member: usize, state: Arc<State>) {
     while let Ok((client, _)) = listener.accept().await {
         let state = Arc::clone(&state);
         // A client that disconnects is not an error.
-        clients.spawn(async move { drop(answer(client, member, &state).await) });
+        clients.spawn(async move { drop(proxy_connection(client, member, &state).await) });
     }
 }
 
-async fn answer(mut client: TcpStream, member: usize, state: &State) -> io::Result<()> {
+async fn proxy_connection(mut client: TcpStream, member: usize, state: &State) -> io::Result<()> {
     client.set_nodelay(true)?;
-    let mut server = TcpStream::connect(state.server).await?;
+    let mut server = TcpStream::connect(state.database).await?;
     server.set_nodelay(true)?;
     loop {
-        let question = Message::read(&mut client).await?;
-        let name = question.document()?.keys().next().cloned().unwrap_or_default();
-        if let Some(refusal) = refusal(&name, member, state) {
-            question.answer(&refusal)?.write(&mut client).await?;
+        let command = Message::read(&mut client).await?;
+        let name = command.document()?.keys().next().cloned().unwrap_or_default();
+        if let Some(error) = error_reply(&name, member, state) {
+            command.reply(&refusal)?.write(&mut client).await?;
             continue;
         }
-        question.write(&mut server).await?;
+        command.write(&mut server).await?;
         let mut answer = Message::read(&mut server).await?;
-        if HELLO.contains(&name.as_str()) {
+        if HELLO_COMMANDS.contains(&name.as_str()) {
             let mut hello = answer.document()?;
-            describe(&mut hello, member, state);
-            answer = question.answer(&hello)?;
+            rewrite_hello(&mut hello, member, state);
+            answer = command.reply(&hello)?;
         }
-        if WRITES.contains(&name.as_str()) {
+        if WRITE_COMMANDS.contains(&name.as_str()) {
             state.writes[member].fetch_add(1, Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(state.late_ms.load(Ordering::SeqCst))).await;
+            tokio::time::sleep(Duration::from_millis(state.write_delay_ms.load(Ordering::SeqCst))).await;
         }
-        if READS.contains(&name.as_str()) {
-            tokio::time::sleep(Duration::from_millis(state.late_reads_ms.load(Ordering::SeqCst))).await;
+        if READ_COMMANDS.contains(&name.as_str()) {
+            tokio::time::sleep(Duration::from_millis(state.read_delay_ms.load(Ordering::SeqCst))).await;
         }
         answer.write(&mut client).await?;
     }
 }
 
-fn refusal(name: &str, member: usize, state: &State) -> Option<Document> {
-    let of_a_member = |name| HELLO.contains(&name) || LOGIN.contains(&name);
-    if state.primary.load(Ordering::SeqCst) != member && !of_a_member(name) {
-        let mut answer = failure(10_107, "NotWritablePrimary", "not primary");
+fn error_reply(name: &str, member: usize, state: &State) -> Option<Document> {
+    let is_member_command = |name| HELLO_COMMANDS.contains(&name) || SESSION_COMMANDS.contains(&name);
+    if state.primary.load(Ordering::SeqCst) != member && !is_member_command(name) {
+        let mut answer = error_document(10_107, "NotWritablePrimary", "not primary");
         // The driver retries a command with this label once.
         answer.insert("errorLabels", vec!["RetryableWriteError"]);
         return Some(answer);
     }
-    let code = state.refusal.load(Ordering::SeqCst);
+    let code = state.write_error_code.load(Ordering::SeqCst);
     let what = if code == OUT_OF_DISK_SPACE { "OutOfDiskSpace" } else { "Scripted" };
-    (code != 0 && WRITES.contains(&name)).then(|| failure(code, what, "refused by the test"))
+    (code != 0 && WRITE_COMMANDS.contains(&name)).then(|| error_document(code, what, "refused by the test"))
 }
 
-fn describe(hello: &mut Document, member: usize, state: &State) {
+fn rewrite_hello(hello: &mut Document, member: usize, state: &State) {
     let is_primary = state.primary.load(Ordering::SeqCst) == member;
     hello.remove("topologyVersion");
     for (field, value) in [("isWritablePrimary", is_primary), ("ismaster", is_primary), ("secondary", !is_primary)] {
         hello.insert(field, value);
     }
-    hello.insert("setName", NAME);
+    hello.insert("setName", SET_NAME);
     hello.insert("setVersion", 1);
     hello.insert("hosts", state.hosts.clone());
     hello.insert("me", &state.hosts[member]);
 }
 
-fn failure(code: i32, name: &str, message: &str) -> Document {
+fn error_document(code: i32, name: &str, message: &str) -> Document {
     doc! { "ok": 0, "code": code, "codeName": name, "errmsg": message }
 }
 
 /// Error code of a server whose disk is full.
 pub const OUT_OF_DISK_SPACE: i32 = 14_031;
-const NAME: &str = "of-the-test";
-const HELLO: [&str; 3] = ["hello", "isMaster", "ismaster"];
-const LOGIN: [&str; 4] = ["saslStart", "saslContinue", "endSessions", "ping"];
-const READS: [&str; 2] = ["find", "aggregate"];
-const WRITES: [&str; 5] = ["insert", "update", "delete", "findAndModify", "createIndexes"];
+const SET_NAME: &str = "of-the-test";
+const HELLO_COMMANDS: [&str; 3] = ["hello", "isMaster", "ismaster"];
+const SESSION_COMMANDS: [&str; 4] = ["saslStart", "saslContinue", "endSessions", "ping"];
+const READ_COMMANDS: [&str; 2] = ["find", "aggregate"];
+const WRITE_COMMANDS: [&str; 5] = ["insert", "update", "delete", "findAndModify", "createIndexes"];

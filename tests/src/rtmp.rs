@@ -18,31 +18,31 @@ use rml_rtmp::sessions::{
 use rml_rtmp::time::RtmpTimestamp;
 use socket2::{Domain, Socket, Type};
 
-use crate::wait::PATIENCE;
+use crate::wait::WAIT_TIMEOUT;
 
 /// An open session that publishes or plays one stream. Every call waits at most [`WAIT_TIMEOUT`].
-pub struct Peer {
+pub struct RtmpClient {
     socket: TcpStream,
     session: ClientSession,
     events: VecDeque<ClientSessionEvent>,
 }
 
-impl std::fmt::Debug for Peer {
+impl std::fmt::Debug for RtmpClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Peer").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 
 /// Timestamp in milliseconds and body of an audio or video message.
-pub type Media = (u32, Bytes);
+pub type MediaMessage = (u32, Bytes);
 
-impl Peer {
+impl RtmpClient {
     /// Connects and publishes `live/id`; returns once the server has accepted.
     ///
     /// # Errors
     /// If it refuses or does not answer.
     pub fn publisher(server: SocketAddr, id: &str) -> anyhow::Result<Self> {
-        Self::publisher_in(server, APP, id)
+        Self::publisher_in(server, DEFAULT_APP, id)
     }
 
     /// Connects and publishes `app/id`; returns once the server has accepted.
@@ -50,11 +50,11 @@ impl Peer {
     /// # Errors
     /// If it refuses or does not answer.
     pub fn publisher_in(server: SocketAddr, app: &str, id: &str) -> anyhow::Result<Self> {
-        let mut peer = Self::connected(TcpStream::connect_timeout(&server, PATIENCE)?, app)?;
-        let request = peer.session.request_publishing(id.to_owned(), PublishRequestType::Live)?;
-        peer.take(vec![request])?;
-        peer.wait(|e| *e == ClientSessionEvent::PublishRequestAccepted).context("publish")?;
-        Ok(peer)
+        let mut client = Self::connect(TcpStream::connect_timeout(&server, WAIT_TIMEOUT)?, app)?;
+        let request = client.session.request_publishing(id.to_owned(), PublishRequestType::Live)?;
+        client.handle_results(vec![request])?;
+        client.wait_event(|e| *e == ClientSessionEvent::PublishRequestAccepted).context("publish")?;
+        Ok(client)
     }
 
     /// Connects and plays `live/id`; returns once the server has accepted.
@@ -62,7 +62,7 @@ impl Peer {
     /// # Errors
     /// If it refuses or does not answer.
     pub fn player(server: SocketAddr, id: &str) -> anyhow::Result<Self> {
-        Self::player_in(server, APP, id)
+        Self::player_in(server, DEFAULT_APP, id)
     }
 
     /// Connects and plays `app/id`; returns once the server has accepted.
@@ -70,7 +70,7 @@ impl Peer {
     /// # Errors
     /// If it refuses or does not answer.
     pub fn player_in(server: SocketAddr, app: &str, id: &str) -> anyhow::Result<Self> {
-        Self::play(TcpStream::connect_timeout(&server, PATIENCE)?, app, id)
+        Self::play(TcpStream::connect_timeout(&server, WAIT_TIMEOUT)?, app, id)
     }
 
     /// Like [`RtmpClient::player`], with the smallest receive buffer the kernel allows, so that it
@@ -78,25 +78,25 @@ impl Peer {
     ///
     /// # Errors
     /// If it refuses or does not answer.
-    pub fn narrow_player(server: SocketAddr, id: &str) -> anyhow::Result<Self> {
+    pub fn player_with_small_buffer(server: SocketAddr, id: &str) -> anyhow::Result<Self> {
         let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
         socket.set_recv_buffer_size(4 << 10)?;
-        socket.connect_timeout(&server.into(), PATIENCE)?;
-        Self::play(socket.into(), APP, id)
+        socket.connect_timeout(&server.into(), WAIT_TIMEOUT)?;
+        Self::play(socket.into(), DEFAULT_APP, id)
     }
 
     fn play(socket: TcpStream, app: &str, id: &str) -> anyhow::Result<Self> {
-        let mut peer = Self::connected(socket, app)?;
-        let request = peer.session.request_playback(id.to_owned())?;
-        peer.take(vec![request])?;
-        peer.wait(|e| *e == ClientSessionEvent::PlaybackRequestAccepted).context("play")?;
-        Ok(peer)
+        let mut client = Self::connect(socket, app)?;
+        let request = client.session.request_playback(id.to_owned())?;
+        client.handle_results(vec![request])?;
+        client.wait_event(|e| *e == ClientSessionEvent::PlaybackRequestAccepted).context("play")?;
+        Ok(client)
     }
 
-    fn connected(mut socket: TcpStream, app: &str) -> anyhow::Result<Self> {
+    fn connect(mut socket: TcpStream, app: &str) -> anyhow::Result<Self> {
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(WAIT_TIMEOUT))?;
+        socket.set_write_timeout(Some(WAIT_TIMEOUT))?;
         let mut handshake = Handshake::new(PeerType::Client);
         socket.write_all(&handshake.generate_outbound_p0_and_p1()?)?;
         let mut answer = vec![0; 1 + 2 * 1_536];
@@ -106,12 +106,12 @@ impl Peer {
         };
         socket.write_all(&response_bytes)?;
         let (session, first) = ClientSession::new(ClientSessionConfig::new())?;
-        let mut peer = Self { socket, session, events: VecDeque::new() };
-        peer.take(first)?;
-        let request = peer.session.request_connection(app.to_owned())?;
-        peer.take(vec![request])?;
-        peer.wait(|e| *e == ClientSessionEvent::ConnectionRequestAccepted).context("connect")?;
-        Ok(peer)
+        let mut client = Self { socket, session, events: VecDeque::new() };
+        client.handle_results(first)?;
+        let request = client.session.request_connection(app.to_owned())?;
+        client.handle_results(vec![request])?;
+        client.wait_event(|e| *e == ClientSessionEvent::ConnectionRequestAccepted).context("connect")?;
+        Ok(client)
     }
 
     /// Sends a video message.
@@ -120,7 +120,7 @@ impl Peer {
     /// If the server has disconnected or does not read.
     pub fn send_video(&mut self, ms: u32, body: Bytes) -> anyhow::Result<()> {
         let result = self.session.publish_video_data(body, RtmpTimestamp::new(ms), false)?;
-        self.take(vec![result])
+        self.handle_results(vec![result])
     }
 
     /// Sends an audio message.
@@ -129,15 +129,15 @@ impl Peer {
     /// If the server has disconnected or does not read.
     pub fn send_audio(&mut self, ms: u32, body: Bytes) -> anyhow::Result<()> {
         let result = self.session.publish_audio_data(body, RtmpTimestamp::new(ms), false)?;
-        self.take(vec![result])
+        self.handle_results(vec![result])
     }
 
     /// Waits for the next video message.
     ///
     /// # Errors
     /// If none arrives in time, or the server closes the connection.
-    pub fn video(&mut self) -> anyhow::Result<Media> {
-        match self.wait(|e| matches!(e, ClientSessionEvent::VideoDataReceived { .. })).context("video")? {
+    pub fn next_video(&mut self) -> anyhow::Result<MediaMessage> {
+        match self.wait_event(|e| matches!(e, ClientSessionEvent::VideoDataReceived { .. })).context("video")? {
             ClientSessionEvent::VideoDataReceived { timestamp, data } => Ok((timestamp.value, data)),
             other => bail!("expected a video message, got {other:?}"),
         }
@@ -147,8 +147,8 @@ impl Peer {
     ///
     /// # Errors
     /// If none arrives in time, or the server closes the connection.
-    pub fn audio(&mut self) -> anyhow::Result<Media> {
-        match self.wait(|e| matches!(e, ClientSessionEvent::AudioDataReceived { .. })).context("audio")? {
+    pub fn next_audio(&mut self) -> anyhow::Result<MediaMessage> {
+        match self.wait_event(|e| matches!(e, ClientSessionEvent::AudioDataReceived { .. })).context("audio")? {
             ClientSessionEvent::AudioDataReceived { timestamp, data } => Ok((timestamp.value, data)),
             other => bail!("expected an audio message, got {other:?}"),
         }
@@ -158,11 +158,11 @@ impl Peer {
     ///
     /// # Errors
     /// If it does not close within [`WAIT_TIMEOUT`].
-    pub fn hung_up(mut self) -> anyhow::Result<()> {
+    pub fn wait_closed(mut self) -> anyhow::Result<()> {
         let mut buffer = vec![0; 64 << 10];
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         loop {
-            ensure!(Instant::now() < deadline, "the server still speaks after {PATIENCE:?}");
+            ensure!(Instant::now() < deadline, "the server still speaks after {WAIT_TIMEOUT:?}");
             match self.socket.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
@@ -172,30 +172,30 @@ impl Peer {
         }
     }
 
-    fn wait(&mut self, wanted: impl Fn(&ClientSessionEvent) -> bool) -> anyhow::Result<ClientSessionEvent> {
+    fn wait_event(&mut self, is_match: impl Fn(&ClientSessionEvent) -> bool) -> anyhow::Result<ClientSessionEvent> {
         let mut buffer = vec![0; 64 << 10];
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         loop {
             while let Some(event) = self.events.pop_front() {
                 match &event {
-                    event_wanted if wanted(event_wanted) => return Ok(event),
+                    candidate if is_match(candidate) => return Ok(event),
                     ClientSessionEvent::ConnectionRequestRejected { description } => bail!("refused: {description}"),
-                    ClientSessionEvent::UnhandleableOnStatusCode { code } if !NEWS.contains(&code.as_str()) => {
+                    ClientSessionEvent::UnhandleableOnStatusCode { code } if !INFORMATIONAL_CODES.contains(&code.as_str()) => {
                         bail!("refused: {code}");
                     }
                     _ => {}
                 }
             }
             // The server may send other messages without end.
-            ensure!(Instant::now() < deadline, "not within {PATIENCE:?}, though the server speaks");
+            ensure!(Instant::now() < deadline, "not within {WAIT_TIMEOUT:?}, though the server speaks");
             let read = self.socket.read(&mut buffer)?;
             ensure!(read > 0, "the server closed the connection");
             let results = self.session.handle_input(&buffer[..read])?;
-            self.take(results)?;
+            self.handle_results(results)?;
         }
     }
 
-    fn take(&mut self, results: Vec<ClientSessionResult>) -> anyhow::Result<()> {
+    fn handle_results(&mut self, results: Vec<ClientSessionResult>) -> anyhow::Result<()> {
         for result in results {
             match result {
                 ClientSessionResult::OutboundResponse(packet) => self.socket.write_all(&packet.bytes)?,
@@ -208,6 +208,6 @@ impl Peer {
 }
 
 /// App of the constructors without an app.
-const APP: &str = "live";
+const DEFAULT_APP: &str = "live";
 /// Codes of `onStatus` that `rml_rtmp` does not handle and that are not refusals.
-const NEWS: [&str; 2] = ["NetStream.Play.Reset", "NetStream.Data.Start"];
+const INFORMATIONAL_CODES: [&str; 2] = ["NetStream.Play.Reset", "NetStream.Data.Start"];

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The proxy. Accepts connections until the test process ends.
 #[derive(Debug)]
-pub struct Tap {
+pub struct RecordingProxy {
     address: SocketAddr,
-    said: Arc<Mutex<Vec<u8>>>,
+    requests: Arc<Mutex<Vec<u8>>>,
 }
 
-impl Tap {
+impl RecordingProxy {
     /// Starts a proxy to `server` on a free port.
     ///
     /// # Errors
@@ -19,16 +19,16 @@ impl Tap {
     pub fn start(server: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&said);
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let recorded = Arc::clone(&requests);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let heard = Arc::clone(&heard);
+                let recorded = Arc::clone(&recorded);
                 // A client or server that disconnects is not an error.
-                std::thread::spawn(move || carry(client, server, &heard).ok());
+                std::thread::spawn(move || forward(client, server, &recorded).ok());
             }
         });
-        Ok(Self { address, said })
+        Ok(Self { address, requests })
     }
 
     /// Address for clients.
@@ -37,22 +37,22 @@ impl Tap {
     }
 
     /// Everything that clients have sent, in order of arrival.
-    pub fn said(&self) -> String {
-        String::from_utf8_lossy(&self.said.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    pub fn requests(&self) -> String {
+        String::from_utf8_lossy(&self.requests.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
 }
 
-fn carry(mut client: TcpStream, server: SocketAddr, said: &Mutex<Vec<u8>>) -> std::io::Result<()> {
+fn forward(mut client: TcpStream, server: SocketAddr, requests: &Mutex<Vec<u8>>) -> std::io::Result<()> {
     let mut server = TcpStream::connect(server)?;
-    let (mut answers, mut listener) = (server.try_clone()?, client.try_clone()?);
-    std::thread::spawn(move || std::io::copy(&mut answers, &mut listener));
+    let (mut responses, mut listener) = (server.try_clone()?, client.try_clone()?);
+    std::thread::spawn(move || std::io::copy(&mut responses, &mut listener));
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let n = client.read(&mut buffer)?;
         if n == 0 {
             return server.shutdown(std::net::Shutdown::Write);
         }
-        said.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..n]);
+        requests.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..n]);
         server.write_all(&buffer[..n])?;
     }
 }

@@ -14,36 +14,36 @@ use crate::mongo_wire::Message;
 
 /// State of the link between clients and database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum LinkState {
     /// Commands and replies are forwarded.
     Open,
     /// Connections are closed, and new ones are refused.
-    Cut,
+    Down,
     /// Connections stay open and nothing is forwarded until the link is up again.
     Stalled,
 }
 
 /// A command that was forwarded to the database.
 #[derive(Debug, Clone)]
-pub struct Passed {
+pub struct ForwardedCommand {
     /// When the proxy received it: before `forwarded_at` by as long as the link was stalled.
-    pub asked: Instant,
+    pub received_at: Instant,
     /// When the proxy forwarded it.
-    pub at: Instant,
+    pub forwarded_at: Instant,
     /// Name of the command, such as `findAndModify`.
     pub name: String,
 }
 
 /// The running proxy. Closes all connections on drop.
 #[derive(Debug)]
-pub struct Toll {
+pub struct TappedProxy {
     port: u16,
-    way: watch::Sender<Way>,
-    passed: Arc<Mutex<Vec<Passed>>>,
+    link_tx: watch::Sender<LinkState>,
+    forwarded: Arc<Mutex<Vec<ForwardedCommand>>>,
     task: JoinHandle<()>,
 }
 
-impl Toll {
+impl TappedProxy {
     /// Starts a proxy to the database at `server`.
     ///
     /// # Errors
@@ -51,9 +51,9 @@ impl Toll {
     pub fn start(runtime: &Handle, server: SocketAddr) -> anyhow::Result<Self> {
         let listener = listen(0)?;
         let port = listener.local_addr()?.port();
-        let (way, passed) = (watch::Sender::new(Way::Open), Arc::default());
-        let task = runtime.spawn(serve(listener, server, way.clone(), Arc::clone(&passed)));
-        Ok(Self { port, way, passed, task })
+        let (link_tx, forwarded) = (watch::Sender::new(LinkState::Open), Arc::default());
+        let task = runtime.spawn(serve(listener, server, link_tx.clone(), Arc::clone(&forwarded)));
+        Ok(Self { port, link_tx, forwarded, task })
     }
 
     /// Address for clients.
@@ -62,19 +62,19 @@ impl Toll {
     }
 
     /// Changes the state of the link, also for open connections.
-    pub fn set(&self, way: Way) {
-        self.way.send_replace(way);
+    pub fn set_link(&self, state: LinkState) {
+        self.link_tx.send_replace(state);
     }
 
     /// All commands forwarded so far, in order.
-    pub fn passed(&self) -> Vec<Passed> {
-        self.passed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn forwarded(&self) -> Vec<ForwardedCommand> {
+        self.forwarded.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl Drop for Toll {
+impl Drop for TappedProxy {
     fn drop(&mut self) {
-        self.way.send_replace(Way::Cut);
+        self.link_tx.send_replace(LinkState::Down);
         self.task.abort();
     }
 }
@@ -92,34 +92,34 @@ fn listen(port: u16) -> anyhow::Result<std::net::TcpListener> {
 async fn serve(
     listener: std::net::TcpListener,
     server: SocketAddr,
-    way: watch::Sender<Way>,
-    passed: Arc<Mutex<Vec<Passed>>>,
+    link_tx: watch::Sender<LinkState>,
+    forwarded: Arc<Mutex<Vec<ForwardedCommand>>>,
 ) {
-    let mut ways = way.subscribe();
+    let mut link_rx = link_tx.subscribe();
     let port = listener.local_addr().map_or(0, |at| at.port());
     let mut listener = TcpListener::from_std(listener).ok();
     loop {
-        let cut = *ways.borrow_and_update() == Way::Cut;
-        match (&listener, cut) {
+        let is_down = *link_rx.borrow_and_update() == LinkState::Down;
+        match (&listener, is_down) {
             (Some(_), true) => listener = None,
             (None, false) => listener = listen(port).ok().and_then(|listener| TcpListener::from_std(listener).ok()),
             _ => {}
         }
         let Some(open) = &listener else {
-            if ways.changed().await.is_err() {
+            if link_rx.changed().await.is_err() {
                 return;
             }
             continue;
         };
         tokio::select! {
-            _ = ways.changed() => {}
+            _ = link_rx.changed() => {}
             Ok((client, _)) = open.accept() => {
-                let (mut cut, ways, passed) = (way.subscribe(), way.subscribe(), Arc::clone(&passed));
+                let (mut down_rx, link_rx, forwarded) = (link_tx.subscribe(), link_tx.subscribe(), Arc::clone(&forwarded));
                 tokio::spawn(async move {
                     tokio::select! {
                         // A client that disconnects is not an error.
-                        _ = carry(client, server, ways, &passed) => {}
-                        _ = cut.wait_for(|way| *way == Way::Cut) => {}
+                        _ = forward(client, server, link_rx, &forwarded) => {}
+                        _ = down_rx.wait_for(|state| *state == LinkState::Down) => {}
                     }
                 });
             }
@@ -127,33 +127,33 @@ async fn serve(
     }
 }
 
-async fn carry(
+async fn forward(
     client: TcpStream,
     server: SocketAddr,
-    mut ways: watch::Receiver<Way>,
-    passed: &Mutex<Vec<Passed>>,
+    mut link_rx: watch::Receiver<LinkState>,
+    forwarded: &Mutex<Vec<ForwardedCommand>>,
 ) -> anyhow::Result<()> {
     client.set_nodelay(true)?;
     let server = TcpStream::connect(server).await?;
     server.set_nodelay(true)?;
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
         (client.into_split(), server.into_split());
-    let mut reply_link_rx = ways.clone();
+    let mut reply_link_rx = link_rx.clone();
     let requests = async {
         loop {
-            let question = Message::read(&mut from_client).await?;
-            let asked = Instant::now();
-            ways.wait_for(|way| *way == Way::Open).await?;
-            let name = question.document()?.keys().next().cloned().unwrap_or_default();
-            let command = Passed { asked, at: Instant::now(), name };
-            passed.lock().unwrap_or_else(PoisonError::into_inner).push(command);
-            question.write(&mut to_server).await?;
+            let command_message = Message::read(&mut from_client).await?;
+            let received_at = Instant::now();
+            link_rx.wait_for(|state| *state == LinkState::Open).await?;
+            let name = command_message.document()?.keys().next().cloned().unwrap_or_default();
+            let command = ForwardedCommand { received_at, forwarded_at: Instant::now(), name };
+            forwarded.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+            command_message.write(&mut to_server).await?;
         }
     };
     let replies = async {
         loop {
             let answer = Message::read(&mut from_server).await?;
-            reply_link_rx.wait_for(|way| *way == Way::Open).await?;
+            reply_link_rx.wait_for(|state| *state == LinkState::Open).await?;
             answer.write(&mut to_client).await?;
         }
     };

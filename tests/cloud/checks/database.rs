@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use headwater_tests::delay::Manner;
+use headwater_tests::delay::DelayMode;
 use headwater_tests::wait;
 
 use super::steps::{ensure_below, check_repeatedly, owns, rtmp_pauses, wait_live, whep_pauses};
@@ -11,8 +11,8 @@ use super::{CheckLevel, CheckContext};
 use crate::node::Node;
 use crate::viewers::Publisher;
 
-/// The database is killed and returns after 20 s (8 s in the short form, ten minutes in the long
-/// form).
+/// The database is killed and returns after 20 s (8 s in the short form, ten minutes
+/// in the long form).
 pub(super) fn killed(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     let outage = match ctx.options.level {
         CheckLevel::Short => Duration::from_secs(8),
@@ -31,28 +31,28 @@ pub(super) fn killed(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     ctx.cluster.registry.kill()?;
     let killed = Instant::now();
     // Viewers can join known streams, and publishers can publish new ones.
-    let late = ctx.whep(&edges[..1], "db").context("joining a known stream without the database")?;
-    let asked = Instant::now();
+    let late_joiners = ctx.whep(&edges[..1], "db").context("joining a known stream without the database")?;
+    let started = Instant::now();
     let fresh = Publisher::start(&ctx.cluster.publish_url("live/fresh"))?;
     let origin = ctx.wait_owner("fresh", None).context("publishing without the database")?;
-    let accepted = asked.elapsed();
+    let accepted = started.elapsed();
     check_repeatedly(outage.saturating_sub(killed.elapsed()), || {
         ensure!(whep.iter().all(|(_, viewer)| viewer.is_running()), "a viewer has ended");
         Ok(())
     })?;
-    whep_pauses(&late, 5)?;
+    whep_pauses(&late_joiners, 5)?;
 
     ctx.cluster.registry.restart()?;
-    let back = Instant::now();
+    let restarted = Instant::now();
     // Each node writes again: the daemon its node entry, the engine its claims.
     let mut written = Vec::new();
     for (node, line) in ctx.cluster.nodes.iter().zip(lines) {
-        node.daemon()?.nth_line(line, "registry is back").with_context(|| node.name.clone())?;
-        written.push(back.elapsed());
+        node.daemon()?.wait_line_from(line, "registry is reachable again").with_context(|| node.name.clone())?;
+        written.push(restarted.elapsed());
     }
     let edge = &ctx.cluster.nodes[edges[edges.len() - 1]];
     wait::until("the new stream from an edge", || has_playlist(edge, "fresh"))?;
-    let found = back.elapsed();
+    let found = restarted.elapsed();
     let webrtc = ensure_below("WebRTC", &whep_pauses(&whep, 25)?, MAX_UNNOTICED_PAUSE)?;
     let rtmp = ensure_below("RTMP", &rtmp_pauses(&rtmp, 25)?, MAX_UNNOTICED_PAUSE)?;
     let found = ensure_below("its stream on an edge after", &[found], RECOVERY_TIMEOUT)?;
@@ -60,7 +60,7 @@ pub(super) fn killed(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     ensure!(owns(&ctx.cluster.nodes[owner], "db") && owns(&ctx.cluster.nodes[origin], "fresh"), "an owner has changed");
     drop(fresh);
     Ok(format!(
-        "{} s away: 0 sessions interrupted, pauses: {webrtc}; {rtmp}; new publisher taken in {:.2} s; {written}, {found}",
+        "{} s outage: 0 sessions interrupted, pauses: {webrtc}; {rtmp}; new publisher accepted in {:.2} s; {written}, {found}",
         outage.as_secs(),
         accepted.as_secs_f64()
     ))
@@ -75,23 +75,23 @@ pub(super) fn has_playlist(node: &Node, id: &str) -> Option<()> {
 /// The database answers 2 s late, then accepts connections without ever answering.
 pub(super) fn slow(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     if ctx.cluster.registry.proxy().is_none() {
-        return Ok("left out: registry nodes are reached directly, and there is no line to slow".to_owned());
+        return Ok("skipped: registry nodes have no proxy that could delay them".to_owned());
     }
     let (_publisher, _) = ctx.publish("slow")?;
     let edges = ctx.edges();
     let mut whep = ctx.whep(&edges, "slow")?;
     let mut figures = Vec::new();
-    for (what, manner) in [("2 s late", Manner::Late(Duration::from_secs(2))), ("silent", Manner::Silent)] {
+    for (what, manner) in [("2 s late", DelayMode::Delayed(Duration::from_secs(2))), ("unresponsive", DelayMode::Stalled)] {
         whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
-        set(ctx, manner);
-        let id = if manner == Manner::Silent { "silent" } else { "late" };
-        let asked = Instant::now();
+        set_manner(ctx, manner);
+        let id = if manner == DelayMode::Stalled { "unresponsive" } else { "late" };
+        let started = Instant::now();
         let _new = Publisher::start(&ctx.cluster.publish_url(&format!("live/{id}")))?;
         ctx.wait_owner(id, None).with_context(|| format!("publishing while the database is {what}"))?;
-        let accepted = asked.elapsed();
-        let asked = Instant::now();
+        let accepted = started.elapsed();
+        let started = Instant::now();
         ctx.whep(&edges[..1], "slow").with_context(|| format!("joining while the database is {what}"))?;
-        let joined = asked.elapsed();
+        let joined = started.elapsed();
         whep_pauses(&whep, 100)?;
         // This is shorter than a lease; no node may lose one.
         check_repeatedly(Duration::from_secs(6), || Ok(()))?;
@@ -101,7 +101,7 @@ pub(super) fn slow(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
             accepted.as_secs_f64(),
             joined.as_secs_f64()
         ));
-        set(ctx, Manner::Late(Duration::ZERO));
+        set_manner(ctx, DelayMode::Delayed(Duration::ZERO));
         let edge = &ctx.cluster.nodes[edges[0]];
         wait::until("the new stream from an edge", || has_playlist(edge, id))?;
         wait_live(edge, id)?;
@@ -109,9 +109,9 @@ pub(super) fn slow(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     Ok(figures.join("; "))
 }
 
-fn set(ctx: &CheckContext<'_>, manner: Manner) {
+fn set_manner(ctx: &CheckContext<'_>, manner: DelayMode) {
     if let Some(line) = ctx.cluster.registry.proxy() {
-        line.set(manner);
+        line.set_mode(manner);
     }
 }
 

@@ -15,7 +15,7 @@ mod steps;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use headwater_tests::delay::Manner;
+use headwater_tests::delay::DelayMode;
 use tokio::runtime::Handle;
 
 use crate::cluster::{Cluster, ClusterSpec};
@@ -57,40 +57,40 @@ const CHECKS: &[(&str, CheckLevel, Check)] = &[
     ("origin killed", CheckLevel::Short, node_failure::origin),
     ("edge killed", CheckLevel::Short, node_failure::edge),
     ("database killed", CheckLevel::Short, database::killed),
-    ("database late and silent", CheckLevel::Full, database::slow),
+    ("database slow and unresponsive", CheckLevel::Full, database::slow),
     ("origin drained", CheckLevel::Short, drain::origin),
     ("edge drained", CheckLevel::Full, drain::edge),
     ("origin frozen beyond its lease", CheckLevel::Full, ownership::frozen_origin),
     ("origin cut off from the database", CheckLevel::Full, ownership::partitioned_origin),
     ("packets lost at an edge", CheckLevel::Short, packet_loss::edge_link),
     ("half-open relay", CheckLevel::Full, relay::half_open),
-    ("strangers at the relay", CheckLevel::Short, relay::unauthenticated_peers),
+    ("unauthenticated relay peers", CheckLevel::Short, relay::unauthenticated_peers),
     ("wrong cluster secret", CheckLevel::Short, relay::wrong_secret),
     ("another node group", CheckLevel::Short, relay::other_group),
-    ("crowd, round-robin per request", CheckLevel::Short, load_balancing::round_robin),
+    ("players, round-robin per request", CheckLevel::Short, load_balancing::round_robin),
 ];
 
 /// Additional checks for a registry that is a replica set.
 const REPLICA_SET_CHECKS: &[(&str, CheckLevel, Check)] = &[("primary killed", CheckLevel::Short, primary_failover::killed)];
 
-/// Builds a cluster, runs the checks and prints a line for each. Returns true if all of them
-/// passed.
+/// Builds a cluster, runs the checks and prints a line for each. Returns true if
+/// all of them passed.
 ///
 /// # Errors
 /// If the cluster cannot be built, or no check matches the options.
 pub(crate) fn run(spec: &ClusterSpec, options: &Options, runtime: &Handle) -> anyhow::Result<bool> {
     let started = Instant::now();
     let mut cluster = Cluster::build(spec, runtime, |what| print_line(&format!("==> {what}")))?;
-    print(
-        "cluster assembled",
+    print_result(
+        "cluster started",
         started.elapsed(),
         &Ok(format!("{} nodes ready", cluster.nodes.len() + cluster.registry.members().len())),
     );
-    let (mut good, mut done) = (true, 0);
-    let of_a_set = if cluster.registry.replica_set().is_some() { REPLICA_SET_CHECKS } else { &[] };
-    for (name, level, check) in CHECKS.iter().chain(of_a_set) {
-        let wanted = options.only.is_empty() || options.only.iter().any(|only| name.contains(only.as_str()));
-        if *level > options.level || !wanted {
+    let (mut all_passed, mut count) = (true, 0);
+    let replica_set_checks = if cluster.registry.replica_set().is_some() { REPLICA_SET_CHECKS } else { &[] };
+    for (name, level, check) in CHECKS.iter().chain(replica_set_checks) {
+        let selected = options.only.is_empty() || options.only.iter().any(|only| name.contains(only.as_str()));
+        if *level > options.level || !selected {
             continue;
         }
         let started = Instant::now();
@@ -98,21 +98,21 @@ pub(crate) fn run(spec: &ClusterSpec, options: &Options, runtime: &Handle) -> an
             check_logs(&cluster)?;
             Ok(figure)
         });
-        good &= result.is_ok();
-        done += 1;
-        print(name, started.elapsed(), &result);
+        all_passed &= result.is_ok();
+        count += 1;
+        print_result(name, started.elapsed(), &result);
         // Restore the cluster for the next check.
         if let Err(e) = restore(&mut cluster) {
-            print("mended", started.elapsed(), &Err(e));
+            print_result("restore", started.elapsed(), &Err(e));
             return Ok(false);
         }
     }
-    ensure!(done > 0, "no check that can be made here has such a name");
-    print_line(&format!("==> {} in {} s", if good { "all hold" } else { "not all hold" }, started.elapsed().as_secs()));
-    Ok(good)
+    ensure!(count > 0, "no check has such a name at this level");
+    print_line(&format!("==> {} in {} s", if all_passed { "all checks passed" } else { "some checks failed" }, started.elapsed().as_secs()));
+    Ok(all_passed)
 }
 
-fn print(name: &str, took: Duration, result: &anyhow::Result<String>) {
+fn print_result(name: &str, took: Duration, result: &anyhow::Result<String>) {
     let took = took.as_secs_f64();
     match result {
         Ok(figure) => print_line(&format!("ok    {name:<38} {took:>5.1} s  {figure}")),
@@ -137,7 +137,7 @@ fn check_logs(cluster: &Cluster) -> anyhow::Result<()> {
 
 fn restore(cluster: &mut Cluster) -> anyhow::Result<()> {
     if let Some(line) = cluster.registry.proxy() {
-        line.set(Manner::Late(Duration::ZERO));
+        line.set_mode(DelayMode::Delayed(Duration::ZERO));
     }
     for node in cluster.nodes.iter().chain(cluster.registry.members()) {
         node.host().restore_network()?;

@@ -23,27 +23,27 @@ pub(super) fn concurrent_claims(ctx: &mut CheckContext<'_>) -> anyhow::Result<St
             .collect::<anyhow::Result<_>>()?;
         let owner = ctx.wait_owner(&id, None)?;
         // The refused publisher retries.
-        wait::until("the other publisher to be refused twice", || both.iter().any(|p| p.starts() >= 3).then_some(()))?;
+        wait::until("the other publisher to be refused twice", || both.iter().any(|p| p.start_count() >= 3).then_some(()))?;
         let owners: Vec<_> = origins.iter().filter(|at| owns(&ctx.cluster.nodes[**at], &id)).collect();
         ensure!(owners == [&owner], "{id} has {} owners", owners.len());
     }
     Ok(format!("{rounds} rounds, 1 owner each"))
 }
 
-/// An origin is frozen until its lease has expired, another origin takes over the stream, and the
-/// first resumes.
+/// An origin is frozen until its lease has expired, another origin takes over the stream,
+/// and the first resumes.
 pub(super) fn frozen_origin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     let (_publisher, first) = ctx.publish("frozen")?;
     let origins = ctx.cluster.nodes_with_role(Role::Origin);
-    let other = origins.iter().copied().find(|at| *at != first).context("one origin only")?;
+    let other = origins.iter().copied().find(|at| *at != first).context("fewer than two origins")?;
     let edges = ctx.edges();
     let mut whep = ctx.whep(&edges, "frozen")?;
     whep_pauses(&whep, 25)?;
     whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
     ctx.cluster.nodes[first].signal(Signal::SIGSTOP);
     let stopped = Instant::now();
-    // Its publisher gets no response from the frozen node and stays connected; a second publisher
-    // connects.
+    // Its publisher gets no response from the frozen node and stays connected;
+    // a second publisher connects.
     let _second = Publisher::start(&format!("rtmp://{}/live/frozen", ctx.cluster.nodes[other].rtmp()))?;
     let second = ctx.wait_owner("frozen", Some(first)).context("another owner")?;
     let taken = stopped.elapsed();
@@ -51,14 +51,14 @@ pub(super) fn frozen_origin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String
     whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
     ctx.cluster.nodes[first].signal(Signal::SIGCONT);
     let thawed = Instant::now();
-    wait::until("the first owner to let go", || (!owns(&ctx.cluster.nodes[first], "frozen")).then_some(()))?;
+    wait::until("the first owner to release the stream", || (!owns(&ctx.cluster.nodes[first], "frozen")).then_some(()))?;
     let fenced = thawed.elapsed();
     check_repeatedly(Duration::from_secs(6), || {
-        ensure!(owns(&ctx.cluster.nodes[second], "frozen"), "the second owner lost it");
+        ensure!(owns(&ctx.cluster.nodes[second], "frozen"), "the second owner lost the stream");
         ensure!(!owns(&ctx.cluster.nodes[first], "frozen"), "two owners");
         Ok(())
     })?;
-    let after = ensure_below("after its return", &whep_pauses(&whep, 25)?, Duration::from_secs(1))?;
+    let after = ensure_below("pauses after the thaw", &whep_pauses(&whep, 25)?, Duration::from_secs(1))?;
     Ok(format!(
         "taken over after {:.1} s, {pauses}; thawed: one owner after {:.1} s, {after}",
         taken.as_secs_f64(),
@@ -78,22 +78,22 @@ pub(super) fn partitioned_origin(ctx: &mut CheckContext<'_>) -> anyhow::Result<S
     }
     let cut = Instant::now();
     let origins = ctx.cluster.nodes_with_role(Role::Origin);
-    let other = origins.iter().copied().find(|at| *at != first).context("one origin only")?;
+    let other = origins.iter().copied().find(|at| *at != first).context("fewer than two origins")?;
     // A second publisher uses the name, on a node that reaches the database.
     let second_publisher = Publisher::start(&format!("rtmp://{}/live/split", ctx.cluster.nodes[other].rtmp()))?;
-    ctx.wait_owner("split", Some(first)).context("the rival")?;
+    ctx.wait_owner("split", Some(first)).context("the second publisher")?;
     let taken = cut.elapsed();
-    ensure!(taken > STREAM_LEASE - Duration::from_secs(6), "taken after {taken:?}, while the lease lasted");
+    ensure!(taken > STREAM_LEASE - Duration::from_secs(6), "taken after {taken:?}, before the lease expired");
     // Existing viewers keep playing from the origin that they already have.
     let during = ensure_below("pauses", &whep_pauses(&whep, 25)?, Duration::from_secs(1))?;
     whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
     ctx.cluster.nodes[first].host().restore_network()?;
     let healed = Instant::now();
-    wait::until("the first owner to let go", || (!owns(&ctx.cluster.nodes[first], "split")).then_some(()))?;
+    wait::until("the first owner to release the stream", || (!owns(&ctx.cluster.nodes[first], "split")).then_some(()))?;
     let fenced = healed.elapsed();
     check_repeatedly(Duration::from_secs(3), || {
         ensure!(!owns(&ctx.cluster.nodes[first], "split"), "two owners");
-        ensure!(owns(&ctx.cluster.nodes[other], "split"), "the second owner lost it");
+        ensure!(owns(&ctx.cluster.nodes[other], "split"), "the second owner lost the stream");
         Ok(())
     })?;
     let after = ensure_below("pauses", &whep_pauses(&whep, 25)?, Duration::from_secs(3))?;

@@ -15,27 +15,27 @@ use crate::node::{Node, Role};
 pub(super) fn half_open(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     let (_publisher, first) = ctx.publish("cable")?;
     let edges = ctx.edges();
-    let (cut, others) = edges.split_first().context("no edges")?;
-    let mut whole = ctx.whep(others, "cable")?;
-    let mut whep = ctx.whep(&[*cut], "cable")?;
+    let (partitioned, others) = edges.split_first().context("no edges")?;
+    let mut unaffected = ctx.whep(others, "cable")?;
+    let mut whep = ctx.whep(&[*partitioned], "cable")?;
     whep_pauses(&whep, 25)?;
-    whep.iter_mut().chain(&mut whole).for_each(|(_, viewer)| viewer.reset_pauses());
+    whep.iter_mut().chain(&mut unaffected).for_each(|(_, viewer)| viewer.reset_pauses());
     let origin = ctx.cluster.nodes[first].host().address();
-    let lines = ctx.cluster.nodes[*cut].daemon()?.line_count();
-    ctx.cluster.nodes[*cut].host().partition_from(origin)?;
+    let lines = ctx.cluster.nodes[*partitioned].daemon()?.line_count();
+    ctx.cluster.nodes[*partitioned].host().partition_from(origin)?;
     let started = Instant::now();
-    ctx.cluster.nodes[*cut].daemon()?.nth_line(lines, "relay source lost")?;
-    let noticed = started.elapsed();
-    ensure!(noticed < Duration::from_secs(6), "noticed after {noticed:?}");
+    ctx.cluster.nodes[*partitioned].daemon()?.wait_line_from(lines, "relay source lost")?;
+    let detected = started.elapsed();
+    ensure!(detected < Duration::from_secs(6), "detected after {detected:?}");
     wait::until("four more seconds", || (started.elapsed() > Duration::from_secs(8)).then_some(()))?;
-    ctx.cluster.nodes[*cut].host().restore_network()?;
+    ctx.cluster.nodes[*partitioned].host().restore_network()?;
     let mended = Instant::now();
     whep_pauses(&whep, 50)?;
     let back = mended.elapsed();
-    let others = ensure_below("others' pauses", &whep_pauses(&whole, 1)?, Duration::from_secs(1))?;
+    let others = ensure_below("others' pauses", &whep_pauses(&unaffected, 1)?, Duration::from_secs(1))?;
     Ok(format!(
-        "noticed after {:.1} s; 8 s later whole again: same viewers go on within {:.1} s; {others}",
-        noticed.as_secs_f64(),
+        "detected after {:.1} s; restored 8 s after the cut: same viewers continue within {:.1} s; {others}",
+        detected.as_secs_f64(),
         back.as_secs_f64()
     ))
 }
@@ -64,9 +64,9 @@ pub(super) fn unauthenticated_peers(ctx: &mut CheckContext<'_>) -> anyhow::Resul
         }
     }
     let counted =
-        wait::until("the strangers to be counted", || rejected_peers(origin).ok().filter(|n| *n >= before + 100.0))?;
+        wait::until("the rejected peers to be counted", || rejected_peers(origin).ok().filter(|n| *n >= before + 100.0))?;
     let pauses = ensure_below("pauses", &whep_pauses(&whep, 25)?, Duration::from_secs(1))?;
-    Ok(format!("{} turned away, {pauses}", counted - before))
+    Ok(format!("{} rejected, {pauses}", counted - before))
 }
 
 /// A node with a wrong cluster secret and an otherwise correct configuration.
@@ -78,7 +78,7 @@ pub(super) fn wrong_secret(ctx: &mut CheckContext<'_>) -> anyhow::Result<String>
     whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
     let before = rejected_peers(&ctx.cluster.nodes[owner])?;
     let file = ctx.cluster.folder().join("wrong-secret");
-    std::fs::write(&file, "another secret than that of the others\n")?;
+    std::fs::write(&file, "not the secret of the cluster\n")?;
     let settings = format!("[relay]\nsecret_file = {file:?}\n");
     let at = ctx.cluster.add_node_with_settings(Role::Edge, "stranger", 41, &[], &settings)?;
     let result = (|| {
@@ -87,9 +87,9 @@ pub(super) fn wrong_secret(ctx: &mut CheckContext<'_>) -> anyhow::Result<String>
         let answer = http::get(node.http(), "/live/streams/secret/playlist.m3u8")?;
         ensure!(answer.status == 404, "the stream plays without the secret: {}", answer.status);
         let counted = rejected_peers(&ctx.cluster.nodes[owner])? - before;
-        ensure!(counted >= 1.0, "the origin has not noticed");
+        ensure!(counted >= 1.0, "the origin did not reject the peer");
         let pauses = ensure_below("others' pauses", &whep_pauses(&whep, 25)?, Duration::from_secs(1))?;
-        Ok(format!("404 there, turned away {counted} times, {pauses}"))
+        Ok(format!("404 there, rejected {counted} times, {pauses}"))
     })();
     ctx.cluster.remove_last_node();
     result
@@ -101,10 +101,10 @@ fn rejected_peers(node: &Node) -> anyhow::Result<f64> {
 
 /// Edges of another node group relay a stream from the origin once, and then from each other.
 pub(super) fn other_group(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
-    let far = [("headwater:node-group", "far")];
+    let other_group_tags = [("headwater:node-group", "far")];
     let mut nodes = Vec::new();
     for n in 1..=2_u8 {
-        nodes.push(ctx.cluster.add_node(Role::Edge, &format!("far-{n}"), 50 + n, &far)?);
+        nodes.push(ctx.cluster.add_node(Role::Edge, &format!("far-{n}"), 50 + n, &other_group_tags)?);
     }
     for at in &nodes {
         ctx.cluster.nodes[*at].wait_ready()?;
@@ -126,5 +126,5 @@ pub(super) fn other_group(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> 
     same?;
     // The other checks do not expect these nodes.
     nodes.iter().for_each(|_| ctx.cluster.remove_last_node());
-    Ok("1 link between the groups, 1 within, same playlist on both edges".to_owned())
+    Ok("1 link between the groups, 1 within the group, same playlist on both edges".to_owned())
 }

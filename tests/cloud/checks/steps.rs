@@ -11,8 +11,8 @@ use crate::node::{Node, Role};
 use crate::viewers::{Publisher, RtmpPlayer, WhepViewer};
 
 impl CheckContext<'_> {
-    /// Publishes `live/ID` through the load balancer; returns the publisher and the index of its
-    /// origin.
+    /// Publishes `live/ID` through the load balancer; returns the publisher and the
+    /// index of its origin.
     pub(super) fn publish(&self, id: &str) -> anyhow::Result<(Publisher, usize)> {
         let publisher = Publisher::start(&self.cluster.publish_url(&format!("live/{id}")))?;
         let at = self.wait_owner(id, None)?;
@@ -68,21 +68,21 @@ pub(super) fn owns(node: &Node, id: &str) -> bool {
 
 /// Waits until the stream is live on a node.
 pub(super) fn wait_live(node: &Node, id: &str) -> anyhow::Result<()> {
-    wait_status(node.http(), &format!("live/{id}"), "pictures", |s| s.video.is_some()).map(drop)
+    wait_status(node.http(), &format!("live/{id}"), "video", |s| s.video.is_some()).map(drop)
 }
 
 /// Waits until each viewer has received `more` frames, then returns the longest pause of each since
 /// its last reset.
 pub(super) fn whep_pauses(viewers: &[(String, WhepViewer)], more: u64) -> anyhow::Result<Vec<Duration>> {
-    each(viewers, more, WhepViewer::progress)
+    wait_for_frames(viewers, more, WhepViewer::progress)
 }
 
 /// Like [`whep_pauses`], for RTMP players.
 pub(super) fn rtmp_pauses(players: &[(String, RtmpPlayer)], more: u64) -> anyhow::Result<Vec<Duration>> {
-    each(players, more, RtmpPlayer::progress)
+    wait_for_frames(players, more, RtmpPlayer::progress)
 }
 
-fn each<V>(
+fn wait_for_frames<V>(
     viewers: &[(String, V)],
     more: u64,
     progress: impl Fn(&V) -> anyhow::Result<(u64, Duration)>,
@@ -93,7 +93,7 @@ fn each<V>(
     }
     let mut pauses = Vec::new();
     for ((name, viewer), target) in viewers.iter().zip(targets) {
-        let pause = wait::until(&format!("{more} more pictures at {name}"), || match progress(viewer) {
+        let pause = wait::until(&format!("{more} more frames from {name}"), || match progress(viewer) {
             Ok((frames, pause)) => (frames >= target).then_some(Ok(pause)),
             Err(e) => Some(Err(e)),
         })?;
@@ -103,10 +103,10 @@ fn each<V>(
 }
 
 /// Repeats `check` for this duration; returns its first error.
-pub(super) fn check_repeatedly(time: Duration, mut look: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(super) fn check_repeatedly(time: Duration, mut check: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let started = Instant::now();
     while started.elapsed() < time {
-        look()?;
+        check()?;
         std::thread::park_timeout(Duration::from_millis(200));
     }
     Ok(())

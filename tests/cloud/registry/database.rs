@@ -1,13 +1,13 @@
-//! A single database (`tests/mongo/database`) on its own host, behind a proxy that can delay and
-//! stop it.
+//! A single database (`tests/mongo/database`) on its own host, behind a proxy that can
+//! delay and stop it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-use headwater_tests::delay::Delay;
-use headwater_tests::temp::Folder;
+use headwater_tests::delay::DelayProxy;
+use headwater_tests::temp::TempDir;
 use headwater_tests::{mongo, tools};
 use tokio::runtime::Handle;
 
@@ -18,9 +18,9 @@ use crate::host::Host;
 #[derive(Debug)]
 pub(crate) struct Database {
     host: Arc<Host>,
-    line: Delay,
+    proxy: DelayProxy,
     uri: String,
-    folder: Folder,
+    folder: TempDir,
 }
 
 impl Database {
@@ -30,18 +30,18 @@ impl Database {
     /// If MongoDB is not installed and no replacement can be built.
     pub(crate) fn start(host: Host, runtime: &Handle) -> anyhow::Result<Self> {
         let host = Arc::new(host);
-        let folder = Folder::new()?;
-        let uri = call(&host, "start", folder.path())?;
-        let uri = uri.lines().last().context("a database without a connection string")?;
-        let (before, after) = uri.split_once("127.0.0.1:").context("a database elsewhere")?;
-        let (port, after) = after.split_once('/').context("a connection string without an end")?;
-        let inside: SocketAddr = format!("127.0.0.1:{port}").parse()?;
-        let outside = host.socket_address(PORT);
-        let uri = format!("{before}{outside}/{after}");
-        let listener = host.listen(outside)?;
+        let folder = TempDir::new()?;
+        let uri = run_script(&host, "start", folder.path())?;
+        let uri = uri.lines().last().context("the database script printed no connection string")?;
+        let (before, after) = uri.split_once("127.0.0.1:").context("the database does not listen on 127.0.0.1")?;
+        let (port, after) = after.split_once('/').context("malformed connection string")?;
+        let local_address: SocketAddr = format!("127.0.0.1:{port}").parse()?;
+        let public_address = host.socket_address(PORT);
+        let uri = format!("{before}{public_address}/{after}");
+        let listener = host.listen(public_address)?;
         let caller = Arc::clone(&host);
-        let line = Delay::start(runtime, listener, move || caller.connect(inside))?;
-        Ok(Self { host, line, uri, folder })
+        let proxy = DelayProxy::start(runtime, listener, move || caller.connect(local_address))?;
+        Ok(Self { host, proxy, uri, folder })
     }
 
     /// The host of the database.
@@ -55,33 +55,33 @@ impl Database {
     }
 
     /// The proxy in front of it.
-    pub(crate) fn proxy(&self) -> &Delay {
-        &self.line
+    pub(crate) fn proxy(&self) -> &DelayProxy {
+        &self.proxy
     }
 
     /// Kills the database, like a power failure.
     pub(crate) fn kill(&self) -> anyhow::Result<()> {
-        call(&self.host, "kill", self.folder.path()).map(drop)
+        run_script(&self.host, "kill", self.folder.path()).map(drop)
     }
 
     /// Starts it again with the same data.
     pub(crate) fn restart(&self) -> anyhow::Result<()> {
-        call(&self.host, "start", self.folder.path()).map(drop)
+        run_script(&self.host, "start", self.folder.path()).map(drop)
     }
 }
 
-fn call(host: &Host, what: &str, folder: &Path) -> anyhow::Result<String> {
+fn run_script(host: &Host, command: &str, folder: &Path) -> anyhow::Result<String> {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("mongo/database");
-    let output = host.command_in_pid_namespace(script).arg(what).arg(folder).output()?;
-    if output.status.code() == Some(mongo::NONE) {
-        tools::missing("no MongoDB, and none can be made here");
+    let output = host.command_in_pid_namespace(script).arg(command).arg(folder).output()?;
+    if output.status.code() == Some(mongo::EXIT_UNAVAILABLE) {
+        tools::skip_missing("MongoDB is not installed and no replacement can be built");
         return Err(MissingTool.into());
     }
-    ensure!(output.status.success(), "database {what}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    ensure!(output.status.success(), "database {command}: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(String::from_utf8(output.stdout)?)
 }
 
 /// MongoDB's default port.
 const PORT: u16 = 27_017;
 /// The password that `tests/mongo/database` sets, as it appears in connection strings.
-pub(super) const SECRET: &str = "test-only@";
+pub(super) const PASSWORD_IN_URI: &str = "test-only@";

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use headwater_tests::engine::program;
+use headwater_tests::engine::program_path;
 use headwater_tests::mongo_wire::Message;
 use headwater_tests::moto::Moto;
 use headwater_tests::process::Process;
-use headwater_tests::wait::{self, PATIENCE};
+use headwater_tests::wait::{self, WAIT_TIMEOUT};
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use tokio::net::TcpStream;
@@ -25,7 +25,7 @@ use crate::network;
 use crate::node::{CLUSTER_NAME, Node, NodeSpec, Role};
 
 /// What a replica set is created in.
-pub(crate) struct Network<'a> {
+pub(crate) struct ReplicaSetContext<'a> {
     pub(crate) network: &'a network::Network,
     pub(crate) moto: &'a Moto,
     /// Environment variables with the AWS endpoints.
@@ -47,9 +47,9 @@ pub(crate) enum Mongod {
 impl std::fmt::Display for Mongod {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Real(program) => write!(f, "{} is their mongod", program.display()),
+            Self::Real(program) => write!(f, "with mongod {}", program.display()),
             Self::StandIn(_) => f.write_str(
-                "each runs a stand-in for mongod in front of one FerretDB, which replicates nothing (HEADWATER_TEST_MONGOD names a real one)",
+                "with a mongod stand-in in front of one FerretDB, which does not replicate (set HEADWATER_TEST_MONGOD to use a real mongod)",
             ),
         }
     }
@@ -59,7 +59,7 @@ impl std::fmt::Display for Mongod {
 pub(crate) struct ReplicaSet {
     members: Vec<Node>,
     /// Instance ids, which do not change on a restart.
-    ids: Vec<String>,
+    instance_ids: Vec<String>,
     password: String,
     runtime: Handle,
     /// The database behind the stand-ins. Dropped last.
@@ -72,8 +72,8 @@ pub(crate) enum MemberState {
     Primary,
     Secondary,
     /// Reachable, but neither primary nor secondary.
-    Waiting,
-    Silent,
+    Other,
+    Unreachable,
 }
 
 impl std::fmt::Display for MemberState {
@@ -81,30 +81,30 @@ impl std::fmt::Display for MemberState {
         f.pad(match self {
             Self::Primary => "primary",
             Self::Secondary => "secondary",
-            Self::Waiting => "neither primary nor secondary",
-            Self::Silent => "silent",
+            Self::Other => "neither primary nor secondary",
+            Self::Unreachable => "unreachable",
         })
     }
 }
 
 impl ReplicaSet {
     /// Starts all nodes at once and waits until one of them is the primary.
-    pub(crate) fn start(network: Network<'_>, mongod: Mongod) -> anyhow::Result<Self> {
+    pub(crate) fn start(context: ReplicaSetContext<'_>, mongod: Mongod) -> anyhow::Result<Self> {
         let password = format!("{:032x}", rand::random::<u128>());
         let login = serde_json::json!({ "username": USER, "password": password });
-        network.moto.secret(&format!("headwater/{CLUSTER}/registry"), &login.to_string())?;
-        let mut environment = network.environment;
+        context.moto.create_secret(&format!("headwater/{CLUSTER_NAME}/registry"), &login.to_string())?;
+        let mut environment = context.environment;
         let (mongod, database) = match mongod {
             Mongod::Real(program) => (program, None),
             Mongod::StandIn(database) => {
                 environment.push(("STAND_IN_DATABASE", database.uri().to_owned()));
-                let users = network.folder.join("stand-in-users");
+                let users = context.folder.join("stand-in-users");
                 environment.push(("STAND_IN_USERS", users.to_string_lossy().into_owned()));
-                (program("headwater-mongod-stand-in")?, Some(database))
+                (program_path("headwater-mongod-stand-in")?, Some(database))
             }
         };
-        let subnet = network.moto.network(&network.network.cidr())?;
-        let (mut members, mut ids) = (Vec::new(), Vec::new());
+        let subnet = context.moto.create_subnet(&context.network.cidr())?;
+        let (mut members, mut instance_ids) = (Vec::new(), Vec::new());
         for (n, last) in HOST_BYTES.iter().enumerate() {
             let name = format!("registry-{}", n + 1);
             let spec = NodeSpec {
@@ -113,14 +113,14 @@ impl ReplicaSet {
                 tags: &[],
                 settings: format!("[mongod]\nport = {PORT}\nprogram = {mongod:?}\n"),
                 environment: environment.clone(),
-                folder: network.folder.join(&name),
+                folder: context.folder.join(&name),
                 name,
             };
             let tags = [("headwater:role", Role::Registry.tag_value()), ("headwater:cluster", CLUSTER_NAME)];
-            ids.push(network.moto.instance_at(&subnet, &network.network.address(*last).to_string(), &tags)?);
-            members.push(Node::new(network.network, spec)?);
+            instance_ids.push(context.moto.run_instance_at(&subnet, &context.network.address(*last).to_string(), &tags)?);
+            members.push(Node::new(context.network, spec)?);
         }
-        let mut set = Self { members, ids, password, runtime: network.runtime.clone(), _database: database };
+        let mut set = Self { members, instance_ids, password, runtime: context.runtime.clone(), _database: database };
         set.start_all()?;
         set.wait_primary()?;
         Ok(set)
@@ -153,8 +153,8 @@ impl ReplicaSet {
 
     /// Starts a member that is not running: the same instance, with its data.
     pub(crate) fn start_member(&mut self, at: usize) -> anyhow::Result<()> {
-        let (Some(member), Some(id)) = (self.members.get_mut(at), self.ids.get(at)) else {
-            anyhow::bail!("there is no such member")
+        let (Some(member), Some(id)) = (self.members.get_mut(at), self.instance_ids.get(at)) else {
+            anyhow::bail!("no such member")
         };
         if member.is_running() { Ok(()) } else { member.start(id) }
     }
@@ -164,15 +164,15 @@ impl ReplicaSet {
         (0..self.members.len()).try_for_each(|at| self.wait_member(at).map(drop))
     }
 
-    /// Waits until a started member is primary or secondary and its node is ready; returns its
-    /// state.
+    /// Waits until a started member is primary or secondary and its node is
+    /// ready; returns its state.
     pub(crate) fn wait_member(&self, at: usize) -> anyhow::Result<MemberState> {
         let member = &self.members[at];
-        let says_ready = |daemon: &Process| daemon.lines().iter().any(|line| line.contains("node ready"));
+        let has_logged_ready = |daemon: &Process| daemon.lines().iter().any(|line| line.contains("node ready"));
         wait::until_within(STARTUP_TIMEOUT, &format!("{} to be ready", member.name), || {
             let state = self.member_state(at);
             let serves = matches!(state, MemberState::Primary | MemberState::Secondary);
-            (serves && member.daemon().is_ok_and(says_ready)).then_some(state)
+            (serves && member.daemon().is_ok_and(has_logged_ready)).then_some(state)
         })
     }
 
@@ -189,13 +189,13 @@ impl ReplicaSet {
     /// Asks a member for its state.
     pub(crate) fn member_state(&self, at: usize) -> MemberState {
         let address = self.members[at].host().socket_address(PORT);
-        let asked = self.runtime.block_on(async { tokio::time::timeout(HELLO_TIMEOUT, hello(address)).await });
-        let Ok(Ok(hello)) = asked else { return MemberState::Silent };
-        let says = |field| hello.get_bool(field).unwrap_or_default();
-        match (says("isWritablePrimary"), says("secondary")) {
+        let reply = self.runtime.block_on(async { tokio::time::timeout(HELLO_TIMEOUT, hello(address)).await });
+        let Ok(Ok(hello)) = reply else { return MemberState::Unreachable };
+        let flag = |field| hello.get_bool(field).unwrap_or_default();
+        match (flag("isWritablePrimary"), flag("secondary")) {
             (true, _) => MemberState::Primary,
             (_, true) => MemberState::Secondary,
-            _ => MemberState::Waiting,
+            _ => MemberState::Other,
         }
     }
 
@@ -238,4 +238,4 @@ const PORT: u16 = 27_017;
 const USER: &str = "nodes";
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 /// Three nodes, each of which waits for the one before.
-const STARTUP_TIMEOUT: Duration = PATIENCE.saturating_mul(3);
+const STARTUP_TIMEOUT: Duration = WAIT_TIMEOUT.saturating_mul(3);

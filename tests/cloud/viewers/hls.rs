@@ -1,5 +1,5 @@
-//! HLS and LL-HLS players that send each request to the next server, as behind a load balancer
-//! without stickiness.
+//! HLS and LL-HLS players that send each request to the next server, as behind a
+//! load balancer without stickiness.
 //!
 //! Plain players poll the playlist; LL-HLS players block until the announced part is available (RFC
 //! 8216bis §6.2.5.2). Both fetch all new media and count error responses.
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 #[path = "../../load/http.rs"]
-#[expect(dead_code, reason = "the load tool needs more of it")]
+#[expect(dead_code, reason = "other functions are used by the load tool")]
 mod http;
 
 /// Kind of player.
@@ -29,51 +29,51 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HlsStats {
     /// Responses by status code.
-    pub(crate) answers: BTreeMap<u16, u64>,
+    pub(crate) responses: BTreeMap<u16, u64>,
     /// Description of the first error.
-    pub(crate) refusal: Option<String>,
+    pub(crate) first_error: Option<String>,
     /// Requests without a response.
-    pub(crate) broken: u64,
+    pub(crate) failed_requests: u64,
     /// Segments or parts fetched.
-    pub(crate) media: u64,
+    pub(crate) fetched: u64,
     /// Longest time that a player had no new media, since the last reset.
-    pub(crate) pause: Duration,
-    /// True once a playlist's discontinuity sequence has advanced: a new generation of the stream
-    /// has started.
-    pub(crate) discontinuity: bool,
+    pub(crate) longest_pause: Duration,
+    /// True once a playlist's discontinuity sequence has advanced: a new generation of
+    /// the stream has started.
+    pub(crate) saw_discontinuity: bool,
 }
 
 impl HlsStats {
     /// Number of responses with this status.
-    pub(crate) fn status(&self, status: u16) -> u64 {
-        self.answers.get(&status).copied().unwrap_or(0)
+    pub(crate) fn count(&self, status: u16) -> u64 {
+        self.responses.get(&status).copied().unwrap_or(0)
     }
 
     /// Number of responses with a status other than 2xx.
     pub(crate) fn error_responses(&self) -> u64 {
-        self.answers.iter().filter(|(status, _)| **status / 100 != 2).map(|(_, count)| count).sum()
+        self.responses.iter().filter(|(status, _)| **status / 100 != 2).map(|(_, count)| count).sum()
     }
 }
 
 /// Players of one stream. Dropping it stops them.
 #[derive(Debug)]
 pub(crate) struct HlsPlayers {
-    seen: Arc<Mutex<HlsStats>>,
+    stats: Arc<Mutex<HlsStats>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl HlsPlayers {
-    /// Starts `count` players of `live/ID`, each of which rotates through `servers` from a
-    /// different start.
+    /// Starts `count` players of `live/ID`, each of which rotates through `servers`
+    /// from a different start.
     pub(crate) fn start(runtime: &Handle, kind: Kind, servers: &[SocketAddr], id: &str, count: u32) -> Self {
-        let seen = Arc::new(Mutex::new(HlsStats::default()));
+        let stats = Arc::new(Mutex::new(HlsStats::default()));
         let tasks = (0..count)
             .map(|n| {
                 let mut clients: VecDeque<_> = servers.iter().map(|s| http::Client::new(*s)).collect();
                 clients.rotate_left(n as usize % servers.len().max(1));
                 let path = format!("/live/streams/{id}/playlist.m3u8");
-                let (seen, newest) = (Arc::clone(&seen), Instant::now());
-                let player = Player { kind, clients, path, seen, known: VecDeque::new(), sequence: None, newest };
+                let (stats, last_fetch) = (Arc::clone(&stats), Instant::now());
+                let player = Player { kind, clients, path, stats, fetched_uris: VecDeque::new(), discontinuity_sequence: None, last_fetch };
                 // Spread the starts over more than a millisecond.
                 let delay = Duration::from_millis(u64::from(n) * 7);
                 runtime.spawn(async move {
@@ -82,17 +82,17 @@ impl HlsPlayers {
                 })
             })
             .collect();
-        Self { seen, tasks }
+        Self { stats, tasks }
     }
 
     /// The statistics so far.
-    pub(crate) fn seen(&self) -> HlsStats {
-        lock(&self.seen).clone()
+    pub(crate) fn stats(&self) -> HlsStats {
+        lock(&self.stats).clone()
     }
 
     /// Restarts the measurement of the longest pause.
     pub(crate) fn reset_pauses(&self) {
-        lock(&self.seen).pause = Duration::ZERO;
+        lock(&self.stats).longest_pause = Duration::ZERO;
     }
 }
 
@@ -102,8 +102,8 @@ impl Drop for HlsPlayers {
     }
 }
 
-fn lock(seen: &Mutex<HlsStats>) -> MutexGuard<'_, HlsStats> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(stats: &Mutex<HlsStats>) -> MutexGuard<'_, HlsStats> {
+    stats.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Player {
@@ -111,12 +111,12 @@ struct Player {
     /// The front client sends the next request.
     clients: VecDeque<http::Client>,
     path: String,
-    seen: Arc<Mutex<HlsStats>>,
+    stats: Arc<Mutex<HlsStats>>,
     /// URIs of fetched media, newest last.
-    known: VecDeque<String>,
+    fetched_uris: VecDeque<String>,
     /// EXT-X-DISCONTINUITY-SEQUENCE of the last playlist.
-    sequence: Option<String>,
-    newest: Instant,
+    discontinuity_sequence: Option<String>,
+    last_fetch: Instant,
 }
 
 impl Player {
@@ -126,20 +126,20 @@ impl Player {
             let path = format!("{}{query}", self.path);
             let Some(text) = self.fetch(&path).await else {
                 query.clear();
-                tokio::time::sleep(POLL).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
                 continue;
             };
             let text = String::from_utf8_lossy(&text).into_owned();
-            let sequence =
+            let discontinuity_sequence =
                 text.lines().find_map(|l| l.strip_prefix("#EXT-X-DISCONTINUITY-SEQUENCE:")).map(str::to_owned);
-            if self.sequence.is_some() && sequence != self.sequence {
-                lock(&self.seen).discontinuity = true;
+            if self.discontinuity_sequence.is_some() && discontinuity_sequence != self.discontinuity_sequence {
+                lock(&self.stats).saw_discontinuity = true;
             }
-            self.sequence = sequence;
+            self.discontinuity_sequence = discontinuity_sequence;
             self.fetch_new(&text).await;
-            query = next(&text).filter(|_| self.kind == Kind::LowLatency).unwrap_or_default();
+            query = blocking_query(&text).filter(|_| self.kind == Kind::LowLatency).unwrap_or_default();
             if query.is_empty() {
-                tokio::time::sleep(POLL).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         }
     }
@@ -154,61 +154,61 @@ impl Player {
             })
             .map(|uri| if uri.starts_with('/') { uri.to_owned() } else { format!("{folder}/{uri}") })
             .collect();
-        if self.known.is_empty() {
+        if self.fetched_uris.is_empty() {
             // A player starts near the live edge.
             listed.drain(..listed.len().saturating_sub(2));
         }
         for uri in listed {
-            if self.known.contains(&uri) {
+            if self.fetched_uris.contains(&uri) {
                 continue;
             }
-            self.known.push_back(uri.clone());
-            if self.known.len() > KNOWN {
-                self.known.pop_front();
+            self.fetched_uris.push_back(uri.clone());
+            if self.fetched_uris.len() > MAX_FETCHED_URIS {
+                self.fetched_uris.pop_front();
             }
             if self.fetch(&uri).await.is_some() {
-                let mut seen = lock(&self.seen);
-                seen.media += 1;
-                seen.pause = seen.pause.max(self.newest.elapsed());
-                self.newest = Instant::now();
+                let mut stats = lock(&self.stats);
+                stats.fetched += 1;
+                stats.longest_pause = stats.longest_pause.max(self.last_fetch.elapsed());
+                self.last_fetch = Instant::now();
             }
         }
-        let mut seen = lock(&self.seen);
-        seen.pause = seen.pause.max(self.newest.elapsed());
+        let mut stats = lock(&self.stats);
+        stats.longest_pause = stats.longest_pause.max(self.last_fetch.elapsed());
     }
 
     async fn fetch(&mut self, path: &str) -> Option<Vec<u8>> {
         self.clients.rotate_left(1);
         let client = self.clients.back_mut()?;
-        let answer = client.get(path, true).await;
-        let mut seen = lock(&self.seen);
-        match answer {
-            Ok(answer) => {
-                *seen.answers.entry(answer.status).or_default() += 1;
-                if answer.status / 100 == 2 {
-                    return Some(answer.body);
+        let response = client.get(path, true).await;
+        let mut stats = lock(&self.stats);
+        match response {
+            Ok(response) => {
+                *stats.responses.entry(response.status).or_default() += 1;
+                if response.status / 100 == 2 {
+                    return Some(response.body);
                 }
-                let text = String::from_utf8_lossy(&answer.body).trim().to_owned();
-                seen.refusal.get_or_insert(format!("{path}: {} {text}", answer.status));
+                let text = String::from_utf8_lossy(&response.body).trim().to_owned();
+                stats.first_error.get_or_insert(format!("{path}: {} {text}", response.status));
             }
             Err(e) => {
-                seen.broken += 1;
-                seen.refusal.get_or_insert(format!("{path}: {e:#}"));
+                stats.failed_requests += 1;
+                stats.first_error.get_or_insert(format!("{path}: {e:#}"));
             }
         }
-        seen.pause = seen.pause.max(self.newest.elapsed());
+        stats.longest_pause = stats.longest_pause.max(self.last_fetch.elapsed());
         None
     }
 }
 
 /// The query of a blocking playlist request for the part that the playlist announces.
-fn next(playlist: &str) -> Option<String> {
+fn blocking_query(playlist: &str) -> Option<String> {
     let hint = playlist.lines().find(|l| l.starts_with("#EXT-X-PRELOAD-HINT:"))?;
     let name = hint.split('"').nth(1)?.rsplit('/').next()?;
     let (segment, part) = name.trim_end_matches(".m4s").split_once('.')?;
     Some(format!("?_HLS_msn={segment}&_HLS_part={part}"))
 }
 
-const POLL: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// More than any playlist contains.
-const KNOWN: usize = 200;
+const MAX_FETCHED_URIS: usize = 200;

@@ -1,5 +1,5 @@
-//! Publishers and viewers. Each is a process or task that counts what it receives and measures
-//! pauses.
+//! Publishers and viewers. Each is a process or task that counts what it
+//! receives and measures pauses.
 
 mod hls;
 mod publisher;

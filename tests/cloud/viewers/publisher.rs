@@ -1,5 +1,5 @@
-//! ffmpeg as a publisher that reconnects at once after a lost connection, like OBS and hardware
-//! encoders.
+//! ffmpeg as a publisher that reconnects at once after a lost connection, like
+//! OBS and hardware encoders.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,24 +28,24 @@ impl Publisher {
     /// # Errors
     /// If ffmpeg is not installed.
     pub(crate) fn start(url: &str) -> anyhow::Result<Self> {
-        let mut command = ffmpeg_command().context("ffmpeg is missing")?;
-        command.args(Source::default().arguments()).args(["-flvflags", "no_duration_filesize", "-f", "flv", url]);
+        let mut command = ffmpeg_command().context("ffmpeg is not installed")?;
+        command.args(Source::default().ffmpeg_arguments()).args(["-flvflags", "no_duration_filesize", "-f", "flv", url]);
         let shared = Arc::new(Shared::default());
-        let own = Arc::clone(&shared);
-        // ffmpeg is tied to the thread that starts it, so that thread must stay alive.
+        let thread_shared = Arc::clone(&shared);
+        // ffmpeg is tied to the thread that starts it, so that thread must not exit.
         std::thread::spawn(move || {
-            while !own.stop.load(Ordering::Relaxed) {
+            while !thread_shared.stop.load(Ordering::Relaxed) {
                 let started = Instant::now();
-                let Ok(process) = Process::start_tied(&command).map(Arc::new) else { return };
-                own.starts.fetch_add(1, Ordering::Relaxed);
-                *own.lock() = Some(Arc::clone(&process));
+                let Ok(process) = Process::start_tied_to_thread(&command).map(Arc::new) else { return };
+                thread_shared.starts.fetch_add(1, Ordering::Relaxed);
+                *thread_shared.lock() = Some(Arc::clone(&process));
                 loop {
-                    let ended = process.exit(STOP_POLL_INTERVAL).is_ok();
-                    if ended || own.stop.load(Ordering::Relaxed) {
+                    let ended = process.wait_exit(STOP_POLL_INTERVAL).is_ok();
+                    if ended || thread_shared.stop.load(Ordering::Relaxed) {
                         break;
                     }
                 }
-                drop(own.lock().take());
+                drop(thread_shared.lock().take());
                 // A refused publisher retries, but at a limited rate.
                 std::thread::park_timeout(RESTART_INTERVAL.saturating_sub(started.elapsed()));
             }
@@ -54,7 +54,7 @@ impl Publisher {
     }
 
     /// Number of times that ffmpeg was started.
-    pub(crate) fn starts(&self) -> u32 {
+    pub(crate) fn start_count(&self) -> u32 {
         self.shared.starts.load(Ordering::Relaxed)
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct RtmpPlayer {
 #[derive(Debug)]
 struct PauseTracker {
     count: usize,
-    at: Instant,
+    last: Instant,
     longest: Duration,
 }
 
@@ -29,16 +29,16 @@ impl RtmpPlayer {
     /// # Errors
     /// If ffmpeg is not installed.
     pub(crate) fn start(url: &str) -> anyhow::Result<Self> {
-        let mut command = ffmpeg_command().context("ffmpeg is missing")?;
+        let mut command = ffmpeg_command().context("ffmpeg is not installed")?;
         command.args(["-i", url, "-c", "copy", "-f", "framecrc", "-flush_packets", "1", "-"]);
-        let process = Arc::new(Process::start_tied(&command)?);
-        let pauses = Arc::new(Mutex::new(PauseTracker { count: 0, at: Instant::now(), longest: Duration::ZERO }));
+        let process = Arc::new(Process::start_tied_to_thread(&command)?);
+        let pauses = Arc::new(Mutex::new(PauseTracker { count: 0, last: Instant::now(), longest: Duration::ZERO }));
         let stop = Arc::new(AtomicBool::new(false));
-        let (watched, noted, stopped) = (Arc::clone(&process), Arc::clone(&pauses), Arc::clone(&stop));
+        let (watched_process, watched_pauses, stop_requested) = (Arc::clone(&process), Arc::clone(&pauses), Arc::clone(&stop));
         std::thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                noted.lock().unwrap_or_else(PoisonError::into_inner).look(watched.line_count());
-                std::thread::park_timeout(LOOK);
+            while !stop_requested.load(Ordering::Relaxed) {
+                watched_pauses.lock().unwrap_or_else(PoisonError::into_inner).update(watched_process.line_count());
+                std::thread::park_timeout(POLL_INTERVAL);
             }
         });
         Ok(Self { process, pauses, stop })
@@ -56,7 +56,7 @@ impl RtmpPlayer {
     pub(crate) fn progress(&self) -> anyhow::Result<(u64, Duration)> {
         ensure!(self.process.is_running(), "the player has ended: {:?}", self.process.lines().last());
         let pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok((pauses.count as u64, pauses.longest.max(pauses.at.elapsed())))
+        Ok((pauses.count as u64, pauses.longest.max(pauses.last.elapsed())))
     }
 }
 
@@ -68,15 +68,15 @@ impl Drop for RtmpPlayer {
 }
 
 impl PauseTracker {
-    fn look(&mut self, count: usize) {
+    fn update(&mut self, count: usize) {
         // The first lines are a header, and playback starts with a burst of buffered frames.
         if count != self.count {
             if self.count > 0 {
-                self.longest = self.longest.max(self.at.elapsed());
+                self.longest = self.longest.max(self.last.elapsed());
             }
-            (self.count, self.at) = (count, Instant::now());
+            (self.count, self.last) = (count, Instant::now());
         }
     }
 }
 
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);

@@ -13,7 +13,7 @@ use serde::Deserialize;
 #[derive(Debug)]
 pub(crate) struct WhepViewer {
     process: Process,
-    mark: usize,
+    first_line: usize,
 }
 
 #[derive(Deserialize)]
@@ -49,35 +49,35 @@ impl WhepViewer {
     /// # Errors
     /// If the program is not built.
     pub(crate) fn start(server: SocketAddr, id: &str, from: IpAddr) -> anyhow::Result<Self> {
-        let program = pion::program()?.context("the Pion viewer is not built")?;
+        let program = pion::viewer_path()?.context("the Pion viewer is not built")?;
         let mut command = Command::new(program);
         command.args(["-url", &format!("http://{server}/live/whep/{id}"), "-bind", &from.to_string()]);
         command.args(["-seconds", "3600", "-progress", "100ms", "-delete=false"]);
-        Ok(Self { process: Process::start_tied(&command)?, mark: 0 })
+        Ok(Self { process: Process::start_tied_to_thread(&command)?, first_line: 0 })
     }
 
-    /// Waits for the first frame; returns the time from the POST to the first packet, in
-    /// milliseconds.
+    /// Waits for the first frame; returns the time from the POST to the
+    /// first packet, in milliseconds.
     pub(crate) fn wait_playing(&self) -> anyhow::Result<f64> {
-        let line = self.process.line("\"event\":\"playing\"")?;
+        let line = self.process.wait_line("\"event\":\"playing\"")?;
         let line: Line = serde_json::from_str(&line)?;
-        line.report.get("first_packet_ms").and_then(serde_json::Value::as_f64).context("no time")
+        line.report.get("first_packet_ms").and_then(serde_json::Value::as_f64).context("the playing event has no first_packet_ms")
     }
 
     /// Restarts the measurement of the longest pause.
     pub(crate) fn reset_pauses(&mut self) {
-        self.mark = self.process.line_count();
+        self.first_line = self.process.line_count();
     }
 
-    /// Number of frames so far, and the longest pause between two video packets since the last
-    /// reset.
+    /// Number of frames so far, and the longest pause between two video packets
+    /// since the last reset.
     ///
     /// # Errors
     /// If the session has ended.
     pub(crate) fn progress(&self) -> anyhow::Result<(u64, Duration)> {
-        let said = self.said()?;
-        let pause_ms = said.iter().map(|p| p.pause_ms).fold(0.0, f64::max);
-        Ok((said.last().map_or(0, |p| p.frames), Duration::from_secs_f64(pause_ms / 1_000.0)))
+        let reports = self.progress_reports()?;
+        let pause_ms = reports.iter().map(|p| p.pause_ms).fold(0.0, f64::max);
+        Ok((reports.last().map_or(0, |p| p.frames), Duration::from_secs_f64(pause_ms / 1_000.0)))
     }
 
     /// Packet loss so far, and its effect.
@@ -85,22 +85,22 @@ impl WhepViewer {
     /// # Errors
     /// As [`WhepViewer::progress`].
     pub(crate) fn losses(&self) -> anyhow::Result<LossStats> {
-        let said = self.said()?;
-        let pause_ms = said.iter().map(|p| p.frame_pause_ms).fold(0.0, f64::max);
-        let (missing, late) = said.last().map_or((0, 0), |p| (p.missing, p.late));
+        let reports = self.progress_reports()?;
+        let pause_ms = reports.iter().map(|p| p.frame_pause_ms).fold(0.0, f64::max);
+        let (missing, late) = reports.last().map_or((0, 0), |p| (p.missing, p.late));
         Ok(LossStats { missing, late, pause: Duration::from_secs_f64(pause_ms / 1_000.0) })
     }
 
-    fn said(&self) -> anyhow::Result<Vec<Progress>> {
+    fn progress_reports(&self) -> anyhow::Result<Vec<Progress>> {
         ensure!(self.process.is_running(), "the viewer has ended: {:?}", self.process.lines().last());
-        let mut said = Vec::new();
-        for line in self.process.lines_from(self.mark) {
+        let mut reports = Vec::new();
+        for line in self.process.lines_from(self.first_line) {
             let line: Line = serde_json::from_str(&line).with_context(|| line.clone())?;
             if line.event == "progress" {
-                said.push(serde_json::from_value(line.report)?);
+                reports.push(serde_json::from_value(line.report)?);
             }
         }
-        Ok(said)
+        Ok(reports)
     }
 
     /// True until the session has ended.

@@ -1,4 +1,4 @@
-//! Every promise about cost, measured and set against its figure.
+//! Every promise about cost, measured and compared with its figure.
 
 use super::fanout::{self, Protocol};
 use super::{Setup, Subject, in_turns, ingest, join, side_by_side};
@@ -7,7 +7,7 @@ use crate::server::ServerKind;
 
 use Baseline::{DifferenceTo, Absolute, RatioTo};
 
-/// Runs every case of one node; counts are divided by `shrink` for a quick look.
+/// Runs every case of one node; counts are divided by `shrink`.
 pub(crate) async fn run(setup: &Setup, shrink: usize, report: &mut Report) {
     let cases = [
         (Protocol::Whep, 200),
@@ -36,7 +36,7 @@ pub(crate) async fn run(setup: &Setup, shrink: usize, report: &mut Report) {
     }
 }
 
-/// Runs every case of an edge beside the same of a node where the streams are published.
+/// Runs every case of an edge next to the same case of a node on which the streams are published.
 pub(crate) async fn edge(setup: &Setup, viewers: usize, streams: usize, report: &mut Report) {
     let subjects = [Subject::Server(ServerKind::Engine), Subject::Server(ServerKind::Edge)];
     for protocol in [Protocol::Rtmp, Protocol::Whep] {
@@ -51,61 +51,61 @@ pub(crate) async fn edge(setup: &Setup, viewers: usize, streams: usize, report: 
     }
 }
 
-/// One promise: a figure of a server, alone or against that of another, and what it may be at most.
+/// A promise: the limit of a server's figure, absolute or relative to another server.
 #[derive(Debug)]
 pub(crate) struct Promise {
     server: &'static str,
     row: PromiseRow,
 }
 
-/// What, case, viewers or joins, figure, against whom, at most, unit.
+/// Description, case, number of viewers or joins, figure, baseline, limit, unit.
 type PromiseRow = (&'static str, &'static str, usize, Figure, Baseline, f64, &'static str);
 
 type Figure = fn(&Case) -> Option<f64>;
 
-/// What a figure is set against: the same of another server.
+/// What a figure is compared with.
 #[derive(Debug, Clone, Copy)]
 enum Baseline {
     Absolute,
-    /// How many times as much.
+    /// Quotient of the figure and that of this server.
     RatioTo(&'static str),
-    /// How much more.
+    /// Difference of the figure and that of this server.
     DifferenceTo(&'static str),
 }
 
-/// What [`run`] is measured by.
+/// The promises that [`run`] measures.
 pub(crate) fn promises(shrink: usize) -> Vec<Promise> {
     let (floor, nginx) = (RatioTo("floor"), RatioTo("nginx-rtmp"));
     let (n200, n50, n1000) = (200 / shrink, 50 / shrink, 1_000 / shrink);
     promises_of(
         "headwater",
         [
-            ("WHEP 200 viewers, CPU a packet", "whep", n200, Case::cpu_per_million_packets, floor, 1.5, "x floor"),
+            ("WHEP 200 viewers, CPU per packet", "whep", n200, Case::cpu_per_million_packets, floor, 1.5, "x floor"),
             ("WHEP 200 viewers, memory each", "whep", n200, kb_each, Absolute, 32.0, "KB"),
-            ("RTMP 200 players, CPU a byte", "rtmp", n200, Case::cpu_per_gb, floor, 1.6, "x floor"),
-            ("RTMP 200 players, CPU a byte", "rtmp", n200, Case::cpu_per_gb, nginx, 0.6, "x nginx-rtmp"),
+            ("RTMP 200 players, CPU per byte", "rtmp", n200, Case::cpu_per_gb, floor, 1.6, "x floor"),
+            ("RTMP 200 players, CPU per byte", "rtmp", n200, Case::cpu_per_gb, nginx, 0.6, "x nginx-rtmp"),
             ("RTMP 200 players, memory each", "rtmp", n200, kb_each, Absolute, 24.0, "KB"),
             ("HLS 1000 viewers, CPU each", "hls", n1000, Case::cpu_ms_each, nginx, 1.0, "x nginx"),
             ("Ingest of 50 publishers, CPU each", "ingest", n50, Case::cpu_ms_each, nginx, 1.15, "x nginx-rtmp"),
             ("RTMP 50 players, latency p50", "rtmp", n50, latency_p50, nginx, 0.9, "x nginx-rtmp"),
             ("RTMP join p50", "join-rtmp", joins(shrink), join_p50, Absolute, 20.0, "ms"),
             ("WHEP POST to first packet p50", "join-whep", joins(shrink), join_p50, Absolute, 20.0, "ms"),
-            ("LL-HLS, age of a part's first picture p99", "llhls", n50, latency_p99, Absolute, 2_000.0, "ms"),
+            ("LL-HLS, age of a part's first frame p99", "llhls", n50, latency_p99, Absolute, 2_000.0, "ms"),
         ],
     )
 }
 
-/// What [`edge`] is measured by.
+/// The promises that [`edge`] measures.
 pub(crate) fn edge_promises(viewers: usize, streams: usize) -> Vec<Promise> {
-    let (times, beyond) = (RatioTo("headwater"), DifferenceTo("headwater"));
+    let (ratio, difference) = (RatioTo("headwater"), DifferenceTo("headwater"));
     let packet: Figure = Case::cpu_per_million_packets;
     promises_of(
         "edge",
         [
-            ("Edge hop, WHEP, latency p99 added", "whep", viewers, latency_p99, beyond, 5.0, "ms"),
-            ("Edge hop, RTMP, latency p99 added", "rtmp", viewers, latency_p99, beyond, 5.0, "ms"),
-            ("Edge hop, WHEP, CPU a packet", "whep", viewers, packet, times, 1.1, "x a local stream"),
-            ("Edge hop, RTMP, CPU a message", "rtmp", viewers, packet, times, 1.1, "x a local stream"),
+            ("Edge hop, WHEP, latency p99 added", "whep", viewers, latency_p99, difference, 5.0, "ms"),
+            ("Edge hop, RTMP, latency p99 added", "rtmp", viewers, latency_p99, difference, 5.0, "ms"),
+            ("Edge hop, WHEP, CPU per packet", "whep", viewers, packet, ratio, 1.1, "x a local stream"),
+            ("Edge hop, RTMP, CPU per message", "rtmp", viewers, packet, ratio, 1.1, "x a local stream"),
             ("Cold stream, WHEP POST to first packet p50", "cold-whep", streams, join_p50, Absolute, 60.0, "ms"),
             ("Cold stream, RTMP join p50", "cold-rtmp", streams, join_p50, Absolute, 60.0, "ms"),
         ],
@@ -116,7 +116,7 @@ fn promises_of<const N: usize>(server: &'static str, rows: [PromiseRow; N]) -> V
     rows.map(|row| Promise { server, row }).into()
 }
 
-/// Promises as a table: figure, target, kept or not.
+/// Formats promises as a table: figure, limit, kept or not.
 pub(crate) fn table(promises: &[Promise], report: &Report) -> String {
     let mut table = vec![["promise", "measured", "at most", "kept"].map(str::to_owned)];
     for promise in promises {
@@ -135,12 +135,12 @@ pub(crate) fn table(promises: &[Promise], report: &Report) -> String {
 impl Promise {
     fn measure(&self, report: &Report) -> Option<f64> {
         let (_, case, count, figure, baseline, ..) = self.row;
-        let median = |server| report.spread(case, server, count, figure).map(|s| s.median);
-        let median_of_server = median(self.server)?;
+        let median_of = |server| report.spread(case, server, count, figure).map(|s| s.median);
+        let median = median_of(self.server)?;
         match baseline {
-            Absolute => Some(median_of_server),
-            RatioTo(other) => Some(median_of_server / median(other)?),
-            DifferenceTo(other) => Some(median_of_server - median(other)?),
+            Absolute => Some(median),
+            RatioTo(other) => Some(median / median_of(other)?),
+            DifferenceTo(other) => Some(median - median_of(other)?),
         }
     }
 }
@@ -161,12 +161,12 @@ fn join_p50(case: &Case) -> Option<f64> {
     case.join_ms.map(|l| l.p50)
 }
 
-/// A median needs more than one.
+/// Number of joins; a median needs at least two.
 fn joins(shrink: usize) -> usize {
     (JOINS / shrink).max(2)
 }
 
-/// Joins of the joining cases.
+/// Number of joins in the join cases.
 pub(crate) const JOINS: usize = 30;
 
 #[cfg(test)]
@@ -174,7 +174,8 @@ mod tests {
     use super::*;
     use crate::tally::Percentiles;
 
-    /// WHEP on a node of its own and on an edge, which is `later` and costs `times` as much.
+    /// The `kept` column for WHEP on an edge, which adds `added_us` of latency and costs `times` as
+    /// much as the other node.
     fn kept_column(added_us: u32, times: f64) -> Vec<String> {
         let case = |server, latency_us, cpu_seconds| Case {
             cpu_seconds,
@@ -188,8 +189,8 @@ mod tests {
     }
 
     #[test]
-    fn an_edge_is_measured_against_the_node_beside_it() {
-        // Of RTMP and of cold streams there is no figure.
+    fn edge_is_compared_with_the_node_measured_next_to_it() {
+        // There are no figures for RTMP and cold streams.
         assert_eq!(kept_column(4_900, 1.05), ["yes", "-", "yes", "-", "-", "-"]);
         assert_eq!(kept_column(5_100, 1.15), ["FALLS SHORT", "-", "FALLS SHORT", "-", "-", "-"]);
     }

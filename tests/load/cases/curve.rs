@@ -1,4 +1,4 @@
-//! How the cost grows with the number of viewers: a CSV file and a plot.
+//! Cost by number of viewers: a CSV file and a plot.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,10 +10,10 @@ use super::{Setup, in_turns};
 use crate::plot::{Series, svg};
 use crate::report::{Case, Report};
 
-/// Measures every count of `counts` and writes `curve-PROTOCOL.csv` and `.svg` into `folder`.
+/// Measures every viewer count of `counts` and writes `curve-PROTOCOL.csv` and `.svg` to `folder`.
 ///
 /// # Errors
-/// A file cannot be written.
+/// If a file cannot be written.
 pub(crate) async fn run(
     setup: &Setup,
     protocol: Protocol,
@@ -47,7 +47,7 @@ pub(crate) async fn run(
     }
     let title = format!("{} viewers of one 720p30 stream of 2.65 Mbit/s", name.to_uppercase());
     let chart = svg(&title, "viewers", "CPU of the server, % of one core", &series);
-    std::fs::create_dir_all(folder).with_context(|| format!("could not make {}", folder.display()))?;
+    std::fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
     for (extension, text) in [("csv", csv), ("svg", chart)] {
         let file = folder.join(format!("curve-{name}.{extension}"));
         std::fs::write(&file, text).with_context(|| format!("could not write {}", file.display()))?;

@@ -1,4 +1,4 @@
-//! One stream, many viewers: RTMP players, WHEP viewers, HLS and LL-HLS viewers.
+//! One stream with many viewers: RTMP, WHEP, HLS or LL-HLS.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tokio::sync::Semaphore;
 
-use super::{SETTLE_PERIOD, Setup, Subject, watch};
+use super::{SETTLE_PERIOD, Setup, Subject, measure};
 use crate::floor::{self, Floor, FloorKind};
 use crate::hls;
 use crate::http::Client;
@@ -18,7 +18,7 @@ use crate::udp::Socket;
 use crate::viewers::Viewers;
 use crate::whep::{Identity, viewer};
 
-/// How the viewers watch.
+/// Protocol of the viewers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Rtmp,
@@ -37,12 +37,12 @@ impl Protocol {
         }
     }
 
-    /// True if nginx can serve it.
+    /// True if nginx supports it.
     pub(crate) fn has_peer(self) -> bool {
         matches!(self, Self::Rtmp | Self::Hls)
     }
 
-    /// What the floor does for it, if there is a floor.
+    /// The kind of floor for this protocol, if there is one.
     pub(crate) fn floor(self) -> Option<FloorKind> {
         match self {
             Self::Rtmp => Some(FloorKind::Rtmp),
@@ -55,29 +55,30 @@ impl Protocol {
 /// Measures `count` viewers of one stream.
 ///
 /// # Errors
-/// The server did not start, or a viewer could not join.
+/// If the server did not start, or a viewer could not join.
 pub(crate) async fn run(setup: &Setup, protocol: Protocol, subject: Subject, count: usize, round: u32) -> Result<Case> {
     match subject {
         Subject::Server(kind) => {
             let server = Server::start(kind, &setup.engine, setup.attach).await?;
             let measured = on_server(setup, protocol, &server, count, round).await;
-            measured.with_context(|| format!("{} said:\n{}", kind.name(), server.log()))
+            measured.with_context(|| format!("log of {}:\n{}", kind.name(), server.log()))
         }
         Subject::Floor => on_floor(setup, protocol, count, round).await,
     }
 }
 
 async fn on_server(setup: &Setup, protocol: Protocol, server: &Server, count: usize, round: u32) -> Result<Case> {
-    let app = app(server.kind, protocol);
+    let app = app_for(server.kind, protocol);
     let source = Arc::clone(&setup.source);
     let marks_every = if protocol == Protocol::Whep { WHEP_MARKS_EVERY } else { 1 };
     let mut publishers = Publishers::start(server.publish, app, vec![STREAM_NAME.to_owned()], source, marks_every).await?;
     if matches!(protocol, Protocol::Hls | Protocol::Llhls) {
         wait_for_segments(server, app, protocol).await?;
     }
-    let mut group = Group::new(protocol, server, app)?;
+    let mut group = ViewerGroup::new(protocol, server, app)?;
 
-    // The first viewer wakes everything that exists once a stream; memory is counted from there.
+    // The first viewer creates everything that exists once per stream; memory
+    // is counted from there.
     group.add(0, 1);
     group.viewers.wait_joined(1, JOIN_TIMEOUT).await?;
     tokio::time::sleep(SETTLE_PERIOD).await;
@@ -89,12 +90,12 @@ async fn on_server(setup: &Setup, protocol: Protocol, server: &Server, count: us
     group.viewers.wait_joined(count, JOIN_TIMEOUT).await?;
     tokio::time::sleep(SETTLE_PERIOD).await;
     let tally = &group.viewers.tally;
-    let window = watch(&server.processes, tally, setup.window).await?;
+    let window = measure(&server.processes, tally, setup.window).await?;
     publishers.check()?;
     let rss_kb = server.processes.rss_kb()?;
     if window.counts.failed > 0 {
         let why = group.viewers.first_error().unwrap_or_default();
-        crate::report::progress(&format!("{} viewers ended by themselves: {why}", window.counts.failed));
+        crate::report::progress(&format!("{} viewers failed: {why}", window.counts.failed));
     }
     Ok(Case {
         case: protocol.name(),
@@ -136,7 +137,7 @@ async fn on_floor(setup: &Setup, protocol: Protocol, count: usize, round: u32) -
     floor.set_targets(&targets)?;
     viewers.wait_joined(count, JOIN_TIMEOUT).await?;
     tokio::time::sleep(SETTLE_PERIOD).await;
-    let window = watch(&floor.processes, &viewers.tally, setup.window).await?;
+    let window = measure(&floor.processes, &viewers.tally, setup.window).await?;
     Ok(Case {
         case: protocol.name(),
         server: Subject::Floor.name(),
@@ -157,17 +158,17 @@ async fn on_floor(setup: &Setup, protocol: Protocol, count: usize, round: u32) -
 }
 
 /// Viewers of one protocol on one server.
-struct Group<'a> {
+struct ViewerGroup<'a> {
     protocol: Protocol,
     server: &'a Server,
     app: &'static str,
     viewers: Viewers,
     identity: Arc<Identity>,
-    /// Handshakes that run at once: this process must not be the one that is late.
+    /// Limits concurrent handshakes, so that this process does not add to the measured latency.
     handshakes: Arc<Semaphore>,
 }
 
-impl<'a> Group<'a> {
+impl<'a> ViewerGroup<'a> {
     fn new(protocol: Protocol, server: &'a Server, app: &'static str) -> Result<Self> {
         let (viewers, identity) = (Viewers::default(), Arc::new(Identity::new()?));
         Ok(Self { protocol, server, app, viewers, identity, handshakes: Arc::new(Semaphore::new(4)) })
@@ -182,7 +183,7 @@ impl<'a> Group<'a> {
                 self.viewers.add(async move { player::play(server, app, STREAM_NAME, tally).await });
             }
             Protocol::Whep => {
-                let (server, path) = (self.server.http, format!("/{app}/whep/{KEY}"));
+                let (server, path) = (self.server.http, format!("/{app}/whep/{STREAM_NAME}"));
                 let identity = Arc::clone(&self.identity);
                 let handshakes = Arc::clone(&self.handshakes);
                 self.viewers.add(async move {
@@ -197,7 +198,7 @@ impl<'a> Group<'a> {
                     server: self.server.http,
                     playlist: self.server.playlist(app, STREAM_NAME),
                     reads_marks,
-                    // Polls spread over a whole second, however fast the viewers are added.
+                    // Spreads the polls over a whole second, however fast the viewers are added.
                     delay: Duration::from_secs(1) * n as u32 / count as u32,
                     tally,
                 };
@@ -211,15 +212,15 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Waits for the first segments: before, an HLS player has nothing to play.
+/// Waits for the first segments, without which an HLS player has nothing to play.
 async fn wait_for_segments(server: &Server, app: &str, protocol: Protocol) -> Result<()> {
     let mut client = Client::new(server.http);
     let path = server.playlist(app, STREAM_NAME);
     for _ in 0..150 {
-        let answer = client.get(&path, true).await?;
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let response = client.get(&path, true).await?;
+        let text = String::from_utf8_lossy(&response.body).into_owned();
         let marker = if protocol == Protocol::Hls { "#EXTINF" } else { "#EXT-X-PART:" };
-        if answer.status == 200 && (text.matches(marker).count() >= 2 || text.contains("#EXT-X-STREAM-INF")) {
+        if response.status == 200 && (text.matches(marker).count() >= 2 || text.contains("#EXT-X-STREAM-INF")) {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -227,16 +228,18 @@ async fn wait_for_segments(server: &Server, app: &str, protocol: Protocol) -> Re
     bail!("no segments within 15 s at {path}")
 }
 
-/// nginx makes HLS only in an application that says so.
-pub(crate) fn app(kind: ServerKind, protocol: Protocol) -> &'static str {
+/// The application to publish to. nginx creates HLS only in an application that
+/// is configured for it.
+pub(crate) fn app_for(kind: ServerKind, protocol: Protocol) -> &'static str {
     if kind == ServerKind::Nginx && protocol == Protocol::Hls { "hls" } else { "live" }
 }
 
-/// Name of the stream under load.
+/// Id of the published stream.
 pub(crate) const STREAM_NAME: &str = "load";
-/// Viewers that read marks inside WHEP packets and HLS segments; RTMP players all do.
+/// Number of viewers that read marks in WHEP packets and HLS segments; RTMP players all do.
 const MARK_READERS: usize = 5;
-/// A mark is a packet of its own there, which cameras and encoders do not send; gaps in sequence numbers tell of losses.
+/// Over WHEP, a mark is a separate packet, which cameras and encoders do not send, so not every
+/// frame gets one. Losses are detected by gaps in the sequence numbers.
 const WHEP_MARKS_EVERY: u32 = 10;
 const JOIN_INTERVAL: Duration = Duration::from_millis(3);
 pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(30);

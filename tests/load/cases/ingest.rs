@@ -1,10 +1,10 @@
-//! Many publishers, no viewers.
+//! Many publishers without viewers.
 
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-use super::{SETTLE_PERIOD, Setup, Subject, watch};
+use super::{SETTLE_PERIOD, Setup, Subject, measure};
 use crate::report::Case;
 use crate::rtmp::publisher::Publishers;
 use crate::server::Server;
@@ -14,15 +14,15 @@ use crate::tally::Tally;
 /// Measures `count` publishers of one stream each.
 ///
 /// # Errors
-/// The server did not start, or a publisher was refused or cut off.
+/// If the server did not start, or a publisher was refused or disconnected.
 pub(crate) async fn run(setup: &Setup, subject: Subject, count: usize, round: u32) -> Result<Case> {
-    let Subject::Server(kind) = subject else { bail!("ingest has no floor") };
+    let Subject::Server(kind) = subject else { bail!("the ingest case has no floor") };
     let server = Server::start(kind, &setup.engine, setup.attach).await?;
     let rss_before = server.processes.rss_kb()?;
     let keys = (0..count).map(|n| format!("load-{n}")).collect();
     let mut publishers = Publishers::start(server.publish, "live", keys, Arc::clone(&setup.source), 1).await?;
     tokio::time::sleep(SETTLE_PERIOD).await;
-    let window = watch(&server.processes, &Tally::default(), setup.window).await?;
+    let window = measure(&server.processes, &Tally::default(), setup.window).await?;
     publishers.check()?;
     let rss_kb = server.processes.rss_kb()?;
     Ok(Case {
@@ -45,6 +45,6 @@ pub(crate) async fn run(setup: &Setup, subject: Subject, count: usize, round: u3
 }
 
 fn bytes_per_second(source: &Source) -> f64 {
-    let bytes: usize = source.items.iter().map(|i| i.body.len()).sum();
+    let bytes: usize = source.tags.iter().map(|i| i.body.len()).sum();
     bytes as f64 * 1e3 / f64::from(crate::source::PASS_MS)
 }

@@ -1,4 +1,4 @@
-//! How long a viewer waits: one after the other, while one other viewer watches.
+//! Join time: viewers join one after another, while one other viewer plays.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,33 +18,33 @@ use crate::whep::viewer::Viewer;
 
 /// Joins `count` times and leaves again.
 ///
-/// RTMP: TCP connect to the first key picture. WHEP: POST to the first RTP packet.
+/// RTMP: from TCP connect to the first key frame. WHEP: from POST to the first RTP packet.
 ///
 /// # Errors
-/// The server did not start, or a viewer could not join.
+/// If the server did not start, or a viewer could not join.
 pub(crate) async fn run(setup: &Setup, protocol: Protocol, subject: Subject, count: usize, round: u32) -> Result<Case> {
-    let Subject::Server(kind) = subject else { bail!("joining has no floor") };
+    let Subject::Server(kind) = subject else { bail!("the join case has no floor") };
     let server = Server::start(kind, &setup.engine, setup.attach).await?;
     let source = Arc::clone(&setup.source);
     let _publishers = Publishers::start(server.publish, "live", vec![STREAM_NAME.to_owned()], source, 1).await?;
     let identity = Arc::new(Identity::new()?);
     let whep = |tally: &Arc<Tally>| Viewer {
         server: server.http,
-        path: format!("/live/whep/{KEY}"),
+        path: format!("/live/whep/{STREAM_NAME}"),
         reads_marks: false,
         identity: Arc::clone(&identity),
         tally: Arc::clone(tally),
     };
-    let mut resident = Viewers::default();
-    let (tally, rtmp) = (Arc::clone(&resident.tally), server.rtmp);
+    let mut background = Viewers::default();
+    let (tally, rtmp) = (Arc::clone(&background.tally), server.rtmp);
     match protocol {
         Protocol::Whep => {
             let viewer = whep(&tally);
-            resident.add(async move { viewer.join().await?.watch().await });
+            background.add(async move { viewer.join().await?.watch().await });
         }
-        _ => resident.add(async move { player::play(rtmp, "live", STREAM_NAME, tally).await }),
+        _ => background.add(async move { player::play(rtmp, "live", STREAM_NAME, tally).await }),
     }
-    resident.wait_joined(1, JOIN_TIMEOUT).await?;
+    background.wait_joined(1, JOIN_TIMEOUT).await?;
     tokio::time::sleep(SETTLE_PERIOD).await;
 
     let tally = Arc::new(Tally::default());
@@ -58,14 +58,15 @@ pub(crate) async fn run(setup: &Setup, protocol: Protocol, subject: Subject, cou
             one.add(async move { player::play(rtmp, "live", STREAM_NAME, shared).await });
             one.wait_joined(n + 1, JOIN_TIMEOUT).await?;
         }
-        // Not in step with the pictures or the key frames.
+        // Not synchronized with frames or key frames.
         tokio::time::sleep(Duration::from_millis(137)).await;
     }
     let name = if protocol == Protocol::Whep { "join-whep" } else { "join-rtmp" };
     Ok(joins(name, kind, round, count, &tally))
 }
 
-/// Joins `count` streams that nobody has watched before, once each: on an edge, each must first be fetched from its origin.
+/// Joins `count` streams without viewers, once each: an edge must first relay each of
+/// them from its origin.
 ///
 /// # Errors
 /// As [`run`].
@@ -76,9 +77,9 @@ pub(crate) async fn cold(
     count: usize,
     round: u32,
 ) -> Result<Case> {
-    let Subject::Server(kind) = subject else { bail!("joining has no floor") };
+    let Subject::Server(kind) = subject else { bail!("the join case has no floor") };
     let server = Server::start(kind, &setup.engine, setup.attach).await?;
-    let keys: Vec<_> = (0..count).map(|n| format!("{KEY}{n}")).collect();
+    let keys: Vec<_> = (0..count).map(|n| format!("{STREAM_NAME}{n}")).collect();
     let _publishers = Publishers::start(server.publish, "live", keys.clone(), Arc::clone(&setup.source), 1).await?;
     tokio::time::sleep(SETTLE_PERIOD).await;
     let identity = Arc::new(Identity::new()?);
@@ -99,14 +100,14 @@ pub(crate) async fn cold(
             one.add(async move { player::play(rtmp, "live", &key, shared).await });
             one.wait_joined(n + 1, JOIN_TIMEOUT).await?;
         }
-        // Not in step with the pictures or the key frames.
+        // Not synchronized with frames or key frames.
         tokio::time::sleep(Duration::from_millis(137)).await;
     }
     let name = if protocol == Protocol::Whep { "cold-whep" } else { "cold-rtmp" };
     Ok(joins(name, kind, round, count, &tally))
 }
 
-/// A case of which only the joins count.
+/// A case with join times only.
 fn joins(case: &'static str, kind: ServerKind, round: u32, count: usize, tally: &Tally) -> Case {
     Case {
         case,

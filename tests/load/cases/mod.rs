@@ -1,4 +1,4 @@
-//! What can be measured. Each case starts its server, its stream and its viewers, and ends them again.
+//! The measurements. Each case starts its server, its stream and its viewers, and stops them again.
 
 pub(crate) mod all;
 pub(crate) mod curve;
@@ -18,20 +18,20 @@ use crate::server::{self, AttachArgs, ServerKind};
 use crate::source::Source;
 use crate::tally::{Counts, Tally};
 
-/// What all cases of a run share.
+/// Settings that all cases of a run share.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) engine: PathBuf,
     pub(crate) attach: AttachArgs,
     pub(crate) source: Arc<Source>,
-    /// Length of a window.
+    /// Length of the measurement window.
     pub(crate) window: Duration,
     pub(crate) rounds: u32,
     pub(crate) peer: bool,
     pub(crate) floor: bool,
 }
 
-/// Who is measured in a turn.
+/// What is measured in a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subject {
     Server(ServerKind),
@@ -48,14 +48,14 @@ impl Subject {
 }
 
 impl Setup {
-    /// The engine, then the peer and the floor if they are wanted and can be had.
+    /// The engine, then nginx and the floor if they are requested and available.
     pub(crate) fn subjects(&self, peer: bool, floor: bool) -> Vec<Subject> {
         let mut subjects = vec![Subject::Server(ServerKind::Engine)];
         if self.peer && peer {
             if server::nginx_is_installed() {
                 subjects.push(Subject::Server(ServerKind::Nginx));
             } else {
-                progress("nginx or its RTMP module is not installed: measured without a peer");
+                progress("nginx or its RTMP module is not installed: measuring without it");
             }
         }
         if self.floor && floor {
@@ -65,7 +65,7 @@ impl Setup {
     }
 }
 
-/// Runs `one` for every subject in turns, `rounds` times; a failure is told and skipped.
+/// Runs `one` for every subject in turns, `rounds` times. A failure is reported and skipped.
 pub(crate) async fn in_turns(
     rounds: u32,
     subjects: &[Subject],
@@ -79,7 +79,8 @@ pub(crate) async fn in_turns(
     }
 }
 
-/// The same at one time: what else goes on on the machine then weighs on both alike.
+/// Like [`in_turns`], with two subjects at the same time, so that other load on the
+/// machine affects both alike.
 pub(crate) async fn side_by_side(
     rounds: u32,
     subjects: &[Subject],
@@ -111,7 +112,7 @@ fn record(result: Result<Case>, subject: Subject, round: u32, report: &mut Repor
     }
 }
 
-/// What happened between two moments.
+/// A measurement between two points in time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
     pub(crate) seconds: f64,
@@ -119,8 +120,8 @@ pub(crate) struct Window {
     pub(crate) counts: Counts,
 }
 
-/// Watches a server and its viewers for a while.
-pub(crate) async fn watch(processes: &Processes, tally: &Tally, length: Duration) -> Result<Window> {
+/// Measures a server and its viewers for this duration.
+pub(crate) async fn measure(processes: &Processes, tally: &Tally, length: Duration) -> Result<Window> {
     let (cpu, counts, start) = (processes.cpu()?, tally.counts(), Instant::now());
     tally.set_sampling(true);
     tokio::time::sleep(length).await;
@@ -136,5 +137,5 @@ pub(crate) async fn watch(processes: &Processes, tally: &Tally, length: Duration
     Ok(Window { seconds, cpu_seconds: used.as_secs_f64(), counts })
 }
 
-/// Time for a server and its viewers to come to rest before a window opens.
+/// Time for a server and its viewers to settle before a measurement.
 pub(crate) const SETTLE_PERIOD: Duration = Duration::from_secs(2);

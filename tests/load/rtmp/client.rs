@@ -1,4 +1,5 @@
-//! Opens an RTMP session: handshake, `connect`, `createStream`, then `publish` or `play` (RTMP 1.0 §5.2, §7.2).
+//! Opens an RTMP session: handshake, `connect`, `createStream`, then `publish` or `play`
+//! (RTMP 1.0 §5.2, §7.2).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::skim::{Message, Skimmer};
 
-/// What a session is for.
+/// Purpose of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Publish,
@@ -23,25 +24,25 @@ pub(crate) struct Session {
     pub(crate) skimmer: Skimmer,
 }
 
-/// Longest time a server may take for all of it.
+/// Timeout of the whole procedure.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Chunk size of what the client sends: that of OBS.
+/// Chunk size for sending: that of OBS.
 pub(crate) const CHUNK_BYTES: usize = 4096;
 
-/// Message stream id: the first one a server gives out.
+/// Message stream id: the first one that a server assigns.
 pub(crate) const STREAM_ID: u8 = 1;
 
-/// Connects and asks to publish or play `app/key`.
+/// Connects and publishes or plays `app/key`.
 ///
-/// Returns once a publisher is accepted, or a player's `play` is sent: pictures may follow at once.
+/// Returns once the publisher is accepted or the `play` command is sent; frames may follow at once.
 ///
 /// # Errors
-/// The server refused, or took too long.
+/// If the server refused or did not respond in time.
 pub(crate) async fn open(server: SocketAddr, app: &str, key: &str, purpose: Purpose) -> Result<Session> {
     tokio::time::timeout(OPEN_TIMEOUT, open_session(server, app, key, purpose))
         .await
-        .with_context(|| format!("{server} did not answer within {OPEN_WITHIN:?}"))?
+        .with_context(|| format!("{server} did not respond within {OPEN_TIMEOUT:?}"))?
 }
 
 async fn open_session(server: SocketAddr, app: &str, key: &str, purpose: Purpose) -> Result<Session> {
@@ -51,11 +52,11 @@ async fn open_session(server: SocketAddr, app: &str, key: &str, purpose: Purpose
     hello[0] = 3;
     hello[9..].iter_mut().enumerate().for_each(|(i, b)| *b = (i * 7 % 251) as u8);
     socket.write_all(&hello).await?;
-    let mut answer = [0u8; 1 + 2 * HANDSHAKE_BYTES];
-    socket.read_exact(&mut answer).await.context("handshake cut off")?;
-    ensure!(answer[0] == 3, "not an RTMP server");
+    let mut response = [0u8; 1 + 2 * HANDSHAKE_BYTES];
+    socket.read_exact(&mut response).await.context("the handshake is incomplete")?;
+    ensure!(response[0] == 3, "not an RTMP server");
 
-    let mut out = answer[1..=HANDSHAKE_BYTES].to_vec();
+    let mut out = response[1..=HANDSHAKE_BYTES].to_vec();
     if purpose == Purpose::Publish {
         message(&mut out, 2, 1, 0, &(CHUNK_BYTES as u32).to_be_bytes());
     }
@@ -65,11 +66,11 @@ async fn open_session(server: SocketAddr, app: &str, key: &str, purpose: Purpose
     socket.write_all(&out).await?;
 
     let mut session = Session { socket, skimmer: Skimmer::default() };
-    session.answer(2.0, "connect").await?;
+    session.wait_result(2.0, "connect").await?;
     let mut create = Amf::command("createStream", 2.0);
     create.null();
     session.send(3, 20, 0, &create.0).await?;
-    session.answer(3.0, "createStream").await?;
+    session.wait_result(3.0, "createStream").await?;
     let mut start = Amf::command(if purpose == Purpose::Play { "play" } else { "publish" }, 0.0);
     start.null();
     start.string(key);
@@ -91,8 +92,9 @@ impl Session {
         Ok(self.socket.write_all(&out).await?)
     }
 
-    /// Waits for the `_result` of the command sent last; `next` numbers the transaction after it.
-    async fn answer(&mut self, next: f64, command: &'static str) -> Result<()> {
+    /// Waits for the `_result` of the last command; `next` is the number
+    /// of the following transaction.
+    async fn wait_result(&mut self, next: f64, command: &'static str) -> Result<()> {
         let transaction = (next - 1.0).to_be_bytes();
         self.until(|m| {
             let matches = m.kind == 20 && contains(m.head, &transaction);
@@ -100,10 +102,11 @@ impl Session {
             Ok((matches && contains(m.head, b"_result")).then_some(()))
         })
         .await
-        .with_context(|| format!("no answer to `{command}`"))
+        .with_context(|| format!("no response to `{command}`"))
     }
 
-    /// Reads until `condition` finds what it waits for; later messages of the same read are looked at, too.
+    /// Reads until `condition` finds what it waits for; later messages of the same read
+    /// are looked at, too.
     async fn until<T>(&mut self, mut condition: impl FnMut(&Message<'_>) -> Result<Option<T>>) -> Result<T> {
         let mut buffer = vec![0u8; 16 * 1024];
         loop {
@@ -128,7 +131,7 @@ impl Session {
     }
 }
 
-/// The answer to a server's ping (RTMP 1.0 §7.1.7), if `message` is one.
+/// The response to a server's ping (RTMP 1.0 §7.1.7), if `message` is one.
 pub(crate) fn pong(message: &Message<'_>) -> Option<[u8; 6]> {
     let [0, 6, time @ ..] = message.head.get(..6)? else { return None };
     (message.kind == 4).then_some([0, 7, time[0], time[1], time[2], time[3]])

@@ -1,6 +1,7 @@
-//! A light RTMP client: enough to publish and to play, cheap enough for hundreds in one process.
+//! A lightweight RTMP client: it publishes and plays, and is cheap enough for
+//! hundreds in one process.
 //!
-//! It trusts its peer and its user; it is a measuring tool, not a player.
+//! It trusts its peer; it is a measuring tool, not a player.
 
 pub(crate) mod client;
 pub(crate) mod player;

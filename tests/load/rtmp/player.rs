@@ -1,4 +1,5 @@
-//! Plays a stream over RTMP and counts what comes: bytes, pictures, gaps, and how late each picture is.
+//! Plays a stream over RTMP and counts bytes, frames and gaps, and measures the
+//! latency of each frame.
 
 use std::cell::RefCell;
 use std::io::ErrorKind;
@@ -15,14 +16,15 @@ use crate::tally::Tally;
 
 /// Plays `app/key` until it is aborted or the server ends it.
 ///
-/// Joined means: a key picture has come whole. The time runs from before the TCP connection.
+/// A player has joined once a complete key frame is received. The time starts
+/// before the TCP connection.
 ///
 /// # Errors
-/// The server refused or ended the session.
+/// If the server refused or ended the session.
 pub(crate) async fn play(server: SocketAddr, app: &str, key: &str, tally: Arc<Tally>) -> Result<()> {
     let started = Instant::now();
     let mut session = client::open(server, app, key, Purpose::Play).await?;
-    let mut watch = PacketCounter { tally, started, joined: false, next_frame: None };
+    let mut counter = FrameCounter { tally, started, joined: false, next_frame: None };
     let (mut total, mut acknowledged) = (0usize, 0usize);
     loop {
         session.socket.readable().await?;
@@ -35,14 +37,14 @@ pub(crate) async fn play(server: SocketAddr, app: &str, key: &str, tally: Arc<Ta
             };
             session.skimmer.feed(&buffer[..n], |m| {
                 pong = client::pong(&m).or(pong);
-                watch.on_message(&m);
+                counter.on_message(&m);
                 Ok(())
             })?;
             Ok(Some(n))
         })?;
         let Some(n) = n else { continue };
         ensure!(n > 0, "the server closed the connection");
-        watch.tally.add_bytes(n);
+        counter.tally.add_bytes(n);
         total += n;
         if total - acknowledged >= ACKNOWLEDGE_BYTES {
             acknowledged = total;
@@ -54,33 +56,33 @@ pub(crate) async fn play(server: SocketAddr, app: &str, key: &str, tally: Arc<Ta
     }
 }
 
-struct PacketCounter {
+struct FrameCounter {
     tally: Arc<Tally>,
     started: Instant,
     joined: bool,
     next_frame: Option<u32>,
 }
 
-impl PacketCounter {
+impl FrameCounter {
     fn on_message(&mut self, message: &Message<'_>) {
         self.tally.add_packets(1);
         let (9, [header, 1, ..]) = (message.kind, message.head) else { return };
         self.tally.add_frame();
         if !self.joined && header >> 4 == 1 {
             self.joined = true;
-            self.tally.joined_us(self.started.elapsed().as_micros() as u32);
+            self.tally.record_join_us(self.started.elapsed().as_micros() as u32);
         }
         let Some((mark, _)) = Mark::find(message.head) else { return };
-        self.tally.latency_us(mark.age_us());
+        self.tally.record_latency_us(mark.age_us());
         self.tally.add_lost(self.next_frame.map_or(0, |next| u64::from(mark.frame.saturating_sub(next))));
         self.next_frame = Some(mark.frame + 1);
     }
 }
 
 thread_local! {
-    /// Shared by all players of a thread: its content never outlives one read.
+    /// Shared by all players of a thread; its content is valid during one read only.
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 128 * 1024]);
 }
 
-/// Half of the window that servers commonly announce (RTMP 1.0 §5.4.3).
+/// Half of the window size that servers commonly announce (RTMP 1.0 §5.4.3).
 const ACKNOWLEDGE_BYTES: usize = 1_250_000;

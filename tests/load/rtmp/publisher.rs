@@ -1,7 +1,7 @@
-//! Publishes the source in real time, for ever, with marks in its pictures.
+//! Publishes the source in real time, in a loop, with marks in its video frames.
 //!
-//! One task per publisher; one write per picture or AAC frame, as encoders do. The tasks run in a thread of their own
-//! so that viewers in the same process do not delay them.
+//! One task per publisher; one write per video or AAC frame, as encoders do. The tasks run on their
+//! own thread, so that viewers in the same process do not delay them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{self, CHUNK_BYTES, Purpose, STREAM_ID, Session};
 use crate::mark::{Mark, NAL_BYTES};
-use crate::source::{Item, PASS_MS, Source};
+use crate::source::{FlvTag, PASS_MS, Source};
 
-/// Publishers of one case; dropping it ends them.
+/// Publishers of one case. Dropping it stops them.
 #[derive(Debug)]
 pub(crate) struct Publishers {
     stop: CancellationToken,
@@ -26,11 +26,11 @@ pub(crate) struct Publishers {
 }
 
 impl Publishers {
-    /// Starts publishing `app/key` for each of `keys`, one picture of `marks_every` with a mark; returns once the server has
-    /// accepted all of them.
+    /// Starts publishing `app/key` for each of `keys`, with a mark in every `marks_every`th video
+    /// frame. Returns once the server has accepted all of them.
     ///
     /// # Errors
-    /// The server refused one.
+    /// If the server refused one.
     pub(crate) async fn start(
         server: SocketAddr,
         app: &str,
@@ -69,8 +69,10 @@ impl Publishers {
         Ok(Self { stop, failed_rx, thread: Some(thread) })
     }
 
+    /// Reports a publisher that has ended.
+    ///
     /// # Errors
-    /// A publisher has ended, and why.
+    /// If a publisher has ended, with its reason.
     pub(crate) fn check(&mut self) -> Result<()> {
         self.failed_rx.try_recv().map_or(Ok(()), Err)
     }
@@ -85,7 +87,7 @@ impl Drop for Publishers {
     }
 }
 
-/// Sends pass after pass until it fails.
+/// Sends pass after pass until the connection fails.
 async fn send(mut session: Session, source: &Source, marks_every: u32) -> Result<()> {
     let mut chunks = Chunks::default();
     for header in &source.headers {
@@ -95,8 +97,8 @@ async fn send(mut session: Session, source: &Source, marks_every: u32) -> Result
     let start = Instant::now();
     let mut frame = 0_u32;
     for pass in 0.. {
-        for item in &source.items {
-            let at_ms = pass * PASS_MS + item.at_ms;
+        for tag in &source.tags {
+            let at_ms = pass * PASS_MS + tag.at_ms;
             let due = start + Duration::from_millis(u64::from(at_ms));
             while Instant::now() < due {
                 tokio::select! {
@@ -108,16 +110,16 @@ async fn send(mut session: Session, source: &Source, marks_every: u32) -> Result
                 }
             }
             chunks.out.clear();
-            let mark = (item.video && frame.is_multiple_of(marks_every)).then(|| Mark::now(frame));
-            frame += u32::from(item.video);
-            chunks.write(item, at_ms, mark);
+            let mark = (tag.video && frame.is_multiple_of(marks_every)).then(|| Mark::now(frame));
+            frame += u32::from(tag.video);
+            chunks.write(tag, at_ms, mark);
             session.socket.write_all(&chunks.out).await.context("the server closed the connection")?;
         }
     }
     Ok(())
 }
 
-/// Reads what the server says and answers its pings.
+/// Reads messages of the server and responds to its pings.
 async fn answer_pings(session: &mut Session) -> Result<()> {
     let mut buffer = [0u8; 4096];
     let n = match session.socket.try_read(&mut buffer) {
@@ -126,31 +128,31 @@ async fn answer_pings(session: &mut Session) -> Result<()> {
         Err(e) => return Err(e.into()),
     };
     ensure!(n > 0, "the server closed the connection");
-    let mut answer = None;
+    let mut response = None;
     session.skimmer.feed(&buffer[..n], |m| {
-        answer = client::pong(&m).or(answer);
+        response = client::pong(&m).or(response);
         Ok(())
     })?;
-    match answer {
+    match response {
         Some(pong) => session.send(2, 4, 0, &pong).await,
         None => Ok(()),
     }
 }
 
-/// Writes messages as chunks (RTMP 1.0 §5.3.1): a full header first, time differences from then on.
+/// Writes messages as chunks (RTMP 1.0 §5.3.1): a full header first, then timestamp deltas.
 #[derive(Debug, Default)]
 struct Chunks {
     out: Vec<u8>,
-    /// Last timestamp of audio and of video, once there was one.
+    /// Last timestamp of audio and of video, `None` before the first.
     last_ms: [Option<u32>; 2],
 }
 
 impl Chunks {
-    fn write(&mut self, item: &Item, at_ms: u32, mark: Option<Mark>) {
-        let (chunk_stream, kind) = if item.video { (6u8, 9u8) } else { (4, 8) };
-        let length = item.body.len() + if mark.is_some() { 4 + NAL_BYTES } else { 0 };
+    fn write(&mut self, tag: &FlvTag, at_ms: u32, mark: Option<Mark>) {
+        let (chunk_stream, kind) = if tag.video { (6u8, 9u8) } else { (4, 8) };
+        let length = tag.body.len() + if mark.is_some() { 4 + NAL_BYTES } else { 0 };
         let length = &(length as u32).to_be_bytes()[1..];
-        let last = self.last_ms[usize::from(item.video)].replace(at_ms);
+        let last = self.last_ms[usize::from(tag.video)].replace(at_ms);
         match last {
             None => {
                 self.out.push(chunk_stream);
@@ -166,7 +168,7 @@ impl Chunks {
             }
         }
         let mut head = Vec::new();
-        let mut body: &[u8] = &item.body;
+        let mut body: &[u8] = &tag.body;
         if let Some(mark) = mark {
             head.extend_from_slice(&body[..VIDEO_HEADER_BYTES]);
             mark.write(&mut head);
@@ -188,5 +190,5 @@ impl Chunks {
     }
 }
 
-/// FLV video header of an AVC picture: frame type and codec, packet type, composition time.
+/// FLV video header of an AVC frame: frame type and codec, packet type, composition time.
 const VIDEO_HEADER_BYTES: usize = 5;

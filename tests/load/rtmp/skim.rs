@@ -1,10 +1,12 @@
-//! Cuts an RTMP chunk stream into messages while keeping only the beginning of each (RTMP 1.0 §5.3.1).
+//! Splits an RTMP chunk stream into messages while keeping only the start of
+//! each (RTMP 1.0 §5.3.1).
 //!
-//! Payload bytes are stepped over, not copied, so that a viewer costs little beside the server under test.
+//! Payload bytes are skipped, not copied, so that a viewer costs little compared with
+//! the server under test.
 
 use anyhow::{Result, ensure};
 
-/// One message, seen whole but kept in part.
+/// A complete message, of which only the start is kept.
 pub(crate) struct Message<'a> {
     /// Message type id (RTMP 1.0 §5.4, §7.1).
     pub(crate) kind: u8,
@@ -12,7 +14,8 @@ pub(crate) struct Message<'a> {
     pub(crate) head: &'a [u8],
 }
 
-/// Bytes kept of each message: enough for a mark behind an SPS and PPS, and for any command a server answers.
+/// Bytes kept of each message: enough for a mark after an SPS and a PPS, and
+/// for any command response.
 pub(crate) const HEAD_BYTES: usize = 512;
 
 /// The reading side of one connection.
@@ -21,7 +24,7 @@ pub(crate) struct Skimmer {
     chunk_bytes: usize,
     streams: Vec<Stream>,
     header: Vec<u8>,
-    /// The stream whose chunk payload comes now, and how much of it is left.
+    /// Index of the chunk stream whose payload is being read, and the remaining bytes of the chunk.
     payload: Option<(usize, usize)>,
 }
 
@@ -42,10 +45,10 @@ impl Default for Skimmer {
 }
 
 impl Skimmer {
-    /// Takes bytes as they came; `on` is called for each message they complete.
+    /// Parses received bytes and calls `on` for each message that they complete.
     ///
     /// # Errors
-    /// The peer breaks the chunk format, or `on` failed.
+    /// If the chunk format is violated, or `on` fails.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], mut on: impl FnMut(Message<'_>) -> Result<()>) -> Result<()> {
         while !bytes.is_empty() {
             let Some((index, left)) = self.payload else {
@@ -73,7 +76,7 @@ impl Skimmer {
         Ok(())
     }
 
-    /// Called after each byte of a chunk header; starts the payload once the header is whole.
+    /// Called after each byte of a chunk header; starts the payload once the header is complete.
     fn on_header_byte(&mut self) -> Result<()> {
         let first = self.header[0];
         let basic = match first & 0x3f {
@@ -125,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn interleaved_messages_are_told_apart_however_the_bytes_are_cut() {
+    fn interleaved_messages_are_separated_for_every_read_size() {
         let mut bytes = vec![2, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0, 0, 0, 0, 4]; // chunks of four bytes from now on
         bytes.extend_from_slice(&[6, 0, 0, 0, 0, 0, 6, 9, 1, 0, 0, 0, 1, 2, 3, 4]);
         bytes.extend_from_slice(&[4, 0, 0, 0, 0, 0, 2, 8, 1, 0, 0, 0, 7, 8]);

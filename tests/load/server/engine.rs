@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use headwater_api::endpoints::{self, Endpoints};
+use headwater_api::control::{ENDPOINTS_FILE, Endpoints};
 
 use super::{Folder, KillOnDrop, ServerKind, LOG, Server};
 use crate::process::Processes;
@@ -15,26 +15,26 @@ pub(super) async fn start(engine: &Path) -> Result<Server> {
     Ok(start_with(engine, ServerKind::Engine, "").await?.0)
 }
 
-/// An engine that has nothing itself, and one that it relays from.
+/// Starts an origin, and an edge that relays from it.
 pub(super) async fn start_edge(engine: &Path) -> Result<Server> {
     let secrets = Folder::new(&std::env::temp_dir())?;
     let secret = secrets.0.join("secret");
-    std::fs::write(&secret, "the secret of a cluster under load")?;
+    std::fs::write(&secret, "the relay secret of the load test")?;
     let relay = format!("[relay]\nlisten = \"127.0.0.1:0\"\nsecret_file = {:?}\n", secret.display().to_string());
-    let (origin, at) = start_with(engine, ServerKind::Engine, &relay).await?;
-    let address = at.relay.context("the origin opened no relay")?;
+    let (origin, origin_endpoints) = start_with(engine, ServerKind::Engine, &relay).await?;
+    let address = origin_endpoints.relay.context("the origin has no relay listener")?;
     let (edge, _) = start_with(engine, ServerKind::Edge, &format!("{relay}origins = [\"{address}\"]\n")).await?;
     Ok(Server { publish: origin.rtmp, _origin: Some(Box::new(origin)), ..edge })
 }
 
-async fn start_with(engine: &Path, kind: ServerKind, more: &str) -> Result<(Server, Endpoints)> {
+async fn start_with(engine: &Path, kind: ServerKind, extra_config: &str) -> Result<(Server, Endpoints)> {
     let folder = Folder::new(&std::env::temp_dir())?;
     let config = folder.0.join("engine.toml");
     let data = folder.0.join("data");
     std::fs::create_dir_all(&data)?;
     let text = format!(
         "[node]\ndata_dir = {:?}\naddresses = [\"127.0.0.1\"]\n[http]\nlisten = \"127.0.0.1:0\"\n\
-         [rtmp]\nlisten = \"127.0.0.1:0\"\n[webrtc]\nport = 0\n[health]\nlisten = \"127.0.0.1:0\"\n{more}",
+         [rtmp]\nlisten = \"127.0.0.1:0\"\n[webrtc]\nport = 0\n[health]\nlisten = \"127.0.0.1:0\"\n{extra_config}",
         data.display().to_string()
     );
     std::fs::write(&config, text)?;
@@ -48,7 +48,7 @@ async fn start_with(engine: &Path, kind: ServerKind, more: &str) -> Result<(Serv
         .spawn()
         .with_context(|| format!("could not start {} (build it, or name it with --engine)", engine.display()))?;
     let mut child = KillOnDrop(child);
-    let endpoints = wait(&mut child, &data, &folder).await?;
+    let endpoints = wait_ready(&mut child, &data, &folder).await?;
     let server = Server {
         kind,
         processes: Processes::tree(child.0.id() as i32),
@@ -62,19 +62,19 @@ async fn start_with(engine: &Path, kind: ServerKind, more: &str) -> Result<(Serv
     Ok((server, endpoints))
 }
 
-/// Waits for the file in which the engine says where it listens.
-async fn wait(child: &mut KillOnDrop, data: &Path, folder: &Folder) -> Result<Endpoints> {
+/// Waits for the file in which the engine publishes its listen addresses.
+async fn wait_ready(child: &mut KillOnDrop, data: &Path, folder: &Folder) -> Result<Endpoints> {
     let log = || std::fs::read_to_string(folder.0.join(LOG)).unwrap_or_default();
     for _ in 0..START_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
         if let Some(status) = child.0.try_wait()? {
-            bail!("the engine ended at once ({status}):\n{}", log());
+            bail!("the engine exited at once ({status}):\n{}", log());
         }
-        if let Ok(text) = std::fs::read_to_string(data.join(endpoints::FILE_NAME)) {
-            return serde_json::from_str(&text).context("engine.json is not what it should be");
+        if let Ok(text) = std::fs::read_to_string(data.join(ENDPOINTS_FILE)) {
+            return serde_json::from_str(&text).context("engine.json is malformed");
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
-    bail!("the engine did not serve within {START_WITHIN:?}:\n{}", log());
+    bail!("the engine was not ready within {START_TIMEOUT:?}:\n{}", log());
 }
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! The servers under test: started with a temporary folder and free ports, ended by dropping them.
+//! The servers under test: started with a temporary folder and free ports, stopped on drop.
 //!
 //! A server is its processes and its addresses; the cases must not know which server it is.
 
@@ -19,7 +19,7 @@ use crate::process::Processes;
 pub(crate) enum ServerKind {
     /// `headwater-engine`.
     Engine,
-    /// `headwater-engine` that relays from another one; only the relaying one is counted.
+    /// `headwater-engine` that relays from another one; only the relaying one is measured.
     Edge,
     /// Debian's nginx with its RTMP module, one worker.
     Nginx,
@@ -36,26 +36,27 @@ impl ServerKind {
     }
 }
 
-/// A server that answers.
+/// A running server.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) kind: ServerKind,
     pub(crate) processes: Processes,
-    /// Where publishers go.
+    /// RTMP address for publishers.
     pub(crate) publish: SocketAddr,
     pub(crate) rtmp: SocketAddr,
     pub(crate) http: SocketAddr,
-    /// What an edge relays from.
+    /// The origin of an edge.
     _origin: Option<Box<Server>>,
-    /// Held for their `Drop`: first the process ends, then its folder goes.
+    /// Kept for their `Drop`, in this order: the process ends before its folder is removed.
     _child: Option<KillOnDrop>,
     _folder: Option<Folder>,
 }
 
-/// A running server somebody else started.
+/// Arguments that select a running engine instead of starting one.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct AttachArgs {
-    /// Measure this running engine instead of starting one: its process id (needs --rtmp and --http, too).
+    /// Measure this running engine instead of starting one: its process id (needs
+    /// --rtmp and --http, too).
     #[arg(long, global = true, requires_all = ["rtmp", "http"])]
     pid: Option<i32>,
     /// RTMP address of the running engine.
@@ -67,10 +68,10 @@ pub(crate) struct AttachArgs {
 }
 
 impl Server {
-    /// Starts a server and waits until it answers.
+    /// Starts a server and waits until it responds.
     ///
     /// # Errors
-    /// It is not installed, or did not start.
+    /// If it is not installed or did not start.
     pub(crate) async fn start(kind: ServerKind, engine: &Path, attach: AttachArgs) -> Result<Self> {
         match (kind, attach) {
             (ServerKind::Engine, AttachArgs { pid: Some(pid), rtmp: Some(rtmp), http: Some(http) }) => {
@@ -83,7 +84,7 @@ impl Server {
         }
     }
 
-    /// Path of the playlist of `app/key`.
+    /// Path of the HLS playlist of `app/key`.
     pub(crate) fn playlist(&self, app: &str, key: &str) -> String {
         match self.kind {
             ServerKind::Engine | ServerKind::Edge => format!("/{app}/streams/{key}.m3u8"),
@@ -91,7 +92,7 @@ impl Server {
         }
     }
 
-    /// What the server itself wrote to its log, for error messages.
+    /// The last lines of the server's log, for error messages.
     pub(crate) fn log(&self) -> String {
         let Some(folder) = &self._folder else { return String::new() };
         let text = std::fs::read_to_string(folder.0.join(LOG)).unwrap_or_default();
@@ -105,16 +106,17 @@ pub(crate) fn nginx_is_installed() -> bool {
     nginx::is_installed()
 }
 
-/// File in the folder that takes what the server writes.
+/// Name of the log file in the server's folder.
 const LOG: &str = "server.log";
 
-/// A child process that dies with its owner.
+/// A child process that is killed on drop, with its children.
 #[derive(Debug)]
 pub(crate) struct KillOnDrop(pub(crate) Child);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // Its children first: nginx's master would start them again.
+        // The children are listed first: once nginx's master has exited, they can
+        // no longer be found.
         let tree = Processes::tree(self.0.id() as i32);
         let _ = self.0.kill();
         tree.kill();
@@ -122,7 +124,7 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// A temporary folder that goes with its owner.
+/// A temporary folder that is removed on drop.
 #[derive(Debug)]
 struct Folder(PathBuf);
 
@@ -131,7 +133,7 @@ impl Folder {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("headwater-load-{}-{n}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| format!("could not make {}", path.display()))?;
+        std::fs::create_dir_all(&path).with_context(|| format!("could not create {}", path.display()))?;
         Ok(Self(path))
     }
 }
@@ -142,7 +144,7 @@ impl Drop for Folder {
     }
 }
 
-/// A loopback address that was free a moment ago, for servers that cannot choose one themselves.
+/// A loopback address that was free a moment ago, for servers that cannot choose a port themselves.
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }

@@ -1,6 +1,6 @@
-//! Starts Debian's nginx with its RTMP module: one worker, RTMP live, and HLS from files in memory.
+//! Starts Debian's nginx with its RTMP module: one worker, live RTMP, and HLS from files in memory.
 //!
-//! Logs are off and `sendfile` is on, so that the peer is measured at its best.
+//! Logs are off and `sendfile` is on, so that nginx is measured at its best.
 
 use std::fs::File;
 use std::net::TcpStream;
@@ -22,7 +22,8 @@ pub(super) async fn start() -> Result<Server> {
     let root = folder.0.display().to_string();
     let (rtmp, http) = (free_address()?, free_address()?);
     std::fs::create_dir_all(folder.0.join("hls"))?;
-    // nginx gives its workers away to `nobody` if it may: they must still write the segments.
+    // nginx started by root runs its workers as `nobody` by default; these
+    // workers must write segments.
     let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
     let config = format!(
         "load_module {MODULE};\n{user} daemon off; worker_processes 1; worker_rlimit_nofile 65536;\n\
@@ -52,7 +53,7 @@ pub(super) async fn start() -> Result<Server> {
     let mut child = KillOnDrop(child);
     for _ in 0..START_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
         if let Some(status) = child.0.try_wait()? {
-            bail!("nginx ended at once ({status}):\n{}", std::fs::read_to_string(folder.0.join(LOG))?);
+            bail!("nginx exited at once ({status}):\n{}", std::fs::read_to_string(folder.0.join(LOG))?);
         }
         if TcpStream::connect(rtmp).is_ok() && TcpStream::connect(http).is_ok() {
             let processes = Processes::tree(child.0.id() as i32);
@@ -69,7 +70,7 @@ pub(super) async fn start() -> Result<Server> {
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
-    bail!("nginx did not answer within {START_WITHIN:?}");
+    bail!("nginx did not respond within {START_TIMEOUT:?}");
 }
 
 const BINARY: &str = "/usr/sbin/nginx";

@@ -1,4 +1,4 @@
-//! The viewer's DTLS handshake (RFC 6347) and the SRTP keys that come of it (RFC 5764).
+//! The viewer's DTLS handshake (RFC 6347) and the SRTP keys derived from it (RFC 5764).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,27 +19,27 @@ use rtc_srtp::protection_profile::ProtectionProfile;
 
 use crate::udp::Socket;
 
-/// The certificate all viewers of this process share.
+/// The certificate that all viewers of this process share.
 pub(crate) struct Identity {
     provider: Arc<dyn RTCCryptoProvider>,
     config: Arc<HandshakeConfig>,
-    /// SHA-256 of the certificate, as SDP writes it.
+    /// SHA-256 fingerprint of the certificate, in SDP notation.
     pub(crate) fingerprint: String,
 }
 
-/// SRTP of one session.
+/// SRTP contexts of one session.
 pub(crate) struct Srtp {
-    /// Decrypts what the server sends.
+    /// Decrypts packets of the server.
     pub(crate) incoming: Context,
-    /// Encrypts our reports.
+    /// Encrypts the viewer's RTCP reports.
     pub(crate) outgoing: Context,
 }
 
 impl Identity {
-    /// Makes a certificate.
+    /// Generates a certificate.
     ///
     /// # Errors
-    /// The cipher library failed.
+    /// If the crypto library fails.
     pub(crate) fn new() -> Result<Self> {
         let provider = rtc_crypto::default_provider().map_err(|e| anyhow::anyhow!("{e}"))?;
         let certificate = Certificate::generate_self_signed(vec!["viewer".to_owned()], provider.crypto())?;
@@ -57,10 +57,11 @@ impl Identity {
         Ok(Self { provider, config: Arc::new(config), fingerprint })
     }
 
-    /// Shakes hands over a connected socket; packets that are not DTLS go to `other`.
+    /// Performs the handshake over a connected socket; packets that are not DTLS
+    /// are passed to `other`.
     ///
     /// # Errors
-    /// The server refused, or was silent for ten seconds.
+    /// If the server refuses or the handshake takes more than ten seconds.
     pub(crate) async fn handshake(&self, socket: &Socket, mut other: impl FnMut(&[u8])) -> Result<Srtp> {
         let (local, peer) = (SocketAddr::from(([127, 0, 0, 1], 1)), SocketAddr::from(([127, 0, 0, 1], 2)));
         let mut endpoint = Endpoint::new(local, TransportProtocol::UDP, None);
@@ -72,7 +73,7 @@ impl Identity {
             }
             let now = Instant::now();
             if now >= deadline {
-                bail!("no DTLS handshake within {HANDSHAKE_WITHIN:?}");
+                bail!("the DTLS handshake did not complete within {HANDSHAKE_TIMEOUT:?}");
             }
             let wait = endpoint.poll_timeout(&peer).map_or(deadline, |at| at.min(deadline));
             let mut packets = Vec::new();
@@ -104,7 +105,7 @@ impl Identity {
         let profile = match state.srtp_protection_profile() {
             SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => ProtectionProfile::AeadAes128Gcm,
             SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
-            other => bail!("the server chose {other:?}"),
+            other => bail!("the server chose an unexpected SRTP profile: {other:?}"),
         };
         let mut config = Config { profile, ..Config::default() };
         let material = state.export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], config.keying_material_len())?;

@@ -1,7 +1,8 @@
-//! A WHEP viewer (draft-ietf-wish-whep): a real ICE, DTLS and SRTP client that then only counts packets.
+//! A WHEP viewer (draft-ietf-wish-whep): a complete ICE, DTLS and SRTP client
+//! that only counts packets.
 //!
 //! ```text
-//! POST offer -> answer -> STUN check -> DTLS handshake -> SRTP keys -> count; a sample decrypts and reads marks
+//! POST offer -> answer -> STUN check -> DTLS handshake -> SRTP keys -> count packets
 //! ```
 
 mod dtls;

@@ -1,4 +1,4 @@
-//! The offer a viewer makes, and the little it reads of the answer (RFC 8866, RFC 8829).
+//! The viewer's offer, and the few values it reads from the answer (RFC 8866, RFC 8829).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,14 +11,14 @@ pub(crate) struct Credentials {
     pub(crate) pwd: String,
 }
 
-/// The server's side of the session.
+/// ICE parameters of the server.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) credentials: Credentials,
     pub(crate) address: SocketAddr,
 }
 
-/// Payload types offered for H.264: constrained baseline and high, as browsers list them.
+/// Payload types offered for H.264: constrained baseline and high, in the order of browsers.
 pub(crate) const VIDEO_PAYLOADS: [u8; 2] = [102, 104];
 
 /// An offer to receive H.264 and Opus.
@@ -49,10 +49,11 @@ pub(crate) fn offer(credentials: &Credentials, fingerprint: &str) -> String {
 }
 
 impl Answer {
-    /// Reads the first set of credentials and the best candidate: a loopback one, else the first of IPv4.
+    /// Reads the first credentials and the preferred candidate: a loopback address, else
+    /// the first IPv4 address.
     ///
     /// # Errors
-    /// Something of it is not there.
+    /// If a value is missing.
     pub(crate) fn parse(sdp: &str) -> Result<Self> {
         let value = |name: &str| sdp.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim().to_owned());
         let candidates: Vec<SocketAddr> = sdp

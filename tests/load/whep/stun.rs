@@ -1,19 +1,19 @@
-//! The one STUN message a controlling ICE agent must send: a binding request with integrity and fingerprint
-//! (RFC 8489 §14.5, §14.7; RFC 8445 §7.2.2).
+//! The one STUN message that a controlling ICE agent must send: a binding request with integrity
+//! and fingerprint (RFC 8489 §14.5, §14.7; RFC 8445 §7.2.2).
 
 use ring::hmac;
 
 use super::sdp::Credentials;
 
-/// A binding request that nominates its pair.
+/// Encodes a binding request that nominates its candidate pair.
 pub(crate) fn request(local: &Credentials, remote: &Credentials, transaction: [u8; 12]) -> Vec<u8> {
     let mut out = vec![0, 1, 0, 0];
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&transaction);
     attribute(&mut out, 0x0006, format!("{}:{}", remote.ufrag, local.ufrag).as_bytes());
-    attribute(&mut out, 0x0024, &0x6e00_1effu32.to_be_bytes()); // priority of a peer-reflexive candidate
-    attribute(&mut out, 0x802a, &0x0123_4567_89ab_cdefu64.to_be_bytes()); // we control
-    attribute(&mut out, 0x0025, &[]); // use this candidate
+    attribute(&mut out, 0x0024, &0x6e00_1effu32.to_be_bytes()); // PRIORITY of a peer-reflexive candidate
+    attribute(&mut out, 0x802a, &0x0123_4567_89ab_cdefu64.to_be_bytes()); // ICE-CONTROLLING
+    attribute(&mut out, 0x0025, &[]); // USE-CANDIDATE
     set_length(&mut out, 24);
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, remote.pwd.as_bytes());
     let tag = hmac::sign(&key, &out);
@@ -24,7 +24,7 @@ pub(crate) fn request(local: &Credentials, remote: &Credentials, transaction: [u
     out
 }
 
-/// True if `packet` says that the request with this transaction id succeeded.
+/// True if `packet` is the success response to the request with this transaction id.
 pub(crate) fn is_success(packet: &[u8], transaction: [u8; 12]) -> bool {
     packet.len() >= 20 && packet[..2] == [1, 1] && packet[4..8] == MAGIC && packet[8..20] == transaction
 }

@@ -1,4 +1,5 @@
-//! One WHEP viewer: joins, then counts packets, finds gaps, reports once a second, and reads marks if it is a sample.
+//! One WHEP viewer: joins, counts packets, detects gaps, sends a report once a second, and
+//! optionally reads marks.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,37 +16,37 @@ use crate::mark::Mark;
 use crate::tally::Tally;
 use crate::udp::Socket;
 
-/// What one viewer watches.
+/// Configuration of one viewer.
 #[derive(Clone)]
 pub(crate) struct Viewer {
     pub(crate) server: SocketAddr,
     /// Path of the WHEP endpoint.
     pub(crate) path: String,
-    /// True for a viewer that decrypts every packet and reads marks.
+    /// True if the viewer decrypts every packet and reads marks.
     pub(crate) reads_marks: bool,
     pub(crate) identity: Arc<Identity>,
     pub(crate) tally: Arc<Tally>,
 }
 
 impl Viewer {
-    /// Joins; the session then is [`Joined::watch`]ed or [`Joined::leave`]s.
+    /// Joins the stream. Use [`Joined::watch`] or [`Joined::leave`] on the result.
     ///
     /// # Errors
-    /// The server refused, or a step of the handshake did not end in time.
+    /// If the server refused, or a step of the handshake timed out.
     pub(crate) async fn join(self) -> Result<Joined> {
         let socket = Socket::bind()?;
         let local = Credentials { ufrag: random_text(8), pwd: random_text(24) };
         let started = Instant::now();
         let mut client = Client::new(self.server);
-        let answer = client.post_sdp(&self.path, &sdp::offer(&local, &self.identity.fingerprint)).await?;
-        let resource = answer.header("location").unwrap_or_default().to_owned();
-        ensure!(answer.status == 201, "WHEP refused: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
-        let remote = Answer::parse(answer.text()?)?;
+        let response = client.post_sdp(&self.path, &sdp::offer(&local, &self.identity.fingerprint)).await?;
+        let resource = response.header("location").unwrap_or_default().to_owned();
+        ensure!(response.status == 201, "WHEP refused: {} {}", response.status, String::from_utf8_lossy(&response.body));
+        let remote = Answer::parse(response.text()?)?;
         socket.connect(remote.address).await?;
         check(&socket, &local, &remote.credentials).await.context("ICE")?;
         let mut early = Vec::new();
         let srtp = self.identity.handshake(&socket, |packet| early.push(packet.to_vec())).await.context("DTLS")?;
-        let mut watch = PacketCounter {
+        let mut counter = PacketCounter {
             tally: Arc::clone(&self.tally),
             reads_marks: self.reads_marks,
             srtp,
@@ -53,41 +54,41 @@ impl Viewer {
             mark: None,
             undecryptable: 0,
         };
-        early.iter().for_each(|packet| watch.on_packet(packet));
-        while watch.tracks.is_empty() {
-            let received = tokio::time::timeout(FIRST_PACKET_TIMEOUT, socket.receive(|packet| watch.on_packet(packet)));
-            received.await.context("no media after the handshake")??;
+        early.iter().for_each(|packet| counter.on_packet(packet));
+        while counter.tracks.is_empty() {
+            let received = tokio::time::timeout(FIRST_PACKET_TIMEOUT, socket.receive(|packet| counter.on_packet(packet)));
+            received.await.context("no media packet after the handshake")??;
         }
-        self.tally.joined_us(started.elapsed().as_micros() as u32);
-        Ok(Joined { socket, local, remote: remote.credentials, resource, client, watch })
+        self.tally.record_join_us(started.elapsed().as_micros() as u32);
+        Ok(Joined { socket, local, remote: remote.credentials, resource, client, counter })
     }
 }
 
-/// A viewer that receives media.
+/// A viewer that is receiving media.
 pub(crate) struct Joined {
     socket: Socket,
     local: Credentials,
     remote: Credentials,
     resource: String,
     client: Client,
-    watch: PacketCounter,
+    counter: PacketCounter,
 }
 
 impl Joined {
     /// Receives until aborted.
     ///
     /// # Errors
-    /// The session broke, or a sample's packet could not be decrypted.
+    /// If the session fails, or a packet cannot be decrypted.
     pub(crate) async fn watch(mut self) -> Result<()> {
         let mut clock = tokio::time::interval(REPORT_INTERVAL);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_check = Instant::now();
         loop {
             tokio::select! {
-                received = self.socket.receive(|packet| self.watch.on_packet(packet)) => received?,
+                received = self.socket.receive(|packet| self.counter.on_packet(packet)) => received?,
                 _ = clock.tick() => {
-                    ensure!(self.watch.undecryptable == 0, "{} packets could not be decrypted", self.watch.undecryptable);
-                    if let Some(report) = self.watch.report()? {
+                    ensure!(self.counter.undecryptable == 0, "{} packets could not be decrypted", self.counter.undecryptable);
+                    if let Some(report) = self.counter.report()? {
                         self.socket.send(&report).await?;
                     }
                     // Consent expires after 30 s without a check (RFC 7675 §5.1).
@@ -100,10 +101,10 @@ impl Joined {
         }
     }
 
-    /// Ends the session as WHEP wants it.
+    /// Ends the session with a WHEP DELETE.
     ///
     /// # Errors
-    /// The server did not answer.
+    /// If the server did not respond.
     pub(crate) async fn leave(mut self) -> Result<()> {
         let path = self.resource.splitn(4, '/').nth(3).filter(|_| self.resource.contains("://"));
         let path = path.map_or_else(|| self.resource.clone(), |p| format!("/{p}"));
@@ -129,7 +130,7 @@ async fn check(socket: &Socket, local: &Credentials, remote: &Credentials) -> Re
             Err(_) => continue,
         }
     }
-    bail!("no answer to {CHECKS} checks")
+    bail!("no response to {MAX_CHECKS} connectivity checks")
 }
 
 /// Counts the packets of one session.
@@ -138,7 +139,7 @@ struct PacketCounter {
     reads_marks: bool,
     srtp: Srtp,
     tracks: Vec<Track>,
-    /// The mark of the picture whose packets come now.
+    /// The mark of the frame whose packets are being received.
     mark: Option<Mark>,
     undecryptable: u64,
 }
@@ -152,7 +153,7 @@ struct Track {
 
 impl PacketCounter {
     fn on_packet(&mut self, packet: &[u8]) {
-        // RFC 5761 §4: RTCP packet types are told apart from RTP payload types by the second byte.
+        // RFC 5761 §4: the second byte separates RTCP packet types from RTP payload types.
         if packet.len() < 12 || packet[0] >> 6 != 2 || (192..=223).contains(&packet[1]) {
             return;
         }
@@ -184,12 +185,12 @@ impl PacketCounter {
         if video && marker {
             self.tally.add_frame();
             if let Some(mark) = self.mark.take() {
-                self.tally.latency_us(mark.age_us());
+                self.tally.record_latency_us(mark.age_us());
             }
         }
     }
 
-    /// A receiver report about the video (RFC 3550 §6.4.2), encrypted.
+    /// An encrypted receiver report for the video track (RFC 3550 §6.4.2).
     fn report(&mut self) -> Result<Option<Vec<u8>>> {
         let Some(track) = self.tracks.iter().find(|t| t.video) else { return Ok(None) };
         let mut report = vec![0x81, 201, 0, 7];
@@ -214,5 +215,5 @@ const CONSENT_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const MAX_CHECKS: u32 = 20;
 const CHECK_TIMEOUT: Duration = Duration::from_millis(250);
 const FIRST_PACKET_TIMEOUT: Duration = Duration::from_secs(10);
-/// Where a mark may be: behind the header, an SPS and a PPS.
+/// A mark starts within this many bytes: after the RTP header, an SPS and a PPS.
 const MAX_MARK_OFFSET_BYTES: usize = 300;

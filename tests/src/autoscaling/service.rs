@@ -23,8 +23,8 @@ impl Shared {
         ensure!(length <= 65_536, "a body of {length} bytes");
         let mut body = vec![0; length];
         stream.read_exact(&mut body)?;
-        let (status, xml) = self.answer(&String::from_utf8_lossy(&body));
-        self.news.notify_all();
+        let (status, xml) = self.respond(&String::from_utf8_lossy(&body));
+        self.changed.notify_all();
         write!(
             stream,
             "HTTP/1.1 {status} x\r\ncontent-type: text/xml\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{xml}",
@@ -33,7 +33,7 @@ impl Shared {
         Ok(())
     }
 
-    fn answer(&self, form: &str) -> (u16, String) {
+    fn respond(&self, form: &str) -> (u16, String) {
         let value =
             |key: &str| form.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default();
         let action = value("Action");
@@ -43,12 +43,12 @@ impl Shared {
         }
         let mut state = self.lock();
         state.actions.push(action.to_owned());
-        if state.refusals > 0 {
-            state.refusals -= 1;
+        if state.remaining_failures > 0 {
+            state.remaining_failures -= 1;
             return error(500, "InternalFailure", "an error of the fake");
         }
         if action == "DescribeLifecycleHooks" {
-            return ok(action, &format!("<LifecycleHooks>{}</LifecycleHooks>", hooks(value("AutoScalingGroupName"))));
+            return ok(action, &format!("<LifecycleHooks>{}</LifecycleHooks>", hooks_xml(value("AutoScalingGroupName"))));
         }
         let id = match action {
             "SetInstanceProtection" | "DescribeAutoScalingInstances" => value("InstanceIds.member.1"),
@@ -59,16 +59,16 @@ impl Shared {
         };
         let hook = value("LifecycleHookName");
         match action {
-            "CompleteLifecycleAction" | "RecordLifecycleActionHeartbeat" if instance.held_by() != Some(hook) => {
+            "CompleteLifecycleAction" | "RecordLifecycleActionHeartbeat" if instance.active_hook() != Some(hook) => {
                 error(400, "ValidationError", &format!("No active Lifecycle Action found with instance ID {id}"))
             }
             "CompleteLifecycleAction" => {
                 instance.completed = true;
-                instance.over(value("LifecycleActionResult") == "CONTINUE");
+                instance.finish_hook(value("LifecycleActionResult") == "CONTINUE");
                 ok(action, "")
             }
             "RecordLifecycleActionHeartbeat" => {
-                instance.beat();
+                instance.record_heartbeat();
                 ok(action, "")
             }
             "SetInstanceProtection" if instance.lifecycle != Lifecycle::InService => {
@@ -79,12 +79,12 @@ impl Shared {
                 instance.protected = value("ProtectedFromScaleIn") == "true";
                 ok(action, "")
             }
-            _ => ok(action, &format!("<AutoScalingInstances>{}</AutoScalingInstances>", member(id, instance))),
+            _ => ok(action, &format!("<AutoScalingInstances>{}</AutoScalingInstances>", instance_xml(id, instance))),
         }
     }
 }
 
-fn member(id: &str, instance: &Instance) -> String {
+fn instance_xml(id: &str, instance: &Instance) -> String {
     let (group, protected) = (&instance.group, instance.protected);
     let state = match instance.lifecycle {
         Lifecycle::PendingWait => "Pending:Wait".to_owned(),
@@ -92,7 +92,7 @@ fn member(id: &str, instance: &Instance) -> String {
         Lifecycle::TerminatingWait => "Terminating:Wait".to_owned(),
         Lifecycle::Terminated => "Terminated".to_owned(),
         Lifecycle::WarmedPendingWait | Lifecycle::WarmedReturnWait => "Warmed:Pending:Wait".to_owned(),
-        Lifecycle::Warmed => format!("Warmed:{}", instance.pool.unwrap_or_default()),
+        Lifecycle::Warmed => format!("Warmed:{}", instance.pool_state.unwrap_or_default()),
         Lifecycle::WarmedTerminatingWait => "Warmed:Terminating:Wait".to_owned(),
     };
     format!(
@@ -103,7 +103,7 @@ fn member(id: &str, instance: &Instance) -> String {
 }
 
 /// Describes the two lifecycle hooks that every group has.
-fn hooks(group: &str) -> String {
+fn hooks_xml(group: &str) -> String {
     let hook = |name: &str, transition: &str| {
         let (heartbeat_secs, global_secs) =
             (HEARTBEAT_TIMEOUT.as_secs(), HEARTBEAT_TIMEOUT.as_secs() * u64::from(GLOBAL_TIMEOUT_HEARTBEATS));
