@@ -90,7 +90,7 @@ pub struct MediaFrame {
     pub payload: Bytes,
 }
 
-/// IgnoredLabels for refusing a stream.
+/// Reason for refusing a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// The node does not have the stream.
@@ -101,7 +101,7 @@ pub enum Refusal {
     Draining,
 }
 
-/// IgnoredLabels for closing a connection.
+/// Reason for closing a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndReason {
     /// The publisher ended the stream.
