@@ -1,4 +1,4 @@
-//! The configuration file, and what mongod refuses about it.
+//! The configuration file, with the checks of it that mongod makes.
 
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 
-/// What counts here.
+/// The settings that the stand-in uses.
 #[derive(Debug)]
 pub(crate) struct Conf {
     pub(crate) folder: PathBuf,
@@ -17,7 +17,7 @@ pub(crate) struct Conf {
 }
 
 impl Conf {
-    /// Reads the one form that headwaterd writes.
+    /// Reads a file in the form that headwaterd writes.
     pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
         let value = |key: &str| -> anyhow::Result<String> {

@@ -1,4 +1,5 @@
-//! One client: what the set answers itself, what only some users may ask, and what FerretDB answers.
+//! One client connection: which commands the stand-in answers, which it forwards to FerretDB, and
+//! which it refuses.
 
 use std::io;
 use std::net::IpAddr;
@@ -9,52 +10,52 @@ use tokio::net::TcpStream;
 use crate::set::{Set, failure};
 use crate::wire::Message;
 
-/// Answers until the client goes.
+/// Answers commands until the client closes the connection.
 pub(crate) async fn serve(mut client: TcpStream, from: IpAddr, server: &str, set: &Set) -> io::Result<()> {
     let mut server = TcpStream::connect(server).await?;
-    // Who logs in, and who has.
-    let (mut asking, mut user) = (None, None::<String>);
+    // The user of the login in progress, and the user that has logged in.
+    let (mut login, mut user) = (None, None::<String>);
     loop {
-        let question = Message::read(&mut client).await?;
-        let command = question.document()?;
+        let request = Message::read(&mut client).await?;
+        let command = request.document()?;
         let name = command.keys().next().map_or("", String::as_str);
         let own = match name {
             "standIn" => Some(set.on_peer(&command).await),
             "hello" | "isMaster" | "ismaster" => {
-                if let Some(said) = command.get_document("speculativeAuthenticate").ok().and_then(who) {
-                    asking = Some(said);
+                if let Some(name) = command.get_document("speculativeAuthenticate").ok().and_then(user_of_login) {
+                    login = Some(name);
                 }
                 None
             }
             "saslStart" => {
-                asking = who(&command);
+                login = user_of_login(&command);
                 None
             }
             "saslContinue" | "endSessions" => None,
             _ => match refusal(name, from, user.as_deref(), set) {
-                None => own(name, &command, set).await,
-                refused => refused,
+                None => answer(name, &command, set).await,
+                refusal => refusal,
             },
         };
         if let Some(own) = own {
-            question.reply(&own)?.write(&mut client).await?;
+            request.reply(&own)?.write(&mut client).await?;
             continue;
         }
-        question.write(&mut server).await?;
+        request.write(&mut server).await?;
         let mut answer = Message::read(&mut server).await?;
         if matches!(name, "hello" | "isMaster" | "ismaster") {
             let mut document = answer.document()?;
             set.describe(&mut document);
-            answer = question.reply(&document)?;
+            answer = request.reply(&document)?;
         } else if answer.document()?.get_bool("done").unwrap_or_default() {
-            user.clone_from(&asking);
+            user.clone_from(&login);
         }
         answer.write(&mut client).await?;
     }
 }
 
-/// The commands that a stand-in answers itself.
-async fn own(name: &str, command: &Document, set: &Set) -> Option<Document> {
+/// The answer to a command that the stand-in implements; `None` for commands of FerretDB.
+async fn answer(name: &str, command: &Document, set: &Set) -> Option<Document> {
     match name {
         "replSetInitiate" => Some(set.initiate(command).await),
         "replSetGetConfig" => Some(set.config()),
@@ -68,10 +69,11 @@ async fn own(name: &str, command: &Document, set: &Set) -> Option<Document> {
     }
 }
 
-/// Who may do what: as much of MongoDB's rights as is asked for here. Whoever has not logged in is nobody, but on this machine and
-/// as long as there are no users it may begin a set and make one ("localhost exception").
+/// MongoDB's authorization, for the roles that the daemon uses. A client that has not logged in may
+/// only initiate a set and create the first user, from the same machine and while there are no
+/// users (MongoDB's localhost exception).
 fn refusal(name: &str, from: IpAddr, user: Option<&str>, set: &Set) -> Option<Document> {
-    let wanted = match name {
+    let required_role = match name {
         "replSetInitiate" | "replSetGetConfig" | "replSetGetStatus" | "replSetReconfig" | "replSetStepDown" => {
             "clusterManager"
         }
@@ -80,14 +82,14 @@ fn refusal(name: &str, from: IpAddr, user: Option<&str>, set: &Set) -> Option<Do
         _ => "readWrite",
     };
     let allowed = match user {
-        Some(user) => set.has_role(user, wanted),
+        Some(user) => set.has_role(user, required_role),
         None => from.is_loopback() && set.has_no_users() && matches!(name, "replSetInitiate" | "createUser"),
     };
     (!allowed).then(|| failure(13, &format!("not authorized on admin to execute command {name}")))
 }
 
-/// The user that a first message of SCRAM names (RFC 5802 §7).
-fn who(command: &Document) -> Option<String> {
+/// The user named by a client's first SCRAM message (RFC 5802 §7).
+fn user_of_login(command: &Document) -> Option<String> {
     let Some(Bson::Binary(payload)) = command.get("payload") else { return None };
     if payload.subtype != BinarySubtype::Generic {
         return None;
@@ -96,15 +98,15 @@ fn who(command: &Document) -> Option<String> {
     text.split(',').find_map(|part| part.strip_prefix("n=")).map(str::to_owned)
 }
 
-/// Asks another member, as one that knows the key of the set.
-pub(crate) async fn ask(host: &str, mut command: Document, key: &str) -> io::Result<Document> {
+/// Sends a command to another member, authenticated by the key of the set.
+pub(crate) async fn send_to_member(host: &str, mut command: Document, key: &str) -> io::Result<Document> {
     command.insert("key", key);
-    let asking = async {
+    let call = async {
         let mut peer = TcpStream::connect(host).await?;
         Message::command(&command)?.write(&mut peer).await?;
         Message::read(&mut peer).await?.document()
     };
-    let answer = tokio::time::timeout(std::time::Duration::from_secs(1), asking).await??;
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(1), call).await??;
     if answer.get_i32("ok").unwrap_or_default() == 1 {
         Ok(answer)
     } else {

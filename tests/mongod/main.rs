@@ -1,10 +1,13 @@
-//! A stand-in for `mongod` where there is none: started with its configuration file, it is one member of a replica set to whoever
-//! looks, and lets FerretDB do the rest.
+//! A stand-in for `mongod` on machines without one: started with mongod's configuration file, it
+//! behaves as one member of a replica set, and forwards everything else to FerretDB.
 //!
-//! What it does itself: hello, the replica-set commands, who may do what, and enough of an election that one of several of these
-//! is the primary. Logging in and documents are FerretDB's (at `STAND_IN_DATABASE`), the same for all members: so nothing is
-//! replicated, and nothing is proved about MongoDB's own elections, initial sync or rights. `STAND_IN_USERS` is a file in
-//! which all members keep who has which roles; while there is one beside it that ends in `.full`, no user can be written.
+//! It implements `hello`, the replica set commands, authorization, and an election that makes one
+//! of several stand-ins the primary. Authentication and documents are FerretDB's (at
+//! `STAND_IN_DATABASE`), which all members share: nothing is replicated, and nothing is proved
+//! about MongoDB's own elections, initial sync or authorization.
+//!
+//! `STAND_IN_USERS` is the file in which all members store the roles of users. While a file with
+//! the same name and the extension `.full` exists, writing a user fails as on a full disk.
 
 mod conf;
 mod connection;
@@ -24,9 +27,9 @@ use set::Set;
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1);
-    anyhow::ensure!(arguments.next().is_some_and(|word| word == "--config"), "--config FILE is wanted");
+    anyhow::ensure!(arguments.next().is_some_and(|option| option == "--config"), "expected --config FILE");
     let conf = Conf::read(arguments.next().context("--config without a file")?.as_ref())?;
-    let (database, users) = (variable("STAND_IN_DATABASE")?, variable("STAND_IN_USERS")?);
+    let (database, users) = (environment("STAND_IN_DATABASE")?, environment("STAND_IN_USERS")?);
     let server = database.rsplit_once('@').map_or(database.as_str(), |(_, rest)| rest);
     let server = server.split('/').next().unwrap_or_default().to_owned();
     let admin = Client::with_uri_str(&database).await?.database("admin");
@@ -35,13 +38,13 @@ async fn main() -> anyhow::Result<()> {
     for address in &conf.addresses {
         listeners.push(TcpListener::bind((*address, conf.port)).await.with_context(|| format!("{address}"))?);
     }
-    say("I", "Waiting for connections");
+    log_line("I", "Waiting for connections");
     for listener in listeners {
         let (set, server) = (Arc::clone(&set), server.clone());
         tokio::spawn(async move {
             while let Ok((client, from)) = listener.accept().await {
                 let (set, server) = (Arc::clone(&set), server.clone());
-                // A client that went away is its own affair.
+                // A broken connection ends with its client.
                 tokio::spawn(async move { drop(connection::serve(client, from.ip(), &server, &set).await) });
             }
         });
@@ -49,19 +52,19 @@ async fn main() -> anyhow::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
         _ = terminated.recv() => {}
-        () = set.vote() => {}
+        () = set.run_elections() => {}
     }
-    say("I", "Shutting down");
+    log_line("I", "Shutting down");
     Ok(())
 }
 
-/// A line as mongod writes it.
-#[expect(clippy::print_stdout, reason = "that is where mongod writes its log")]
-fn say(severity: &str, message: &str) {
+/// Prints a line in the format of mongod's log.
+#[expect(clippy::print_stdout, reason = "mongod writes its log to standard output")]
+fn log_line(severity: &str, message: &str) {
     println!("{}", serde_json::json!({ "s": severity, "c": "-", "msg": message }));
 }
 
-#[expect(clippy::disallowed_methods, reason = "mongod's own file has no place for what only a stand-in needs")]
-fn variable(name: &str) -> anyhow::Result<String> {
+#[expect(clippy::disallowed_methods, reason = "mongod's configuration file has no settings for a stand-in")]
+fn environment(name: &str) -> anyhow::Result<String> {
     std::env::var(name).with_context(|| format!("{name} is not set"))
 }

@@ -1,5 +1,5 @@
-//! The replica set as one member has it: its configuration in a file, and whether it is the primary. The first member that a
-//! majority can be reached from becomes it.
+//! The replica set from the point of view of one member: its configuration, in a file, and whether
+//! this member is the primary. The first member that reaches a majority becomes the primary.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,9 +12,9 @@ use mongodb::bson::{self, Bson, Document, doc};
 use headwater_tests::replica_set::OUT_OF_DISK_SPACE;
 
 use crate::conf::Conf;
-use crate::connection::ask;
+use crate::connection::send_to_member;
 
-/// One member.
+/// The replica set state of this member.
 #[derive(Debug)]
 pub(crate) struct Set {
     name: String,
@@ -22,14 +22,14 @@ pub(crate) struct Set {
     key: String,
     file: PathBuf,
     users: PathBuf,
-    /// FerretDB, as one who may make users.
+    /// FerretDB's `admin` database, with a user that may create users.
     admin: Database,
     config: Mutex<Option<Document>>,
     primary: AtomicBool,
 }
 
 impl Set {
-    /// As it was when it ended.
+    /// Loads the state that the previous process left.
     pub(crate) fn load(conf: &Conf, users: PathBuf, admin: Database) -> anyhow::Result<Self> {
         let file = conf.folder.join("config.bson");
         let config = std::fs::read(&file).ok().map(|bytes| bson::deserialize_from_slice(&bytes)).transpose()?;
@@ -50,7 +50,7 @@ impl Set {
         self.primary.load(Ordering::SeqCst)
     }
 
-    /// Adds to FerretDB's own hello what makes it a member's.
+    /// Adds the fields of a replica set member to FerretDB's `hello`.
     pub(crate) fn describe(&self, hello: &mut Document) {
         hello.remove("topologyVersion");
         let hosts = self.hosts();
@@ -60,7 +60,7 @@ impl Set {
         hello.insert("secondary", member && !primary);
         if member {
             hello.insert("setName", &self.name);
-            hello.insert("setVersion", version(&self.held().clone().unwrap_or_default()));
+            hello.insert("setVersion", version(&self.lock_config().clone().unwrap_or_default()));
             hello.insert("hosts", hosts);
             hello.insert("me", &self.me);
         } else {
@@ -70,21 +70,21 @@ impl Set {
 
     pub(crate) async fn initiate(&self, command: &Document) -> Document {
         let Ok(config) = command.get_document("replSetInitiate") else { return failure(93, "no configuration") };
-        if self.held().is_some() {
+        if self.lock_config().is_some() {
             return failure(23, "already initialized");
         }
         if config.get_str("_id").unwrap_or_default() != self.name || hosts_of(config) != [self.me.as_str()] {
-            return failure(93, "not the name or the members that this one was started with");
+            return failure(93, "name or members differ from those that this server was started with");
         }
         let mut config = config.clone();
         config.insert("version", 1);
-        self.keep(config);
+        self.store_config(config);
         self.primary.store(true, Ordering::SeqCst);
         doc! { "ok": 1 }
     }
 
     pub(crate) fn config(&self) -> Document {
-        match self.held().clone() {
+        match self.lock_config().clone() {
             Some(config) => doc! { "ok": 1, "config": config },
             None => failure(94, "no replset config has been received"),
         }
@@ -93,7 +93,7 @@ impl Set {
     pub(crate) async fn status(&self) -> Document {
         let mut members = Vec::new();
         for host in self.hosts() {
-            let primary = if host == self.me { Some(self.is_primary()) } else { self.ask_primary(&host).await };
+            let primary = if host == self.me { Some(self.is_primary()) } else { self.query_member(&host).await };
             let (health, state) = primary.map_or((0.0, 8), |primary| (1.0, if primary { 1 } else { 2 }));
             members.push(doc! { "name": host, "health": health, "state": state });
         }
@@ -102,33 +102,33 @@ impl Set {
 
     pub(crate) async fn reconfigure(&self, command: &Document) -> Document {
         let Ok(next) = command.get_document("replSetReconfig") else { return failure(93, "no configuration") };
-        let Some(now) = self.held().clone().filter(|_| self.is_primary()) else {
+        let Some(current) = self.lock_config().clone().filter(|_| self.is_primary()) else {
             return failure(10_107, "not primary");
         };
-        if command.contains_key("force") || version(next) != version(&now) + 1 {
+        if command.contains_key("force") || version(next) != version(&current) + 1 {
             return failure(103, "not the next version, or forced");
         }
-        let (before, after) = (hosts_of(&now), hosts_of(next));
+        let (before, after) = (hosts_of(&current), hosts_of(next));
         let changes = before.iter().filter(|host| !after.contains(host)).count()
             + after.iter().filter(|host| !before.contains(host)).count();
         if changes > 1 {
             return failure(103, "only one voting change at a time");
         }
         for host in after.iter().filter(|host| **host != self.me) {
-            let told = ask(host, doc! { "standIn": "config", "config": next.clone() }, &self.key).await;
-            // One that does not answer hears of it when it asks.
-            if told.is_err() && !before.contains(host) {
+            let sent = send_to_member(host, doc! { "standIn": "config", "config": next.clone() }, &self.key).await;
+            // A member that does not answer gets the configuration when it queries the primary.
+            if sent.is_err() && !before.contains(host) {
                 return failure(74, "the new member does not answer, or has another key");
             }
         }
-        self.keep(next.clone());
+        self.store_config(next.clone());
         doc! { "ok": 1 }
     }
 
     pub(crate) async fn step_down(&self) -> Document {
         for host in self.hosts().into_iter().filter(|host| *host != self.me) {
             self.primary.store(false, Ordering::SeqCst);
-            if ask(&host, doc! { "standIn": "lead" }, &self.key).await.is_ok() {
+            if send_to_member(&host, doc! { "standIn": "lead" }, &self.key).await.is_ok() {
                 return doc! { "ok": 1 };
             }
             self.primary.store(true, Ordering::SeqCst);
@@ -136,23 +136,23 @@ impl Set {
         failure(262, "no electable secondaries")
     }
 
-    /// What another member says.
+    /// Handles a command of another member.
     pub(crate) async fn on_peer(&self, command: &Document) -> Document {
         if command.get_str("key").unwrap_or_default() != self.key {
             return failure(18, "another key");
         }
         match (command.get_str("standIn"), command.get_document("config")) {
-            (Ok("config"), Ok(config)) if self.held().as_ref().is_none_or(|now| version(now) <= version(config)) => {
-                self.keep(config.clone());
+            (Ok("config"), Ok(config)) if self.lock_config().as_ref().is_none_or(|current| version(current) <= version(config)) => {
+                self.store_config(config.clone());
                 self.primary.store(false, Ordering::SeqCst);
             }
             (Ok("lead"), _) => self.primary.store(true, Ordering::SeqCst),
             _ => {}
         }
-        doc! { "ok": 1, "primary": self.is_primary(), "config": self.held().clone().unwrap_or_default() }
+        doc! { "ok": 1, "primary": self.is_primary(), "config": self.lock_config().clone().unwrap_or_default() }
     }
 
-    /// `createUser` and `updateUser`: FerretDB has the passwords, a file the roles.
+    /// `createUser` and `updateUser`: FerretDB stores the password, a file the roles.
     pub(crate) async fn put_user(&self, name: &str, command: &Document) -> Document {
         if !self.is_primary() {
             return failure(10_107, "not primary");
@@ -161,19 +161,19 @@ impl Set {
             return failure(OUT_OF_DISK_SPACE, "no space left on device");
         }
         let Ok(user) = command.get_str(name).map(str::to_owned) else { return failure(2, "no user") };
-        let mut users = self.known_users();
+        let mut users = self.read_users();
         match (name, users.contains_key(&user)) {
             ("createUser", true) => return failure(51_003, "user already exists"),
             ("updateUser", false) => return failure(11, "user not found"),
             _ => {}
         }
-        let mut theirs = doc! { name: &user, "pwd": command.get("pwd").cloned().unwrap_or(Bson::Null) };
+        let mut forwarded = doc! { name: &user, "pwd": command.get("pwd").cloned().unwrap_or(Bson::Null) };
         if name == "createUser" {
-            // FerretDB knows these together or none.
+            // FerretDB supports only these two roles, and only together.
             let roles = ["clusterAdmin", "readWriteAnyDatabase"].map(|role| doc! { "role": role, "db": "admin" });
-            theirs.insert("roles", roles.to_vec());
+            forwarded.insert("roles", roles.to_vec());
         }
-        if let Err(e) = self.admin.run_command(theirs).await {
+        if let Err(e) = self.admin.run_command(forwarded).await {
             return failure(1, &e.to_string());
         }
         let roles = command.get_array("roles").into_iter().flatten().filter_map(Bson::as_document);
@@ -185,68 +185,73 @@ impl Set {
         }
     }
 
-    /// As a test has it, which makes a file for it.
+    /// True while a test simulates a full disk.
     fn is_full(&self) -> bool {
         self.users.with_extension("full").exists()
     }
 
     pub(crate) fn has_role(&self, user: &str, role: &str) -> bool {
-        self.known_users().get_array(user).is_ok_and(|roles| roles.contains(&Bson::from(role)))
+        self.read_users().get_array(user).is_ok_and(|roles| roles.contains(&Bson::from(role)))
     }
 
     pub(crate) fn has_no_users(&self) -> bool {
-        self.known_users().is_empty()
+        self.read_users().is_empty()
     }
 
-    /// Becomes the primary and lets it be, as the others can be reached. Never ends.
-    pub(crate) async fn vote(&self) {
+    /// Becomes the primary, or stops being it, depending on which members are reachable. Never
+    /// returns.
+    pub(crate) async fn run_elections(&self) {
         loop {
             let hosts = self.hosts();
-            let (mut reached, mut led) = (0, false);
-            let (mut at_us, mut before_us) = (false, false);
+            let (mut reached, mut has_primary) = (0, false);
+            // A reachable member earlier in the list becomes the primary instead of this one.
+            let (mut seen_self, mut has_earlier) = (false, false);
             for host in &hosts {
                 if *host == self.me {
-                    (reached, at_us) = (reached + 1, true);
-                } else if let Some(primary) = self.ask_primary(host).await {
-                    (reached, led, before_us) = (reached + 1, led || primary, before_us || !at_us);
+                    (reached, seen_self) = (reached + 1, true);
+                } else if let Some(primary) = self.query_member(host).await {
+                    (reached, has_primary) = (reached + 1, has_primary || primary);
+                    has_earlier |= !seen_self;
                 }
             }
             let majority = 2 * reached > hosts.len() && !hosts.is_empty();
             if !majority {
                 self.primary.store(false, Ordering::SeqCst);
-            } else if !led && !before_us {
+            } else if !has_primary && !has_earlier {
                 self.primary.store(true, Ordering::SeqCst);
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
-    async fn ask_primary(&self, host: &str) -> Option<bool> {
-        let answer = ask(host, doc! { "standIn": "who" }, &self.key).await.ok()?;
+    /// Whether another member is the primary; `None` if it does not answer. Adopts the primary's
+    /// configuration if it is newer.
+    async fn query_member(&self, host: &str) -> Option<bool> {
+        let answer = send_to_member(host, doc! { "standIn": "who" }, &self.key).await.ok()?;
         let primary = answer.get_bool("primary").ok()?;
         let config = answer.get_document("config").cloned().unwrap_or_default();
-        let known = self.held().as_ref().map_or(0, version);
-        if primary && version(&config) > known {
-            self.keep(config);
+        let current = self.lock_config().as_ref().map_or(0, version);
+        if primary && version(&config) > current {
+            self.store_config(config);
         }
         Some(primary)
     }
 
-    fn known_users(&self) -> Document {
+    fn read_users(&self) -> Document {
         std::fs::read(&self.users).ok().and_then(|bytes| bson::deserialize_from_slice(&bytes).ok()).unwrap_or_default()
     }
 
     fn hosts(&self) -> Vec<String> {
-        self.held().as_ref().map(|config| hosts_of(config).into_iter().map(str::to_owned).collect()).unwrap_or_default()
+        self.lock_config().as_ref().map(|config| hosts_of(config).into_iter().map(str::to_owned).collect()).unwrap_or_default()
     }
 
-    fn keep(&self, config: Document) {
-        // A member that cannot write is one that has forgotten: what the tests then see is true.
+    fn store_config(&self, config: Document) {
+        // A failed write appears as a member that lost its configuration, which tests then see.
         let _ = bson::serialize_to_vec(&config).map(|bytes| std::fs::write(&self.file, bytes));
-        *self.held() = Some(config);
+        *self.lock_config() = Some(config);
     }
 
-    fn held(&self) -> MutexGuard<'_, Option<Document>> {
+    fn lock_config(&self) -> MutexGuard<'_, Option<Document>> {
         self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -260,7 +265,7 @@ fn version(config: &Document) -> i32 {
     config.get_i32("version").unwrap_or_default()
 }
 
-/// An answer that says no.
+/// An error answer.
 pub(crate) fn failure(code: i32, message: &str) -> Document {
     doc! { "ok": 0, "code": code, "codeName": "StandIn", "errmsg": message }
 }

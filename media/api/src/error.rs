@@ -35,7 +35,7 @@ pub mod exit {
     /// Something that the process needs is unavailable (a port is in use, the engine did not
     /// start); a later attempt may succeed.
     pub const UNAVAILABLE: u8 = 69;
-    /// A bug.
+    /// An internal error: a bug.
     pub const SOFTWARE: u8 = 70;
     /// Bad configuration, or a data folder that is not writable; a later attempt will not succeed.
     pub const CONFIG: u8 = 78;

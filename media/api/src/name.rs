@@ -62,7 +62,7 @@ impl StreamName {
         Self::new(app, id)
     }
 
-    /// The app.
+    /// The part before the slash.
     pub fn app(&self) -> &str {
         &self.whole[..usize::from(self.app_len)]
     }

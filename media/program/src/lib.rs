@@ -1,9 +1,15 @@
-//! What `headwaterd` and the engine do alike as programs, and neither may have from the other: log lines, password hashes, how busy
-//! the processors are.
+//! What the daemon and the engine share as programs.
 //!
-//! RULE: knows no media, no node and no registry; waits for nothing. What is only types belongs into `api`.
+//! | module | contents |
+//! | --- | --- |
+//! | [`logging`] | the destination, format and level of log lines |
+//! | [`password`] | password generation, hashing and verification |
+//! | [`cpu_meter`] | CPU usage from `/proc/stat` |
+//!
+//! RULE: must not know media, nodes or the registry, and must not wait. Plain types belong in
+//! `headwater-api`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod cpu_meter;
 pub mod logging;
 pub mod password;
-pub mod processors;

@@ -1,10 +1,10 @@
-//! Where log lines go: journald fields under systemd, readable lines on a terminal.
+//! The destination of log lines: journald with fields under systemd, else text on standard error.
 
 use std::io::Write as _;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-/// Installs the logger of this process. `HEADWATER_LOG` chooses the level (`info` unless it says otherwise).
+/// Installs the logger of this process. `HEADWATER_LOG` sets the level; the default is `info`.
 pub fn install() {
     if systemd_journal_logger::connected_to_journal()
         && let Ok(journal) = systemd_journal_logger::JournalLog::new()
@@ -15,29 +15,30 @@ pub fn install() {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(LevelFilter::Trace).format(|out, record| {
         write!(out, "{} {:5} {}", out.timestamp_millis(), record.level(), record.args())?;
-        record.key_values().visit(&mut Fields(out)).map_err(std::io::Error::other)?;
+        record.key_values().visit(&mut FieldWriter(out)).map_err(std::io::Error::other)?;
         writeln!(out)
     });
     set(builder.build());
 }
 
 fn set(logger: impl Log + 'static) {
-    let ours = level();
-    // A second call is harmless: the first logger stays.
-    if log::set_boxed_logger(Box::new(Chosen { ours, logger })).is_ok() {
-        log::set_max_level(ours);
+    let level = configured_level();
+    // A second call has no effect: the first logger stays installed.
+    if log::set_boxed_logger(Box::new(LevelFilteredLogger { level, logger })).is_ok() {
+        log::set_max_level(level);
     }
 }
 
-/// Lets through what our rooms say at their level, and of libraries only what is wrong.
-struct Chosen<L> {
-    ours: LevelFilter,
+/// Applies the configured level to this project's crates, and passes only warnings and errors of
+/// libraries.
+struct LevelFilteredLogger<L> {
+    level: LevelFilter,
     logger: L,
 }
 
-impl<L: Log> Log for Chosen<L> {
+impl<L: Log> Log for LevelFilteredLogger<L> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= most(self.ours, metadata.target())
+        metadata.level() <= max_level(self.level, metadata.target())
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -51,27 +52,27 @@ impl<L: Log> Log for Chosen<L> {
     }
 }
 
-/// The least urgent lines that pass.
-fn most(ours: LevelFilter, target: &str) -> LevelFilter {
+/// The most verbose level that passes for a target.
+fn max_level(level: LevelFilter, target: &str) -> LevelFilter {
     match target {
-        _ if target.starts_with(OURS) => ours,
-        // They warn of what any stranger sends; the gateway counts it.
-        _ if target.starts_with(HANDSHAKES) => ours.min(LevelFilter::Error),
-        _ => ours.min(LevelFilter::Warn),
+        _ if target.starts_with(FIRST_PARTY_PREFIX) => level,
+        // They warn about any malformed packet from the network; the gateway counts those.
+        _ if target.starts_with(WEBRTC_LIBRARY_PREFIX) => level.min(LevelFilter::Error),
+        _ => level.min(LevelFilter::Warn),
     }
 }
 
-const OURS: &str = "headwater";
-const HANDSHAKES: &str = "rtc_";
+const FIRST_PARTY_PREFIX: &str = "headwater";
+const WEBRTC_LIBRARY_PREFIX: &str = "rtc_";
 
-#[expect(clippy::disallowed_methods, reason = "the one setting that is needed before a configuration can be read")]
-fn level() -> LevelFilter {
+#[expect(clippy::disallowed_methods, reason = "the only setting that is needed before the configuration is read")]
+fn configured_level() -> LevelFilter {
     std::env::var("HEADWATER_LOG").ok().and_then(|s| s.parse().ok()).unwrap_or(LevelFilter::Info)
 }
 
-struct Fields<'a>(&'a mut env_logger::fmt::Formatter);
+struct FieldWriter<'a>(&'a mut env_logger::fmt::Formatter);
 
-impl<'kvs> log::kv::VisitSource<'kvs> for Fields<'_> {
+impl<'kvs> log::kv::VisitSource<'kvs> for FieldWriter<'_> {
     fn visit_pair(&mut self, key: log::kv::Key<'kvs>, value: log::kv::Value<'kvs>) -> Result<(), log::kv::Error> {
         write!(self.0, " {key}={value}").map_err(log::kv::Error::boxed)
     }
@@ -82,11 +83,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_are_heard_when_something_is_wrong_and_those_that_strangers_speak_to_less() {
-        assert_eq!(most(LevelFilter::Debug, "headwater_engine::hub"), LevelFilter::Debug);
-        assert_eq!(most(LevelFilter::Debug, "headwaterd::boot"), LevelFilter::Debug);
-        assert_eq!(most(LevelFilter::Trace, "hyper::proto"), LevelFilter::Warn);
-        assert_eq!(most(LevelFilter::Trace, "rtc_dtls::handshake"), LevelFilter::Error);
-        assert_eq!(most(LevelFilter::Off, "hyper::proto"), LevelFilter::Off);
+    fn libraries_log_only_warnings_and_webrtc_libraries_only_errors() {
+        assert_eq!(max_level(LevelFilter::Debug, "headwater_engine::hub"), LevelFilter::Debug);
+        assert_eq!(max_level(LevelFilter::Debug, "headwaterd::boot"), LevelFilter::Debug);
+        assert_eq!(max_level(LevelFilter::Trace, "hyper::proto"), LevelFilter::Warn);
+        assert_eq!(max_level(LevelFilter::Trace, "rtc_dtls::handshake"), LevelFilter::Error);
+        assert_eq!(max_level(LevelFilter::Off, "hyper::proto"), LevelFilter::Off);
     }
 }

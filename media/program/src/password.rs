@@ -1,36 +1,37 @@
-//! Passwords: made, hashed and checked with argon2id.
+//! Passwords: generated, and hashed and verified with argon2id.
 //!
-//! The daemon makes the administrator, the engine lets it in. Hashing takes some ten milliseconds and 19 MiB on purpose: never
-//! call it on a thread that others wait for.
+//! The daemon creates the administrator account, and the engine verifies logins. Hashing
+//! deliberately takes tens of milliseconds and 19 MiB: never call it on an async worker thread.
 
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use headwater_api::secret::Secret;
 
-/// A new password of 100 random bits, in groups that can be read aloud and typed: `k7mwp-x3rtd-h9vbn-q4fzs`.
+/// Generates a password with 100 random bits, in groups that are easy to type:
+/// `k7mwp-x3rtd-h9vbn-q4fzs`.
 pub fn generate() -> Secret {
     let groups: [String; 4] =
         std::array::from_fn(|_| (0..5).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect());
     Secret::new(groups.join("-"))
 }
 
-/// argon2id in PHC form (RFC 9106), with a random salt.
+/// Hashes a password with argon2id (RFC 9106) and a random salt, in PHC form.
 ///
 /// # Errors
-/// If the system gives no random bytes.
+/// If the system provides no random bytes.
 pub fn hash(password: &Secret) -> Result<Secret, argon2::password_hash::Error> {
     let hash: PasswordHash = Argon2::default().hash_password(password.reveal().as_bytes())?;
     Ok(Secret::new(hash.to_string()))
 }
 
-/// True if the hash is of this password. A hash that cannot be read is of none.
+/// True if the hash is of this password. False if the hash is malformed.
 pub fn verify(password: &Secret, hash: &Secret) -> bool {
     PasswordHash::new(hash.reveal())
         .is_ok_and(|hash| Argon2::default().verify_password(password.reveal().as_bytes(), &hash).is_ok())
 }
 
-/// 32 letters and digits that are not taken for each other.
+/// 32 letters and digits without look-alikes.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
 #[cfg(test)]
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_good_for_its_own_hash_alone() {
+    fn password_matches_only_its_own_hash() {
         let password = generate();
         let hashed = hash(&password).unwrap();
         assert!(hashed.reveal().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hashed.reveal());
@@ -49,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_passwords_are_alike_and_none_has_letters_that_are_mistaken() {
+    fn generated_passwords_are_unique_and_have_no_look_alikes() {
         let all: std::collections::HashSet<String> = (0..1_000).map(|_| generate().reveal().to_owned()).collect();
         assert_eq!(all.len(), 1_000);
         for password in &all {

@@ -18,7 +18,7 @@ pub trait Accounts: Send + Sync {
     /// Writes a user; replaces one of the same name.
     fn put_user(&self, user: &UserDocument) -> impl Future<Output = Result<(), RegistryError>> + Send;
 
-    /// One user.
+    /// The user of this name.
     fn user(&self, name: &str) -> impl Future<Output = Result<Option<UserDocument>, RegistryError>> + Send;
 
     /// All users, sorted by name.

@@ -16,49 +16,49 @@ pub enum RegistryError {
     /// The folder or the file is unusable: missing rights, a full disk, a missing folder.
     #[error("could not open the registry {}", path.display())]
     Open {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The cause.
+        /// The database's own error.
         source: Cause,
     },
     /// Another process has the file open.
     #[error("the registry {} is in use by another process: is a node already running with this data folder?", path.display())]
     Locked {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// The file is not a registry, or it is damaged.
     #[error("the registry {} is damaged or not a registry: restore it, or move it away to start with an empty one", path.display())]
     Corrupt {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The cause.
+        /// The database's own error.
         source: Cause,
     },
     /// The file was written by a version with another storage format.
     #[error("the registry {} has the format of another version of Headwater", path.display())]
     Version {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// Reading failed.
+    /// A document could not be read from the file.
     #[error("could not read {what} from the registry {}", path.display())]
     Read {
         /// `apps`, `nodes`.
         what: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The cause.
+        /// The database's own error.
         source: Cause,
     },
-    /// Writing failed.
+    /// A document could not be written to the file.
     #[error("could not write {what} to the registry {}", path.display())]
     Write {
         /// `apps`, `nodes`.
         what: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The cause.
+        /// The database's own error.
         source: Cause,
     },
     /// The connection string is invalid, or its file is unreadable.
@@ -76,7 +76,7 @@ pub enum RegistryError {
         attempted: String,
         /// Host and port, as configured.
         servers: String,
-        /// The cause.
+        /// The database's own error.
         source: Cause,
     },
     /// The database refused the call: wrong password, untrusted certificate, missing rights, an
@@ -90,7 +90,7 @@ pub enum RegistryError {
         /// True if the same call may succeed later, once the database's operator has acted: a full
         /// disk, too few members.
         retryable: bool,
-        /// The cause.
+        /// The database's own error.
         source: Cause,
     },
     /// A later incarnation of the node has registered.
@@ -99,7 +99,7 @@ pub enum RegistryError {
          id used twice?"
     )]
     Superseded {
-        /// The node.
+        /// Id of the node.
         id: String,
         /// Epoch of the caller.
         this: BootEpoch,
@@ -109,13 +109,13 @@ pub enum RegistryError {
     /// The node's document does not exist: its lease expired long ago, or an operator removed it.
     #[error("node {id} is not registered")]
     NotRegistered {
-        /// The node.
+        /// Id of the node.
         id: String,
     },
     /// Another node owns the stream, and its lease lasts.
     #[error("stream {name} is published on node {owner}")]
     Taken {
-        /// The stream.
+        /// Name of the stream.
         name: StreamName,
         /// The node that owns it.
         owner: String,
@@ -131,8 +131,8 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
-    /// True if the same call may succeed later: the caller retries. False if the error is permanent:
-    /// an operator must change something, or the error is the answer.
+    /// True if the same call may succeed later: the caller retries. False if the error is
+    /// permanent: an operator must change something, or the error is the answer.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Read { .. } | Self::Write { .. } | Self::Locked { .. } => true,

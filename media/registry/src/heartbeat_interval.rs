@@ -90,7 +90,8 @@ mod tests {
             check(&mut interval, true, 4_000, 6_000);
             assert!(interval.initial_delay(0.999) < timing.heartbeat_interval);
         }
-        // The longest pause, a call that fails after its three seconds, the longest pause after that.
+        // The longest pause, a call that fails after its three seconds, the longest pause after
+        // that.
         let silent =
             timing.heartbeat_interval.mul_f64(STEADY_FACTORS.1 + UNREACHABLE_FACTORS.1) + Duration::from_secs(3);
         assert!(silent < timing.lease, "{silent:?}");

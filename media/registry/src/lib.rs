@@ -1,7 +1,7 @@
 //! The registry: documents that outlive a process, and the leases of nodes and streams.
 //!
-//! A node and a stream are owned by lease: what is not renewed in time may be claimed by others. The
-//! registry's clock alone decides.
+//! A node and a stream are owned by lease: what is not renewed in time may be claimed by others.
+//! The registry's clock alone decides.
 //!
 //! RULE: the only crate that names a database. It must not know what its documents are used for.
 //!
@@ -27,7 +27,8 @@
 //!    [`RegistryError::is_retryable`] is right.
 //! 3. Call `contract::check` in a test of the backend.
 //! 4. Add a variant to [`Store`] and to `RegistryKind` in `headwater-api`, open it in
-//!    [`Store::open_with`], and describe it in `docs/registry.md` and `docs/headwater.example.toml`.
+//!    [`Store::open_with`], and describe it in `docs/registry.md` and
+//!    `docs/headwater.example.toml`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod accounts;

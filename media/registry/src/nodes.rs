@@ -42,20 +42,17 @@ pub trait Nodes: Send + Sync {
     /// Selected nodes, without their viewer counts by stream: what other nodes need for routing.
     fn peers(&self, which: Peers<'_>) -> impl Future<Output = Result<Vec<NodeRecord>, RegistryError>> + Send;
 
-    /// One node.
+    /// The node with this id, unless it has expired.
     fn node(&self, id: &str) -> impl Future<Output = Result<Option<NodeRecord>, RegistryError>> + Send;
 
-    /// Removes a node on behalf of an operator. Returns false if it did not exist. A node that still
-    /// runs registers again with its next heartbeat.
+    /// Removes a node on behalf of an operator. Returns false if it did not exist. A node that
+    /// still runs registers again with its next heartbeat.
     fn remove_node(&self, id: &str) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
     /// Requests on behalf of an operator that this incarnation of a node drains. Returns false if
-    /// there is no such incarnation. The node receives the request with its next heartbeat; its next
-    /// incarnation starts without it.
-    fn request_drain(
-        &self,
-        incarnation: &NodeIncarnation,
-    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+    /// there is no such incarnation. The node receives the request with its next heartbeat; its
+    /// next incarnation starts without it.
+    fn request_drain(&self, incarnation: &NodeIncarnation) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
     /// Removes a node that shuts down. Returns false, and keeps the node, if a later incarnation
     /// exists.

@@ -20,7 +20,8 @@ pub trait Registry: Nodes + Streams + Accounts + Apps {
 pub struct Timing {
     /// Interval between two renewals; a third of [`Timing::lease`], so that one renewal may fail.
     pub heartbeat_interval: Duration,
-    /// A node or stream that is not renewed for this duration is dead: others may claim its streams.
+    /// A node or stream that is not renewed for this duration is dead: others may claim its
+    /// streams.
     pub lease: Duration,
     /// How long a dead node stays listed, so that operators can see that it died.
     pub node_retention: Duration,

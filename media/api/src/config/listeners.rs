@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Web server.
+/// Listeners of the web server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
@@ -34,7 +34,7 @@ pub struct Tls {
     pub key_file: Option<PathBuf>,
 }
 
-/// RTMP server.
+/// Listeners of the RTMP server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rtmp {
@@ -53,7 +53,7 @@ impl Default for Rtmp {
     }
 }
 
-/// WebRTC media.
+/// UDP ports and workers for WebRTC media.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Webrtc {

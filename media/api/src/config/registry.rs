@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Registry {
-    /// The backend.
+    /// Embedded or MongoDB.
     pub kind: RegistryKind,
     /// File whose first line is the MongoDB connection string, password included. Read at startup,
     /// and again when calls to the database fail.

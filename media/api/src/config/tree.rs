@@ -14,9 +14,9 @@ pub struct Config {
     pub http: Http,
     /// Certificate for the TLS listeners.
     pub tls: Tls,
-    /// RTMP server.
+    /// Listeners of the RTMP server.
     pub rtmp: Rtmp,
-    /// WebRTC media.
+    /// UDP ports and workers for WebRTC media.
     pub webrtc: Webrtc,
     /// Links between nodes.
     pub relay: Relay,

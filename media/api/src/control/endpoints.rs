@@ -17,11 +17,11 @@ pub const ENDPOINTS_FILE: &str = "engine.json";
 pub struct Endpoints {
     /// Process id of the engine.
     pub pid: u32,
-    /// HTTP.
+    /// Plain HTTP.
     pub http: SocketAddr,
     /// HTTPS, if a certificate is configured.
     pub https: Option<SocketAddr>,
-    /// RTMP.
+    /// Plain RTMP.
     pub rtmp: SocketAddr,
     /// RTMPS, if a certificate is configured.
     pub rtmps: Option<SocketAddr>,

@@ -15,8 +15,8 @@ pub struct NodeHealth {
     pub checks: BTreeMap<String, Option<String>>,
     /// Bits per second that the machine can send, according to its provider; 0 if unknown.
     pub egress_capacity_bps: u64,
-    /// Offset of this machine's clock from the registry's, in milliseconds: positive if it is ahead,
-    /// 0 if it agrees or the offset is unknown.
+    /// Offset of this machine's clock from the registry's, in milliseconds: positive if it is
+    /// ahead, 0 if it agrees or the offset is unknown.
     pub clock_ahead_ms: i64,
     /// Base URL of another node with room for viewers, if one is known.
     pub alternative_url: Option<String>,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::{self, Secret};
 
-/// One app.
+/// An app and its access policies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppDocument {
     /// First part of the name of each of its streams.
@@ -34,7 +34,7 @@ impl AppDocument {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
-    /// None.
+    /// No credentials.
     #[default]
     Open,
     /// The app's publish key.

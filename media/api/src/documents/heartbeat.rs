@@ -56,7 +56,8 @@ pub struct StreamViewers {
 pub struct ViewerCounts {
     /// WHEP sessions.
     pub webrtc: u64,
-    /// Players that requested a playlist in the last ten seconds (an estimate: HLS has no sessions).
+    /// Players that requested a playlist in the last ten seconds (an estimate: HLS has no
+    /// sessions).
     pub hls: u64,
     /// RTMP players.
     pub rtmp: u64,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::StreamName;
 
-/// One token, valid once, for one publisher or viewer of one stream.
+/// A token, valid once, for one publisher or viewer of one stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenDocument {
     /// SHA-256 of the token in lower-case hexadecimal. Packaging the registry does not reveal the

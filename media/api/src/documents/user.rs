@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::{self, Secret};
 
-/// One user.
+/// An account that may log in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserDocument {
     /// Unique, as typed at login.
@@ -26,7 +26,7 @@ pub enum Rights {
     Read,
     /// Read, and manage streams.
     Operate,
-    /// Everything.
+    /// Change everything, accounts included.
     Administer,
 }
 

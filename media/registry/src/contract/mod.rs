@@ -1,7 +1,7 @@
 //! What every backend must do, as one suite that each backend's tests call.
 //!
-//! Must not know a backend: it gets a function that opens the same registry again. Leases are short,
-//! and every wait is for a state, never for a duration.
+//! Must not know a backend: it gets a function that opens the same registry again. Leases are
+//! short, and every wait is for a state, never for a duration.
 
 mod accounts;
 mod apps;

@@ -43,8 +43,8 @@ impl UnixClock {
 }
 
 impl Embedded {
-    /// Opens the registry of an existing data folder. Creates it, with the default apps, if there is
-    /// none.
+    /// Opens the registry of an existing data folder. Creates it, with the default apps, if there
+    /// is none.
     ///
     /// # Errors
     /// If the file cannot be opened, is open in another process, is damaged, or has another format.

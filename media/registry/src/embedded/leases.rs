@@ -19,8 +19,8 @@ pub(super) struct Leases {
     timing: Timing,
     nodes: BTreeMap<String, NodeLease>,
     streams: BTreeMap<StreamName, StreamLease>,
-    /// The greatest epoch of any node, so that the next incarnation of a removed node gets a greater
-    /// one even within the same millisecond.
+    /// The greatest epoch of any node, so that the next incarnation of a removed node gets a
+    /// greater one even within the same millisecond.
     latest_epoch: BootEpoch,
 }
 
@@ -236,8 +236,7 @@ impl Leases {
     /// Removes nodes and streams whose retention is over.
     fn remove_expired(&mut self, now_ms: u64) {
         let lease_ms = as_millis(self.timing.lease);
-        let (nodes_ms, streams_ms) =
-            (as_millis(self.timing.node_retention), as_millis(self.timing.stream_retention));
+        let (nodes_ms, streams_ms) = (as_millis(self.timing.node_retention), as_millis(self.timing.stream_retention));
         self.nodes.retain(|_, node| now_ms < node.renewed_ms + lease_ms + nodes_ms);
         self.streams.retain(|_, stream| now_ms < stream.renewed_ms + lease_ms + streams_ms);
     }

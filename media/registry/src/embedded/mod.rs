@@ -2,8 +2,8 @@
 //!
 //! Only one process may have the file open: the engine. Leases are kept in memory, because their
 //! owner is this process or has ended with it. Registrations are written, so that the next
-//! incarnation of a node gets a greater epoch. Calls that write take as long as the file's commit, a
-//! few milliseconds.
+//! incarnation of a node gets a greater epoch. Calls that write take as long as the file's commit,
+//! a few milliseconds.
 //!
 //! RULE: must not know what the documents mean.
 

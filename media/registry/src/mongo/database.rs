@@ -13,8 +13,8 @@ use super::lazy_database::LazyDatabase;
 use super::{documents, failure, schema, values};
 use crate::{Registry, RegistryError, Timing};
 
-/// Longer than the two seconds that a struggling database may take for each of the four answers to a
-/// new connection and its first call; shorter than a lease.
+/// Longer than the two seconds that a struggling database may take for each of the four answers to
+/// a new connection and its first call; shorter than a lease.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A registry in MongoDB. Cheap to clone; dropping the last clone closes its connections.

@@ -15,10 +15,7 @@ use crate::RegistryError;
 const MAX_ATTEMPTS: usize = 10;
 
 /// All documents of a collection, sorted by id.
-pub(super) async fn all<T: DeserializeOwned>(
-    registry: &MongoDb,
-    name: &'static str,
-) -> Result<Vec<T>, RegistryError> {
+pub(super) async fn all<T: DeserializeOwned>(registry: &MongoDb, name: &'static str) -> Result<Vec<T>, RegistryError> {
     find(registry, name, format!("list the {name}"), vec![doc! { "$sort": { "_id": 1 } }]).await
 }
 
@@ -96,11 +93,11 @@ pub(super) async fn remove(registry: &MongoDb, name: &'static str, id: &str) -> 
 }
 
 /// Updates the document that `filter`, which contains an `_id`, finds, and returns the updated
-/// document. If the id does not exist, `empty` is inserted first. Returns `None` if the id exists and
-/// the rest of the filter does not match.
+/// document. If the id does not exist, `empty` is inserted first. Returns `None` if the id exists
+/// and the rest of the filter does not match.
 ///
-/// Deliberately two steps: in FerretDB, an upsert by pipeline that collides with another one fails in
-/// several ways.
+/// Deliberately two steps: in FerretDB, an upsert by pipeline that collides with another one fails
+/// in several ways.
 pub(super) async fn update_or_insert(
     registry: &MongoDb,
     attempted: &str,

@@ -33,8 +33,8 @@ pub(super) fn call_failed(attempted: &str, servers: &str, error: Error) -> Regis
     }
 }
 
-/// The driver's error, in a sentence for an operator. The driver's own text includes labels, answers
-/// and the complete state of every server.
+/// The driver's error, in a sentence for an operator. The driver's own text includes labels,
+/// answers and the complete state of every server.
 #[derive(Debug)]
 struct DriverError(Error);
 
@@ -94,7 +94,8 @@ pub(super) fn incomplete_answer(attempted: &str, servers: &str) -> RegistryError
     RegistryError::Refused { attempted, servers, retryable: false, source: cause.into() }
 }
 
-/// The error of a connection string whose servers are unknown: DNS failed, or its answer is invalid.
+/// The error of a connection string whose servers are unknown: DNS failed, or its answer is
+/// invalid.
 pub(super) fn resolution_failed(attempted: &str, servers: &str, uri: &Secret, error: Error) -> RegistryError {
     if matches!(*error.kind, ErrorKind::DnsResolve { .. } | ErrorKind::Io(_)) {
         return call_failed(attempted, servers, error);

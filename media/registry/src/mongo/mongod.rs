@@ -1,8 +1,8 @@
 //! One mongod, addressed directly: its replica set state, and the commands that form a replica set
 //! and create users.
 //!
-//! Every call is bounded in time, and none is retried here. Which servers form a set is the caller's
-//! decision. A configuration is never forced.
+//! Every call is bounded in time, and none is retried here. Which servers form a set is the
+//! caller's decision. A configuration is never forced.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ const MAX_POOL_SIZE: u32 = 2;
 pub struct DatabaseUser {
     /// Name, in the database `admin`.
     pub name: String,
-    /// Password.
+    /// Password, for SCRAM authentication.
     pub password: Secret,
 }
 
@@ -41,8 +41,8 @@ pub enum DatabaseRights {
     Administer,
 }
 
-/// One mongod. Cheap to clone. It connects when it is first used; dropping the last clone closes its
-/// connections.
+/// One mongod. Cheap to clone. It connects when it is first used; dropping the last clone closes
+/// its connections.
 #[derive(Clone)]
 pub struct Mongod {
     admin: Database,
@@ -69,7 +69,8 @@ impl Mongod {
             .app_name("headwaterd".to_owned())
             .direct_connection(true)
             .connect_timeout(COMMAND_TIMEOUT)
-            // Shorter than any call's timeout, so that the driver gives up first and reports the reason.
+            // Shorter than any call's timeout, so that the driver gives up first and reports the
+            // reason.
             .server_selection_timeout(COMMAND_TIMEOUT / 2)
             .retry_reads(false)
             .retry_writes(false)
@@ -77,7 +78,11 @@ impl Mongod {
             .build();
         options.credential = user.map(|user| {
             let password = user.password.reveal().to_owned();
-            Credential::builder().username(user.name.clone()).password(password).source(ADMIN_DATABASE.to_owned()).build()
+            Credential::builder()
+                .username(user.name.clone())
+                .password(password)
+                .source(ADMIN_DATABASE.to_owned())
+                .build()
         });
         let client = Client::with_options(options).map_err(|e| RegistryError::Setting {
             reason: format!("the credentials for the database {address} are unusable"),
@@ -94,8 +99,8 @@ impl Mongod {
         Ok(Hello::of(&self.run("read the replica set state", doc! { "hello": 1 }, COMMAND_TIMEOUT).await?))
     }
 
-    /// True if it accepts this user; false if name or password are wrong, or if it is shutting down:
-    /// the driver does not distinguish them.
+    /// True if it accepts this user; false if name or password are wrong, or if it is shutting
+    /// down: the driver does not distinguish them.
     ///
     /// # Errors
     /// If it does not answer.
@@ -146,7 +151,8 @@ impl Mongod {
     /// # Errors
     /// If it is in no set, or does not answer.
     pub async fn members(&self) -> Result<Vec<MemberStatus>, RegistryError> {
-        let answer = self.run("list the replica set's members", doc! { "replSetGetStatus": 1 }, COMMAND_TIMEOUT).await?;
+        let answer =
+            self.run("list the replica set's members", doc! { "replSetGetStatus": 1 }, COMMAND_TIMEOUT).await?;
         Ok(MemberStatus::all_of(&answer))
     }
 

@@ -1,4 +1,5 @@
-//! Nodes in MongoDB: `{ _id, boot_epoch, document, heartbeat, registered_at, heard_at, expire_at, gone, drain }`.
+//! Nodes in MongoDB: `{ _id, boot_epoch, document, heartbeat, registered_at, heard_at, expire_at,
+//! gone, drain }`.
 //!
 //! A removed node is kept with `gone` set until it expires, so that its next incarnation gets a
 //! greater epoch.

@@ -133,8 +133,8 @@ mod tests {
         MongoDb::open(&Secret::new(format!("mongodb://127.0.0.1:9/{name}")), Timing::default()).await.unwrap()
     }
 
-    /// Lets [`CALLS`] calls fail together after the file has changed. Returns the database that each
-    /// is repeated on, and how often the database was opened.
+    /// Lets [`CALLS`] calls fail together after the file has changed. Returns the database that
+    /// each is repeated on, and how often the database was opened.
     async fn fail_together(name: &str, can_open: bool) -> (Vec<Option<MongoDb>>, usize) {
         let file = std::env::temp_dir().join(format!("headwater-registry-{name}-{}", std::process::id()));
         std::fs::write(&file, "mongodb://127.0.0.1:9/before\n").unwrap();

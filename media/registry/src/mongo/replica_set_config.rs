@@ -49,7 +49,8 @@ impl Hello {
             Some(_) if is("secondary") => MemberState::Secondary,
             Some(_) => MemberState::NotReady,
         };
-        // A new member that has not caught up cannot be elected; until then it is listed as passive.
+        // A new member that has not caught up cannot be elected; until then it is listed as
+        // passive.
         let hosts = ["hosts", "passives"].into_iter().filter_map(|key| answer.get_array(key).ok()).flatten();
         let hosts = hosts.filter_map(|host| host.as_str().map(str::to_owned)).collect();
         Self { state, set, hosts }
@@ -76,11 +77,7 @@ impl MemberStatus {
                 let (health, state) = (as_integer(member.get("health")), as_integer(member.get("state")));
                 // MongoDB's member states: 1 PRIMARY, 2 SECONDARY, 7 ARBITER.
                 let (reachable, serving) = (health == Some(1), matches!(state, Some(1 | 2 | 7)));
-                Some(Self {
-                    host: member.get_str("name").ok()?.to_owned(),
-                    reachable,
-                    serving: reachable && serving,
-                })
+                Some(Self { host: member.get_str("name").ok()?.to_owned(), reachable, serving: reachable && serving })
             })
             .collect()
     }

@@ -16,8 +16,8 @@ pub(super) const TOKENS: &str = "tokens";
 pub(super) const META: &str = "meta";
 
 /// Creates what is missing. Any number of nodes may do so concurrently and repeatedly. Independent
-/// steps run concurrently, so that a slow database delays the caller by two round trips instead of a
-/// dozen.
+/// steps run concurrently, so that a slow database delays the caller by two round trips instead of
+/// a dozen.
 pub(super) async fn prepare(database: &Database) -> mongodb::error::Result<()> {
     tokio::try_join!(
         create_indexes(database, NODES, [("expire_at", doc! { "expire_at": 1 }, true)]),

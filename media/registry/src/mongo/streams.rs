@@ -1,5 +1,5 @@
-//! Streams in MongoDB: `{ _id, owner, boot_epoch, epoch, offer, claimed_at, lease_until, expire_at }`;
-//! `owner` is null once the stream is released.
+//! Streams in MongoDB: `{ _id, owner, boot_epoch, epoch, offer, claimed_at, lease_until, expire_at
+//! }`; `owner` is null once the stream is released.
 //!
 //! A claim is one update that is decided inside the database: it reads the document and the
 //! database's clock, and writes either the new owner or the previous values. The owner in the
@@ -158,7 +158,8 @@ async fn list(registry: &MongoDb, attempted: String, filter: Document) -> Result
     let streams = registry.collection(schema::STREAMS, &attempted).await?;
     let stages = [doc! { "$match": filter }, doc! { "$sort": { "_id": 1 } }, doc! { "$addFields": { "now": "$$NOW" } }];
     let found = registry.attempt(&attempted, collect(streams.aggregate(stages))).await?;
-    let records = found.iter().filter_map(|found| decode_record(found).transpose()).collect::<mongodb::error::Result<_>>();
+    let records =
+        found.iter().filter_map(|found| decode_record(found).transpose()).collect::<mongodb::error::Result<_>>();
     records.map_err(|e| registry.call_failed(&attempted, e))
 }
 

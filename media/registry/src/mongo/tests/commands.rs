@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::scripted::failure;
 use super::wire;
-use crate::{MemberState, Mongod, RegistryError, ReplicaSetConfig, DatabaseUser, DatabaseRights};
+use crate::{DatabaseRights, DatabaseUser, MemberState, Mongod, RegistryError, ReplicaSetConfig};
 
 /// A scripted mongod. Dropping it stops it.
 struct ScriptedMongod {

@@ -159,8 +159,9 @@ async fn claim_whose_answer_was_lost_can_be_repeated() {
         if let Err(error) = &outcome {
             assert!(error.is_retryable(), "{error:?}");
         }
-        let again =
-            contract::until("recovery", async || registry.claim(&incarnation, &name, &contract::offer(1), None).await.ok());
+        let again = contract::until("recovery", async || {
+            registry.claim(&incarnation, &name, &contract::offer(1), None).await.ok()
+        });
         let again = again.await;
         assert_eq!(registry.stream(&name).await.unwrap().unwrap().claim, again);
         let error = registry.claim(&other, &name, &contract::offer(2), None).await.unwrap_err();

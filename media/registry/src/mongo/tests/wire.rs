@@ -1,5 +1,5 @@
-//! The server side of MongoDB's wire protocol, as far as the driver uses it: OP_MSG, and OP_QUERY for
-//! the first hello (<https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/>).
+//! The server side of MongoDB's wire protocol, as far as the driver uses it: OP_MSG, and OP_QUERY
+//! for the first hello (<https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/>).
 
 use std::io;
 
@@ -18,7 +18,8 @@ pub(super) struct Connections {
     pub(super) open: usize,
 }
 
-/// Answers every command of every client. Never returns; dropping the future closes its connections.
+/// Answers every command of every client. Never returns; dropping the future closes its
+/// connections.
 pub(super) async fn serve(
     listener: TcpListener,
     connections_tx: watch::Sender<Connections>,

@@ -75,7 +75,9 @@ fn answer(command: &Document, existing: &Mutex<HashSet<String>>) -> Document {
         "find" => {
             doc! { "ok": 1, "cursor": { "id": 0_i64, "ns": "headwater.meta", "firstBatch": [{ "_id": "schema" }] } }
         }
-        "findAndModify" if existing.lock().unwrap().insert(collection_and_id(command)) => doc! { "ok": 1, "value": null },
+        "findAndModify" if existing.lock().unwrap().insert(collection_and_id(command)) => {
+            doc! { "ok": 1, "value": null }
+        }
         "findAndModify" => {
             doc! { "ok": 1, "value": { "_id": "a", "owner": "a", "boot_epoch": 1_i64, "epoch": 1_i64 } }
         }
