@@ -1,10 +1,10 @@
 //! The streams that this node owns, or assumes to own.
 //!
 //! ```text
-//!   publish --> granted ----> renewed at each heartbeat --(lost)--> claimed again --(taken)--> revoked
-//!          |--> taken, the owner has it: refused                    ^
-//!          |--> taken, the owner lost it: released, then granted    |
-//!          '--> registry unreachable: accepted without a claim -----+
+//!   publish --> granted --> renewed per heartbeat --(lost)--> claimed again --(taken)--> revoked
+//!          |--> taken, the owner has it: refused                  ^
+//!          |--> taken, the owner lost it: released, then granted  |
+//!          '--> registry unreachable: accepted without a claim ---+
 //!                 '--> last known owner may still have it: refused
 //! ```
 
@@ -28,7 +28,7 @@ pub(super) struct Claims(Mutex<HashMap<StreamName, ClaimEntry>>);
 #[derive(Debug, Clone)]
 struct ClaimEntry {
     stream: Weak<Stream>,
-    local_epoch: u64,
+    instance_id: u64,
     /// False while the publisher waits for the registry.
     accepted: bool,
     /// `None` until the registry has granted the stream.
@@ -36,10 +36,10 @@ struct ClaimEntry {
 }
 
 impl Claims {
-    /// True if the stream is published here. False while the publisher may still be refused, because
-    /// its viewers would be disconnected with it.
+    /// True if the stream is published here. False while the publisher may still be refused,
+    /// because its viewers would be disconnected with it.
     pub(super) fn is_accepted(&self, name: &StreamName) -> bool {
-        self.lock().get(name).is_some_and(|held| held.accepted)
+        self.lock().get(name).is_some_and(|entry| entry.accepted)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, ClaimEntry>> {
@@ -47,17 +47,17 @@ impl Claims {
     }
 
     /// Marks the publisher as accepted.
-    fn accept(&self, name: &StreamName, local_epoch: u64) {
-        if let Some(held) = self.lock().get_mut(name).filter(|held| held.local_epoch == local_epoch) {
-            held.accepted = true;
+    fn accept(&self, name: &StreamName, instance_id: u64) {
+        if let Some(entry) = self.lock().get_mut(name).filter(|entry| entry.instance_id == instance_id) {
+            entry.accepted = true;
         }
     }
 
     /// Stores a claim; returns false if the stream has ended in the meantime.
-    fn grant(&self, name: &StreamName, local_epoch: u64, claim: &Claim) -> bool {
-        match self.lock().get_mut(name).filter(|held| held.local_epoch == local_epoch) {
-            Some(held) => {
-                held.claim = Some(claim.clone());
+    fn grant(&self, name: &StreamName, instance_id: u64, claim: &Claim) -> bool {
+        match self.lock().get_mut(name).filter(|entry| entry.instance_id == instance_id) {
+            Some(entry) => {
+                entry.claim = Some(claim.clone());
                 true
             }
             None => false,
@@ -70,22 +70,23 @@ impl Claims {
 struct ClaimGuard<R: Registry + std::fmt::Debug + 'static> {
     cluster: Cluster<R>,
     name: StreamName,
-    epoch_here: u64,
+    instance_id: u64,
 }
 
 impl<R: Registry + std::fmt::Debug + 'static> Drop for ClaimGuard<R> {
     fn drop(&mut self) {
-        let mut held = self.cluster.0.claims.lock();
-        if held.get(&self.name).is_none_or(|h| h.local_epoch != self.epoch_here) {
+        let mut entries = self.cluster.0.claims.lock();
+        if entries.get(&self.name).is_none_or(|entry| entry.instance_id != self.instance_id) {
             return;
         }
-        let removed = held.remove(&self.name);
-        drop(held);
-        if removed.as_ref().is_some_and(|h| h.accepted) {
-            // This node owned it, so the cached owner is outdated. After a refusal it is still valid.
+        let removed = entries.remove(&self.name);
+        drop(entries);
+        if removed.as_ref().is_some_and(|entry| entry.accepted) {
+            // This node owned it, so the cached owner is outdated. After a refusal it is still
+            // valid.
             self.cluster.0.lookups.remove(&self.name);
         }
-        if let (Some(claim), Ok(runtime)) = (removed.and_then(|h| h.claim), tokio::runtime::Handle::try_current()) {
+        if let (Some(claim), Ok(runtime)) = (removed.and_then(|entry| entry.claim), tokio::runtime::Handle::try_current()) {
             let cluster = self.cluster.clone();
             self.cluster.0.releases.spawn_on(async move { cluster.release(&claim).await }, &runtime);
         }
@@ -95,22 +96,22 @@ impl<R: Registry + std::fmt::Debug + 'static> Drop for ClaimGuard<R> {
 impl<R: Registry + std::fmt::Debug + 'static> StreamOwnership for Cluster<R> {
     fn claim(&self, stream: &Arc<Stream>) -> ClaimFuture {
         let cluster = self.clone();
-        let (name, local_epoch) = (stream.name().clone(), stream.instance_id());
-        let held = ClaimEntry { stream: Arc::downgrade(stream), local_epoch, accepted: false, claim: None };
+        let (name, instance_id) = (stream.name().clone(), stream.instance_id());
+        let entry = ClaimEntry { stream: Arc::downgrade(stream), instance_id, accepted: false, claim: None };
         let stream = Arc::clone(stream);
         Box::pin(async move {
-            cluster.0.claims.lock().insert(name.clone(), held);
+            cluster.0.claims.lock().insert(name.clone(), entry);
             // Dropped on every return except success; then the producer owns it.
-            let guard = ClaimGuard { cluster: cluster.clone(), name: name.clone(), epoch_here: local_epoch };
-            let claimed = match cluster.claim_with_timeout(&stream, None).await {
+            let guard = ClaimGuard { cluster: cluster.clone(), name: name.clone(), instance_id };
+            let result = match cluster.claim_with_timeout(&stream, None).await {
                 Err(RegistryError::Taken { .. }) if cluster.release_abandoned(&name).await => {
                     cluster.claim_with_timeout(&stream, None).await
                 }
-                claimed => claimed,
+                result => result,
             };
-            match claimed {
+            match result {
                 Ok(claim) => {
-                    cluster.0.claims.grant(&name, local_epoch, &claim);
+                    cluster.0.claims.grant(&name, instance_id, &claim);
                 }
                 Err(RegistryError::Taken { owner, .. }) => {
                     return Err(PublishError::LiveOnOtherNode { name, node: owner });
@@ -121,7 +122,7 @@ impl<R: Registry + std::fmt::Debug + 'static> StreamOwnership for Cluster<R> {
                     log::warn!(stream = name.as_str(), err:% = Chain(&e); "stream accepted without a claim");
                 }
             }
-            cluster.0.claims.accept(&name, local_epoch);
+            cluster.0.claims.accept(&name, instance_id);
             Ok(Box::new(guard) as Box<dyn Send + Sync>)
         })
     }
@@ -135,8 +136,8 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
             protocol: stream.protocol().to_owned(),
             started_at_ms: stream.started_at_ms(),
         };
-        let claiming = inner.registry.claim(&inner.identity.life, stream.name(), &offer, previous_epoch);
-        match tokio::time::timeout(CLAIM_TIMEOUT, claiming).await {
+        let query = inner.registry.claim(&inner.identity.incarnation, stream.name(), &offer, previous_epoch);
+        match tokio::time::timeout(CLAIM_TIMEOUT, query).await {
             Ok(result) => result,
             Err(_) => Err(RegistryError::Unreachable {
                 attempted: format!("claim stream {}", stream.name()),
@@ -148,16 +149,16 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
 
     /// Releases the claim of an owner that no longer has the stream; true if the name is free now.
     ///
-    /// If the owner does have the stream after all, its next heartbeat reports the claim as lost and it
-    /// ends the stream, so that there is one owner.
+    /// If the owner does have the stream after all, its next heartbeat reports the claim as lost
+    /// and it ends the stream, so that there is one owner.
     async fn release_abandoned(&self, name: &StreamName) -> bool {
         let Ok(Ok(Some(record))) = tokio::time::timeout(CLAIM_TIMEOUT, self.0.registry.stream(name)).await else {
             return false;
         };
         self.0.lookups.insert(name, Some(record.clone()));
         let claim = record.claim;
-        if claim.owner.node == self.0.identity.life.node
-            || self.0.owners.probe(&record.offer.relay, name).await != Ownership::NotHeld
+        if claim.owner.node == self.0.identity.incarnation.node
+            || self.0.ownership_probe.probe(&record.offer.relay, name).await != Ownership::NotHeld
         {
             return false;
         }
@@ -169,11 +170,11 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
     /// node owned only if that node has lost it.
     async fn admit_unclaimed(&self, name: &StreamName) -> Result<(), PublishError> {
         let inner = &self.0;
-        let Some(known) = inner.lookups.last_known_owner(name, &inner.identity.life) else { return Ok(()) };
-        let holds = inner.owners.probe(&known.offer.relay, name).await;
-        let node = known.claim.owner.node;
-        if has_lost_stream(holds, inner.lookups.on_probe_result(name, holds)) {
-            log::info!(stream = name.as_str(), node = node.as_str(), holds:?; "owner no longer has the stream, taking it over");
+        let Some(record) = inner.lookups.last_known_owner(name, &inner.identity.incarnation) else { return Ok(()) };
+        let ownership = inner.ownership_probe.probe(&record.offer.relay, name).await;
+        let node = record.claim.owner.node;
+        if has_lost_stream(ownership, inner.lookups.on_probe_result(name, ownership)) {
+            log::info!(stream = name.as_str(), node = node.as_str(), ownership:?; "owner no longer has the stream, taking it over");
             return Ok(());
         }
         Err(PublishError::LiveOnOtherNode { name: name.clone(), node })
@@ -187,7 +188,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
 
     pub(super) async fn release_all(&self) {
         // `take`: a guard that is dropped later must not release the claim again.
-        let claims: Vec<Claim> = self.0.claims.lock().values_mut().filter_map(|held| held.claim.take()).collect();
+        let claims: Vec<Claim> = self.0.claims.lock().values_mut().filter_map(|entry| entry.claim.take()).collect();
         for claim in &claims {
             self.release(claim).await;
         }
@@ -196,20 +197,20 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
     /// Renews all claims, and claims the streams that have none or have lost it. Called at each
     /// heartbeat.
     pub(super) async fn renew_all(&self) -> Result<(), RegistryError> {
-        let held: Vec<(StreamName, ClaimEntry)> =
-            self.0.claims.lock().iter().map(|(name, held)| (name.clone(), held.clone())).collect();
-        let claims: Vec<Claim> = held.iter().filter_map(|(_, held)| held.claim.clone()).collect();
+        let entries: Vec<(StreamName, ClaimEntry)> =
+            self.0.claims.lock().iter().map(|(name, entry)| (name.clone(), entry.clone())).collect();
+        let claims: Vec<Claim> = entries.iter().filter_map(|(_, entry)| entry.claim.clone()).collect();
         let lost =
-            if claims.is_empty() { Vec::new() } else { self.0.registry.renew(&self.0.identity.life, &claims).await? };
-        for (name, held) in held {
-            let previous_epoch = held.claim.as_ref().map(|claim| claim.epoch);
-            if !held.accepted || (held.claim.is_some() && !lost.contains(&name)) {
+            if claims.is_empty() { Vec::new() } else { self.0.registry.renew(&self.0.identity.incarnation, &claims).await? };
+        for (name, entry) in entries {
+            let previous_epoch = entry.claim.as_ref().map(|claim| claim.epoch);
+            if !entry.accepted || (entry.claim.is_some() && !lost.contains(&name)) {
                 continue;
             }
-            let Some(stream) = held.stream.upgrade().filter(|stream| !stream.is_ended()) else { continue };
+            let Some(stream) = entry.stream.upgrade().filter(|stream| !stream.is_ended()) else { continue };
             match self.claim_with_timeout(&stream, previous_epoch).await {
                 Ok(claim) => {
-                    if !self.0.claims.grant(&name, held.local_epoch, &claim) {
+                    if !self.0.claims.grant(&name, entry.instance_id, &claim) {
                         // The stream ended while it was being claimed.
                         self.release(&claim).await;
                     }
@@ -228,8 +229,8 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
 /// True if the owner of a stream has lost it, judged without the registry: it denies having the
 /// stream, or its probes were unanswered for a whole lease. The owner cannot renew its lease during
 /// that time either, so its answers are the only evidence.
-fn has_lost_stream(holds: Ownership, unanswered_for: Duration) -> bool {
-    match holds {
+fn has_lost_stream(ownership: Ownership, unanswered_for: Duration) -> bool {
+    match ownership {
         Ownership::NotHeld => true,
         Ownership::Held | Ownership::Unknown => false,
         Ownership::NoAnswer => unanswered_for >= Timing::default().lease,

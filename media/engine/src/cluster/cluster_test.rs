@@ -44,8 +44,8 @@ impl RemoteStreams for NoRemoteStreams {
 struct FakeProbe(Arc<Mutex<Ownership>>);
 
 impl FakeProbe {
-    fn set(&self, holds: Ownership) {
-        *self.0.lock().unwrap() = holds;
+    fn set(&self, ownership: Ownership) {
+        *self.0.lock().unwrap() = ownership;
     }
 }
 
@@ -63,20 +63,20 @@ fn node(registry: &Embedded, id: &str) -> (Hub, Cluster<Embedded>) {
     node_with_probe(registry, id, Ownership::Held)
 }
 
-fn node_with_probe(registry: &Embedded, id: &str, holds: Ownership) -> (Hub, Cluster<Embedded>) {
-    let (hub, cluster, _) = node_on(registry, id, holds);
+fn node_with_probe(registry: &Embedded, id: &str, ownership: Ownership) -> (Hub, Cluster<Embedded>) {
+    let (hub, cluster, _) = node_on(registry, id, ownership);
     (hub, cluster)
 }
 
 fn node_on<R: Registry + Clone + std::fmt::Debug + 'static>(
     registry: &R,
     id: &str,
-    holds: Ownership,
+    ownership: Ownership,
 ) -> (Hub, Cluster<R>, FakeProbe) {
-    let life = NodeIncarnation { node: id.to_owned(), epoch: BootEpoch(1) };
-    let relay = vec![format!("10.0.0.{}:5000", id.len()).parse().unwrap()];
-    let probe = FakeProbe(Arc::new(Mutex::new(holds)));
-    let cluster = Cluster::new(registry.clone(), Identity { life, relays: relay }, Box::new(probe.clone()), timing());
+    let incarnation = NodeIncarnation { node: id.to_owned(), epoch: BootEpoch(1) };
+    let relays = vec![format!("10.0.0.{}:5000", id.len()).parse().unwrap()];
+    let probe = FakeProbe(Arc::new(Mutex::new(ownership)));
+    let cluster = Cluster::new(registry.clone(), Identity { incarnation, relays }, Box::new(probe.clone()), timing());
     let hub = Hub::new(Limits::default());
     hub.join_cluster(Box::new(NoRemoteStreams), Some(Box::new(cluster.clone())));
     (hub, cluster, probe)
@@ -125,13 +125,13 @@ async fn name_has_one_publisher_in_the_cluster_until_it_is_released() {
     let folder = TempFolder::new("one");
     let registry = Embedded::open_with(&folder.0, timing()).unwrap();
     let (one, _) = node(&registry, "a");
-    let (two, elsewhere) = node(&registry, "bb");
+    let (two, cluster) = node(&registry, "bb");
     let first = one.publish_owned(&name(), "rtmp").await.unwrap();
     let refused = two.publish_owned(&name(), "rtmp").await.unwrap_err();
     assert_eq!(refused, PublishError::LiveOnOtherNode { name: name(), node: "a".to_owned() });
     assert!(two.stream(&name()).is_none());
-    let located = elsewhere.resolve(&name()).await.unwrap();
-    assert_eq!(located, StreamLocation::direct(vec!["10.0.0.1:5000".parse().unwrap()]));
+    let location = cluster.resolve(&name()).await.unwrap();
+    assert_eq!(location, StreamLocation::direct(vec!["10.0.0.1:5000".parse().unwrap()]));
     drop(first);
     drop(publish_when_free(&two).await);
 }
@@ -198,9 +198,9 @@ async fn name_is_free_at_once_only_if_its_owner_denies_having_it() {
     let registry = Embedded::open_with(&folder.0, patient).unwrap();
     let (one, killed) = node(&registry, "a");
     let first = one.publish_owned(&name(), "rtmp").await.unwrap();
-    for (id, holds) in [("bb", Ownership::Held), ("ccc", Ownership::Unknown)] {
-        let refused = node_with_probe(&registry, id, holds).0.publish_owned(&name(), "rtmp").await.unwrap_err();
-        assert_eq!(refused, PublishError::LiveOnOtherNode { name: name(), node: "a".to_owned() }, "{holds:?}");
+    for (id, ownership) in [("bb", Ownership::Held), ("ccc", Ownership::Unknown)] {
+        let refused = node_with_probe(&registry, id, ownership).0.publish_owned(&name(), "rtmp").await.unwrap_err();
+        assert_eq!(refused, PublishError::LiveOnOtherNode { name: name(), node: "a".to_owned() }, "{ownership:?}");
     }
     let (four, _) = node_with_probe(&registry, "dddd", Ownership::NotHeld);
     let second = four.publish_owned(&name(), "rtmp").await.unwrap();
@@ -241,41 +241,41 @@ async fn draining_node_releases_streams_that_are_still_published() {
 #[tokio::test(start_paused = true)]
 async fn without_a_registry_a_name_is_refused_until_its_last_owner_denies_it() {
     let folder = TempFolder::new("known");
-    let (hub, cluster, says) = node_on(&unreachable_registry(&folder).await, "bb", Ownership::Held);
+    let (hub, cluster, probe) = node_on(&unreachable_registry(&folder).await, "bb", Ownership::Held);
     drop(hub.publish_owned(&name(), "rtmp").await.expect("unknown"));
     cluster.0.lookups.insert(&name(), Some(record_of_node_a()));
     let refused = PublishError::LiveOnOtherNode { name: name(), node: "a".to_owned() };
     // Even if the answer is old; a refused publisher tries again.
-    for holds in [Ownership::Held, Ownership::Held, Ownership::Unknown, Ownership::NoAnswer] {
+    for ownership in [Ownership::Held, Ownership::Held, Ownership::Unknown, Ownership::NoAnswer] {
         tokio::time::advance(Duration::from_secs(10 * 60)).await;
-        says.set(holds);
-        assert_eq!(hub.publish_owned(&name(), "rtmp").await.unwrap_err(), refused, "{holds:?}");
+        probe.set(ownership);
+        assert_eq!(hub.publish_owned(&name(), "rtmp").await.unwrap_err(), refused, "{ownership:?}");
     }
-    says.set(Ownership::NotHeld);
+    probe.set(Ownership::NotHeld);
     drop(hub.publish_owned(&name(), "rtmp").await.expect("its owner denies it"));
     // This node was the last owner.
-    says.set(Ownership::Held);
+    probe.set(Ownership::Held);
     drop(hub.publish_owned(&name(), "rtmp").await.expect("unknown again"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_registry_an_unresponsive_owner_without_media_loses_its_name() {
     let folder = TempFolder::new("silent");
-    let (hub, cluster, says) = node_on(&unreachable_registry(&folder).await, "bb", Ownership::NoAnswer);
+    let (hub, cluster, probe) = node_on(&unreachable_registry(&folder).await, "bb", Ownership::NoAnswer);
     cluster.0.lookups.insert(&name(), Some(record_of_node_a()));
     let refused = PublishError::LiveOnOtherNode { name: name(), node: "a".to_owned() };
     let try_for = async |lease: f64| {
-        let begun = tokio::time::Instant::now();
-        while begun.elapsed() < Timing::default().lease.mul_f64(lease) {
-            assert_eq!(hub.publish_owned(&name(), "rtmp").await.unwrap_err(), refused, "{:?}", begun.elapsed());
+        let started = tokio::time::Instant::now();
+        while started.elapsed() < Timing::default().lease.mul_f64(lease) {
+            assert_eq!(hub.publish_owned(&name(), "rtmp").await.unwrap_err(), refused, "{:?}", started.elapsed());
             tokio::time::advance(Duration::from_secs(1)).await;
         }
     };
     try_for(0.7).await;
     // An answer in between, or media, restarts the count.
-    says.set(Ownership::Held);
+    probe.set(Ownership::Held);
     try_for(0.1).await;
-    says.set(Ownership::NoAnswer);
+    probe.set(Ownership::NoAnswer);
     try_for(0.7).await;
     cluster.confirm(&name());
     try_for(0.7).await;
@@ -337,14 +337,14 @@ async fn stream_of_another_group_resolves_to_one_edge_of_the_own_group() {
 async fn draining_or_unlisted_node_is_unavailable_unless_the_registry_is_unreachable() {
     let folder = TempFolder::new("leaving");
     let registry = Embedded::open_with(&folder.0, Timing::default()).unwrap();
-    let stays = register(&registry, "stays", Role::Edge, "").await;
-    let drains = register(&registry, "drains", Role::Edge, "").await;
-    registry.heartbeat(&stays, &Heartbeat::default()).await.unwrap();
-    registry.heartbeat(&drains, &Heartbeat { draining: true, ..Heartbeat::default() }).await.unwrap();
+    let serving = register(&registry, "serving", Role::Edge, "").await;
+    let draining = register(&registry, "draining", Role::Edge, "").await;
+    registry.heartbeat(&serving, &Heartbeat::default()).await.unwrap();
+    registry.heartbeat(&draining, &Heartbeat { draining: true, ..Heartbeat::default() }).await.unwrap();
     let (_, cluster) = node(&registry, "a");
-    for (id, leaves) in [("stays", false), ("drains", true), ("nobody", true)] {
-        assert_eq!(cluster.is_unavailable(id).await, leaves, "{id}");
+    for (id, is_unavailable) in [("serving", false), ("draining", true), ("absent", true)] {
+        assert_eq!(cluster.is_unavailable(id).await, is_unavailable, "{id}");
     }
     let (_, lost, _) = node_on(&unreachable_registry(&folder).await, "bb", Ownership::Held);
-    assert!(!lost.is_unavailable("drains").await);
+    assert!(!lost.is_unavailable("draining").await);
 }

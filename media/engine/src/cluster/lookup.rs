@@ -68,22 +68,22 @@ impl LookupCache {
     }
 
     /// The last known record of the stream, if another node than `this_node` owned it.
-    pub(super) fn last_known_owner(&self, name: &StreamName, us: &NodeIncarnation) -> Option<StreamRecord> {
-        self.stale(name).filter(|record| record.claim.owner.node != us.node)
+    pub(super) fn last_known_owner(&self, name: &StreamName, this_node: &NodeIncarnation) -> Option<StreamRecord> {
+        self.stale(name).filter(|record| record.claim.owner.node != this_node.node)
     }
 
-    /// Records the result of probing the owner of a known stream, and returns for how long its probes
-    /// have been unanswered.
-    pub(super) fn on_probe_result(&self, name: &StreamName, holds: Ownership) -> Duration {
+    /// Records the result of probing the owner of a known stream, and returns for how long its
+    /// probes have been unanswered.
+    pub(super) fn on_probe_result(&self, name: &StreamName, ownership: Ownership) -> Duration {
         let mut answers = self.lock();
         let Some(answer) = answers.get_mut(name) else { return Duration::ZERO };
         let now = Instant::now();
-        // An owner whose media arrives is alive, even if it does not answer probes.
+        // An owner whose media arrives still has the stream, even if it does not answer probes.
         let media_arrives = answer.last_media_at.is_some_and(|at| now.duration_since(at) < MEDIA_TIMEOUT);
-        let previous = answer.unanswered.filter(|silence| now.duration_since(silence.last) < MAX_PROBE_GAP);
-        let is_unanswered = holds == Ownership::NoAnswer && !media_arrives;
-        answer.unanswered = is_unanswered.then(|| UnansweredProbes { first: previous.map_or(now, |silence| silence.first), last: now });
-        answer.unanswered.map_or(Duration::ZERO, |silence| now.duration_since(silence.first))
+        let previous = answer.unanswered.filter(|probes| now.duration_since(probes.last) < MAX_PROBE_GAP);
+        let is_unanswered = ownership == Ownership::NoAnswer && !media_arrives;
+        answer.unanswered = is_unanswered.then(|| UnansweredProbes { first: previous.map_or(now, |probes| probes.first), last: now });
+        answer.unanswered.map_or(Duration::ZERO, |probes| now.duration_since(probes.first))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, CachedLookup>> {
@@ -100,7 +100,7 @@ impl<R: Registry + std::fmt::Debug + 'static> StreamResolver for Cluster<R> {
         if let Some(answer) = self.0.lookups.lock().get_mut(name) {
             answer.invalidated = true;
         }
-        self.0.groups.invalidate();
+        self.0.peers.invalidate();
     }
 
     fn confirm(&self, name: &StreamName) {
@@ -121,7 +121,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
             Some(answer) => answer.record,
             None => self.query_owner(name).await,
         }?;
-        if record.claim.owner.node == inner.identity.life.node {
+        if record.claim.owner.node == inner.identity.incarnation.node {
             // This node owned it, in this or an earlier incarnation, but it is no longer here.
             return None;
         }
@@ -150,7 +150,8 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
 const MAX_FRESH_AGE: Duration = Duration::from_secs(1);
 /// While the registry is unreachable, an answer is used for this duration.
 const MAX_STALE_AGE: Duration = Duration::from_secs(60 * 60);
-/// An owner is alive if its media was confirmed this recently; the relay's `silence_timeout`.
+/// An owner whose media was confirmed this recently still has the stream; equals the relay's
+/// `silence_timeout`.
 const MEDIA_TIMEOUT: Duration = Duration::from_secs(3);
 /// If two probes are further apart, the time between them does not count as unanswered. Encoders
 /// that are refused retry within half of this.

@@ -1,4 +1,4 @@
-//! The handle to the cluster, and the task that renews the claims of this node.
+//! This node's membership in the cluster, and the task that renews its claims.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::runtime::stages::Stages;
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// Streams are claimed in the name of this incarnation.
-    pub life: NodeIncarnation,
+    pub incarnation: NodeIncarnation,
     /// Addresses of this node's relay, best first.
     pub relays: Vec<SocketAddr>,
 }
@@ -36,9 +36,9 @@ pub(super) struct Inner<R> {
     pub(super) identity: Identity,
     pub(super) claims: Claims,
     pub(super) lookups: LookupCache,
-    pub(super) groups: PeerCaches,
+    pub(super) peers: PeerCaches,
     /// Asks nodes whether they still have a stream.
-    pub(super) owners: Box<dyn OwnershipProbe>,
+    pub(super) ownership_probe: Box<dyn OwnershipProbe>,
     /// Releases in progress.
     pub(super) releases: TaskTracker,
     timing: Timing,
@@ -58,15 +58,15 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
             identity,
             claims: Claims::default(),
             lookups: LookupCache::default(),
-            groups: PeerCaches::default(),
-            owners: ownership_probe,
+            peers: PeerCaches::default(),
+            ownership_probe,
             releases: TaskTracker::new(),
             timing,
         }))
     }
 
-    /// Waits until the claims of ended streams are released, at most two seconds. Call it before the
-    /// engine exits: exiting closes the connections to the registry.
+    /// Waits until the claims of ended streams are released, at most two seconds. Call it before
+    /// the engine exits: exiting closes the connections to the registry.
     pub async fn wait_for_releases(&self) {
         self.0.releases.close();
         let _ = tokio::time::timeout(RELEASE_TIMEOUT, self.0.releases.wait()).await;
@@ -80,9 +80,9 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
 
     /// Renews claims until `drain` is cancelled, then releases all of them.
     pub async fn run(self, drain: CancellationToken) {
-        let mut pace = HeartbeatInterval::new(&self.0.timing);
+        let mut interval = HeartbeatInterval::new(&self.0.timing);
         let mut unreachable = false;
-        let mut delay = pace.initial_delay(rand::random_range(0.0..1.0));
+        let mut delay = interval.initial_delay(rand::random_range(0.0..1.0));
         loop {
             tokio::select! {
                 () = drain.cancelled() => break,
@@ -96,7 +96,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
                     Err(e) => log::warn!(err:% = Chain(e); "registry is unreachable, streams continue"),
                 }
             }
-            delay = pace.next_delay(!unreachable, rand::random_range(0.0..1.0));
+            delay = interval.next_delay(!unreachable, rand::random_range(0.0..1.0));
         }
         // The gateways close the publishers; releasing their streams lets another node claim them.
         let _ = tokio::time::timeout(RELEASE_TIMEOUT, self.release_all()).await;
@@ -114,7 +114,7 @@ impl Identity {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = node.boot_epoch.unwrap_or_else(|| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
         Self {
-            life: NodeIncarnation { node: node.id.clone(), epoch: BootEpoch(epoch) },
+            incarnation: NodeIncarnation { node: node.id.clone(), epoch: BootEpoch(epoch) },
             relays: addresses.into_iter().map(|ip| SocketAddr::new(ip, relay.port())).collect(),
         }
     }

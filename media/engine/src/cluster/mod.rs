@@ -1,9 +1,9 @@
 //! This node in the cluster: which node owns a stream, and where it can be pulled from.
 //!
 //! ```text
-//!   gateways --> hub --owners---> claims --+
-//!                 |                        +--> registry
-//!                 '--elsewhere--> relay --locate--> lookup
+//!   gateways --> hub --StreamOwnership--> claims --------------------------+
+//!                 |                                                        +--> registry
+//!                 '--RemoteStreams--> relay --StreamResolver--> lookup ----+
 //! ```
 //!
 //! The registry may be unreachable at any time: then publishers are accepted and registered later,

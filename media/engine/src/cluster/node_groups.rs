@@ -1,9 +1,9 @@
-//! Node groups, such as regions: between two groups a stream is transferred once, to one edge of the
-//! viewers' group, and from there to the other edges. Also tells whether a node is available.
+//! Node groups, such as regions: between two groups a stream is transferred once, to one edge of
+//! the viewers' group, and from there to the other edges. Also checks whether a node is available.
 //!
-//! That edge is chosen by rendezvous hashing of the names of the stream and of the edges, so that all
-//! nodes agree without messages. Edges are listed only for streams of another group, and only those
-//! of this node's group; all other queries are by node id.
+//! That edge is chosen by rendezvous hashing of the names of the stream and of the edges, so that
+//! all nodes agree without messages. Edges are listed only for streams of another group, and only
+//! those of this node's group; all other queries are by node id.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -46,23 +46,23 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
     /// The relays of the edge that pulls the stream for this node's group; `None` if this node must
     /// pull from the owner.
     pub(crate) async fn relays_of_group_edge(&self, name: &StreamName, owner: &str) -> Option<Vec<SocketAddr>> {
-        let this_node = &self.0.identity.life.node;
-        let ask = self.clone();
-        let groups = self.0.groups.group_of_node.get([this_node, owner], move |ids| ask.clone().query_groups(ids));
+        let this_node = &self.0.identity.incarnation.node;
+        let this = self.clone();
+        let groups = self.0.peers.group_of_node.get([this_node, owner], move |ids| this.clone().query_groups(ids));
         let [Some(own_group), Some(owner_group)] = groups.await else { return None };
         if own_group == owner_group {
             return None;
         }
-        let ask = self.clone();
-        let [edges] = self.0.groups.edges_of_group.get([&own_group], move |names| ask.clone().query_edges(names)).await;
+        let this = self.clone();
+        let [edges] = self.0.peers.edges_of_group.get([&own_group], move |names| this.clone().query_edges(names)).await;
         fetching_edge(&edges?, this_node, name)
     }
 
     /// True if the node drains, is unreachable or is not listed; false if the registry does not
     /// answer. Ends within a few seconds.
     pub async fn is_unavailable(&self, node: &str) -> bool {
-        let ask = self.clone();
-        let [available] = self.0.groups.availability.get([node], move |ids| ask.clone().query_availability(ids)).await;
+        let this = self.clone();
+        let [available] = self.0.peers.availability.get([node], move |ids| this.clone().query_availability(ids)).await;
         available == Some(false)
     }
 
@@ -87,8 +87,8 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
     }
 }
 
-/// The relays of the edge that pulls the stream for the group of `edges`; `None` if it is this node,
-/// or there is none.
+/// The relays of the edge that pulls the stream for the group of `edges`; `None` if it is this
+/// node, or there is none.
 fn fetching_edge(edges: &[NodeRecord], this_node: &str, name: &StreamName) -> Option<Vec<SocketAddr>> {
     let is_eligible = |n: &&NodeRecord| n.node.id == this_node || (n.alive && !n.heartbeat.draining && !n.node.relay.is_empty());
     let chosen = edges.iter().filter(is_eligible).max_by_key(|n| {
@@ -103,8 +103,8 @@ fn fetching_edge(edges: &[NodeRecord], this_node: &str, name: &StreamName) -> Op
 const GROUP_POLICY: CachePolicy = CachePolicy { max_age: Duration::from_secs(60), query_interval: Duration::ZERO };
 /// Invalidated earlier when a source was lost.
 const EDGE_POLICY: CachePolicy = CachePolicy { max_age: Duration::from_secs(15), query_interval: Duration::from_secs(1) };
-/// Pages must learn soon that their node drains. Clients choose the node ids, so the rate of queries
-/// is limited.
+/// Pages must learn soon that their node drains. Clients choose the node ids, so the rate of
+/// queries is limited.
 const AVAILABILITY_POLICY: CachePolicy = CachePolicy { max_age: Duration::from_secs(2), query_interval: Duration::from_secs(1) };
 
 #[cfg(test)]

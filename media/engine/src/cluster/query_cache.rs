@@ -66,27 +66,28 @@ impl<V> Clone for QueryCache<V> {
 
 impl<V: Clone + Send + 'static> QueryCache<V> {
     /// An empty cache.
-    pub(crate) fn new(patience: CachePolicy) -> Self {
+    pub(crate) fn new(policy: CachePolicy) -> Self {
         let state = State { answers: HashMap::new(), queued: BTreeSet::new(), query_running: false, backoff_until: None };
-        Self(Arc::new(Inner { policy: patience, state: Mutex::new(state), finished_queries: watch::Sender::new(0) }))
+        Self(Arc::new(Inner { policy, state: Mutex::new(state), finished_queries: watch::Sender::new(0) }))
     }
 
     /// Returns the values of these keys, in their order. `query` returns the values of all its keys
-    /// that exist, or `None` on failure. Ends within [`QUERY_TIMEOUT`] plus the pause after a query.
+    /// that exist, or `None` on failure. Ends within [`QUERY_TIMEOUT`] plus the pause after a
+    /// query.
     pub(crate) async fn get<const N: usize, F>(
         &self,
         keys: [&str; N],
-        ask: impl Fn(Vec<String>) -> F + Send + Sync + 'static,
+        query: impl Fn(Vec<String>) -> F + Send + Sync + 'static,
     ) -> [Option<V>; N]
     where
         F: Future<Output = Option<HashMap<String, V>>> + Send + 'static,
     {
-        let mut rounds = self.0.finished_queries.subscribe();
+        let mut finished_queries = self.0.finished_queries.subscribe();
         if self.enqueue_stale(keys) {
             let this = self.clone();
-            spawn_shared(async move { this.run_queries(ask).await });
+            spawn_shared(async move { this.run_queries(query).await });
         }
-        let waited = rounds.wait_for(|_| self.lock().is_settled(&keys, self.0.policy.max_age));
+        let waited = finished_queries.wait_for(|_| self.lock().is_settled(&keys, self.0.policy.max_age));
         let _ = tokio::time::timeout(QUERY_TIMEOUT + self.0.policy.query_interval.mul_f64(1.5), waited).await;
         let state = self.lock();
         keys.map(|key| state.answers.get(key).and_then(|answer| answer.value.clone()))
@@ -109,20 +110,20 @@ impl<V: Clone + Send + 'static> QueryCache<V> {
                 state.queued.insert(key.to_owned());
             }
         }
-        let begins = !state.queued.is_empty() && !state.query_running;
-        state.query_running |= begins;
-        begins
+        let starts = !state.queued.is_empty() && !state.query_running;
+        state.query_running |= starts;
+        starts
     }
 
     /// Runs one query after another until no key is queued.
-    async fn run_queries<F>(self, ask: impl Fn(Vec<String>) -> F)
+    async fn run_queries<F>(self, query: impl Fn(Vec<String>) -> F)
     where
         F: Future<Output = Option<HashMap<String, V>>>,
     {
         while let Some(keys) = self.next_keys() {
-            let answer = tokio::time::timeout(QUERY_TIMEOUT, ask(keys.iter().cloned().collect())).await.ok().flatten();
+            let answer = tokio::time::timeout(QUERY_TIMEOUT, query(keys.iter().cloned().collect())).await.ok().flatten();
             self.lock().on_answer(keys, answer);
-            self.0.finished_queries.send_modify(|round| *round += 1);
+            self.0.finished_queries.send_modify(|count| *count += 1);
             if !self.0.policy.query_interval.is_zero() {
                 tokio::time::sleep(jitter(self.0.policy.query_interval, rand::random_range(0.0..1.0))).await;
             }
@@ -131,11 +132,11 @@ impl<V: Clone + Send + 'static> QueryCache<V> {
 
     fn next_keys(&self) -> Option<BTreeSet<String>> {
         let mut state = self.lock();
-        let mut wanted = std::mem::take(&mut state.queued);
+        let mut keys = std::mem::take(&mut state.queued);
         // The last query may have answered keys that were queued while it ran.
-        wanted.retain(|key| !state.is_fresh(key, self.0.policy.max_age));
-        state.query_running = !wanted.is_empty();
-        state.query_running.then_some(wanted)
+        keys.retain(|key| !state.is_fresh(key, self.0.policy.max_age));
+        state.query_running = !keys.is_empty();
+        state.query_running.then_some(keys)
     }
 
     fn lock(&self) -> MutexGuard<'_, State<V>> {
@@ -148,14 +149,14 @@ impl<V> State<V> {
         self.backoff_until.is_some_and(|until| Instant::now() < until)
     }
 
-    fn is_fresh(&self, key: &str, fresh: Duration) -> bool {
-        self.answers.get(key).is_some_and(|answer| !answer.invalidated && answer.fetched_at.elapsed() < fresh)
+    fn is_fresh(&self, key: &str, max_age: Duration) -> bool {
+        self.answers.get(key).is_some_and(|answer| !answer.invalidated && answer.fetched_at.elapsed() < max_age)
     }
 
     /// True if no query for these keys is running or queued.
-    fn is_settled(&self, keys: &[&str], fresh: Duration) -> bool {
-        let comes = |key: &&str| !self.is_fresh(key, fresh) && (self.query_running || self.queued.contains(*key));
-        self.is_backing_off() || !keys.iter().any(comes)
+    fn is_settled(&self, keys: &[&str], max_age: Duration) -> bool {
+        let is_expected = |key: &&str| !self.is_fresh(key, max_age) && (self.query_running || self.queued.contains(*key));
+        self.is_backing_off() || !keys.iter().any(is_expected)
     }
 
     fn on_answer(&mut self, keys: BTreeSet<String>, answer: Option<HashMap<String, V>>) {
@@ -219,8 +220,8 @@ mod tests {
                         std::future::pending::<()>().await;
                     }
                     tokio::time::sleep(Duration::from_millis(100)).await;
-                    let round = this.queries.lock().unwrap().len();
-                    Some(keys.into_iter().filter(|key| key != "nobody").map(|key| (key, round)).collect())
+                    let number = this.queries.lock().unwrap().len();
+                    Some(keys.into_iter().filter(|key| key != "absent").map(|key| (key, number)).collect())
                 })
             }
         }
@@ -230,72 +231,72 @@ mod tests {
         }
     }
 
-    async fn one(kept: &QueryCache<usize>, key: &str, script: &FakeRegistry) -> Option<usize> {
-        let [value] = kept.get([key], script.query_fn()).await;
+    async fn get_one(cache: &QueryCache<usize>, key: &str, registry: &FakeRegistry) -> Option<usize> {
+        let [value] = cache.get([key], registry.query_fn()).await;
         value
     }
 
     #[tokio::test(start_paused = true)]
     async fn thousand_concurrent_callers_cause_one_query() {
-        let (kept, script) = (QueryCache::new(POLICY), FakeRegistry::default());
+        let (cache, registry) = (QueryCache::new(POLICY), FakeRegistry::default());
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..1_000 {
-            let (kept, script) = (kept.clone(), script.clone());
+            let (cache, registry) = (cache.clone(), registry.clone());
             tasks.spawn(async move {
                 // Half of the callers arrive while the query is running.
                 tokio::time::sleep(Duration::from_millis(50 * (n as u64 % 2))).await;
-                one(&kept, "a", &script).await
+                get_one(&cache, "a", &registry).await
             });
         }
         let answers = tasks.join_all().await;
         assert!(answers.iter().all(Option::is_some));
         tokio::time::sleep(10 * POLICY.query_interval).await;
-        assert_eq!(script.query_count(), 1);
+        assert_eq!(registry.query_count(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn answer_or_absence_is_reused_until_it_is_stale_or_invalidated() {
-        let (kept, script) = (QueryCache::new(POLICY), FakeRegistry::default());
-        assert_eq!(kept.get(["a", "nobody"], script.query_fn()).await, [Some(1), None]);
-        assert_eq!(kept.get(["nobody", "a"], script.query_fn()).await, [None, Some(1)]);
-        assert_eq!(script.query_count(), 1);
-        kept.invalidate();
-        assert_eq!(one(&kept, "a", &script).await, Some(2));
+        let (cache, registry) = (QueryCache::new(POLICY), FakeRegistry::default());
+        assert_eq!(cache.get(["a", "absent"], registry.query_fn()).await, [Some(1), None]);
+        assert_eq!(cache.get(["absent", "a"], registry.query_fn()).await, [None, Some(1)]);
+        assert_eq!(registry.query_count(), 1);
+        cache.invalidate();
+        assert_eq!(get_one(&cache, "a", &registry).await, Some(2));
         tokio::time::advance(POLICY.max_age).await;
-        assert_eq!(one(&kept, "a", &script).await, Some(3));
+        assert_eq!(get_one(&cache, "a", &registry).await, Some(3));
     }
 
     #[tokio::test(start_paused = true)]
     async fn unknown_keys_cause_at_most_one_query_per_interval() {
-        let (kept, script) = (QueryCache::new(POLICY), FakeRegistry::default());
-        let (begun, seconds) = (Instant::now(), 20);
+        let (cache, registry) = (QueryCache::new(POLICY), FakeRegistry::default());
+        let (started, seconds) = (Instant::now(), 20);
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..seconds * 100 {
-            let (kept, script) = (kept.clone(), script.clone());
-            tasks.spawn(async move { one(&kept, &format!("made-up-{n}"), &script).await });
+            let (cache, registry) = (cache.clone(), registry.clone());
+            tasks.spawn(async move { get_one(&cache, &format!("made-up-{n}"), &registry).await });
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let most = begun.elapsed().div_duration_f64(POLICY.query_interval / 2) as usize;
-        assert!((5..=most).contains(&script.query_count()), "{} queries", script.query_count());
-        assert!(script.queries.lock().unwrap().iter().all(|keys| keys.len() <= MAX_QUEUED_KEYS));
-        assert_eq!(one(&kept, &"x".repeat(MAX_KEY_BYTES + 1), &script).await, None);
-        assert!(!script.queries.lock().unwrap().iter().flatten().any(|key| key.len() > MAX_KEY_BYTES));
+        let max_queries = started.elapsed().div_duration_f64(POLICY.query_interval / 2) as usize;
+        assert!((5..=max_queries).contains(&registry.query_count()), "{} queries", registry.query_count());
+        assert!(registry.queries.lock().unwrap().iter().all(|keys| keys.len() <= MAX_QUEUED_KEYS));
+        assert_eq!(get_one(&cache, &"x".repeat(MAX_KEY_BYTES + 1), &registry).await, None);
+        assert!(!registry.queries.lock().unwrap().iter().flatten().any(|key| key.len() > MAX_KEY_BYTES));
     }
 
     #[tokio::test(start_paused = true)]
     async fn failed_query_is_not_repeated_at_once_and_stale_answers_are_returned() {
-        let (kept, script) = (QueryCache::new(POLICY), FakeRegistry::default());
-        assert_eq!(one(&kept, "a", &script).await, Some(1));
+        let (cache, registry) = (QueryCache::new(POLICY), FakeRegistry::default());
+        assert_eq!(get_one(&cache, "a", &registry).await, Some(1));
         tokio::time::advance(2 * POLICY.max_age).await;
-        script.unreachable.store(true, Ordering::Relaxed);
-        let begun = Instant::now();
+        registry.unreachable.store(true, Ordering::Relaxed);
+        let started = Instant::now();
         for _ in 0..100 {
-            assert_eq!(one(&kept, "a", &script).await, Some(1));
+            assert_eq!(get_one(&cache, "a", &registry).await, Some(1));
         }
-        assert_eq!(script.query_count(), 2, "one query, which was not answered");
-        assert!(begun.elapsed() <= QUERY_TIMEOUT, "{:?}: only the first caller waits", begun.elapsed());
-        script.unreachable.store(false, Ordering::Relaxed);
+        assert_eq!(registry.query_count(), 2, "one query, which was not answered");
+        assert!(started.elapsed() <= QUERY_TIMEOUT, "{:?}: only the first caller waits", started.elapsed());
+        registry.unreachable.store(false, Ordering::Relaxed);
         tokio::time::advance(2 * FAILURE_BACKOFF).await;
-        assert_eq!(one(&kept, "a", &script).await, Some(3));
+        assert_eq!(get_one(&cache, "a", &registry).await, Some(3));
     }
 }

@@ -1,7 +1,7 @@
 //! Snapshot of the cluster for pages and the REST API: all nodes and all streams of the registry.
 //!
-//! If the registry is unreachable, the last snapshot is returned at once, with its age. The registry
-//! is queried at most once per second, independent of the number of callers.
+//! If the registry is unreachable, the last snapshot is returned at once, with its age. The
+//! registry is queried at most once per second, independent of the number of callers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -89,28 +89,28 @@ impl<R> Clone for ClusterSnapshotCache<R> {
 impl<R: Registry + std::fmt::Debug + 'static> ClusterSnapshotCache<R> {
     /// An empty cache in front of `registry`.
     pub fn new(registry: R) -> Self {
-        let (known, asking) = (Mutex::default(), AtomicBool::new(false));
-        Self(Arc::new(Inner { registry, state: known, query_running: asking, finished_queries: watch::Sender::new(0) }))
+        let (state, query_running) = (Mutex::default(), AtomicBool::new(false));
+        Self(Arc::new(Inner { registry, state, query_running, finished_queries: watch::Sender::new(0) }))
     }
 
-    /// Returns the latest snapshot, at most one second old if the registry answers at once. Waits up
-    /// to two seconds for the first one, later up to 250 ms.
+    /// Returns the latest snapshot, at most one second old if the registry answers at once. Waits
+    /// up to two seconds for the first one, later up to 250 ms.
     pub async fn get(&self) -> CachedSnapshot {
-        let mut rounds = self.0.finished_queries.subscribe();
-        let patience = {
-            let known = self.state();
-            match &known.latest {
-                _ if known.queried_at.is_some_and(|at| at.elapsed() < MAX_AGE) && !self.0.query_running.load(Ordering::Acquire) => {
-                    return known.cached();
+        let mut finished_queries = self.0.finished_queries.subscribe();
+        let timeout = {
+            let state = self.state();
+            match &state.latest {
+                _ if state.queried_at.is_some_and(|at| at.elapsed() < MAX_AGE) && !self.0.query_running.load(Ordering::Acquire) => {
+                    return state.cached();
                 }
                 // Longer than the query may take: this waits for its end.
-                None if !known.registry_unreachable => 2 * QUERY_TIMEOUT,
-                Some(_) if !known.registry_unreachable => STALE_WAIT_TIMEOUT,
+                None if !state.registry_unreachable => 2 * QUERY_TIMEOUT,
+                Some(_) if !state.registry_unreachable => STALE_WAIT_TIMEOUT,
                 _ => Duration::ZERO,
             }
         };
         self.spawn_query();
-        let _ = tokio::time::timeout(patience, rounds.changed()).await;
+        let _ = tokio::time::timeout(timeout, finished_queries.changed()).await;
         self.state().cached()
     }
 
@@ -137,7 +137,7 @@ impl<R: Registry + std::fmt::Debug + 'static> ClusterSnapshotCache<R> {
     /// # Errors
     /// If the registry fails or does not answer in time.
     pub async fn drain(&self, id: &str) -> Result<DrainOutcome, RegistryError> {
-        let asking = async {
+        let query = async {
             let Some(record) = self.0.registry.node(id).await? else { return Ok(DrainOutcome::NotFound) };
             match record.node.role {
                 role @ (Role::Standalone | Role::Registry) => Ok(DrainOutcome::NotSupported(role)),
@@ -149,10 +149,10 @@ impl<R: Registry + std::fmt::Debug + 'static> ClusterSnapshotCache<R> {
                 },
             }
         };
-        let asked = tokio::time::timeout(CHANGE_TIMEOUT, asking).await.unwrap_or_else(|_| Err(timeout_error("ask a node to drain")))?;
+        let outcome = tokio::time::timeout(CHANGE_TIMEOUT, query).await.unwrap_or_else(|_| Err(timeout_error("request a node to drain")))?;
         // The next caller must see the request.
         self.state().queried_at = None;
-        Ok(asked)
+        Ok(outcome)
     }
 
     /// Spawns a query of the registry, unless one is running.
@@ -162,24 +162,24 @@ impl<R: Registry + std::fmt::Debug + 'static> ClusterSnapshotCache<R> {
         }
         let this = self.clone();
         spawn_shared(async move {
-            let asking = async { tokio::try_join!(this.0.registry.nodes(), this.0.registry.streams()) };
-            let answer = tokio::time::timeout(QUERY_TIMEOUT, asking).await.unwrap_or_else(|_| Err(timeout_error("list the cluster")));
+            let query = async { tokio::try_join!(this.0.registry.nodes(), this.0.registry.streams()) };
+            let answer = tokio::time::timeout(QUERY_TIMEOUT, query).await.unwrap_or_else(|_| Err(timeout_error("list the cluster")));
             {
-                let mut known = this.state();
+                let mut state = this.state();
                 let now = Instant::now();
-                known.queried_at = Some(now);
+                state.queried_at = Some(now);
                 if let Err(e) = &answer
-                    && !known.registry_unreachable
+                    && !state.registry_unreachable
                 {
                     log::debug!(err:% = Chain(e); "registry could not list the cluster");
                 }
-                known.registry_unreachable = answer.is_err();
+                state.registry_unreachable = answer.is_err();
                 if let Ok((nodes, streams)) = answer {
-                    known.latest = Some((now, Arc::new(ClusterSnapshot { nodes, streams })));
+                    state.latest = Some((now, Arc::new(ClusterSnapshot { nodes, streams })));
                 }
             }
             this.0.query_running.store(false, Ordering::Release);
-            this.0.finished_queries.send_modify(|round| *round += 1);
+            this.0.finished_queries.send_modify(|count| *count += 1);
         });
     }
 
@@ -191,7 +191,7 @@ impl<R: Registry + std::fmt::Debug + 'static> ClusterSnapshotCache<R> {
 impl CacheState {
     fn cached(&self) -> CachedSnapshot {
         match &self.latest {
-            Some((at, cluster)) => CachedSnapshot { snapshot: Some(Arc::clone(cluster)), age: at.elapsed(), registry_unreachable: self.registry_unreachable },
+            Some((at, snapshot)) => CachedSnapshot { snapshot: Some(Arc::clone(snapshot)), age: at.elapsed(), registry_unreachable: self.registry_unreachable },
             None => CachedSnapshot { snapshot: None, age: Duration::ZERO, registry_unreachable: self.registry_unreachable },
         }
     }
@@ -222,11 +222,11 @@ mod tests {
 
     use super::*;
 
-    struct Folder(std::path::PathBuf);
+    struct TempFolder(std::path::PathBuf);
 
-    impl Folder {
+    impl TempFolder {
         fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("headwater-view-{name}-{}", std::process::id()));
+            let path = std::env::temp_dir().join(format!("headwater-snapshot-{name}-{}", std::process::id()));
             std::fs::create_dir_all(&path).unwrap();
             Self(path)
         }
@@ -238,7 +238,7 @@ mod tests {
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for TempFolder {
         fn drop(&mut self) {
             let _ = std::fs::remove_dir_all(&self.0);
         }
@@ -256,13 +256,13 @@ mod tests {
         store.register(&node(id, Role::Edge), None).await.unwrap();
     }
 
-    async fn ids(view: &ClusterSnapshotCache<Store>) -> Vec<String> {
-        view.get().await.snapshot.unwrap().nodes.iter().map(|n| n.node.id.clone()).collect()
+    async fn ids(cache: &ClusterSnapshotCache<Store>) -> Vec<String> {
+        cache.get().await.snapshot.unwrap().nodes.iter().map(|n| n.node.id.clone()).collect()
     }
 
     #[tokio::test]
     async fn removed_dead_node_disappears_at_once_and_living_node_is_kept() {
-        let folder = Folder::new("remove");
+        let folder = TempFolder::new("remove");
         let store = folder.store(200);
         register(&store, "dead").await;
         let mut dead = false;
@@ -271,50 +271,50 @@ mod tests {
             dead = !store.node("dead").await.unwrap().unwrap().alive;
         }
         register(&store, "alive").await;
-        let view = ClusterSnapshotCache::new(store);
-        assert_eq!(ids(&view).await, ["alive", "dead"]);
-        assert_eq!(view.remove("alive").await.unwrap(), RemoveOutcome::Alive);
-        assert_eq!(view.remove("dead").await.unwrap(), RemoveOutcome::Removed);
-        assert_eq!(view.remove("dead").await.unwrap(), RemoveOutcome::NotFound);
-        assert_eq!(ids(&view).await, ["alive"]);
+        let cache = ClusterSnapshotCache::new(store);
+        assert_eq!(ids(&cache).await, ["alive", "dead"]);
+        assert_eq!(cache.remove("alive").await.unwrap(), RemoveOutcome::Alive);
+        assert_eq!(cache.remove("dead").await.unwrap(), RemoveOutcome::Removed);
+        assert_eq!(cache.remove("dead").await.unwrap(), RemoveOutcome::NotFound);
+        assert_eq!(ids(&cache).await, ["alive"]);
     }
 
     #[tokio::test]
     async fn only_living_origins_and_edges_accept_a_drain_request() {
-        let folder = Folder::new("drain");
+        let folder = TempFolder::new("drain");
         let store = folder.store(60_000);
         for (id, role) in [("edge", Role::Edge), ("alone", Role::Standalone), ("database", Role::Registry)] {
             store.register(&node(id, role), None).await.unwrap();
         }
-        let view = ClusterSnapshotCache::new(store);
+        let cache = ClusterSnapshotCache::new(store);
         for (id, expected) in [
             ("edge", DrainOutcome::Requested),
             ("alone", DrainOutcome::NotSupported(Role::Standalone)),
             ("database", DrainOutcome::NotSupported(Role::Registry)),
             ("nobody", DrainOutcome::NotFound),
         ] {
-            assert_eq!(view.drain(id).await.unwrap(), expected, "{id}");
+            assert_eq!(cache.drain(id).await.unwrap(), expected, "{id}");
         }
-        let seen = view.get().await.snapshot.unwrap();
-        let asked: Vec<_> = seen.nodes.iter().filter(|n| n.drain_requested).map(|n| n.node.id.as_str()).collect();
-        assert_eq!(asked, ["edge"]);
+        let snapshot = cache.get().await.snapshot.unwrap();
+        let requested: Vec<_> = snapshot.nodes.iter().filter(|n| n.drain_requested).map(|n| n.node.id.as_str()).collect();
+        assert_eq!(requested, ["edge"]);
     }
 
     #[tokio::test]
     async fn only_the_first_caller_waits_for_an_unreachable_registry() {
-        let folder = Folder::new("away");
+        let folder = TempFolder::new("away");
         let uri_file = folder.0.join("uri");
         // No server listens there.
         std::fs::write(&uri_file, "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300000").unwrap();
         let config = config::Registry { kind: RegistryKind::MongoDb, uri_file: Some(uri_file) };
-        let view = ClusterSnapshotCache::new(Store::open(&config, &folder.0).await.unwrap());
-        let first = view.get().await;
+        let cache = ClusterSnapshotCache::new(Store::open(&config, &folder.0).await.unwrap());
+        let first = cache.get().await;
         assert!(first.registry_unreachable && first.snapshot.is_none());
-        let begun = Instant::now();
+        let started = Instant::now();
         for _ in 0..50 {
-            assert!(view.get().await.registry_unreachable);
+            assert!(cache.get().await.registry_unreachable);
         }
-        assert!(begun.elapsed() < 10 * QUERY_TIMEOUT, "{:?}", begun.elapsed());
-        assert!(view.remove("x").await.is_err());
+        assert!(started.elapsed() < 10 * QUERY_TIMEOUT, "{:?}", started.elapsed());
+        assert!(cache.remove("x").await.is_err());
     }
 }

@@ -14,11 +14,11 @@ use crate::node::load::{LoadMeter, stream_viewers};
 /// Resolves to true if this node is ready.
 pub type ReadyFuture = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-/// Renews the node's entry at every heartbeat interval, with its load, its drain state and the result
-/// of `is_ready`. Never ends; drop the future to stop it.
+/// Renews the node's entry at every heartbeat interval, with its load, its drain state and the
+/// result of `is_ready`. Never ends; drop the future to stop it.
 pub async fn run_standalone_heartbeat(
     registry: impl Registry,
-    life: NodeIncarnation,
+    incarnation: NodeIncarnation,
     hub: Hub,
     meter: LoadMeter,
     drain: CancellationToken,
@@ -28,7 +28,7 @@ pub async fn run_standalone_heartbeat(
     loop {
         let (draining, ready) = (drain.is_cancelled(), is_ready().await);
         let heartbeat = Heartbeat { load: meter.load(&hub), draining, ready, watched: stream_viewers(&hub) };
-        let renewed = registry.heartbeat(&life, &heartbeat).await;
+        let renewed = registry.heartbeat(&incarnation, &heartbeat).await;
         if let (Err(e), true) = (&renewed, healthy) {
             log::warn!(err:% = Chain(e); "the entry of this node could not be renewed");
         }

@@ -98,23 +98,23 @@ codes! {
 pub struct Problem {
     code: Code,
     message: Cow<'static, str>,
-    elsewhere: Option<String>,
+    alternative_url: Option<String>,
 }
 
 impl Problem {
     /// `message` is one sentence for users; it must not contain secrets.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), elsewhere: None }
+        Self { code, message: message.into(), alternative_url: None }
     }
 
     /// Like [`Self::new`], for constants.
     pub const fn fixed(code: Code, message: &'static str) -> Self {
-        Self { code, message: Cow::Borrowed(message), elsewhere: None }
+        Self { code, message: Cow::Borrowed(message), alternative_url: None }
     }
 
     /// Adds the URL of the same resource on another node.
-    pub fn elsewhere(self, url: Option<String>) -> Self {
-        Self { elsewhere: url, ..self }
+    pub fn with_alternative(self, url: Option<String>) -> Self {
+        Self { alternative_url: url, ..self }
     }
 
     /// The stable code for programs.
@@ -128,8 +128,8 @@ impl Problem {
     }
 
     /// The error for a stream that could not be found or fetched.
-    pub fn stream_unavailable(missing: FindError, name: &headwater_api::StreamName) -> Self {
-        match missing {
+    pub fn stream_unavailable(error: FindError, name: &headwater_api::StreamName) -> Self {
+        match error {
             FindError::NotPublished => Self::stream_not_found(name),
             FindError::AtCapacity => Self::new(
                 Code::Full,
@@ -145,23 +145,23 @@ impl Problem {
 }
 
 impl From<AdmissionError> for Problem {
-    fn from(refusal: AdmissionError) -> Self {
-        let code = match refusal {
+    fn from(error: AdmissionError) -> Self {
+        let code = match error {
             AdmissionError::Draining => Code::Draining,
             AdmissionError::Viewers { .. } => Code::TooManyViewers,
             AdmissionError::Egress | AdmissionError::Processors => Code::Full,
         };
-        Self::new(code, refusal.to_string())
+        Self::new(code, error.to_string())
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let link = self.elsewhere.as_ref().and_then(|url| format!("<{url}>; rel=\"alternate\"").try_into().ok());
+        let link = self.alternative_url.as_ref().and_then(|url| format!("<{url}>; rel=\"alternate\"").try_into().ok());
         let body = ErrorBody {
             error: self.code.as_str().to_owned(),
             message: self.message.into_owned(),
-            alternative_url: self.elsewhere,
+            alternative_url: self.alternative_url,
         };
         let mut response = (self.code.status(), Json(body)).into_response();
         let headers = response.headers_mut();

@@ -16,7 +16,7 @@ use headwater_wire::{Frame, MediaKind, MediaTime};
 /// A frame with the number of the segment it belongs to.
 #[derive(Debug, Clone)]
 pub struct Item {
-    /// The frame.
+    /// The frame, with times on the timeline of this node.
     pub frame: Frame,
     /// Its segment (`wire::segment::Segmenter`), the same on every node.
     pub segment: Segment,

@@ -9,7 +9,7 @@ use headwater_wire::Codec;
 
 use super::{Producer, Stream};
 
-/// Creates renditions.
+/// Creates renditions of streams.
 pub trait Transcoder: std::fmt::Debug + Send + Sync {
     /// Spawns a task that transcodes the audio or video of `source` to `codec` and writes it
     /// to `out`. Must not wait. The task ends when the source ends or `out` had no consumer

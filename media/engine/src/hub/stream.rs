@@ -42,7 +42,7 @@ pub struct Stream {
     protocol: &'static str,
     started_at_ms: u64,
     wall_clock: WallClock,
-    shared: Mutex<SharedState>,
+    shared: Mutex<StreamState>,
     updated: Notify,
     /// Notifies consumers of only one kind, indexed by [`MediaKind`].
     updated_by_kind: [Notify; 2],
@@ -58,7 +58,7 @@ pub struct Stream {
 pub(super) const RELAY: &str = "relay";
 
 #[derive(Debug)]
-struct SharedState {
+struct StreamState {
     buffer: GopBuffer,
     ended: bool,
     received_bytes: u64,
@@ -79,11 +79,11 @@ struct Bitrate {
 /// The protocol of a viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ViewerKind {
-    /// WHEP.
+    /// WebRTC (WHEP).
     Webrtc = 0,
     /// HLS, LL-HLS.
     Hls = 1,
-    /// RTMP play.
+    /// RTMP `play` command.
     Rtmp = 2,
 }
 
@@ -119,7 +119,7 @@ impl Stream {
             protocol,
             started_at_ms: generation.unwrap_or_else(|| wall_clock.now_ms()),
             wall_clock: wall_clock.clone(),
-            shared: Mutex::new(SharedState {
+            shared: Mutex::new(StreamState {
                 buffer: GopBuffer::new(depth.0, depth.1),
                 ended: false,
                 received_bytes: 0,
@@ -293,7 +293,7 @@ impl Stream {
     pub fn status(&self) -> StreamStatus {
         let tracks = self.tracks.borrow().clone();
         let (received_bytes, bitrate_bps, newest) = {
-            let SharedState { received_bytes, bitrate, .. } = &*lock(&self.shared);
+            let StreamState { received_bytes, bitrate, .. } = &*lock(&self.shared);
             (*received_bytes, bitrate.last_bps, bitrate.newest)
         };
         StreamStatus {
@@ -400,14 +400,14 @@ impl Producer {
     fn push(&mut self, frame: Frame, segment: Segment, after_gap: bool) {
         let reordered = frame.kind() == MediaKind::Video && frame.pts != frame.dts;
         self.set_track(&frame.track, reordered);
-        let Splice { generation: life, time_shift: shift, .. } = self.splice;
+        let Splice { generation, time_shift, .. } = self.splice;
         let kind = frame.kind();
         let (dts, bytes) = (frame.dts, frame.payload.len());
         let mut shared = lock(&self.stream.shared);
         shared.received_bytes += bytes as u64;
         shared.bitrate.add(dts, bytes);
         let slowest = shared.cursors.iter().flatten().copied().min();
-        shared.buffer.push(Item { frame, segment, generation: life, time_shift: shift, after_gap }, slowest);
+        shared.buffer.push(Item { frame, segment, generation, time_shift, after_gap }, slowest);
         drop(shared);
         // Without a consumer there is no one to notify: a new consumer reads the frame
         // before it waits.
@@ -564,11 +564,11 @@ impl Consumer {
     /// Skips to the last key frame if the next frame is older than the newest by more than `limit`.
     pub fn skip_if_behind(&mut self, limit: MediaTime) {
         let mut shared = lock(&self.stream.shared);
-        let SharedState { buffer: group, cursors, .. } = &mut *shared;
+        let StreamState { buffer, cursors, .. } = &mut *shared;
         let Some(cursor) = cursors[self.slot].as_mut() else { return };
-        if group.is_behind(*cursor, limit) {
-            self.lost += group.start() - *cursor;
-            *cursor = group.start();
+        if buffer.is_behind(*cursor, limit) {
+            self.lost += buffer.start() - *cursor;
+            *cursor = buffer.start();
             self.wait_key = true;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wakeup, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use headwater_api::StreamName;
@@ -114,18 +114,18 @@ async fn waiting_consumer_wakes_for_a_frame_and_for_the_end() {
 async fn audio_consumer_ignores_video_and_observes_the_end() {
     let hub = Hub::new(Limits::default());
     let mut producer = hub.publish(&name(), "test").unwrap();
-    let (pictures, sound) = (track(), Arc::new(Track { codec: Codec::Opus, video: None, ..(*track()).clone() }));
-    producer.send(frame(&pictures, 0, true));
+    let (video, audio) = (track(), Arc::new(Track { codec: Codec::Opus, video: None, ..(*track()).clone() }));
+    producer.send(frame(&video, 0, true));
     let mut consumer = producer.stream().consumer().only(MediaKind::Audio);
     let (waker, wakes) = counting_waker();
     let mut reading = Box::pin(consumer.next());
     let mut poll = || reading.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(poll().is_pending());
-    producer.send(frame(&pictures, 33, false));
+    producer.send(frame(&video, 33, false));
     assert_eq!(wakes.load(Ordering::Relaxed), 0);
-    producer.send(frame(&sound, 40, true));
+    producer.send(frame(&audio, 40, true));
     assert_eq!(wakes.load(Ordering::Relaxed), 1);
-    let Poll::Ready(Some(item)) = poll() else { panic!("no sound") };
+    let Poll::Ready(Some(item)) = poll() else { panic!("no audio") };
     assert_eq!(item.frame.dts.as_ms(), 40);
     drop(reading);
     drop(producer);
@@ -137,16 +137,16 @@ async fn audio_consumer_ignores_video_and_observes_the_end() {
 async fn late_audio_packet_does_not_change_the_bitrate_of_a_completed_second() {
     let hub = Hub::new(Limits::default());
     let mut producer = hub.publish(&name(), "test").unwrap();
-    let (pictures, sound) = (track(), Arc::new(Track { codec: Codec::Opus, video: None, ..(*track()).clone() }));
+    let (video, audio) = (track(), Arc::new(Track { codec: Codec::Opus, video: None, ..(*track()).clone() }));
     let bitrate = |producer: &super::Producer| producer.stream().status().bitrate_bps;
     for second in 0..5 {
-        producer.send(frame(&pictures, second * 1_000, true));
+        producer.send(frame(&video, second * 1_000, true));
         let shown = bitrate(&producer);
         if second > 0 {
-            producer.send(frame(&sound, second * 1_000 - 40, true));
+            producer.send(frame(&audio, second * 1_000 - 40, true));
             assert_eq!(bitrate(&producer), shown, "a late packet changes the bitrate of a completed second");
         }
-        producer.send(frame(&pictures, second * 1_000 + 500, false));
+        producer.send(frame(&video, second * 1_000 + 500, false));
         // Two frames of one byte in the first second, three in each of the others.
         assert_eq!(bitrate(&producer), [0, 16, 24, 24, 24][second as usize], "in second {second}");
     }
@@ -166,7 +166,7 @@ async fn second_without_frames_has_bitrate_zero() {
 
 fn counting_waker() -> (Waker, Arc<AtomicUsize>) {
     struct Count(Arc<AtomicUsize>);
-    impl Wakeup for Count {
+    impl Wake for Count {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }

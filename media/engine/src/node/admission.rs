@@ -91,7 +91,7 @@ impl Admission {
     }
 
     /// Base URL of another node with capacity for viewers, if the daemon knows one.
-    pub fn alternate_url(&self) -> Option<String> {
+    pub fn alternative_url(&self) -> Option<String> {
         self.0.node_health.latest()?.alternative_url
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use headwater_api::config;
 use headwater_api::documents::{Load, MAX_WATCHED, StreamViewers, ViewerCounts};
-use headwater_program::processors::Processors;
+use headwater_program::cpu_meter::CpuMeter;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -60,14 +60,14 @@ impl LoadMeter {
     pub async fn run(self, node_health: NodeHealthReceiver, stop: CancellationToken) {
         let mut ticks = interval(SAMPLE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut processors, mut egress_meter) = (Processors::default(), EgressMeter::default());
+        let (mut processors, mut egress_meter) = (CpuMeter::default(), EgressMeter::default());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
             let interfaces = interfaces(&read("/proc/net/route"), &read("/proc/net/ipv6_route"), self.0.loopback);
-            self.0.cpu_permille.store(processors.busy_permille(&read("/proc/stat")), Ordering::Relaxed);
+            self.0.cpu_permille.store(processors.usage_permille(&read("/proc/stat")), Ordering::Relaxed);
             let egress_bps = egress_meter.sample_bps(&read("/proc/net/dev"), &interfaces, Instant::now());
             self.0.egress_bps.store(egress_bps, Ordering::Relaxed);
             if !self.0.capacity_is_configured {

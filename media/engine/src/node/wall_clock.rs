@@ -3,8 +3,8 @@
 //!
 //! Segment numbers derive from the time at which a stream was published
 //! (`wire::segment::first_segment_number`). Without a common clock they would go backwards when a
-//! stream moves to a node whose clock is behind. The cluster room measures the offset of this
-//! machine's clock and sets it here; without a measurement, as on a standalone node, the system
+//! stream moves to a node whose clock is behind. The cluster room measures the offset of the
+//! system clock and sets it here; without a measurement, as on a standalone node, the system
 //! clock is used. Must not know how the offset is measured.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +39,7 @@ impl WallClock {
         let mut correction = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if offset_ms == 0 {
             *correction = None;
-        } else if correction.as_ref().is_none_or(|anchor| anchor.offset_ms != offset_ms) {
+        } else if correction.as_ref().is_none_or(|c| c.offset_ms != offset_ms) {
             *correction =
                 Some(Correction { offset_ms, at: now, unix_ms: system_ms.saturating_add_signed(offset_ms.saturating_neg()) });
         }
@@ -47,9 +47,9 @@ impl WallClock {
 
     fn now_ms_at(&self, now: Instant, system_ms: u64) -> u64 {
         let correction = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        correction.as_ref().map_or(system_ms, |anchor| {
-            let passed_ms = now.saturating_duration_since(anchor.at).as_millis();
-            anchor.unix_ms.saturating_add(u64::try_from(passed_ms).unwrap_or(u64::MAX))
+        correction.as_ref().map_or(system_ms, |correction| {
+            let passed_ms = now.saturating_duration_since(correction.at).as_millis();
+            correction.unix_ms.saturating_add(u64::try_from(passed_ms).unwrap_or(u64::MAX))
         })
     }
 }
@@ -68,16 +68,16 @@ mod tests {
     #[test]
     fn corrected_clock_stays_correct_while_the_system_clock_is_adjusted() {
         let (clock, start) = (WallClock::default(), Instant::now());
-        let (right_ms, hour_ms) = (1_800_000_000_000, 3_600_000);
-        let later = |secs: u64| (start + Duration::from_secs(secs), right_ms + 1_000 * secs);
+        let (correct_ms, hour_ms) = (1_800_000_000_000, 3_600_000);
+        let later = |secs: u64| (start + Duration::from_secs(secs), correct_ms + 1_000 * secs);
         // Without a correction, it follows the system clock.
-        assert_eq!(clock.now_ms_at(start, right_ms), right_ms);
-        for (ahead_ms, wrong_ms) in [(hour_ms, right_ms + 3_600_000), (-hour_ms, right_ms - 3_600_000)] {
-            clock.correct_at(ahead_ms, start, wrong_ms);
-            assert_eq!(clock.now_ms_at(start, wrong_ms), right_ms);
+        assert_eq!(clock.now_ms_at(start, correct_ms), correct_ms);
+        for (offset_ms, wrong_ms) in [(hour_ms, correct_ms + 3_600_000), (-hour_ms, correct_ms - 3_600_000)] {
+            clock.correct_at(offset_ms, start, wrong_ms);
+            assert_eq!(clock.now_ms_at(start, wrong_ms), correct_ms);
             // The system clock was adjusted, and its offset has not been measured again yet.
             let (now, now_ms) = later(2);
-            clock.correct_at(ahead_ms, now, now_ms);
+            clock.correct_at(offset_ms, now, now_ms);
             assert_eq!(clock.now_ms_at(now, now_ms), now_ms);
         }
         let (now, now_ms) = later(5);

@@ -97,9 +97,9 @@ impl AacToOpus {
             if frame.track.codec != Codec::Aac {
                 return Err("the publisher changed its audio to another codec".to_owned());
             }
-            let opus = Arc::clone(&self.opus_track);
+            let opus_track = Arc::clone(&self.opus_track);
             *self = Self::new(Arc::clone(&frame.track))?;
-            self.opus_track = opus;
+            self.opus_track = opus_track;
         }
         self.source_track = Arc::clone(&frame.track);
         self.pcm.clear();
@@ -112,9 +112,9 @@ impl AacToOpus {
             }
             self.resampled.clear();
             self.resampler.push(&self.pcm, &mut self.resampled);
-            let (opus, out) = (&self.opus_track, &mut self.out);
+            let (opus_track, out) = (&self.opus_track, &mut self.out);
             self.encoder.push(&self.resampled, |time, payload| {
-                out.push(Frame { track: Arc::clone(opus), dts: time, pts: time, key: true, payload });
+                out.push(Frame { track: Arc::clone(opus_track), dts: time, pts: time, key: true, payload });
             });
         }
         Ok(self.out.drain(..))

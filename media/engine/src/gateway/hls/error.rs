@@ -9,10 +9,10 @@ use crate::hub::FindError;
 pub enum HlsError {
     /// The stream is not being published, and did not end a moment ago.
     #[error("{0} is not being published")]
-    NoStream(StreamName),
+    NotPublished(StreamName),
     /// The stream is live, but the node that has it accepts no more edges.
     #[error("the node that has {0} serves as many other nodes as it may; try again")]
-    Full(StreamName),
+    AtCapacity(StreamName),
     /// The stream is live, but the playlist or segment was not available in time.
     #[error("the playlist or segment was not available in time; try again")]
     NotYet,
@@ -26,10 +26,10 @@ pub enum HlsError {
 
 impl HlsError {
     /// Converts the hub's error for the stream `name`.
-    pub(super) fn from_find_error(missing: FindError, name: &StreamName) -> Self {
-        match missing {
-            FindError::NotPublished => Self::NoStream(name.clone()),
-            FindError::AtCapacity => Self::Full(name.clone()),
+    pub(super) fn from_find_error(error: FindError, name: &StreamName) -> Self {
+        match error {
+            FindError::NotPublished => Self::NotPublished(name.clone()),
+            FindError::AtCapacity => Self::AtCapacity(name.clone()),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Packages one stream: a task reads frames from the hub and publishes a snapshot per part; requests
-//! read the newest snapshot.
+//! Packages one stream: a task reads frames from the hub and publishes a snapshot per part;
+//! requests read the newest snapshot.
 //!
 //! ```text
-//!   first request --> running --(stream ends)--> lingering --(LINGER_DURATION, or replaced)--> removed
-//!                        +--------(no request for IDLE_TIMEOUT)------------------------------> removed
+//!   first request --> running --(stream ends)--> lingering --(LINGER_DURATION, or replaced)--> end
+//!                        +--------(no request for IDLE_TIMEOUT)------------------------------> end
 //! ```
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +26,7 @@ use crate::runtime::memfd;
 #[derive(Debug)]
 pub(crate) struct StreamPackager {
     pub(crate) name: StreamName,
-    pub(crate) epoch: u64,
+    pub(crate) instance_id: u64,
     pub(crate) settings: Settings,
     pub(crate) snapshot_tx: watch::Sender<Arc<Snapshot>>,
     requests: Mutex<RequestLog>,
@@ -41,18 +41,18 @@ struct RequestLog {
 
 impl StreamPackager {
     pub(crate) fn new(stream: &Stream, settings: Settings) -> Self {
-        let snapshots = watch::Sender::new(Arc::new(Snapshot::new(Window::new(settings))));
-        let asked = Mutex::new(RequestLog { last_request_at: Instant::now(), viewers: Viewers::default() });
-        Self { name: stream.name().clone(), epoch: stream.instance_id(), settings, snapshot_tx: snapshots, requests: asked }
+        let snapshot_tx = watch::Sender::new(Arc::new(Snapshot::new(Window::new(settings))));
+        let requests = Mutex::new(RequestLog { last_request_at: Instant::now(), viewers: Viewers::default() });
+        Self { name: stream.name().clone(), instance_id: stream.instance_id(), settings, snapshot_tx, requests }
     }
 
     /// Records a request; `viewer` is set for playlists only.
     pub(crate) fn record_request(&self, viewer: Option<u64>) {
         let now = Instant::now();
-        let mut asked = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.last_request_at = now;
-        if let Some(who) = viewer {
-            asked.viewers.record(who, now);
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.last_request_at = now;
+        if let Some(viewer) = viewer {
+            requests.viewers.record(viewer, now);
         }
     }
 
@@ -162,8 +162,8 @@ impl Packaging {
         self.apply_outputs() || changed
     }
 
-    /// Starts another generation of the stream, with new timestamps and segment numbers. True if the
-    /// playlist changed.
+    /// Starts another generation of the stream, with new timestamps and segment numbers. True if
+    /// the playlist changed.
     fn begin_generation(&mut self, generation: u64) -> bool {
         self.packager.finish(&mut self.outputs);
         let changed = self.apply_outputs();
@@ -204,10 +204,10 @@ impl Packaging {
     }
 }
 
-/// Copies a segment to a memfd, from which the kernel sends it without a copy. `None` if that fails,
-/// such as without a free file descriptor: then the bytes are copied for every viewer.
+/// Copies a segment to a memfd, from which the kernel sends it without a copy. `None` if that
+/// fails, such as without a free file descriptor: then the bytes are copied for every viewer.
 fn store_in_memfd(pieces: &[Bytes]) -> Option<Bytes> {
-    memfd::store(pieces).inspect_err(|err| log::debug!(err:%; "no memory file for a segment")).ok()
+    memfd::store(pieces).inspect_err(|err| log::debug!(err:%; "could not store a segment in a memfd")).ok()
 }
 
 /// How often the task counts viewers and checks whether to stop.

@@ -56,12 +56,12 @@ impl Hls {
 
     /// True if `viewer` requested a playlist of the stream recently.
     pub fn has_viewer(&self, name: &StreamName, viewer: u64) -> bool {
-        let feed = self.0.lock().get(name).cloned();
-        feed.is_some_and(|feed| feed.has_viewer(viewer))
+        let packager = self.0.lock().get(name).cloned();
+        packager.is_some_and(|packager| packager.has_viewer(viewer))
     }
 
-    /// Returns a playlist of the stream. Waits for the first complete segment, and for the segment or
-    /// part that `reload` requests (RFC 8216bis §6.2.5.2). `viewer` identifies the player, to
+    /// Returns a playlist of the stream. Waits for the first complete segment, and for the segment
+    /// or part that `reload` requests (RFC 8216bis §6.2.5.2). `viewer` identifies the player, to
     /// estimate the number of players.
     ///
     /// # Errors
@@ -70,23 +70,23 @@ impl Hls {
         &self,
         hub: &Hub,
         name: &StreamName,
-        form: PlaylistKind,
+        kind: PlaylistKind,
         reload: Option<Reload>,
         viewer: u64,
     ) -> Result<Bytes, HlsError> {
-        let feed = self.packager(hub, name).await.map_err(|missing| HlsError::from_find_error(missing, name))?;
-        feed.record_request(Some(viewer));
+        let packager = self.packager(hub, name).await.map_err(|error| HlsError::from_find_error(error, name))?;
+        packager.record_request(Some(viewer));
         let is_settled = |snapshot: &Snapshot| {
             let window = &snapshot.window;
-            let asked = reload.map_or(Readiness::Ready, |r| window.readiness(r));
-            window.is_ended() || asked == Readiness::TooFarAhead || (asked == Readiness::Ready && window.is_playable())
+            let readiness = reload.map_or(Readiness::Ready, |r| window.readiness(r));
+            window.is_ended() || readiness == Readiness::TooFarAhead || (readiness == Readiness::Ready && window.is_playable())
         };
-        let snapshot = self.wait_for_snapshot(&feed, is_settled).await?;
+        let snapshot = self.wait_for_snapshot(&packager, is_settled).await?;
         if reload.is_some_and(|r| snapshot.window.readiness(r) == Readiness::TooFarAhead) {
             return Err(HlsError::TooFarAhead);
         }
         // Ended before there was a complete segment: the same as a stream that never started.
-        let text = snapshot.playlist(form, name.stream_id()).ok_or_else(|| HlsError::NoStream(name.clone()))?;
+        let text = snapshot.playlist(kind, name.stream_id()).ok_or_else(|| HlsError::NotPublished(name.clone()))?;
         self.0.metrics.playlists.inc();
         self.0.metrics.bytes.inc_by(text.len() as u64);
         Ok(text)
@@ -105,8 +105,8 @@ impl Hls {
         started_at_ms: u64,
         resource: Resource,
     ) -> Result<Vec<Bytes>, HlsError> {
-        let feed = self.packager(hub, name).await.map_err(|missing| HlsError::from_find_error(missing, name))?;
-        feed.record_request(None);
+        let packager = self.packager(hub, name).await.map_err(|error| HlsError::from_find_error(error, name))?;
+        packager.record_request(None);
         let is_plausible = started_at_ms < hub.wall_clock().now_ms() + MAX_CLOCK_ERROR_MS;
         let find = |snapshot: &Snapshot| {
             let window = &snapshot.window;
@@ -117,8 +117,8 @@ impl Hls {
                 _ => return Lookup::NotFound,
             }
             if window.is_empty() && !window.is_ended() {
-                // Packaging has just started here: the segments that other nodes list arrive with the
-                // history of the stream.
+                // Packaging has just started here: the segments that other nodes list arrive with
+                // the history of the stream.
                 return Lookup::Pending;
             }
             match resource {
@@ -131,7 +131,7 @@ impl Hls {
                 },
             }
         };
-        let snapshot = self.wait_for_snapshot(&feed, |s| find(s) != Lookup::Pending).await?;
+        let snapshot = self.wait_for_snapshot(&packager, |s| find(s) != Lookup::Pending).await?;
         let Lookup::Found(pieces) = find(&snapshot) else { return Err(HlsError::NoResource) };
         self.0.metrics.resources.inc();
         self.0.metrics.bytes.inc_by(pieces.iter().map(|p| p.len() as u64).sum());
@@ -139,16 +139,16 @@ impl Hls {
     }
 
     /// Waits for a snapshot that satisfies `is_settled`, at most [`request_timeout`].
-    async fn wait_for_snapshot(&self, feed: &StreamPackager, is_settled: impl Fn(&Snapshot) -> bool) -> Result<Arc<Snapshot>, HlsError> {
-        let newest = Arc::clone(&feed.snapshot_tx.borrow());
+    async fn wait_for_snapshot(&self, packager: &StreamPackager, is_settled: impl Fn(&Snapshot) -> bool) -> Result<Arc<Snapshot>, HlsError> {
+        let newest = Arc::clone(&packager.snapshot_tx.borrow());
         if is_settled(&newest) {
             return Ok(newest);
         }
         self.0.metrics.blocked.inc();
-        let patience = request_timeout(&newest);
-        let mut snapshots: watch::Receiver<Arc<Snapshot>> = feed.snapshot_tx.subscribe();
-        // `feed` owns the sender, so the channel cannot close during the wait.
-        let settled = match tokio::time::timeout(patience, snapshots.wait_for(|s| is_settled(s))).await {
+        let timeout = request_timeout(&newest);
+        let mut snapshots: watch::Receiver<Arc<Snapshot>> = packager.snapshot_tx.subscribe();
+        // `packager` owns the sender, so the channel cannot close during the wait.
+        let settled = match tokio::time::timeout(timeout, snapshots.wait_for(|s| is_settled(s))).await {
             Ok(Ok(snapshot)) => Ok(Arc::clone(&snapshot)),
             _ => Err(HlsError::NotYet),
         };
@@ -166,13 +166,13 @@ impl Hls {
             None if !self.0.lock().contains_key(name) => hub.find(name).await,
             here => here.ok_or(FindError::NotPublished),
         };
-        let mut feeds = self.0.lock();
-        let known = feeds.get(name);
+        let mut packagers = self.0.lock();
+        let known = packagers.get(name);
         let stream = match live {
             Ok(stream) => stream,
-            Err(missing) => return known.cloned().ok_or(missing),
+            Err(error) => return known.cloned().ok_or(error),
         };
-        if let Some(known) = known.filter(|f| f.epoch == stream.instance_id()) {
+        if let Some(known) = known.filter(|f| f.instance_id == stream.instance_id()) {
             return Ok(Arc::clone(known));
         }
         let Inner { part, segment, listed, .. } = *self.0;
@@ -183,27 +183,27 @@ impl Hls {
             started_at_ms: stream.started_at_ms(),
         };
         stream.keep_history(hub.history_segments());
-        let feed = Arc::new(StreamPackager::new(&stream, settings));
-        feeds.insert(name.clone(), Arc::clone(&feed));
-        drop(feeds);
-        let home = stream.affinity().clone();
-        home.spawn(self.clone().run_packager(stream, Arc::clone(&feed)));
-        Ok(feed)
+        let packager = Arc::new(StreamPackager::new(&stream, settings));
+        packagers.insert(name.clone(), Arc::clone(&packager));
+        drop(packagers);
+        let affinity = stream.affinity().clone();
+        affinity.spawn(self.clone().run_packager(stream, Arc::clone(&packager)));
+        Ok(packager)
     }
 
     /// The task of one packager. It ends without being cancelled, at the latest
     /// `LINGER_DURATION` after its stream.
-    async fn run_packager(self, stream: Arc<Stream>, feed: Arc<StreamPackager>) {
+    async fn run_packager(self, stream: Arc<Stream>, packager: Arc<StreamPackager>) {
         let metrics = &self.0.metrics;
         metrics.packagers.inc();
-        log::info!(stream = feed.name.as_str(); "hls packaging started");
-        let is_over = feed.run(&stream, metrics, || self.0.remove_if_idle(&feed)).await;
+        log::info!(stream = packager.name.as_str(); "hls packaging started");
+        let has_ended = packager.run(&stream, metrics, || self.0.remove_if_idle(&packager)).await;
         // Only the last segments of an ended stream stay in memory, not the stream itself.
         drop(stream);
-        log::info!(stream = feed.name.as_str(), reason = if is_over { "stream ended" } else { "no viewers" }; "hls packaging stopped");
-        if is_over {
-            feed.linger(|| self.0.is_replaced(&feed)).await;
-            self.0.remove(&feed);
+        log::info!(stream = packager.name.as_str(), reason = if has_ended { "stream ended" } else { "no viewers" }; "hls packaging stopped");
+        if has_ended {
+            packager.linger(|| self.0.is_replaced(&packager)).await;
+            self.0.remove(&packager);
         }
         metrics.packagers.dec();
     }
@@ -215,30 +215,31 @@ impl Inner {
     }
 
     /// True if the table contains another packager for this stream, or none.
-    fn is_replaced(&self, feed: &Arc<StreamPackager>) -> bool {
-        !self.lock().get(&feed.name).is_some_and(|known| Arc::ptr_eq(known, feed))
+    fn is_replaced(&self, packager: &Arc<StreamPackager>) -> bool {
+        !self.lock().get(&packager.name).is_some_and(|known| Arc::ptr_eq(known, packager))
     }
 
-    /// Removes `feed` from the table.
-    fn remove(&self, feed: &Arc<StreamPackager>) {
-        let mut feeds = self.lock();
-        if feeds.get(&feed.name).is_some_and(|known| Arc::ptr_eq(known, feed)) {
-            feeds.remove(&feed.name);
+    /// Removes `packager` from the table.
+    fn remove(&self, packager: &Arc<StreamPackager>) {
+        let mut packagers = self.lock();
+        if packagers.get(&packager.name).is_some_and(|known| Arc::ptr_eq(known, packager)) {
+            packagers.remove(&packager.name);
         }
     }
 
-    /// Removes `feed` from the table if it is idle and no request uses it. True if it is no longer in
-    /// the table.
+    /// Removes `packager` from the table if it is idle and no request uses it. True if it is no
+    /// longer in the table.
     ///
-    /// Requests look up the table under the same lock, so none can find a packager that has stopped.
-    fn remove_if_idle(&self, feed: &Arc<StreamPackager>) -> bool {
-        let mut feeds = self.lock();
-        if !feeds.get(&feed.name).is_some_and(|known| Arc::ptr_eq(known, feed)) {
+    /// Requests look up the table under the same lock, so none can find a packager that has
+    /// stopped.
+    fn remove_if_idle(&self, packager: &Arc<StreamPackager>) -> bool {
+        let mut packagers = self.lock();
+        if !packagers.get(&packager.name).is_some_and(|known| Arc::ptr_eq(known, packager)) {
             return true;
         }
-        let idle = Arc::strong_count(feed) <= TABLE_AND_TASK_REFS && feed.is_idle();
+        let idle = Arc::strong_count(packager) <= TABLE_AND_TASK_REFS && packager.is_idle();
         if idle {
-            feeds.remove(&feed.name);
+            packagers.remove(&packager.name);
         }
         idle
     }

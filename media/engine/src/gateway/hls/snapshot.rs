@@ -29,12 +29,12 @@ impl Snapshot {
     }
 
     /// The playlist, rendered on first use; `None` before the first complete segment.
-    pub(super) fn playlist(&self, form: PlaylistKind, stream_id: &str) -> Option<Bytes> {
+    pub(super) fn playlist(&self, kind: PlaylistKind, stream_id: &str) -> Option<Bytes> {
         if !self.window.is_playable() {
             return None;
         }
-        let text = self.playlists[form as usize].get_or_init(|| {
-            let text = match form {
+        let text = self.playlists[kind as usize].get_or_init(|| {
+            let text = match kind {
                 PlaylistKind::TopLevel => self.window.media_playlist(&format!("{stream_id}/")),
                 PlaylistKind::InFolder => self.window.media_playlist(""),
                 PlaylistKind::Multivariant => {

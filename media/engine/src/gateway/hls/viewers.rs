@@ -1,5 +1,5 @@
-//! Estimates the number of players. HLS has no sessions, so recent requests for playlists are counted
-//! by a hash of their sender.
+//! Estimates the number of players. HLS has no sessions, so recent requests for playlists are
+//! counted by a hash of their sender.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn number_of_counted_viewers_is_bounded() {
         let (mut viewers, now) = (Viewers::default(), Instant::now());
-        (0..60_000).for_each(|who| viewers.record(who, now));
+        (0..60_000).for_each(|viewer| viewers.record(viewer, now));
         assert_eq!(viewers.count(now), MAX_VIEWERS as u64);
     }
 }

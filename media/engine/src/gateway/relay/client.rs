@@ -40,8 +40,8 @@ pub struct Timing {
     pub silence_timeout: Duration,
     /// A pull ends after this duration without viewers.
     pub no_viewers_timeout: Duration,
-    /// How long a new source is searched for after one was lost, while viewers wait. Longer than the
-    /// lease of a stream.
+    /// How long a new source is searched for after one was lost, while viewers wait. Longer than
+    /// the lease of a stream.
     pub search_timeout: Duration,
     /// How long a viewer waits for a stream that is not here yet.
     pub fetch_timeout: Duration,
@@ -86,9 +86,9 @@ enum PullState {
 
 impl PullState {
     /// The error for a viewer that stops waiting.
-    fn missing(&self) -> FindError {
+    fn error(&self) -> FindError {
         match self {
-            Self::Searching(missing) | Self::Ended(missing) => *missing,
+            Self::Searching(error) | Self::Ended(error) => *error,
             Self::Live(_) => FindError::NotPublished,
         }
     }
@@ -141,7 +141,7 @@ impl RemoteStreams for RelayClient {
             let state = state.borrow();
             match &*state {
                 PullState::Live(stream) => Ok(Arc::clone(stream)),
-                PullState::Ended(missing) | PullState::Searching(missing) => Err(*missing),
+                PullState::Ended(error) | PullState::Searching(error) => Err(*error),
             }
         })
     }
@@ -185,7 +185,7 @@ struct Pull {
 #[derive(Debug)]
 enum Disconnect {
     /// The connection failed: search for another source.
-    LostFrames(IngestError),
+    Lost(IngestError),
     EndedByOrigin(EndReason),
     Refused(Refusal),
     /// No node is known to have the stream.
@@ -227,9 +227,9 @@ impl Pull {
                     self.inner.upstreams.remove(&self.name);
                     // A full source has the stream: there is nothing to look up.
                     search.source_is_full = matches!(disconnect, Disconnect::Refused(Refusal::Full));
-                    let missing = if search.source_is_full { FindError::AtCapacity } else { FindError::NotPublished };
+                    let error = if search.source_is_full { FindError::AtCapacity } else { FindError::NotPublished };
                     self.state_tx.send_if_modified(|state| match state {
-                        PullState::Searching(before) => std::mem::replace(before, missing) != missing,
+                        PullState::Searching(before) => std::mem::replace(before, error) != error,
                         PullState::Live(_) | PullState::Ended(_) => false,
                     });
                     if !search.source_is_full {
@@ -253,12 +253,12 @@ impl Pull {
     /// Finds a source and reads from it until the connection ends.
     async fn connect_once(&mut self, search: &mut Search) -> Disconnect {
         search.tries += 1;
-        let Some(located) = self.inner.resolver.resolve(&self.name).await else {
+        let Some(location) = self.inner.resolver.resolve(&self.name).await else {
             return Disconnect::NotFound;
         };
-        let last = self.follow_first(located.relays, located.owner_relays.is_some(), search).await;
-        match (last, located.owner_relays) {
-            (Disconnect::Refused(Refusal::Full), Some(beyond)) => self.follow_first(beyond, false, search).await,
+        let last = self.follow_first(location.relays, location.owner_relays.is_some(), search).await;
+        match (last, location.owner_relays) {
+            (Disconnect::Refused(Refusal::Full), Some(relays)) => self.follow_first(relays, false, search).await,
             (last, _) => last,
         }
     }
@@ -274,14 +274,14 @@ impl Pull {
                         return last;
                     }
                 }
-                Err(e) => last = Disconnect::LostFrames(e.into()),
+                Err(e) => last = Disconnect::Lost(e.into()),
             }
         }
         last
     }
 
     async fn follow(&mut self, link: Link, address: SocketAddr, via_edge: bool, search: &mut Search) -> Disconnect {
-        let Link { reader: mut incoming, writer: mut outgoing } = link;
+        let Link { mut reader, mut writer } = link;
         let timing = self.inner.timing;
         let resumes = self.ingest.producer().is_some();
         let subscribe = Message::Subscribe {
@@ -290,8 +290,8 @@ impl Pull {
             history: !resumes,
             max_hops: 1 + u8::from(via_edge),
         };
-        if let Err(e) = outgoing.send(&subscribe, timing.silence_timeout).await {
-            return Disconnect::LostFrames(e.into());
+        if let Err(e) = writer.send(&subscribe, timing.silence_timeout).await {
+            return Disconnect::Lost(e.into());
         }
         self.ingest.on_connect();
         let mut hops = 1;
@@ -299,10 +299,10 @@ impl Pull {
         let (mut last_received, mut last_viewed, mut ticks) = (Instant::now(), Instant::now(), 0_u64);
         loop {
             let message = tokio::select! {
-                message = incoming.next() => message,
+                message = reader.next() => message,
                 now = tick.tick() => {
                     if now.duration_since(last_received) > timing.silence_timeout {
-                        return Disconnect::LostFrames(LinkError::ReadTimeout(timing.silence_timeout).into());
+                        return Disconnect::Lost(LinkError::ReadTimeout(timing.silence_timeout).into());
                     }
                     ticks += 1;
                     if let Some(producer) = self.ingest.producer() {
@@ -310,22 +310,22 @@ impl Pull {
                             last_viewed = now;
                         } else if now.duration_since(last_viewed) > timing.no_viewers_timeout {
                             // If this is not sent, the closed socket has the same effect.
-                            let _ = outgoing.send(&Message::End(EndReason::Idle), timing.ping_interval).await;
+                            let _ = writer.send(&Message::End(EndReason::Idle), timing.ping_interval).await;
                             return Disconnect::NoViewers;
                         }
                         if producer.take_key_frame_request() {
-                            outgoing.queue_record(|out| Message::KeyFrame.write(out));
+                            writer.queue_record(|out| Message::KeyFrame.write(out));
                         }
                     }
                     if ticks.is_multiple_of(u64::from(TICKS_PER_PING)) {
                         if self.ingest.producer().is_some() && now.duration_since(last_received) <= timing.ping_interval {
                             self.inner.resolver.confirm(&self.name);
                         }
-                        outgoing.queue_record(|out| Message::Ping(ticks).write(out));
+                        writer.queue_record(|out| Message::Ping(ticks).write(out));
                     }
-                    match outgoing.flush(timing.silence_timeout).await {
+                    match writer.flush(timing.silence_timeout).await {
                         Ok(()) => continue,
-                        Err(e) => return Disconnect::LostFrames(e.into()),
+                        Err(e) => return Disconnect::Lost(e.into()),
                     }
                 }
             };
@@ -336,8 +336,8 @@ impl Pull {
             };
             match step {
                 Ok(Step::Continue) => {}
-                Ok(Step::Accepted { hops: said }) => {
-                    hops = said;
+                Ok(Step::Accepted { hops: reported_hops }) => {
+                    hops = reported_hops;
                 }
                 Ok(Step::Live) => {
                     self.on_live(address, hops, resumes, search);
@@ -345,7 +345,7 @@ impl Pull {
                 }
                 Ok(Step::Refused(reason)) => return Disconnect::Refused(reason),
                 Ok(Step::End(reason)) => return Disconnect::EndedByOrigin(reason),
-                Err(e) => return Disconnect::LostFrames(e),
+                Err(e) => return Disconnect::Lost(e),
             }
         }
     }
@@ -374,15 +374,15 @@ impl Drop for Pull {
     fn drop(&mut self) {
         // First the entry, then the stream: a request in between starts a new pull.
         self.inner.lock().remove(&self.name);
-        let missing = self.state_tx.borrow().missing();
-        self.state_tx.send_replace(PullState::Ended(missing));
+        let error = self.state_tx.borrow().error();
+        self.state_tx.send_replace(PullState::Ended(error));
     }
 }
 
 impl Disconnect {
     fn describe(&self) -> String {
         match self {
-            Self::LostFrames(e) => Chain(e).to_string(),
+            Self::Lost(e) => Chain(e).to_string(),
             Self::EndedByOrigin(EndReason::Draining) => "the origin is draining".to_owned(),
             Self::EndedByOrigin(EndReason::Moved) => "another node owns the stream".to_owned(),
             Self::EndedByOrigin(_) => "the origin ended the stream".to_owned(),
@@ -414,8 +414,8 @@ impl Search {
         self.since.get_or_insert_with(Instant::now).elapsed() >= self.timeout
     }
 
-    /// At most 50 ms at first, then doubling from 100 ms to 1 s with a jitter of half: all edges of an
-    /// origin lose it at the same time.
+    /// At most 50 ms at first, then doubling from 100 ms to 1 s with a jitter of half: all edges of
+    /// an origin lose it at the same time.
     fn retry_delay(&self) -> Duration {
         if self.source_is_full {
             // Slots become free one by one, and every waiting edge retries.
@@ -424,8 +424,8 @@ impl Search {
         if self.tries <= 1 {
             return Duration::from_millis(rand::random_range(0..FIRST_RETRY_DELAY_MS / 2));
         }
-        let pause_ms = (FIRST_RETRY_DELAY_MS << (self.tries - 2).min(8)).min(MAX_RETRY_DELAY_MS);
-        Duration::from_millis(rand::random_range(pause_ms / 2..pause_ms * 3 / 2))
+        let delay_ms = (FIRST_RETRY_DELAY_MS << (self.tries - 2).min(8)).min(MAX_RETRY_DELAY_MS);
+        Duration::from_millis(rand::random_range(delay_ms / 2..delay_ms * 3 / 2))
     }
 }
 

@@ -94,10 +94,10 @@ impl Ingest {
     /// Handles a message from the origin.
     pub(crate) fn on_message(&mut self, message: Message) -> Result<Step, IngestError> {
         match message {
-            Message::Accepted { generation: life, hops, .. } => {
-                if self.generation != Some(life) {
+            Message::Accepted { generation, hops, .. } => {
+                if self.generation != Some(generation) {
                     self.new_generation = self.generation.is_some();
-                    self.generation = Some(life);
+                    self.generation = Some(generation);
                     self.newest = [None; 2];
                 }
                 return Ok(Step::Accepted { hops });
@@ -111,8 +111,8 @@ impl Ingest {
             }
             Message::Notice { code, message } => match (&self.producer, &mut self.backlog) {
                 (Some(producer), _) => producer.stream().add_notice(&code, &message),
-                (None, Some(gathered)) if gathered.notices.len() < MAX_NOTICES => {
-                    gathered.notices.push((code, message));
+                (None, Some(backlog)) if backlog.notices.len() < MAX_NOTICES => {
+                    backlog.notices.push((code, message));
                 }
                 (None, _) => {}
             },
@@ -128,8 +128,8 @@ impl Ingest {
     /// A new `Arc` signals a changed configuration, so the `Arc` of an equal track is reused.
     fn on_track(&mut self, track: Track, b_frames: bool) {
         let slot = &mut self.tracks[track_index(track.kind())];
-        let track = match slot.take().filter(|known| **known == track) {
-            Some(known) => known,
+        let track = match slot.take().filter(|current| **current == track) {
+            Some(current) => current,
             None => Arc::new(track),
         };
         *slot = Some(Arc::clone(&track));
@@ -145,18 +145,18 @@ impl Ingest {
             return Err(LinkError::UnexpectedMessage);
         }
         match &mut self.backlog {
-            Some(gathered) => {
-                gathered.bytes += media.payload.len() + 64;
-                if gathered.bytes > MAX_BACKLOG_BYTES {
+            Some(backlog) => {
+                backlog.bytes += media.payload.len() + 64;
+                if backlog.bytes > MAX_BACKLOG_BYTES {
                     return Err(LinkError::BacklogTooLarge(MAX_BACKLOG_BYTES));
                 }
-                gathered.frames.push((track, media));
+                backlog.frames.push((track, media));
             }
             None => {
                 if std::mem::take(&mut self.new_generation)
-                    && let (Some(producer), Some(life)) = (&mut self.producer, self.generation)
+                    && let (Some(producer), Some(generation)) = (&mut self.producer, self.generation)
                 {
-                    producer.start_generation(life, media.dts, media.dts);
+                    producer.start_generation(generation, media.dts, media.dts);
                 }
                 self.send(track, media, false);
             }
@@ -165,15 +165,15 @@ impl Ingest {
     }
 
     fn on_live(&mut self) -> Result<(), IngestError> {
-        let (Some(gathered), Some(life)) = (self.backlog.take(), self.generation) else {
+        let (Some(backlog), Some(generation)) = (self.backlog.take(), self.generation) else {
             return Err(LinkError::UnexpectedMessage.into());
         };
-        let Backlog { frames, notices, .. } = gathered;
+        let Backlog { frames, notices, .. } = backlog;
         let resumes = self.producer.is_some() && !self.new_generation;
         let producer = match &mut self.producer {
             Some(producer) => producer,
             none => {
-                let producer = self.hub.publish_relayed(&self.name, life)?;
+                let producer = self.hub.publish_relayed(&self.name, generation)?;
                 producer.stream().keep_history(self.hub.history_segments());
                 none.insert(producer)
             }
@@ -186,7 +186,7 @@ impl Ingest {
         if self.new_generation
             && let (Some((_, first)), Some(newest)) = (frames.first(), frames.iter().map(|(_, m)| m.dts).max())
         {
-            producer.start_generation(life, first.dts, newest);
+            producer.start_generation(generation, first.dts, newest);
             self.new_generation = false;
         }
         let seen = self.newest;

@@ -55,11 +55,11 @@ impl Link {
         let handshake = async {
             let mut socket = TcpStream::connect(address).await?;
             socket.set_nodelay(true)?;
-            let (dial, hello) = ClientHandshake::new(secret, rand::random());
+            let (client, hello) = ClientHandshake::new(secret, rand::random());
             socket.write_all(&hello).await?;
-            let mut server = [0; SERVER_HELLO_BYTES];
-            socket.read_exact(&mut server).await?;
-            let (proof, channel) = dial.on_server_hello(&server)?;
+            let mut server_hello = [0; SERVER_HELLO_BYTES];
+            socket.read_exact(&mut server_hello).await?;
+            let (proof, channel) = client.on_server_hello(&server_hello)?;
             socket.write_all(&proof).await?;
             Ok(Self::new(socket, channel))
         };
@@ -74,13 +74,13 @@ impl Link {
     ) -> Result<Self, LinkError> {
         let handshake = async {
             socket.set_nodelay(true)?;
-            let mut client = [0; CLIENT_HELLO_BYTES];
-            socket.read_exact(&mut client).await?;
-            let (answer, hello) = ServerHandshake::new(secret, rand::random(), &client)?;
+            let mut client_hello = [0; CLIENT_HELLO_BYTES];
+            socket.read_exact(&mut client_hello).await?;
+            let (server, hello) = ServerHandshake::new(secret, rand::random(), &client_hello)?;
             socket.write_all(&hello).await?;
             let mut proof = [0; PROOF_BYTES];
             socket.read_exact(&mut proof).await?;
-            Ok(Self::new(socket, answer.on_proof(&proof)?))
+            Ok(Self::new(socket, server.on_proof(&proof)?))
         };
         tokio::time::timeout(timeout, handshake).await.unwrap_or(Err(LinkError::HandshakeTimeout(timeout)))
     }

@@ -16,7 +16,7 @@ pub struct Metrics {
     /// Connections refused because `max_connections` were open.
     pub turned_away: Counter,
     /// Connections closed because the peer did not prove that it knows the cluster secret.
-    pub strangers: Counter,
+    pub unauthenticated: Counter,
     /// Pulled streams that continued after their source was lost.
     pub resumed: Counter,
     /// Pulled streams that ended because no new source was found in time.
@@ -34,7 +34,7 @@ impl Metrics {
             (
                 "relay_unauthenticated",
                 "Relay connections closed because the peer did not prove that it knows the cluster secret",
-                &self.strangers,
+                &self.unauthenticated,
             ),
             ("relay_resumed", "Pulled streams that continued after their source was lost", &self.resumed),
             ("relay_given_up", "Pulled streams that ended because no new source was found", &self.given_up),

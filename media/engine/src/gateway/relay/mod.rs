@@ -2,12 +2,13 @@
 //! that node fails, the pull continues from another source with the same viewers.
 //!
 //! ```text
-//!   edge                                                     origin
-//!   hub asks -> publish: locate, pull  --link (sealed)-->    server: accepts, finds the stream
-//!            <- frames into its own hub <-----------------   play: last key group, then each frame
+//!   edge                                                    origin
+//!   hub -> client: resolve, connect  --link (encrypted)-->  server: accepts, finds the stream
+//!   hub <- ingest: frames  <------------------------------  served_stream: last GOP, then frames
 //! ```
 //!
-//! RULE: knows `hub`, `wire::relay` and the [`Locate`] and [`AskOwner`] seams, and no other gateway; where streams live is not its business.
+//! RULE: knows `hub`, `wire::relay`, and the traits [`StreamResolver`] and [`OwnershipProbe`], and
+//! no other gateway. Which node owns a stream is the cluster's concern.
 
 mod client;
 mod ingest;

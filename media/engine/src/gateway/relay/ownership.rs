@@ -65,17 +65,17 @@ impl RelayProbe {
     }
 
     async fn exchange(&self, address: SocketAddr, name: &StreamName) -> Result<Message, LinkError> {
-        let Link { reader: mut incoming, writer: mut outgoing } = Link::connect(address, &self.secret, self.timeout).await?;
+        let Link { mut reader, mut writer } = Link::connect(address, &self.secret, self.timeout).await?;
         let subscribe = Message::Subscribe {
             app: name.app().to_owned(),
             stream_id: name.stream_id().to_owned(),
             history: false,
             max_hops: 1,
         };
-        outgoing.send(&subscribe, self.timeout).await?;
-        let answer = incoming.next_within(self.timeout).await?;
+        writer.send(&subscribe, self.timeout).await?;
+        let answer = reader.next_within(self.timeout).await?;
         // If this is not sent, the closed socket has the same effect.
-        let _ = outgoing.send(&Message::End(EndReason::Idle), self.timeout).await;
+        let _ = writer.send(&Message::End(EndReason::Idle), self.timeout).await;
         Ok(answer)
     }
 }

@@ -80,17 +80,17 @@ fn short_timing() -> Timing {
 }
 
 fn node_with(secret: ClusterSecret, max_connections: usize) -> Node {
-    let map = Arc::new(TestResolver::default());
-    let relay = RelayClient::new(secret, Arc::clone(&map) as Arc<dyn StreamResolver>, short_timing());
+    let resolver = Arc::new(TestResolver::default());
+    let client = RelayClient::new(secret, Arc::clone(&resolver) as Arc<dyn StreamResolver>, short_timing());
     let hub = Hub::new(Limits::default());
-    hub.join_cluster(Box::new(relay.clone()), None);
+    hub.join_cluster(Box::new(client.clone()), None);
     let listen = "127.0.0.1:0".parse().unwrap();
     let config =
         config::Relay { listen, max_connections: max_connections.try_into().unwrap(), ..config::Relay::default() };
     let server = Server::bind(&config).unwrap();
     let (address, drain) = (server.local_addr(), CancellationToken::new());
-    let task = tokio::spawn(server.run(hub.clone(), relay.clone(), drain.clone()));
-    Node { hub, client: relay, resolver: map, address, drain, task }
+    let task = tokio::spawn(server.run(hub.clone(), client.clone(), drain.clone()));
+    Node { hub, client, resolver, address, drain, task }
 }
 
 fn node() -> Node {
@@ -106,7 +106,7 @@ struct TestPublisher {
 }
 
 impl TestPublisher {
-    fn on_node(node: &Node, group: i64) -> Self {
+    fn on_node(node: &Node, gop_frames: i64) -> Self {
         // Two generations of a name never begin within the same millisecond; in a test they could.
         let now_ms = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
         let started_ms = now_ms();
@@ -120,7 +120,7 @@ impl TestPublisher {
             video: Some(VideoTrack { width: 640, height: 360, reorder_frames: Some(0) }),
             audio: None,
         });
-        Self { producer: node.hub.publish(&name(), "test").unwrap(), track, next: 0, gop_frames: group }
+        Self { producer: node.hub.publish(&name(), "test").unwrap(), track, next: 0, gop_frames }
     }
 
     fn send_frames(&mut self, count: i64) {
@@ -173,12 +173,12 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 async fn pulled_stream_starts_at_the_last_key_frame_and_keeps_segment_numbers() {
     let (origin, edge) = (node(), node());
     edge.resolver.set(&[origin.address]);
-    let mut camera = TestPublisher::on_node(&origin, 50);
-    camera.send_frames(120);
+    let mut publisher = TestPublisher::on_node(&origin, 50);
+    publisher.send_frames(120);
     let here = edge.hub.find(&name()).await.expect("found");
-    assert_eq!(here.started_at_ms(), camera.producer.stream().started_at_ms());
-    let (mut far, mut near) = (here.consumer(), camera.producer.stream().consumer());
-    camera.send_frames(30);
+    assert_eq!(here.started_at_ms(), publisher.producer.stream().started_at_ms());
+    let (mut far, mut near) = (here.consumer(), publisher.producer.stream().consumer());
+    publisher.send_frames(30);
     for expect in 100..150 {
         let (far, near) = (far.next().await.unwrap(), near.next().await.unwrap());
         assert_eq!((mark(&far), mark(&near)), (expect, expect));
@@ -192,20 +192,20 @@ async fn pulled_stream_starts_at_the_last_key_frame_and_keeps_segment_numbers() 
 async fn concurrent_viewers_share_one_relay_connection() {
     let (origin, edge) = (node(), node());
     edge.resolver.set(&[origin.address]);
-    let mut camera = TestPublisher::on_node(&origin, 50);
-    camera.send_frames(1);
-    let asking: Vec<_> = (0..40)
+    let mut publisher = TestPublisher::on_node(&origin, 50);
+    publisher.send_frames(1);
+    let tasks: Vec<_> = (0..40)
         .map(|_| {
             let hub = edge.hub.clone();
             tokio::spawn(async move { hub.find(&name()).await.expect("found").instance_id() })
         })
         .collect();
-    let mut epochs = Vec::new();
-    for asked in asking {
-        epochs.push(asked.await.unwrap());
+    let mut instance_ids = Vec::new();
+    for task in tasks {
+        instance_ids.push(task.await.unwrap());
     }
-    epochs.dedup();
-    assert_eq!((epochs.len(), origin.client.metrics().accepted.get()), (1, 1));
+    instance_ids.dedup();
+    assert_eq!((instance_ids.len(), origin.client.metrics().accepted.get()), (1, 1));
 }
 
 #[tokio::test]
@@ -222,8 +222,8 @@ async fn stream_that_no_node_has_is_not_found() {
 async fn pull_ends_after_the_last_viewer_has_left() {
     let (origin, edge) = (node(), node());
     edge.resolver.set(&[origin.address]);
-    let mut camera = TestPublisher::on_node(&origin, 50);
-    camera.send_frames(1);
+    let mut publisher = TestPublisher::on_node(&origin, 50);
+    publisher.send_frames(1);
     let viewer = edge.hub.find(&name()).await.unwrap().consumer();
     wait_until("served", || origin.client.metrics().edges.get() == 1).await;
     drop(viewer);
@@ -236,11 +236,11 @@ async fn pull_ends_after_the_last_viewer_has_left() {
 async fn stream_ends_at_the_edge_when_the_publisher_ends_it() {
     let (origin, edge) = (node(), node());
     edge.resolver.set(&[origin.address]);
-    let mut camera = TestPublisher::on_node(&origin, 50);
-    camera.send_frames(2);
+    let mut publisher = TestPublisher::on_node(&origin, 50);
+    publisher.send_frames(2);
     let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
     assert_eq!(marks(&mut viewer, 2).await, [0, 1]);
-    drop(camera);
+    drop(publisher);
     assert!(tokio::time::timeout(TEST_TIMEOUT, viewer.next()).await.unwrap().is_none());
 }
 
@@ -248,8 +248,8 @@ async fn stream_ends_at_the_edge_when_the_publisher_ends_it() {
 async fn stream_continues_from_another_origin_after_the_first_one_is_killed() {
     let (first, second, edge) = (node(), node(), node());
     edge.resolver.set(&[first.address]);
-    let mut camera = TestPublisher::on_node(&first, 50);
-    camera.send_frames(110);
+    let mut publisher = TestPublisher::on_node(&first, 50);
+    publisher.send_frames(110);
     let here = edge.hub.find(&name()).await.unwrap();
     let mut viewer = here.consumer();
     assert_eq!(marks(&mut viewer, 10).await.last(), Some(&109));
@@ -257,15 +257,15 @@ async fn stream_continues_from_another_origin_after_the_first_one_is_killed() {
     first.task.abort();
     first.drain.cancel();
     edge.resolver.set(&[second.address]);
-    let mut again = TestPublisher::on_node(&second, 50);
-    again.send_frames(3);
+    let mut next_publisher = TestPublisher::on_node(&second, 50);
+    next_publisher.send_frames(3);
     let mut last = MediaTime::from_ms(109 * 40);
     for expect in 0..3 {
         let item = tokio::time::timeout(TEST_TIMEOUT, viewer.next()).await.unwrap().expect("goes on");
         assert_eq!(mark(&item), expect);
         assert!(item.frame.dts > last, "timestamps increase");
         last = item.frame.dts;
-        assert_eq!(item.generation, again.producer.stream().started_at_ms());
+        assert_eq!(item.generation, next_publisher.producer.stream().started_at_ms());
         assert_eq!(item.in_generation_time().dts.as_ms(), expect * 40, "the same as on every other node");
         assert!(item.segment.number >= headwater_wire::segment::first_segment_number(item.generation));
     }
@@ -277,18 +277,18 @@ async fn stream_continues_from_another_origin_after_the_first_one_is_killed() {
 async fn generation_without_a_frame_begins_with_its_first_frame() {
     let (first, second, edge) = (node(), node(), node());
     edge.resolver.set(&[first.address]);
-    let mut camera = TestPublisher::on_node(&first, 50);
-    camera.send_frames(1);
+    let mut publisher = TestPublisher::on_node(&first, 50);
+    publisher.send_frames(1);
     let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
     marks(&mut viewer, 1).await;
     first.task.abort();
     first.drain.cancel();
-    let mut again = TestPublisher::on_node(&second, 50);
+    let mut next_publisher = TestPublisher::on_node(&second, 50);
     edge.resolver.set(&[second.address]);
     wait_until("reconnected", || edge.client.metrics().resumed.get() == 1).await;
-    again.send_frames(1);
+    next_publisher.send_frames(1);
     let item = tokio::time::timeout(TEST_TIMEOUT, viewer.next()).await.unwrap().expect("goes on");
-    assert_eq!(item.generation, again.producer.stream().started_at_ms());
+    assert_eq!(item.generation, next_publisher.producer.stream().started_at_ms());
 }
 
 #[tokio::test]
@@ -296,15 +296,15 @@ async fn edge_reconnects_when_the_origin_hangs_and_repeats_no_frame() {
     let (origin, edge) = (node(), node());
     let proxy = FreezableProxy::start(origin.address).await;
     edge.resolver.set(&[proxy.address]);
-    let mut camera = TestPublisher::on_node(&origin, 50);
-    camera.send_frames(60);
+    let mut publisher = TestPublisher::on_node(&origin, 50);
+    publisher.send_frames(60);
     let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
     assert_eq!(marks(&mut viewer, 10).await, (50..60).collect::<Vec<_>>());
     // Half open: no more bytes arrive, and no socket is closed.
     proxy.freeze();
-    camera.send_frames(5);
+    publisher.send_frames(5);
     wait_until("reconnected", || edge.client.metrics().resumed.get() == 1).await;
-    camera.send_frames(5);
+    publisher.send_frames(5);
     assert_eq!(marks(&mut viewer, 10).await, (60..70).collect::<Vec<_>>());
 }
 
@@ -312,15 +312,15 @@ async fn edge_reconnects_when_the_origin_hangs_and_repeats_no_frame() {
 async fn draining_origin_sends_its_edges_to_another_source() {
     let (first, second, edge) = (node(), node(), node());
     edge.resolver.set(&[first.address]);
-    let mut camera = TestPublisher::on_node(&first, 50);
-    camera.send_frames(1);
+    let mut publisher = TestPublisher::on_node(&first, 50);
+    publisher.send_frames(1);
     let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
     marks(&mut viewer, 1).await;
     edge.resolver.set(&[second.address]);
     first.drain.cancel();
-    drop(camera);
-    let mut again = TestPublisher::on_node(&second, 50);
-    again.send_frames(1);
+    drop(publisher);
+    let mut next_publisher = TestPublisher::on_node(&second, 50);
+    next_publisher.send_frames(1);
     assert_eq!(marks(&mut viewer, 1).await, [0]);
     tokio::time::timeout(TEST_TIMEOUT, first.task).await.unwrap().unwrap();
 }
@@ -329,14 +329,14 @@ async fn draining_origin_sends_its_edges_to_another_source() {
 async fn viewers_of_a_revoked_stream_continue_from_its_new_owner() {
     let (first, second, edge) = (node(), node(), node());
     edge.resolver.set(&[first.address]);
-    let mut camera = TestPublisher::on_node(&first, 50);
-    camera.send_frames(1);
+    let mut publisher = TestPublisher::on_node(&first, 50);
+    publisher.send_frames(1);
     let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
     marks(&mut viewer, 1).await;
-    let mut again = TestPublisher::on_node(&second, 50);
-    again.send_frames(1);
+    let mut next_publisher = TestPublisher::on_node(&second, 50);
+    next_publisher.send_frames(1);
     edge.resolver.set(&[second.address]);
-    camera.producer.stream().revoke();
+    publisher.producer.stream().revoke();
     assert_eq!(marks(&mut viewer, 1).await, [0]);
 }
 
@@ -344,8 +344,8 @@ async fn viewers_of_a_revoked_stream_continue_from_its_new_owner() {
 async fn stream_ends_when_no_source_is_found_within_the_search_timeout() {
     let (origin, edge) = (node(), node());
     edge.resolver.set(&[origin.address]);
-    let mut camera = TestPublisher::on_node(&origin, 50);
-    camera.send_frames(1);
+    let mut publisher = TestPublisher::on_node(&origin, 50);
+    publisher.send_frames(1);
     let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
     marks(&mut viewer, 1).await;
     edge.resolver.locations.lock().unwrap().clear();
@@ -359,13 +359,13 @@ async fn edge_of_an_edge_receives_the_same_stream() {
     let (origin, middle, edge) = (node(), node(), node());
     middle.resolver.set(&[origin.address]);
     edge.resolver.set_through(&[middle.address], &[]);
-    let mut camera = TestPublisher::on_node(&origin, 50);
-    camera.send_frames(60);
+    let mut publisher = TestPublisher::on_node(&origin, 50);
+    publisher.send_frames(60);
     let here = edge.hub.find(&name()).await.expect("through the middle");
     let mut viewer = here.consumer();
-    camera.send_frames(1);
+    publisher.send_frames(1);
     assert_eq!(marks(&mut viewer, 11).await, (50..61).collect::<Vec<_>>());
-    assert_eq!(here.started_at_ms(), camera.producer.stream().started_at_ms());
+    assert_eq!(here.started_at_ms(), publisher.producer.stream().started_at_ms());
     assert_eq!(middle.hub.streams().len(), 1);
 }
 
@@ -382,12 +382,12 @@ async fn late_edge_receives_the_segments_that_other_edges_list() {
     let (origin, early, late) = (node(), node(), node());
     early.resolver.set(&[origin.address]);
     late.resolver.set(&[origin.address]);
-    let mut camera = TestPublisher::on_node(&origin, 50);
-    camera.send_frames(60);
+    let mut publisher = TestPublisher::on_node(&origin, 50);
+    publisher.send_frames(60);
     let mut first = early.hub.find(&name()).await.unwrap().consumer_with_history();
     for seen in [60, 110, 160, 210] {
         marks(&mut first, if seen == 60 { 10 } else { 50 }).await;
-        camera.send_frames(50);
+        publisher.send_frames(50);
     }
     assert_eq!(marks(&mut first, 50).await, (210..260).collect::<Vec<_>>());
     let here = late.hub.find(&name()).await.unwrap();
@@ -400,16 +400,16 @@ async fn late_edge_receives_the_segments_that_other_edges_list() {
 #[tokio::test]
 async fn slow_edge_skips_to_a_key_frame_without_blocking_the_stream() {
     let origin = node();
-    let mut camera = TestPublisher::on_node(&origin, 50);
-    camera.send_frames_of(1, 100_000);
+    let mut publisher = TestPublisher::on_node(&origin, 50);
+    publisher.send_frames_of(1, 100_000);
     let mut link = Link::connect(origin.address, &secret(), TEST_TIMEOUT).await.unwrap();
-    let wish = Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned(), history: false, max_hops: 1 };
-    link.writer.send(&wish, TEST_TIMEOUT).await.unwrap();
+    let subscribe = Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned(), history: false, max_hops: 1 };
+    link.writer.send(&subscribe, TEST_TIMEOUT).await.unwrap();
     while link.reader.next().await.unwrap() != Message::Live {}
     // 40 MB while the edge does not read: more than any socket buffer holds.
-    let mut neighbour = camera.producer.stream().consumer();
+    let mut neighbour = publisher.producer.stream().consumer();
     for _ in 0..400 {
-        camera.send_frames_of(1, 100_000);
+        publisher.send_frames_of(1, 100_000);
         while let crate::hub::Next::Item(_) = neighbour.try_next() {}
         tokio::task::yield_now().await;
     }
@@ -432,46 +432,46 @@ async fn peer_without_the_secret_receives_nothing() {
     let origin = node();
     let edge = node_with(ClusterSecret::new(b"the secret of another cluster").unwrap(), 9);
     edge.resolver.set(&[origin.address]);
-    let mut camera = TestPublisher::on_node(&origin, 50);
-    camera.send_frames(1);
+    let mut publisher = TestPublisher::on_node(&origin, 50);
+    publisher.send_frames(1);
     assert!(edge.hub.find(&name()).await.is_err());
-    assert!(origin.client.metrics().strangers.get() > 0);
+    assert!(origin.client.metrics().unauthenticated.get() > 0);
     assert_eq!(origin.client.metrics().edges.get(), 0);
 }
 
 #[tokio::test]
 async fn replayed_handshake_is_refused() {
     let origin = node();
-    let (dial, hello) = ClientHandshake::new(&secret(), [7; 32]);
+    let (handshake, hello) = ClientHandshake::new(&secret(), [7; 32]);
     let mut socket = TcpStream::connect(origin.address).await.unwrap();
     socket.write_all(&hello).await.unwrap();
     let mut server = [0; SERVER_HELLO_BYTES];
     socket.read_exact(&mut server).await.unwrap();
-    let (proof, _) = dial.on_server_hello(&server).unwrap();
-    let mut again = TcpStream::connect(origin.address).await.unwrap();
-    again.write_all(&hello).await.unwrap();
-    again.read_exact(&mut server).await.unwrap();
-    again.write_all(&proof).await.unwrap();
+    let (proof, _) = handshake.on_server_hello(&server).unwrap();
+    let mut replay = TcpStream::connect(origin.address).await.unwrap();
+    replay.write_all(&hello).await.unwrap();
+    replay.read_exact(&mut server).await.unwrap();
+    replay.write_all(&proof).await.unwrap();
     // The connection may be reset instead of closed.
-    assert_eq!(again.read(&mut [0; 1]).await.unwrap_or(0), 0);
-    wait_until("counted", || origin.client.metrics().strangers.get() == 1).await;
+    assert_eq!(replay.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    wait_until("counted", || origin.client.metrics().unauthenticated.get() == 1).await;
 }
 
 #[tokio::test]
 async fn garbage_before_or_after_the_handshake_closes_only_its_own_connection() {
     let origin = node();
-    let mut camera = TestPublisher::on_node(&origin, 50);
-    camera.send_frames(1);
+    let mut publisher = TestPublisher::on_node(&origin, 50);
+    publisher.send_frames(1);
     let mut socket = TcpStream::connect(origin.address).await.unwrap();
     socket.write_all(&[0x5a; 4_096]).await.unwrap();
     assert_eq!(socket.read(&mut [0; 1]).await.unwrap_or(0), 0);
 
-    let (dial, hello) = ClientHandshake::new(&secret(), [7; 32]);
+    let (handshake, hello) = ClientHandshake::new(&secret(), [7; 32]);
     let mut socket = TcpStream::connect(origin.address).await.unwrap();
     socket.write_all(&hello).await.unwrap();
     let mut server = [0; SERVER_HELLO_BYTES];
     socket.read_exact(&mut server).await.unwrap();
-    let (proof, _) = dial.on_server_hello(&server).unwrap();
+    let (proof, _) = handshake.on_server_hello(&server).unwrap();
     socket.write_all(&proof).await.unwrap();
     // A record of four gigabytes is announced.
     socket.write_all(&[0xff; 64]).await.unwrap();
@@ -489,18 +489,18 @@ async fn garbage_before_or_after_the_handshake_closes_only_its_own_connection() 
 /// Reply of the relay to a subscription.
 async fn subscribe_reply(address: SocketAddr) -> Option<Message> {
     let mut link = Link::connect(address, &secret(), TEST_TIMEOUT).await.ok()?;
-    let wish = Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned(), history: false, max_hops: 1 };
-    link.writer.send(&wish, TEST_TIMEOUT).await.ok()?;
+    let subscribe = Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned(), history: false, max_hops: 1 };
+    link.writer.send(&subscribe, TEST_TIMEOUT).await.ok()?;
     link.reader.next_within(TEST_TIMEOUT).await.ok()
 }
 
 #[tokio::test]
 async fn full_relay_refuses_a_subscription_as_full_or_not_found() {
     let origin = node_with(secret(), 1);
-    let _held = Link::connect(origin.address, &secret(), TEST_TIMEOUT).await.unwrap();
+    let _connection = Link::connect(origin.address, &secret(), TEST_TIMEOUT).await.unwrap();
     assert_eq!(subscribe_reply(origin.address).await, Some(Message::Refused(Refusal::NotFound)));
     assert_eq!(RelayProbe::new(secret(), TEST_TIMEOUT).probe(&[origin.address], &name()).await, Ownership::NotHeld);
-    let _camera = TestPublisher::on_node(&origin, 50);
+    let _publisher = TestPublisher::on_node(&origin, 50);
     assert_eq!(subscribe_reply(origin.address).await, Some(Message::Refused(Refusal::Full)));
     assert_eq!(RelayProbe::new(secret(), TEST_TIMEOUT).probe(&[origin.address], &name()).await, Ownership::Held);
     assert_eq!(origin.client.metrics().turned_away.get(), 4);
@@ -509,8 +509,8 @@ async fn full_relay_refuses_a_subscription_as_full_or_not_found() {
 #[tokio::test]
 async fn flood_at_a_full_relay_is_closed_without_a_reply() {
     let origin = node_with(secret(), 1);
-    let _camera = TestPublisher::on_node(&origin, 50);
-    let held = Link::connect(origin.address, &secret(), TEST_TIMEOUT).await.unwrap();
+    let _publisher = TestPublisher::on_node(&origin, 50);
+    let connection = Link::connect(origin.address, &secret(), TEST_TIMEOUT).await.unwrap();
     // They send nothing: the first few may send a handshake, the others are closed at once.
     let mut flood = Vec::new();
     for _ in 0..100 {
@@ -519,7 +519,7 @@ async fn flood_at_a_full_relay_is_closed_without_a_reply() {
     wait_until("turned away", || origin.client.metrics().turned_away.get() == 100).await;
     let last = tokio::time::timeout(Duration::from_millis(500), flood.pop().unwrap().read(&mut [0; 1])).await;
     assert_eq!(last.expect("closed at once").unwrap_or(0), 0);
-    drop((held, flood));
+    drop((connection, flood));
     let mut answer = None;
     while !matches!(answer, Some(Message::Accepted { .. })) {
         answer = subscribe_reply(origin.address).await;
@@ -530,15 +530,15 @@ async fn flood_at_a_full_relay_is_closed_without_a_reply() {
 async fn edge_waits_for_a_slot_at_a_full_origin_without_resolving_again() {
     let (origin, edge) = (node_with(secret(), 1), node());
     edge.resolver.set(&[origin.address]);
-    let mut camera = TestPublisher::on_node(&origin, 50);
-    camera.send_frames(1);
-    let held = Link::connect(origin.address, &secret(), TEST_TIMEOUT).await.unwrap();
+    let mut publisher = TestPublisher::on_node(&origin, 50);
+    publisher.send_frames(1);
+    let connection = Link::connect(origin.address, &secret(), TEST_TIMEOUT).await.unwrap();
     let name = name();
     let viewer = edge.hub.find(&name);
     let freed = async {
         wait_until("tried often", || origin.client.metrics().turned_away.get() > 3).await;
         assert_eq!(edge.resolver.invalidations.load(Ordering::Relaxed), 0);
-        drop(held);
+        drop(connection);
     };
     let (viewer, ()) = tokio::join!(viewer, freed);
     let viewer = viewer.expect("a slot becomes free");
@@ -550,9 +550,9 @@ async fn edge_waits_for_a_slot_at_a_full_origin_without_resolving_again() {
 async fn viewer_of_a_stream_at_a_full_origin_receives_the_error_full() {
     let (origin, edge) = (node_with(secret(), 1), node());
     edge.resolver.set(&[origin.address]);
-    let mut camera = TestPublisher::on_node(&origin, 50);
-    camera.send_frames(1);
-    let _held = Link::connect(origin.address, &secret(), TEST_TIMEOUT).await.unwrap();
+    let mut publisher = TestPublisher::on_node(&origin, 50);
+    publisher.send_frames(1);
+    let _connection = Link::connect(origin.address, &secret(), TEST_TIMEOUT).await.unwrap();
     assert_eq!(edge.hub.find(&name()).await.unwrap_err(), FindError::AtCapacity);
     // The stream is published on no node.
     let empty = node();
@@ -565,9 +565,9 @@ async fn edge_pulls_from_the_owner_when_the_edge_of_its_group_is_full() {
     let (origin, middle, edge) = (node(), node_with(secret(), 1), node());
     middle.resolver.set(&[origin.address]);
     edge.resolver.set_through(&[middle.address], &[origin.address]);
-    let mut camera = TestPublisher::on_node(&origin, 50);
-    camera.send_frames(1);
-    let _held = Link::connect(middle.address, &secret(), TEST_TIMEOUT).await.unwrap();
+    let mut publisher = TestPublisher::on_node(&origin, 50);
+    publisher.send_frames(1);
+    let _connection = Link::connect(middle.address, &secret(), TEST_TIMEOUT).await.unwrap();
     assert!(edge.hub.find(&name()).await.is_ok());
     assert_eq!((middle.client.metrics().turned_away.get(), origin.client.metrics().edges.get()), (1, 1));
 }
@@ -576,25 +576,25 @@ async fn edge_pulls_from_the_owner_when_the_edge_of_its_group_is_full() {
 async fn key_frame_request_of_a_viewer_reaches_the_publisher() {
     let (origin, edge) = (node(), node());
     edge.resolver.set(&[origin.address]);
-    let mut camera = TestPublisher::on_node(&origin, 50);
-    camera.send_frames(1);
+    let mut publisher = TestPublisher::on_node(&origin, 50);
+    publisher.send_frames(1);
     let here = edge.hub.find(&name()).await.unwrap();
     let _viewer = here.consumer();
     here.request_key_frame();
-    wait_until("asked", || camera.producer.take_key_frame_request()).await;
+    wait_until("asked", || publisher.producer.take_key_frame_request()).await;
 }
 
 #[tokio::test]
 async fn notices_about_a_stream_reach_every_node() {
     let (origin, edge) = (node(), node());
     edge.resolver.set(&[origin.address]);
-    let mut camera = TestPublisher::on_node(&origin, 50);
-    camera.producer.stream().add_notice("first", "One.");
-    camera.send_frames(1);
+    let mut publisher = TestPublisher::on_node(&origin, 50);
+    publisher.producer.stream().add_notice("first", "One.");
+    publisher.send_frames(1);
     let here = edge.hub.find(&name()).await.unwrap();
     let _viewer = here.consumer();
     assert_eq!(here.status().notices.len(), 1);
-    camera.producer.stream().add_notice("second", "Two.");
+    publisher.producer.stream().add_notice("second", "Two.");
     wait_until("the second notice arrives", || here.status().notices.len() == 2).await;
 }
 
@@ -602,15 +602,15 @@ async fn notices_about_a_stream_reach_every_node() {
 async fn publisher_may_move_to_a_node_that_has_its_viewers() {
     let (first, edge) = (node(), node());
     edge.resolver.set(&[first.address]);
-    let mut camera = TestPublisher::on_node(&first, 50);
-    camera.send_frames(1);
+    let mut publisher = TestPublisher::on_node(&first, 50);
+    publisher.send_frames(1);
     let mut viewer = edge.hub.find(&name()).await.unwrap().consumer();
     marks(&mut viewer, 1).await;
     first.task.abort();
     first.drain.cancel();
-    let mut again = TestPublisher::on_node(&edge, 50);
+    let mut next_publisher = TestPublisher::on_node(&edge, 50);
     edge.resolver.set(&[edge.address]);
-    again.send_frames(2);
+    next_publisher.send_frames(2);
     assert_eq!(marks(&mut viewer, 2).await, [0, 1]);
     assert_eq!(edge.hub.streams().len(), 1);
 }
@@ -653,21 +653,21 @@ impl FreezableProxy {
 #[tokio::test]
 async fn ownership_probe_distinguishes_held_not_held_and_no_answer() {
     let owner = node();
-    let patience = Duration::from_millis(300);
-    let inquiry = RelayProbe::new(secret(), patience);
-    assert_eq!(inquiry.probe(&[owner.address], &name()).await, Ownership::NotHeld, "it does not know the stream");
-    let _camera = TestPublisher::on_node(&owner, 25);
-    assert_eq!(inquiry.probe(&[owner.address], &name()).await, Ownership::Held);
-    let other = RelayProbe::new(ClusterSecret::new(b"a secret of another cluster").unwrap(), patience);
-    assert_eq!(other.probe(&[owner.address], &name()).await, Ownership::Unknown, "a node of another cluster");
+    let timeout = Duration::from_millis(300);
+    let probe = RelayProbe::new(secret(), timeout);
+    assert_eq!(probe.probe(&[owner.address], &name()).await, Ownership::NotHeld, "it does not know the stream");
+    let _publisher = TestPublisher::on_node(&owner, 25);
+    assert_eq!(probe.probe(&[owner.address], &name()).await, Ownership::Held);
+    let other_probe = RelayProbe::new(ClusterSecret::new(b"a secret of another cluster").unwrap(), timeout);
+    assert_eq!(other_probe.probe(&[owner.address], &name()).await, Ownership::Unknown, "a node of another cluster");
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent_at = silent.local_addr().unwrap();
-    assert_eq!(inquiry.probe(&[silent_at], &name()).await, Ownership::NoAnswer, "it accepts connections and hangs");
-    assert_eq!(inquiry.probe(&[silent_at, owner.address], &name()).await, Ownership::Held, "its other address");
+    assert_eq!(probe.probe(&[silent_at], &name()).await, Ownership::NoAnswer, "it accepts connections and hangs");
+    assert_eq!(probe.probe(&[silent_at, owner.address], &name()).await, Ownership::Held, "its other address");
     drop(silent);
-    assert_eq!(inquiry.probe(&[silent_at], &name()).await, Ownership::NotHeld, "no process listens there");
-    assert_eq!(inquiry.probe(&[], &name()).await, Ownership::NoAnswer);
+    assert_eq!(probe.probe(&[silent_at], &name()).await, Ownership::NotHeld, "no process listens there");
+    assert_eq!(probe.probe(&[], &name()).await, Ownership::NoAnswer);
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let both = [silent.local_addr().unwrap(), owner.address];
-    assert_eq!(other.probe(&both, &name()).await, Ownership::Unknown, "one address hangs, and a node of another cluster answers at the other");
+    assert_eq!(other_probe.probe(&both, &name()).await, Ownership::Unknown, "one address hangs, and a node of another cluster answers at the other");
 }

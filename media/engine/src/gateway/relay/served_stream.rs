@@ -1,7 +1,7 @@
 //! Sends a stream to one edge: first the frames that the hub holds, then each frame as it arrives.
 //!
-//! One task. The hub's consumer is the queue: an edge that is too slow resumes at a key frame that is
-//! marked as following a gap.
+//! One task. The hub's consumer is the queue: an edge that is too slow resumes at a key frame that
+//! is marked as following a gap.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -55,15 +55,15 @@ impl ServedStream {
 
     /// Sends until the stream ends, the edge ends the connection, or `drain` is cancelled.
     pub(crate) async fn run(mut self, link: Link, drain: &CancellationToken, metrics: &Metrics) {
-        let opened = Instant::now();
+        let opened_at = Instant::now();
         let name = self.stream.name().clone();
         log::info!(stream = name.as_str(), peer:% = self.subscriber.peer; "relay to an edge opened");
-        let Link { reader: mut incoming, writer: mut outgoing } = link;
+        let Link { mut reader, mut writer } = link;
         let (ping_tx, mut ping_rx) = tokio::sync::watch::channel(None);
         let stream = Arc::clone(&self.stream);
         let reason = tokio::select! {
-            end = read_requests(&stream, &mut incoming, &ping_tx) => end,
-            end = self.send_stream(&mut outgoing, &mut ping_rx, drain) => end.map(|end| match end {
+            end = read_requests(&stream, &mut reader, &ping_tx) => end,
+            end = self.send_stream(&mut writer, &mut ping_rx, drain) => end.map(|end| match end {
                 EndReason::StreamEnded => "stream ended",
                 EndReason::Draining => "this node is draining",
                 EndReason::Idle => "no viewers",
@@ -72,7 +72,7 @@ impl ServedStream {
         };
         metrics.lost_frames.inc_by(self.lost_frames);
         let reason = reason.map_or_else(|e| Chain(&e).to_string(), str::to_owned);
-        let elapsed_ms = u64::try_from(opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let elapsed_ms = u64::try_from(opened_at.elapsed().as_millis()).unwrap_or(u64::MAX);
         log::info!(
             stream = name.as_str(), peer:% = self.subscriber.peer, frames = self.frames, lost_frames = self.lost_frames, elapsed_ms,
             reason = reason.as_str();
@@ -82,17 +82,17 @@ impl ServedStream {
 
     async fn send_stream(
         &mut self,
-        outgoing: &mut LinkWriter,
+        writer: &mut LinkWriter,
         ping_rx: &mut tokio::sync::watch::Receiver<Option<u64>>,
         drain: &CancellationToken,
     ) -> Result<EndReason, LinkError> {
-        outgoing.queue_record(|out| self.write_header(self.stream.started_at_ms(), out));
+        writer.queue_record(|out| self.write_header(self.stream.started_at_ms(), out));
         let mut next_item = self.consumer.try_next();
         while let Next::Item(item) = std::mem::replace(&mut next_item, Next::Empty) {
-            outgoing.queue_record(|out| next_item = self.write_items(item, out));
-            outgoing.flush(WRITE_TIMEOUT).await?;
+            writer.queue_record(|out| next_item = self.write_items(item, out));
+            writer.flush(WRITE_TIMEOUT).await?;
         }
-        outgoing.send(&Message::Live, WRITE_TIMEOUT).await?;
+        writer.send(&Message::Live, WRITE_TIMEOUT).await?;
         let mut tick = tokio::time::interval(UPDATE_INTERVAL);
         let end = loop {
             tokio::select! {
@@ -101,11 +101,11 @@ impl ServedStream {
                 changed = ping_rx.changed() => {
                     let number = *ping_rx.borrow_and_update();
                     if let (Ok(()), Some(number)) = (changed, number) {
-                        outgoing.queue_record(|out| Message::Pong(number).write(out));
+                        writer.queue_record(|out| Message::Pong(number).write(out));
                     }
                 }
                 item = self.consumer.next() => match item {
-                    Some(item) => outgoing.queue_record(|out| {
+                    Some(item) => writer.queue_record(|out| {
                         self.write_items(item, out);
                     }),
                     None if drain.is_cancelled() => break EndReason::Draining,
@@ -114,14 +114,14 @@ impl ServedStream {
                 },
                 _ = tick.tick() => {
                     if self.has_updates() {
-                        outgoing.queue_record(|out| self.write_updates(out));
+                        writer.queue_record(|out| self.write_updates(out));
                     }
                 }
             }
-            outgoing.flush(WRITE_TIMEOUT).await?;
+            writer.flush(WRITE_TIMEOUT).await?;
             self.consumer.skip_if_behind(MAX_BEHIND);
         };
-        outgoing.send(&Message::End(end), CLOSE_TIMEOUT).await?;
+        writer.send(&Message::End(end), CLOSE_TIMEOUT).await?;
         Ok(end)
     }
 
@@ -142,7 +142,7 @@ impl ServedStream {
         Message::Track { track: (**track).clone(), b_frames: self.sent.b_frames }.write(out);
     }
 
-    /// Writes `first` and the items available after it, up to the size of a record.
+    /// Writes `first` and the items available after it, until [`RECORD_BYTES`] are written.
     fn write_items(&mut self, first: Item, out: &mut BytesMut) -> Next {
         let begin = out.len();
         let mut next = Next::Item(first);
@@ -154,7 +154,7 @@ impl ServedStream {
                 self.write_header(item.generation, out);
             }
             let sent_track = self.sent.tracks[track_index(item.frame.kind())].as_ref();
-            if !sent_track.is_some_and(|known| Arc::ptr_eq(known, &item.frame.track)) {
+            if !sent_track.is_some_and(|track| Arc::ptr_eq(track, &item.frame.track)) {
                 self.write_track(&item.frame.track, out);
             }
             let after_gap = item.after_gap || (lost > 0 && self.frames > 1);
@@ -190,18 +190,18 @@ impl ServedStream {
 /// Handles messages from the edge until it ends the connection.
 async fn read_requests(
     stream: &Stream,
-    incoming: &mut LinkReader,
+    reader: &mut LinkReader,
     ping_tx: &tokio::sync::watch::Sender<Option<u64>>,
 ) -> Result<&'static str, LinkError> {
     loop {
-        match incoming.next_within(READ_TIMEOUT).await? {
+        match reader.next_within(READ_TIMEOUT).await? {
             Message::KeyFrame => stream.request_key_frame(),
             Message::Ping(number) => {
                 ping_tx.send_replace(Some(number));
             }
             Message::Pong(_) => {}
             Message::End(EndReason::Idle) => return Ok("no viewers"),
-            Message::End(_) => return Ok("the edge ended it"),
+            Message::End(_) => return Ok("the edge ended the connection"),
             _ => return Err(LinkError::UnexpectedMessage),
         }
     }

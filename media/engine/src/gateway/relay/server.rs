@@ -52,8 +52,8 @@ impl Server {
         stages.add_serving(self.run(hub, relay, drain));
     }
 
-    /// Serves until `drain` is cancelled, with the secret and the counters of `relay`. Then edges are
-    /// asked to find another source, and it returns once all connections are closed.
+    /// Serves until `drain` is cancelled, with the secret and the counters of `relay`. Then edges
+    /// are asked to find another source, and it returns once all connections are closed.
     pub async fn run(self, hub: Hub, relay: RelayClient, drain: CancellationToken) {
         let Self { listener, max_connections, .. } = self;
         let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
@@ -114,7 +114,7 @@ impl ConnectionHandler {
         let mut link = match Link::accept(socket, &self.secret, HANDSHAKE_TIMEOUT).await {
             Ok(link) => link,
             Err(e) => {
-                self.metrics.strangers.inc();
+                self.metrics.unauthenticated.inc();
                 // Health checks connect and send nothing; an invalid handshake deserves a warning.
                 let level = if matches!(e, LinkError::Handshake(_)) { log::Level::Warn } else { log::Level::Debug };
                 log::log!(level, peer:%, err:% = Chain(&e); "relay connection refused");
@@ -122,9 +122,9 @@ impl ConnectionHandler {
             }
         };
         match self.accept_subscription(&mut link, peer).await {
-            Ok(Some(play)) => {
+            Ok(Some(served)) => {
                 self.metrics.edges.inc();
-                play.run(link, &self.drain, &self.metrics).await;
+                served.run(link, &self.drain, &self.metrics).await;
                 self.metrics.edges.dec();
             }
             Ok(None) => {}
@@ -136,21 +136,21 @@ impl ConnectionHandler {
     /// that is not here is refused as such: nodes that probe for the owner must get that answer.
     async fn refuse_full(&self, socket: TcpStream) -> Result<(), LinkError> {
         let mut link = Link::accept(socket, &self.secret, REFUSAL_TIMEOUT).await?;
-        let Message::Subscribe { app, stream_id, max_hops: reach, .. } = link.reader.next_within(REFUSAL_TIMEOUT).await? else {
+        let Message::Subscribe { app, stream_id, max_hops, .. } = link.reader.next_within(REFUSAL_TIMEOUT).await? else {
             return Err(LinkError::UnexpectedMessage);
         };
         let is_here = |name: &StreamName| self.hub.published(name).is_some() || self.upstreams.hops(name).is_some();
-        let is_available = StreamName::new(&app, &stream_id).is_ok_and(|name| reach > 1 || is_here(&name));
+        let is_available = StreamName::new(&app, &stream_id).is_ok_and(|name| max_hops > 1 || is_here(&name));
         let reason = if is_available { Refusal::Full } else { Refusal::NotFound };
         link.writer.send(&Message::Refused(reason), REFUSAL_TIMEOUT).await
     }
 
     /// Reads the subscription; `None` if it was refused.
     async fn accept_subscription(&self, link: &mut Link, peer: SocketAddr) -> Result<Option<ServedStream>, LinkError> {
-        let Message::Subscribe { app, stream_id, history, max_hops: reach } = link.reader.next_within(HANDSHAKE_TIMEOUT).await? else {
+        let Message::Subscribe { app, stream_id, history, max_hops } = link.reader.next_within(HANDSHAKE_TIMEOUT).await? else {
             return Err(LinkError::UnexpectedMessage);
         };
-        let found = self.find(&app, &stream_id, reach).await.ok_or(Refusal::NotFound);
+        let found = self.find(&app, &stream_id, max_hops).await.ok_or(Refusal::NotFound);
         let found = if self.drain.is_cancelled() { found.and(Err(Refusal::Draining)) } else { found };
         match found {
             Ok((stream, hops)) => {
@@ -164,12 +164,12 @@ impl ConnectionHandler {
         }
     }
 
-    async fn find(&self, app: &str, stream_id: &str, reach: u8) -> Option<(Arc<Stream>, u8)> {
+    async fn find(&self, app: &str, stream_id: &str, max_hops: u8) -> Option<(Arc<Stream>, u8)> {
         let name = StreamName::new(app, stream_id).ok()?;
         if let Some(stream) = self.hub.published(&name) {
             return Some((stream, 1));
         }
-        if reach < 2 && self.upstreams.hops(&name).is_none() {
+        if max_hops < 2 && self.upstreams.hops(&name).is_none() {
             return None;
         }
         let stream = self.hub.find(&name).await.ok()?;

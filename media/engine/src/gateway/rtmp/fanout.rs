@@ -7,8 +7,8 @@
 //!
 //! A fan-out exists while the stream has players. A frame wakes the packing task and one task per
 //! group, not each player. All of them run on the publisher's worker thread while it has capacity:
-//! one thread that writes to all players costs less than several threads that wake each other, and a
-//! group is small enough to start on another thread, or to migrate, when there are too many.
+//! one thread that writes to all players costs less than several threads that wake each other, and
+//! a group is small enough to start on another thread, or to migrate, when there are too many.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -219,5 +219,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const MAX_GROUP_PLAYERS: usize = 64;
 /// CPU share of a full group at 30 frames per second, in percent of a core.
 const GROUP_CPU_PERCENT: u32 = 2;
-/// Cameras send a frame at least every 42 ms; audio that waited longer leaves without a video frame.
+/// Cameras send a frame at least every 42 ms; audio that waited longer leaves without a video
+/// frame.
 const MAX_AUDIO_DELAY: Duration = Duration::from_millis(45);

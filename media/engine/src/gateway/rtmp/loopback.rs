@@ -168,7 +168,8 @@ fn loopback_address(server: SocketAddr) -> SocketAddr {
 }
 
 const STREAM_ID: &str = "loopback";
-/// FLV audio tag bodies of AAC-LC, 44.1 kHz, mono: AudioSpecificConfig, and one raw block of silence.
+/// FLV audio tag bodies of AAC-LC, 44.1 kHz, mono: AudioSpecificConfig, and one raw block of
+/// silence.
 const AAC_HEADER: [u8; 4] = [0xaf, 0, 0x12, 0x08];
 const AAC_SILENCE: [u8; 8] = [0xaf, 1, 0x01, 0x40, 0x20, 0x06, 0x4f, 0xde];
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);

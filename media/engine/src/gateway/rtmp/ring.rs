@@ -147,7 +147,8 @@ impl Packer {
         self.pending_video |= is_video;
     }
 
-    /// True if the pending packet need not wait: it holds a video frame, or there is no video track.
+    /// True if the pending packet need not wait: it holds a video frame, or there is no video
+    /// track.
     pub(super) fn should_flush(&self) -> bool {
         self.pending_video || self.video.is_none()
     }

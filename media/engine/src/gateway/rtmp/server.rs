@@ -83,7 +83,8 @@ impl Server {
         move || outcome.borrow().clone()
     }
 
-    /// Adds the server to the stages: its counters, the check of its loopback player, and its tasks.
+    /// Adds the server to the stages: its counters, the check of its loopback player, and its
+    /// tasks.
     pub fn mount(self, hub: Hub, access: Access, admission: Admission, stages: &mut Stages) {
         self.metrics().register(stages.own_metrics());
         stages.add_liveness("loopback", Box::new(self.loopback_check()));
@@ -130,7 +131,8 @@ impl Acceptor {
             match accepted {
                 Ok((socket, peer)) => self.spawn_connection(socket, peer, tls.as_ref()),
                 Err(e) => {
-                    // Most likely out of file descriptors: connections must close before more can open.
+                    // Most likely out of file descriptors: connections must close before more can
+                    // open.
                     log::error!(err:% = Chain(&e); "could not accept an rtmp connection");
                     tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }

@@ -35,19 +35,19 @@ fn start_server(max_connections: usize, tls: Option<Arc<rustls::ServerConfig>>) 
     start_server_on(WorkerPool::inline(), max_connections, tls)
 }
 
-fn start_server_on(lanes: WorkerPool, max_connections: usize, tls: Option<Arc<rustls::ServerConfig>>) -> TestServer {
+fn start_server_on(workers: WorkerPool, max_connections: usize, tls: Option<Arc<rustls::ServerConfig>>) -> TestServer {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let config = config::Rtmp { listen: any, tls_listen: any, max_connections: max_connections.try_into().unwrap() };
     let server = Server::bind(&config, tls).unwrap();
     let (address, tls_address) = (server.local_addr(), server.tls_local_addr());
     let (hub, drain) = (Hub::new(Limits::default()), CancellationToken::new());
-    let leaving = CancellationToken::new();
+    let draining = CancellationToken::new();
     let config = headwater_api::Config::default();
     let meter = crate::node::load::LoadMeter::new(&config);
     let no_daemon = crate::node::health::NodeHealthReceiver::disconnected();
-    let admission = Admission::new(&config.limits, &meter, &hub, &no_daemon, &leaving);
-    let task = tokio::spawn(server.run(hub.clone(), Access::new(Apps::new(["live".to_owned()])), admission, lanes, drain.clone()));
-    TestServer { address, tls_address, hub, draining: leaving, drain, task }
+    let admission = Admission::new(&config.limits, &meter, &hub, &no_daemon, &draining);
+    let task = tokio::spawn(server.run(hub.clone(), Access::new(Apps::new(["live".to_owned()])), admission, workers, drain.clone()));
+    TestServer { address, tls_address, hub, draining, drain, task }
 }
 
 impl TestServer {
@@ -104,14 +104,14 @@ async fn hundred_players_of_one_stream_receive_every_frame() {
 
 #[tokio::test]
 async fn players_lose_no_frame_when_their_writer_migrates_from_an_overloaded_worker() {
-    let lanes = WorkerPool::start().unwrap();
-    let server = start_server_on(lanes.clone(), 9, None);
+    let workers = WorkerPool::start().unwrap();
+    let server = start_server_on(workers.clone(), 9, None);
     let mut publisher = server.publisher("demo").await;
     publisher.send_video(0, true, 0, 1_000).await;
     let mut player = server.player("demo").await;
     publisher.send_video(33, false, 1, 1_000).await;
     assert_eq!(player.read_marks(2).await, [0, 1]);
-    lanes.placement().mark_all_overloaded();
+    workers.placement().mark_all_overloaded();
     for mark in 2..=9 {
         publisher.send_video(u32::from(mark) * 33, false, mark, 1_000).await;
     }
@@ -119,7 +119,7 @@ async fn players_lose_no_frame_when_their_writer_migrates_from_an_overloaded_wor
     // The writer of this frame has checked the load since the first one.
     publisher.send_video(330, false, 10, 1_000).await;
     assert_eq!(player.read_marks(1).await, [10]);
-    assert!(!lanes.placement().is_overloaded(0), "the writer has left the publisher's worker");
+    assert!(!workers.placement().is_overloaded(0), "the writer has left the publisher's worker");
 }
 
 #[tokio::test]
@@ -161,11 +161,11 @@ async fn unknown_app_or_stream_is_refused_with_a_status() {
     client.wait_for_status("NetConnection.Connect.Rejected").await;
     assert!(client.is_closed().await);
     let mut client = Client::connected(server.socket().await).await;
-    client.request("play", "nobody").await;
+    client.request("play", "later").await;
     client.wait_for_status("NetStream.Play.StreamNotFound").await;
-    let mut publisher = server.publisher("nobody").await;
+    let mut publisher = server.publisher("later").await;
     publisher.send_video(0, true, 1, 10).await;
-    client.request("play", "nobody").await;
+    client.request("play", "later").await;
     assert_eq!(client.read_marks(1).await, [1], "the same connection may request again");
 }
 
@@ -273,16 +273,16 @@ async fn publisher_that_only_pings_is_closed_after_ten_seconds() {
 async fn publisher_that_sends_a_frame_slowly_is_not_silent() {
     let server = start_server(9, None);
     let mut publisher = server.publisher("demo").await;
-    let mut picture = BytesMut::new();
-    message::write(&mut picture, kind::VIDEO, 1, 0, &[0x17, 1, 0, 0, 0], &[7; 300_000]);
+    let mut frame = BytesMut::new();
+    message::write(&mut frame, kind::VIDEO, 1, 0, &[0x17, 1, 0, 0, 0], &[7; 300_000]);
     tokio::time::pause();
     // Chunk by chunk; the first one has a message header of 11 bytes (RTMP 1.0 §5.3.1.2.1).
-    let mut left = &picture[..];
+    let mut left = &frame[..];
     for header in std::iter::once(12).chain(std::iter::repeat(1)) {
-        let (chunk, later) = left.split_at(left.len().min(header + message::SEND_CHUNK_BYTES));
+        let (chunk, rest) = left.split_at(left.len().min(header + message::SEND_CHUNK_BYTES));
         assert!(publisher.send_and_ping(chunk).await, "closed with {} bytes left", left.len());
         tokio::time::advance(Duration::from_secs(9)).await;
-        left = later;
+        left = rest;
         if left.is_empty() {
             break;
         }
@@ -308,12 +308,12 @@ async fn publisher_timeout_starts_when_publishing_is_accepted() {
 #[tokio::test]
 async fn connection_without_a_role_is_closed_after_thirty_seconds() {
     let server = start_server(9, None);
-    let mut shaken = Client::handshake(server.socket().await).await;
+    let mut without_connect = Client::handshake(server.socket().await).await;
     let mut connected = Client::connected(server.socket().await).await;
-    assert!(shaken.send_and_ping(&[]).await && connected.send_and_ping(&[]).await);
+    assert!(without_connect.send_and_ping(&[]).await && connected.send_and_ping(&[]).await);
     tokio::time::pause();
     let start = Instant::now();
-    for client in [&mut shaken, &mut connected] {
+    for client in [&mut without_connect, &mut connected] {
         assert!(client.is_closed().await);
         let took = start.elapsed();
         assert!((Duration::from_millis(29_000)..=Duration::from_millis(30_100)).contains(&took), "{took:?}");
@@ -370,15 +370,15 @@ fn delete_stream() -> Vec<u8> {
 
 #[tokio::test]
 async fn long_messages_are_accepted_only_from_active_publishers() {
-    let mut picture = BytesMut::new();
-    message::write(&mut picture, kind::VIDEO, 1, 0, &[0x17, 1, 0, 0, 0], &[7; 100_000]);
+    let mut frame = BytesMut::new();
+    message::write(&mut frame, kind::VIDEO, 1, 0, &[0x17, 1, 0, 0, 0], &[7; 100_000]);
     let server = start_server(9, None);
     let mut early = Client::connected(server.socket().await).await;
-    assert!(!early.send_and_ping(&picture).await);
+    assert!(!early.send_and_ping(&frame).await);
     let mut publisher = server.publisher("demo").await;
-    assert!(publisher.send_and_ping(&picture).await);
+    assert!(publisher.send_and_ping(&frame).await);
     assert!(publisher.send_and_ping(&delete_stream()).await);
-    assert!(!publisher.send_and_ping(&picture).await);
+    assert!(!publisher.send_and_ping(&frame).await);
 }
 
 #[tokio::test]

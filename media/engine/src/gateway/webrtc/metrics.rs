@@ -51,7 +51,7 @@ pub struct Metrics {
     pub unsent_packets: Counter,
     /// Packets that viewers reported as lost (NACK).
     pub nacked_packets: Counter,
-    /// Packets retransmitted.
+    /// Packets retransmitted to viewers.
     pub retransmitted_packets: Counter,
     /// Key frame requests from viewers (PLI and FIR).
     pub key_frame_requests: Counter,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   hub --frames--> packetizer --packets--> worker --UDP--> viewers
-//!                   task per track          thread per core; per session ICE-lite, DTLS, SRTP, RTCP
+//!                   task per track          thread per core; sessions: ICE-lite, DTLS, SRTP
 //!   http --offer--> signalling::Whep --Command::Join--> worker
 //! ```
 //!

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
 use crate::gateway::webrtc::play::mailbox::{Command, Mailbox};
-use crate::gateway::webrtc::play::worker::{WorkerContext, Worker};
+use crate::gateway::webrtc::play::worker::{SharedContext, Worker};
 use crate::gateway::webrtc::signalling::{SessionDirectory, WorkerHandle, Whep};
 use crate::gateway::webrtc::transport::candidates::candidates;
 use crate::gateway::webrtc::transport::dtls::Identity;
@@ -77,7 +77,7 @@ impl Gateway {
         let count = if config.workers == 0 { cores() } else { usize::from(config.workers) }.min(MAX_WORKERS);
         let addresses = candidates(addresses)?;
         let identity = Arc::new(Identity::new().map_err(io::Error::other)?);
-        let context = WorkerContext {
+        let context = SharedContext {
             identity: Arc::clone(&identity),
             metrics: Metrics::default(),
             directory: Arc::new(SessionDirectory::new(config.max_viewers.get(), count)),

@@ -181,7 +181,7 @@ impl Whep {
     }
 
     /// Answers an offer to play `stream` and creates a session, which then waits for its viewer to
-    /// connect. Waits up to [`FIRST_TRACK_TIMEOUT`] for the tracks of a stream that has just begun.
+    /// connect. Waits up to two seconds for the tracks of a stream that has just begun.
     ///
     /// # Errors
     /// Fails if the offer cannot be used with this stream, or if the node is full.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   Basic (curl) -----> accounts --argon2id--> user --+
-//!   login --password--> accounts                      +--> caller --> require_administrator --> handler
+//!   login --password--> accounts                      +--> caller --> authorization --> handler
 //!           '--cookie-> session --key, time, user ----+
 //! ```
 //!

@@ -44,9 +44,9 @@ async fn create_session(state: &AppState, app: &str, id: &str, request: Request)
     }
     let SmallBody(body) = <SmallBody as axum::extract::FromRequest<()>>::from_request(request, &()).await?;
     let sdp = std::str::from_utf8(&body).map_err(|_| Problem::new(Code::BadSdp, "The offer is not text."))?;
-    state.admission.check_viewer().map_err(|refusal| Problem::from(refusal).elsewhere(elsewhere(state, &name)))?;
+    state.admission.check_viewer().map_err(|error| Problem::from(error).with_alternative(alternative_url(state, &name)))?;
     let lookup = state.hub.find(&name).await;
-    let stream = lookup.map_err(|missing| Problem::stream_unavailable(missing, &name).elsewhere(elsewhere(state, &name)))?;
+    let stream = lookup.map_err(|error| Problem::stream_unavailable(error, &name).with_alternative(alternative_url(state, &name)))?;
     let answer = state.whep.offer(&state.hub, &stream, sdp).await?;
     // Behind a load balancer, requests for the session may reach any node.
     let node = if state.peers.is_some() { format!("?node={}", state.node_id) } else { String::new() };
@@ -71,8 +71,8 @@ pub(crate) struct SessionStatus {
     /// False if the session ends soon: open the next one at the same URL, or at `elsewhere`.
     pub stay: bool,
     /// URL of the stream on another node with capacity, if one is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub elsewhere: Option<String>,
+    #[serde(rename = "elsewhere", skip_serializing_if = "Option::is_none")]
+    pub alternative_url: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -90,19 +90,19 @@ async fn session_status(
         let name = stream_name(&state, &app, &id)?;
         let session = SessionId::parse(&session).ok_or(SESSION_NOT_FOUND)?;
         let stay = match (&state.peers, query.node.filter(|node| *node != state.node_id)) {
-            (Some(others), Some(node)) => !others.is_leaving(&node).await,
+            (Some(peers), Some(node)) => !peers.is_leaving(&node).await,
             _ if !state.whep.contains(&name, &session) => return Err(SESSION_NOT_FOUND),
             _ => !state.admission.is_draining(),
         };
-        let elsewhere = if stay { None } else { elsewhere(&state, &name) };
-        Ok(uncached_json(SessionStatus { stay, elsewhere }))
+        let alternative_url = if stay { None } else { alternative_url(&state, &name) };
+        Ok(uncached_json(SessionStatus { stay, alternative_url }))
     };
     allow_any_origin(status.await)
 }
 
 /// URL of the stream on another node with capacity.
-fn elsewhere(state: &AppState, name: &StreamName) -> Option<String> {
-    let base = state.admission.alternate_url()?;
+fn alternative_url(state: &AppState, name: &StreamName) -> Option<String> {
+    let base = state.admission.alternative_url()?;
     Some(format!("{}/{}/whep/{}", base.trim_end_matches('/'), name.app(), name.stream_id()))
 }
 
@@ -110,8 +110,8 @@ const SESSION_NOT_FOUND: Problem = Problem::fixed(Code::SessionNotFound, "This s
 
 async fn delete_session(state: Handled, Path((app, id, session)): Path<(String, String, String)>) -> Response {
     let result = stream_name(&state, &app, &id).and_then(|name| {
-        let known = SessionId::parse(&session).is_some_and(|session| state.whep.close_session(&name, &session));
-        if known { Ok(StatusCode::OK.into_response()) } else { Err(SESSION_NOT_FOUND) }
+        let existed = SessionId::parse(&session).is_some_and(|session| state.whep.close_session(&name, &session));
+        if existed { Ok(StatusCode::OK.into_response()) } else { Err(SESSION_NOT_FOUND) }
     });
     allow_any_origin(result)
 }

@@ -110,7 +110,8 @@ impl<T> TimeoutStream<T> {
     fn on_write<R>(&mut self, result: Poll<io::Result<R>>, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
         if result.is_ready() {
             self.write_deadline = None;
-            // The idle timeout starts after the response. No read may poll the stream before that.
+            // The idle timeout starts after the response. Set it here, because the stream may not
+            // be polled for reading again before the timer fires.
             if let Some(by) = self.read_deadline.as_mut().filter(|_| !self.in_head) {
                 *by = Instant::now() + IDLE_TIMEOUT;
             }

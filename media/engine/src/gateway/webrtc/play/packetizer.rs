@@ -19,7 +19,7 @@ use crate::hub::{Consumer, Item, Stream};
 
 /// Why a packetizer has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EndReason {
+pub(crate) enum PacketizerEnd {
     /// The stream or the rendition has ended.
     StreamEnded,
     /// The publisher has begun to send B-frames.
@@ -64,7 +64,7 @@ pub(crate) struct StreamPacketizer {
     pub(crate) clock_hz: u32,
     /// The source: a published stream, or a rendition of it.
     pub(crate) stream: Arc<Stream>,
-    shared: Mutex<SharedState>,
+    shared: Mutex<PacketizerState>,
     /// Video only: the audio track that may leave with it.
     audio: Mutex<Weak<StreamPacketizer>>,
     /// Viewers of this track.
@@ -74,11 +74,11 @@ pub(crate) struct StreamPacketizer {
 }
 
 #[derive(Debug)]
-struct SharedState {
+struct PacketizerState {
     ring: Ring,
     audio_batch: AudioBatch,
     media_clock: Option<MediaClock>,
-    ended: Option<EndReason>,
+    ended: Option<PacketizerEnd>,
     /// One per worker with viewers of this track.
     subscriptions: Vec<Arc<RingSubscription>>,
 }
@@ -87,7 +87,7 @@ struct SharedState {
 #[derive(Debug)]
 pub(crate) struct PacketizerStatus {
     pub(crate) media_clock: Option<MediaClock>,
-    pub(crate) ended: Option<EndReason>,
+    pub(crate) ended: Option<PacketizerEnd>,
 }
 
 impl StreamPacketizer {
@@ -106,7 +106,7 @@ impl StreamPacketizer {
             timestamp_offset: rand::random(),
             clock_hz,
             stream: Arc::clone(stream),
-            shared: Mutex::new(SharedState {
+            shared: Mutex::new(PacketizerState {
                 ring,
                 audio_batch: AudioBatch::default(),
                 media_clock: None,
@@ -172,7 +172,7 @@ impl StreamPacketizer {
     ///
     /// # Errors
     /// Returns the reason if a frame cannot be sent to viewers. The frames before it are sent.
-    fn packetize(&self, payloader: &mut Payloader, items: &[Item], now: Instant) -> Result<(), EndReason> {
+    fn packetize(&self, payloader: &mut Payloader, items: &[Item], now: Instant) -> Result<(), PacketizerEnd> {
         let batches = self.kind == MediaKind::Audio && self.av_viewers.load(Ordering::Relaxed) >= MIN_BATCHING_VIEWERS;
         let audio = self.audio().filter(|audio| audio.release_audio_batch());
         let mut shared = self.lock();
@@ -208,20 +208,20 @@ impl StreamPacketizer {
         shared.flush_audio_batch() && self.viewers.load(Ordering::Relaxed) > self.av_viewers.load(Ordering::Relaxed)
     }
 
-    fn end(&self, reason: EndReason) {
+    fn end(&self, reason: PacketizerEnd) {
         let mut shared = self.lock();
         shared.flush_audio_batch();
         shared.ended.get_or_insert(reason);
         shared.notify_workers();
     }
 
-    fn lock(&self) -> MutexGuard<'_, SharedState> {
+    fn lock(&self) -> MutexGuard<'_, PacketizerState> {
         // Every change under this lock is a single step.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl SharedState {
+impl PacketizerState {
     fn status(&self) -> PacketizerStatus {
         PacketizerStatus { media_clock: self.media_clock, ended: self.ended }
     }
@@ -262,7 +262,7 @@ async fn run(packetizer: Weak<StreamPacketizer>, mut consumer: Consumer, mut pay
         batch.clear();
     }
     if let Some(packetizer) = packetizer.upgrade() {
-        packetizer.end(EndReason::StreamEnded);
+        packetizer.end(PacketizerEnd::StreamEnded);
     }
 }
 
@@ -287,11 +287,11 @@ impl Payloader {
     ///
     /// # Errors
     /// Returns the reason if they cannot.
-    fn check(&self, frame: &Frame) -> Result<(), EndReason> {
+    fn check(&self, frame: &Frame) -> Result<(), PacketizerEnd> {
         match self {
-            Self::Video(_) if frame.pts != frame.dts => Err(EndReason::BFrames),
-            Self::Video(_) if frame.track.codec != Codec::H264 => Err(EndReason::CodecChanged),
-            Self::Audio(_) if frame.track.codec != Codec::Opus => Err(EndReason::CodecChanged),
+            Self::Video(_) if frame.pts != frame.dts => Err(PacketizerEnd::BFrames),
+            Self::Video(_) if frame.track.codec != Codec::H264 => Err(PacketizerEnd::CodecChanged),
+            Self::Audio(_) if frame.track.codec != Codec::Opus => Err(PacketizerEnd::CodecChanged),
             _ => Ok(()),
         }
     }

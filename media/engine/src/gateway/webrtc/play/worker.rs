@@ -16,7 +16,7 @@ use headwater_wire::webrtc::{BindingRequest, Feedback, DatagramKind, StunError};
 
 use crate::gateway::webrtc::metrics::{IgnoreReason, Metrics};
 use crate::gateway::webrtc::play::mailbox::{Command, RingSubscription, Mailbox};
-use crate::gateway::webrtc::play::packetizer::{EndReason, StreamPacketizer, PacketizerStatus};
+use crate::gateway::webrtc::play::packetizer::{PacketizerEnd, StreamPacketizer, PacketizerStatus};
 use crate::gateway::webrtc::play::prefetch::prefetch;
 use crate::gateway::webrtc::play::send_track::SendTrack;
 use crate::gateway::webrtc::play::session::{CheckOutcome, NewSession, Session};
@@ -49,7 +49,7 @@ pub(crate) struct Worker {
     pub(crate) socket: Socket,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) liveness: Arc<Liveness>,
-    pub(crate) context: WorkerContext,
+    pub(crate) context: SharedContext,
     sessions: Vec<Option<Box<Session>>>,
     free_slots: Vec<usize>,
     by_ufrag: HashMap<String, usize>,
@@ -68,7 +68,7 @@ pub(crate) struct Worker {
 
 /// State shared by all workers.
 #[derive(Debug, Clone)]
-pub(crate) struct WorkerContext {
+pub(crate) struct SharedContext {
     pub(crate) identity: Arc<Identity>,
     pub(crate) metrics: Metrics,
     pub(crate) directory: Arc<SessionDirectory>,
@@ -86,7 +86,7 @@ struct RingReplica {
 }
 
 impl Worker {
-    pub(crate) fn new(socket: Socket, mailbox: Arc<Mailbox>, liveness: Arc<Liveness>, context: WorkerContext) -> Self {
+    pub(crate) fn new(socket: Socket, mailbox: Arc<Mailbox>, liveness: Arc<Liveness>, context: SharedContext) -> Self {
         Self {
             socket,
             mailbox,
@@ -107,7 +107,7 @@ impl Worker {
 
     /// Runs until [`Command::Stop`].
     pub(crate) fn run(mut self) {
-        let _heartbeat = self.liveness.start();
+        let _liveness_guard = self.liveness.start();
         let mut next_tick = Instant::now() + TICK_INTERVAL;
         let mut next_slice = Instant::now();
         loop {
@@ -430,16 +430,16 @@ impl Worker {
 
     /// Closes the sessions whose video or whose stream has ended. A session that loses only its
     /// audio continues with video.
-    fn on_packetizer_end(&mut self, packetizer_id: u64, end: EndReason) {
+    fn on_packetizer_end(&mut self, packetizer_id: u64, end: PacketizerEnd) {
         let Some(replica) = self.replicas.get(&packetizer_id) else { return };
         let is_video = replica.packetizer.kind == MediaKind::Video;
         for slot in replica.viewers.clone() {
             let Some(session) = self.sessions[slot].as_mut() else { continue };
             if is_video || session.send_state.tracks.len() == 1 || session.stream.is_ended() {
                 let reason = match end {
-                    EndReason::StreamEnded => "stream ended",
-                    EndReason::BFrames => "b-frames",
-                    EndReason::CodecChanged => "codec changed",
+                    PacketizerEnd::StreamEnded => "stream ended",
+                    PacketizerEnd::BFrames => "b-frames",
+                    PacketizerEnd::CodecChanged => "codec changed",
                 };
                 self.close_with_bye(slot, reason);
             } else {

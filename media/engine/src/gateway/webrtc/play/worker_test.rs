@@ -38,7 +38,7 @@ impl ConnectedViewer {
         let mut socket = Socket::bind(0).unwrap();
         let pair = receive_pair(&mut socket);
         let mailbox = Arc::new(Mailbox::new(socket.wake_handle()));
-        let context = WorkerContext {
+        let context = SharedContext {
             identity,
             metrics: Metrics::default(),
             directory: Arc::new(SessionDirectory::new(1, 1)),

@@ -57,10 +57,10 @@ impl AddressPair {
 }
 
 /// Returns the source address that the kernel selects for a destination. Sends nothing.
-fn kernel_source_address(peer: SocketAddr) -> io::Result<Ipv6Addr> {
+fn kernel_source_address(remote: SocketAddr) -> io::Result<Ipv6Addr> {
     use socket2::{Domain, Protocol, Type};
-    let socket = socket2::Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.connect(&peer.into())?;
+    let socket = socket2::Socket::new(Domain::for_address(remote), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.connect(&remote.into())?;
     Ok(match socket.local_addr()?.as_socket().map(|local| local.ip()) {
         Some(IpAddr::V4(v4)) => v4.to_ipv6_mapped(),
         Some(IpAddr::V6(v6)) => v6,
@@ -287,9 +287,9 @@ impl Socket {
         let count = usize::try_from(count).unwrap_or(0);
         for i in 0..count {
             let len = (headers[i].msg_len as usize).min(RECEIVE_BYTES);
-            let (local, interface) = local_address(&headers[i].msg_hdr);
+            let (local, interface_index) = local_address(&headers[i].msg_hdr);
             let remote = remote_address(&names[i]);
-            batch.datagrams.push((AddressPair { remote, local, interface_index: interface }, len));
+            batch.datagrams.push((AddressPair { remote, local, interface_index }, len));
         }
         batch
     }
@@ -301,7 +301,8 @@ impl Socket {
 
     /// Reserves space in the send buffer for a datagram of `len` bytes, which must be below 2,048.
     /// The datagram is sent by the next [`Socket::flush`], or earlier if the buffer is full.
-    /// Consecutive datagrams of equal size with the same addresses form one message.
+    /// Consecutive datagrams with the same addresses form one message if all but the last have
+    /// equal size and the last is not larger.
     pub(crate) fn reserve_datagram(&mut self, pair: &AddressPair, len: usize) -> &mut [u8] {
         debug_assert!(len < 2_048);
         if self.used_bytes + len > SEND_BYTES {
@@ -398,7 +399,7 @@ impl Socket {
     fn send_messages_from(&self, first: usize) -> io::Result<usize> {
         let messages = &self.messages[first..];
         let messages = &messages[..messages.len().min(SEND_MESSAGES)];
-        // SAFETY: plain data for which zero is a value.
+        // SAFETY: plain data for which all zeros is a valid value.
         let mut names: [libc::sockaddr_in6; SEND_MESSAGES] = unsafe { zeroed() };
         let mut controls = [[0_u64; CONTROL_WORDS]; SEND_MESSAGES];
         // SAFETY: as above.
@@ -438,16 +439,16 @@ fn write_cmsgs(area: &mut [u64; CONTROL_WORDS], m: &Message, family: Family) -> 
     let source = match family {
         _ if m.pair.local.is_unspecified() => 0,
         Family::DualStack => {
-            // SAFETY: plain data for which zero is a value.
+            // SAFETY: plain data for which all zeros is a valid value.
             let mut info: libc::in6_pktinfo = unsafe { zeroed() };
             info.ipi6_addr.s6_addr = m.pair.local.octets();
             info.ipi6_ifindex = m.pair.interface_index;
-            // SAFETY: the buffer is empty and has space for this and one more control message.
+            // SAFETY: the area is empty and has space for this and one more control message.
             unsafe { write_cmsg(area, 0, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info) }
         }
         Family::V4 => {
             let local = m.pair.local.to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED);
-            // SAFETY: plain data for which zero is a value.
+            // SAFETY: plain data for which all zeros is a valid value.
             let mut info: libc::in_pktinfo = unsafe { zeroed() };
             info.ipi_spec_dst.s_addr = u32::from_ne_bytes(local.octets());
             // SAFETY: as above.
@@ -605,9 +606,9 @@ mod tests {
     #[test]
     fn datagrams_are_sent_separately_without_segmentation_offload() {
         let mut socket = Socket::bind(0).unwrap();
-        let path = AddressPair { remote: "127.0.0.1:9".parse().unwrap(), local: Ipv6Addr::UNSPECIFIED, interface_index: 0 };
+        let pair = AddressPair { remote: "127.0.0.1:9".parse().unwrap(), local: Ipv6Addr::UNSPECIFIED, interface_index: 0 };
         for size in [500, 500, 200, 500] {
-            socket.reserve_datagram(&path, size);
+            socket.reserve_datagram(&pair, size);
         }
         let shape = |s: &Socket| s.messages.iter().map(|m| (m.offset, m.len, m.segments)).collect::<Vec<_>>();
         assert_eq!(shape(&socket), [(0, 1_200, 3), (1_200, 500, 1)]);

@@ -73,21 +73,21 @@ async fn flat_playlist(
     let name = stream_name(state, app, stem)?;
     // A stream may be named `a_adaptive`; if it is not live, return the multivariant playlist of
     // `a`.
-    let (name, form) = match stem.strip_suffix("_adaptive") {
+    let (name, kind) = match stem.strip_suffix("_adaptive") {
         Some(id) => {
-            let adaptive_of = stream_name(state, app, id)?;
+            let plain_name = stream_name(state, app, id)?;
             // In this order, the common case needs no look-up in the cluster.
             if state.hub.stream(&name).is_none()
-                && (state.hub.find(&adaptive_of).await.is_ok() || state.hub.find(&name).await.is_err())
+                && (state.hub.find(&plain_name).await.is_ok() || state.hub.find(&name).await.is_err())
             {
-                (adaptive_of, PlaylistKind::Multivariant)
+                (plain_name, PlaylistKind::Multivariant)
             } else {
                 (name, PlaylistKind::TopLevel)
             }
         }
         None => (name, PlaylistKind::TopLevel),
     };
-    playlist(state, &name, form, query, viewer).await
+    playlist(state, &name, kind, query, viewer).await
 }
 
 async fn nested_playlist(
@@ -115,7 +115,7 @@ async fn resource(state: &AppState, app: &str, id: &str, started_at_ms: &str, na
 async fn playlist(
     state: &AppState,
     name: &StreamName,
-    form: PlaylistKind,
+    kind: PlaylistKind,
     query: Option<&str>,
     viewer: u64,
 ) -> Result<HlsContent, Problem> {
@@ -123,13 +123,13 @@ async fn playlist(
     let reload = Reload::parse(query.unwrap_or_default())
         .map_err(|e| Problem::new(Code::BadRequest, format!("The query is wrong: {e}.")))?;
     if !state.hls.has_viewer(name, viewer) {
-        let elsewhere = || {
-            let base = state.admission.alternate_url()?;
+        let alternative = || {
+            let base = state.admission.alternative_url()?;
             Some(format!("{}/{}/streams/{}.m3u8", base.trim_end_matches('/'), name.app(), name.stream_id()))
         };
-        state.admission.check_capacity().map_err(|refusal| Problem::from(refusal).elsewhere(elsewhere()))?;
+        state.admission.check_capacity().map_err(|error| Problem::from(error).with_alternative(alternative()))?;
     }
-    Ok(HlsContent::Playlist(state.hls.playlist(&state.hub, name, form, reload, viewer).await?))
+    Ok(HlsContent::Playlist(state.hls.playlist(&state.hub, name, kind, reload, viewer).await?))
 }
 
 const NO_SUCH_PATH: Problem = Problem::fixed(Code::NotFound, "There is nothing at this address.");
@@ -137,8 +137,8 @@ const NO_SUCH_PATH: Problem = Problem::fixed(Code::NotFound, "There is nothing a
 impl From<HlsError> for Problem {
     fn from(e: HlsError) -> Self {
         match e {
-            HlsError::NoStream(name) => Self::stream_unavailable(FindError::NotPublished, &name),
-            HlsError::Full(name) => Self::stream_unavailable(FindError::AtCapacity, &name),
+            HlsError::NotPublished(name) => Self::stream_unavailable(FindError::NotPublished, &name),
+            HlsError::AtCapacity(name) => Self::stream_unavailable(FindError::AtCapacity, &name),
             HlsError::NotYet => Self::new(Code::NotYet, "The requested media was not ready in time; try again."),
             HlsError::TooFarAhead => {
                 Self::new(Code::BadRequest, "_HLS_msn or _HLS_part is too far ahead of the stream.")
