@@ -13,7 +13,7 @@ use crate::aws::imds::Imds;
 use crate::aws::lifecycle_hooks::WarmInstance;
 use crate::boot::facts;
 use crate::boot::facts::{Facts, Tags};
-use crate::boot::node::BootError;
+use crate::boot::error::BootError;
 use crate::boot::plan;
 use crate::boot::plan::{Plan, PlanError};
 use crate::boot::settings::Settings;

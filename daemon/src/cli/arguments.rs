@@ -27,13 +27,13 @@ pub(crate) enum Command {
     },
     /// Checks for common faults and prints a remedy for each; exits with 69 if a check failed
     Doctor {
-        /// Settings, as for `run`
+        /// Configuration file, as for `run`
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Also checks whether this stream is being published
         #[arg(long, value_name = "APP/ID", value_parser = StreamName::parse)]
         stream: Option<StreamName>,
-        /// As JSON
+        /// Prints JSON
         #[arg(long)]
         json: bool,
     },
@@ -43,7 +43,7 @@ pub(crate) enum Command {
     Streams(ListArguments),
     /// Prints whether there is an administrator; --reset sets and prints a new password
     Password {
-        /// Settings, as for `run`
+        /// Configuration file, as for `run`
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Sets a new password, which ends all sessions; in a cluster, takes it from the cluster's
@@ -53,10 +53,10 @@ pub(crate) enum Command {
     },
     /// Prints what this machine is and what it would run as, and changes nothing
     Plan {
-        /// Settings, as for `run`
+        /// Configuration file, as for `run`
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// As JSON
+        /// Prints JSON
         #[arg(long)]
         json: bool,
     },
@@ -64,7 +64,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListArguments {
-    /// Settings, as for `run`
+    /// Configuration file, as for `run`
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Prints JSON, with all fields

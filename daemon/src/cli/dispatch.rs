@@ -5,7 +5,8 @@ use std::path::Path;
 
 use headwater_api::error::{Chain, exit};
 
-use crate::boot::node::{self, BootError};
+use crate::boot::error::BootError;
+use crate::boot::node;
 use crate::boot::settings::Settings;
 use crate::boot::{plan, planner};
 use crate::cli::arguments::{Command, ListArguments};

@@ -285,7 +285,7 @@ mod tests {
         for bad in ["mongodb://u:hunter2@", "mongodb://u:hunter2@db:port", "mongodb://u:hunter2@db/?tls=perhaps"] {
             let error = validate_uri("team/db", &Secret::new(bad.to_owned())).await.unwrap_err();
             let message = headwater_api::error::Chain(&error).to_string();
-            assert!(message.contains("secret team/db is unusable: the MongoDB connection string is no good"), "{message}");
+            assert!(message.contains("secret team/db is unusable: the MongoDB connection string is invalid"), "{message}");
             assert!(!message.contains("hunter2"), "{message}");
         }
         validate_uri("team/db", &Secret::new("mongodb://u:hunter2@db/?replicaSet=x".to_owned())).await.unwrap();

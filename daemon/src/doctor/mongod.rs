@@ -14,10 +14,10 @@ pub(super) async fn check(plan: Option<&Plan>) -> Finding {
     let Some((plan, cluster, listen)) = plan.and_then(|plan| Some((plan, plan.cluster.as_ref()?, plan.mongod?))) else {
         return Finding::skip(CHECK, "this is not a registry node");
     };
-    let layout = MongodConfig::new(&plan.engine.node.data_dir, listen, cluster.replica_set());
-    let asked = async { Mongod::at(layout.local_address(), None)?.hello().await };
-    let state = asked.await.map(|hello| hello.state).map_err(|e| Chain(&e).to_string());
-    judge(state, layout.replica_set())
+    let config = MongodConfig::new(&plan.engine.node.data_dir, listen, cluster.replica_set());
+    let query = async { Mongod::at(config.local_address(), None)?.hello().await };
+    let state = query.await.map(|hello| hello.state).map_err(|e| Chain(&e).to_string());
+    judge(state, config.replica_set())
 }
 
 fn judge(state: Result<MemberState, String>, set: &str) -> Finding {

@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn invalid_connection_string_or_tag_is_not_blamed_on_the_database() {
         for error in [
-            "secret s is unusable: the MongoDB connection string is no good: invalid port in tls",
+            "secret s is unusable: the MongoDB connection string is invalid: invalid port in tls",
             "tag `headwater:registry` holds a password; name hosts or a secret there",
         ] {
             assert!(remedy_for(error).contains("what the secret or the tag holds"), "{}", remedy_for(error));

@@ -150,8 +150,8 @@ const MAX_PROBE_FAILURES: u32 = 5;
 mod tests {
     use super::*;
 
-    const DRAIN: Duration = Duration::from_secs(10);
-    const SECOND: Duration = Duration::from_secs(1);
+    const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+    const TEST_INTERVAL: Duration = Duration::from_secs(1);
 
     fn unhealthy() -> Event {
         Event::Unhealthy("no answer".to_owned())
@@ -160,20 +160,20 @@ mod tests {
     #[test]
     fn engine_serves_from_ready_until_it_is_drained() {
         let t = Instant::now();
-        let mut state = EngineState::new(t, DRAIN);
+        let mut state = EngineState::new(t, DRAIN_TIMEOUT);
         assert_eq!(state.apply(unhealthy(), t), Action::Wait);
         assert_eq!((state.served_for(t), state.is_serving()), (None, false));
-        assert_eq!(state.apply(Event::Ready, t + SECOND), Action::ReportServing);
-        assert_eq!((state.served_for(t + 4 * SECOND), state.deadline()), (Some(3 * SECOND), None));
-        assert_eq!(state.apply(Event::Command(RunCommand::Drain), t + 4 * SECOND), Action::Terminate);
+        assert_eq!(state.apply(Event::Ready, t + TEST_INTERVAL), Action::ReportServing);
+        assert_eq!((state.served_for(t + 4 * TEST_INTERVAL), state.deadline()), (Some(3 * TEST_INTERVAL), None));
+        assert_eq!(state.apply(Event::Command(RunCommand::Drain), t + 4 * TEST_INTERVAL), Action::Terminate);
         assert!(!state.is_probed() && !state.is_serving());
-        assert_eq!(state.served_for(t + 9 * SECOND), Some(3 * SECOND));
+        assert_eq!(state.served_for(t + 9 * TEST_INTERVAL), Some(3 * TEST_INTERVAL));
     }
 
     #[test]
     fn engine_that_does_not_become_ready_is_killed_with_the_last_failure() {
         let t = Instant::now();
-        let mut state = EngineState::new(t, DRAIN);
+        let mut state = EngineState::new(t, DRAIN_TIMEOUT);
         state.apply(Event::Unhealthy("rtmp: does not answer".to_owned()), t);
         assert_eq!(state.deadline(), Some(t + START_TIMEOUT));
         let expected = "was not ready within 30 s: rtmp: does not answer".to_owned();
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn hanging_engine_is_killed_after_five_consecutive_failures() {
         let t = Instant::now();
-        let mut state = EngineState::new(t, DRAIN);
+        let mut state = EngineState::new(t, DRAIN_TIMEOUT);
         state.apply(Event::Ready, t);
         for _ in 0..4 {
             assert_eq!(state.apply(unhealthy(), t), Action::Wait);
@@ -201,10 +201,10 @@ mod tests {
     fn overlong_drain_and_kill_command_both_kill_the_engine() {
         let t = Instant::now();
         let draining = || {
-            let mut state = EngineState::new(t, DRAIN);
+            let mut state = EngineState::new(t, DRAIN_TIMEOUT);
             state.apply(Event::Ready, t);
             assert_eq!(state.apply(Event::Command(RunCommand::Drain), t), Action::Terminate);
-            assert_eq!(state.deadline(), Some(t + DRAIN + DRAIN_GRACE_PERIOD));
+            assert_eq!(state.deadline(), Some(t + DRAIN_TIMEOUT + DRAIN_GRACE_PERIOD));
             state
         };
         assert!(matches!(draining().apply(Event::DeadlinePassed, t), Action::Kill(_)));
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn engine_can_be_drained_before_it_is_ready() {
         let t = Instant::now();
-        let mut state = EngineState::new(t, DRAIN);
+        let mut state = EngineState::new(t, DRAIN_TIMEOUT);
         assert_eq!(state.apply(Event::Command(RunCommand::Drain), t), Action::Terminate);
         assert_eq!(state.served_for(t), None);
     }

@@ -90,13 +90,13 @@ pub(crate) const KEY_NAME: &str = "mongod.key";
 mod tests {
     use super::*;
 
-    fn layout(folder: &str, listen: &str) -> MongodConfig {
+    fn config(folder: &str, listen: &str) -> MongodConfig {
         MongodConfig::new(Path::new(folder), listen.parse().unwrap(), "headwater-demo".to_owned())
     }
 
     #[test]
     fn database_requires_authentication_and_listens_on_private_addresses() {
-        let layout = layout("/var/lib/head\"water", "10.0.1.5:27017");
+        let config = config("/var/lib/head\"water", "10.0.1.5:27017");
         let expected = r#"# Written by headwaterd at every start: what is changed here is lost.
 storage:
   dbPath: "/var/lib/head\"water/mongodb"
@@ -111,17 +111,17 @@ security:
 replication:
   replSetName: "headwater-demo"
 "#;
-        assert_eq!(layout.to_yaml(), expected);
+        assert_eq!(config.to_yaml(), expected);
         assert_eq!(
-            (layout.local_address().to_string().as_str(), layout.host().as_str()),
+            (config.local_address().to_string().as_str(), config.host().as_str()),
             ("127.0.0.1:27017", "10.0.1.5:27017")
         );
     }
 
     #[test]
     fn loopback_listen_address_is_the_only_address() {
-        let layout = layout("/d", "127.0.0.3:5");
-        assert!(layout.to_yaml().contains("bindIp: \"127.0.0.3\"\n"), "{}", layout.to_yaml());
-        assert_eq!(layout.local_address().to_string(), "127.0.0.3:5");
+        let config = config("/d", "127.0.0.3:5");
+        assert!(config.to_yaml().contains("bindIp: \"127.0.0.3\"\n"), "{}", config.to_yaml());
+        assert_eq!(config.local_address().to_string(), "127.0.0.3:5");
     }
 }

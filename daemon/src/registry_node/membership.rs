@@ -90,7 +90,7 @@ pub(crate) fn next_step(view: &SetView) -> Step {
 fn initiate_or_wait(view: &SetView, own_peer: &Peer) -> Step {
     let others = || view.peers.iter().filter(|peer| peer.id != own_peer.id);
     if let Some(peer) = others().find(|peer| peer.hello.as_ref().is_some_and(|hello| hello.set.is_some())) {
-        return Step::Wait(format!("waiting for the primary of {}'s replica set to take this node in", peer.id));
+        return Step::Wait(format!("waiting for the primary of {}'s replica set to add this node", peer.id));
     }
     let ready = |peer: &&Peer| peer.running && peer.hello.as_ref().is_some_and(|h| h.state == MemberState::Uninitialized);
     // It may be the one that holds the data.

@@ -78,8 +78,8 @@ fn no_set_is_initiated_while_a_peer_does_not_answer_or_is_misconfigured() {
 #[test]
 fn no_second_set_is_initiated_whatever_the_state_of_the_first() {
     for state in [MemberState::Primary, MemberState::Secondary, MemberState::NotReady] {
-        assert_waits(&uninitialized(&[peer(1), in_set(2, state)]), "i-2's replica set to take this node in");
-        assert_waits(&uninitialized(&[peer(1), silent(3), in_set(2, state)]), "take this node in");
+        assert_waits(&uninitialized(&[peer(1), in_set(2, state)]), "i-2's replica set to add this node");
+        assert_waits(&uninitialized(&[peer(1), silent(3), in_set(2, state)]), "add this node");
     }
 }
 

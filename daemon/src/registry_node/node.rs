@@ -19,10 +19,10 @@ use crate::aws::imds::Imds;
 use crate::aws::lifecycle_hooks::{ScalingGroup, LifecycleState};
 use crate::aws::termination;
 use crate::boot::facts::Facts;
-use crate::boot::node;
-use crate::boot::node::{BootError, NodeExit};
+use crate::boot::error::{BootError, NodeExit};
 use crate::boot::plan::{Cluster, Plan};
 use crate::boot::registration;
+use crate::boot::run_state::on_signal;
 use crate::boot::registration::Registered;
 use crate::cluster::cluster_secrets;
 use crate::cluster::shared_registry;
@@ -57,9 +57,8 @@ pub(crate) async fn run(
     let (state_tx, state_rx) = watch::channel(LifecycleState::Starting);
     let group = ScalingGroup::from_plan(plan).await;
     let mut reconciler = ReplicaSetReconciler::new(cluster, &instance.id, &config, &keys, login_rx.clone()).await?;
-    let node = registration::node_document(plan, &plan.engine, Some(instance));
     let mut self_registration =
-        SelfRegistration { node, mongod_config: config.clone(), status_rx: status_rx.clone(), login_rx, registered_tx, ready_tx };
+        SelfRegistration { node: registration::node_document(plan, &plan.engine, Some(instance)), mongod_config: config.clone(), status_rx: status_rx.clone(), login_rx, registered_tx, ready_tx };
 
     let mongod_run = mongod.run(command_rx, |reason| drop(exit_tx.send_replace(reason.to_owned())));
     let (reconciliation, superseded) = (reconciler.run(status_tx), self_registration.run_until_superseded());
@@ -73,7 +72,7 @@ pub(crate) async fn run(
         tokio::select! {
             () = &mut mongod_run => break,
             signal = signals.next() => {
-                command = node::on_signal(signal, command, manager);
+                command = on_signal(signal, command, manager);
                 if command == RunCommand::Kill {
                     command_tx.send_replace(RunCommand::Kill);
                 }

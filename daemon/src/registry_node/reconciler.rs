@@ -379,7 +379,7 @@ mod tests {
     #[test]
     fn full_disk_is_not_mistaken_for_another_secret() {
         let check = |retryable: bool, names_secret: bool| {
-            let (attempted, servers) = ("make user headwater-keeper".to_owned(), "127.0.0.1:27017".to_owned());
+            let (attempted, servers) = ("create user headwater-keeper".to_owned(), "127.0.0.1:27017".to_owned());
             let source = "Error code 14031 (OutOfDiskSpace)".into();
             let refused = RegistryError::Refused { attempted, servers, retryable, source };
             let message = Chain(&ReconcileError::from_first_user_error(refused)).to_string();

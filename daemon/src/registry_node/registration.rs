@@ -5,7 +5,7 @@
 
 use headwater_api::error::Chain;
 use headwater_api::documents::{BootEpoch, Heartbeat, Load, NodeDocument};
-use headwater_program::processors::Processors;
+use headwater_program::cpu_meter::CpuMeter;
 use headwater_registry::{HeartbeatInterval, MongoDb, Nodes as _, RegistryError, Store, Timing, jitter};
 use tokio::sync::watch;
 
@@ -75,12 +75,12 @@ impl SelfRegistration {
         let previous = self.registered_tx.borrow().as_ref().map(|registered| registered.incarnation.epoch);
         let registered = self.register(&store, previous).await?;
         let mut last_sent = registered.node.clone();
-        let mut processors = Processors::default();
+        let mut processors = CpuMeter::default();
         let mut interval = HeartbeatInterval::new(&Timing::default());
         loop {
             let ready = self.status_rx.borrow_and_update().is_member();
             let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-            let load = Load { cpu_permille: processors.busy_permille(&stat), ..Load::default() };
+            let load = Load { cpu_permille: processors.usage_permille(&stat), ..Load::default() };
             let heartbeat = Heartbeat { load, ready, ..Heartbeat::default() };
             heartbeat::renew(&store, &registered, &registered.node, &mut last_sent, &heartbeat).await?;
             if !std::mem::take(last_reason).is_empty() {
