@@ -279,7 +279,7 @@ fn every_forbidden_dependency_of_a_source_is_found() {
         ("media/engine/src/gateway/rtmp/play.rs", "use super::super::webrtc::Whep;"),
         ("media/engine/src/gateway/rtmp/play.rs", "use crate::gateway::{hls::Hls, rtmp};"),
         ("media/engine/src/hub/stream.rs", "use crate::{\n    apps,\n    http::State,\n};"),
-        ("media/engine/src/cluster/view.rs", "use crate::gateway::{relay::Locate, rtmp};"),
+        ("media/engine/src/cluster/view.rs", "use crate::gateway::{relay::StreamResolver, rtmp};"),
         ("media/engine/src/admission.rs", "use crate::{hub::Hub, http::State as S, load};"),
         ("media/engine/src/load.rs", "let x = crate::engine::Engine::new();"),
         ("media/engine/src/gateway/rtmp/play.rs", "let x = crate::http::State::new();"),
@@ -304,7 +304,7 @@ fn allowed_dependencies_comments_and_tests_pass() {
         ("media/engine/src/engine.rs", "use crate::{gateway, http, hub, transcode};"),
         ("media/engine/src/gateway/rtmp/play.rs", "use crate::hub::Hub;\nuse crate::gateway::rtmp::link;"),
         ("media/engine/src/http/rest.rs", "use crate::gateway::hls::Hls;\nuse crate::apps::Apps;"),
-        ("media/engine/src/cluster/view.rs", "use crate::gateway::relay::{\n    AskOwner, Locate,\n};"),
+        ("media/engine/src/cluster/view.rs", "use crate::gateway::relay::{\n    OwnershipProbe, StreamResolver,\n};"),
         ("media/engine/src/admission.rs", "use crate::hub::Hub;\nuse crate::load::Meter;"),
         (
             "media/engine/src/hub/stream.rs",

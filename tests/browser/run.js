@@ -1,5 +1,5 @@
-// Runs every case in its own network namespace, so that ports and addresses cannot clash and nothing is
-// left behind.
+// Runs every case in its own network namespace, so that ports and addresses cannot clash and
+// nothing is left behind.
 
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";

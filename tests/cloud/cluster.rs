@@ -15,7 +15,7 @@ use crate::balancer::Balancer;
 use crate::host::Host;
 use crate::network::Network;
 use crate::node::{CLUSTER_NAME, Node, NodeSpec, Role};
-use crate::registry::{self, Database, RegistryKind, Mongod, Registry, ReplicaSet};
+use crate::registry::{self, Database, Mongod, Registry, RegistryKind, ReplicaSet};
 
 /// Size of the cluster, and the addresses of its load balancers.
 #[derive(Debug, Clone)]
@@ -74,7 +74,7 @@ impl Cluster {
         });
         let database = database.transpose().ok().context("starting the database panicked")?.transpose()?;
         let moto = moto?.ok_or(MissingTool)?;
-        moto.create_secret(&format!("headwater/{CLUSTER_NAME}/relay"), "the relay secret of the test cloud")?;
+        moto.create_secret(&format!("headwater/{CLUSTER_NAME}/relay"), "the relay secret of the test cluster")?;
         let password = format!("{:016x}", rand::random::<u64>());
         moto.create_secret(&format!("headwater/{CLUSTER_NAME}/administrator"), &password)?;
         let registry = match (mongod, database, spec.registry) {
@@ -86,7 +86,13 @@ impl Cluster {
                 let mongod = mongod.map(Mongod::Real).or(database.map(Mongod::StandIn)).context("no database")?;
                 progress(&format!("starting three registry nodes {mongod}"));
                 let environment = aws_environment(&moto, &groups);
-                let context = registry::ReplicaSetContext { network: &network, moto: &moto, environment, folder: folder.path(), runtime };
+                let context = registry::ReplicaSetContext {
+                    network: &network,
+                    moto: &moto,
+                    environment,
+                    folder: folder.path(),
+                    runtime,
+                };
                 Registry::ReplicaSet(ReplicaSet::start(context, mongod)?)
             }
         };
@@ -122,7 +128,13 @@ impl Cluster {
 
     /// Adds and starts a node, and adds it to the load balancer; `last` is the last byte of its
     /// address. Returns its index.
-    pub(crate) fn add_node(&mut self, role: Role, name: &str, last: u8, tags: &[(&str, &str)]) -> anyhow::Result<usize> {
+    pub(crate) fn add_node(
+        &mut self,
+        role: Role,
+        name: &str,
+        last: u8,
+        tags: &[(&str, &str)],
+    ) -> anyhow::Result<usize> {
         self.add_node_with_settings(role, name, last, tags, "")
     }
 

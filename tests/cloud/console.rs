@@ -48,9 +48,12 @@ fn print_welcome(cluster: &Cluster) {
     print_line("\n  The cluster is up.\n");
     print_line(&format!("  Publish    OBS: server {server}, stream key demo"));
     print_line(
-        "             ffmpeg -re -f lavfi -i testsrc2=size=1280x720:rate=30 -f lavfi -i sine=frequency=330 -pix_fmt yuv420p \\",
+        "             ffmpeg -re -f lavfi -i testsrc2=size=1280x720:rate=30 -f lavfi -i sine=frequency=330 \
+         -pix_fmt yuv420p \\",
     );
-    print_line(&format!("               -c:v libx264 -preset veryfast -tune zerolatency -g 30 -c:a aac -f flv {publish}"));
+    print_line(&format!(
+        "               -c:v libx264 -preset veryfast -tune zerolatency -g 30 -c:a aac -f flv {publish}"
+    ));
     print_line(&format!("  Player     {}", cluster.page_url("/live/play.html?id=demo")));
     print_line(&format!(
         "  Dashboard  {}  (log in as admin with password {} to see addresses and remove nodes)\n",
@@ -65,7 +68,11 @@ fn print_welcome(cluster: &Cluster) {
 
 fn print_nodes(cluster: &Cluster) {
     match cluster.registry.replica_set() {
-        None => cluster.registry.addresses().iter().for_each(|a| print_line(&format!("    {:<10} {:<8} {a}", "registry", ""))),
+        None => cluster
+            .registry
+            .addresses()
+            .iter()
+            .for_each(|a| print_line(&format!("    {:<10} {:<8} {a}", "registry", ""))),
         Some(set) => {
             for (at, member) in set.members().iter().enumerate() {
                 let (role, address) = (member.role.tag_value(), member.host().address());
@@ -89,23 +96,28 @@ fn print_nodes(cluster: &Cluster) {
 /// Executes a command and returns its result as a sentence.
 fn execute(cluster: &mut Cluster, line: &str) -> anyhow::Result<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let group_node =
-        |cluster: &Cluster, name: &str| cluster.find_index(name).with_context(|| format!("no origin or edge named {name}"));
+    let group_node = |cluster: &Cluster, name: &str| {
+        cluster.find_index(name).with_context(|| format!("no origin or edge named {name}"))
+    };
     match words.as_slice() {
         ["help"] => Ok(HELP.to_owned()),
         ["nodes"] => {
             print_nodes(cluster);
-            Ok(format!("    {} edges and {} origins are healthy", cluster.http_balancer.healthy_count(), cluster.rtmp_balancer.healthy_count()))
+            Ok(format!(
+                "    {} edges and {} origins are healthy",
+                cluster.http_balancer.healthy_count(),
+                cluster.rtmp_balancer.healthy_count()
+            ))
         }
         ["kill", "database"] => {
             cluster.registry.kill().map(|()| "the database is killed; `start database` starts it again".to_owned())
         }
         ["start", "database"] => cluster.registry.restart().map(|()| "the database is running again".to_owned()),
         ["slow", "database", ms] => {
-            let Some(line) = cluster.registry.proxy() else {
+            let Some(proxy) = cluster.registry.proxy() else {
                 bail!("registry nodes have no proxy that could delay them; try `freeze registry-1`")
             };
-            line.set_mode(DelayMode::Delayed(Duration::from_millis(ms.parse().context("milliseconds")?)));
+            proxy.set_mode(DelayMode::Delayed(Duration::from_millis(ms.parse().context("milliseconds")?)));
             Ok(format!("the database answers with {ms} ms delay"))
         }
         ["kill", name] => {
@@ -140,7 +152,9 @@ fn execute(cluster: &mut Cluster, line: &str) -> anyhow::Result<String> {
         ["drain", name] => {
             let at = group_node(cluster, name)?;
             cluster.groups.terminate(cluster.nodes[at].id())?;
-            Ok(format!("Auto Scaling terminates {name}: it drains; `start {name}` launches a new instance in its place"))
+            Ok(format!(
+                "Auto Scaling terminates {name}: it drains; `start {name}` launches a new instance in its place"
+            ))
         }
         ["scale-in", group @ ("origins" | "edges")] => Ok(match cluster.groups.scale_in(group) {
             Some(id) => format!("Auto Scaling terminates {id}: it drains"),

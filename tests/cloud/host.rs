@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use nix::sched::{CloneFlags, setns};
 
-use crate::network::{VethLink, Namespace, Network, run_in_network};
+use crate::network::{Namespace, Network, VethLink, run_in_network};
 
 /// A host. Dropping it removes its network.
 #[derive(Debug)]
@@ -67,7 +67,8 @@ impl Host {
 
     /// Opens a listener on one of the host's addresses.
     pub(crate) fn listen(&self, address: SocketAddr) -> anyhow::Result<TcpListener> {
-        self.run_in_namespace(move || TcpListener::bind(address))?.with_context(|| format!("could not listen on {address}"))
+        self.run_in_namespace(move || TcpListener::bind(address))?
+            .with_context(|| format!("could not listen on {address}"))
     }
 
     /// Opens a connection from this host.
@@ -85,10 +86,12 @@ impl Host {
 
     /// Silently drops all packets between this host and `other`.
     pub(crate) fn partition_from(&self, other: Ipv4Addr) -> anyhow::Result<()> {
-        let rules =
-            format!("add rule inet partition in ip saddr {other} drop; add rule inet partition out ip daddr {other} drop");
-        let chain =
-            |name: &str, hook: &str| format!("add chain inet partition {name} {{ type filter hook {hook} priority 0; }}; ");
+        let rules = format!(
+            "add rule inet partition in ip saddr {other} drop; add rule inet partition out ip daddr {other} drop"
+        );
+        let chain = |name: &str, hook: &str| {
+            format!("add chain inet partition {name} {{ type filter hook {hook} priority 0; }}; ")
+        };
         let text = format!("add table inet partition; {}{}{rules}", chain("in", "input"), chain("out", "output"));
         run_in_network(self.namespace.pid(), &["nft", &text])
     }

@@ -40,30 +40,30 @@ fn log_in(http: SocketAddr, password: &str) -> Response {
 }
 
 /// Name and value of the session cookie of a successful login.
-fn session_cookie(answer: &Response) -> String {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let set = answer.header("set-cookie").unwrap();
+fn session_cookie(response: &Response) -> String {
+    assert_eq!(response.status, 200, "{}", response.text());
+    let set = response.header("set-cookie").unwrap();
     assert!(set.contains("; HttpOnly; SameSite=Strict") && !set.contains("Secure"), "{set}");
     set.split(';').next().unwrap().to_owned()
 }
 
 fn is_administrator(http: SocketAddr, cookie: &str) -> bool {
-    let answer = http::request(http, "GET", SESSION_PATH, &[("cookie", cookie)], b"").unwrap();
-    answer.json::<Value>().unwrap()["administrator"] == true
+    let response = http::request(http, "GET", SESSION_PATH, &[("cookie", cookie)], b"").unwrap();
+    response.json::<Value>().unwrap()["administrator"] == true
 }
 
 /// Removes a node; returns the status and the error code of the response.
 fn remove_node(http: SocketAddr, id: &str, headers: &[(&str, &str)]) -> (u16, String) {
-    let answer = http::request(http, "DELETE", &format!("/rest/v2/cluster/node/{id}"), headers, b"").unwrap();
-    let body: Value = answer.json().unwrap();
-    (answer.status, body["error"].as_str().unwrap_or_default().to_owned())
+    let response = http::request(http, "DELETE", &format!("/rest/v2/cluster/node/{id}"), headers, b"").unwrap();
+    let body: Value = response.json().unwrap();
+    (response.status, body["error"].as_str().unwrap_or_default().to_owned())
 }
 
 /// Drains a node; returns the status and the error code of the response.
 fn drain_node(http: SocketAddr, id: &str, headers: &[(&str, &str)]) -> (u16, String) {
-    let answer = http::request(http, "POST", &format!("/rest/v2/cluster/node/{id}/drain"), headers, b"").unwrap();
-    let body: Value = answer.json().unwrap();
-    (answer.status, body["error"].as_str().unwrap_or_default().to_owned())
+    let response = http::request(http, "POST", &format!("/rest/v2/cluster/node/{id}/drain"), headers, b"").unwrap();
+    let body: Value = response.json().unwrap();
+    (response.status, body["error"].as_str().unwrap_or_default().to_owned())
 }
 
 /// Waits until one node of a cluster has written the password of the secret to the registry, from
@@ -98,8 +98,8 @@ fn first_boot_prints_the_only_valid_password_once() {
     assert_eq!(remove_node(at, "x", &[("authorization", &basic_auth(&password))]), (404, "node_not_found".to_owned()));
     // Every write is refused before it is parsed, even at paths that do not support the method.
     for method in ["POST", "PUT", "DELETE"] {
-        let answer = http::request(at, method, "/rest/v2/streams/live/a", &[], b"{}").unwrap();
-        assert!(matches!(answer.status, 401 | 405), "{method}: {}", answer.status);
+        let response = http::request(at, method, "/rest/v2/streams/live/a", &[], b"{}").unwrap();
+        assert!(matches!(response.status, 401 | 405), "{method}: {}", response.status);
     }
 
     // With a session, as the page does.
@@ -149,8 +149,8 @@ fn session_cookie_is_secure_behind_a_tls_proxy() {
     let at = daemon.wait_endpoints(None).unwrap().http;
     let body = json!({ "password": password }).to_string();
     let headers = [("content-type", "application/json"), ("x-forwarded-proto", "https")];
-    let answer = http::request(at, "POST", SESSION_PATH, &headers, body.as_bytes()).unwrap();
-    assert!(answer.header("set-cookie").unwrap().ends_with("; Secure"), "{:?}", answer.headers);
+    let response = http::request(at, "POST", SESSION_PATH, &headers, body.as_bytes()).unwrap();
+    assert!(response.header("set-cookie").unwrap().ends_with("; Secure"), "{:?}", response.headers);
 }
 
 #[test]
@@ -244,8 +244,8 @@ fn login_is_valid_on_every_node_and_a_dead_node_can_be_removed() {
     wait_administrator([origin, edge]);
     let (at, other) = (origin.wait_endpoints(None).unwrap().http, edge.wait_endpoints(None).unwrap().http);
     let cookie = wait::until("a login", || {
-        let answer = log_in(at, "the cluster's own password");
-        (answer.status == 200).then(|| session_cookie(&answer))
+        let response = log_in(at, "the cluster's own password");
+        (response.status == 200).then(|| session_cookie(&response))
     })
     .unwrap();
     // The other node may have written the same password again, with another hash.
@@ -306,10 +306,10 @@ fn login_is_valid_on_every_node_and_a_dead_node_can_be_removed() {
 
     // Without the database the last known nodes are shown with their age, and sessions stay valid.
     database.kill().unwrap();
-    wait::until("the age of the answer", || {
-        let answer = http::get(at, NODES_PATH).unwrap();
-        assert_eq!(answer.status, 200);
-        (answer.header("age").unwrap().parse::<u64>().unwrap() >= 2).then_some(())
+    wait::until("the age of the nodes in the response", || {
+        let response = http::get(at, NODES_PATH).unwrap();
+        assert_eq!(response.status, 200);
+        (response.header("age").unwrap().parse::<u64>().unwrap() >= 2).then_some(())
     })
     .unwrap();
     assert!(is_administrator(at, &cookie));

@@ -78,7 +78,7 @@ impl TestGroup {
 fn launching_hook_is_completed_once_the_node_is_ready() {
     let group = TestGroup::new();
     let node = group.start_node(|_| {});
-    group.wait_instance("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
+    group.wait_instance("completion of the launching hook", |i| i.lifecycle == Lifecycle::InService);
     let at = node.wait_endpoints(None).unwrap();
     assert_eq!(http::get(at.health, "/readyz").unwrap().status, 200);
     // Both lines are logged eventually; their order counts.
@@ -103,7 +103,7 @@ fn node_that_never_becomes_ready_never_completes_the_launching_hook() {
 fn terminating_hook_is_completed_only_after_the_drain() {
     let group = TestGroup::new();
     let node = group.start_node(|_| {});
-    group.wait_instance("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
+    group.wait_instance("completion of the launching hook", |i| i.lifecycle == Lifecycle::InService);
     // A stopped engine has not drained.
     let engine = nix::unistd::Pid::from_raw(node.wait_endpoints(None).unwrap().pid.try_into().unwrap());
     nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGSTOP).unwrap();
@@ -120,7 +120,7 @@ fn terminating_hook_is_completed_only_after_the_drain() {
 fn long_drain_is_covered_by_heartbeats() {
     let group = TestGroup::new();
     let node = group.start_node(|c| c.node.drain_ms = 60_000.try_into().unwrap());
-    group.wait_instance("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
+    group.wait_instance("completion of the launching hook", |i| i.lifecycle == Lifecycle::InService);
     // A stopped engine drains until the drain deadline.
     let engine = Pid::from_raw(node.wait_endpoints(None).unwrap().pid.try_into().unwrap());
     kill(engine, Signal::SIGSTOP).unwrap();
@@ -134,7 +134,7 @@ fn long_drain_is_covered_by_heartbeats() {
 /// Starts a node that Auto Scaling drains and whose engine is stopped and does not react.
 fn start_stalled_drain(group: &TestGroup) -> (Daemon, Pid) {
     let node = group.start_node(|c| c.node.drain_ms = 60_000.try_into().unwrap());
-    group.wait_instance("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
+    group.wait_instance("completion of the launching hook", |i| i.lifecycle == Lifecycle::InService);
     let engine = Pid::from_raw(node.wait_endpoints(None).unwrap().pid.try_into().unwrap());
     kill(engine, Signal::SIGSTOP).unwrap();
     group.terminate();
@@ -174,7 +174,7 @@ fn failed_requests_for_both_hooks_are_retried() {
     group.scaling.fail_requests(4); // one more than the SDK's own attempts
     let node = group.start_node(|_| {});
     node.process().wait_line("Auto Scaling request failed, retrying").unwrap();
-    group.wait_instance("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
+    group.wait_instance("completion of the launching hook", |i| i.lifecycle == Lifecycle::InService);
     group.scaling.fail_requests(8); // enough that completing the hook after the drain also fails
     group.terminate();
     group.wait_terminated();
@@ -219,7 +219,7 @@ fn sigterm_during_the_return_to_the_warm_pool_stops_the_daemon() {
     let node = group.start_node(|c| c.node.drain_ms = 60_000.try_into().unwrap());
     group.wait_instance("the warm pool", |i| i.lifecycle == Lifecycle::Warmed);
     group.scaling.scale_out("nodes").unwrap();
-    group.wait_instance("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
+    group.wait_instance("completion of the launching hook", |i| i.lifecycle == Lifecycle::InService);
     let engine = Pid::from_raw(node.wait_endpoints(None).unwrap().pid.try_into().unwrap());
     kill(engine, Signal::SIGSTOP).unwrap();
     group.scaling.scale_in("nodes").unwrap();
@@ -236,9 +236,9 @@ fn node_is_protected_from_scale_in_while_a_stream_is_published() {
     let group = TestGroup::new();
     let node = group.start_node(|_| {});
     let at = node.wait_endpoints(None).unwrap();
-    group.wait_instance("the launching hook to be passed", |i| i.lifecycle == Lifecycle::InService);
+    group.wait_instance("completion of the launching hook", |i| i.lifecycle == Lifecycle::InService);
     let Some(publisher) = start_ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else { return };
-    wait_status(at.http, "live/a", "pictures", |s| s.video.is_some()).unwrap();
+    wait_status(at.http, "live/a", "video", |s| s.video.is_some()).unwrap();
     group.wait_instance("protection", |i| i.protected);
     drop(publisher);
     group.wait_instance("the end of protection", |i| !i.protected);

@@ -69,10 +69,10 @@ fn is_published_at(node: &Node, name: &str) -> bool {
 /// Publishes to the node; returns the publisher if the node accepts it.
 fn try_publish(node: &Node, name: &str) -> Option<Process> {
     let publisher = publish(node, name)?;
-    let answer = wait::until("the node to accept or refuse the publisher", || {
+    let response = wait::until("the node to accept or refuse the publisher", || {
         if is_published_at(node, name) { Some(true) } else { (!publisher.is_running()).then_some(false) }
     });
-    answer.unwrap().then_some(publisher)
+    response.unwrap().then_some(publisher)
 }
 
 /// Starts ffmpeg as a player that prints one line per frame.
@@ -144,7 +144,7 @@ fn launching_hook_is_not_completed_until_the_clock_is_correct() {
     assert_eq!(groups.actions(), Vec::<String>::new(), "a node that is not ready used a hook");
     clock.set_offset(0).unwrap();
     groups
-        .wait("i-0ahead", WAIT_TIMEOUT, "the launching hook to be passed", |i| {
+        .wait("i-0ahead", WAIT_TIMEOUT, "completion of the launching hook", |i| {
             (i.lifecycle == Lifecycle::InService).then_some(())
         })
         .unwrap();
@@ -167,9 +167,9 @@ fn node_with_a_wrong_clock_and_a_slow_database_is_never_ready() {
     let node = Node::start_in_group(&aws, &groups, "i-0ahead", "edge", ahead).unwrap();
     let health = node.health().unwrap();
     wait::until("the clock check to fail", || {
-        let answer = http::get(health, "/readyz").ok()?;
-        assert_eq!(answer.status, 503, "{}", answer.text());
-        answer.text().contains("s ahead of the registry's").then_some(())
+        let response = http::get(health, "/readyz").ok()?;
+        assert_eq!(response.status, 503, "{}", response.text());
+        response.text().contains("s ahead of the registry's").then_some(())
     })
     .unwrap();
     assert_eq!(groups.actions(), Vec::<String>::new(), "a node that is not ready used a hook");
@@ -222,9 +222,9 @@ fn node_with_a_wrong_clock_keeps_its_streams_for_exactly_one_lease() {
 /// Generation of a live stream and number of its newest segment, from its HLS playlist.
 fn newest_segment(node: &Node, name: &str) -> Option<(u64, u64)> {
     let (app, id) = name.split_once('/').unwrap();
-    let answer =
+    let response =
         http::get(node.http().unwrap(), &format!("/{app}/streams/{id}.m3u8")).ok().filter(|a| a.status == 200)?;
-    let text = answer.text();
+    let text = response.text();
     let first: u64 = text.split_once("#EXT-X-MEDIA-SEQUENCE:")?.1.lines().next()?.parse().unwrap();
     let segments: Vec<_> = text.lines().filter(|line| line.ends_with(".m4s") && !line.starts_with('#')).collect();
     let generation = segments.last()?.rsplit('/').nth(1)?.parse().unwrap();

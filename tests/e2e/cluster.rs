@@ -13,8 +13,8 @@ use nix::sys::signal::Signal;
 fn wait_readyz(node: &Node, status: u16, part: &str) {
     let health = node.health().unwrap();
     wait::until_within(std::time::Duration::from_secs(10), part, || {
-        let answer = http::get(health, "/readyz").ok()?;
-        (answer.status == status && answer.text().contains(part)).then_some(())
+        let response = http::get(health, "/readyz").ok()?;
+        (response.status == status && response.text().contains(part)).then_some(())
     })
     .unwrap();
 }

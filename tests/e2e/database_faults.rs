@@ -46,18 +46,18 @@ impl LiveNode {
         let publisher = publish(&node, "live/demo")?;
         node.wait_live("live/demo").unwrap();
         let hls = format!("http://{}/live/streams/demo.m3u8", node.http().unwrap());
-        let players = [play(&node.rtmp_url("live/demo").unwrap()), play(&hls)];
-        let scene = Self { node, health, publisher, players };
-        scene.check_playback_continues("at the start");
-        Some(scene)
+        let players = [start_player(&node.rtmp_url("live/demo").unwrap()), start_player(&hls)];
+        let live_node = Self { node, health, publisher, players };
+        live_node.check_playback_continues("at the start");
+        Some(live_node)
     }
 
     /// Checks that every player receives two more seconds of the stream.
     fn check_playback_continues(&self, what: &str) {
         assert!(self.publisher.is_running(), "{what}: no publisher");
         for player in &self.players {
-            let target = pictures(player).len() + 50;
-            wait::until(what, || (pictures(player).len() >= target).then_some(())).unwrap();
+            let target = frame_times(player).len() + 50;
+            wait::until(what, || (frame_times(player).len() >= target).then_some(())).unwrap();
             assert!(player.is_running(), "{what}: no player");
         }
     }
@@ -77,10 +77,10 @@ impl LiveNode {
     }
 
     /// Stops the node and checks that no player missed a frame.
-    fn end(self) {
+    fn stop(self) {
         for player in &self.players {
-            let pictures = pictures(player);
-            let gap = pictures.windows(2).map(|two| two[1] - two[0]).fold(0.0, f64::max);
+            let times = frame_times(player);
+            let gap = times.windows(2).map(|two| two[1] - two[0]).fold(0.0, f64::max);
             assert!(gap < 0.5, "{gap} s of video are missing");
         }
         self.node.daemon.process().signal(Signal::SIGTERM);
@@ -93,14 +93,14 @@ fn publish(node: &Node, name: &str) -> Option<Process> {
 }
 
 /// Starts ffmpeg as a player that prints one line per video frame.
-fn play(url: &str) -> Process {
+fn start_player(url: &str) -> Process {
     let mut command = publish::ffmpeg_command().unwrap();
     command.args(["-i", url, "-map", "0:v", "-c", "copy", "-f", "framecrc", "-flush_packets", "1", "-"]);
     Process::start(&mut command).unwrap()
 }
 
 /// Decoding time of each received frame, in seconds.
-fn pictures(player: &Process) -> Vec<f64> {
+fn frame_times(player: &Process) -> Vec<f64> {
     let lines = player.lines();
     let base = lines.iter().find_map(|line| line.strip_prefix("#tb 0: ")?.split_once('/'));
     let Some((numerator, denominator)) = base else { return Vec::new() };
@@ -110,7 +110,7 @@ fn pictures(player: &Process) -> Vec<f64> {
 }
 
 /// Reads the record of a stream from the database.
-fn claimed(runtime: &Runtime, database: &Database, id: &str) -> Option<StreamRecord> {
+fn stream_record(runtime: &Runtime, database: &Database, id: &str) -> Option<StreamRecord> {
     runtime.block_on(async {
         let registry = MongoDb::open(&Secret::new(database.uri()), Timing::default()).await.unwrap();
         registry.stream(&StreamName::new("live", id).unwrap()).await.unwrap()
@@ -119,8 +119,8 @@ fn claimed(runtime: &Runtime, database: &Database, id: &str) -> Option<StreamRec
 
 /// Waits until `time` has passed.
 fn wait_elapsed(time: Duration, what: &str) {
-    let begun = Instant::now();
-    wait::until(what, || (begun.elapsed() > time).then_some(())).unwrap();
+    let started = Instant::now();
+    wait::until(what, || (started.elapsed() > time).then_some(())).unwrap();
 }
 
 #[test]
@@ -129,55 +129,55 @@ fn election_lost_majority_or_full_disk_interrupts_no_stream() {
     let runtime = Runtime::new().unwrap();
     let set = FakeReplicaSet::start(runtime.handle(), database.uri()).unwrap();
     let Some(aws) = cluster::start_aws(set.uri()).unwrap() else { return };
-    let Some(scene) = LiveNode::start(&aws, "i-0node") else { return };
+    let Some(live_node) = LiveNode::start(&aws, "i-0node") else { return };
 
     // An immediate election: the node logs nothing and writes to the new primary.
-    let start = scene.line_count();
+    let start = live_node.line_count();
     set.elect(Some(1));
     wait::until("leases to be renewed at the new primary", || {
-        assert_eq!(http::get(scene.health, "/readyz").unwrap().status, 200);
+        assert_eq!(http::get(live_node.health, "/readyz").unwrap().status, 200);
         (set.writes(1) >= 6).then_some(())
     })
     .unwrap();
-    assert_eq!(scene.warnings(start), Vec::<String>::new());
+    assert_eq!(live_node.warnings(start), Vec::<String>::new());
 
     type Act<'a> = &'a dyn Fn();
-    let lost: (&str, &str, Act<'_>, Act<'_>) =
+    let lost_majority: (&str, &str, Act<'_>, Act<'_>) =
         ("lost", "none of its servers is the primary", &|| set.elect(None), &|| set.elect(Some(2)));
-    let full: (&str, &str, Act<'_>, Act<'_>) =
+    let full_disk: (&str, &str, Act<'_>, Act<'_>) =
         ("full", "Error code 14031 (OutOfDiskSpace)", &|| set.fail_writes(Some(OUT_OF_DISK_SPACE)), &|| {
             set.fail_writes(None)
         });
-    for (id, cause, inject, repair) in [lost, full] {
-        let (start, name) = (scene.line_count(), format!("live/{id}"));
+    for (id, cause, inject, repair) in [lost_majority, full_disk] {
+        let (start, name) = (live_node.line_count(), format!("live/{id}"));
         inject();
-        wait_failing_check(scene.health, Some("lease"), "the registry receives no heartbeat from this node: could not renew the lease");
-        wait_failing_check(scene.health, Some("lease"), cause);
-        scene.wait_line(start, "registry is unreachable, the node keeps serving");
-        scene.wait_line(start, "registry is unreachable, streams continue");
-        scene.check_playback_continues("while the database does not write");
-        let Some(late) = publish(&scene.node, &name) else { return };
-        scene.node.wait_live(&name).unwrap();
+        wait_failing_check(live_node.health, Some("lease"), "the registry receives no heartbeat from this node: could not renew the lease");
+        wait_failing_check(live_node.health, Some("lease"), cause);
+        live_node.wait_line(start, "registry is unreachable, the node keeps serving");
+        live_node.wait_line(start, "registry is unreachable, streams continue");
+        live_node.check_playback_continues("while the database does not write");
+        let Some(late) = publish(&live_node.node, &name) else { return };
+        live_node.node.wait_live(&name).unwrap();
         // Both processes of the node retry.
         wait_elapsed(LEASE_DURATION, "one lease");
-        scene.check_playback_continues("after one lease");
-        let complaints = scene.warnings(start);
-        assert!(complaints.iter().any(|l| l.contains("the node keeps serving") && l.contains(cause)), "{complaints:#?}");
-        assert!(complaints.len() <= 5, "a flood: {complaints:#?}");
+        live_node.check_playback_continues("after one lease");
+        let warnings = live_node.warnings(start);
+        assert!(warnings.iter().any(|l| l.contains("the node keeps serving") && l.contains(cause)), "{warnings:#?}");
+        assert!(warnings.len() <= 5, "a flood: {warnings:#?}");
 
-        let start = scene.line_count();
+        let start = live_node.line_count();
         repair();
-        wait_failing_check(scene.health, None, "");
-        scene.wait_line(start, "registry is reachable again");
-        let record = wait::until("the stream to be claimed", || claimed(&runtime, &database, id)).unwrap();
+        wait_failing_check(live_node.health, None, "");
+        live_node.wait_line(start, "registry is reachable again");
+        let record = wait::until("the stream to be claimed", || stream_record(&runtime, &database, id)).unwrap();
         assert_eq!(record.claim.owner.node, "i-0node");
-        assert!(claimed(&runtime, &database, "demo").is_some(), "{cause}: the earlier stream has no owner");
+        assert!(stream_record(&runtime, &database, "demo").is_some(), "{cause}: the earlier stream has no owner");
         assert!(late.is_running());
-        scene.check_playback_continues("after the fault");
-        assert_eq!(scene.warnings(start), Vec::<String>::new());
+        live_node.check_playback_continues("after the fault");
+        assert_eq!(live_node.warnings(start), Vec::<String>::new());
     }
     assert!(set.writes(2) > 0);
-    scene.end();
+    live_node.stop();
 }
 
 #[test]
@@ -213,50 +213,50 @@ fn untrusted_database_certificate_is_reported_at_boot_and_while_serving() {
     let (login, server) = replica_set::split_uri(database.uri()).unwrap();
     let wrong =
         [(other_authority.certify("localhost"), "UnknownIssuer"), (authority.certify("registry.example"), "not valid for name")];
-    let line = TlsProxy::start(runtime.handle(), server, wrong[0].0.clone());
-    let uri = format!("{login}localhost:{}/?directConnection=true", line.port());
+    let proxy = TlsProxy::start(runtime.handle(), server, wrong[0].0.clone());
+    let uri = format!("{login}localhost:{}/?directConnection=true", proxy.port());
     let Some(aws) = cluster::start_aws(&format!("mongodb://{uri}&tls=true&tlsCAFile={}", trusted.display())).unwrap()
     else {
         return;
     };
 
     for (at, (certificate, cause)) in wrong.iter().enumerate() {
-        line.show(certificate.clone());
+        proxy.set_certificate(certificate.clone());
         let node = Node::start(&aws, &format!("i-0boot{at}"), "edge").unwrap();
         let out = node.daemon.process().wait_line("out of service").unwrap();
-        assert!(out.contains("refuses: ") && out.contains("certificate") && out.contains(cause), "{out}");
+        assert!(out.contains("refused: ") && out.contains("certificate") && out.contains(cause), "{out}");
         // Retried every five seconds, and logged once.
-        let before = line.refused();
-        wait::until("more attempts", || (line.refused() >= before + 12).then_some(())).unwrap();
+        let before = proxy.rejected_handshakes();
+        wait::until("more attempts", || (proxy.rejected_handshakes() >= before + 12).then_some(())).unwrap();
         assert_eq!(node.daemon.process().lines().iter().filter(|l| l.contains("out of service")).count(), 1);
-        line.show(authority.certify("localhost"));
+        proxy.set_certificate(authority.certify("localhost"));
         node.wait_ready().unwrap();
     }
 
-    let Some(scene) = LiveNode::start(&aws, "i-0node") else { return };
+    let Some(live_node) = LiveNode::start(&aws, "i-0node") else { return };
     for (certificate, cause) in wrong {
-        let start = scene.line_count();
-        line.show(certificate);
-        wait_failing_check(scene.health, Some("lease"), "the registry receives no heartbeat from this node");
+        let start = live_node.line_count();
+        proxy.set_certificate(certificate);
+        wait_failing_check(live_node.health, Some("lease"), "the registry receives no heartbeat from this node");
         // The first error is that of the broken connection.
-        wait_failing_check(scene.health, Some("lease"), cause);
-        scene.check_playback_continues("while the certificate is wrong");
+        wait_failing_check(live_node.health, Some("lease"), cause);
+        live_node.check_playback_continues("while the certificate is wrong");
         wait::until("a line that names the cause", || {
-            scene.warnings(start).iter().any(|l| l.contains("the node keeps serving") && l.contains(cause)).then_some(())
+            live_node.warnings(start).iter().any(|l| l.contains("the node keeps serving") && l.contains(cause)).then_some(())
         })
         .unwrap();
-        let before = line.refused();
-        wait::until("more attempts", || (line.refused() >= before + 12).then_some(())).unwrap();
-        let complaints = scene.warnings(start);
-        assert!(complaints.len() <= 4, "a flood: {complaints:#?}");
-        let start = scene.line_count();
-        line.show(authority.certify("localhost"));
-        wait_failing_check(scene.health, None, "");
-        scene.wait_line(start, "registry is reachable again");
-        scene.check_playback_continues("after the certificate is correct again");
+        let before = proxy.rejected_handshakes();
+        wait::until("more attempts", || (proxy.rejected_handshakes() >= before + 12).then_some(())).unwrap();
+        let warnings = live_node.warnings(start);
+        assert!(warnings.len() <= 4, "a flood: {warnings:#?}");
+        let start = live_node.line_count();
+        proxy.set_certificate(authority.certify("localhost"));
+        wait_failing_check(live_node.health, None, "");
+        live_node.wait_line(start, "registry is reachable again");
+        live_node.check_playback_continues("after the certificate is correct again");
     }
-    assert!(claimed(&runtime, &database, "demo").is_some());
-    scene.end();
+    assert!(stream_record(&runtime, &database, "demo").is_some());
+    live_node.stop();
 }
 
 #[test]

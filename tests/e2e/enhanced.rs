@@ -44,18 +44,18 @@ struct Recording {
     headers: Vec<Message>,
     messages: Vec<Message>,
     /// MD5 of every frame, decoded from the file.
-    pictures: Vec<String>,
+    frame_hashes: Vec<String>,
     /// MD5 of every audio packet.
-    sounds: Vec<String>,
+    audio_hashes: Vec<String>,
 }
 
 /// Encodes with ffmpeg's `options`, and wraps each packet of the file as Enhanced RTMP v2
 /// specifies. Returns `None` if ffmpeg is not installed.
-fn record(options: &str, four_cc: &str, sound: bool) -> Option<Recording> {
+fn encode(options: &str, four_cc: &str, with_audio: bool) -> Option<Recording> {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("recording.mp4");
     let mut command = ffmpeg_command()?;
-    let tone = if sound { format!("{AUDIO_INPUT} -c:a libopus -ac 2") } else { String::new() };
+    let tone = if with_audio { format!("{AUDIO_INPUT} -c:a libopus -ac 2") } else { String::new() };
     // ffmpeg requires all inputs before output options.
     let (input, output) = VIDEO_INPUT.split_at(VIDEO_INPUT.find(" -pix_fmt").unwrap());
     let (tone_input, tone_output) = tone.split_at(tone.find(" -c:a").unwrap_or(0));
@@ -66,9 +66,9 @@ fn record(options: &str, four_cc: &str, sound: bool) -> Option<Recording> {
     assert!(encoder.wait_exit(2 * WAIT_TIMEOUT).unwrap().success(), "{:?}", encoder.lines());
     let bytes = Bytes::from(std::fs::read(&file).unwrap());
     let tag = |first: u8, body: &[u8]| Bytes::from([&[first][..], four_cc.as_bytes(), body].concat());
-    let config = boxed(&bytes, if four_cc == "hvc1" { b"hvcC" } else { b"av1C" });
+    let config = mp4_box(&bytes, if four_cc == "hvc1" { b"hvcC" } else { b"av1C" });
     let mut headers = vec![Message { audio: false, ms: 0, body: tag(0x90, &config) }];
-    if sound {
+    if with_audio {
         // RFC 7845 §5.1: one stream of two channels, pre-skip of 312 samples, 48 kHz.
         let head = [&b"OpusHead"[..], &[1, 2, 0x38, 1, 0x80, 0xbb, 0, 0, 0, 0, 0]].concat();
         headers.push(Message { audio: true, ms: 0, body: [&b"\x90Opus"[..], &head].concat().into() });
@@ -97,13 +97,13 @@ fn record(options: &str, four_cc: &str, sound: bool) -> Option<Recording> {
         })
         .collect();
     messages.sort_by_key(|m| m.ms);
-    let sounds = if sound { framemd5(&file.to_string_lossy(), &["-map", "0:a", "-c", "copy"]) } else { Vec::new() };
-    Some(Recording { headers, messages, pictures: decode::frame_hashes(&file).unwrap(), sounds })
+    let audio_hashes = if with_audio { frame_md5(&file.to_string_lossy(), &["-map", "0:a", "-c", "copy"]) } else { Vec::new() };
+    Some(Recording { headers, messages, frame_hashes: decode::frame_hashes(&file).unwrap(), audio_hashes: audio_hashes })
 }
 
 /// Decodes or copies `input` with ffmpeg; returns one MD5 per frame. Panics if ffmpeg fails, prints
 /// anything else, or does not end.
-fn framemd5(input: &str, options: &[&str]) -> Vec<String> {
+fn frame_md5(input: &str, options: &[&str]) -> Vec<String> {
     let mut command = ffmpeg_command().unwrap();
     let ffmpeg = Process::start(command.args(["-i", input]).args(options).args(["-f", "framemd5", "-"])).unwrap();
     let exit = ffmpeg.wait_exit(2 * WAIT_TIMEOUT);
@@ -120,7 +120,7 @@ fn framemd5(input: &str, options: &[&str]) -> Vec<String> {
 }
 
 /// Content of the first MP4 box of this type.
-fn boxed(file: &Bytes, kind: &[u8; 4]) -> Bytes {
+fn mp4_box(file: &Bytes, kind: &[u8; 4]) -> Bytes {
     let at = file.windows(4).position(|w| w == kind).unwrap();
     let size = u32::from_be_bytes(*file[at - 4..].first_chunk().unwrap()) as usize;
     file.slice(at + 4..at - 4 + size)
@@ -172,12 +172,12 @@ impl Drop for LoopingPublisher {
 }
 
 /// Publishes a recording and checks that RTMP delivers the same bytes and HLS the same frames.
-fn check(options: &str, four_cc: &str, codec: (&str, &str), sound: bool) {
-    let Some(recording) = record(options, four_cc, sound) else { return };
+fn check_round_trip(options: &str, four_cc: &str, codec: (&str, &str), with_audio: bool) {
+    let Some(recording) = encode(options, four_cc, with_audio) else { return };
     let engine = Engine::start(Options::default()).unwrap();
     let _publishing = LoopingPublisher::start(&engine, "demo", &recording);
     let status = engine.wait_status("live/demo", "its tracks", |s| {
-        s.video.is_some() && s.audio.is_some() == sound && s.received_bytes > 0
+        s.video.is_some() && s.audio.is_some() == with_audio && s.received_bytes > 0
     });
     let video = status.unwrap().video.unwrap();
     assert_eq!((video.codec.as_str(), video.width, video.height), (codec.0, 320, 180));
@@ -189,13 +189,13 @@ fn check(options: &str, four_cc: &str, codec: (&str, &str), sound: bool) {
     let positions: HashMap<&Bytes, usize> = sent.iter().enumerate().map(|(i, body)| (*body, i)).collect();
     assert_eq!(positions.len(), sent.len(), "two frames are identical");
     let first = player.next_video().unwrap().1;
-    let begin = *positions.get(&first).expect("received a frame that was not sent");
-    assert_eq!(begin % 25, 0, "the player begins at a key frame");
+    let start = *positions.get(&first).expect("received a frame that was not sent");
+    assert_eq!(start % 25, 0, "the player begins at a key frame");
     for n in 1..60 {
-        assert_eq!(player.next_video().unwrap().1, sent[(begin + n) % sent.len()], "frame {n} after {begin}");
+        assert_eq!(player.next_video().unwrap().1, sent[(start + n) % sent.len()], "frame {n} after {start}");
     }
 
-    if sound {
+    if with_audio {
         let mut player = RtmpClient::player(engine.rtmp(), "demo").unwrap();
         assert_eq!(player.next_audio().unwrap().1, recording.headers[1].body, "the audio sequence header");
         let got: Vec<Bytes> = (0..50).map(|_| player.next_audio().unwrap().1).collect();
@@ -205,7 +205,7 @@ fn check(options: &str, four_cc: &str, codec: (&str, &str), sound: bool) {
 
     let url = engine.http_url("/live/streams/demo.m3u8");
     let mut expected = vec![format!("{},video", codec.1)];
-    if sound {
+    if with_audio {
         expected.insert(0, "opus,audio".to_owned());
     }
     expected.sort();
@@ -214,12 +214,12 @@ fn check(options: &str, four_cc: &str, codec: (&str, &str), sound: bool) {
         let expected: HashSet<&String> = expected.iter().collect();
         seen.iter().filter(|hash| !expected.contains(hash)).count()
     };
-    let seen = framemd5(&url, &["-an", "-frames:v", "60", "-fps_mode", "passthrough"]);
-    let others = count_unknown(&seen, &recording.pictures);
+    let seen = frame_md5(&url, &["-an", "-frames:v", "60", "-fps_mode", "passthrough"]);
+    let others = count_unknown(&seen, &recording.frame_hashes);
     assert_eq!((seen.len(), others), (60, 0), "video frames over HLS, and how many of them were not published");
-    if sound {
-        let packets = framemd5(&url, &["-map", "0:a", "-c", "copy", "-frames:a", "100"]);
-        let others = count_unknown(&packets, &recording.sounds);
+    if with_audio {
+        let packets = frame_md5(&url, &["-map", "0:a", "-c", "copy", "-frames:a", "100"]);
+        let others = count_unknown(&packets, &recording.audio_hashes);
         assert_eq!((packets.len(), others), (100, 0), "audio packets over HLS, and how many of them were not published");
     }
     assert_eq!(engine.panics(), [""; 0]);
@@ -227,10 +227,10 @@ fn check(options: &str, four_cc: &str, codec: (&str, &str), sound: bool) {
 
 #[test]
 fn h265_with_opus_is_unchanged_over_rtmp_and_hls() {
-    check(H265_OPTIONS, "hvc1", ("H265", "hevc"), true);
+    check_round_trip(H265_OPTIONS, "hvc1", ("H265", "hevc"), true);
 }
 
 #[test]
 fn av1_is_unchanged_over_rtmp_and_hls() {
-    check(AV1_OPTIONS, "av01", ("AV1", "av1"), false);
+    check_round_trip(AV1_OPTIONS, "av01", ("AV1", "av1"), false);
 }

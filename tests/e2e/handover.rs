@@ -26,12 +26,12 @@ fn fifty_webrtc_viewers_of_a_drained_edge_move_without_loss() {
     origin.wait_live("live/demo").unwrap();
     let at = edge.http().unwrap();
     let url = format!("http://127.0.0.1:{}/live/whep/demo", at.port());
-    let Some(crowd) = Viewer::start(&url, &["-movers", "50", "-seconds", "60"]).unwrap() else { return };
-    crowd.wait_playing().unwrap();
+    let Some(viewers) = Viewer::start(&url, &["-movers", "50", "-seconds", "60"]).unwrap() else { return };
+    viewers.wait_playing().unwrap();
     wait_status(at, "live/demo", "fifty viewers", |s| s.viewers.webrtc == 50).unwrap();
 
     edge.metadata.change(|s| s.target_lifecycle_state = Some("Terminated".to_owned()));
-    let report = crowd.wait_migration_report().unwrap();
+    let report = viewers.wait_migration_report().unwrap();
     println!("handover of 50 WebRTC viewers: {report:?}");
     assert_eq!((report.playing, report.moved, report.lost), (50, 50, 0), "{report:?}");
     assert!(report.max_gap_ms < 1_000.0, "{report:?}");
@@ -53,13 +53,13 @@ fn full_node_refuses_new_viewers_with_a_reason_and_keeps_existing_ones() {
     let first = play();
     wait_status(engine.http(), "live/a", "the one viewer", |s| s.viewers.rtmp == 1).unwrap();
     let offer = [("content-type", "application/sdp")];
-    let answers = [
+    let responses = [
         http::request(engine.http(), "POST", "/live/whep/a", &offer, b"v=0").unwrap(),
         http::get(engine.http(), "/live/streams/a.m3u8").unwrap(),
     ];
-    for answer in answers {
-        let text = answer.text();
-        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{text}");
+    for response in responses {
+        let text = response.text();
+        assert_eq!((response.status, response.header("retry-after")), (503, Some("1")), "{text}");
         assert!(text.contains("too_many_viewers") && text.contains("already serves 1 viewers"), "{text}");
     }
     assert!(!play().wait_exit(WAIT_TIMEOUT).unwrap().success(), "a second RTMP player was accepted");
@@ -100,14 +100,14 @@ fn full_edge_names_another_edge_with_the_stream_and_capacity() {
         ("GET", "/live/streams/demo/playlist.m3u8", format!("{base}/live/streams/demo.m3u8")),
     ] {
         // The daemon learns of the other node when it polls the registry.
-        let answer = wait::until("a response that names the other node", || {
-            let answer = http::request(at, method, path, &offer, b"").unwrap();
-            assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{path}: {}", answer.text());
-            answer.header("link").is_some().then_some(answer)
+        let response = wait::until("a response that names the other node", || {
+            let response = http::request(at, method, path, &offer, b"").unwrap();
+            assert_eq!((response.status, response.header("retry-after")), (503, Some("1")), "{path}: {}", response.text());
+            response.header("link").is_some().then_some(response)
         })
         .unwrap();
-        let body: serde_json::Value = answer.json().unwrap();
-        assert_eq!(answer.header("link"), Some(format!("<{address}>; rel=\"alternate\"").as_str()), "{path}");
+        let body: serde_json::Value = response.json().unwrap();
+        assert_eq!(response.header("link"), Some(format!("<{address}>; rel=\"alternate\"").as_str()), "{path}");
         assert_eq!(
             (&body["error"], &body["elsewhere"]),
             (&"too_many_viewers".into(), &address.as_str().into()),

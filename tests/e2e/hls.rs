@@ -11,7 +11,7 @@ use crate::probe;
 
 const PLAYLISTS: [&str; 2] = ["/live/streams/demo.m3u8", "/live/streams/demo/playlist.m3u8"];
 
-fn live() -> Option<(Engine, Process)> {
+fn start_live_stream() -> Option<(Engine, Process)> {
     let engine = Engine::start(Options::default()).unwrap();
     let publisher = publish::start_ffmpeg(&Source::default(), &engine.rtmp_url("live/demo")).unwrap()?;
     engine.wait_live("live/demo").unwrap();
@@ -36,13 +36,13 @@ fn references(text: &str) -> Vec<String> {
 
 #[test]
 fn every_uri_of_every_playlist_responds_with_its_headers() {
-    let Some((engine, _publisher)) = live() else { return };
+    let Some((engine, _publisher)) = start_live_stream() else { return };
     for path in PLAYLISTS {
-        let answer = engine.get(path).unwrap();
-        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some("*")), "{path}");
-        assert_eq!(answer.header("content-type"), Some("application/vnd.apple.mpegurl"));
-        assert!(m3u8_rs::parse_media_playlist_res(&answer.body).is_ok(), "{}", answer.text());
-        let text = answer.text();
+        let response = engine.get(path).unwrap();
+        assert_eq!((response.status, response.header("access-control-allow-origin")), (200, Some("*")), "{path}");
+        assert_eq!(response.header("content-type"), Some("application/vnd.apple.mpegurl"));
+        assert!(m3u8_rs::parse_media_playlist_res(&response.body).is_ok(), "{}", response.text());
+        let text = response.text();
         for tag in ["#EXT-X-PART:", "#EXT-X-PART-INF:", "#EXT-X-PRELOAD-HINT:", "CAN-BLOCK-RELOAD=YES"] {
             assert!(text.contains(tag), "{path} has no {tag}: {text}");
         }
@@ -74,7 +74,7 @@ fn every_uri_of_every_playlist_responds_with_its_headers() {
 /// A request without a body takes the fast path, a request with `content-length` the router.
 #[test]
 fn fast_path_and_router_give_the_same_response() {
-    let Some((engine, _publisher)) = live() else { return };
+    let Some((engine, _publisher)) = start_live_stream() else { return };
     let playlist = engine.get(PLAYLISTS[0]).unwrap().text();
     let segment = references(&playlist).into_iter().find(|r| r.matches('.').count() == 1).unwrap();
     let adaptive = "/live/streams/demo_adaptive.m3u8";
@@ -90,12 +90,12 @@ fn fast_path_and_router_give_the_same_response() {
         "/live/streams/demo.m3u8?_HLS_msn=x",
     ] {
         let ask = |headers: &[(&str, &str)]| {
-            let answer = http::request(engine.http(), "GET", path, headers, b"").unwrap();
-            let is_playlist = answer.status == 200 && PLAYLISTS.contains(&path);
+            let response = http::request(engine.http(), "GET", path, headers, b"").unwrap();
+            let is_playlist = response.status == 200 && PLAYLISTS.contains(&path);
             let changes = |name: &str| name == "date" || (is_playlist && name == "content-length");
-            let mut headers: Vec<_> = answer.headers.into_iter().filter(|(name, _)| !changes(name)).collect();
+            let mut headers: Vec<_> = response.headers.into_iter().filter(|(name, _)| !changes(name)).collect();
             headers.sort_unstable();
-            (answer.status, headers, if is_playlist { Vec::new() } else { answer.body })
+            (response.status, headers, if is_playlist { Vec::new() } else { response.body })
         };
         let (short, long) = (ask(&[]), ask(&[("content-length", "0")]));
         assert!(short == long, "{path}: {} {:?} and {} {:?}", short.0, short.1, long.0, long.1);
@@ -105,7 +105,7 @@ fn fast_path_and_router_give_the_same_response() {
 
 #[test]
 fn ffmpeg_plays_both_playlists_with_video_and_audio() {
-    let Some((engine, _publisher)) = live() else { return };
+    let Some((engine, _publisher)) = start_live_stream() else { return };
     for path in PLAYLISTS {
         let url = engine.http_url(path);
         assert_eq!(probe::codecs(&url).unwrap(), ["aac,audio", "h264,video"]);
@@ -116,7 +116,7 @@ fn ffmpeg_plays_both_playlists_with_video_and_audio() {
 
 #[test]
 fn blocking_reload_returns_the_requested_part() {
-    let Some((engine, _publisher)) = live() else { return };
+    let Some((engine, _publisher)) = start_live_stream() else { return };
     let text = engine.get(PLAYLISTS[0]).unwrap().text();
     let first: u64 = text.split_once("#EXT-X-MEDIA-SEQUENCE:").unwrap().1.lines().next().unwrap().parse().unwrap();
     let next = first + text.matches("#EXTINF:").count() as u64 + 1;
@@ -126,25 +126,25 @@ fn blocking_reload_returns_the_requested_part() {
 }
 
 /// The URIs of one tag, in order.
-fn addresses(text: &str, tag: &str) -> Vec<String> {
+fn tag_references(text: &str, tag: &str) -> Vec<String> {
     text.lines().filter(|l| l.starts_with(tag)).flat_map(references).collect()
 }
 
 #[test]
 fn hinted_part_is_served_once_complete_with_its_final_bytes() {
-    let Some((engine, _publisher)) = live() else { return };
+    let Some((engine, _publisher)) = start_live_stream() else { return };
     for path in PLAYLISTS {
         let mut early = 0;
         for _ in 0..5 {
             let before = engine.get(path).unwrap().text();
-            let [hint] = &addresses(&before, "#EXT-X-PRELOAD-HINT:")[..] else { panic!("not exactly one hint: {before}") };
-            assert!(!addresses(&before, "#EXT-X-PART:").contains(hint), "{hint} is already listed: {before}");
+            let [hint] = &tag_references(&before, "#EXT-X-PRELOAD-HINT:")[..] else { panic!("not exactly one hint: {before}") };
+            assert!(!tag_references(&before, "#EXT-X-PART:").contains(hint), "{hint} is already listed: {before}");
             let hinted = engine.get(&resolve(path, hint)).unwrap();
             assert_eq!(hinted.status, 200, "{hint}: {}", hinted.text());
             assert!(hinted.body.len() > 100 && hinted.body[4..8] == *b"moof", "{hint} is not a part");
             let after = engine.get(path).unwrap().text();
             assert!(
-                addresses(&after, "#EXT-X-PART:").contains(hint),
+                tag_references(&after, "#EXT-X-PART:").contains(hint),
                 "{hint} was served before it was complete: {after}"
             );
             let again = engine.get(&resolve(path, hint)).unwrap();
@@ -158,7 +158,7 @@ fn hinted_part_is_served_once_complete_with_its_final_bytes() {
 #[test]
 fn gstreamer_plays_both_playlists_with_video_and_audio() {
     let Some(launch) = tools::find_program("gst-launch-1.0") else { return };
-    let Some((engine, _publisher)) = live() else { return };
+    let Some((engine, _publisher)) = start_live_stream() else { return };
     for (path, demuxer) in PLAYLISTS.into_iter().flat_map(|path| [(path, "hlsdemux"), (path, "hlsdemux2")]) {
         if !tools::has_gst_element(demuxer) {
             tools::skip_missing(&format!("GStreamer's {demuxer} is not installed"));
@@ -170,15 +170,15 @@ fn gstreamer_plays_both_playlists_with_video_and_audio() {
             _ => format!("uridecodebin3 name=d uri={}", engine.http_url(path)),
         };
         let pipeline = format!(
-            "{source} d. ! video/x-raw ! queue ! fakesink name=pictures silent=false sync=false \
-             d. ! audio/x-raw ! queue ! fakesink name=sound silent=false sync=false"
+            "{source} d. ! video/x-raw ! queue ! fakesink name=video silent=false sync=false \
+             d. ! audio/x-raw ! queue ! fakesink name=audio silent=false sync=false"
         );
         let player = Process::start(Command::new(&launch).arg("-v").args(pipeline.split_whitespace())).unwrap();
         let mut seen = [0; 2];
         wait::until(&format!("{demuxer} to decode three seconds of {path}"), || {
             let lines = player.lines();
             let count = |sink: &str| lines.iter().filter(|l| l.contains(sink) && l.contains("= chain")).count();
-            seen = [count("GstFakeSink:pictures"), count("GstFakeSink:sound")];
+            seen = [count("GstFakeSink:video"), count("GstFakeSink:audio")];
             (seen[0] >= 75 && seen[1] >= 100).then_some(())
         })
         .unwrap_or_else(|e| panic!("{e:#}: {seen:?}: {:?}", player.lines().iter().rev().take(10).collect::<Vec<_>>()));
@@ -192,7 +192,7 @@ fn gstreamer_plays_both_playlists_with_video_and_audio() {
 
 #[test]
 fn invalid_requests_are_answered_with_a_message() {
-    let Some((engine, _publisher)) = live() else { return };
+    let Some((engine, _publisher)) = start_live_stream() else { return };
     engine.get(PLAYLISTS[0]).unwrap();
     for (path, status, code) in [
         ("/live/streams/demo.m3u8?_HLS_msn=x", 400, "bad_request"),
@@ -204,9 +204,9 @@ fn invalid_requests_are_answered_with_a_message() {
         ("/live/streams/demo/../../../etc/passwd", 404, "not_found"),
         ("/live/streams/%2e%2e%2f%2e%2e%2fetc%2fpasswd.m3u8", 400, "bad_request"),
     ] {
-        let answer = engine.get(path).unwrap();
-        let body: headwater_api::error::ErrorBody = answer.json().unwrap();
-        assert_eq!((answer.status, body.error.as_str()), (status, code), "{path}: {}", body.message);
+        let response = engine.get(path).unwrap();
+        let body: headwater_api::error::ErrorBody = response.json().unwrap();
+        assert_eq!((response.status, body.error.as_str()), (status, code), "{path}: {}", body.message);
         assert!(body.message.ends_with('.'), "{path}: {}", body.message);
     }
 }

@@ -32,14 +32,14 @@ pub(crate) fn with_running_stream(attack: impl FnOnce(&Engine)) {
     let now = engine.status("live/demo").unwrap().unwrap();
     assert_eq!(now.started_at_ms, started.started_at_ms, "the stream was interrupted");
     assert!(publisher.is_running() && player.is_running());
-    assert_eq!(gaps(&player.lines()), 0, "the player lost frames");
+    assert_eq!(count_gaps(&player.lines()), 0, "the player lost frames");
     let grown_kib = engine.resident_kib().unwrap().saturating_sub(before_kib);
     assert!(grown_kib < MAX_MEMORY_GROWTH_KIB, "the memory grew by {grown_kib} KiB");
     assert_eq!(engine.panics(), [""; 0]);
 }
 
 /// Counts the frames that come more than 1.5 frame durations after the previous one, at 25 fps.
-fn gaps(lines: &[String]) -> usize {
+fn count_gaps(lines: &[String]) -> usize {
     let time = |l: &String| l.split_once("pts_time:")?.1.split_whitespace().next()?.parse::<f64>().ok();
     let times: Vec<f64> = lines.iter().filter(|l| l.contains(" n:")).filter_map(time).collect();
     times.windows(2).filter(|pair| pair[1] - pair[0] > 0.06).count()
@@ -53,19 +53,19 @@ fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// Connects and performs the simple handshake (RTMP 1.0 §5.2).
-fn shaken(engine: &Engine) -> TcpStream {
+fn connect_and_handshake(engine: &Engine) -> TcpStream {
     let mut socket = connect(engine.rtmp());
     let mut hello = vec![7; 1_537];
     hello[0] = 3;
     socket.write_all(&hello).unwrap();
-    let mut answer = vec![0; 1 + 2 * 1_536];
-    socket.read_exact(&mut answer).unwrap();
-    socket.write_all(&answer[1..1_537]).unwrap();
+    let mut response = vec![0; 1 + 2 * 1_536];
+    socket.read_exact(&mut response).unwrap();
+    socket.write_all(&response[1..1_537]).unwrap();
     socket
 }
 
 /// Builds a message of type `kind` in chunks of 128 bytes on chunk stream 3.
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+fn rtmp_message(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = (body.len() as u32).to_be_bytes();
     let mut out = vec![3, 0, 0, 0, length[1], length[2], length[3], kind, 0, 0, 0, 0];
     for (i, chunk) in body.chunks(128).enumerate() {
@@ -77,7 +77,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     out
 }
 
-fn string(text: &str) -> Vec<u8> {
+fn amf_string(text: &str) -> Vec<u8> {
     [&[2, 0, text.len() as u8], text.as_bytes()].concat()
 }
 
@@ -93,7 +93,7 @@ fn is_closed_by_server(mut socket: TcpStream, bytes: &[u8]) -> bool {
 /// reason, which differs from that of a silent connection.
 fn check_refused(engine: &Engine, bytes: &[u8], why: &str) {
     let before = engine.process().line_count();
-    let socket = shaken(engine);
+    let socket = connect_and_handshake(engine);
     // The log may contain an IPv4-mapped IPv6 address, so only the port is compared.
     let peer = format!(":{} ", socket.local_addr().unwrap().port());
     assert!(is_closed_by_server(socket, bytes), "still open: {why}");
@@ -108,37 +108,37 @@ fn check_refused(engine: &Engine, bytes: &[u8], why: &str) {
 #[test]
 fn messages_that_crash_other_rtmp_servers_close_only_their_connection() {
     with_running_stream(|engine| {
-        let nested = [&string("x")[..], &AMF_NUMBER, &[3, 0, 1, b'a'].repeat(5_000)].concat();
-        let huge_array = [&string("x")[..], &AMF_NUMBER, &[10, 0xff, 0xff, 0xff, 0xff]].concat();
+        let nested = [&amf_string("x")[..], &AMF_NUMBER, &[3, 0, 1, b'a'].repeat(5_000)].concat();
+        let huge_array = [&amf_string("x")[..], &AMF_NUMBER, &[10, 0xff, 0xff, 0xff, 0xff]].concat();
         // On ever new chunk streams: messages of one byte, and longer ones that are never
         // completed.
         let whole = |i: u32| [vec![1, i as u8, (i >> 8) as u8, 0, 0, 0, 0, 0, 1, 9, 1, 0, 0, 0], vec![7]].concat();
-        let begun = |i: u8| [vec![i, 0, 0, 0, 0, 0, 200, 9, 1, 0, 0, 0], vec![7; 128]].concat();
+        let unfinished = |i: u8| [vec![i, 0, 0, 0, 0, 0, 200, 9, 1, 0, 0, 0], vec![7; 128]].concat();
         // The first chunk of a message of `len` bytes on chunk stream `i`.
         let long = |i: u8, len: u32| {
             let [_, a, b, c] = len.to_be_bytes();
             [vec![i, 0, 0, 0, a, b, c, 9, 1, 0, 0, 0], vec![7; 128]].concat()
         };
         for (attack, why) in [
-            (message(20, &nested), "nested more than"),
-            (message(17, &[&[0][..], &nested].concat()), "nested more than"),
-            (message(20, &huge_array), "ends early"),
-            (message(20, &[]), "no name or no transaction id"),
-            (message(20, &string("connect")), "no name or no transaction id"),
-            (message(1, &[0, 0, 0, 0]), "chunk size 0 is outside"),
-            (message(1, &[0x7f, 0xff, 0xff, 0xff]), "chunk size 2147483647 is outside"),
+            (rtmp_message(20, &nested), "nested more than"),
+            (rtmp_message(17, &[&[0][..], &nested].concat()), "nested more than"),
+            (rtmp_message(20, &huge_array), "ends early"),
+            (rtmp_message(20, &[]), "no name or no transaction id"),
+            (rtmp_message(20, &amf_string("connect")), "no name or no transaction id"),
+            (rtmp_message(1, &[0, 0, 0, 0]), "chunk size 0 is outside"),
+            (rtmp_message(1, &[0x7f, 0xff, 0xff, 0xff]), "chunk size 2147483647 is outside"),
             (vec![4, 0, 0, 0, 0xff, 0xff, 0xff, 9, 1, 0, 0, 0], "message of 16777215 bytes exceeds 65536"),
             // Before a publish is accepted, large messages are refused, one or several together.
             (long(4, 65_537), "message of 65537 bytes exceeds 65536"),
             ([long(4, 40_000), long(5, 40_000)].concat(), "unfinished messages of 80000 bytes in total"),
             ((0..70_000).flat_map(whole).collect(), "chunk streams are in use"),
-            ((4..64).flat_map(begun).collect(), "messages are interleaved"),
+            ((4..64).flat_map(unfinished).collect(), "messages are interleaved"),
         ] {
             check_refused(engine, &attack, why);
         }
         // Ignored before a publish.
-        let mut socket = shaken(engine);
-        socket.write_all(&message(18, &string("@setDataFrame"))).unwrap();
+        let mut socket = connect_and_handshake(engine);
+        socket.write_all(&rtmp_message(18, &amf_string("@setDataFrame"))).unwrap();
         socket.shutdown(std::net::Shutdown::Write).unwrap();
         assert!(is_closed_by_server(socket, &[]), "still open");
         assert!(is_closed_by_server(connect(engine.rtmp()), b"GET / HTTP/1.1\r\n\r\n"));
@@ -149,10 +149,10 @@ fn messages_that_crash_other_rtmp_servers_close_only_their_connection() {
 fn command_floods_are_cut_off() {
     with_running_stream(|engine| {
         let connect =
-            [&string("connect")[..], &AMF_NUMBER, &[3, 0, 3, b'a', b'p', b'p'], &string("live"), &[0, 0, 9]].concat();
-        let create = [&string("createStream")[..], &AMF_NUMBER, &[5]].concat();
-        check_refused(engine, &message(20, &connect).repeat(50_000), "unexpected connect command");
-        let creates = [message(20, &connect), message(20, &create).repeat(100_000)].concat();
+            [&amf_string("connect")[..], &AMF_NUMBER, &[3, 0, 3, b'a', b'p', b'p'], &amf_string("live"), &[0, 0, 9]].concat();
+        let create = [&amf_string("createStream")[..], &AMF_NUMBER, &[5]].concat();
+        check_refused(engine, &rtmp_message(20, &connect).repeat(50_000), "unexpected connect command");
+        let creates = [rtmp_message(20, &connect), rtmp_message(20, &create).repeat(100_000)].concat();
         check_refused(engine, &creates, "more than 8 message streams");
     });
 }
@@ -177,7 +177,7 @@ fn silent_connections_use_only_their_slots() {
 #[test]
 fn http_refuses_oversized_heads_oversized_bodies_and_garbage() {
     with_running_stream(|engine| {
-        let answer = |bytes: &[u8]| {
+        let response = |bytes: &[u8]| {
             let mut socket = connect(engine.http());
             let _ = socket.write_all(bytes);
             let mut text = Vec::new();
@@ -185,18 +185,18 @@ fn http_refuses_oversized_heads_oversized_bodies_and_garbage() {
             String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
         };
         let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "a".repeat(100_000));
-        assert!(answer(long.as_bytes()).contains("431"), "{}", answer(long.as_bytes()));
+        assert!(response(long.as_bytes()).contains("431"), "{}", response(long.as_bytes()));
         let many = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(500));
-        assert!(answer(many.as_bytes()).contains("431"), "{}", answer(many.as_bytes()));
+        assert!(response(many.as_bytes()).contains("431"), "{}", response(many.as_bytes()));
         let body = vec![b'v'; 1 << 20];
         let headers = [("content-type", "application/sdp")];
         let sdp = headwater_tests::http::request(engine.http(), "POST", "/live/whep/demo", &headers, &body);
         assert_eq!(sdp.map(|a| a.status).unwrap_or(413), 413);
         let bad = headwater_tests::http::request(engine.http(), "POST", "/live/whep/demo", &headers, b"v=0").unwrap();
         assert_eq!(bad.status, 400);
-        assert!(answer(b"\x00\x01\x02\x03 garbage\r\n\r\n").contains("400"));
+        assert!(response(b"\x00\x01\x02\x03 garbage\r\n\r\n").contains("400"));
         for path in ["/assets/../../etc/passwd", "/assets/%2e%2e/%2e%2e/etc/passwd", "/assets//etc/passwd"] {
-            let first = answer(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes());
+            let first = response(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes());
             assert!(first.contains("404") || first.contains("400"), "{path}: {first}");
         }
         // A pipeline of 2,000 requests from a client that disconnects without reading.

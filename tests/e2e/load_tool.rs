@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 /// Runs a command once; returns its measurements.
-fn measured(folder: &Path, arguments: &[&str]) -> Vec<Value> {
+fn run_load_tool(folder: &Path, arguments: &[&str]) -> Vec<Value> {
     run_load_tool_with_output(folder, arguments).0
 }
 
@@ -52,35 +52,35 @@ fn with_nginx_if_installed(servers: &[&'static str]) -> Vec<&'static str> {
 }
 
 /// Rows of the table of promises: promise, measured value, limit, and whether it is kept.
-fn promises(output: &[String]) -> Vec<Vec<String>> {
+fn promise_rows(output: &[String]) -> Vec<Vec<String>> {
     let rows = output.iter().skip_while(|l| !l.starts_with("| promise")).skip(2).take_while(|l| l.starts_with('|'));
     rows.map(|l| l.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
-fn names(cases: &[Value]) -> Vec<&str> {
+fn case_names(cases: &[Value]) -> Vec<&str> {
     cases.iter().map(|c| c["case"].as_str().unwrap()).collect()
 }
 
-fn servers(cases: &[Value]) -> Vec<&str> {
+fn case_servers(cases: &[Value]) -> Vec<&str> {
     cases.iter().map(|c| c["server"].as_str().unwrap()).collect()
 }
 
 /// Checks that the first case is the engine's, that no client failed, and that every value in
 /// `counted` was measured.
-fn engine<'a>(cases: &'a [Value], case: &str, count: u64, counted: &[&str]) -> &'a Value {
+fn check_engine_case<'a>(cases: &'a [Value], case: &str, count: u64, counted: &[&str]) -> &'a Value {
     let engine = &cases[0];
     assert_eq!((engine["case"].as_str(), engine["count"].as_u64()), (Some(case), Some(count)));
     assert_eq!(engine["failed"].as_u64(), Some(0), "{engine}");
     for counted in counted {
         assert!(engine[counted].as_f64().unwrap() > 0.0, "{counted} was not measured: {engine}");
     }
-    divided(engine, "cpu_seconds_per_gb", "bytes", 1e9);
-    divided(engine, "cpu_seconds_per_million_packets", "packets", 1e6);
+    check_quotient(engine, "cpu_seconds_per_gb", "bytes", 1e9);
+    check_quotient(engine, "cpu_seconds_per_million_packets", "packets", 1e6);
     engine
 }
 
 /// Checks that the quotient is CPU seconds per `unit` of `divisor`, and `null` if the divisor is 0.
-fn divided(case: &Value, quotient: &str, divisor: &str, unit: f64) {
+fn check_quotient(case: &Value, quotient: &str, divisor: &str, unit: f64) {
     let (cpu, divisor) = (case["cpu_seconds"].as_f64().unwrap(), case[divisor].as_f64().unwrap());
     let value = case.get(quotient).unwrap_or_else(|| panic!("no {quotient}: {case}")).as_f64();
     let is_close = |value: f64| (value * divisor / unit / cpu - 1.0).abs() < 1e-6;
@@ -102,10 +102,10 @@ fn load_tool_counts_two_players_and_writes_one_json_object_per_case() {
         return;
     }
     let folder = TempDir::new().unwrap();
-    let cases = measured(folder.path(), &["rtmp", "--players", "2"]);
-    assert_eq!(servers(&cases), with_nginx_if_installed(&["headwater", "nginx-rtmp", "floor"]));
+    let cases = run_load_tool(folder.path(), &["rtmp", "--players", "2"]);
+    assert_eq!(case_servers(&cases), with_nginx_if_installed(&["headwater", "nginx-rtmp", "floor"]));
     check_all_deliver(&cases);
-    let engine = engine(&cases, "rtmp", 2, &["cpu_seconds", "bytes", "packets", "frames", "seconds"]);
+    let engine = check_engine_case(&cases, "rtmp", 2, &["cpu_seconds", "bytes", "packets", "frames", "seconds"]);
     assert_eq!(engine["lost"].as_u64(), Some(0));
     assert!(engine["latency_ms"]["p50"].as_f64().unwrap() > 0.0 && engine["join_ms"]["p50"].as_f64().unwrap() > 0.0);
 }
@@ -117,9 +117,9 @@ fn load_tool_runs_enough_webrtc_viewers_for_rx_coalescing() {
     }
     let folder = TempDir::new().unwrap();
     // The last of them perform their handshake with a worker that coalesces receives.
-    let cases = measured(folder.path(), &["whep", "--viewers", "70"]);
-    assert_eq!(servers(&cases), ["headwater", "floor"]);
-    let engine = engine(&cases, "whep", 70, &["cpu_seconds", "bytes", "packets", "frames", "kb_each"]);
+    let cases = run_load_tool(folder.path(), &["whep", "--viewers", "70"]);
+    assert_eq!(case_servers(&cases), ["headwater", "floor"]);
+    let engine = check_engine_case(&cases, "whep", 70, &["cpu_seconds", "bytes", "packets", "frames", "kb_each"]);
     assert!(engine["latency_ms"]["p50"].as_f64().unwrap() > 0.0 && engine["join_ms"]["p50"].as_f64().unwrap() > 0.0);
 }
 
@@ -130,17 +130,17 @@ fn load_tool_measures_hls_llhls_and_ingest() {
     }
     let folder = TempDir::new().unwrap();
     let fetched = ["cpu_seconds", "bytes", "packets"];
-    let hls = measured(folder.path(), &["hls", "--viewers", "3"]);
-    assert_eq!(servers(&hls), with_nginx_if_installed(&["headwater", "nginx-rtmp"]));
+    let hls = run_load_tool(folder.path(), &["hls", "--viewers", "3"]);
+    assert_eq!(case_servers(&hls), with_nginx_if_installed(&["headwater", "nginx-rtmp"]));
     check_all_deliver(&hls);
-    assert_eq!(engine(&hls, "hls", 3, &fetched)["lost"].as_u64(), Some(0));
-    let llhls = measured(folder.path(), &["llhls", "--viewers", "3"]);
-    assert_eq!(engine(&llhls, "llhls", 3, &fetched)["lost"].as_u64(), Some(0));
+    assert_eq!(check_engine_case(&hls, "hls", 3, &fetched)["lost"].as_u64(), Some(0));
+    let llhls = run_load_tool(folder.path(), &["llhls", "--viewers", "3"]);
+    assert_eq!(check_engine_case(&llhls, "llhls", 3, &fetched)["lost"].as_u64(), Some(0));
     assert!(llhls[0]["latency_ms"]["p50"].as_f64().unwrap() > 0.0);
-    let ingest = measured(folder.path(), &["ingest", "--publishers", "3"]);
-    assert_eq!(servers(&ingest), with_nginx_if_installed(&["headwater", "nginx-rtmp"]));
+    let ingest = run_load_tool(folder.path(), &["ingest", "--publishers", "3"]);
+    assert_eq!(case_servers(&ingest), with_nginx_if_installed(&["headwater", "nginx-rtmp"]));
     for turn in 0..ingest.len() {
-        engine(&ingest[turn..], "ingest", 3, &["cpu_seconds", "bytes"]);
+        check_engine_case(&ingest[turn..], "ingest", 3, &["cpu_seconds", "bytes"]);
     }
 }
 
@@ -151,15 +151,15 @@ fn load_tool_compares_an_edge_with_a_single_node_and_checks_the_promises() {
     }
     let folder = TempDir::new().unwrap();
     let (cases, output) = run_load_tool_with_output(folder.path(), &["edge", "--viewers", "2", "--streams", "2"]);
-    assert_eq!(names(&cases), ["rtmp", "rtmp", "cold-rtmp", "cold-rtmp", "whep", "whep", "cold-whep", "cold-whep"]);
-    assert_eq!(servers(&cases), ["headwater", "edge"].repeat(4));
+    assert_eq!(case_names(&cases), ["rtmp", "rtmp", "cold-rtmp", "cold-rtmp", "whep", "whep", "cold-whep", "cold-whep"]);
+    assert_eq!(case_servers(&cases), ["headwater", "edge"].repeat(4));
     for pair in cases.chunks(4) {
         check_all_deliver(&pair[..2]);
         for cold in &pair[2..] {
             assert!(cold["join_ms"]["p50"].as_f64().unwrap() > 0.0, "{cold}");
         }
     }
-    let promises = promises(&output);
+    let promises = promise_rows(&output);
     assert_eq!(promises.len(), 6, "{output:#?}");
     for promise in promises {
         assert!(["yes", "FALLS SHORT"].contains(&promise[3].as_str()), "{promise:?}");
@@ -172,9 +172,9 @@ fn load_tool_measures_joining_a_stream_that_has_viewers() {
         return;
     }
     let folder = TempDir::new().unwrap();
-    let cases = measured(folder.path(), &["join", "--times", "2", "--no-peer"]);
-    assert_eq!(names(&cases), ["join-rtmp", "join-whep"]);
-    assert_eq!(servers(&cases), ["headwater", "headwater"]);
+    let cases = run_load_tool(folder.path(), &["join", "--times", "2", "--no-peer"]);
+    assert_eq!(case_names(&cases), ["join-rtmp", "join-whep"]);
+    assert_eq!(case_servers(&cases), ["headwater", "headwater"]);
     for case in cases {
         assert_eq!(case["count"].as_u64(), Some(2));
         assert!(case["join_ms"]["p50"].as_f64().unwrap() > 0.0, "{case}");
@@ -189,9 +189,9 @@ fn load_tool_checks_every_case_against_its_promise() {
     let folder = TempDir::new().unwrap();
     // Without peers and floor, which other tests cover, because this run is long.
     let (cases, output) = run_load_tool_with_output(folder.path(), &["all", "--shrink", "50", "--no-peer", "--no-floor"]);
-    assert_eq!(names(&cases), ["whep", "rtmp", "rtmp", "hls", "llhls", "ingest", "join-rtmp", "join-whep"]);
+    assert_eq!(case_names(&cases), ["whep", "rtmp", "rtmp", "hls", "llhls", "ingest", "join-rtmp", "join-whep"]);
     check_all_deliver(&cases[..5]);
-    let promises = promises(&output);
+    let promises = promise_rows(&output);
     assert_eq!(promises.len(), 11, "{output:#?}");
     for promise in promises {
         // Promises relative to another server have no figure here.
@@ -208,8 +208,8 @@ fn load_tool_plots_the_cost_by_number_of_viewers() {
     let folder = TempDir::new().unwrap();
     let out = folder.path().join("curves");
     let cases =
-        measured(folder.path(), &["curve", "rtmp", "--counts", "1,3", "--no-peer", "--out", out.to_str().unwrap()]);
-    assert_eq!(servers(&cases), ["headwater", "floor", "headwater", "floor"]);
+        run_load_tool(folder.path(), &["curve", "rtmp", "--counts", "1,3", "--no-peer", "--out", out.to_str().unwrap()]);
+    assert_eq!(case_servers(&cases), ["headwater", "floor", "headwater", "floor"]);
     let table = std::fs::read_to_string(out.join("curve-rtmp.csv")).unwrap();
     let lines: Vec<_> = table.lines().skip(1).map(|line| line.split(',').take(2).collect::<Vec<_>>()).collect();
     assert_eq!(lines, [["1", "headwater"], ["3", "headwater"], ["1", "floor"], ["3", "floor"]]);

@@ -14,16 +14,16 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-fn options(metadata: SocketAddr) -> Options {
+fn options_with_metadata(metadata: SocketAddr) -> Options {
     Options::with(|config| config.metadata.endpoint = metadata)
 }
 
-fn start(fake: &FakeMetadata) -> Daemon {
-    Daemon::start(options(fake.address())).unwrap()
+fn start_daemon(fake: &FakeMetadata) -> Daemon {
+    Daemon::start(options_with_metadata(fake.address())).unwrap()
 }
 
 /// `headwaterd plan --json` with this metadata service.
-fn plan(metadata: SocketAddr) -> serde_json::Value {
+fn run_plan(metadata: SocketAddr) -> serde_json::Value {
     run_plan_with(metadata, &[])
 }
 
@@ -41,7 +41,7 @@ fn run_plan_with(metadata: SocketAddr, environment: &[(&str, String)]) -> serde_
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn drained(daemon: &Daemon, why: &str) {
+fn wait_drained(daemon: &Daemon, why: &str) {
     let line = daemon.process().wait_line(why).unwrap();
     assert!(line.contains("draining"), "{line}");
     assert_eq!(daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
@@ -52,7 +52,7 @@ const STANDALONE_TAG: (&str, &str) = ("headwater:role", "standalone");
 #[test]
 fn role_cluster_and_id_are_read_from_the_vendor_mock() {
     let Some((_mock, address, _folder)) = start_vendor_mock("origin", "demo", &[]).unwrap() else { return };
-    let report = plan(address);
+    let report = run_plan(address);
     let instance = &report["facts"]["instance"];
     assert_eq!((instance["id"].as_str(), instance["region"].as_str()), (Some("i-0aa"), Some("us-east-1")));
     assert_eq!(instance["target_lifecycle_state"], "Terminated"); // the mock's value unless it is given a delay
@@ -70,25 +70,25 @@ fn role_cluster_and_id_are_read_from_the_vendor_mock() {
 fn node_drains_when_the_vendor_mock_reports_terminated() {
     let waits = ["--asg-termination-delay-sec", "3", "--mock-delay-sec", "1000"];
     let Some((_mock, address, _folder)) = start_vendor_mock("standalone", "demo", &waits).unwrap() else { return };
-    let daemon = Daemon::start(options(address)).unwrap();
+    let daemon = Daemon::start(options_with_metadata(address)).unwrap();
     daemon.process().wait_line("node ready").unwrap();
-    drained(&daemon, "Auto Scaling terminates this instance");
+    wait_drained(&daemon, "Auto Scaling terminates this instance");
 }
 
 #[test]
 fn node_drains_on_a_spot_notice_of_the_vendor_mock() {
     let waits = ["--asg-termination-delay-sec", "1000", "--mock-delay-sec", "3"];
     let Some((_mock, address, _folder)) = start_vendor_mock("standalone", "demo", &waits).unwrap() else { return };
-    let daemon = Daemon::start(options(address)).unwrap();
+    let daemon = Daemon::start(options_with_metadata(address)).unwrap();
     daemon.process().wait_line("node ready").unwrap();
-    drained(&daemon, "spot notice: EC2 will terminate this instance");
+    wait_drained(&daemon, "spot notice: EC2 will terminate this instance");
 }
 
 #[test]
 fn group_member_without_a_role_tag_stays_out_of_service_until_it_is_set() {
     let fake = FakeMetadata::start(&[]).unwrap();
     fake.change(|s| s.target_lifecycle_state = Some("InService".to_owned()));
-    let daemon = start(&fake);
+    let daemon = start_daemon(&fake);
     let line = daemon.process().wait_line("out of service").unwrap();
     assert!(line.contains("belongs to an Auto Scaling group but has no `headwater:role` tag"), "{line}");
     assert!(!daemon.data_dir().exists() && daemon.process().is_running());
@@ -101,7 +101,7 @@ fn group_member_without_a_role_tag_stays_out_of_service_until_it_is_set() {
 #[test]
 fn out_of_service_node_stops_on_sigterm() {
     let fake = FakeMetadata::start(&[("headwater:role", "king")]).unwrap();
-    let daemon = start(&fake);
+    let daemon = start_daemon(&fake);
     daemon.process().wait_line("out of service").unwrap();
     daemon.process().signal(Signal::SIGTERM);
     assert_eq!(daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
@@ -117,7 +117,7 @@ fn instance_outside_a_group_without_tags_is_standalone() {
                 s.tags = None;
             }
         });
-        let report = plan(fake.address());
+        let report = run_plan(fake.address());
         assert_eq!(report["plan"]["engine"]["node"]["role"], "standalone");
         assert_eq!(report["plan"]["engine"]["node"]["id"], "i-0fake");
         assert_eq!(report["plan"]["addresses"], serde_json::json!(["203.0.113.9", "127.0.0.1"]));
@@ -131,7 +131,7 @@ fn unreadable_tags_are_reported_with_the_required_permissions() {
         s.tags = None;
         s.target_lifecycle_state = Some("InService".to_owned());
     });
-    let line = start(&fake).process().wait_line("out of service").unwrap();
+    let line = start_daemon(&fake).process().wait_line("out of service").unwrap();
     for part in ["InstanceMetadataTags", "ec2:DescribeTags of i-0fake did not work"] {
         assert!(line.contains(part), "{line}");
     }
@@ -141,7 +141,7 @@ fn unreadable_tags_are_reported_with_the_required_permissions() {
 fn warm_instance_starts_nothing_until_it_is_in_service() {
     let fake = FakeMetadata::start(&[STANDALONE_TAG]).unwrap();
     fake.change(|s| s.target_lifecycle_state = Some("Warmed:Running".to_owned()));
-    let daemon = start(&fake);
+    let daemon = start_daemon(&fake);
     daemon.process().wait_line("Auto Scaling keeps this instance warm").unwrap();
     assert!(!daemon.data_dir().exists());
     fake.change(|s| s.target_lifecycle_state = Some("InService".to_owned()));
@@ -151,7 +151,7 @@ fn warm_instance_starts_nothing_until_it_is_in_service() {
 #[test]
 fn revoked_token_and_changed_tag_do_not_prevent_a_drain() {
     let fake = FakeMetadata::start(&[STANDALONE_TAG]).unwrap();
-    let daemon = start(&fake);
+    let daemon = start_daemon(&fake);
     daemon.process().wait_line("node ready").unwrap();
     fake.change(|s| {
         s.token = "token-2".to_owned();
@@ -159,13 +159,13 @@ fn revoked_token_and_changed_tag_do_not_prevent_a_drain() {
     });
     daemon.process().wait_line("a tag of this instance has changed").unwrap();
     fake.change(|s| s.target_lifecycle_state = Some("Terminated".to_owned()));
-    drained(&daemon, "Auto Scaling terminates this instance");
+    wait_drained(&daemon, "Auto Scaling terminates this instance");
 }
 
 #[test]
 fn node_serves_through_a_metadata_outage_and_notices_the_recovery() {
     let fake = FakeMetadata::start(&[STANDALONE_TAG]).unwrap();
-    let daemon = start(&fake);
+    let daemon = start_daemon(&fake);
     daemon.process().wait_line("node ready").unwrap();
     fake.change(|s| s.behavior = ServiceBehavior::Status(500));
     daemon.process().wait_line("instance metadata no longer answers").unwrap();
@@ -175,7 +175,7 @@ fn node_serves_through_a_metadata_outage_and_notices_the_recovery() {
         s.behavior = ServiceBehavior::Normal;
         s.spot_action = Some("stop".to_owned());
     });
-    drained(&daemon, "spot notice: EC2 will stop this instance");
+    wait_drained(&daemon, "spot notice: EC2 will stop this instance");
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn imdsv1_timeout_or_refusal_means_no_instance() {
     for manner in [ServiceBehavior::ImdsV1Only, ServiceBehavior::Unresponsive, ServiceBehavior::Status(401), ServiceBehavior::Status(404)] {
         let fake = FakeMetadata::start(&[("headwater:role", "king")]).unwrap();
         fake.change(|s| s.behavior = manner);
-        let report = plan(fake.address());
+        let report = run_plan(fake.address());
         assert_eq!(report["facts"]["instance"], serde_json::Value::Null, "{manner:?}");
         assert_eq!(report["plan"]["engine"]["node"]["role"], "standalone");
     }
@@ -193,7 +193,7 @@ fn imdsv1_timeout_or_refusal_means_no_instance() {
 fn node_waits_for_required_metadata_and_starts() {
     let fake = FakeMetadata::start(&[STANDALONE_TAG]).unwrap();
     fake.change(|s| s.behavior = ServiceBehavior::Status(503));
-    let mut options = options(fake.address());
+    let mut options = options_with_metadata(fake.address());
     options.config.metadata.required = true;
     options.log = "debug";
     let daemon = Daemon::start(options).unwrap();
@@ -207,7 +207,7 @@ fn node_waits_for_required_metadata_and_starts() {
 fn node_waiting_for_metadata_stops_on_sigterm() {
     let fake = FakeMetadata::start(&[STANDALONE_TAG]).unwrap();
     fake.change(|s| s.behavior = ServiceBehavior::Unresponsive);
-    let mut options = options(fake.address());
+    let mut options = options_with_metadata(fake.address());
     options.config.metadata.required = true;
     options.log = "debug";
     let daemon = Daemon::start(options).unwrap();
@@ -222,14 +222,14 @@ fn required_metadata_from_a_slow_service_is_awaited() {
     // Slower than the limit where metadata is optional.
     let fake = FakeMetadata::start(&[STANDALONE_TAG]).unwrap();
     fake.change(|s| s.behavior = ServiceBehavior::Slow(Duration::from_millis(800)));
-    let mut options = options(fake.address());
+    let mut options = options_with_metadata(fake.address());
     options.config.metadata.required = true;
     let daemon = Daemon::start(options).unwrap();
     let line = daemon.process().wait_line("headwaterd starting").unwrap();
     assert!(line.contains("node=i-0fake") && line.contains("role=standalone"), "{line}");
     daemon.process().wait_line("node ready").unwrap();
     fake.change(|s| s.target_lifecycle_state = Some("Terminated".to_owned()));
-    drained(&daemon, "Auto Scaling terminates this instance");
+    wait_drained(&daemon, "Auto Scaling terminates this instance");
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn aws_credentials_come_from_the_role_in_the_configured_metadata_service() {
     let text = |text: &str| text.to_owned();
     let role = InstanceRole { name: text("node"), access_key_id: text("ASIAROLE"), secret_access_key: text("hunter2"), token: text("session-1") };
     fake.change(|s| s.role = Some(role));
-    let mut options = options(fake.address());
+    let mut options = options_with_metadata(fake.address());
     options.environment = vec![
         ("AWS_ENDPOINT_URL", format!("http://{}", tap.address())),
         // Disabled in all other tests, so that no key reaches a real account.
@@ -297,7 +297,7 @@ fn aws_credentials_come_from_the_role_in_the_configured_metadata_service() {
     let node = Daemon::start(options).unwrap();
     // The node knows the address of the unreachable database only from the secret.
     let line = node.process().wait_line("out of service").unwrap();
-    assert!(line.contains("the database 127.0.0.1:1 is not to be reached"), "{line}");
+    assert!(line.contains("the database 127.0.0.1:1 is unreachable"), "{line}");
     let requests = fake.requests();
     let credentials: Vec<_> =
         requests.iter().filter(|a| a.path == "/latest/meta-data/iam/security-credentials/node").collect();

@@ -23,30 +23,30 @@ use nix::unistd::Pid;
 const NO_METADATA_SERVICE: &str = "metadata.endpoint = \"127.0.0.1:1\"\n";
 
 /// Runs `headwaterd` to its end.
-fn headwaterd(arguments: &[&str]) -> Output {
+fn run_headwaterd(arguments: &[&str]) -> Output {
     Command::new(program_path("headwaterd").unwrap()).args(arguments).env_remove("NOTIFY_SOCKET").output().unwrap()
 }
 
 /// Runs `headwaterd run` with this file to its end; returns the exit code and the last line.
-fn refused(folder: &TempDir, file: &str) -> (Option<i32>, String) {
+fn run_refused(folder: &TempDir, file: &str) -> (Option<i32>, String) {
     let path = folder.write("node.toml", file).unwrap();
-    let output = headwaterd(&["run", "--config", path.to_str().unwrap()]);
+    let output = run_headwaterd(&["run", "--config", path.to_str().unwrap()]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code(), text.lines().last().unwrap_or_default().to_owned())
 }
 
 /// True while the process exists and is not a zombie.
-fn runs(pid: u32) -> bool {
+fn is_process_running(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim_start().starts_with('Z'))
 }
 
-fn send(pid: u32, signal: Signal) {
+fn send_signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
 }
 
 /// Starts ffmpeg as a player that exits with 0 once it has decoded a second of video.
-fn play(url: &str) -> Option<Process> {
+fn start_player(url: &str) -> Option<Process> {
     let mut command = ffmpeg_command()?;
     command.args(["-i", url, "-frames:v", "25", "-f", "null", "-"]);
     Some(Process::start(&mut command).unwrap())
@@ -106,11 +106,11 @@ fn node_is_not_reported_ready_while_its_engine_is_not() {
     let daemon = Daemon::start(Options::with(|c| c.rtmp.max_connections = 1.try_into().unwrap())).unwrap();
     let at = daemon.wait_endpoints(None).unwrap();
     // The daemon polls as often as this test does.
-    let mut answers = 0;
+    let mut responses = 0;
     wait::until("forty responses", || {
         assert_eq!(http::get(at.health, "/readyz").unwrap().status, 503);
-        answers += 1;
-        (answers == 40).then_some(())
+        responses += 1;
+        (responses == 40).then_some(())
     })
     .unwrap();
     assert!(!daemon.process().lines().iter().any(|line| line.contains("node ready")));
@@ -122,9 +122,9 @@ fn killed_engine_restarts_and_accepts_a_publisher_and_a_player() {
     let before = daemon.wait_endpoints(None).unwrap();
     let url = format!("rtmp://{}/live/a", before.rtmp);
     let Some(publisher) = start_ffmpeg(&Source::default(), &url).unwrap() else { return };
-    wait_status(before.http, "live/a", "pictures", |s| s.video.is_some()).unwrap();
+    wait_status(before.http, "live/a", "video", |s| s.video.is_some()).unwrap();
 
-    send(before.pid, Signal::SIGKILL);
+    send_signal(before.pid, Signal::SIGKILL);
     let line = daemon.process().wait_line("engine exited unexpectedly").unwrap();
     assert!(line.contains("signal: 9"), "{line}");
     assert!(!publisher.wait_exit(WAIT_TIMEOUT).unwrap().success());
@@ -132,8 +132,8 @@ fn killed_engine_restarts_and_accepts_a_publisher_and_a_player() {
     let after = daemon.wait_endpoints(Some(before.pid)).unwrap();
     let url = format!("rtmp://{}/live/a", after.rtmp);
     let _publisher = start_ffmpeg(&Source::default(), &url).unwrap().unwrap();
-    wait_status(after.http, "live/a", "pictures", |s| s.video.is_some()).unwrap();
-    assert!(play(&url).unwrap().wait_exit(WAIT_TIMEOUT).unwrap().success());
+    wait_status(after.http, "live/a", "video", |s| s.video.is_some()).unwrap();
+    assert!(start_player(&url).unwrap().wait_exit(WAIT_TIMEOUT).unwrap().success());
     assert_eq!(http::get(after.health, "/readyz").unwrap().status, 200);
 }
 
@@ -146,17 +146,17 @@ fn hanging_engine_is_detected_and_replaced() {
     let daemon = Daemon::start(Options::default()).unwrap();
     daemon.process().wait_line("node ready").unwrap();
     let before = daemon.wait_endpoints(None).unwrap().pid;
-    send(before, Signal::SIGSTOP);
-    let begun = Instant::now();
+    send_signal(before, Signal::SIGSTOP);
+    let started = Instant::now();
     let after = wait::until_within(REPLACEMENT_TIMEOUT, "another engine", || {
         let at = read_endpoints(daemon.data_dir()).ok().filter(|at| at.pid != before)?;
         (http::get(at.health, "/readyz").ok()?.status == 200).then_some(at)
     })
     .unwrap();
-    println!("hanging engine replaced after {} ms", begun.elapsed().as_millis());
+    println!("hanging engine replaced after {} ms", started.elapsed().as_millis());
     let line = daemon.process().wait_line("killing the engine").unwrap();
     assert!(line.contains("hangs: "), "{line}");
-    assert!(!runs(before));
+    assert!(!is_process_running(before));
     assert_eq!(http::get(after.health, "/livez").unwrap().status, 200);
 }
 
@@ -166,10 +166,10 @@ fn engine_ends_with_a_killed_daemon_and_the_next_daemon_starts_at_once() {
     let start = || Daemon::start_in(Options::default(), folder.path()).unwrap();
     let daemon = start();
     let engine = daemon.wait_endpoints(None).unwrap().pid;
-    assert!(runs(engine));
+    assert!(is_process_running(engine));
     daemon.process().signal(Signal::SIGKILL);
     let next = start();
-    wait::until("the end of the orphaned engine", || (!runs(engine)).then_some(())).unwrap();
+    wait::until("the end of the orphaned engine", || (!is_process_running(engine)).then_some(())).unwrap();
     next.process().wait_line("node ready").unwrap();
 }
 
@@ -181,7 +181,7 @@ fn sigterm_drains_and_exits_with_0() {
     daemon.process().signal(Signal::SIGTERM);
     assert_eq!(daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
     assert!(daemon.process().lines().iter().any(|l| l.contains("engine ended") && !l.contains("by itself")));
-    assert!(!runs(engine));
+    assert!(!is_process_running(engine));
     assert!(!daemon.data_dir().join("engine.json").exists());
 }
 
@@ -192,14 +192,14 @@ fn second_sigterm_stops_at_once_despite_connected_clients() {
     let at = daemon.wait_endpoints(None).unwrap();
     let url = format!("rtmp://{}/live/a", at.rtmp);
     let Some(_publisher) = start_ffmpeg(&Source::default(), &url).unwrap() else { return };
-    wait_status(at.http, "live/a", "pictures", |s| s.video.is_some()).unwrap();
-    send(at.pid, Signal::SIGSTOP); // so that it cannot drain
+    wait_status(at.http, "live/a", "video", |s| s.video.is_some()).unwrap();
+    send_signal(at.pid, Signal::SIGSTOP); // so that it cannot drain
     daemon.process().signal(Signal::SIGTERM);
     daemon.process().wait_line("draining; a second signal stops at once").unwrap();
     assert!(daemon.process().is_running());
     daemon.process().signal(Signal::SIGTERM);
     assert_eq!(daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
-    assert!(!runs(at.pid));
+    assert!(!is_process_running(at.pid));
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn second_node_in_the_same_data_folder_exits_and_harms_nothing() {
 fn invalid_configuration_exits_with_78_and_names_line_and_key() {
     let folder = TempDir::new().unwrap();
     let check = |file: &str, expected: &str| {
-        let (code, sentence) = refused(&folder, file);
+        let (code, sentence) = run_refused(&folder, file);
         assert_eq!(code, Some(78), "{file:?}: {sentence}");
         assert!(sentence.contains("headwaterd stopped err=") && sentence.contains(expected), "{file:?}: {sentence}");
     };
@@ -273,7 +273,7 @@ fn invalid_configuration_exits_with_78_and_names_line_and_key() {
         folder.path().join("data")
     );
     check(&certificate, "the engine rejects its configuration: [tls] cannot be used");
-    let missing = headwaterd(&["run", "--config", "/nonexistent.toml"]);
+    let missing = run_headwaterd(&["run", "--config", "/nonexistent.toml"]);
     assert_eq!(missing.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("could not read /nonexistent.toml"));
 }
@@ -283,7 +283,7 @@ fn missing_engine_exits_with_78_and_names_the_path() {
     let folder = TempDir::new().unwrap();
     let file =
         folder.write("node.toml", format!("{NO_METADATA_SERVICE}[node]\ndata_dir = {:?}\n", folder.path().join("data"))).unwrap();
-    let output = headwaterd(&["run", "--config", file.to_str().unwrap(), "--engine", "/nonexistent/engine"]);
+    let output = run_headwaterd(&["run", "--config", file.to_str().unwrap(), "--engine", "/nonexistent/engine"]);
     assert_eq!(output.status.code(), Some(78));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("could not run the engine /nonexistent/engine; --engine sets its path"), "{text}");
@@ -292,9 +292,9 @@ fn missing_engine_exits_with_78_and_names_the_path() {
 #[test]
 fn invalid_argument_exits_with_64() {
     for arguments in [&["run", "--colour"][..], &["fly"], &[], &["run", "--config"]] {
-        assert_eq!(headwaterd(arguments).status.code(), Some(64), "{arguments:?}");
+        assert_eq!(run_headwaterd(arguments).status.code(), Some(64), "{arguments:?}");
     }
-    assert_eq!(headwaterd(&["--version"]).status.code(), Some(0));
+    assert_eq!(run_headwaterd(&["--version"]).status.code(), Some(0));
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn plan_prints_facts_and_plan_and_writes_nothing() {
     let text = format!("{NO_METADATA_SERVICE}[node]\nid = \"left\"\ndata_dir = {data_dir:?}\n");
     let file = folder.write("node.toml", text).unwrap();
     let file = file.to_str().unwrap();
-    let human = headwaterd(&["plan", "--config", file]);
+    let human = run_headwaterd(&["plan", "--config", file]);
     assert!(human.status.success());
     let human = String::from_utf8(human.stdout).unwrap();
     for line in
@@ -312,7 +312,7 @@ fn plan_prints_facts_and_plan_and_writes_nothing() {
     {
         assert!(human.contains(line), "{human}");
     }
-    let json = headwaterd(&["plan", "--config", file, "--json"]);
+    let json = run_headwaterd(&["plan", "--config", file, "--json"]);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(json["plan"]["engine"]["node"]["id"], "left");
     assert!(json["facts"]["host_name"].is_string());
@@ -322,7 +322,7 @@ fn plan_prints_facts_and_plan_and_writes_nothing() {
 #[test]
 fn example_configuration_is_valid() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/headwater.example.toml");
-    let output = headwaterd(&["plan", "--config", example]);
+    let output = run_headwaterd(&["plan", "--config", example]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.signal(), None);
 }

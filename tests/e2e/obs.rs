@@ -37,7 +37,7 @@ const SCENE_COLLECTION: &str = r#"{
 
 /// Starts OBS to publish to `server` with the stream key `demo`. `output` is the output section of
 /// its profile. Returns `None` if OBS is not installed.
-fn start(server: &str, output: &str, encoder: Option<&str>) -> Option<Obs> {
+fn start_obs(server: &str, output: &str, encoder: Option<&str>) -> Option<Obs> {
     let (obs, xvfb) = (tools::find_program("obs")?, tools::find_program("Xvfb")?);
     let home = TempDir::new().unwrap();
     let profile = "obs-studio/basic/profiles/Untitled";
@@ -79,7 +79,7 @@ fn default_obs_plays_over_rtmp_and_hls_with_a_notice_about_b_frames() {
     let server = format!("rtmp://{}/live", engine.rtmp());
     let output =
         "[Output]\nMode=Simple\n[SimpleOutput]\nVBitrate=1000\nABitrate=96\nStreamEncoder=x264\nPreset=veryfast\n";
-    let Some(obs) = start(&server, output, None) else { return };
+    let Some(obs) = start_obs(&server, output, None) else { return };
     let status = engine.wait_status("live/demo", "a notice", |s| !s.notices.is_empty()).unwrap();
     assert_eq!(status.notices[0].code, "b_frames");
     assert!(status.notices[0].message.contains("zerolatency"), "{}", status.notices[0].message);
@@ -97,7 +97,7 @@ fn obs_with_zerolatency_has_no_notices_and_plays_over_webrtc() {
     let server = format!("rtmp://{}/live", engine.rtmp());
     let output = "[Output]\nMode=Advanced\n[AdvOut]\nEncoder=obs_x264\nTrackIndex=1\nApplyServiceSettings=true\n";
     let encoder = r#"{"rate_control":"CBR","bitrate":1000,"keyint_sec":1,"preset":"veryfast","tune":"zerolatency"}"#;
-    let Some(_obs) = start(&server, output, Some(encoder)) else { return };
+    let Some(_obs) = start_obs(&server, output, Some(encoder)) else { return };
     let live = engine.wait_live("live/demo").unwrap();
     // Long enough to detect B-frames, which would appear in the first GOP.
     let later = engine

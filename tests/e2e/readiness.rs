@@ -30,20 +30,20 @@ struct Readiness {
     checks: BTreeMap<String, String>,
 }
 
-fn readiness(health: SocketAddr) -> Option<Readiness> {
-    let answer = http::get(health, "/readyz").ok()?;
-    let readiness: Readiness = serde_json::from_slice(answer.text().as_bytes()).unwrap();
-    assert_eq!(readiness.ready, answer.status == 200);
+fn fetch_readiness(health: SocketAddr) -> Option<Readiness> {
+    let response = http::get(health, "/readyz").ok()?;
+    let readiness: Readiness = serde_json::from_slice(response.text().as_bytes()).unwrap();
+    assert_eq!(readiness.ready, response.status == 200);
     Some(readiness)
 }
 
 /// Waits until exactly this check fails and its message contains `sentence`, or until none fails.
 #[expect(clippy::print_stdout, reason = "the figure that was measured")]
 pub(crate) fn wait_failing_check(health: SocketAddr, check: Option<&str>, sentence: &str) {
-    let begun = Instant::now();
+    let started = Instant::now();
     let what = check.map_or("all checks to pass".to_owned(), |name| format!("only {name} to fail"));
     wait::until_within(DETECTION_TIMEOUT, &what, || {
-        let readiness = readiness(health)?;
+        let readiness = fetch_readiness(health)?;
         let mut wrong = readiness.checks.iter().filter(|(_, message)| *message != "ok");
         let (first, second) = (wrong.next(), wrong.next());
         match (check, first, second) {
@@ -53,7 +53,7 @@ pub(crate) fn wait_failing_check(health: SocketAddr, check: Option<&str>, senten
         }
     })
     .unwrap();
-    println!("{what}: {} ms", begun.elapsed().as_millis());
+    println!("{what}: {} ms", started.elapsed().as_millis());
 }
 
 fn free_mb(folder: &TempDir) -> u64 {
@@ -137,12 +137,12 @@ impl HealthConnection {
 
     fn readiness(&mut self) -> Readiness {
         self.0.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
-        let (mut answer, mut byte) = (Vec::new(), [0]);
-        while !answer.ends_with(b"\r\n\r\n") {
+        let (mut response, mut byte) = (Vec::new(), [0]);
+        while !response.ends_with(b"\r\n\r\n") {
             self.0.read_exact(&mut byte).unwrap();
-            answer.push(byte[0]);
+            response.push(byte[0]);
         }
-        let head = String::from_utf8(answer).unwrap().to_lowercase();
+        let head = String::from_utf8(response).unwrap().to_lowercase();
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
         let mut body = vec![0; length];
         self.0.read_exact(&mut body).unwrap();
@@ -202,7 +202,7 @@ fn full_listener_changes_readyz_within_ten_seconds() {
         let mut held = Vec::new();
         wait::until_within(DETECTION_TIMEOUT, "the check of the full listener to fail", || {
             held.extend((0..connections).map(|_| TcpStream::connect(address).unwrap()));
-            let readiness = readiness(engine.health())?;
+            let readiness = fetch_readiness(engine.health())?;
             let wrong: Vec<_> = readiness.checks.iter().filter(|(_, message)| *message != "ok").collect();
             let expected = wrong.len() == checks.len() && wrong.iter().all(|(name, _)| checks.contains(&name.as_str()));
             expected.then_some(())
@@ -219,7 +219,7 @@ fn node_whose_loopback_check_cannot_play_is_not_ready() {
     // refused.
     let engine = Engine::start(Options::with(|c| c.rtmp.max_connections = 1.try_into().unwrap())).unwrap();
     wait::until("the loopback check to fail", || {
-        let readiness = readiness(engine.health())?;
+        let readiness = fetch_readiness(engine.health())?;
         readiness.checks["loopback"].contains("has not worked yet: ").then_some(())
     })
     .unwrap();
@@ -289,8 +289,8 @@ fn check_hidden(engine: &Engine, app: &str, id: &str) {
         assert_eq!(http::get(engine.http(), &path).unwrap().status, 404, "{path}");
     }
     let offer = [("content-type", "application/sdp")];
-    let answer = http::request(engine.http(), "POST", &format!("/{app}/whep/{id}"), &offer, b"v=0\r\n").unwrap();
-    assert_eq!(answer.status, 404, "{}", answer.text());
+    let response = http::request(engine.http(), "POST", &format!("/{app}/whep/{id}"), &offer, b"v=0\r\n").unwrap();
+    assert_eq!(response.status, 404, "{}", response.text());
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn loopback_stream_is_hidden_while_the_check_runs() {
     publisher.send_audio(0, bytes::Bytes::from_static(&AAC_HEADER)).unwrap();
     engine.process().wait_line_from(start, "track announced").unwrap();
     check_hidden(&engine, &app, "proof");
-    assert!(readiness(engine.health()).unwrap().checks["loopback"].contains("has not worked yet: "));
+    assert!(fetch_readiness(engine.health()).unwrap().checks["loopback"].contains("has not worked yet: "));
 }
 
 #[test]
@@ -341,8 +341,8 @@ fn status_reports_streams_viewers_and_egress() {
     player.args(["-i", &engine.rtmp_url("live/a"), "-f", "null", "-"]);
     let _player = headwater_tests::process::Process::start(&mut player).unwrap();
     let status = wait::until("one player and its egress", || {
-        let answer = http::get(engine.health(), "/status").ok()?;
-        let status: EngineStatus = serde_json::from_slice(answer.text().as_bytes()).unwrap();
+        let response = http::get(engine.health(), "/status").ok()?;
+        let status: EngineStatus = serde_json::from_slice(response.text().as_bytes()).unwrap();
         (status.load.viewers == 1 && status.load.egress_bps > 0).then_some(status)
     })
     .unwrap();

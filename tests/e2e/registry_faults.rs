@@ -30,7 +30,7 @@ const LEASE_DURATION: Duration = Duration::from_secs(15);
 /// The longest interval between two renewals (6 s), a hanging engine (2 s), and a busy machine.
 const MAX_SILENCE_MS: u64 = 11_000;
 
-fn edge(id: &str, aws: &Moto) -> Node {
+fn start_edge(id: &str, aws: &Moto) -> Node {
     Node::start_with(aws, id, "edge", |o| o.config.limits.egress_mbps = 100_000.try_into().ok()).unwrap()
 }
 
@@ -39,9 +39,9 @@ fn node_waits_for_an_unreachable_database_at_boot() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::start_aws(database.uri()).unwrap() else { return };
     database.kill().unwrap();
-    let node = edge("i-0early", &aws);
+    let node = start_edge("i-0early", &aws);
     let line = node.daemon.process().wait_line("out of service").unwrap();
-    assert!(line.contains("is not to be reached"), "{line}");
+    assert!(line.contains("is unreachable"), "{line}");
     assert!(node.daemon.process().is_running() && !node.daemon.data_dir().join("engine.json").exists());
     database.restart().unwrap();
     node.wait_ready().unwrap();
@@ -50,7 +50,7 @@ fn node_waits_for_an_unreachable_database_at_boot() {
 #[test]
 fn node_waiting_for_its_database_stops_on_sigterm() {
     let Some(aws) = cluster::start_aws("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500").unwrap() else { return };
-    let node = edge("i-0early", &aws);
+    let node = start_edge("i-0early", &aws);
     node.daemon.process().wait_line("out of service").unwrap();
     node.daemon.process().signal(Signal::SIGTERM);
     assert_eq!(node.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
@@ -62,14 +62,14 @@ fn sigterm_during_boot_leaves_neither_an_engine_nor_a_registry_entry() {
     let Some(aws) = cluster::start_aws(database.uri()).unwrap() else { return };
     // Before it has joined, before its engine is ready, and when it has just become ready.
     for (at, moment) in ["headwaterd starting", "engine serving", "node ready"].into_iter().enumerate() {
-        let node = edge(&format!("i-0boot{at}"), &aws);
+        let node = start_edge(&format!("i-0boot{at}"), &aws);
         node.daemon.process().wait_line(moment).unwrap();
         node.daemon.process().signal(Signal::SIGTERM);
         assert_eq!(node.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0), "{moment}");
         assert!(!node.daemon.data_dir().join("engine.json").exists(), "{moment}: an engine still runs");
         assert!(!node.daemon.process().lines().iter().any(|line| line.contains("panicked")), "{moment}");
     }
-    let witness = edge("i-0witness", &aws);
+    let witness = start_edge("i-0witness", &aws);
     witness.wait_ready().unwrap();
     let nodes: Vec<Value> = http::get(witness.http().unwrap(), "/rest/v2/cluster/nodes/0/50").unwrap().json().unwrap();
     assert!(nodes.iter().all(|n| n["id"] == "i-0witness"), "{nodes:?}");
@@ -89,7 +89,7 @@ fn node_stopped_while_registering_removes_its_entry() {
     };
     assert_eq!(registered(), Vec::<String>::new());
     set.delay_writes(Duration::from_millis(800));
-    let node = edge("i-0brief", &aws);
+    let node = start_edge("i-0brief", &aws);
     wait::until("the entry to be made", || (registered() == ["i-0brief"]).then_some(())).unwrap();
     node.daemon.process().signal(Signal::SIGTERM);
     assert_eq!(node.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
@@ -102,7 +102,7 @@ fn wrong_password_is_reported_and_a_corrected_one_is_used_without_restart() {
     let Some(database) = Database::start().unwrap() else { return };
     let (login, host) = database.uri().split_once('@').unwrap();
     let Some(aws) = cluster::start_aws(&format!("{login}wrong@{host}")).unwrap() else { return };
-    let node = edge("i-0wrong", &aws);
+    let node = start_edge("i-0wrong", &aws);
     let line = node.daemon.process().wait_line("out of service").unwrap();
     assert!(line.contains("refuses"), "{line}");
     cluster::change_registry_uri(&aws, database.uri()).unwrap();
@@ -115,9 +115,9 @@ fn wrong_password_is_reported_and_a_corrected_one_is_used_without_restart() {
 fn invalid_uri_in_aws_is_reported_and_a_corrected_one_is_used_without_restart() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::start_aws("mongodb://u:hunter2@127.0.0.1:port").unwrap() else { return };
-    let node = edge("i-0none", &aws);
+    let node = start_edge("i-0none", &aws);
     let line = node.daemon.process().wait_line("out of service").unwrap();
-    assert!(line.contains("secret demo/registry is unusable: the MongoDB connection string is no good"), "{line}");
+    assert!(line.contains("secret demo/registry is unusable: the MongoDB connection string is invalid"), "{line}");
     cluster::change_registry_uri(&aws, database.uri()).unwrap();
     node.wait_ready().unwrap();
     assert!(!node.daemon.process().lines().iter().any(|l| l.contains("hunter2")), "a password in the log");
@@ -156,11 +156,11 @@ fn draining_node_renews_its_lease_while_reads_are_delayed() {
     set.delay_reads(LEASE_DURATION);
     node.daemon.process().signal(Signal::SIGTERM);
     wait::until("the entry to show the drain", || entry().heartbeat.draining.then_some(())).unwrap();
-    let begun = Instant::now();
+    let started = Instant::now();
     wait::until("one and a half leases", || {
         let entry = entry();
         assert!(entry.alive && entry.silent_ms < MAX_SILENCE_MS, "no renewal for {} ms", entry.silent_ms);
-        (begun.elapsed() > LEASE_DURATION + LEASE_DURATION / 2).then_some(())
+        (started.elapsed() > LEASE_DURATION + LEASE_DURATION / 2).then_some(())
     })
     .unwrap();
     kill(engine, Signal::SIGCONT).unwrap();
@@ -180,16 +180,16 @@ fn database_delay_of_two_seconds_costs_neither_boot_nor_lease() {
     let (Some(near_aws), Some(far_aws)) = (cluster::start_aws(database.uri()).unwrap(), cluster::start_aws(&far).unwrap()) else {
         return;
     };
-    let (near, far) = (edge("i-0near", &near_aws), edge("i-0far", &far_aws));
+    let (near, far) = (start_edge("i-0near", &near_aws), start_edge("i-0far", &far_aws));
     near.wait_ready().unwrap();
     far.wait_ready().unwrap();
     wait_failing_check(far.health().unwrap(), None, "");
     // Longer than a lease lasts without a renewal.
-    let (http, health, begun) = (near.http().unwrap(), far.health().unwrap(), Instant::now());
+    let (http, health, started) = (near.http().unwrap(), far.health().unwrap(), Instant::now());
     wait::until("one lease", || {
         let nodes: Vec<Value> = http::get(http, "/rest/v2/cluster/nodes/0/50").unwrap().json().unwrap();
         assert!(nodes.iter().any(|n| n["id"] == "i-0far" && n["status"] == "alive"), "{nodes:?}");
-        (begun.elapsed() > LEASE_DURATION).then_some(())
+        (started.elapsed() > LEASE_DURATION).then_some(())
     })
     .unwrap();
     // A heartbeat that needed a new connection may have failed; the next one succeeds.
@@ -200,9 +200,9 @@ fn database_delay_of_two_seconds_costs_neither_boot_nor_lease() {
 fn later_of_two_instances_with_one_id_stays() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::start_aws(database.uri()).unwrap() else { return };
-    let first = edge("i-0twin", &aws);
+    let first = start_edge("i-0twin", &aws);
     first.wait_ready().unwrap();
-    let second = edge("i-0twin", &aws);
+    let second = start_edge("i-0twin", &aws);
     second.wait_ready().unwrap();
     let line = first.daemon.process().wait_line("another incarnation of this node has taken over").unwrap();
     assert!(line.contains("is the same id used twice?"), "{line}");
@@ -214,7 +214,7 @@ fn later_of_two_instances_with_one_id_stays() {
 fn egress_headroom_is_published_to_cloudwatch_by_cluster_and_role() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::start_aws(database.uri()).unwrap() else { return };
-    let node = edge("i-0metric", &aws);
+    let node = start_edge("i-0metric", &aws);
     node.wait_ready().unwrap();
     let query = [
         ("Namespace", "Headwater"),

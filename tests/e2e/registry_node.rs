@@ -88,16 +88,16 @@ impl TestCloud {
     }
 
     /// Starts a registry node at this address, as EC2 does.
-    fn node(&self, address: &str) -> RegistryNode {
+    fn start_node(&self, address: &str) -> RegistryNode {
         let id = self.moto.run_instance_at(&self.subnet, address, &REGISTRY_NODE_TAGS).unwrap();
-        let metadata = metadata(&id, address, &REGISTRY_NODE_TAGS);
+        let metadata = start_metadata(&id, address, &REGISTRY_NODE_TAGS);
         let folder = TempDir::new().unwrap();
         let daemon = Daemon::start_in(self.options(&metadata), folder.path()).unwrap();
         RegistryNode { id, daemon, metadata, folder }
     }
 }
 
-fn metadata(id: &str, address: &str, tags: &[(&str, &str)]) -> FakeMetadata {
+fn start_metadata(id: &str, address: &str, tags: &[(&str, &str)]) -> FakeMetadata {
     let metadata = FakeMetadata::start(tags).unwrap();
     metadata.change(|s| (s.id, s.local_ipv4) = (id.to_owned(), address.to_owned()));
     metadata
@@ -111,40 +111,40 @@ struct RegistryNode {
 }
 
 impl RegistryNode {
-    fn line(&self, needle: &str) -> String {
+    fn wait_line(&self, needle: &str) -> String {
         self.daemon.process().wait_line(needle).unwrap()
     }
 
     /// Runs `headwaterd ARGUMENTS` with the configuration of the node.
-    fn command(&self, cloud: &TestCloud, arguments: &[&str]) -> (bool, String) {
-        command(self.folder.path(), cloud, arguments)
+    fn run_command(&self, cloud: &TestCloud, arguments: &[&str]) -> (bool, String) {
+        run_command(self.folder.path(), cloud, arguments)
     }
 
     /// Id and readiness of the registry nodes, according to the registry.
-    fn nodes(&self, cloud: &TestCloud) -> Vec<(String, bool)> {
-        let (_, text) = self.command(cloud, &["nodes", "--json"]);
+    fn registry_nodes(&self, cloud: &TestCloud) -> Vec<(String, bool)> {
+        let (_, text) = self.run_command(cloud, &["nodes", "--json"]);
         let nodes: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
         let members = nodes.iter().filter(|node| node["role"] == "registry" && node["inTheCluster"] == true);
         members.map(|node| (node["id"].as_str().unwrap().to_owned(), node["ready"] == true)).collect()
     }
 
     fn wait_ready_nodes(&self, cloud: &TestCloud, ready: &[&RegistryNode]) {
-        let mut wanted: Vec<_> = ready.iter().map(|node| (node.id.clone(), true)).collect();
-        wanted.sort();
+        let mut expected: Vec<_> = ready.iter().map(|node| (node.id.clone(), true)).collect();
+        expected.sort();
         let mut last = Vec::new();
         let found = wait::until("the registry nodes to be ready", || {
-            last = self.nodes(cloud);
-            (last == wanted).then_some(())
+            last = self.registry_nodes(cloud);
+            (last == expected).then_some(())
         });
-        assert!(found.is_ok(), "{last:?} and not {wanted:?}");
+        assert!(found.is_ok(), "{last:?} and not {expected:?}");
     }
 
     /// Process id of the most recently started mongod.
-    fn mongod(&self) -> Pid {
-        mongod(&self.daemon)
+    fn mongod_pid(&self) -> Pid {
+        mongod_pid(&self.daemon)
     }
 
-    fn end(&self) {
+    fn stop(&self) {
         self.daemon.process().signal(Signal::SIGTERM);
         assert_eq!(self.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
         let lines = self.daemon.process().lines();
@@ -153,13 +153,13 @@ impl RegistryNode {
     }
 }
 
-fn mongod(daemon: &Daemon) -> Pid {
+fn mongod_pid(daemon: &Daemon) -> Pid {
     let line = daemon.process().lines().into_iter().rfind(|line| line.contains("mongod started")).unwrap();
     let (_, pid) = line.split_once("pid=").unwrap();
     Pid::from_raw(pid.split_whitespace().next().unwrap().parse().unwrap())
 }
 
-fn command(folder: &Path, cloud: &TestCloud, arguments: &[&str]) -> (bool, String) {
+fn run_command(folder: &Path, cloud: &TestCloud, arguments: &[&str]) -> (bool, String) {
     let output = Command::new(program_path("headwaterd").unwrap())
         .args(arguments)
         .arg("--config")
@@ -174,24 +174,24 @@ fn command(folder: &Path, cloud: &TestCloud, arguments: &[&str]) -> (bool, Strin
 #[test]
 fn registry_node_provides_the_registry_of_its_cluster() {
     with_each_mongod(|cloud| {
-        let node = cloud.node("127.0.0.2");
-        let line = node.line("out of service");
+        let node = cloud.start_node("127.0.0.2");
+        let line = node.wait_line("out of service");
         assert!(line.contains("secretsmanager:GetSecretValue of headwater/demo/relay did not work"), "{line}");
         let cloud = cloud.with_secrets();
         for step in ["mongod started", "replica set initiated", "user that manages the replica set created", "node ready"] {
-            node.line(step);
+            node.wait_line(step);
         }
         node.wait_ready_nodes(&cloud, &[&node]);
-        let (well, text) = node.command(&cloud, &["doctor"]);
+        let (well, text) = node.run_command(&cloud, &["doctor"]);
         assert!(well && text.contains("primary of headwater-demo"), "{text}");
         assert!(text.contains("a registry node runs no engine"), "{text}");
-        let (_, text) = node.command(&cloud, &["plan"]);
+        let (_, text) = node.run_command(&cloud, &["plan"]);
         for part in ["registry (tag)", "127.0.0.2", "headwater-demo"] {
             assert!(text.contains(part), "{part}: {text}");
         }
 
         // Other nodes find it by its tags, log in with the secret, and list it.
-        let fake = metadata("i-0edge", "127.0.0.1", &[("headwater:role", "edge"), ("headwater:cluster", "demo")]);
+        let fake = start_metadata("i-0edge", "127.0.0.1", &[("headwater:role", "edge"), ("headwater:cluster", "demo")]);
         let edge = Daemon::start(cloud.options(&fake)).unwrap();
         edge.process().wait_line("node ready").unwrap();
         let http = edge.wait_endpoints(None).unwrap().http;
@@ -202,7 +202,7 @@ fn registry_node_provides_the_registry_of_its_cluster() {
         for process in [node.daemon.process(), edge.process()] {
             assert!(!process.lines().iter().any(|line| line.contains("hunter2") || line.contains("panicked")));
         }
-        node.end();
+        node.stop();
     });
 }
 
@@ -210,11 +210,11 @@ fn registry_node_provides_the_registry_of_its_cluster() {
 fn killed_database_restarts_with_its_data() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
-        let node = cloud.node("127.0.0.2");
-        node.line("node ready");
+        let node = cloud.start_node("127.0.0.2");
+        node.wait_line("node ready");
         for _ in 0..2 {
             let before = node.daemon.process().line_count();
-            kill(node.mongod(), Signal::SIGKILL).unwrap();
+            kill(node.mongod_pid(), Signal::SIGKILL).unwrap();
             let after = |needle: &str| node.daemon.process().wait_line_from(before, needle).unwrap();
             let line = after("mongod exited unexpectedly, restarting it");
             assert!(line.contains("signal: 9"), "{line}");
@@ -225,8 +225,8 @@ fn killed_database_restarts_with_its_data() {
         for once in ["replica set initiated", "user that manages the replica set created"] {
             assert_eq!(node.daemon.process().lines().iter().filter(|line| line.contains(once)).count(), 1);
         }
-        let mongod = node.mongod();
-        node.end();
+        let mongod = node.mongod_pid();
+        node.stop();
         assert!(kill(mongod, None).is_err(), "mongod outlived its daemon");
     });
 }
@@ -235,16 +235,16 @@ fn killed_database_restarts_with_its_data() {
 fn password_of_the_secret_is_applied_and_data_survive_a_restart() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
-        let node = cloud.node("127.0.0.2");
-        node.line("node ready");
-        node.end();
+        let node = cloud.start_node("127.0.0.2");
+        node.wait_line("node ready");
+        node.stop();
         cloud.moto.put_secret("headwater/demo/registry", &REGISTRY_SECRET.replace("hunter2", "hunter3")).unwrap();
         let RegistryNode { id, daemon, metadata, folder } = node;
         drop(daemon);
         let daemon = Daemon::start_in(cloud.options(&metadata), folder.path()).unwrap();
         let node = RegistryNode { id, daemon, metadata, folder };
-        node.line("password of the registry user set from its secret");
-        node.line("node ready");
+        node.wait_line("password of the registry user set from its secret");
+        node.wait_line("node ready");
         node.wait_ready_nodes(&cloud, &[&node]);
     });
 }
@@ -257,11 +257,11 @@ fn full_disk_at_first_boot_is_reported_and_not_mistaken_for_a_wrong_secret() {
     let cloud = cloud.with_secrets();
     let full = cloud.folder.path().join("users.full");
     std::fs::write(&full, "").unwrap();
-    let node = cloud.node("127.0.0.2");
-    let line = node.line("no space left on device");
-    assert!(line.contains("could not make the first user"), "{line}");
+    let node = cloud.start_node("127.0.0.2");
+    let line = node.wait_line("no space left on device");
+    assert!(line.contains("could not create the first user"), "{line}");
     std::fs::remove_file(full).unwrap();
-    node.line("node ready");
+    node.wait_line("node ready");
     let lines = node.daemon.process().lines();
     let blamed = lines.iter().find(|line| line.contains("another password for headwater-keeper"));
     assert_eq!(blamed, None, "a full disk is reported as a wrong secret");
@@ -271,11 +271,11 @@ fn full_disk_at_first_boot_is_reported_and_not_mistaken_for_a_wrong_secret() {
 fn three_nodes_form_one_set_replace_a_lost_member_and_hand_over_the_primary() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
-        let first = cloud.node("127.0.0.2");
-        first.line("node ready");
-        let (second, third) = (cloud.node("127.0.0.3"), cloud.node("127.0.0.4"));
+        let first = cloud.start_node("127.0.0.2");
+        first.wait_line("node ready");
+        let (second, third) = (cloud.start_node("127.0.0.3"), cloud.start_node("127.0.0.4"));
         for node in [&second, &third] {
-            node.line("node ready");
+            node.wait_line("node ready");
             assert!(!node.daemon.process().lines().iter().any(|line| line.contains("replica set initiated")));
         }
         first.wait_ready_nodes(&cloud, &[&first, &second, &third]);
@@ -283,18 +283,18 @@ fn three_nodes_form_one_set_replace_a_lost_member_and_hand_over_the_primary() {
         // An instance is lost and replaced by another one.
         cloud.moto.ec2("TerminateInstances", &[("InstanceId.1", &third.id)]).unwrap();
         drop(third);
-        let fourth = cloud.node("127.0.0.5");
-        fourth.line("node ready");
+        let fourth = cloud.start_node("127.0.0.5");
+        fourth.wait_line("node ready");
         wait::until_within(2 * WAIT_TIMEOUT, "the lost member to be removed", || {
             let lines = first.daemon.process().lines();
-            let is_removed = |line: &&String| line.contains("is gone removed") && line.contains("127.0.0.4:");
+            let is_removed = |line: &&String| line.contains("missing registry node removed") && line.contains("127.0.0.4:");
             lines.iter().find(is_removed).map(drop)
         })
         .unwrap();
 
         // The primary shuts down cleanly: another member is primary before it ends.
-        first.end();
-        first.line("another registry node takes over");
+        first.stop();
+        first.wait_line("another registry node takes over");
         let lines = [&second, &fourth].map(|node| node.daemon.process().lines().join("\n"));
         assert!(!lines.iter().any(|text| text.contains("replica set initiated")));
         // Holds over more than a dozen renewals of its entry.
@@ -313,9 +313,9 @@ fn three_nodes_form_one_set_replace_a_lost_member_and_hand_over_the_primary() {
 fn no_set_is_initiated_over_data_of_another_set() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
-        let node = cloud.node("127.0.0.2");
-        node.line("node ready");
-        node.end();
+        let node = cloud.start_node("127.0.0.2");
+        node.wait_line("node ready");
+        node.stop();
         // As if the set had removed the node. Only the stand-in can lose its configuration and keep
         // its users.
         if std::fs::remove_file(node.folder.path().join("data/mongodb/config.bson")).is_err() {
@@ -325,7 +325,7 @@ fn no_set_is_initiated_over_data_of_another_set() {
         drop(daemon);
         let daemon = Daemon::start_in(cloud.options(&metadata), folder.path()).unwrap();
         let node = RegistryNode { id, daemon, metadata, folder };
-        node.line("belongs to a replica set that has removed that node");
+        node.wait_line("belongs to a replica set that has removed that node");
         assert!(!node.daemon.process().lines().iter().any(|line| line.contains("replica set initiated")));
     });
 }
@@ -334,9 +334,9 @@ fn no_set_is_initiated_over_data_of_another_set() {
 fn changed_password_is_applied_within_a_minute_and_all_nodes_follow() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
-        let node = cloud.node("127.0.0.2");
-        node.line("node ready");
-        let fake = metadata("i-0edge", "127.0.0.1", &[("headwater:role", "edge"), ("headwater:cluster", "demo")]);
+        let node = cloud.start_node("127.0.0.2");
+        node.wait_line("node ready");
+        let fake = start_metadata("i-0edge", "127.0.0.1", &[("headwater:role", "edge"), ("headwater:cluster", "demo")]);
         let edge = Daemon::start(cloud.options(&fake)).unwrap();
         edge.process().wait_line("node ready").unwrap();
         let health = edge.wait_endpoints(None).unwrap().health;
@@ -354,7 +354,7 @@ fn changed_password_is_applied_within_a_minute_and_all_nodes_follow() {
         assert!(!node.daemon.process().lines_from(start).iter().any(|line| line.contains("mongod started")));
 
         // Connected nodes must log in again and have only the old password.
-        kill(node.mongod(), Signal::SIGKILL).unwrap();
+        kill(node.mongod_pid(), Signal::SIGKILL).unwrap();
         wait::until_within(2 * WAIT_TIMEOUT, "the edge to read the secret again", || {
             let lines = edge.process().lines();
             lines.iter().any(|line| line.contains("the registry's nodes or its password have changed")).then_some(())
@@ -366,7 +366,7 @@ fn changed_password_is_applied_within_a_minute_and_all_nodes_follow() {
         for process in [node.daemon.process(), edge.process()] {
             assert!(!process.lines().iter().any(|line| line.contains("hunter") || line.contains("panicked")));
         }
-        node.end();
+        node.stop();
     });
 }
 
@@ -374,20 +374,20 @@ fn changed_password_is_applied_within_a_minute_and_all_nodes_follow() {
 fn registry_node_with_a_spot_notice_hands_over_and_shuts_down_cleanly() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
-        let first = cloud.node("127.0.0.2");
-        first.line("node ready");
-        let others = ["127.0.0.3", "127.0.0.4"].map(|address| cloud.node(address));
+        let first = cloud.start_node("127.0.0.2");
+        first.wait_line("node ready");
+        let others = ["127.0.0.3", "127.0.0.4"].map(|address| cloud.start_node(address));
         for node in &others {
-            node.line("node ready");
+            node.wait_line("node ready");
         }
         first.wait_ready_nodes(&cloud, &[&first, &others[0], &others[1]]);
         first.metadata.change(|s| s.spot_action = Some("terminate".to_owned()));
-        let line = first.line("draining");
+        let line = first.wait_line("draining");
         assert!(line.contains("spot notice: EC2 will terminate this instance"), "{line}");
-        first.line("another registry node takes over");
+        first.wait_line("another registry node takes over");
         // EC2 gives two minutes; the node ends without a signal.
         assert_eq!(first.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
-        assert!(first.line("mongod process exited").contains("exit status: 0"));
+        assert!(first.wait_line("mongod process exited").contains("exit status: 0"));
         others[0].wait_ready_nodes(&cloud, &[&others[0], &others[1]]);
     });
 }
@@ -398,11 +398,11 @@ fn missing_mongod_is_reported_and_used_once_installed() {
         let mut cloud = cloud.with_secrets();
         let link = cloud.folder.path().join("mongod");
         let mongod = std::mem::replace(&mut cloud.mongod, link.clone());
-        let node = cloud.node("127.0.0.2");
-        let line = node.line("could not run");
+        let node = cloud.start_node("127.0.0.2");
+        let line = node.wait_line("could not run");
         assert!(line.contains("out of service") && line.contains("program under [mongod] sets its path"), "{line}");
         std::os::unix::fs::symlink(mongod, link).unwrap();
-        node.line("node ready");
+        node.wait_line("node ready");
     });
 }
 
@@ -410,13 +410,13 @@ fn missing_mongod_is_reported_and_used_once_installed() {
 fn waiting_registry_node_stops_on_sigterm() {
     with_each_mongod(|mut cloud| {
         cloud.mongod = "/nonexistent/mongod".into();
-        let node = cloud.node("127.0.0.2");
-        node.line("out of service");
+        let node = cloud.start_node("127.0.0.2");
+        node.wait_line("out of service");
         node.daemon.process().signal(Signal::SIGTERM);
         assert_eq!(node.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
         let cloud = cloud.with_secrets();
-        let node = cloud.node("127.0.0.3");
-        node.line("could not run");
+        let node = cloud.start_node("127.0.0.3");
+        node.wait_line("could not run");
         node.daemon.process().signal(Signal::SIGTERM);
         assert_eq!(node.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
     });
@@ -426,7 +426,7 @@ fn waiting_registry_node_stops_on_sigterm() {
 fn start_in_group(cloud: &TestCloud, scaling: &FakeAutoScaling) -> (String, Daemon) {
     let id = cloud.moto.run_instance_at(&cloud.subnet, "127.0.0.2", &REGISTRY_NODE_TAGS).unwrap();
     let tags: Vec<_> = REGISTRY_NODE_TAGS.into_iter().chain([("aws:autoscaling:groupName", "registry")]).collect();
-    let metadata = Arc::new(metadata(&id, "127.0.0.2", &tags));
+    let metadata = Arc::new(start_metadata(&id, "127.0.0.2", &tags));
     let mut options = cloud.options(&metadata);
     scaling
         .launch(&id, "registry", move |target| metadata.change(|s| s.target_lifecycle_state = Some(target.to_owned())));
@@ -442,7 +442,7 @@ fn hooks_are_completed_once_the_node_is_ready_and_once_it_has_drained() {
         let scaling = FakeAutoScaling::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let (id, node) = start_in_group(&cloud, &scaling);
         let in_service = |i: &Instance| (i.lifecycle == Lifecycle::InService).then_some(());
-        scaling.wait(&id, WAIT_TIMEOUT, "the launching hook to be passed", in_service).unwrap();
+        scaling.wait(&id, WAIT_TIMEOUT, "completion of the launching hook", in_service).unwrap();
         // Both lines are logged eventually; their order counts.
         node.process().wait_line("lifecycle hook completed hook=launching").unwrap();
         node.process().wait_line("node ready").unwrap();
@@ -450,14 +450,14 @@ fn hooks_are_completed_once_the_node_is_ready_and_once_it_has_drained() {
         let at = |needle: &str| lines.iter().position(|line| line.contains(needle)).unwrap();
         assert!(at("node ready") < at("lifecycle hook completed"), "the hook was completed before the node was ready");
         // A stopped database has not ended.
-        kill(mongod(&node), Signal::SIGSTOP).unwrap();
+        kill(mongod_pid(&node), Signal::SIGSTOP).unwrap();
         scaling.terminate(&id).unwrap();
         let held = |i: &Instance| (i.heartbeats >= 1).then_some(i.lifecycle);
         let lifecycle = scaling.wait(&id, WAIT_TIMEOUT, "the drain", held).unwrap();
         assert_eq!(lifecycle, Lifecycle::TerminatingWait);
-        kill(mongod(&node), Signal::SIGCONT).unwrap();
+        kill(mongod_pid(&node), Signal::SIGCONT).unwrap();
         let passed = |i: &Instance| (i.lifecycle == Lifecycle::Terminated && i.completed).then_some(());
-        scaling.wait(&id, WAIT_TIMEOUT, "the terminating hook to be passed", passed).unwrap();
+        scaling.wait(&id, WAIT_TIMEOUT, "completion of the terminating hook", passed).unwrap();
         assert!(node.process().wait_line("mongod process exited").unwrap().contains("exit status: 0"));
         assert_eq!(node.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
     });
@@ -479,7 +479,7 @@ fn launching_hook_is_not_completed_while_the_node_is_no_longer_ready() {
         node.process().wait_line("Auto Scaling request failed, retrying").unwrap();
         // The database has ended and cannot be restarted: the node is no longer ready.
         std::fs::remove_file(&link).unwrap();
-        kill(mongod(&node), Signal::SIGKILL).unwrap();
+        kill(mongod_pid(&node), Signal::SIGKILL).unwrap();
         node.process().wait_line("could not register this node or renew its lease").unwrap();
         let mut asked = (scaling.actions().len(), Instant::now());
         wait::until("requests to Auto Scaling to stop", || {
@@ -493,7 +493,7 @@ fn launching_hook_is_not_completed_while_the_node_is_no_longer_ready() {
         scaling.fail_requests(0);
         std::os::unix::fs::symlink(&program, &link).unwrap();
         let in_service = |i: &Instance| (i.lifecycle == Lifecycle::InService).then_some(());
-        scaling.wait(&id, WAIT_TIMEOUT, "the launching hook to be passed", in_service).unwrap();
+        scaling.wait(&id, WAIT_TIMEOUT, "completion of the launching hook", in_service).unwrap();
     });
 }
 
@@ -501,14 +501,14 @@ fn launching_hook_is_not_completed_while_the_node_is_no_longer_ready() {
 fn second_sigterm_kills_the_database_at_once() {
     with_each_mongod(|cloud| {
         let cloud = cloud.with_secrets();
-        let node = cloud.node("127.0.0.2");
-        node.line("node ready");
+        let node = cloud.start_node("127.0.0.2");
+        node.wait_line("node ready");
         // A stopped database would be killed only after a minute.
-        kill(node.mongod(), Signal::SIGSTOP).unwrap();
+        kill(node.mongod_pid(), Signal::SIGSTOP).unwrap();
         node.daemon.process().signal(Signal::SIGTERM);
-        node.line("a second signal stops at once");
+        node.wait_line("a second signal stops at once");
         node.daemon.process().signal(Signal::SIGTERM);
         assert_eq!(node.daemon.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
-        assert!(node.line("mongod process exited").contains("signal: 9"));
+        assert!(node.wait_line("mongod process exited").contains("signal: 9"));
     });
 }

@@ -13,7 +13,7 @@ use headwater_tests::{http, wait};
 use nix::sys::signal::Signal;
 
 /// Starts a node that requests streams it does not have from `origins`.
-fn node(secrets: &TempDir, origins: &[SocketAddr]) -> Engine {
+fn start_node(secrets: &TempDir, origins: &[SocketAddr]) -> Engine {
     start_node_with(secrets, origins, |_| {})
 }
 
@@ -29,7 +29,7 @@ fn start_node_with(secrets: &TempDir, origins: &[SocketAddr], change: impl FnOnc
     .unwrap()
 }
 
-fn relay(engine: &Engine) -> SocketAddr {
+fn relay_address(engine: &Engine) -> SocketAddr {
     engine.endpoints().relay.unwrap()
 }
 
@@ -44,48 +44,48 @@ fn next_part_query(playlist: &str) -> String {
 
 fn wait_published(engine: &Engine) {
     wait::until("the stream to have video and audio", || {
-        let answer = engine.get("/rest/v2/streams/live/demo").ok()?;
-        let text = answer.text();
-        (answer.status == 200 && text.contains("H264") && text.contains("AAC")).then_some(())
+        let response = engine.get("/rest/v2/streams/live/demo").ok()?;
+        let text = response.text();
+        (response.status == 200 && text.contains("H264") && text.contains("AAC")).then_some(())
     })
     .unwrap();
 }
 
 fn playlist(engine: &Engine) -> Option<String> {
-    let answer = engine.get("/live/streams/demo/playlist.m3u8").ok()?;
-    (answer.status == 200).then(|| answer.text())
+    let response = engine.get("/live/streams/demo/playlist.m3u8").ok()?;
+    (response.status == 200).then(|| response.text())
 }
 
 /// Starts ffmpeg as a player that prints one line per frame.
-fn player(engine: &Engine) -> Option<Process> {
+fn start_player(engine: &Engine) -> Option<Process> {
     let mut command = publish::ffmpeg_command()?;
     command.args(["-i", &engine.rtmp_url("live/demo"), "-c", "copy", "-f", "framecrc", "-flush_packets", "1", "-"]);
     Some(Process::start(&mut command).unwrap())
 }
 
-fn frames(player: &Process) -> usize {
+fn frame_count(player: &Process) -> usize {
     player.lines().iter().filter(|line| line.starts_with("0,") || line.starts_with("1,")).count()
 }
 
 #[test]
 fn every_node_serves_every_stream_with_the_same_bytes() {
     let secrets = TempDir::new().unwrap();
-    let origin = node(&secrets, &[]);
-    let edges = [node(&secrets, &[relay(&origin)]), node(&secrets, &[relay(&origin)])];
+    let origin = start_node(&secrets, &[]);
+    let edges = [start_node(&secrets, &[relay_address(&origin)]), start_node(&secrets, &[relay_address(&origin)])];
     let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &origin.rtmp_url("live/demo")).unwrap() else { return };
     wait_published(&origin);
 
     // A player whose every request goes to another node: each node has what the others list.
     let nodes = [&edges[0], &origin, &edges[1]];
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut query = String::new();
     let (mut requests, mut asked) = (0_usize, std::collections::BTreeSet::new());
-    while begun.elapsed() < Duration::from_secs(20) {
+    while started.elapsed() < Duration::from_secs(20) {
         let at = nodes[requests % 3];
         requests += 1;
-        let answer = at.get(&format!("/live/streams/demo/playlist.m3u8{query}")).unwrap();
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        let text = answer.text();
+        let response = at.get(&format!("/live/streams/demo/playlist.m3u8{query}")).unwrap();
+        assert_eq!(response.status, 200, "{}", response.text());
+        let text = response.text();
         let uris = text.lines().filter(|l| l.ends_with(".m4s")).map(str::to_owned);
         let parts = text.lines().filter(|l| l.starts_with("#EXT-X-PART:")).filter_map(|l| l.split('"').nth(1));
         for uri in uris.chain(parts.map(str::to_owned)) {
@@ -94,9 +94,9 @@ fn every_node_serves_every_stream_with_the_same_bytes() {
             }
             let path = format!("/live/streams/demo/{uri}");
             let bodies: Vec<_> = nodes.iter().map(|n| n.get(&path).unwrap()).collect();
-            for (n, answer) in bodies.iter().enumerate() {
-                assert_eq!(answer.status, 200, "{uri} on node {n} after {requests} requests: {}", answer.text());
-                assert!(answer.body == bodies[0].body, "{uri} differs on node {n}");
+            for (n, response) in bodies.iter().enumerate() {
+                assert_eq!(response.status, 200, "{uri} on node {n} after {requests} requests: {}", response.text());
+                assert!(response.body == bodies[0].body, "{uri} differs on node {n}");
             }
         }
         query = next_part_query(&text);
@@ -118,24 +118,24 @@ fn every_node_serves_every_stream_with_the_same_bytes() {
 #[test]
 fn edge_player_continues_when_the_publisher_moves_from_a_killed_origin() {
     let secrets = TempDir::new().unwrap();
-    let origins = [node(&secrets, &[]), node(&secrets, &[])];
-    let edge = node(&secrets, &[relay(&origins[0]), relay(&origins[1])]);
+    let origins = [start_node(&secrets, &[]), start_node(&secrets, &[])];
+    let edge = start_node(&secrets, &[relay_address(&origins[0]), relay_address(&origins[1])]);
     let url = |n: usize| origins[n].rtmp_url("live/demo");
     let Some(first) = publish::start_ffmpeg(&Source::default(), &url(0)).unwrap() else { return };
     wait_published(&origins[0]);
-    let Some(player) = player(&edge) else { return };
-    wait::until("frames from the edge", || (frames(&player) > 50).then_some(())).unwrap();
+    let Some(player) = start_player(&edge) else { return };
+    wait::until("frames from the edge", || (frame_count(&player) > 50).then_some(())).unwrap();
     wait::until("a playlist from the edge", || playlist(&edge)).unwrap();
 
     origins[0].process().signal(Signal::SIGKILL);
     drop(first);
     let killed = Instant::now();
     let _second = publish::start_ffmpeg(&Source::default(), &url(1)).unwrap();
-    let before = frames(&player);
+    let before = frame_count(&player);
     let target = before + 200;
     let (mut last, mut changed, mut gap) = (before, Instant::now(), Duration::ZERO);
     wait::until("frames after the loss of the origin", || {
-        let now = frames(&player);
+        let now = frame_count(&player);
         if now > last {
             gap = gap.max(changed.elapsed());
             (last, changed) = (now, Instant::now());
@@ -160,24 +160,24 @@ fn edge_player_continues_when_the_publisher_moves_from_a_killed_origin() {
 #[test]
 fn stream_that_no_node_has_is_not_found() {
     let secrets = TempDir::new().unwrap();
-    let origin = node(&secrets, &[]);
-    let edge = node(&secrets, &[relay(&origin)]);
-    let answer = edge.get("/live/streams/nobody.m3u8").unwrap();
-    assert_eq!((answer.status, answer.text().contains("stream_not_found")), (404, true), "{}", answer.text());
+    let origin = start_node(&secrets, &[]);
+    let edge = start_node(&secrets, &[relay_address(&origin)]);
+    let response = edge.get("/live/streams/nobody.m3u8").unwrap();
+    assert_eq!((response.status, response.text().contains("stream_not_found")), (404, true), "{}", response.text());
 }
 
 #[test]
 fn viewers_of_an_edge_behind_a_full_origin_are_refused_as_full() {
     let secrets = TempDir::new().unwrap();
     let origin = start_node_with(&secrets, &[], |relay| relay.max_connections = 1.try_into().unwrap());
-    let edges = [node(&secrets, &[relay(&origin)]), node(&secrets, &[relay(&origin)])];
+    let edges = [start_node(&secrets, &[relay_address(&origin)]), start_node(&secrets, &[relay_address(&origin)])];
     let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &origin.rtmp_url("live/demo")).unwrap() else { return };
     wait_published(&origin);
     // It takes the only connection slot of the origin.
     let _watches = RtmpClient::player(edges[0].rtmp(), "demo").unwrap();
 
     let edge = &edges[1];
-    let player = player(edge).unwrap();
+    let player = start_player(edge).unwrap();
     let offer =
         || http::request(edge.http(), "POST", "/live/whep/demo", &[("content-type", "application/sdp")], b"v=0\r\n");
     let (whep, hls) = std::thread::scope(|scope| {
@@ -185,14 +185,14 @@ fn viewers_of_an_edge_behind_a_full_origin_are_refused_as_full() {
         let hls = edge.get("/live/streams/demo/playlist.m3u8").unwrap();
         (whep.join().unwrap().unwrap(), hls)
     });
-    for answer in [whep, hls] {
+    for response in [whep, hls] {
         let expected = serde_json::json!({
             "error": "full",
             "message": "live/demo is live, but its origin node has reached its limit of relay connections; try again.",
         });
-        assert_eq!((answer.status, answer.json::<serde_json::Value>().unwrap()), (503, expected));
-        assert_eq!((answer.header("retry-after"), answer.header("cache-control")), (Some("1"), Some("no-store")));
-        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+        assert_eq!((response.status, response.json::<serde_json::Value>().unwrap()), (503, expected));
+        assert_eq!((response.header("retry-after"), response.header("cache-control")), (Some("1"), Some("no-store")));
+        assert_eq!(response.header("access-control-allow-origin"), Some("*"));
     }
     // ffmpeg prints the description of NetStream.Play.Failed.
     let sentence = "the stream is live, and the node that has it serves as many others as it may; try again";

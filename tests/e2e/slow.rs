@@ -47,7 +47,7 @@ impl NumberedPublisher {
 }
 
 /// Reads the number of the next frame; skips decoder configurations.
-fn next(player: &mut RtmpClient) -> u32 {
+fn next_number(player: &mut RtmpClient) -> u32 {
     loop {
         let (_, body) = player.next_video().unwrap();
         if body[1] == 1 {
@@ -63,14 +63,14 @@ fn player_that_never_reads_is_closed_and_another_gets_every_frame() {
     publisher.send(LARGE_FRAME_BYTES);
     let stuck = RtmpClient::player_with_small_buffer(engine.rtmp(), "demo").unwrap();
     let mut viewer = RtmpClient::player(engine.rtmp(), "demo").unwrap();
-    assert_eq!(next(&mut viewer), 0);
+    assert_eq!(next_number(&mut viewer), 0);
     for _ in 0..80 {
         let sent = publisher.send(LARGE_FRAME_BYTES);
-        assert_eq!(next(&mut viewer), sent, "the other viewer lost a frame within the first 20 MB");
+        assert_eq!(next_number(&mut viewer), sent, "the other viewer lost a frame within the first 20 MB");
     }
     wait::until("the stuck player to be closed", || {
         let sent = publisher.send(10);
-        assert_eq!(next(&mut viewer), sent, "the other viewer lost a frame");
+        assert_eq!(next_number(&mut viewer), sent, "the other viewer lost a frame");
         engine.process().lines().iter().any(|l| l.contains("the peer did not read for 10 s")).then_some(())
     })
     .unwrap();
@@ -86,26 +86,26 @@ fn slow_player_resumes_at_key_frames_and_another_gets_every_frame() {
     publisher.send(LARGE_FRAME_BYTES);
     let mut slow = RtmpClient::player_with_small_buffer(engine.rtmp(), "demo").unwrap();
     let mut viewer = RtmpClient::player(engine.rtmp(), "demo").unwrap();
-    assert_eq!((next(&mut slow), next(&mut viewer)), (0, 0));
+    assert_eq!((next_number(&mut slow), next_number(&mut viewer)), (0, 0));
     let (mut last, mut gaps) = (0, 0);
     // Reads one frame for every eight sent, then all remaining ones.
     for n in 1..=480 {
         let sent = publisher.send(LARGE_FRAME_BYTES / 2);
-        assert_eq!(next(&mut viewer), sent, "the other viewer lost a frame");
+        assert_eq!(next_number(&mut viewer), sent, "the other viewer lost a frame");
         if n % 8 == 0 {
-            gaps += follow(&mut slow, &mut last);
+            gaps += read_and_count_gap(&mut slow, &mut last);
         }
     }
     while last < 480 {
-        gaps += follow(&mut slow, &mut last);
+        gaps += read_and_count_gap(&mut slow, &mut last);
     }
     assert!(gaps >= 1, "no frame was skipped: the test sends too little");
     assert_eq!(engine.status("live/demo").unwrap().unwrap().viewers.rtmp, 2, "the slow player was closed");
 }
 
 /// Reads one frame, which must be the next one or a later key frame. Returns 1 if it follows a gap.
-fn follow(player: &mut RtmpClient, last: &mut u32) -> u32 {
-    let number = next(player);
+fn read_and_count_gap(player: &mut RtmpClient, last: &mut u32) -> u32 {
+    let number = next_number(player);
     let gap = number != *last + 1;
     assert!(!gap || (number > *last && number.is_multiple_of(GOP_FRAMES)), "resumes at {number} after {last}, which is not a key frame");
     *last = number;

@@ -23,20 +23,20 @@ use crate::tls_line::{CertificateAuthority, TlsProxy};
 const SRV_NAME: &str = "db.cluster.test";
 
 /// DNS records of one server.
-fn server(host: &str, port: u16) -> [String; 2] {
+fn server_records(host: &str, port: u16) -> [String; 2] {
     [format!("srv-host=_mongodb._tcp.{SRV_NAME},{host},{port}"), format!("host-record={host},127.0.0.1")]
 }
 
-fn text(options: &str) -> String {
+fn txt_record(options: &str) -> String {
     format!("txt-record={SRV_NAME},{options}")
 }
 
-fn start(aws: &Moto, dns: &DnsServer, id: &str, role: &str) -> Node {
+fn start_node(aws: &Moto, dns: &DnsServer, id: &str, role: &str) -> Node {
     Node::start_with(aws, id, role, |options| options.command_prefix = dns.command_prefix()).unwrap()
 }
 
 /// Waits for the next line that the node is out of service; checks that it contains all `words`.
-fn says(node: &Node, start: usize, words: &[&str]) {
+fn wait_out_of_service(node: &Node, start: usize, words: &[&str]) {
     let line = node.daemon.process().wait_line_from(start, words[0]).unwrap();
     assert!(words.iter().all(|word| line.contains(word)) && line.contains("out of service"), "{line}");
 }
@@ -44,7 +44,7 @@ fn says(node: &Node, start: usize, words: &[&str]) {
 /// A database behind TLS with a certificate for `db1.cluster.test`.
 struct TlsDatabase {
     database: Database,
-    line: TlsProxy,
+    proxy: TlsProxy,
     folder: TempDir,
     runtime: Runtime,
 }
@@ -55,27 +55,27 @@ impl TlsDatabase {
         let (runtime, authority, folder) = (Runtime::new().unwrap(), CertificateAuthority::new("ours"), TempDir::new().unwrap());
         folder.write("ca.pem", authority.pem()).unwrap();
         let (_, server) = replica_set::split_uri(database.uri()).unwrap();
-        let line = TlsProxy::start(runtime.handle(), server, authority.certify("db1.cluster.test"));
-        Some(Self { database, line, folder, runtime })
+        let proxy = TlsProxy::start(runtime.handle(), server, authority.certify("db1.cluster.test"));
+        Some(Self { database, proxy, folder, runtime })
     }
 
-    fn aws(&self) -> Option<Moto> {
+    fn start_aws(&self) -> Option<Moto> {
         let (login, _) = replica_set::split_uri(self.database.uri()).unwrap();
         let ca = self.folder.path().join("ca.pem");
         cluster::start_aws(&format!("mongodb+srv://{login}{SRV_NAME}/?tlsCAFile={}", ca.display())).unwrap()
     }
 
-    fn entries(&self) -> Vec<String> {
-        [&server("db1.cluster.test", self.line.port())[..], &[text("authSource=admin")]].concat()
+    fn dns_records(&self) -> Vec<String> {
+        [&server_records("db1.cluster.test", self.proxy.port())[..], &[txt_record("authSource=admin")]].concat()
     }
 }
 
 #[test]
 fn node_joins_by_srv_name_with_tls_and_survives_a_dns_outage() {
-    let (Some(dns), Some(scene)) = (DnsServer::new().unwrap(), TlsDatabase::new()) else { return };
-    let Some(aws) = scene.aws() else { return };
-    dns.serve_records(&scene.entries()).unwrap();
-    let node = start(&aws, &dns, "i-0node", "origin");
+    let (Some(dns), Some(database)) = (DnsServer::new().unwrap(), TlsDatabase::new()) else { return };
+    let Some(aws) = database.start_aws() else { return };
+    dns.serve_records(&database.dns_records()).unwrap();
+    let node = start_node(&aws, &dns, "i-0node", "origin");
     node.wait_ready().unwrap();
     wait_failing_check(node.health().unwrap(), None, "");
     let Some(publisher) = publish::start_ffmpeg(&Source::default(), &node.rtmp_url("live/demo").unwrap()).unwrap() else {
@@ -88,86 +88,86 @@ fn node_joins_by_srv_name_with_tls_and_survives_a_dns_outage() {
     assert_eq!(nodes.iter().filter(|n| n["id"] == "i-0node" && n["status"] == "alive").count(), 1, "{nodes:?}");
 
     // Known servers are not resolved again.
-    let mark = node.daemon.process().line_count();
+    let start = node.daemon.process().line_count();
     dns.stop_answering().unwrap();
-    lasts(Duration::from_secs(16), || assert_eq!(http::get(node.health().unwrap(), "/readyz").unwrap().status, 200));
-    let lines = node.daemon.process().lines_from(mark);
+    check_throughout(Duration::from_secs(16), || assert_eq!(http::get(node.health().unwrap(), "/readyz").unwrap().status, 200));
+    let lines = node.daemon.process().lines_from(start);
     let is_outage = |line: &String| line.contains("registry is unreachable");
     assert!(!lines.iter().any(is_outage), "{lines:#?}");
 
     // A new engine must resolve the name and gets no answer, but serves at once.
     let first = node.daemon.wait_endpoints(None).unwrap();
     kill(Pid::from_raw(first.pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
-    let begun = Instant::now();
+    let started = Instant::now();
     let again = node.daemon.wait_endpoints(Some(first.pid)).unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     drop(publisher);
     let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &node.rtmp_url("live/demo").unwrap()).unwrap() else {
         return;
     };
     node.wait_live("live/demo").unwrap();
-    let line = node.daemon.process().wait_line_from(mark, "registry is unreachable, streams continue").unwrap();
+    let line = node.daemon.process().wait_line_from(start, "registry is unreachable, streams continue").unwrap();
     assert!(line.contains("DNS gave no answer"), "{line}");
-    let mark = node.daemon.process().line_count();
-    dns.serve_records(&scene.entries()).unwrap();
-    node.daemon.process().wait_line_from(mark, "apps read from the registry").unwrap();
+    let start = node.daemon.process().line_count();
+    dns.serve_records(&database.dns_records()).unwrap();
+    node.daemon.process().wait_line_from(start, "apps read from the registry").unwrap();
     wait_failing_check(again.health, None, "");
 }
 
 #[test]
 fn unresolvable_srv_name_keeps_a_node_out_of_service_with_a_reason() {
-    let (Some(dns), Some(scene)) = (DnsServer::new().unwrap(), TlsDatabase::new()) else { return };
-    let Some(aws) = scene.aws() else { return };
-    let node = start(&aws, &dns, "i-0early", "edge");
+    let (Some(dns), Some(database)) = (DnsServer::new().unwrap(), TlsDatabase::new()) else { return };
+    let Some(aws) = database.start_aws() else { return };
+    let node = start_node(&aws, &dns, "i-0early", "edge");
     // In turn: no DNS server, no records, a wrong domain, no answer, a forbidden option, two
     // records.
-    says(&node, 0, &["db.cluster.test (SRV) is not to be reached: DNS gave no answer"]);
-    let good = scene.entries();
+    wait_out_of_service(&node, 0, &["db.cluster.test (SRV) is unreachable: DNS gave no answer"]);
+    let records = database.dns_records();
     let check = |entries: &[String], words: &str| {
-        let mark = node.daemon.process().line_count();
+        let start = node.daemon.process().line_count();
         dns.serve_records(entries).unwrap();
-        says(&node, mark, &[words, "db.cluster.test (SRV) is not to be reached"]);
+        wait_out_of_service(&node, start, &[words, "db.cluster.test (SRV) is unreachable"]);
     };
     check(&[], "DNS has no entry _mongodb._tcp.db.cluster.test");
-    let stranger = [&server("db1.elsewhere.test", scene.line.port())[..], &[text("authSource=admin")]].concat();
-    check(&stranger, "db1.elsewhere.test, which does not match domain name cluster.test");
-    let mark = node.daemon.process().line_count();
+    let wrong_domain = [&server_records("db1.elsewhere.test", database.proxy.port())[..], &[txt_record("authSource=admin")]].concat();
+    check(&wrong_domain, "db1.elsewhere.test, which does not match domain name cluster.test");
+    let start = node.daemon.process().line_count();
     dns.stop_answering().unwrap();
-    says(&node, mark, &["db.cluster.test (SRV) is not to be reached: DNS gave no answer"]);
-    let forbidden = [&good[..2], &[text("authSource=admin&tls=false")]].concat();
+    wait_out_of_service(&node, start, &["db.cluster.test (SRV) is unreachable: DNS gave no answer"]);
+    let forbidden = [&records[..2], &[txt_record("authSource=admin&tls=false")]].concat();
     check(&forbidden, "TXT record option 'tls' was returned");
-    check(&[&good[..], &[text("replicaSet=b")]].concat(), "more than one record");
+    check(&[&records[..], &[txt_record("replicaSet=b")]].concat(), "more than one record");
 
     // Each reason is logged once, without the password, and no engine runs.
     assert!(node.daemon.process().is_running() && !node.daemon.data_dir().join("engine.json").exists());
     let lines = node.daemon.process().lines();
-    let out: Vec<_> = lines.iter().filter(|l| l.contains("out of service")).collect();
-    assert!(out.len() <= 8, "a flood: {out:#?}");
+    let reports: Vec<_> = lines.iter().filter(|l| l.contains("out of service")).collect();
+    assert!(reports.len() <= 8, "a flood: {reports:#?}");
     assert!(!lines.iter().any(|l| l.contains("test-only")), "a password in the log");
 
-    dns.serve_records(&good).unwrap();
+    dns.serve_records(&records).unwrap();
     node.wait_ready().unwrap();
     wait_failing_check(node.health().unwrap(), None, "");
 }
 
 #[test]
 fn set_members_and_name_come_from_dns_and_elections_are_followed() {
-    let (Some(dns), Some(scene)) = (DnsServer::new().unwrap(), TlsDatabase::new()) else { return };
-    let set = FakeReplicaSet::start(scene.runtime.handle(), scene.database.uri()).unwrap();
+    let (Some(dns), Some(database)) = (DnsServer::new().unwrap(), TlsDatabase::new()) else { return };
+    let set = FakeReplicaSet::start(database.runtime.handle(), database.database.uri()).unwrap();
     let (login, hosts) = set.uri().split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).unwrap();
     let Some(aws) = cluster::start_aws(&format!("mongodb+srv://{login}@{SRV_NAME}/?tls=false")).unwrap() else { return };
     let ports = hosts.split('/').next().unwrap().split(',').map(|at| at.rsplit_once(':').unwrap().1.parse().unwrap());
     let servers: Vec<String> =
-        ports.enumerate().flat_map(|(n, port)| server(&format!("db{n}.cluster.test"), port)).collect();
+        ports.enumerate().flat_map(|(n, port)| server_records(&format!("db{n}.cluster.test"), port)).collect();
 
     // A wrong set name from DNS is used.
-    dns.serve_records(&[&servers[..], &[text("replicaSet=another&authSource=admin")]].concat()).unwrap();
-    let node = start(&aws, &dns, "i-0node", "edge");
-    says(&node, 0, &["db0.cluster.test:", "is not to be reached"]);
+    dns.serve_records(&[&servers[..], &[txt_record("replicaSet=another&authSource=admin")]].concat()).unwrap();
+    let node = start_node(&aws, &dns, "i-0node", "edge");
+    wait_out_of_service(&node, 0, &["db0.cluster.test:", "is unreachable"]);
     drop(node);
 
-    dns.serve_records(&[&servers[..], &[text("replicaSet=of-the-test&authSource=admin")]].concat()).unwrap();
-    let node = start(&aws, &dns, "i-0node", "edge");
+    dns.serve_records(&[&servers[..], &[txt_record("replicaSet=test-set&authSource=admin")]].concat()).unwrap();
+    let node = start_node(&aws, &dns, "i-0node", "edge");
     node.wait_ready().unwrap();
     let before = set.writes(0);
     assert!(before > 0);
@@ -177,11 +177,11 @@ fn set_members_and_name_come_from_dns_and_elections_are_followed() {
 }
 
 /// Checks `holds` repeatedly until `time` has passed.
-fn lasts(time: Duration, holds: impl Fn()) {
-    let begun = Instant::now();
+fn check_throughout(time: Duration, holds: impl Fn()) {
+    let started = Instant::now();
     wait::until("a while", || {
         holds();
-        (begun.elapsed() > time).then_some(())
+        (started.elapsed() > time).then_some(())
     })
     .unwrap();
 }

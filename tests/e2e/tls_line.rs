@@ -42,10 +42,10 @@ impl CertificateAuthority {
 /// The running proxy. Accepts no more connections once dropped.
 pub(crate) struct TlsProxy {
     port: u16,
-    shown: Arc<Mutex<TlsAcceptor>>,
+    acceptor: Arc<Mutex<TlsAcceptor>>,
     /// A new value closes all connections.
-    cut: watch::Sender<()>,
-    refused: Arc<AtomicUsize>,
+    disconnect_tx: watch::Sender<()>,
+    rejected: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -80,7 +80,7 @@ impl TlsProxy {
                 });
             }
         });
-        Self { port, shown, cut, refused, task }
+        Self { port, acceptor: shown, disconnect_tx: cut, rejected: refused, task }
     }
 
     /// Port of the proxy on `localhost`.
@@ -89,14 +89,14 @@ impl TlsProxy {
     }
 
     /// Replaces the certificate and closes all connections, so that clients must reconnect.
-    pub(crate) fn show(&self, certificate: TlsAcceptor) {
-        *self.shown.lock().unwrap() = certificate;
-        self.cut.send_replace(());
+    pub(crate) fn set_certificate(&self, certificate: TlsAcceptor) {
+        *self.acceptor.lock().unwrap() = certificate;
+        self.disconnect_tx.send_replace(());
     }
 
     /// Number of failed handshakes, usually because the client did not trust the certificate.
-    pub(crate) fn refused(&self) -> usize {
-        self.refused.load(Ordering::SeqCst)
+    pub(crate) fn rejected_handshakes(&self) -> usize {
+        self.rejected.load(Ordering::SeqCst)
     }
 }
 

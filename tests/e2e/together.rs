@@ -31,9 +31,9 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A running cluster behind a proxy.
 struct SimulatedCluster {
-    line: TappedProxy,
+    proxy: TappedProxy,
     /// Number of successful calls of every task: heartbeats first, then renewals.
-    heard: Arc<Vec<AtomicUsize>>,
+    successes: Arc<Vec<AtomicUsize>>,
     runtime: Runtime,
     _database: Database,
 }
@@ -43,27 +43,27 @@ impl SimulatedCluster {
         let database = Database::start().unwrap()?;
         let runtime = Runtime::new().unwrap();
         let (login, server) = replica_set::split_uri(database.uri()).unwrap();
-        let line = TappedProxy::start(runtime.handle(), server).unwrap();
-        let uri = Secret::new(format!("mongodb://{login}{}/?directConnection=true", line.address()));
-        let heard: Arc<Vec<AtomicUsize>> = Arc::new((0..2 * NODES).map(|_| AtomicUsize::new(0)).collect());
+        let proxy = TappedProxy::start(runtime.handle(), server).unwrap();
+        let uri = Secret::new(format!("mongodb://{login}{}/?directConnection=true", proxy.address()));
+        let successes: Arc<Vec<AtomicUsize>> = Arc::new((0..2 * NODES).map(|_| AtomicUsize::new(0)).collect());
         let mut starting = JoinSet::new();
         {
             let _entered = runtime.enter();
             for n in 0..NODES {
-                starting.spawn(start(uri.clone(), n));
+                starting.spawn(start_node(uri.clone(), n));
             }
         }
         let started = runtime.block_on(starting.join_all());
-        for (n, (client, life, claim)) in started.into_iter().enumerate() {
-            runtime.spawn(beat(client.clone(), life.clone(), Arc::clone(&heard), n));
-            runtime.spawn(renew(client, life, claim, Arc::clone(&heard), NODES + n));
+        for (n, (client, incarnation, claim)) in started.into_iter().enumerate() {
+            runtime.spawn(run_heartbeats(client.clone(), incarnation.clone(), Arc::clone(&successes), n));
+            runtime.spawn(run_renewals(client, incarnation, claim, Arc::clone(&successes), NODES + n));
         }
-        Some(Self { line, heard, runtime, _database: database })
+        Some(Self { proxy, successes, runtime, _database: database })
     }
 
     /// Waits until each task has made `times` more successful calls.
     fn wait_all_succeed(&self, times: usize, what: &str) {
-        let counts = || self.heard.iter().map(|c| c.load(Ordering::SeqCst)).collect::<Vec<_>>();
+        let counts = || self.successes.iter().map(|c| c.load(Ordering::SeqCst)).collect::<Vec<_>>();
         let before = counts();
         wait::until(what, || counts().iter().zip(&before).all(|(now, then)| *now >= then + times).then_some(()))
             .unwrap();
@@ -72,49 +72,49 @@ impl SimulatedCluster {
     /// Delays after `since` of the writes that the proxy received since then. Commands that a stall
     /// has held back are forwarded at its end, whatever the intervals of their callers, and do not
     /// count.
-    fn writes(&self, since: Instant) -> Vec<Duration> {
-        let forwarded = self.line.forwarded();
+    fn write_delays(&self, since: Instant) -> Vec<Duration> {
+        let forwarded = self.proxy.forwarded();
         let writes = forwarded.iter().filter(|write| write.received_at >= since && NODE_WRITES.contains(&write.name.as_str()));
         writes.map(|write| write.forwarded_at - since).collect()
     }
 }
 
 /// Registers a node and claims a stream.
-async fn start(uri: Secret, n: usize) -> (MongoDb, NodeIncarnation, Claim) {
+async fn start_node(uri: Secret, n: usize) -> (MongoDb, NodeIncarnation, Claim) {
     let client = MongoDb::open(&uri, Timing::default()).await.unwrap();
     let text = format!(r#"{{"id": "i-{n}", "role": "origin", "addresses": [], "version": ""}}"#);
     let node: NodeDocument = serde_json::from_str(&text).unwrap();
-    let life = client.register(&node, None).await.unwrap();
+    let incarnation = client.register(&node, None).await.unwrap();
     let offer = StreamOffer { relay: Vec::new(), protocol: "rtmp".to_owned(), started_at_ms: 0 };
-    let claim = client.claim(&life, &StreamName::new("live", &n.to_string()).unwrap(), &offer, None).await.unwrap();
-    (client, life, claim)
+    let claim = client.claim(&incarnation, &StreamName::new("live", &n.to_string()).unwrap(), &offer, None).await.unwrap();
+    (client, incarnation, claim)
 }
 
 /// Sends heartbeats as the daemon does.
-async fn beat(client: MongoDb, life: NodeIncarnation, heard: Arc<Vec<AtomicUsize>>, at: usize) {
+async fn run_heartbeats(client: MongoDb, incarnation: NodeIncarnation, successes: Arc<Vec<AtomicUsize>>, at: usize) {
     let mut pace = HeartbeatInterval::new(&Timing::default());
     tokio::time::sleep(pace.initial_delay(rand::random_range(0.0..1.0))).await;
     loop {
-        let answer = tokio::time::timeout(HEARTBEAT_TIMEOUT, client.heartbeat(&life, &Heartbeat::default())).await;
-        let answered = matches!(answer, Ok(Ok(_)));
-        heard[at].fetch_add(usize::from(answered), Ordering::SeqCst);
-        tokio::time::sleep(pace.next_delay(answered, rand::random_range(0.0..1.0))).await;
+        let result = tokio::time::timeout(HEARTBEAT_TIMEOUT, client.heartbeat(&incarnation, &Heartbeat::default())).await;
+        let succeeded = matches!(result, Ok(Ok(_)));
+        successes[at].fetch_add(usize::from(succeeded), Ordering::SeqCst);
+        tokio::time::sleep(pace.next_delay(succeeded, rand::random_range(0.0..1.0))).await;
     }
 }
 
 /// Renews the stream as the engine does.
-async fn renew(client: MongoDb, life: NodeIncarnation, claim: Claim, heard: Arc<Vec<AtomicUsize>>, at: usize) {
+async fn run_renewals(client: MongoDb, incarnation: NodeIncarnation, claim: Claim, successes: Arc<Vec<AtomicUsize>>, at: usize) {
     let mut pace = HeartbeatInterval::new(&Timing::default());
     tokio::time::sleep(pace.initial_delay(rand::random_range(0.0..1.0))).await;
     loop {
-        let answer = client.renew(&life, std::slice::from_ref(&claim)).await;
-        heard[at].fetch_add(usize::from(answer.as_ref().is_ok_and(Vec::is_empty)), Ordering::SeqCst);
-        tokio::time::sleep(pace.next_delay(answer.is_ok(), rand::random_range(0.0..1.0))).await;
+        let result = client.renew(&incarnation, std::slice::from_ref(&claim)).await;
+        successes[at].fetch_add(usize::from(result.as_ref().is_ok_and(Vec::is_empty)), Ordering::SeqCst);
+        tokio::time::sleep(pace.next_delay(result.is_ok(), rand::random_range(0.0..1.0))).await;
     }
 }
 
 /// The largest number of `times` within any 100 ms.
-fn peak(mut times: Vec<Duration>) -> usize {
+fn max_in_window(mut times: Vec<Duration>) -> usize {
     times.sort_unstable();
     let within = |at: usize| times[at..].iter().take_while(|t| **t - times[at] < PEAK_WINDOW).count();
     (0..times.len()).map(within).max().unwrap_or_default()
@@ -122,21 +122,21 @@ fn peak(mut times: Vec<Duration>) -> usize {
 
 #[expect(clippy::print_stdout, reason = "the figures that were measured")]
 fn check_recovery(name: &str, state: LinkState, most_at_once: usize) {
-    let Some(scene) = SimulatedCluster::start() else { return };
-    let begun = Instant::now();
-    scene.wait_all_succeed(2, "two calls of every task");
-    let steady = peak(scene.writes(begun));
-    scene.line.set_link(state);
+    let Some(cluster) = SimulatedCluster::start() else { return };
+    let started = Instant::now();
+    cluster.wait_all_succeed(2, "two calls of every task");
+    let steady = max_in_window(cluster.write_delays(started));
+    cluster.proxy.set_link(state);
     let cut = Instant::now();
     wait::until("the outage to be over", || (cut.elapsed() > OUTAGE_DURATION).then_some(())).unwrap();
-    let back = Instant::now();
-    scene.line.set_link(LinkState::Open);
-    scene.wait_all_succeed(1, "a successful call of every task after the outage");
-    let all_back = back.elapsed();
-    scene.wait_all_succeed(2, "two more calls of every task");
-    let writes = scene.writes(back);
+    let restored = Instant::now();
+    cluster.proxy.set_link(LinkState::Open);
+    cluster.wait_all_succeed(1, "a successful call of every task after the outage");
+    let all_back = restored.elapsed();
+    cluster.wait_all_succeed(2, "two more calls of every task");
+    let writes = cluster.write_delays(restored);
     let (first, later): (Vec<_>, Vec<_>) = writes.into_iter().partition(|at| *at < Duration::from_secs(1));
-    let (at_once, again) = (peak(first), peak(later));
+    let (at_once, again) = (max_in_window(first), max_in_window(later));
     println!(
         "{name}: {NODES} nodes, maximum of writes within 100 ms: steady {steady}, in the first second \
          {at_once}, later {again}; all nodes are back after {} ms",
@@ -150,7 +150,7 @@ fn check_recovery(name: &str, state: LinkState, most_at_once: usize) {
         "{again} of {WRITES_PER_INTERVAL} writes in the same 100 ms later, {even} if they were spread evenly"
     );
     assert!(all_back < Duration::from_secs(12), "{all_back:?}");
-    scene.runtime.shutdown_background();
+    cluster.runtime.shutdown_background();
 }
 
 #[test]

@@ -37,9 +37,9 @@ impl WarmPool {
     }
 
     /// Waits until a hook is completed and the instance is in this lifecycle state.
-    fn wait(&self, wanted: Lifecycle, what: &str) {
-        let look = |i: &headwater_tests::autoscaling::Instance| (i.lifecycle == wanted && i.completed).then_some(());
-        self.groups.wait(ID, WAIT_TIMEOUT, what, look).unwrap();
+    fn wait_lifecycle(&self, target: Lifecycle, what: &str) {
+        let is_reached = |i: &headwater_tests::autoscaling::Instance| (i.lifecycle == target && i.completed).then_some(());
+        self.groups.wait(ID, WAIT_TIMEOUT, what, is_reached).unwrap();
     }
 
     fn registered(&self) -> Vec<String> {
@@ -48,17 +48,17 @@ impl WarmPool {
     }
 
     /// Waits until the node has moved from the pool into service, and checks that it serves.
-    fn serves(&self, node: &Node) {
-        self.wait(Lifecycle::InService, "the launching hook to be passed");
+    fn check_in_service(&self, node: &Node) {
+        self.wait_lifecycle(Lifecycle::InService, "completion of the launching hook");
         assert_eq!(http::get(node.health().unwrap(), "/readyz").unwrap().status, 200);
         assert_eq!(self.registered(), [ID]);
     }
 
     /// Scales in and checks that the node returns cleanly from service to the pool.
-    fn returns(&self, node: &Node) {
+    fn check_returns_to_pool(&self, node: &Node) {
         assert_eq!(self.groups.scale_in("edge").as_deref(), Some(ID));
         let start = node.daemon.process().line_count();
-        self.wait(Lifecycle::Warmed, "the terminating hook to be passed");
+        self.wait_lifecycle(Lifecycle::Warmed, "completion of the terminating hook");
         // The node had drained and deregistered before it completed the hook.
         assert_eq!(self.registered(), Vec::<String>::new());
         assert!(!node.daemon.data_dir().join("engine.json").exists(), "the hook was completed while the engine still served");
@@ -69,17 +69,17 @@ impl WarmPool {
 
 #[test]
 fn node_of_a_running_pool_is_registered_only_while_in_service() {
-    let Some(scene) = WarmPool::new() else { return };
-    let node = Node::start_in_pool(&scene.aws, &scene.groups, ID, "edge", "Running").unwrap();
-    scene.wait(Lifecycle::Warmed, "the launching hook to be passed, into the pool");
+    let Some(warm_pool) = WarmPool::new() else { return };
+    let node = Node::start_in_pool(&warm_pool.aws, &warm_pool.groups, ID, "edge", "Running").unwrap();
+    warm_pool.wait_lifecycle(Lifecycle::Warmed, "completion of the launching hook, into the pool");
     assert!(!node.daemon.data_dir().exists(), "the node was started in the pool");
-    assert_eq!(scene.registered(), Vec::<String>::new());
+    assert_eq!(warm_pool.registered(), Vec::<String>::new());
     for _ in 0..2 {
         let start = node.daemon.process().line_count();
-        assert_eq!(scene.groups.scale_out("edge").as_deref(), Some(ID));
+        assert_eq!(warm_pool.groups.scale_out("edge").as_deref(), Some(ID));
         node.daemon.process().wait_line_from(start, "node ready").unwrap();
-        scene.serves(&node);
-        scene.returns(&node);
+        warm_pool.check_in_service(&node);
+        warm_pool.check_returns_to_pool(&node);
         // The same process waits in the pool.
         node.daemon.process().wait_line_from(start, "Auto Scaling keeps this instance warm").unwrap();
         assert!(node.daemon.process().is_running());
@@ -88,30 +88,30 @@ fn node_of_a_running_pool_is_registered_only_while_in_service() {
 
 #[test]
 fn instance_of_a_stopped_pool_serves_each_time_it_is_started() {
-    let Some(scene) = WarmPool::new() else { return };
-    let mut node = Node::start_in_pool(&scene.aws, &scene.groups, ID, "edge", "Stopped").unwrap();
-    scene.wait(Lifecycle::Warmed, "the launching hook to be passed, into the pool");
+    let Some(warm_pool) = WarmPool::new() else { return };
+    let mut node = Node::start_in_pool(&warm_pool.aws, &warm_pool.groups, ID, "edge", "Stopped").unwrap();
+    warm_pool.wait_lifecycle(Lifecycle::Warmed, "completion of the launching hook, into the pool");
     for _ in 0..2 {
-        assert_eq!(scene.groups.scale_out("edge").as_deref(), Some(ID));
-        node = node.restart(&scene.aws, &scene.groups).unwrap();
+        assert_eq!(warm_pool.groups.scale_out("edge").as_deref(), Some(ID));
+        node = node.restart(&warm_pool.aws, &warm_pool.groups).unwrap();
         node.wait_ready().unwrap();
-        scene.serves(&node);
-        scene.returns(&node);
+        warm_pool.check_in_service(&node);
+        warm_pool.check_returns_to_pool(&node);
     }
 }
 
 #[test]
 fn node_scaled_out_while_returning_to_the_pool_serves_again() {
-    let Some(scene) = WarmPool::new() else { return };
-    let node = Node::start_in_pool(&scene.aws, &scene.groups, ID, "edge", "Hibernated").unwrap();
-    scene.wait(Lifecycle::Warmed, "the launching hook to be passed, into the pool");
-    scene.groups.scale_out("edge").unwrap();
-    scene.serves(&node);
+    let Some(warm_pool) = WarmPool::new() else { return };
+    let node = Node::start_in_pool(&warm_pool.aws, &warm_pool.groups, ID, "edge", "Hibernated").unwrap();
+    warm_pool.wait_lifecycle(Lifecycle::Warmed, "completion of the launching hook, into the pool");
+    warm_pool.groups.scale_out("edge").unwrap();
+    warm_pool.check_in_service(&node);
     let start = node.daemon.process().line_count();
-    scene.groups.scale_in("edge").unwrap();
-    scene.wait(Lifecycle::Warmed, "the terminating hook to be passed");
-    scene.groups.scale_out("edge").unwrap();
+    warm_pool.groups.scale_in("edge").unwrap();
+    warm_pool.wait_lifecycle(Lifecycle::Warmed, "completion of the terminating hook");
+    warm_pool.groups.scale_out("edge").unwrap();
     node.daemon.process().wait_line_from(start, "node ready").unwrap();
-    wait::until("its registry entry", || (scene.registered() == [ID]).then_some(())).unwrap();
-    scene.wait(Lifecycle::InService, "the launching hook to be passed");
+    wait::until("its registry entry", || (warm_pool.registered() == [ID]).then_some(())).unwrap();
+    warm_pool.wait_lifecycle(Lifecycle::InService, "completion of the launching hook");
 }

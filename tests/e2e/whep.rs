@@ -15,7 +15,7 @@ const STREAM_NAME: &str = "live/a";
 const SDP_CONTENT_TYPE: (&str, &str) = ("content-type", "application/sdp");
 
 /// Starts an engine with a live stream of the default source.
-fn live() -> Option<(Engine, Process)> {
+fn start_live_stream() -> Option<(Engine, Process)> {
     let engine = Engine::start(dual_stack_options()).unwrap();
     let publisher = publish::start_ffmpeg(&Source::default(), &engine.rtmp_url(STREAM_NAME)).unwrap()?;
     engine.wait_live(STREAM_NAME).unwrap();
@@ -26,12 +26,12 @@ fn dual_stack_options() -> Options {
     Options::with(|c| c.node.addresses = vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()])
 }
 
-fn whep(engine: &Engine) -> String {
+fn whep_url(engine: &Engine) -> String {
     engine.http_url("/live/whep/a")
 }
 
 /// Value of a WebRTC metric; `name` includes its label, if any.
-fn metric(engine: &Engine, name: &str) -> u64 {
+fn webrtc_metric(engine: &Engine, name: &str) -> u64 {
     metric_value(engine, &format!("headwater_webrtc_{name}"))
 }
 
@@ -45,8 +45,8 @@ fn metric_value(engine: &Engine, name: &str) -> u64 {
     text.lines().find_map(value).unwrap_or(0)
 }
 
-fn ignored(engine: &Engine, reason: &str) -> u64 {
-    metric(engine, &format!("ignored_datagrams_total{{reason=\"{reason}\"}}"))
+fn ignored_datagrams(engine: &Engine, reason: &str) -> u64 {
+    webrtc_metric(engine, &format!("ignored_datagrams_total{{reason=\"{reason}\"}}"))
 }
 
 /// Checks the report of an undisturbed viewer: no loss, sender reports, all frames decodable, the
@@ -60,9 +60,9 @@ fn check_viewer(viewer: &Viewer, seconds: u64, srtp: &str) -> Report {
     let lip_sync_ms = report.video.lip_sync_ms.unwrap();
     assert!(lip_sync_ms.abs() < 150, "video is {lip_sync_ms} ms later than audio");
     // The current GOP arrives at once: up to a second more than the time played.
-    let pictures = decode::frame_hashes(&viewer.video_path()).unwrap().len() as u64;
-    assert_eq!(pictures, report.video.frames);
-    assert!(((seconds * 25 - 12)..=(seconds * 25 + 38)).contains(&pictures), "{pictures} frames in {seconds} s");
+    let frames = decode::frame_hashes(&viewer.video_path()).unwrap().len() as u64;
+    assert_eq!(frames, report.video.frames);
+    assert!(((seconds * 25 - 12)..=(seconds * 25 + 38)).contains(&frames), "{frames} frames in {seconds} s");
     let tone = decode::measure_tone(&viewer.audio_path()).unwrap();
     assert!(tone.energy_share > 0.9, "{tone:?}");
     assert!((tone.duration_secs - seconds as f64).abs() < 0.7, "{tone:?}");
@@ -71,11 +71,11 @@ fn check_viewer(viewer: &Viewer, seconds: u64, srtp: &str) -> Report {
 
 #[test]
 fn pion_plays_video_and_audio_with_either_srtp_profile_until_delete() {
-    let Some((engine, _publisher)) = live() else { return };
+    let Some((engine, _publisher)) = start_live_stream() else { return };
     for (offered, taken) in
         [("any", "SRTP_AEAD_AES_128_GCM"), ("gcm", "SRTP_AEAD_AES_128_GCM"), ("sha1", "SRTP_AES128_CM_HMAC_SHA1_80")]
     {
-        let Some(viewer) = Viewer::start(&whep(&engine), &["-srtp", offered, "-seconds", "3"]).unwrap() else { return };
+        let Some(viewer) = Viewer::start(&whep_url(&engine), &["-srtp", offered, "-seconds", "3"]).unwrap() else { return };
         viewer.wait_playing().unwrap();
         engine.wait_status(STREAM_NAME, "a WebRTC viewer", |s| s.viewers.webrtc == 1).unwrap();
         let report = check_viewer(&viewer, 3, taken);
@@ -83,7 +83,7 @@ fn pion_plays_video_and_audio_with_either_srtp_profile_until_delete() {
         assert!(report.answer_ms < 1_000.0 && report.first_packet_ms < 2_000.0, "{report:?}");
         engine.wait_status(STREAM_NAME, "no WebRTC viewer", |s| s.viewers.webrtc == 0).unwrap();
     }
-    assert!(metric(&engine, "sent_bytes_total") > 500_000);
+    assert!(webrtc_metric(&engine, "sent_bytes_total") > 500_000);
     assert_eq!(engine.panics(), [""; 0]);
 }
 
@@ -101,67 +101,67 @@ fn frames_arrive_unchanged_over_ipv6_with_retransmitted_losses() {
     let _publisher = Process::start(&mut command).unwrap();
     engine.wait_live(STREAM_NAME).unwrap();
     let arguments = ["-bind", "::1", "-drop", "10", "-seconds", "4"];
-    let Some(viewer) = Viewer::start(&whep(&engine), &arguments).unwrap() else { return };
+    let Some(viewer) = Viewer::start(&whep_url(&engine), &arguments).unwrap() else { return };
     let report = check_viewer(&viewer, 4, "SRTP_AEAD_AES_128_GCM");
     assert_eq!(report.remote, "::1");
     assert!(report.video.dropped > 10, "{report:?}");
-    assert!(metric(&engine, "retransmitted_packets_total") >= report.video.dropped);
+    assert!(webrtc_metric(&engine, "retransmitted_packets_total") >= report.video.dropped);
     let got = decode::frame_hashes(&viewer.video_path()).unwrap();
     assert!(sent.windows(got.len()).any(|window| window == got), "the frames are not a contiguous part of the source");
 }
 
 #[test]
 fn nacked_packets_are_resent_and_key_frame_requests_are_harmless() {
-    let Some((engine, _publisher)) = live() else { return };
+    let Some((engine, _publisher)) = start_live_stream() else { return };
     let arguments = ["-nack", "30", "-pli", "200", "-seconds", "3"];
-    let Some(viewer) = Viewer::start(&whep(&engine), &arguments).unwrap() else { return };
+    let Some(viewer) = Viewer::start(&whep_url(&engine), &arguments).unwrap() else { return };
     let report = check_viewer(&viewer, 3, "SRTP_AEAD_AES_128_GCM");
     assert_eq!((report.video.duplicates, report.pli_sent), (30, 200), "{report:?}");
-    assert_eq!(metric(&engine, "nacked_packets_total"), 30);
-    assert_eq!(metric(&engine, "key_frame_requests_total"), 200);
+    assert_eq!(webrtc_metric(&engine, "nacked_packets_total"), 30);
+    assert_eq!(webrtc_metric(&engine, "key_frame_requests_total"), 200);
 }
 
 #[test]
 fn garbage_replays_and_forged_requests_are_ignored_and_counted() {
     const EACH: u64 = 100;
-    let Some((engine, _publisher)) = live() else { return };
+    let Some((engine, _publisher)) = start_live_stream() else { return };
     let arguments = ["-attack", "100", "-seconds", "3"];
-    let Some(viewer) = Viewer::start(&whep(&engine), &arguments).unwrap() else { return };
+    let Some(viewer) = Viewer::start(&whep_url(&engine), &arguments).unwrap() else { return };
     let report = check_viewer(&viewer, 3, "SRTP_AEAD_AES_128_GCM");
     assert!(report.attacks.len() == 12 && report.attacks.values().all(|&n| n == EACH), "{report:?}");
     // Garbage, also from the viewer's own address, empty datagrams, and truncated requests.
-    assert_eq!(ignored(&engine, "Garbage"), 4 * EACH);
-    assert_eq!(ignored(&engine, "Replayed"), EACH);
-    assert_eq!(ignored(&engine, "WrongPassword"), EACH);
-    assert_eq!(ignored(&engine, "Rtp"), EACH);
-    assert_eq!(ignored(&engine, "BadRtcp"), EACH);
-    assert!(ignored(&engine, "UnknownUser") >= EACH && ignored(&engine, "UnknownAddress") >= 2 * EACH);
+    assert_eq!(ignored_datagrams(&engine, "Garbage"), 4 * EACH);
+    assert_eq!(ignored_datagrams(&engine, "Replayed"), EACH);
+    assert_eq!(ignored_datagrams(&engine, "WrongPassword"), EACH);
+    assert_eq!(ignored_datagrams(&engine, "Rtp"), EACH);
+    assert_eq!(ignored_datagrams(&engine, "BadRtcp"), EACH);
+    assert!(ignored_datagrams(&engine, "UnknownUser") >= EACH && ignored_datagrams(&engine, "UnknownAddress") >= 2 * EACH);
     // Some ten thousand more must not leak memory: a hundred bytes each would exceed the limit.
     let before = resident_bytes(&engine);
     assert!(before > 0);
-    let Some(viewer) = Viewer::start(&whep(&engine), &["-attack", "3000", "-seconds", "3"]).unwrap() else { return };
+    let Some(viewer) = Viewer::start(&whep_url(&engine), &["-attack", "3000", "-seconds", "3"]).unwrap() else { return };
     assert_eq!(viewer.wait_report().unwrap().status, 201);
     let grown = resident_bytes(&engine).saturating_sub(before);
     assert!(grown < 4 << 20, "the memory grew by {grown} bytes");
-    assert_eq!(metric(&engine, "sessions"), 0);
+    assert_eq!(webrtc_metric(&engine, "sessions"), 0);
     assert_eq!(engine.panics(), [""; 0]);
 }
 
 #[test]
 fn viewer_with_a_certificate_not_in_its_offer_receives_nothing() {
-    let Some((engine, _publisher)) = live() else { return };
-    let Some(viewer) = Viewer::start(&whep(&engine), &["-wrong-fingerprint", "-seconds", "2"]).unwrap() else { return };
+    let Some((engine, _publisher)) = start_live_stream() else { return };
+    let Some(viewer) = Viewer::start(&whep_url(&engine), &["-wrong-fingerprint", "-seconds", "2"]).unwrap() else { return };
     let report = viewer.wait_report().unwrap();
     assert_eq!((report.status, report.video.packets, report.audio.packets), (201, 0, 0), "{report:?}");
-    assert_eq!(metric(&engine, "wrong_certificates_total"), 1);
-    assert_eq!((metric(&engine, "packets_total"), metric(&engine, "sessions")), (0, 0));
+    assert_eq!(webrtc_metric(&engine, "wrong_certificates_total"), 1);
+    assert_eq!((webrtc_metric(&engine, "packets_total"), webrtc_metric(&engine, "sessions")), (0, 0));
 }
 
 #[test]
 fn viewers_are_disconnected_when_the_publisher_ends() {
-    let Some((engine, publisher)) = live() else { return };
+    let Some((engine, publisher)) = start_live_stream() else { return };
     let arguments = ["-until-end", "-seconds", "20"];
-    let Some(viewer) = Viewer::start(&whep(&engine), &arguments).unwrap() else { return };
+    let Some(viewer) = Viewer::start(&whep_url(&engine), &arguments).unwrap() else { return };
     viewer.wait_playing().unwrap();
     publisher.signal(nix::sys::signal::Signal::SIGINT);
     let report = viewer.wait_report().unwrap();
@@ -172,17 +172,17 @@ fn viewers_are_disconnected_when_the_publisher_ends() {
 
 #[test]
 fn killed_viewer_is_removed_when_its_consent_expires() {
-    let Some((engine, _publisher)) = live() else { return };
-    let Some(viewer) = Viewer::start(&whep(&engine), &["-seconds", "60"]).unwrap() else { return };
+    let Some((engine, _publisher)) = start_live_stream() else { return };
+    let Some(viewer) = Viewer::start(&whep_url(&engine), &["-seconds", "60"]).unwrap() else { return };
     viewer.wait_playing().unwrap();
     // Another viewer replays an old check from its address: it does not renew its consent.
-    let Some(replaying) = Viewer::start(&whep(&engine), &["-seconds", "60", "-replay-check"]).unwrap() else { return };
+    let Some(replaying) = Viewer::start(&whep_url(&engine), &["-seconds", "60", "-replay-check"]).unwrap() else { return };
     replaying.wait_playing().unwrap();
     engine.wait_status(STREAM_NAME, "two WebRTC viewers", |s| s.viewers.webrtc == 2).unwrap();
     viewer.kill();
     // Consent expires after 30 s (RFC 7675 §5.1).
     wait::until_within(Duration::from_secs(45), "the viewer to be removed", || {
-        (metric(&engine, "sessions") == 0).then_some(())
+        (webrtc_metric(&engine, "sessions") == 0).then_some(())
     })
     .unwrap();
     engine.process().wait_line("reason=expired").unwrap();
@@ -195,7 +195,7 @@ fn stream_with_b_frames_is_refused_with_the_setting_to_change() {
     let source = Source { b_frames: 2, ..Source::default() };
     let Some(_publisher) = publish::start_ffmpeg(&source, &engine.rtmp_url(STREAM_NAME)).unwrap() else { return };
     engine.wait_status(STREAM_NAME, "B-frames", |s| s.video.as_ref().is_some_and(|v| v.b_frames)).unwrap();
-    let Some(viewer) = Viewer::start(&whep(&engine), &[]).unwrap() else { return };
+    let Some(viewer) = Viewer::start(&whep_url(&engine), &[]).unwrap() else { return };
     let report = viewer.wait_report().unwrap();
     let refusal: serde_json::Value = serde_json::from_str(&report.body).unwrap();
     assert_eq!((report.status, refusal["error"].as_str()), (406, Some("b_frames")));
@@ -207,13 +207,13 @@ fn stream_with_b_frames_is_refused_with_the_setting_to_change() {
 
 #[test]
 fn invalid_offers_are_refused_in_json() {
-    let Some((engine, _publisher)) = live() else { return };
+    let Some((engine, _publisher)) = start_live_stream() else { return };
     let check = |path: &str, headers: &[(&str, &str)], body: &[u8], status: u16, code: &str| {
-        let answer = http::request(engine.http(), "POST", path, headers, body).unwrap();
-        let json: serde_json::Value = answer.json().unwrap();
-        assert_eq!((answer.status, json["error"].as_str()), (status, Some(code)), "{path}");
+        let response = http::request(engine.http(), "POST", path, headers, body).unwrap();
+        let json: serde_json::Value = response.json().unwrap();
+        assert_eq!((response.status, json["error"].as_str()), (status, Some(code)), "{path}");
         assert!(json["message"].as_str().is_some_and(|m| m.ends_with('.')), "{json}");
-        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+        assert_eq!(response.header("access-control-allow-origin"), Some("*"));
     };
     check("/live/whep/nobody", &[SDP_CONTENT_TYPE], b"v=0\r\n", 404, "stream_not_found");
     check("/nothing/whep/a", &[SDP_CONTENT_TYPE], b"v=0\r\n", 404, "app_not_found");
@@ -226,15 +226,15 @@ fn invalid_offers_are_refused_in_json() {
 
 #[test]
 fn hanging_worker_thread_makes_the_node_not_ready_until_it_runs_again() {
-    let Some((engine, _publisher)) = live() else { return };
+    let Some((engine, _publisher)) = start_live_stream() else { return };
     let ready = || {
-        let answer = http::get(engine.health(), "/readyz").unwrap();
-        let body: serde_json::Value = answer.json().unwrap();
-        (answer.status, body["checks"]["webrtc"].as_str().unwrap_or_default().to_owned())
+        let response = http::get(engine.health(), "/readyz").unwrap();
+        let body: serde_json::Value = response.json().unwrap();
+        (response.status, body["checks"]["webrtc"].as_str().unwrap_or_default().to_owned())
     };
     assert_eq!(ready(), (200, "ok".to_owned()));
     // A debugger stops one thread and no other.
-    let thread = thread(&engine, "webrtc-0");
+    let thread = thread_id(&engine, "webrtc-0");
     if let Err(e) = ptrace::attach(thread) {
         tools::skip_missing(&format!("a thread cannot be stopped here: {e}"));
         return;
@@ -244,12 +244,12 @@ fn hanging_worker_thread_makes_the_node_not_ready_until_it_runs_again() {
     assert!(ready().1.starts_with("worker 0 has not responded for "), "{}", ready().1);
     ptrace::detach(thread, None).unwrap();
     wait::until("the node to be ready again", || (ready().0 == 200).then_some(())).unwrap();
-    let Some(viewer) = Viewer::start(&whep(&engine), &["-seconds", "2"]).unwrap() else { return };
+    let Some(viewer) = Viewer::start(&whep_url(&engine), &["-seconds", "2"]).unwrap() else { return };
     check_viewer(&viewer, 2, "SRTP_AEAD_AES_128_GCM");
 }
 
 /// A thread of the engine, by its name.
-fn thread(engine: &Engine, name: &str) -> Pid {
+fn thread_id(engine: &Engine, name: &str) -> Pid {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", engine.process().pid())).unwrap();
     let named = |path: &std::path::Path| std::fs::read_to_string(path.join("comm")).is_ok_and(|n| n.trim() == name);
     let found = tasks.map(|t| t.unwrap().path()).find(|path| named(path)).unwrap();

@@ -232,8 +232,8 @@ mod tests {
         let case = Case { cpu_seconds: 3.0, bytes: 2_000_000_000, ..Case::empty("ingest", "headwater") };
         let json = serde_json::to_value(CaseRecord::of(&case)).unwrap();
         assert_eq!(json["cpu_seconds_per_gb"], 1.5);
-        assert!(json.as_object().unwrap().contains_key("cpu_seconds_per_million_packets"), "{written}");
-        assert!(json["cpu_seconds_per_million_packets"].is_null(), "{written}");
+        assert!(json.as_object().unwrap().contains_key("cpu_seconds_per_million_packets"), "{json}");
+        assert!(json["cpu_seconds_per_million_packets"].is_null(), "{json}");
         assert_eq!((&json["case"], &json["bytes"]), (&"ingest".into(), &2_000_000_000_u64.into()));
     }
 }

@@ -109,8 +109,8 @@ impl Node {
         })
     }
 
-    /// Starts a node in the warm pool of its group, which keeps instances in the state `pool`:
-    /// `Running`, `Stopped` or `Hibernated`.
+    /// Starts a node in the warm pool of its group, which keeps instances in the state
+    /// `pool_state`: `Running`, `Stopped` or `Hibernated`.
     ///
     /// # Errors
     /// If it cannot be started.

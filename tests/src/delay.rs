@@ -40,20 +40,20 @@ impl DelayProxy {
         listener.set_nonblocking(true)?;
         let _entered = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let (manner, seen) = watch::channel(DelayMode::Delayed(Duration::ZERO));
+        let (mode_tx, mode_rx) = watch::channel(DelayMode::Delayed(Duration::ZERO));
         let connect = Arc::new(connect);
         let task = runtime.spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (connect, seen) = (Arc::clone(&connect), seen.clone());
+                let (connect, mode_rx) = (Arc::clone(&connect), mode_rx.clone());
                 tokio::spawn(async move {
                     // If the server is unreachable, the client sees its connection closed.
                     let opened = tokio::task::spawn_blocking(move || connect()).await;
                     let Ok(Ok(server)) = opened else { return };
-                    let _ = forward(client, server, seen).await;
+                    let _ = forward(client, server, mode_rx).await;
                 });
             }
         });
-        Ok(Self { mode_tx: manner, task })
+        Ok(Self { mode_tx, task })
     }
 
     /// Changes the behaviour, also of open connections.

@@ -208,11 +208,11 @@ impl Engine {
 /// # Errors
 /// If the response is neither a status nor 404.
 pub fn status(http: SocketAddr, name: &str) -> anyhow::Result<Option<StreamStatus>> {
-    let answer = http::get(http, &format!("/rest/v2/streams/{name}"))?;
-    match answer.status {
-        200 => Ok(Some(answer.json()?)),
-        404 if answer.text().contains("stream_not_found") => Ok(None),
-        other => anyhow::bail!("status of {name}: {other} {}", answer.text()),
+    let response = http::get(http, &format!("/rest/v2/streams/{name}"))?;
+    match response.status {
+        200 => Ok(Some(response.json()?)),
+        404 if response.text().contains("stream_not_found") => Ok(None),
+        other => anyhow::bail!("status of {name}: {other} {}", response.text()),
     }
 }
 

@@ -101,16 +101,16 @@ pub fn parse(received: &[u8], is_head: bool) -> anyhow::Result<Response> {
         .map(|line| line.split_once(':').map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned())))
         .collect::<Option<_>>()
         .context("a header without a colon")?;
-    let mut answer = Response { status, headers, body: received[end + 4..].to_vec() };
+    let mut response = Response { status, headers, body: received[end + 4..].to_vec() };
     if is_head || matches!(status, 100..=199 | 204 | 304) {
-        ensure!(answer.body.is_empty(), "a body in a response that must not have one");
-    } else if answer.header("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked")) {
-        answer.body = decode_chunked(&answer.body)?;
-    } else if let Some(length) = answer.header("content-length") {
+        ensure!(response.body.is_empty(), "a body in a response that must not have one");
+    } else if response.header("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked")) {
+        response.body = decode_chunked(&response.body)?;
+    } else if let Some(length) = response.header("content-length") {
         let length: usize = length.parse()?;
-        ensure!(answer.body.len() == length, "the body has {} bytes, content-length is {length}", answer.body.len());
+        ensure!(response.body.len() == length, "the body has {} bytes, content-length is {length}", response.body.len());
     }
-    Ok(answer)
+    Ok(response)
 }
 
 /// Decodes chunked transfer coding (RFC 9112 §7.1).

@@ -116,14 +116,14 @@ impl FakeMetadata {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (shared, recorded) = (Arc::downgrade(&state), Arc::clone(&requests));
         std::thread::spawn(move || {
-            let mut silent = Vec::new();
+            let mut open_streams = Vec::new();
             for stream in listener.incoming().map_while(Result::ok) {
                 let Some(state) = shared.upgrade() else { return };
                 let now = lock(&state).clone();
                 match now.behavior {
-                    ServiceBehavior::Unresponsive => silent.push(stream),
-                    manner => {
-                        if let ServiceBehavior::Slow(pause) = manner {
+                    ServiceBehavior::Unresponsive => open_streams.push(stream),
+                    behavior => {
+                        if let ServiceBehavior::Slow(pause) = behavior {
                             std::thread::park_timeout(pause);
                         }
                         // A client that disconnects is not an error.

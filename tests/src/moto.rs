@@ -67,9 +67,9 @@ impl Moto {
         // moto reads the region from the signature and does not verify it.
         let scope = "AWS4-HMAC-SHA256 Credential=testing/20260101/eu-central-1/ec2/aws4_request, SignedHeaders=host, Signature=0";
         let headers = [("authorization", scope), ("content-type", "application/x-www-form-urlencoded")];
-        let answer = http::request(self.address, "POST", "/", &headers, body.as_bytes())?;
-        ensure!(answer.status == 200, "{action}: {} {}", answer.status, answer.text());
-        Ok(answer.text())
+        let response = http::request(self.address, "POST", "/", &headers, body.as_bytes())?;
+        ensure!(response.status == 200, "{action}: {} {}", response.status, response.text());
+        Ok(response.text())
     }
 
     /// Calls a CloudWatch action of the query protocol, and returns the XML of the response.
@@ -83,9 +83,9 @@ impl Moto {
         }
         let scope = "AWS4-HMAC-SHA256 Credential=testing/20260101/eu-central-1/monitoring/aws4_request, SignedHeaders=host, Signature=0";
         let headers = [("authorization", scope), ("content-type", "application/x-www-form-urlencoded")];
-        let answer = http::request(self.address, "POST", "/", &headers, body.as_bytes())?;
-        ensure!(answer.status == 200, "{action}: {} {}", answer.status, answer.text());
-        Ok(answer.text())
+        let response = http::request(self.address, "POST", "/", &headers, body.as_bytes())?;
+        ensure!(response.status == 200, "{action}: {} {}", response.status, response.text());
+        Ok(response.text())
     }
 
     /// Stores a secret in Secrets Manager.
@@ -105,8 +105,8 @@ impl Moto {
             ("content-type", "application/x-amz-json-1.1"),
             ("x-amz-target", target.as_str()),
         ];
-        let answer = http::request(self.address, "POST", "/", &headers, body.to_string().as_bytes())?;
-        ensure!(answer.status == 200, "{action}: {} {}", answer.status, answer.text());
+        let response = http::request(self.address, "POST", "/", &headers, body.to_string().as_bytes())?;
+        ensure!(response.status == 200, "{action}: {} {}", response.status, response.text());
         Ok(())
     }
 

@@ -133,15 +133,15 @@ async fn proxy_connection(mut client: TcpStream, member: usize, state: &State) -
         let command = Message::read(&mut client).await?;
         let name = command.document()?.keys().next().cloned().unwrap_or_default();
         if let Some(error) = error_reply(&name, member, state) {
-            command.reply(&refusal)?.write(&mut client).await?;
+            command.reply(&error)?.write(&mut client).await?;
             continue;
         }
         command.write(&mut server).await?;
-        let mut answer = Message::read(&mut server).await?;
+        let mut reply = Message::read(&mut server).await?;
         if HELLO_COMMANDS.contains(&name.as_str()) {
-            let mut hello = answer.document()?;
+            let mut hello = reply.document()?;
             rewrite_hello(&mut hello, member, state);
-            answer = command.reply(&hello)?;
+            reply = command.reply(&hello)?;
         }
         if WRITE_COMMANDS.contains(&name.as_str()) {
             state.writes[member].fetch_add(1, Ordering::SeqCst);
@@ -150,17 +150,17 @@ async fn proxy_connection(mut client: TcpStream, member: usize, state: &State) -
         if READ_COMMANDS.contains(&name.as_str()) {
             tokio::time::sleep(Duration::from_millis(state.read_delay_ms.load(Ordering::SeqCst))).await;
         }
-        answer.write(&mut client).await?;
+        reply.write(&mut client).await?;
     }
 }
 
 fn error_reply(name: &str, member: usize, state: &State) -> Option<Document> {
     let is_member_command = |name| HELLO_COMMANDS.contains(&name) || SESSION_COMMANDS.contains(&name);
     if state.primary.load(Ordering::SeqCst) != member && !is_member_command(name) {
-        let mut answer = error_document(10_107, "NotWritablePrimary", "not primary");
+        let mut reply = error_document(10_107, "NotWritablePrimary", "not primary");
         // The driver retries a command with this label once.
-        answer.insert("errorLabels", vec!["RetryableWriteError"]);
-        return Some(answer);
+        reply.insert("errorLabels", vec!["RetryableWriteError"]);
+        return Some(reply);
     }
     let code = state.write_error_code.load(Ordering::SeqCst);
     let what = if code == OUT_OF_DISK_SPACE { "OutOfDiskSpace" } else { "Scripted" };
@@ -185,7 +185,7 @@ fn error_document(code: i32, name: &str, message: &str) -> Document {
 
 /// Error code of a server whose disk is full.
 pub const OUT_OF_DISK_SPACE: i32 = 14_031;
-const SET_NAME: &str = "of-the-test";
+const SET_NAME: &str = "test-set";
 const HELLO_COMMANDS: [&str; 3] = ["hello", "isMaster", "ismaster"];
 const SESSION_COMMANDS: [&str; 4] = ["saslStart", "saslContinue", "endSessions", "ping"];
 const READ_COMMANDS: [&str; 2] = ["find", "aggregate"];

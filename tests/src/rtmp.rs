@@ -29,7 +29,7 @@ pub struct RtmpClient {
 
 impl std::fmt::Debug for RtmpClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Peer").field("socket", &self.socket).finish_non_exhaustive()
+        f.debug_struct("RtmpClient").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 
@@ -99,9 +99,9 @@ impl RtmpClient {
         socket.set_write_timeout(Some(WAIT_TIMEOUT))?;
         let mut handshake = Handshake::new(PeerType::Client);
         socket.write_all(&handshake.generate_outbound_p0_and_p1()?)?;
-        let mut answer = vec![0; 1 + 2 * 1_536];
-        socket.read_exact(&mut answer)?;
-        let HandshakeProcessResult::Completed { response_bytes, .. } = handshake.process_bytes(&answer)? else {
+        let mut response = vec![0; 1 + 2 * 1_536];
+        socket.read_exact(&mut response)?;
+        let HandshakeProcessResult::Completed { response_bytes, .. } = handshake.process_bytes(&response)? else {
             bail!("the handshake is not complete");
         };
         socket.write_all(&response_bytes)?;

@@ -141,20 +141,20 @@ async fn forward(
     let mut reply_link_rx = link_rx.clone();
     let requests = async {
         loop {
-            let command_message = Message::read(&mut from_client).await?;
+            let message = Message::read(&mut from_client).await?;
             let received_at = Instant::now();
             link_rx.wait_for(|state| *state == LinkState::Open).await?;
-            let name = command_message.document()?.keys().next().cloned().unwrap_or_default();
+            let name = message.document()?.keys().next().cloned().unwrap_or_default();
             let command = ForwardedCommand { received_at, forwarded_at: Instant::now(), name };
             forwarded.lock().unwrap_or_else(PoisonError::into_inner).push(command);
-            command_message.write(&mut to_server).await?;
+            message.write(&mut to_server).await?;
         }
     };
     let replies = async {
         loop {
-            let answer = Message::read(&mut from_server).await?;
+            let reply = Message::read(&mut from_server).await?;
             reply_link_rx.wait_for(|state| *state == LinkState::Open).await?;
-            answer.write(&mut to_client).await?;
+            reply.write(&mut to_client).await?;
         }
     };
     tokio::select! {

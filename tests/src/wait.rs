@@ -24,8 +24,8 @@ pub fn until<T>(what: &str, poll: impl FnMut() -> Option<T>) -> anyhow::Result<T
 pub fn until_within<T>(timeout: Duration, what: &str, mut poll: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
     let start = Instant::now();
     loop {
-        if let Some(answer) = poll() {
-            return Ok(answer);
+        if let Some(value) = poll() {
+            return Ok(value);
         }
         anyhow::ensure!(start.elapsed() < timeout, "timed out after {timeout:?} waiting for {what}");
         std::thread::park_timeout(POLL_INTERVAL);

@@ -1,5 +1,5 @@
-// The node list of the dashboard, and the parts only the administrator sees, in Chromium, with a node run
-// by its daemon.
+// The node list of the dashboard, and the parts only the administrator sees, in Chromium, with a
+// node run by its daemon.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -14,7 +14,8 @@ let network, node, browser;
 before(async () => {
   network = await createNetwork();
   node = new DaemonNode();
-  // An earlier run under another id: its entry stays in the registry and counts as dead after 15 seconds.
+  // An earlier run under another id: its entry stays in the registry and counts as dead after 15
+  // seconds.
   await node.start("i-0gone");
   await node.kill();
   await node.start("i-0here");

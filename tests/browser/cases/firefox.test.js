@@ -1,5 +1,5 @@
-// The player page in Firefox. Debian's Firefox has no H.264 for WebRTC without a plug-in that is downloaded
-// at run time; for HLS it uses ffmpeg's libraries.
+// The player page in Firefox. Debian's Firefox has no H.264 for WebRTC without a plug-in that is
+// downloaded at run time; for HLS it uses ffmpeg's libraries.
 
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";

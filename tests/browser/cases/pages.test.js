@@ -60,7 +60,8 @@ test("every link of every page resolves", async () => {
   for (const [path, drawn] of [["/", '[data-stream="live/linked"]'], ["/live/play.html?id=linked", 'body[data-state="live"]'], ["/live/", "#publish-panel"]]) {
     const page = await browser.open(path);
     await page.waitForSelector(drawn, { state: "attached" });
-    // Links inside <noscript> are plain text in a browser with JavaScript, so the source is parsed as well.
+    // Links inside <noscript> are plain text in a browser with JavaScript, so the source is parsed
+    // as well.
     const links = await page.evaluate(async () => {
       const source = new DOMParser().parseFromString(await (await fetch(location.href)).text(), "text/html");
       const all = [document, source].flatMap((from) => [...from.querySelectorAll("[href]")]);

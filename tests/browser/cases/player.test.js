@@ -217,7 +217,8 @@ test("a page that moves to another node gets a frame before it ends the old sess
     };
     video.requestVideoFrameCallback(each);
   });
-  // The answer of a node that is about to end. The next session may be on any node, including this one.
+  // The answer of a node that is about to end. The next session may be on any node, including this
+  // one.
   let moved = false;
   await page.route(/\/whep\/moving\/[0-9a-f]{32}/, (route) => {
     if (moved || route.request().method() !== "GET") return route.continue();

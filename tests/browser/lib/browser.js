@@ -25,8 +25,8 @@ function writeWrapper(folder, namespacePrefix, path) {
 }
 
 /**
- * Starts Chromium. `open(path, options)` returns a page with the probe installed; `foreignRequests` lists
- * requests to other origins.
+ * Starts Chromium. `open(path, options)` returns a page with the probe installed;
+ * `foreignRequests` lists requests to other origins.
  */
 export async function openChromium(network) {
   const folder = mkdtempSync(join(tmpdir(), "headwater-chromium-"));

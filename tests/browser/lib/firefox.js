@@ -1,5 +1,5 @@
-// Debian's Firefox, driven over Marionette, its own remote protocol: JSON arrays over TCP, each prefixed
-// with its length. (Playwright supports only its own build of Firefox.)
+// Debian's Firefox, driven over Marionette, its own remote protocol: JSON arrays over TCP, each
+// prefixed with its length. (Playwright supports only its own build of Firefox.)
 
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";

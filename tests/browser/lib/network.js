@@ -1,5 +1,5 @@
-// The network: this namespace, where engine and publisher run, and another one behind a veth pair, where
-// the browser runs. Browsers gather no loopback candidates, so they need a real interface.
+// The network: this namespace, where engine and publisher run, and another one behind a veth pair,
+// where the browser runs. Browsers gather no loopback candidates, so they need a real interface.
 
 import { execFileSync, spawn } from "node:child_process";
 

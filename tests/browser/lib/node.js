@@ -34,7 +34,7 @@ function isRunning(pid) {
   }
 }
 
-/** A node on the default ports of this namespace: the engine alone or, with `supervised`, run by its daemon. */
+/** A node on the default ports of this namespace: an engine or, with `supervised`, a daemon. */
 export class Node {
   constructor({ supervised = false } = {}) {
     this.supervised = supervised;
@@ -92,9 +92,9 @@ export class Node {
 }
 
 /**
- * A video that shows a clock: 16 bars are the bits of the wall-clock time in hundredths of a second;
- * `readClock` in probe.js reads it. The clock is drawn after the input is paced, because ffmpeg reads some
- * frames ahead.
+ * A video that shows a clock: 16 bars are the bits of the wall-clock time in hundredths of a
+ * second; `readClock` in probe.js reads it. The clock is drawn after the input is paced, because
+ * ffmpeg reads some frames ahead.
  */
 const BLACK_SOURCE = "color=black:size=320x64:rate=25";
 const CLOCK_FILTER = "geq=lum='255*mod(floor(floor(time(0)*100)/pow(2,floor(X/20))),2)':cb=128:cr=128";

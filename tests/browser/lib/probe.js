@@ -1,5 +1,5 @@
-// Runs in the page before its own scripts: counts decoded frames and records what the page does not show.
-// It must not depend on anything outside its own function.
+// Runs in the page before its own scripts: counts decoded frames and records what the page does not
+// show. It must not depend on anything outside its own function.
 
 export function probe() {
   const stats = { frames: 0, firstFrameAt: null, offerAt: null, delays: [] };
@@ -20,7 +20,7 @@ export function probe() {
   };
   const canvas = document.createElement("canvas");
   const draw = canvas.getContext("2d", { willReadFrequently: true });
-  /** The clock shown by the test video, in hundredths of a second modulo 65,536, or null if there is none. */
+  /** The clock in the test video, in hundredths of a second modulo 65,536; null without a clock. */
   const readClock = (video) => {
     if (video.videoWidth !== 320 || video.videoHeight !== 64) return null;
     [canvas.width, canvas.height] = [320, 64];

@@ -6,8 +6,8 @@ use anyhow::{Context as _, ensure};
 use headwater_tests::delay::DelayMode;
 use headwater_tests::wait;
 
-use super::steps::{ensure_below, check_repeatedly, owns, rtmp_pauses, wait_live, whep_pauses};
-use super::{CheckLevel, CheckContext};
+use super::steps::{check_repeatedly, ensure_below, owns, rtmp_pauses, wait_live, whep_pauses};
+use super::{CheckContext, CheckLevel};
 use crate::node::Node;
 use crate::viewers::Publisher;
 
@@ -21,8 +21,8 @@ pub(super) fn killed(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     };
     let (_publisher, owner) = ctx.publish("db")?;
     let edges = ctx.edges();
-    let mut whep = ctx.whep(&edges, "db")?;
-    let rtmp = ctx.rtmp(&edges, "db")?;
+    let mut whep = ctx.start_whep_viewers(&edges, "db")?;
+    let rtmp = ctx.start_rtmp_players(&edges, "db")?;
     whep_pauses(&whep, 25)?;
     whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
     rtmp.iter().for_each(|(_, player)| player.reset_pauses());
@@ -31,7 +31,8 @@ pub(super) fn killed(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     ctx.cluster.registry.kill()?;
     let killed = Instant::now();
     // Viewers can join known streams, and publishers can publish new ones.
-    let late_joiners = ctx.whep(&edges[..1], "db").context("joining a known stream without the database")?;
+    let late_joiners =
+        ctx.start_whep_viewers(&edges[..1], "db").context("joining a known stream without the database")?;
     let started = Instant::now();
     let fresh = Publisher::start(&ctx.cluster.publish_url("live/fresh"))?;
     let origin = ctx.wait_owner("fresh", None).context("publishing without the database")?;
@@ -56,11 +57,13 @@ pub(super) fn killed(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     let webrtc = ensure_below("WebRTC", &whep_pauses(&whep, 25)?, MAX_UNNOTICED_PAUSE)?;
     let rtmp = ensure_below("RTMP", &rtmp_pauses(&rtmp, 25)?, MAX_UNNOTICED_PAUSE)?;
     let found = ensure_below("its stream on an edge after", &[found], RECOVERY_TIMEOUT)?;
-    let written = ensure_below("written again after", &[written.iter().max().copied().unwrap_or_default()], RECOVERY_TIMEOUT)?;
+    let written =
+        ensure_below("written again after", &[written.iter().max().copied().unwrap_or_default()], RECOVERY_TIMEOUT)?;
     ensure!(owns(&ctx.cluster.nodes[owner], "db") && owns(&ctx.cluster.nodes[origin], "fresh"), "an owner has changed");
     drop(fresh);
     Ok(format!(
-        "{} s outage: 0 sessions interrupted, pauses: {webrtc}; {rtmp}; new publisher accepted in {:.2} s; {written}, {found}",
+        "{} s outage: 0 sessions interrupted, pauses: {webrtc}; {rtmp}; new publisher accepted in {:.2} s; \
+         {written}, {found}",
         outage.as_secs(),
         accepted.as_secs_f64()
     ))
@@ -79,18 +82,19 @@ pub(super) fn slow(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     }
     let (_publisher, _) = ctx.publish("slow")?;
     let edges = ctx.edges();
-    let mut whep = ctx.whep(&edges, "slow")?;
+    let mut whep = ctx.start_whep_viewers(&edges, "slow")?;
     let mut figures = Vec::new();
-    for (what, manner) in [("2 s late", DelayMode::Delayed(Duration::from_secs(2))), ("unresponsive", DelayMode::Stalled)] {
+    for (what, mode) in [("2 s late", DelayMode::Delayed(Duration::from_secs(2))), ("unresponsive", DelayMode::Stalled)]
+    {
         whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
-        set_manner(ctx, manner);
-        let id = if manner == DelayMode::Stalled { "unresponsive" } else { "late" };
+        set_delay_mode(ctx, mode);
+        let id = if mode == DelayMode::Stalled { "unresponsive" } else { "late" };
         let started = Instant::now();
         let _new = Publisher::start(&ctx.cluster.publish_url(&format!("live/{id}")))?;
         ctx.wait_owner(id, None).with_context(|| format!("publishing while the database is {what}"))?;
         let accepted = started.elapsed();
         let started = Instant::now();
-        ctx.whep(&edges[..1], "slow").with_context(|| format!("joining while the database is {what}"))?;
+        ctx.start_whep_viewers(&edges[..1], "slow").with_context(|| format!("joining while the database is {what}"))?;
         let joined = started.elapsed();
         whep_pauses(&whep, 100)?;
         // This is shorter than a lease; no node may lose one.
@@ -101,7 +105,7 @@ pub(super) fn slow(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
             accepted.as_secs_f64(),
             joined.as_secs_f64()
         ));
-        set_manner(ctx, DelayMode::Delayed(Duration::ZERO));
+        set_delay_mode(ctx, DelayMode::Delayed(Duration::ZERO));
         let edge = &ctx.cluster.nodes[edges[0]];
         wait::until("the new stream from an edge", || has_playlist(edge, id))?;
         wait_live(edge, id)?;
@@ -109,9 +113,9 @@ pub(super) fn slow(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     Ok(figures.join("; "))
 }
 
-fn set_manner(ctx: &CheckContext<'_>, manner: DelayMode) {
-    if let Some(line) = ctx.cluster.registry.proxy() {
-        line.set_mode(manner);
+fn set_delay_mode(ctx: &CheckContext<'_>, mode: DelayMode) {
+    if let Some(proxy) = ctx.cluster.registry.proxy() {
+        proxy.set_mode(mode);
     }
 }
 

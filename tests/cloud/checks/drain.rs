@@ -16,14 +16,19 @@ use crate::viewers::{HlsPlayers, Kind};
 pub(super) fn origin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     let (publisher, first) = ctx.publish("drain")?;
     let edges = ctx.edges();
-    let mut whep = ctx.whep(&edges, "drain")?;
+    let mut whep = ctx.start_whep_viewers(&edges, "drain")?;
     whep_pauses(&whep, 25)?;
     let id = ctx.cluster.nodes[first].id().to_owned();
     ctx.cluster.groups.wait(&id, DRAIN_TIMEOUT, "protection", |i| i.protected.then_some(()))?;
     // Scale-in skips the protected instance: it selects the other one, or none.
     let chosen = ctx.cluster.groups.scale_in("origins");
     ensure!(chosen.as_deref() != Some(id.as_str()), "a protected instance was scaled in");
-    let other = ctx.cluster.nodes_with_role(Role::Origin).into_iter().find(|at| *at != first).context("fewer than two origins")?;
+    let other = ctx
+        .cluster
+        .nodes_with_role(Role::Origin)
+        .into_iter()
+        .find(|at| *at != first)
+        .context("fewer than two origins")?;
     if let Some(chosen) = chosen {
         ctx.cluster.groups.wait(&chosen, DRAIN_TIMEOUT, "termination", terminated)?;
         ctx.cluster.relaunch(other)?;
@@ -41,7 +46,8 @@ pub(super) fn origin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     ensure!(publisher.start_count() >= 2, "the publisher did not reconnect");
     ctx.cluster.nodes[first].daemon()?.wait_exit(DRAIN_TIMEOUT)?;
     Ok(format!(
-        "protected from scale-in; publisher on another origin after {:.1} s, {pauses}; hook completed after {:.1} s, {heartbeats} heartbeats",
+        "protected from scale-in; publisher on another origin after {:.1} s, {pauses}; \
+         hook completed after {:.1} s, {heartbeats} heartbeats",
         moved.as_secs_f64(),
         started.elapsed().as_secs_f64()
     ))
@@ -52,7 +58,7 @@ pub(super) fn edge(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     let (_publisher, _) = ctx.publish("drain")?;
     let edges = ctx.edges();
     let (first, others) = edges.split_first().context("no edges")?;
-    let mut whep = ctx.whep(others, "drain")?;
+    let mut whep = ctx.start_whep_viewers(others, "drain")?;
     let balancer = ctx.cluster.http_balancer.address();
     let hls = HlsPlayers::start(&ctx.cluster.runtime, Kind::LowLatency, &[balancer], "drain", 6);
     wait::until("HLS through the load balancer", || (hls.stats().fetched >= 12).then_some(()))?;

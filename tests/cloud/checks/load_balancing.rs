@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use super::steps::check_repeatedly;
-use super::{CheckLevel, CheckContext};
+use super::{CheckContext, CheckLevel};
 use crate::viewers::{HlsPlayers, Kind};
 
 pub(super) fn round_robin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
@@ -16,9 +16,9 @@ pub(super) fn round_robin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> 
         CheckLevel::Long => (600, ctx.options.players),
     };
     let time = Duration::from_secs(seconds);
-    let (_publisher, _) = ctx.publish("crowd")?;
+    let (_publisher, _) = ctx.publish("round-robin")?;
     let servers: Vec<_> = ctx.edges().into_iter().map(|at| ctx.cluster.nodes[at].http()).collect();
-    let hls = HlsPlayers::start(&ctx.cluster.runtime, Kind::LowLatency, &servers, "crowd", players);
+    let hls = HlsPlayers::start(&ctx.cluster.runtime, Kind::LowLatency, &servers, "round-robin", players);
     check_repeatedly(time, || Ok(()))?;
     let stats = hls.stats();
     ensure!(stats.error_responses() == 0 && stats.failed_requests == 0, "{players} players: {stats:?}");
@@ -27,7 +27,8 @@ pub(super) fn round_robin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> 
     let parts_each = stats.fetched as f64 / f64::from(players) / time.as_secs_f64();
     ensure!(parts_each > 2.5, "only {parts_each:.1} parts per second and player: the machine is too busy");
     Ok(format!(
-        "{players} players, {} s, {} edges: {} requests, {} parts ({parts_each:.1}/s each), 0 x 404, longest pause {:.1} s",
+        "{players} players, {} s, {} edges: {} requests, {} parts ({parts_each:.1}/s each), 0 x 404, \
+         longest pause {:.1} s",
         time.as_secs(),
         servers.len(),
         stats.responses.values().sum::<u64>(),

@@ -71,7 +71,8 @@ const CHECKS: &[(&str, CheckLevel, Check)] = &[
 ];
 
 /// Additional checks for a registry that is a replica set.
-const REPLICA_SET_CHECKS: &[(&str, CheckLevel, Check)] = &[("primary killed", CheckLevel::Short, primary_failover::killed)];
+const REPLICA_SET_CHECKS: &[(&str, CheckLevel, Check)] =
+    &[("primary killed", CheckLevel::Short, primary_failover::killed)];
 
 /// Builds a cluster, runs the checks and prints a line for each. Returns true if
 /// all of them passed.
@@ -108,7 +109,11 @@ pub(crate) fn run(spec: &ClusterSpec, options: &Options, runtime: &Handle) -> an
         }
     }
     ensure!(count > 0, "no check has such a name at this level");
-    print_line(&format!("==> {} in {} s", if all_passed { "all checks passed" } else { "some checks failed" }, started.elapsed().as_secs()));
+    print_line(&format!(
+        "==> {} in {} s",
+        if all_passed { "all checks passed" } else { "some checks failed" },
+        started.elapsed().as_secs()
+    ));
     Ok(all_passed)
 }
 
@@ -136,8 +141,8 @@ fn check_logs(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 fn restore(cluster: &mut Cluster) -> anyhow::Result<()> {
-    if let Some(line) = cluster.registry.proxy() {
-        line.set_mode(DelayMode::Delayed(Duration::ZERO));
+    if let Some(proxy) = cluster.registry.proxy() {
+        proxy.set_mode(DelayMode::Delayed(Duration::ZERO));
     }
     for node in cluster.nodes.iter().chain(cluster.registry.members()) {
         node.host().restore_network()?;

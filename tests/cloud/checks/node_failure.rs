@@ -13,10 +13,11 @@ use crate::viewers::{HlsPlayers, Kind, RtmpPlayer, WhepViewer};
 pub(super) fn origin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     let (publisher, first) = ctx.publish("origin")?;
     let edges = ctx.edges();
-    let mut whep = ctx.whep(&edges, "origin")?;
-    let rtmp = ctx.rtmp(&edges, "origin")?;
+    let mut whep = ctx.start_whep_viewers(&edges, "origin")?;
+    let rtmp = ctx.start_rtmp_players(&edges, "origin")?;
     let servers: Vec<_> = edges.iter().map(|at| ctx.cluster.nodes[*at].http()).collect();
-    let hls = [Kind::Plain, Kind::LowLatency].map(|kind| HlsPlayers::start(&ctx.cluster.runtime, kind, &servers, "origin", 1));
+    let hls = [Kind::Plain, Kind::LowLatency]
+        .map(|kind| HlsPlayers::start(&ctx.cluster.runtime, kind, &servers, "origin", 1));
     for hls in &hls {
         wait::until("HLS from the edges", || (hls.stats().fetched >= 2).then_some(()))?;
     }
@@ -46,7 +47,8 @@ pub(super) fn origin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     ensure!(publisher.start_count() >= 2, "the publisher did not reconnect");
     let low = ensure_below("LL-HLS", &[hls[1].stats().longest_pause], MAX_LL_HLS_PAUSE)?;
     Ok(format!(
-        "publisher back after {:.2} s; pauses: {webrtc}; {rtmp}; {low}, discontinuity sequence advanced, 0 x 404, ffmpeg continues",
+        "publisher back after {:.2} s; pauses: {webrtc}; {rtmp}; {low}, \
+         discontinuity sequence advanced, 0 x 404, ffmpeg continues",
         recovered.as_secs_f64()
     ))
 }
@@ -57,8 +59,8 @@ pub(super) fn edge(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     let (_publisher, _) = ctx.publish("edge")?;
     let edges = ctx.edges();
     let (killed_edge, others) = edges.split_first().context("no edges")?;
-    let mut whep = ctx.whep(others, "edge")?;
-    let lost = ctx.whep(&[*killed_edge], "edge")?;
+    let mut whep = ctx.start_whep_viewers(others, "edge")?;
+    let lost = ctx.start_whep_viewers(&[*killed_edge], "edge")?;
     let balancer = ctx.cluster.http_balancer.address();
     let hls = HlsPlayers::start(&ctx.cluster.runtime, Kind::LowLatency, &[balancer], "edge", 6);
     wait::until("HLS through the load balancer", || (hls.stats().fetched >= 12).then_some(()))?;
@@ -77,7 +79,11 @@ pub(super) fn edge(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     let stats = hls.stats();
     ensure!(stats.error_responses() == 0, "HLS through the load balancer: {stats:?}");
     let pause = ensure_below("LL-HLS pause", &[stats.longest_pause], MAX_PAUSE)?;
-    Ok(format!("{pauses}; rejoined in {} ms; {pause}, {} requests failed", recovered.as_millis(), stats.failed_requests))
+    Ok(format!(
+        "{pauses}; rejoined in {} ms; {pause}, {} requests failed",
+        recovered.as_millis(),
+        stats.failed_requests
+    ))
 }
 
 /// Longest pause of a viewer while the stream moves to another origin.

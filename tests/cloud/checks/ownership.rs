@@ -7,7 +7,7 @@ use headwater_tests::wait;
 use nix::sys::signal::Signal;
 
 use super::CheckContext;
-use super::steps::{ensure_below, check_repeatedly, owns, whep_pauses};
+use super::steps::{check_repeatedly, ensure_below, owns, whep_pauses};
 use crate::node::Role;
 use crate::viewers::Publisher;
 
@@ -23,7 +23,9 @@ pub(super) fn concurrent_claims(ctx: &mut CheckContext<'_>) -> anyhow::Result<St
             .collect::<anyhow::Result<_>>()?;
         let owner = ctx.wait_owner(&id, None)?;
         // The refused publisher retries.
-        wait::until("the other publisher to be refused twice", || both.iter().any(|p| p.start_count() >= 3).then_some(()))?;
+        wait::until("the other publisher to be refused twice", || {
+            both.iter().any(|p| p.start_count() >= 3).then_some(())
+        })?;
         let owners: Vec<_> = origins.iter().filter(|at| owns(&ctx.cluster.nodes[**at], &id)).collect();
         ensure!(owners == [&owner], "{id} has {} owners", owners.len());
     }
@@ -37,7 +39,7 @@ pub(super) fn frozen_origin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String
     let origins = ctx.cluster.nodes_with_role(Role::Origin);
     let other = origins.iter().copied().find(|at| *at != first).context("fewer than two origins")?;
     let edges = ctx.edges();
-    let mut whep = ctx.whep(&edges, "frozen")?;
+    let mut whep = ctx.start_whep_viewers(&edges, "frozen")?;
     whep_pauses(&whep, 25)?;
     whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
     ctx.cluster.nodes[first].signal(Signal::SIGSTOP);
@@ -51,7 +53,9 @@ pub(super) fn frozen_origin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String
     whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
     ctx.cluster.nodes[first].signal(Signal::SIGCONT);
     let thawed = Instant::now();
-    wait::until("the first owner to release the stream", || (!owns(&ctx.cluster.nodes[first], "frozen")).then_some(()))?;
+    wait::until("the first owner to release the stream", || {
+        (!owns(&ctx.cluster.nodes[first], "frozen")).then_some(())
+    })?;
     let fenced = thawed.elapsed();
     check_repeatedly(Duration::from_secs(6), || {
         ensure!(owns(&ctx.cluster.nodes[second], "frozen"), "the second owner lost the stream");
@@ -70,7 +74,7 @@ pub(super) fn frozen_origin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String
 pub(super) fn partitioned_origin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     let (publisher, first) = ctx.publish("split")?;
     let edges = ctx.edges();
-    let mut whep = ctx.whep(&edges, "split")?;
+    let mut whep = ctx.start_whep_viewers(&edges, "split")?;
     whep_pauses(&whep, 25)?;
     whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
     for database in ctx.cluster.registry.addresses() {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use headwater_tests::wait;
 
-use super::steps::{ensure_below, check_repeatedly, rtmp_pauses, whep_pauses};
-use super::{CheckLevel, CheckContext};
+use super::steps::{check_repeatedly, ensure_below, rtmp_pauses, whep_pauses};
+use super::{CheckContext, CheckLevel};
 use crate::viewers::{HlsPlayers, Kind};
 
 /// Packet loss on the link of one edge, to its viewers and to the origin: WebRTC viewers receive
@@ -17,8 +17,8 @@ pub(super) fn edge_link(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     let [lossy, other, ..] = edges[..] else { bail!("fewer than two edges") };
     let node = &ctx.cluster.nodes[lossy];
     let hls = HlsPlayers::start(&ctx.cluster.runtime, Kind::LowLatency, &[node.http()], "loss", 1);
-    let mut whep = ctx.whep(&[[lossy; VIEWERS].as_slice(), &[other]].concat(), "loss")?;
-    let rtmp = ctx.rtmp(&[lossy], "loss")?;
+    let mut whep = ctx.start_whep_viewers(&[[lossy; VIEWERS].as_slice(), &[other]].concat(), "loss")?;
+    let rtmp = ctx.start_rtmp_players(&[lossy], "loss")?;
     wait::until("LL-HLS from the edge", || (hls.stats().fetched >= 2).then_some(()))?;
     whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
     rtmp.iter().for_each(|(_, player)| player.reset_pauses());
@@ -49,8 +49,8 @@ pub(super) fn edge_link(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
         node.daemon()?.lines_from(lines).iter().filter(|line| line.contains("relay source lost")).count();
     ensure!(lost_sources == 0, "the edge lost its link to the origin {lost_sources} times");
     Ok(format!(
-        "{LOSS_PERCENT} % each way for {} s: {late} packets of {VIEWERS} WebRTC viewers were retransmitted, 0 are missing; \
-         pauses between frames: {pauses}; {rtmp}; {low}; {others}; the relay link stayed open",
+        "{LOSS_PERCENT} % each way for {} s: {late} packets of {VIEWERS} WebRTC viewers were retransmitted, \
+         0 are missing; pauses between frames: {pauses}; {rtmp}; {low}; {others}; the relay link stayed open",
         time.as_secs()
     ))
 }

@@ -19,7 +19,11 @@ pub(super) fn node_start(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     ctx.cluster.nodes[edge].kill();
     ctx.cluster.relaunch(edge)?;
     let line = ctx.cluster.nodes[edge].daemon()?.wait_line("node ready")?;
-    let ms = line.split("elapsed_ms=").nth(1).and_then(|rest| rest.split(' ').next()).context("no elapsed_ms in the log line")?;
+    let ms = line
+        .split("elapsed_ms=")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .context("no elapsed_ms in the log line")?;
     let ms: u64 = ms.parse()?;
     ensure!(ms < 1_000, "ready after {ms} ms: not below 1 s");
     Ok(format!("ready after {ms} ms"))

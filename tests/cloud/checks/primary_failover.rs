@@ -7,7 +7,7 @@ use headwater_tests::wait;
 use mongodb::bson::{DateTime, Document};
 
 use super::CheckContext;
-use super::database::{RECOVERY_TIMEOUT, MAX_UNNOTICED_PAUSE, has_playlist};
+use super::database::{MAX_UNNOTICED_PAUSE, RECOVERY_TIMEOUT, has_playlist};
 use super::ownership::STREAM_LEASE;
 use super::steps::{ensure_below, owns, rtmp_pauses, whep_pauses};
 use crate::registry::ReplicaSet;
@@ -18,8 +18,8 @@ use crate::viewers::Publisher;
 pub(super) fn killed(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     let (_publisher, owner) = ctx.publish("set")?;
     let edges = ctx.edges();
-    let mut whep = ctx.whep(&edges, "set")?;
-    let rtmp = ctx.rtmp(&edges, "set")?;
+    let mut whep = ctx.start_whep_viewers(&edges, "set")?;
+    let rtmp = ctx.start_rtmp_players(&edges, "set")?;
     whep_pauses(&whep, 25)?;
     whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
     rtmp.iter().for_each(|(_, player)| player.reset_pauses());
@@ -64,8 +64,8 @@ pub(super) fn killed(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     );
     drop(fresh);
     Ok(format!(
-        "another primary within {:.2} s: 0 sessions interrupted, pauses: {webrtc}; {rtmp}; new publisher accepted in {:.2} s; \
-         {found}, {written}; restarted, it is {state} after {:.1} s",
+        "another primary within {:.2} s: 0 sessions interrupted, pauses: {webrtc}; {rtmp}; \
+         new publisher accepted in {:.2} s; {found}, {written}; restarted, it is {state} after {:.1} s",
         elected.as_secs_f64(),
         accepted.as_secs_f64(),
         returned.as_secs_f64()

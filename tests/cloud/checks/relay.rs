@@ -16,8 +16,8 @@ pub(super) fn half_open(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     let (_publisher, first) = ctx.publish("cable")?;
     let edges = ctx.edges();
     let (partitioned, others) = edges.split_first().context("no edges")?;
-    let mut unaffected = ctx.whep(others, "cable")?;
-    let mut whep = ctx.whep(&[*partitioned], "cable")?;
+    let mut unaffected = ctx.start_whep_viewers(others, "cable")?;
+    let mut whep = ctx.start_whep_viewers(&[*partitioned], "cable")?;
     whep_pauses(&whep, 25)?;
     whep.iter_mut().chain(&mut unaffected).for_each(|(_, viewer)| viewer.reset_pauses());
     let origin = ctx.cluster.nodes[first].host().address();
@@ -42,9 +42,9 @@ pub(super) fn half_open(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
 
 /// Connections that send garbage or nothing.
 pub(super) fn unauthenticated_peers(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
-    let (_publisher, owner) = ctx.publish("strangers")?;
+    let (_publisher, owner) = ctx.publish("relay-peers")?;
     let edges = ctx.edges();
-    let mut whep = ctx.whep(&edges, "strangers")?;
+    let mut whep = ctx.start_whep_viewers(&edges, "relay-peers")?;
     whep_pauses(&whep, 25)?;
     whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
     let origin = &ctx.cluster.nodes[owner];
@@ -63,8 +63,9 @@ pub(super) fn unauthenticated_peers(ctx: &mut CheckContext<'_>) -> anyhow::Resul
             silent.push(socket);
         }
     }
-    let counted =
-        wait::until("the rejected peers to be counted", || rejected_peers(origin).ok().filter(|n| *n >= before + 100.0))?;
+    let counted = wait::until("the rejected peers to be counted", || {
+        rejected_peers(origin).ok().filter(|n| *n >= before + 100.0)
+    })?;
     let pauses = ensure_below("pauses", &whep_pauses(&whep, 25)?, Duration::from_secs(1))?;
     Ok(format!("{} rejected, {pauses}", counted - before))
 }
@@ -73,14 +74,14 @@ pub(super) fn unauthenticated_peers(ctx: &mut CheckContext<'_>) -> anyhow::Resul
 pub(super) fn wrong_secret(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     let (_publisher, owner) = ctx.publish("secret")?;
     let edges = ctx.edges();
-    let mut whep = ctx.whep(&edges, "secret")?;
+    let mut whep = ctx.start_whep_viewers(&edges, "secret")?;
     whep_pauses(&whep, 25)?;
     whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
     let before = rejected_peers(&ctx.cluster.nodes[owner])?;
-    let file = ctx.cluster.folder().join("wrong-secret");
+    let file = ctx.cluster.folder().join("wrong-secret.txt");
     std::fs::write(&file, "not the secret of the cluster\n")?;
     let settings = format!("[relay]\nsecret_file = {file:?}\n");
-    let at = ctx.cluster.add_node_with_settings(Role::Edge, "stranger", 41, &[], &settings)?;
+    let at = ctx.cluster.add_node_with_settings(Role::Edge, "wrong-secret", 41, &[], &settings)?;
     let result = (|| {
         let node = &ctx.cluster.nodes[at];
         node.wait_ready()?;
@@ -111,7 +112,7 @@ pub(super) fn other_group(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> 
     }
     let (_publisher, owner) = ctx.publish("far")?;
     // Edges read the node groups from the registry periodically.
-    let whep = ctx.whep(&nodes, "far")?;
+    let whep = ctx.start_whep_viewers(&nodes, "far")?;
     whep_pauses(&whep, 50)?;
     let links = |at: usize| ctx.cluster.nodes[at].metric("headwater_relay_edges");
     let (at_origin, at_far) = (links(owner)?, links(nodes[0])? + links(nodes[1])?);

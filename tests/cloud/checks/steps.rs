@@ -28,7 +28,7 @@ impl CheckContext<'_> {
     }
 
     /// Starts a WebRTC viewer on each of these nodes and waits until it plays.
-    pub(super) fn whep(&self, nodes: &[usize], id: &str) -> anyhow::Result<Vec<(String, WhepViewer)>> {
+    pub(super) fn start_whep_viewers(&self, nodes: &[usize], id: &str) -> anyhow::Result<Vec<(String, WhepViewer)>> {
         let start = |at: &usize| {
             let node = &self.cluster.nodes[*at];
             Ok((node.name.clone(), WhepViewer::start(node.http(), id, self.cluster.gateway())?))
@@ -41,7 +41,7 @@ impl CheckContext<'_> {
     }
 
     /// Starts an RTMP player on each of these nodes and waits until it plays.
-    pub(super) fn rtmp(&self, nodes: &[usize], id: &str) -> anyhow::Result<Vec<(String, RtmpPlayer)>> {
+    pub(super) fn start_rtmp_players(&self, nodes: &[usize], id: &str) -> anyhow::Result<Vec<(String, RtmpPlayer)>> {
         let start = |at: &usize| {
             let node = &self.cluster.nodes[*at];
             Ok((node.name.clone(), RtmpPlayer::start(&format!("rtmp://{}/live/{id}", node.rtmp()))?))
@@ -55,13 +55,17 @@ impl CheckContext<'_> {
 
     /// The edges that belong to the initial cluster.
     pub(super) fn edges(&self) -> Vec<usize> {
-        self.cluster.nodes_with_role(Role::Edge).into_iter().filter(|at| self.cluster.nodes[*at].name.starts_with("edge")).collect()
+        self.cluster
+            .nodes_with_role(Role::Edge)
+            .into_iter()
+            .filter(|at| self.cluster.nodes[*at].name.starts_with("edge"))
+            .collect()
     }
 }
 
 /// True if the stream is published on this node, not only relayed.
 pub(super) fn owns(node: &Node, id: &str) -> bool {
-    // A node that relays the stream reports `relay` as its protocol.
+    // A node that only relays the stream reports another protocol.
     let status = status(node.http(), &format!("live/{id}"));
     matches!(status, Ok(Some(s)) if s.video.is_some() && s.protocol == "rtmp")
 }

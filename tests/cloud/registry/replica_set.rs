@@ -49,7 +49,8 @@ impl std::fmt::Display for Mongod {
         match self {
             Self::Real(program) => write!(f, "with mongod {}", program.display()),
             Self::StandIn(_) => f.write_str(
-                "with a mongod stand-in in front of one FerretDB, which does not replicate (set HEADWATER_TEST_MONGOD to use a real mongod)",
+                "with a mongod stand-in in front of one FerretDB, which does not replicate \
+                 (set HEADWATER_TEST_MONGOD to use a real mongod)",
             ),
         }
     }
@@ -117,7 +118,11 @@ impl ReplicaSet {
                 name,
             };
             let tags = [("headwater:role", Role::Registry.tag_value()), ("headwater:cluster", CLUSTER_NAME)];
-            instance_ids.push(context.moto.run_instance_at(&subnet, &context.network.address(*last).to_string(), &tags)?);
+            instance_ids.push(context.moto.run_instance_at(
+                &subnet,
+                &context.network.address(*last).to_string(),
+                &tags,
+            )?);
             members.push(Node::new(context.network, spec)?);
         }
         let mut set = Self { members, instance_ids, password, runtime: context.runtime.clone(), _database: database };

@@ -73,7 +73,15 @@ impl HlsPlayers {
                 clients.rotate_left(n as usize % servers.len().max(1));
                 let path = format!("/live/streams/{id}/playlist.m3u8");
                 let (stats, last_fetch) = (Arc::clone(&stats), Instant::now());
-                let player = Player { kind, clients, path, stats, fetched_uris: VecDeque::new(), discontinuity_sequence: None, last_fetch };
+                let player = Player {
+                    kind,
+                    clients,
+                    path,
+                    stats,
+                    fetched_uris: VecDeque::new(),
+                    discontinuity_sequence: None,
+                    last_fetch,
+                };
                 // Spread the starts over more than a millisecond.
                 let delay = Duration::from_millis(u64::from(n) * 7);
                 runtime.spawn(async move {

@@ -29,7 +29,13 @@ impl Publisher {
     /// If ffmpeg is not installed.
     pub(crate) fn start(url: &str) -> anyhow::Result<Self> {
         let mut command = ffmpeg_command().context("ffmpeg is not installed")?;
-        command.args(Source::default().ffmpeg_arguments()).args(["-flvflags", "no_duration_filesize", "-f", "flv", url]);
+        command.args(Source::default().ffmpeg_arguments()).args([
+            "-flvflags",
+            "no_duration_filesize",
+            "-f",
+            "flv",
+            url,
+        ]);
         let shared = Arc::new(Shared::default());
         let thread_shared = Arc::clone(&shared);
         // ffmpeg is tied to the thread that starts it, so that thread must not exit.

@@ -34,7 +34,8 @@ impl RtmpPlayer {
         let process = Arc::new(Process::start_tied_to_thread(&command)?);
         let pauses = Arc::new(Mutex::new(PauseTracker { count: 0, last: Instant::now(), longest: Duration::ZERO }));
         let stop = Arc::new(AtomicBool::new(false));
-        let (watched_process, watched_pauses, stop_requested) = (Arc::clone(&process), Arc::clone(&pauses), Arc::clone(&stop));
+        let (watched_process, watched_pauses, stop_requested) =
+            (Arc::clone(&process), Arc::clone(&pauses), Arc::clone(&stop));
         std::thread::spawn(move || {
             while !stop_requested.load(Ordering::Relaxed) {
                 watched_pauses.lock().unwrap_or_else(PoisonError::into_inner).update(watched_process.line_count());

@@ -61,7 +61,10 @@ impl WhepViewer {
     pub(crate) fn wait_playing(&self) -> anyhow::Result<f64> {
         let line = self.process.wait_line("\"event\":\"playing\"")?;
         let line: Line = serde_json::from_str(&line)?;
-        line.report.get("first_packet_ms").and_then(serde_json::Value::as_f64).context("the playing event has no first_packet_ms")
+        line.report
+            .get("first_packet_ms")
+            .and_then(serde_json::Value::as_f64)
+            .context("the playing event has no first_packet_ms")
     }
 
     /// Restarts the measurement of the longest pause.

@@ -5,7 +5,7 @@ use super::{Setup, Subject, in_turns, ingest, join, side_by_side};
 use crate::report::{Case, Report, align};
 use crate::server::ServerKind;
 
-use Baseline::{DifferenceTo, Absolute, RatioTo};
+use Baseline::{Absolute, DifferenceTo, RatioTo};
 
 /// Runs every case of one node; counts are divided by `shrink`.
 pub(crate) async fn run(setup: &Setup, shrink: usize, report: &mut Report) {

@@ -13,7 +13,7 @@ use crate::http::Client;
 use crate::report::Case;
 use crate::rtmp::player;
 use crate::rtmp::publisher::Publishers;
-use crate::server::{ServerKind, Server};
+use crate::server::{Server, ServerKind};
 use crate::udp::Socket;
 use crate::viewers::Viewers;
 use crate::whep::{Identity, viewer};
@@ -71,7 +71,8 @@ async fn on_server(setup: &Setup, protocol: Protocol, server: &Server, count: us
     let app = app_for(server.kind, protocol);
     let source = Arc::clone(&setup.source);
     let marks_every = if protocol == Protocol::Whep { WHEP_MARKS_EVERY } else { 1 };
-    let mut publishers = Publishers::start(server.publish, app, vec![STREAM_NAME.to_owned()], source, marks_every).await?;
+    let mut publishers =
+        Publishers::start(server.publish, app, vec![STREAM_NAME.to_owned()], source, marks_every).await?;
     if matches!(protocol, Protocol::Hls | Protocol::Llhls) {
         wait_for_segments(server, app, protocol).await?;
     }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::fanout::{JOIN_TIMEOUT, STREAM_NAME, Protocol};
+use super::fanout::{JOIN_TIMEOUT, Protocol, STREAM_NAME};
 use super::{SETTLE_PERIOD, Setup, Subject};
 use crate::report::Case;
 use crate::rtmp::player;
 use crate::rtmp::publisher::Publishers;
-use crate::server::{ServerKind, Server};
+use crate::server::{Server, ServerKind};
 use crate::tally::Tally;
 use crate::viewers::Viewers;
 use crate::whep::Identity;

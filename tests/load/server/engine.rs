@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use headwater_api::control::{ENDPOINTS_FILE, Endpoints};
 
-use super::{Folder, KillOnDrop, ServerKind, LOG, Server};
+use super::{Folder, KillOnDrop, LOG, Server, ServerKind};
 use crate::process::Processes;
 
 pub(super) async fn start(engine: &Path) -> Result<Server> {

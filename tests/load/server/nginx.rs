@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Folder, KillOnDrop, ServerKind, LOG, Server, free_address};
+use super::{Folder, KillOnDrop, LOG, Server, ServerKind, free_address};
 use crate::process::Processes;
 
 pub(super) fn is_installed() -> bool {
@@ -31,7 +31,8 @@ pub(super) async fn start() -> Result<Server> {
          events {{ worker_connections 8192; }}\n\
          rtmp {{ access_log off; server {{ listen {rtmp};\n\
            application live {{ live on; }}\n\
-           application hls {{ live on; hls on; hls_path {root}/hls; hls_fragment 2s; hls_playlist_length 12s; }} }} }}\n\
+           application hls {{ live on; hls on; hls_path {root}/hls; hls_fragment 2s;\n\
+             hls_playlist_length 12s; }} }} }}\n\
          http {{ access_log off; sendfile on; tcp_nopush on; tcp_nodelay on; keepalive_requests 1000000;\n\
            types {{ application/vnd.apple.mpegurl m3u8; video/mp2t ts; }}\n\
            client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f;\n\

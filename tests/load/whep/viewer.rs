@@ -40,7 +40,12 @@ impl Viewer {
         let mut client = Client::new(self.server);
         let response = client.post_sdp(&self.path, &sdp::offer(&local, &self.identity.fingerprint)).await?;
         let resource = response.header("location").unwrap_or_default().to_owned();
-        ensure!(response.status == 201, "WHEP refused: {} {}", response.status, String::from_utf8_lossy(&response.body));
+        ensure!(
+            response.status == 201,
+            "WHEP refused: {} {}",
+            response.status,
+            String::from_utf8_lossy(&response.body)
+        );
         let remote = Answer::parse(response.text()?)?;
         socket.connect(remote.address).await?;
         check(&socket, &local, &remote.credentials).await.context("ICE")?;
@@ -56,7 +61,8 @@ impl Viewer {
         };
         early.iter().for_each(|packet| counter.on_packet(packet));
         while counter.tracks.is_empty() {
-            let received = tokio::time::timeout(FIRST_PACKET_TIMEOUT, socket.receive(|packet| counter.on_packet(packet)));
+            let received =
+                tokio::time::timeout(FIRST_PACKET_TIMEOUT, socket.receive(|packet| counter.on_packet(packet)));
             received.await.context("no media packet after the handshake")??;
         }
         self.tally.record_join_us(started.elapsed().as_micros() as u32);
@@ -87,7 +93,8 @@ impl Joined {
             tokio::select! {
                 received = self.socket.receive(|packet| self.counter.on_packet(packet)) => received?,
                 _ = clock.tick() => {
-                    ensure!(self.counter.undecryptable == 0, "{} packets could not be decrypted", self.counter.undecryptable);
+                    let undecryptable = self.counter.undecryptable;
+                    ensure!(undecryptable == 0, "{undecryptable} packets could not be decrypted");
                     if let Some(report) = self.counter.report()? {
                         self.socket.send(&report).await?;
                     }
@@ -176,7 +183,8 @@ impl PacketCounter {
         if self.reads_marks {
             match self.srtp.incoming.decrypt_rtp(packet) {
                 Ok(plain) if video => {
-                    self.mark = Mark::find(&plain[..plain.len().min(MAX_MARK_OFFSET_BYTES)]).map(|(m, _)| m).or(self.mark);
+                    self.mark =
+                        Mark::find(&plain[..plain.len().min(MAX_MARK_OFFSET_BYTES)]).map(|(m, _)| m).or(self.mark);
                 }
                 Ok(_) => {}
                 Err(_) => self.undecryptable += 1,
