@@ -142,7 +142,9 @@ impl Set {
             return failure(18, "another key");
         }
         match (command.get_str("standIn"), command.get_document("config")) {
-            (Ok("config"), Ok(config)) if self.lock_config().as_ref().is_none_or(|current| version(current) <= version(config)) => {
+            (Ok("config"), Ok(config))
+                if self.lock_config().as_ref().is_none_or(|current| version(current) <= version(config)) =>
+            {
                 self.store_config(config.clone());
                 self.primary.store(false, Ordering::SeqCst);
             }
@@ -242,7 +244,10 @@ impl Set {
     }
 
     fn hosts(&self) -> Vec<String> {
-        self.lock_config().as_ref().map(|config| hosts_of(config).into_iter().map(str::to_owned).collect()).unwrap_or_default()
+        self.lock_config()
+            .as_ref()
+            .map(|config| hosts_of(config).into_iter().map(str::to_owned).collect())
+            .unwrap_or_default()
     }
 
     fn store_config(&self, config: Document) {
