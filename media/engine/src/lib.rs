@@ -9,6 +9,7 @@
 pub mod access;
 pub mod cluster;
 pub mod engine;
+pub mod events;
 pub mod gateway;
 pub mod http;
 pub mod hub;

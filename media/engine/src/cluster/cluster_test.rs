@@ -7,7 +7,7 @@ use std::time::Duration;
 use headwater_api::StreamName;
 use headwater_api::config::{self, RegistryKind, Role};
 use headwater_api::documents::{BootEpoch, Claim, Heartbeat, NodeDocument, NodeIncarnation, StreamOffer, StreamRecord};
-use headwater_registry::{Embedded, Registry, Store, Timing};
+use headwater_registry::{Embedded, Nodes as _, Registry, Store, Streams as _, Timing};
 
 use super::{Cluster, Identity};
 use crate::gateway::relay::{OwnershipProbe, ProbeFuture, Ownership, StreamResolver as _, StreamLocation};

@@ -218,7 +218,7 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(2);
 mod tests {
     use headwater_api::config::{self, RegistryKind};
     use headwater_api::documents::NodeDocument;
-    use headwater_registry::{Embedded, Store, Timing};
+    use headwater_registry::{Embedded, Nodes as _, Store, Timing};
 
     use super::*;
 

@@ -42,7 +42,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use headwater_registry::Embedded;
+    use headwater_registry::{Embedded, Nodes as _};
 
     use super::*;
     use crate::hub::Limits;

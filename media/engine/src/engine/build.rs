@@ -12,6 +12,7 @@ use crate::access::Apps;
 use crate::engine::error::StartError;
 use crate::engine::cluster_relay::{ClusterRelay, open_relay};
 use crate::engine::data_dir;
+use crate::events::EventBus;
 use crate::gateway::{rtmp, webrtc};
 use crate::hub::{Hub, Limits, WallClock};
 use crate::node::health::NodeHealthReceiver;
@@ -26,6 +27,7 @@ pub struct Engine {
     pub(super) apps: Apps,
     /// The registry to read the apps from, if it was unreachable at the start.
     pub(super) apps_from: Option<Store>,
+    pub(super) events: EventBus,
     pub(super) registry: Store,
     pub(super) accounts: http::Accounts,
     pub(super) listeners: Listeners,
@@ -44,11 +46,11 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    fn bind(config: &Config) -> Result<Self, StartError> {
+    fn bind(config: &Config, events: &EventBus) -> Result<Self, StartError> {
         let tls = tls::load(&config.tls).map_err(|e| StartError::Tls(Box::new(e)))?;
         let http = http::Server::bind(&config.http, tls.clone())?;
         let rtmp = rtmp::Server::bind(&config.rtmp, tls)?;
-        let webrtc = webrtc::Gateway::bind(&config.webrtc, &config.node.addresses).map_err(|e| match e {
+        let webrtc = webrtc::Gateway::bind(&config.webrtc, &config.node.addresses, events.clone()).map_err(|e| match e {
             webrtc::BindError::Port(e) => StartError::Listen(e),
             webrtc::BindError::Other(e) => StartError::Webrtc(e),
         })?;
@@ -67,14 +69,15 @@ impl Engine {
         data_dir::prepare(data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
         let registry = Store::open(&config.registry, data_dir).await?;
         let (apps, apps_from) = Apps::load(&registry).await?;
-        let listeners = Listeners::bind(&config)?;
+        let events = EventBus::default();
+        let listeners = Listeners::bind(&config, &events)?;
         let hub = Hub::with_transcoder(limits(&config), Some(Box::new(transcode::AudioTranscoder)));
         let relay = open_relay(&config, &hub, &registry)?;
         let key = http::SessionKey::load(config.relay.secret_file.as_deref(), data_dir)?;
         let own_registry = matches!(registry, Store::Embedded(_));
         let accounts = http::Accounts::new(registry.clone(), key, own_registry.then(|| data_dir.clone()));
         let (node_health, drain) = (NodeHealthReceiver::disconnected(), CancellationToken::new());
-        Ok(Self { config, hub, apps, apps_from, registry, accounts, listeners, relay, node_health, drain })
+        Ok(Self { config, hub, apps, apps_from, events, registry, accounts, listeners, relay, node_health, drain })
     }
 
     /// The clock of stream start times.

@@ -12,6 +12,7 @@ use crate::engine::build::{Engine, Listeners};
 use crate::engine::cluster_relay::ClusterRelay;
 use crate::engine::{data_dir, drain};
 use crate::gateway::hls::Hls;
+use crate::gateway::rtmp;
 use crate::http;
 use crate::node::admission::Admission;
 use crate::node::load::LoadMeter;
@@ -47,7 +48,7 @@ impl Engine {
     /// Mounts every room. The health listener comes last: it reports what the others registered.
     fn mount(self) -> Stages {
         let (endpoints, deadline) = (self.endpoints(), self.drain_deadline());
-        let Self { config, hub, apps, apps_from, registry, accounts, listeners, relay: cluster_relay, node_health, drain } = self;
+        let Self { config, hub, apps, apps_from, events, registry, accounts, listeners, relay: cluster_relay, node_health, drain } = self;
         let Listeners { http, health, rtmp, webrtc } = listeners;
         let mut stages = Stages::new(drain, deadline, WorkerPool::start_or_inline());
         let load_meter = LoadMeter::new(&config);
@@ -58,11 +59,18 @@ impl Engine {
         let access = Access::new(apps.clone());
         let whep = webrtc.whep();
 
+        events.mount(&mut stages);
         load_meter.mount(node_health.clone(), &mut stages);
         if let Some(registry) = apps_from {
             stages.add_background(apps.load_when_available(registry));
         }
-        rtmp.mount(hub.clone(), access.clone(), admission.clone(), &mut stages);
+        let services = rtmp::Services {
+            hub: hub.clone(),
+            access: access.clone(),
+            admission: admission.clone(),
+            events: events.clone(),
+        };
+        rtmp.mount(services, &mut stages);
         webrtc.mount(&mut stages);
         hls.mount(&mut stages);
         let mut peers: Option<Arc<dyn http::PeerStatus>> = None;

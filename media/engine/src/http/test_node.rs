@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Accounts, AppServices, SessionKey, AppState};
 use crate::access::{Access, Apps};
 use crate::cluster::ClusterSnapshotCache;
+use crate::events::EventBus;
 use crate::gateway::hls::Hls;
 use crate::gateway::webrtc;
 use crate::hub::{Hub, Limits, Producer};
@@ -39,7 +40,7 @@ impl TestNode {
         let mut config = Config::default();
         config.webrtc.port = 0;
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let webrtc = webrtc::Gateway::bind(&config.webrtc, &[Ipv4Addr::LOCALHOST.into()]).unwrap();
+        let webrtc = webrtc::Gateway::bind(&config.webrtc, &[Ipv4Addr::LOCALHOST.into()], EventBus::default()).unwrap();
         let hub = Hub::new(Limits::default());
         let folder = std::env::temp_dir().join(format!("headwater-rest-{:016x}", rand::random::<u64>()));
         std::fs::create_dir(&folder).unwrap();

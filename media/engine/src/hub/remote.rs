@@ -31,8 +31,7 @@ pub type ClaimFuture = Pin<Box<dyn Future<Output = Result<Box<dyn Send + Sync>, 
 /// Fetches streams from other nodes.
 pub trait RemoteStreams: std::fmt::Debug + Send + Sync {
     /// Finds the stream on another node and publishes it on this node with
-    /// [`Hub::publish_relayed`]. May be called concurrently for one stream. Completes within
-    /// seconds.
+    /// [`Hub::publish_relayed`]. May be called concurrently. Completes within seconds.
     fn fetch(&self, hub: &Hub, name: &StreamName) -> FetchFuture;
 }
 

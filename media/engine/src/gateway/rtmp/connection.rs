@@ -32,6 +32,7 @@ use super::metrics::Metrics;
 use super::play::{Fanouts, Player};
 use super::publish::Publisher;
 use crate::access::{Access, AccessError, Credentials};
+use crate::events::{Event as StreamEvent, EventBus, Protocol};
 use crate::hub::{Hub, FindError, Producer, PublishError, Stream};
 use crate::node::admission::Admission;
 
@@ -40,6 +41,7 @@ use crate::node::admission::Admission;
 pub(super) struct Shared {
     pub(super) hub: Hub,
     pub(super) access: Access,
+    pub(super) events: EventBus,
     pub(super) fanouts: Fanouts,
     pub(super) metrics: Metrics,
     pub(super) loopback: Arc<LoopbackTest>,
@@ -399,17 +401,20 @@ impl Connection {
                 self.last_received_at = self.now;
                 self.deadline_changed = true;
                 let publisher = Box::new(Publisher::new(producer, self.log_level()));
-                log::log!(self.log_level(), stream = publisher.name(), peer:% = self.peer, protocol = "rtmp"; "publish accepted");
+                let (stream, peer) = (publisher.name().to_owned(), self.peer);
+                self.emit(StreamEvent::PublishStarted { stream, protocol: Protocol::Rtmp, peer });
                 self.role = Role::Publishing(publisher);
             }
             Err((code, reason)) => {
-                let name = printable(stream_id);
-                log::warn!(
-                    app = self.app.as_str(), stream_id = name.as_str(), peer:% = self.peer, err = reason.as_str();
-                    "publish refused"
-                );
                 self.shared.metrics.publish_refused.inc();
                 self.session.refuse(code, &reason);
+                self.emit(StreamEvent::PublishRefused {
+                    app: printable(&self.app),
+                    stream_id: printable(stream_id),
+                    protocol: Protocol::Rtmp,
+                    peer: self.peer,
+                    reason,
+                });
             }
         }
     }
@@ -420,9 +425,8 @@ impl Connection {
                 let access = self.check_access(query, |access, who| access.check_play(&name, who));
                 let admission = self.shared.admission.check_viewer();
                 if let Err(refusal) = access.map_err(|e| e.to_string()).and(admission.map_err(|e| e.to_string())) {
-                    log::info!(stream = name.as_str(), peer:% = self.peer, err = refusal.as_str(); "play refused");
-                    self.shared.metrics.play_refused.inc();
                     self.session.refuse(code::PLAY_FAILED, &refusal);
+                    self.on_play_refused(stream_id, refusal);
                     return;
                 }
                 let hub = self.hub().clone();
@@ -437,9 +441,7 @@ impl Connection {
         let stream = match found {
             Ok(stream) => stream,
             Err(error) => {
-                let name = printable(stream_id);
-                log::info!(app = self.app.as_str(), stream_id = name.as_str(), peer:% = self.peer, err:% = error; "play refused");
-                self.shared.metrics.play_refused.inc();
+                self.on_play_refused(stream_id, error.to_string());
                 match error {
                     FindError::NotPublished => {
                         self.session.refuse(code::STREAM_NOT_FOUND, "No stream of this name is being published.");
@@ -453,13 +455,39 @@ impl Connection {
         // The replies must come before the first packet.
         self.link.lock().push(self.session.take_replies());
         let player = Player::start(&self.shared.fanouts, stream, &self.link);
-        log::log!(self.log_level(), stream = player.name(), peer:% = self.peer, protocol = "rtmp"; "play accepted");
+        self.emit(StreamEvent::ViewerJoined {
+            stream: player.name().to_owned(),
+            protocol: Protocol::Rtmp,
+            peer: Some(self.peer),
+            session: None,
+            setup: None,
+        });
         self.role = Role::Playing(player);
     }
 
     /// The hub of this connection's app.
     fn hub(&self) -> &Hub {
         if self.app == self.shared.loopback.app { &self.shared.loopback.hub } else { &self.shared.hub }
+    }
+
+    fn on_play_refused(&self, stream_id: &str, reason: String) {
+        self.shared.metrics.play_refused.inc();
+        self.emit(StreamEvent::PlayRefused {
+            app: printable(&self.app),
+            stream_id: printable(stream_id),
+            protocol: Protocol::Rtmp,
+            peer: self.peer,
+            reason,
+        });
+    }
+
+    /// Reports an event, unless this connection is the loopback test.
+    fn emit(&self, event: StreamEvent) {
+        if self.app == self.shared.loopback.app {
+            log::debug!(event:?; "event of the loopback test");
+        } else {
+            self.shared.events.emit(event);
+        }
     }
 
     /// Level of this connection's log lines: the loopback test logs at debug level.
@@ -471,6 +499,12 @@ impl Connection {
         self.last_role = match std::mem::replace(&mut self.role, Role::Idle) {
             Role::Publishing(publisher) => {
                 self.reader.expect_commands();
+                self.emit(StreamEvent::PublishEnded {
+                    stream: publisher.name().to_owned(),
+                    protocol: Protocol::Rtmp,
+                    peer: self.peer,
+                    frames: publisher.frames(),
+                });
                 RoleSummary { stream: publisher.name().to_owned(), role: "publisher", frames: publisher.frames() }
             }
             Role::Playing(player) => RoleSummary { stream: player.name().to_owned(), role: "player", frames: 0 },

@@ -25,4 +25,4 @@ mod server;
 mod server_test;
 
 pub use metrics::Metrics;
-pub use server::Server;
+pub use server::{Server, Services};

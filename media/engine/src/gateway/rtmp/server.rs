@@ -18,11 +18,25 @@ use super::loopback::LoopbackTest;
 use super::metrics::Metrics;
 use super::play::Fanouts;
 use crate::access::Access;
+use crate::events::EventBus;
 use crate::hub::Hub;
 use crate::node::admission::Admission;
 use crate::runtime::listener::{ListenError, listen};
 use crate::runtime::stages::Stages;
 use crate::runtime::worker_pool::WorkerPool;
+
+/// The rooms that the server works with.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// Live streams.
+    pub hub: Hub,
+    /// Who may publish and watch.
+    pub access: Access,
+    /// Whether this node has capacity for another client.
+    pub admission: Admission,
+    /// Receives what happens.
+    pub events: EventBus,
+}
 
 /// The open listeners; [`Server::run`] accepts from them.
 #[derive(Debug)]
@@ -85,19 +99,20 @@ impl Server {
 
     /// Adds the server to the stages: its counters, the check of its loopback player, and its
     /// tasks.
-    pub fn mount(self, hub: Hub, access: Access, admission: Admission, stages: &mut Stages) {
+    pub fn mount(self, services: Services, stages: &mut Stages) {
         self.metrics().register(stages.own_metrics());
         stages.add_liveness("loopback", Box::new(self.loopback_check()));
         stages.add_background(self.run_loopback_test());
         let (workers, drain) = (stages.workers(), stages.drain().stop_publishers.clone());
-        stages.add_serving(self.run(hub, access, admission, workers, drain));
+        stages.add_serving(self.run(services, workers, drain));
     }
 
     /// Serves until `drain` is cancelled. Then it accepts no more connections, notifies the peers,
     /// and returns once all connections are closed.
-    pub async fn run(self, hub: Hub, access: Access, admission: Admission, workers: WorkerPool, drain: CancellationToken) {
+    pub async fn run(self, services: Services, workers: WorkerPool, drain: CancellationToken) {
+        let Services { hub, access, admission, events } = services;
         let Self { plain, tls, max_connections, metrics, loopback } = self;
-        let shared = Arc::new(Shared { hub, access, fanouts: Fanouts::default(), metrics, loopback, admission });
+        let shared = Arc::new(Shared { hub, access, events, fanouts: Fanouts::default(), metrics, loopback, admission });
         let acceptor = Acceptor {
             shared,
             permits: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),

@@ -14,9 +14,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Server;
+use super::{Server, Services};
 use super::client_test::Client;
 use crate::access::{Access, Apps};
+use crate::events::EventBus;
 use crate::hub::{ClaimFuture, RemoteStreams, FetchFuture, Hub, Limits, StreamOwnership, Stream};
 use crate::node::admission::Admission;
 use crate::runtime::worker_pool::WorkerPool;
@@ -26,7 +27,7 @@ struct TestServer {
     tls_address: Option<SocketAddr>,
     hub: Hub,
     /// Makes the node refuse new publishers and viewers.
-    draining: CancellationToken,
+    refuse_new: CancellationToken,
     drain: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -41,13 +42,15 @@ fn start_server_on(workers: WorkerPool, max_connections: usize, tls: Option<Arc<
     let server = Server::bind(&config, tls).unwrap();
     let (address, tls_address) = (server.local_addr(), server.tls_local_addr());
     let (hub, drain) = (Hub::new(Limits::default()), CancellationToken::new());
-    let draining = CancellationToken::new();
+    let refuse_new = CancellationToken::new();
     let config = headwater_api::Config::default();
     let meter = crate::node::load::LoadMeter::new(&config);
     let no_daemon = crate::node::health::NodeHealthReceiver::disconnected();
-    let admission = Admission::new(&config.limits, &meter, &hub, &no_daemon, &draining);
-    let task = tokio::spawn(server.run(hub.clone(), Access::new(Apps::new(["live".to_owned()])), admission, workers, drain.clone()));
-    TestServer { address, tls_address, hub, draining, drain, task }
+    let admission = Admission::new(&config.limits, &meter, &hub, &no_daemon, &refuse_new);
+    let access = Access::new(Apps::new(["live".to_owned()]));
+    let services = Services { hub: hub.clone(), access, admission, events: EventBus::default() };
+    let task = tokio::spawn(server.run(services, workers, drain.clone()));
+    TestServer { address, tls_address, hub, refuse_new, drain, task }
 }
 
 impl TestServer {
@@ -439,7 +442,7 @@ async fn draining_node_refuses_new_clients_and_keeps_existing_ones() {
     publisher.send_video(0, true, 1, 10).await;
     let mut player = server.player("demo").await;
     player.read_marks(1).await;
-    server.draining.cancel();
+    server.refuse_new.cancel();
     let mut late = Client::connected(server.socket().await).await;
     late.request("play", "demo").await;
     late.wait_for_status("NetStream.Play.Failed").await;

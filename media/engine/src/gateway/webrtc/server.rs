@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
+use crate::events::EventBus;
 use crate::gateway::webrtc::play::mailbox::{Command, Mailbox};
 use crate::gateway::webrtc::play::worker::{SharedContext, Worker};
 use crate::gateway::webrtc::signalling::{SessionDirectory, WorkerHandle, Whep};
@@ -64,15 +65,20 @@ impl Gateway {
     ///
     /// # Errors
     /// Fails if a port is in use or the interfaces cannot be listed.
-    pub fn bind(config: &config::Webrtc, addresses: &[IpAddr]) -> Result<Self, BindError> {
-        Self::bind_with(config, addresses, Limits::default())
+    pub fn bind(config: &config::Webrtc, addresses: &[IpAddr], events: EventBus) -> Result<Self, BindError> {
+        Self::bind_with(config, addresses, events, Limits::default())
     }
 
     /// Like [`Gateway::bind`], with other limits.
     ///
     /// # Errors
     /// Fails if a port is in use or the interfaces cannot be listed.
-    pub fn bind_with(config: &config::Webrtc, addresses: &[IpAddr], limits: Limits) -> Result<Self, BindError> {
+    pub fn bind_with(
+        config: &config::Webrtc,
+        addresses: &[IpAddr],
+        events: EventBus,
+        limits: Limits,
+    ) -> Result<Self, BindError> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let count = if config.workers == 0 { cores() } else { usize::from(config.workers) }.min(MAX_WORKERS);
         let addresses = candidates(addresses)?;
@@ -80,6 +86,7 @@ impl Gateway {
         let context = SharedContext {
             identity: Arc::clone(&identity),
             metrics: Metrics::default(),
+            events,
             directory: Arc::new(SessionDirectory::new(config.max_viewers.get(), count)),
             consent_timeout: limits.consent_timeout,
         };
@@ -180,7 +187,7 @@ mod tests {
     #[tokio::test]
     async fn liveness_check_reports_a_worker_that_has_panicked() {
         let config = config::Webrtc { port: 0, workers: 2, ..config::Webrtc::default() };
-        let gateway = Gateway::bind(&config, &[]).unwrap();
+        let gateway = Gateway::bind(&config, &[], EventBus::default()).unwrap();
         let check = gateway.liveness_check();
         assert_eq!(check().unwrap_err(), "worker 0 has not started");
         let mailboxes: Vec<_> = gateway.workers.iter().map(|w| Arc::clone(&w.mailbox)).collect();
@@ -199,11 +206,11 @@ mod tests {
     #[test]
     fn bind_error_names_the_port_in_use() {
         let config = config::Webrtc { port: 0, workers: 1, ..config::Webrtc::default() };
-        let port = Gateway::bind(&config, &[]).unwrap().ports()[0];
+        let port = Gateway::bind(&config, &[], EventBus::default()).unwrap().ports()[0];
         let _taken = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
-        let refused = Gateway::bind(&config::Webrtc { port, ..config.clone() }, &[]).unwrap_err();
+        let refused = Gateway::bind(&config::Webrtc { port, ..config.clone() }, &[], EventBus::default()).unwrap_err();
         assert_eq!(refused.to_string(), format!("could not listen on [::]:{port} for webrtc"));
-        let refused = Gateway::bind(&config::Webrtc { port: 65_535, workers: 2, ..config }, &[]).unwrap_err();
+        let refused = Gateway::bind(&config::Webrtc { port: 65_535, workers: 2, ..config }, &[], EventBus::default()).unwrap_err();
         assert!(
             matches!(&refused, BindError::Other(e) if e.to_string().contains("no room for 2 workers")),
             "{refused}"

@@ -14,6 +14,7 @@ use headwater_wire::MediaKind;
 use headwater_wire::rtp::Ring;
 use headwater_wire::webrtc::{BindingRequest, Feedback, DatagramKind, StunError};
 
+use crate::events::{Event, EventBus, Protocol};
 use crate::gateway::webrtc::metrics::{IgnoreReason, Metrics};
 use crate::gateway::webrtc::play::mailbox::{Command, RingSubscription, Mailbox};
 use crate::gateway::webrtc::play::packetizer::{PacketizerEnd, StreamPacketizer, PacketizerStatus};
@@ -71,6 +72,7 @@ pub(crate) struct Worker {
 pub(crate) struct SharedContext {
     pub(crate) identity: Arc<Identity>,
     pub(crate) metrics: Metrics,
+    pub(crate) events: EventBus,
     pub(crate) directory: Arc<SessionDirectory>,
     pub(crate) consent_timeout: Duration,
 }
@@ -211,14 +213,16 @@ impl Worker {
         self.free_slots.push(slot);
         self.context.directory.remove(&session.id);
         self.context.metrics.sessions.dec();
-        let peer = session.remote_address().map(|p| p.to_string()).unwrap_or_default();
-        log::info!(
-            stream = session.stream.name().as_str(), viewer = session.id.short().as_str(), peer = peer.as_str(), reason,
-            packets = session.send_state.tracks.iter().map(|t| u64::from(t.packets)).sum::<u64>(),
-            bytes = session.send_state.tracks.iter().map(|t| u64::from(t.payload_bytes)).sum::<u64>(),
-            elapsed_ms = now.saturating_duration_since(session.opened_at).as_millis() as u64;
-            "webrtc viewer closed"
-        );
+        self.context.events.emit(Event::ViewerLeft {
+            stream: session.stream.name().as_str().to_owned(),
+            protocol: Protocol::Webrtc,
+            peer: session.remote_address(),
+            session: Some(session.id.short()),
+            reason,
+            packets: session.send_state.tracks.iter().map(|t| u64::from(t.packets)).sum(),
+            bytes: session.send_state.tracks.iter().map(|t| u64::from(t.payload_bytes)).sum(),
+            duration: now.saturating_duration_since(session.opened_at),
+        });
     }
 
     fn receive(&mut self) {
@@ -312,12 +316,13 @@ impl Worker {
     /// Creates the tracks of a connected session and sends the first burst.
     fn start_tracks(&mut self, slot: usize) {
         let Some(session) = self.sessions[slot].as_mut() else { return };
-        let peer = session.remote_address().map(|p| p.to_string()).unwrap_or_default();
-        log::info!(
-            stream = session.stream.name().as_str(), viewer = session.id.short().as_str(), peer = peer.as_str(),
-            elapsed_ms = session.opened_at.elapsed().as_millis() as u64;
-            "webrtc viewer opened"
-        );
+        self.context.events.emit(Event::ViewerJoined {
+            stream: session.stream.name().as_str().to_owned(),
+            protocol: Protocol::Webrtc,
+            peer: session.remote_address(),
+            session: Some(session.id.short()),
+            setup: Some(session.opened_at.elapsed()),
+        });
         let batches_audio = session.packetizers.len() > 1;
         for (packetizer, payload_type) in std::mem::take(&mut session.packetizers) {
             let mailbox = &self.mailbox;

@@ -41,6 +41,7 @@ impl ConnectedViewer {
         let context = SharedContext {
             identity,
             metrics: Metrics::default(),
+            events: EventBus::default(),
             directory: Arc::new(SessionDirectory::new(1, 1)),
             consent_timeout: Duration::from_secs(30),
         };
