@@ -5,11 +5,13 @@
 //! | [`logging`] | the destination, format and level of log lines |
 //! | [`password`] | password generation, hashing and verification |
 //! | [`cpu_meter`] | CPU usage from `/proc/stat` |
+//! | [`free_space`] | free space of a folder |
 //!
 //! RULE: must not know media, nodes or the registry, and must not wait. Plain types belong in
 //! `headwater-api`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod cpu_meter;
+pub mod free_space;
 pub mod logging;
 pub mod password;
