@@ -2,11 +2,10 @@
 
 /** An error response of the engine: stable code, sentence and HTTP status. Status 0: no response. */
 export class ApiError extends Error {
-  constructor(status, code, message, retryable = false) {
+  constructor(status, code, message) {
     super(message);
     this.status = status;
     this.code = code;
-    this.retryable = retryable;
   }
 }
 
@@ -18,7 +17,7 @@ export async function request(url, { timeoutMs = 5000, signal, ...options } = {}
     response = await fetch(url, { cache: "no-store", ...options, signal: anySignal(signal, timeout) });
   } catch {
     signal?.throwIfAborted();
-    throw new ApiError(0, "unreachable", "The server does not answer.", true);
+    throw new ApiError(0, "unreachable", "The server does not answer.");
   }
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));

@@ -14,9 +14,10 @@ use crate::engine::cluster_relay::{ClusterRelay, open_relay};
 use crate::engine::data_dir;
 use crate::events::EventBus;
 use crate::gateway::{rtmp, webrtc};
-use crate::hub::{Hub, Limits, WallClock};
+use crate::hub::{Hub, Limits};
 use crate::node::health::NodeHealthReceiver;
 use crate::runtime::tls;
+use crate::runtime::wall_clock::WallClock;
 use crate::{http, transcode};
 
 /// An engine whose listeners are open. [`Engine::run`] serves.
@@ -66,8 +67,10 @@ impl Engine {
     /// See [`StartError`].
     pub async fn build(config: Config) -> Result<Self, StartError> {
         let data_dir = &config.node.data_dir;
-        data_dir::prepare(data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
+        let unwritable = |source| StartError::DataDir { path: data_dir.clone(), source };
+        data_dir::prepare(data_dir).map_err(unwritable)?;
         let registry = Store::open(&config.registry, data_dir).await?;
+        data_dir::remove_stale_endpoints(data_dir).map_err(unwritable)?;
         let (apps, apps_from) = Apps::load(&registry).await?;
         let events = EventBus::default();
         let listeners = Listeners::bind(&config, &events)?;

@@ -1,16 +1,20 @@
-//! The data folder: prepared at the start, and the file in it that names the engine's listeners.
+//! The data folder: created at the start, and the file in it that names the engine's listeners.
 
 use std::path::Path;
 
 use headwater_api::control::{ENDPOINTS_FILE, Endpoints};
 
-/// Creates the data folder, checks that it is writable, and removes the endpoints file of a
-/// previous run.
+/// Creates the data folder and checks that it is writable.
 pub(super) fn prepare(data_dir: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(data_dir)?;
     let probe = data_dir.join(".write-probe");
     std::fs::write(&probe, b"")?;
-    std::fs::remove_file(&probe)?;
+    std::fs::remove_file(&probe)
+}
+
+/// Removes the endpoints file of an engine that was killed. Must follow the registry's lock: the
+/// file may belong to a running engine until then.
+pub(super) fn remove_stale_endpoints(data_dir: &Path) -> std::io::Result<()> {
     match std::fs::remove_file(data_dir.join(ENDPOINTS_FILE)) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),

@@ -86,7 +86,7 @@ impl Engine {
             hub: hub.clone(),
             access,
             accounts,
-            view: snapshots.clone(),
+            snapshots: snapshots.clone(),
             whep,
             hls,
             node_id: config.node.id.clone(),
@@ -97,7 +97,7 @@ impl Engine {
         http.mount(service, &hub, &mut stages);
         let peer_relays = http::RelayRoutes {
             node_id: config.node.id.clone(),
-            view: snapshots,
+            snapshots,
             relay: relay.clone(),
             fixed: config.relay.origins.clone(),
         };

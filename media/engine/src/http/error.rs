@@ -127,6 +127,12 @@ impl Problem {
         &self.message
     }
 
+    /// The URL of the same resource on another node, if one is known.
+    #[cfg(test)]
+    pub(super) fn alternative_url(&self) -> Option<&str> {
+        self.alternative_url.as_deref()
+    }
+
     /// The error for a stream that could not be found or fetched.
     pub fn stream_unavailable(error: FindError, name: &headwater_api::StreamName) -> Self {
         match error {

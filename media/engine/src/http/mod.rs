@@ -20,8 +20,8 @@ pub use ops::health::{HealthService, MAX_CONNECTIONS as MAX_HEALTH_CONNECTIONS, 
 pub use ops::peers::RelayRoutes;
 pub use ops::process::{StreamMetrics, ProcessMetrics};
 pub use serve::body::SmallBody;
-pub use serve::connection::Peer;
 pub use serve::listener::Server;
 pub use serve::metrics::Metrics;
+pub use serve::peer::Peer;
 pub use serve::service::HttpService;
 pub use state::{PeerStatus, AppServices, AppState};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use headwater_api::control::Endpoints;
 use headwater_registry::{Registry, Store};
 
-use super::Accounts;
+use super::auth::Accounts;
 use crate::access::Access;
 use crate::cluster::{Cluster, ClusterSnapshotCache};
 use crate::gateway::hls::Hls;
@@ -29,7 +29,7 @@ pub struct AppServices {
     /// Users and sessions.
     pub accounts: Accounts,
     /// Nodes and streams of the cluster.
-    pub view: ClusterSnapshotCache<Store>,
+    pub snapshots: ClusterSnapshotCache<Store>,
     /// Id of this node.
     pub node_id: String,
     /// Addresses of the engine's listeners.

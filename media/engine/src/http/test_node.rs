@@ -26,6 +26,8 @@ use crate::node::load::LoadMeter;
 pub(super) struct TestNode {
     pub(super) hub: Hub,
     pub(super) state: AppState,
+    /// Receives the reports of a daemon that the test plays.
+    pub(super) node_health: NodeHealthReceiver,
     folder: PathBuf,
 }
 
@@ -45,12 +47,13 @@ impl TestNode {
         let folder = std::env::temp_dir().join(format!("headwater-rest-{:016x}", rand::random::<u64>()));
         std::fs::create_dir(&folder).unwrap();
         let registry = Store::Embedded(Embedded::open(&folder).unwrap());
+        let node_health = NodeHealthReceiver::disconnected();
         let (meter, drain) = (LoadMeter::new(&config), CancellationToken::new());
         let state = AppState::new(AppServices {
             hub: hub.clone(),
             access: Access::new(Apps::new(["live".to_owned(), "LiveApp".to_owned()])),
             accounts: Accounts::new(registry.clone(), SessionKey::from_secret(b"of this test"), None),
-            view: ClusterSnapshotCache::new(registry),
+            snapshots: ClusterSnapshotCache::new(registry),
             node_id: "n".to_owned(),
             endpoints: Endpoints {
                 pid: 1,
@@ -64,10 +67,10 @@ impl TestNode {
             },
             whep: webrtc.whep(),
             hls: Hls::new(&config.hls),
-            admission: Admission::new(&config.limits, &meter, &hub, &NodeHealthReceiver::disconnected(), &drain),
+            admission: Admission::new(&config.limits, &meter, &hub, &node_health, &drain),
             peers: None,
         });
-        Self { hub, state, folder }
+        Self { hub, state, node_health, folder }
     }
 
     /// Publishes a stream of 1280x720 with `ms` of media.

@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use headwater_api::StreamName;
 use headwater_wire::{Codec, MediaTime};
 
-use super::rendition::{TranscodeError, Transcoder};
-use super::stream::{Producer, RELAY, Stream};
-use crate::hub::remote::{RemoteStreams, FindError, StreamOwnership};
-use crate::node::wall_clock::WallClock;
+use crate::hub::error::{FindError, PublishError};
+use crate::hub::remote::{RemoteStreams, StreamOwnership};
+use crate::hub::rendition::{TranscodeError, Transcoder};
+use crate::hub::stream::{Producer, RELAY, Stream};
+use crate::hub::stream_table::{StreamTable, TableEntry};
+use crate::runtime::wall_clock::WallClock;
 use crate::runtime::worker_pool::WorkerAffinity;
 
 /// Limits of a hub.
@@ -43,28 +45,6 @@ impl Default for Limits {
     }
 }
 
-/// Why a stream could not be published.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// The name is in use on this node.
-    #[error("stream {0} is already live")]
-    AlreadyLive(StreamName),
-    /// The name is in use on another node.
-    #[error("stream {name} is already live on node {node}")]
-    LiveOnOtherNode {
-        /// The name of the stream.
-        name: StreamName,
-        /// The id of the node that owns it.
-        node: String,
-    },
-    /// This node has the maximum number of streams.
-    #[error("this node already carries {limit} streams")]
-    TooManyStreams {
-        /// The maximum number of streams.
-        limit: usize,
-    },
-}
-
 /// The live streams of this engine; clones share them.
 #[derive(Debug, Clone)]
 pub struct Hub(Arc<Inner>);
@@ -74,10 +54,10 @@ struct Inner {
     limits: Limits,
     wall_clock: WallClock,
     /// Streams published on this node.
-    published: Mutex<HashMap<StreamName, Arc<Stream>>>,
+    published: Arc<StreamTable>,
     /// Streams relayed from other nodes. Separate, so that a publisher can move to this node while
     /// viewers on this node still receive the relayed stream.
-    relayed: Mutex<HashMap<StreamName, Arc<Stream>>>,
+    relayed: Arc<StreamTable>,
     remote_streams: OnceLock<Box<dyn RemoteStreams>>,
     ownership: OnceLock<Box<dyn StreamOwnership>>,
     transcoder: Option<Box<dyn Transcoder>>,
@@ -96,8 +76,8 @@ impl Hub {
         Self(Arc::new(Inner {
             limits,
             wall_clock: WallClock::default(),
-            published: Mutex::default(),
-            relayed: Mutex::default(),
+            published: Arc::default(),
+            relayed: Arc::default(),
             remote_streams: OnceLock::new(),
             ownership: OnceLock::new(),
             transcoder,
@@ -153,11 +133,8 @@ impl Hub {
             &self.0.wall_clock,
             None,
         ));
-        let producer = Producer::new(
-            Arc::clone(&stream),
-            limits.segment_duration,
-            DirectoryEntry { hub: Weak::new(), name: source.name().clone(), instance_id },
-        );
+        // A rendition is in no table.
+        let producer = Producer::new(Arc::clone(&stream), limits.segment_duration, None);
         transcoder.start(source, codec, producer)?;
         renditions.insert(rendition_key, Arc::clone(&stream));
         Ok(stream)
@@ -197,37 +174,30 @@ impl Hub {
 
     fn insert(
         &self,
-        table: &Table,
+        table: &Arc<StreamTable>,
         name: &StreamName,
         protocol: &'static str,
         generation: Option<u64>,
     ) -> Result<Producer, PublishError> {
         let limits = self.0.limits;
-        let mut streams = lock(table);
-        if streams.contains_key(name) {
-            return Err(PublishError::AlreadyLive(name.clone()));
-        }
-        if streams.len() >= limits.max_streams {
-            return Err(PublishError::TooManyStreams { limit: limits.max_streams });
-        }
-        let instance_id = next_instance_id();
         let depth = (limits.depth_frames, limits.depth_bytes);
-        let stream = Arc::new(Stream::new(name.clone(), WorkerAffinity::current(), instance_id, protocol, depth, &self.0.wall_clock, generation));
-        streams.insert(name.clone(), Arc::clone(&stream));
-        drop(streams);
-        let entry = DirectoryEntry { hub: Arc::downgrade(&self.0), name: name.clone(), instance_id };
-        Ok(Producer::new(stream, limits.segment_duration, entry))
+        let stream = table.insert(name, limits.max_streams, || {
+            let (affinity, instance_id) = (WorkerAffinity::current(), next_instance_id());
+            Stream::new(name.clone(), affinity, instance_id, protocol, depth, &self.0.wall_clock, generation)
+        })?;
+        let entry = TableEntry::new(table, &stream);
+        Ok(Producer::new(stream, limits.segment_duration, Some(entry)))
     }
 
     /// Returns the live stream of this name on this node: the published one, otherwise
     /// the relayed one.
     pub fn stream(&self, name: &StreamName) -> Option<Arc<Stream>> {
-        self.published(name).or_else(|| lock(&self.0.relayed).get(name).cloned())
+        self.published(name).or_else(|| self.0.relayed.get(name))
     }
 
     /// Returns the live stream of this name that is published on this node.
     pub fn published(&self, name: &StreamName) -> Option<Arc<Stream>> {
-        lock(&self.0.published).get(name).cloned()
+        self.0.published.get(name)
     }
 
     /// Returns the live stream of this name, relayed from another node if necessary. Waits up
@@ -250,8 +220,8 @@ impl Hub {
 
     /// Returns all live streams on this node, sorted by name.
     pub fn streams(&self) -> Vec<Arc<Stream>> {
-        let mut all = lock(&self.0.relayed).clone();
-        all.extend(lock(&self.0.published).clone());
+        let mut all = self.0.relayed.snapshot();
+        all.extend(self.0.published.snapshot());
         let mut all: Vec<_> = all.into_values().collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
@@ -262,30 +232,4 @@ impl Hub {
 fn next_instance_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-type Table = Mutex<HashMap<StreamName, Arc<Stream>>>;
-
-fn lock(table: &Table) -> MutexGuard<'_, HashMap<StreamName, Arc<Stream>>> {
-    table.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Removes a stream from the directory when its producer is dropped.
-#[derive(Debug)]
-pub(super) struct DirectoryEntry {
-    hub: Weak<Inner>,
-    name: StreamName,
-    instance_id: u64,
-}
-
-impl DirectoryEntry {
-    pub(super) fn remove(&self) {
-        let Some(hub) = self.hub.upgrade() else { return };
-        for table in [&hub.published, &hub.relayed] {
-            let mut streams = lock(table);
-            if streams.get(&self.name).is_some_and(|s| s.instance_id() == self.instance_id) {
-                streams.remove(&self.name);
-            }
-        }
-    }
 }

@@ -5,19 +5,21 @@
 //! GOP is kept, so that a new viewer starts at once. The hub must not know any protocol.
 
 mod directory;
+mod error;
 mod gop_buffer;
 mod per_stream;
 mod remote;
 mod rendition;
 mod splice;
 mod stream;
+mod stream_table;
 #[cfg(test)]
 mod stream_test;
 
-pub use crate::node::wall_clock::WallClock;
-pub use directory::{Hub, Limits, PublishError};
+pub use directory::{Hub, Limits};
+pub use error::{FindError, PublishError};
 pub use gop_buffer::{Item, LostFrames};
 pub use per_stream::PerStream;
-pub use remote::{ClaimFuture, RemoteStreams, FetchFuture, FindError, StreamOwnership};
+pub use remote::{ClaimFuture, FetchFuture, RemoteStreams, StreamOwnership};
 pub use rendition::{TranscodeError, Transcoder};
 pub use stream::{Consumer, Next, Producer, Stream, Tracks, ViewerGuard, ViewerKind};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::Stream;
+use crate::hub::stream::Stream;
 
 /// One `T` per stream instance, held weakly: it is dropped with its last strong reference.
 #[derive(Debug)]

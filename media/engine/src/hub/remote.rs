@@ -9,18 +9,9 @@ use std::sync::Arc;
 
 use headwater_api::StreamName;
 
-use crate::hub::{Hub, PublishError, Stream};
-
-/// Why a stream is unavailable on this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum FindError {
-    /// No node is known to publish the stream.
-    #[error("this stream is not being published")]
-    NotPublished,
-    /// The node that publishes the stream serves its maximum number of other nodes.
-    #[error("the stream is live, and the node that has it serves as many others as it may; try again")]
-    AtCapacity,
-}
+use crate::hub::directory::Hub;
+use crate::hub::error::{FindError, PublishError};
+use crate::hub::stream::Stream;
 
 /// A future that resolves to the relayed stream.
 pub type FetchFuture = Pin<Box<dyn Future<Output = Result<Arc<Stream>, FindError>> + Send>>;

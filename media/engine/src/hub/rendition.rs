@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use headwater_wire::Codec;
 
-use super::{Producer, Stream};
+use crate::hub::stream::{Producer, Stream};
 
 /// Creates renditions of streams.
 pub trait Transcoder: std::fmt::Debug + Send + Sync {

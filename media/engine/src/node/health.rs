@@ -11,7 +11,7 @@ use std::time::Duration;
 use headwater_api::control::{REPORT_INTERVAL_SECS, NodeHealth};
 use tokio::time::Instant;
 
-use crate::hub::WallClock;
+use crate::runtime::wall_clock::WallClock;
 
 /// Holds the latest health report; clones share it.
 #[derive(Debug, Clone, Default)]

@@ -1,9 +1,8 @@
-//! The state of this node: its load, its health as the daemon reports it, which clients it admits,
-//! and the time.
+//! The state of this node: its load, its health as the daemon reports it, and which clients
+//! it admits.
 //!
 //! RULE: knows the hub's counters and no protocol.
 
 pub mod admission;
 pub mod health;
 pub mod load;
-pub mod wall_clock;

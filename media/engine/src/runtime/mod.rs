@@ -1,5 +1,5 @@
 //! Threads, files and sockets: the worker pool, the placement of connections on it, memory files,
-//! listeners and TLS.
+//! listeners, TLS, the wall clock, and the stages in which rooms are mounted.
 //!
 //! RULE: knows no stream and no protocol.
 
@@ -8,4 +8,5 @@ pub mod memfd;
 pub mod placement;
 pub mod stages;
 pub mod tls;
+pub mod wall_clock;
 pub mod worker_pool;

@@ -2,7 +2,7 @@
 
 import { ApiError, pause, request } from "../api.js";
 import { Outcome, outcomeOf } from "./outcome.js";
-import { ProgressMonitor } from "./watch.js";
+import { ProgressMonitor } from "./progress-monitor.js";
 
 export const label = "LL-HLS";
 

@@ -4,7 +4,7 @@
 import * as api from "../api.js";
 import { ApiError, pause, request } from "../api.js";
 import { Outcome, outcomeOf } from "./outcome.js";
-import { ProgressMonitor } from "./watch.js";
+import { ProgressMonitor } from "./progress-monitor.js";
 
 export const label = "WebRTC";
 

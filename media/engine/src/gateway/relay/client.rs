@@ -184,7 +184,7 @@ struct Pull {
 /// Why a connection to a source ended.
 #[derive(Debug)]
 enum Disconnect {
-    /// The connection failed: search for another source.
+    /// The connection failed, or sent something that cannot be used.
     Lost(IngestError),
     EndedByOrigin(EndReason),
     Refused(Refusal),
@@ -216,7 +216,7 @@ impl Pull {
     }
 
     async fn pull(&mut self) -> PullEnd {
-        // Set while there is no source: since when, and how often one was tried.
+        // Restarted each time a source becomes live.
         let mut search = Search::new(self.inner.timing.fetch_timeout);
         loop {
             match self.connect_once(&mut search).await {

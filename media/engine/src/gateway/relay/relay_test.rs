@@ -511,7 +511,7 @@ async fn flood_at_a_full_relay_is_closed_without_a_reply() {
     let origin = node_with(secret(), 1);
     let _publisher = TestPublisher::on_node(&origin, 50);
     let connection = Link::connect(origin.address, &secret(), TEST_TIMEOUT).await.unwrap();
-    // They send nothing: the first few may send a handshake, the others are closed at once.
+    // They send nothing: the first few have time for a handshake, the others are closed at once.
     let mut flood = Vec::new();
     for _ in 0..100 {
         flood.push(TcpStream::connect(origin.address).await.unwrap());

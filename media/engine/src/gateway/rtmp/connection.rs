@@ -353,8 +353,8 @@ impl Connection {
         }
     }
 
-    /// Asks `check` with what the client presented. The loopback test has an app of its own, which
-    /// no client can guess.
+    /// Calls `check` with the client's credentials. The app of the loopback test is exempt: no
+    /// other client can guess its name.
     fn check_access(
         &self,
         query: Option<&Query>,

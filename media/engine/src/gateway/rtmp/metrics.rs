@@ -13,7 +13,7 @@ pub struct Metrics {
     pub accepted: Counter,
     /// Connections closed at once because `max_connections` were open.
     pub turned_away: Counter,
-    /// Connections closed because of what the peer sent.
+    /// Connections closed because the peer sent invalid data.
     pub protocol_errors: Counter,
     /// Publish requests refused.
     pub publish_refused: Counter,

@@ -10,6 +10,7 @@
 //! once. Sending a packet to a viewer takes no lock, no allocation and no transfer between threads:
 //! it writes a 12-byte header, encrypts the payload, and shares a system call with other packets.
 
+mod directory;
 mod metrics;
 mod play;
 mod server;
@@ -18,4 +19,5 @@ mod transport;
 
 pub use metrics::Metrics;
 pub use server::{BindError, Gateway, Limits};
-pub use signalling::{Answer, OfferError, SessionId, Whep};
+pub use signalling::{Answer, OfferError, Whep};
+pub use transport::session_id::SessionId;

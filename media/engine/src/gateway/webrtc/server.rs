@@ -12,9 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
 use crate::events::EventBus;
+use crate::gateway::webrtc::directory::SessionDirectory;
 use crate::gateway::webrtc::play::mailbox::{Command, Mailbox};
 use crate::gateway::webrtc::play::worker::{SharedContext, Worker};
-use crate::gateway::webrtc::signalling::{SessionDirectory, WorkerHandle, Whep};
+use crate::gateway::webrtc::play::worker_handle::WorkerHandle;
+use crate::gateway::webrtc::signalling::Whep;
 use crate::gateway::webrtc::transport::candidates::candidates;
 use crate::gateway::webrtc::transport::dtls::Identity;
 use crate::gateway::webrtc::transport::liveness::Liveness;

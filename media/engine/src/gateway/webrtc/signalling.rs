@@ -1,60 +1,32 @@
-//! WHEP signalling (draft-ietf-wish-whep-02 §4): answers SDP offers, creates sessions on the
-//! workers and keeps a directory of them.
+//! WHEP signalling (draft-ietf-wish-whep-02 §4): answers SDP offers and creates sessions on the
+//! workers.
+//!
+//! Offers come from the HTTP handlers; answers return to them, and new sessions go to a worker's
+//! mailbox. Must not know HTTP or sockets.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_api::StreamName;
 use headwater_api::rest::Notice;
 use headwater_wire::codec::h264::DecoderConfig;
-use headwater_wire::webrtc::{self, Credentials, Fingerprint, SectionKind, Offer, Section, SendParameters};
+use headwater_wire::webrtc::{self, Fingerprint, SectionKind, Offer, Section, SendParameters};
 use headwater_wire::{Codec, MediaKind};
 
+use crate::gateway::webrtc::directory::SessionDirectory;
 use crate::gateway::webrtc::metrics::Metrics;
-use crate::gateway::webrtc::play::mailbox::{Command, Mailbox};
+use crate::gateway::webrtc::play::mailbox::Command;
 use crate::gateway::webrtc::play::packetizer::StreamPacketizer;
 use crate::gateway::webrtc::play::session::{CNAME, NewSession};
-use crate::gateway::webrtc::transport::liveness::Liveness;
+use crate::gateway::webrtc::play::worker_handle::WorkerHandle;
+use crate::gateway::webrtc::transport::ice::generate_credentials;
+use crate::gateway::webrtc::transport::session_id::SessionId;
 use crate::hub::{Hub, PerStream, Stream, Tracks, ViewerKind};
-use crate::runtime::placement::Placement;
 
 /// How long an offer waits for the first track of a stream that has just been published.
 const FIRST_TRACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an offer for audio and video then waits for the second track.
 const SECOND_TRACK_TIMEOUT: Duration = Duration::from_millis(300);
-
-/// Identifies one session: 128 random bits. Also a capability: any client that has it can
-/// end the session.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionId(u128);
-
-impl SessionId {
-    /// Parses 32 lower-case hexadecimal digits.
-    pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        digits.then(|| u128::from_str_radix(text, 16).ok().map(Self)).flatten()
-    }
-
-    /// Returns the first 8 digits: enough to find the session in the log, too few to end it.
-    pub(crate) fn short(self) -> String {
-        format!("{:08x}", (self.0 >> 96) as u32)
-    }
-}
-
-impl std::fmt::Display for SessionId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
-impl std::fmt::Debug for SessionId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SessionId({}…)", self.short())
-    }
-}
 
 /// An SDP answer and the session it opens.
 #[derive(Debug)]
@@ -108,60 +80,6 @@ struct Inner {
     metrics: Metrics,
     video_packetizers: PerStream<StreamPacketizer>,
     audio_packetizers: PerStream<StreamPacketizer>,
-}
-
-/// The handle of one worker.
-#[derive(Debug)]
-pub(crate) struct WorkerHandle {
-    pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) liveness: Arc<Liveness>,
-    pub(crate) candidates: Vec<SocketAddr>,
-}
-
-/// All sessions of this node, and the number of sessions per worker.
-#[derive(Debug)]
-pub(crate) struct SessionDirectory {
-    max_sessions: usize,
-    sessions: Mutex<HashMap<SessionId, (StreamName, usize)>>,
-    sessions_per_worker: Vec<AtomicUsize>,
-    placement: Placement,
-}
-
-impl SessionDirectory {
-    pub(crate) fn new(max_sessions: usize, workers: usize) -> Self {
-        let sessions_per_worker = (0..workers).map(|_| AtomicUsize::new(0)).collect();
-        Self { max_sessions, sessions: Mutex::default(), sessions_per_worker, placement: Placement::new(workers, MAX_SESSION_IMBALANCE) }
-    }
-
-    /// Adds a session. Returns its worker, or `None` if the node is full or all workers have ended.
-    fn add(&self, id: SessionId, stream: &StreamName, workers: &[WorkerHandle]) -> Option<usize> {
-        let mut sessions = self.lock();
-        if sessions.len() >= self.max_sessions {
-            return None;
-        }
-        let count = |(worker, count): (&WorkerHandle, &AtomicUsize)| {
-            (!worker.liveness.has_ended()).then(|| count.load(Ordering::Relaxed))
-        };
-        let session_counts: Vec<_> = workers.iter().zip(&self.sessions_per_worker).map(count).collect();
-        let worker = self.placement.pick(&session_counts, || workers.iter().map(|worker| worker.liveness.busy_time()).collect())?;
-        self.sessions_per_worker[worker].fetch_add(1, Ordering::Relaxed);
-        sessions.insert(id, (stream.clone(), worker));
-        Some(worker)
-    }
-
-    pub(crate) fn remove(&self, id: &SessionId) {
-        if let Some((_, worker)) = self.lock().remove(id) {
-            self.sessions_per_worker[worker].fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    fn find(&self, id: &SessionId) -> Option<(StreamName, usize)> {
-        self.lock().get(id).cloned()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, (StreamName, usize)>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Whep {
@@ -221,9 +139,9 @@ impl Whep {
             return Err(OfferError::NoCommonCodec);
         }
         packetizers.sort_by_key(|(packetizer, _)| packetizer.kind != MediaKind::Video);
-        let id = SessionId(rand::random());
+        let id = SessionId::random();
         let directory = &self.0.directory;
-        let full = || OfferError::TooManyViewers { limit: directory.max_sessions };
+        let full = || OfferError::TooManyViewers { limit: directory.max_sessions() };
         let worker = directory.add(id, stream.name(), &self.0.workers).ok_or_else(full)?;
         let handle = &self.0.workers[worker];
         let credentials = generate_credentials();
@@ -336,16 +254,5 @@ async fn wait_for_tracks(stream: &Arc<Stream>, video: bool, audio: bool) -> Resu
     Ok(tracks)
 }
 
-/// Generates ICE credentials of 48 and 144 random bits (RFC 8839 §5.4 requires 24 and 128).
-fn generate_credentials() -> Credentials {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD_NO_PAD;
-    let (ufrag, password): ([u8; 6], [u8; 18]) = (rand::random(), rand::random());
-    Credentials { ufrag: STANDARD_NO_PAD.encode(ufrag), password: STANDARD_NO_PAD.encode(password) }
-}
-
-/// A worker gets at most this many sessions more than another. This number of viewers at 3 Mbit/s
-/// keeps a slow core 20 % busy; all may arrive before the load is measured.
-const MAX_SESSION_IMBALANCE: usize = 256;
 /// `profile_idc` of the Baseline profile, which every decoder supports (ITU-T H.264 §A.2.1).
 const BASELINE_PROFILE_IDC: u8 = 66;

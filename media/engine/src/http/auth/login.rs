@@ -1,10 +1,8 @@
 //! `/rest/v2/session`: log in, log out, and query the session.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use axum::extract::State as Extract;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use headwater_api::secret::Secret;
 use headwater_api::documents::{ADMINISTRATOR, Rights};
@@ -12,16 +10,17 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::caller::{Caller, client_ip, now_s};
+use super::cookie::set_session_cookie;
 use super::session::LIFETIME_S;
-use super::visitor::{Caller, client_ip};
-use crate::http::rest::uncached_json;
-use crate::http::serve::connection::Encrypted;
-use crate::http::{Code, Problem, SmallBody, AppState};
+use crate::http::error::{Code, Problem};
+use crate::http::rest::json::uncached_json;
+use crate::http::serve::body::SmallBody;
+use crate::http::serve::peer::Encrypted;
+use crate::http::state::AppState;
 
 /// Path of the session resource.
 pub(super) const PATH: &str = "/rest/v2/session";
-/// Name of the session cookie.
-pub(super) const COOKIE: &str = "headwater_session";
 
 /// Routes of the session resource.
 pub(in crate::http) fn routes() -> OpenApiRouter<AppState> {
@@ -89,7 +88,7 @@ pub(in crate::http) async fn log_in(
         administrator: user.rights == Rights::Administer,
         expires_at_ms: Some(expires_s * 1_000),
     });
-    set_cookie(&mut response, &value, LIFETIME_S, encrypted(&parts));
+    set_session_cookie(&mut response, &value, LIFETIME_S, encrypted(&parts));
     Ok(response)
 }
 
@@ -97,16 +96,8 @@ pub(in crate::http) async fn log_in(
 #[utoipa::path(delete, tag = "administrator", path = "/rest/v2/session", responses((status = 204)))]
 pub(in crate::http) async fn log_out(parts: Parts) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
-    set_cookie(&mut response, "", 0, encrypted(&parts));
+    set_session_cookie(&mut response, "", 0, encrypted(&parts));
     response
-}
-
-fn set_cookie(response: &mut Response, value: &str, seconds: u64, encrypted: bool) {
-    let secure = if encrypted { "; Secure" } else { "" };
-    let text = format!("{COOKIE}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
-    if let Ok(value) = HeaderValue::from_str(&text) {
-        response.headers_mut().insert(header::SET_COOKIE, value);
-    }
 }
 
 /// True if the browser's connection is encrypted. A client that forges the header only affects its
@@ -114,8 +105,4 @@ fn set_cookie(response: &mut Response, value: &str, seconds: u64, encrypted: boo
 fn encrypted(parts: &Parts) -> bool {
     let by_balancer = |headers: &HeaderMap| headers.get("x-forwarded-proto").is_some_and(|v| v == "https");
     parts.extensions.get::<Encrypted>().is_some() || by_balancer(&parts.headers)
-}
-
-pub(super) fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

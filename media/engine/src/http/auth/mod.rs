@@ -11,13 +11,16 @@
 //! values that take the time as an argument.
 
 mod accounts;
+mod authorization;
+mod caller;
+mod cookie;
 mod key;
 mod login;
 mod session;
 mod throttle;
-mod visitor;
 
 pub use accounts::Accounts;
 pub use key::{KeyError, SessionKey};
+pub(super) use authorization::require_administrator;
+pub(super) use caller::Caller;
 pub(super) use login::routes;
-pub(super) use visitor::{Caller, require_administrator};

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::Credentials;
 use crate::http::media::stream_name::{check_play, stream_name};
 use crate::gateway::webrtc::{OfferError, SessionId};
-use crate::http::rest::uncached_json;
+use crate::http::rest::json::uncached_json;
 use crate::http::{Code, Problem, SmallBody, AppState};
 
 /// Routes that create, query and end sessions.

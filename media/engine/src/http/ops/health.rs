@@ -4,7 +4,7 @@
 //! still runs tasks; a supervisor restarts the engine if it is not.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,6 +12,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use headwater_api::control::{Endpoints, EngineStatus};
+use headwater_program::free_space::check_free_space;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,7 @@ use crate::gateway::relay::RelayClient;
 use crate::http::error::{Code, Problem};
 use crate::http::ops::peers::RelayRoutes;
 use crate::http::ops::probe;
-use crate::http::rest::uncached_json;
+use crate::http::rest::json::uncached_json;
 use crate::http::serve::listener::Server;
 use crate::hub::Hub;
 use crate::node::admission::Admission;
@@ -133,17 +134,6 @@ where
     Some(Box::pin(probe(listener?)).await)
 }
 
-/// Detects a full disk before recordings and the registry fail.
-fn check_free_space(folder: &Path, required_mb: u32) -> Result<(), String> {
-    let found =
-        nix::sys::statvfs::statvfs(folder).map_err(|e| format!("could not read the free space of {}: {e}", folder.display()))?;
-    let free_mb = found.blocks_available() * found.fragment_size() / 1_000_000;
-    if free_mb >= u64::from(required_mb) {
-        return Ok(());
-    }
-    Err(format!("{free_mb} MB are free in {}; {required_mb} MB are required", folder.display()))
-}
-
 async fn readyz(health: axum::extract::State<Arc<HealthService>>) -> Response {
     let readiness = health.readiness().await;
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -223,7 +213,7 @@ mod tests {
     async fn readiness_reports_the_reason_of_each_failed_check() {
         let drain = CancellationToken::new();
         drain.cancel();
-        let node_health = NodeHealthReceiver::connected(&crate::hub::WallClock::default());
+        let node_health = NodeHealthReceiver::connected(&crate::runtime::wall_clock::WallClock::default());
         let checks = [("lease".to_owned(), Some("ended".to_owned())), ("registered".to_owned(), None)];
         node_health.apply(NodeHealth { checks: checks.into(), ..NodeHealth::default() });
         let readiness = health(u32::MAX, Box::new(|| Ok(())), &node_health, &drain).readiness().await;

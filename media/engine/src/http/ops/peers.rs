@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::ClusterSnapshotCache;
 use crate::gateway::relay::RelayClient;
-use crate::http::rest::uncached_json;
+use crate::http::rest::json::uncached_json;
 
 /// The state of the `/relays` route.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ pub struct RelayRoutes {
     /// Id of this node, which is not probed.
     pub node_id: String,
     /// The nodes of the cluster.
-    pub view: ClusterSnapshotCache<Store>,
+    pub snapshots: ClusterSnapshotCache<Store>,
     /// The relay client; `None` on a node without a cluster secret.
     pub relay: Option<RelayClient>,
     /// Relay addresses of the configuration (`relay.origins`), used instead of a registry.
@@ -35,7 +35,7 @@ impl RelayRoutes {
     /// Probes the preferred relay address of each peer, concurrently.
     async fn probe_all(&self) -> Vec<RelayStatus> {
         let Some(relay) = &self.relay else { return Vec::new() };
-        let cached = self.view.get().await;
+        let cached = self.snapshots.get().await;
         let nodes = cached.snapshot.iter().flat_map(|cluster| &cluster.nodes);
         let peers = nodes.filter(|n| n.alive && n.node.id != self.node_id);
         let known = peers.filter_map(|n| Some((n.node.id.clone(), *n.node.relay.first()?)));

@@ -30,7 +30,7 @@ impl Collector for ProcessMetrics {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
         };
-        gauge("process_resident_memory_bytes", "Memory in use, in bytes", resident_bytes(&statm))?;
+        gauge("process_resident_memory_bytes", "Memory in use, in bytes", resident_bytes(&statm, page_bytes()))?;
         gauge("process_open_fds", "Open files and sockets", files as u64)
     }
 }
@@ -43,9 +43,14 @@ fn cpu_seconds(stat: &str) -> f64 {
     ticks as f64 / USER_HZ
 }
 
-/// The second field, converted from pages of 4 KiB.
-fn resident_bytes(statm: &str) -> u64 {
-    statm.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 4_096
+/// The second field, converted from pages.
+fn resident_bytes(statm: &str, page_bytes: u64) -> u64 {
+    statm.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0).saturating_mul(page_bytes)
+}
+
+/// The size of a memory page (`sysconf(_SC_PAGESIZE)`): 4 KiB on x86-64; 4, 16 or 64 KiB on AArch64.
+fn page_bytes() -> u64 {
+    rustix::param::page_size() as u64
 }
 
 /// Streams, viewers and received bytes of the hub.
@@ -91,6 +96,20 @@ mod tests {
         let stat = "17 (a) b) (c) S 1 17 17 0 -1 4194560 5 6 7 8 250 50 9 10 20 0 3 0 100 200 300";
         assert!((cpu_seconds(stat) - 3.0).abs() < 1e-9);
         assert!((cpu_seconds("") - 0.0).abs() < 1e-9);
-        assert_eq!(resident_bytes("100 7 3"), 7 * 4_096);
+    }
+
+    #[test]
+    fn resident_memory_is_counted_in_pages_of_the_system() {
+        assert_eq!(resident_bytes("100 7 3", 4 << 10), 28 << 10);
+        assert_eq!(resident_bytes("100 7 3", 64 << 10), 448 << 10);
+        assert_eq!(resident_bytes("", 4 << 10), 0);
+        assert_eq!(page_bytes(), measured_page_bytes());
+    }
+
+    /// The kernel's own figure, from `/proc/self/smaps`.
+    fn measured_page_bytes() -> u64 {
+        let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+        let line = smaps.lines().find_map(|line| line.strip_prefix("KernelPageSize:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
     }
 }

@@ -11,8 +11,10 @@ use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::{Code, Problem, AppState};
-use super::{parse_name, require_app, uncached_json};
+use super::app::{parse_name, require_app};
+use super::json::uncached_json;
+use crate::http::error::{Code, Problem};
+use crate::http::state::AppState;
 
 /// Maximum number of broadcasts in one response, as in Ant Media.
 const MAX_SIZE: usize = 250;

@@ -20,8 +20,9 @@ use utoipa_axum::routes;
 
 use crate::cluster::{DrainOutcome, RemoveOutcome, CachedSnapshot};
 use crate::http::auth::Caller;
-use crate::http::rest::uncached_json;
-use crate::http::{Code, Problem, AppState};
+use crate::http::error::{Code, Problem};
+use crate::http::rest::json::uncached_json;
+use crate::http::state::AppState;
 
 /// Routes of nodes and streams.
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
@@ -154,7 +155,7 @@ pub(crate) async fn nodes(
     caller: Caller,
 ) -> Result<Response, Problem> {
     let (offset, size) = range(&page)?;
-    let cached = state.view.get().await;
+    let cached = state.snapshots.get().await;
     let now_ms = state.hub.wall_clock().now_ms();
     let all = cached.snapshot.as_ref().ok_or_else(registry_unreachable)?;
     let nodes = all.nodes.iter().skip(offset).take(size);
@@ -165,7 +166,7 @@ pub(crate) async fn nodes(
 /// Counts the nodes of the cluster.
 #[utoipa::path(get, tag = "cluster", path = "/rest/v2/cluster/node-count", responses((status = 200, body = SimpleStat), (status = 503)))]
 pub(crate) async fn node_count(Extract(state): Extract<AppState>) -> Result<Response, Problem> {
-    let cached = state.view.get().await;
+    let cached = state.snapshots.get().await;
     let number = cached.snapshot.as_ref().ok_or_else(registry_unreachable)?.nodes.len();
     Ok(with_age(uncached_json(SimpleStat { number }), &cached))
 }
@@ -175,7 +176,7 @@ pub(crate) async fn node_count(Extract(state): Extract<AppState>) -> Result<Resp
 #[utoipa::path(delete, tag = "cluster", path = "/rest/v2/cluster/node/{id}", params(("id" = String, Path, description = "The node")),
     responses((status = 200, body = Outcome), (status = 401), (status = 403), (status = 404), (status = 409), (status = 503)))]
 pub(crate) async fn delete_node(Extract(state): Extract<AppState>, Path(id): Path<String>) -> Result<Response, Problem> {
-    match state.view.remove(&id).await {
+    match state.snapshots.remove(&id).await {
         Ok(RemoveOutcome::Removed) => {
             log::info!(node = id.as_str(); "dead node removed by the administrator");
             Ok(outcome(id, "The node has been removed."))
@@ -198,7 +199,7 @@ pub(crate) async fn delete_node(Extract(state): Extract<AppState>, Path(id): Pat
 #[utoipa::path(post, tag = "cluster", path = "/rest/v2/cluster/node/{id}/drain", params(("id" = String, Path, description = "The node")),
     responses((status = 200, body = Outcome), (status = 401), (status = 403), (status = 404), (status = 409), (status = 503)))]
 pub(crate) async fn drain_node(Extract(state): Extract<AppState>, Path(id): Path<String>) -> Result<Response, Problem> {
-    match state.view.drain(&id).await {
+    match state.snapshots.drain(&id).await {
         Ok(DrainOutcome::Requested) => {
             log::info!(node = id.as_str(); "drain of a node requested by the administrator");
             Ok(outcome(id, "The node will drain."))
@@ -236,7 +237,7 @@ pub(crate) async fn streams(
     Path(page): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let (offset, size) = range(&page)?;
-    let cached = state.view.get().await;
+    let cached = state.snapshots.get().await;
     let here: Vec<_> = state.hub.streams().iter().map(|stream| stream.status()).collect();
     let (nodes, claimed) = cached.snapshot.as_ref().map_or((&[][..], &[][..]), |c| (&c.nodes[..], &c.streams[..]));
     let all = merge_streams(&state.node_id, &here, claimed, nodes, state.hub.wall_clock().now_ms());

@@ -7,9 +7,10 @@ use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::http::AppState;
-use crate::http::rest::broadcasts::BroadcastError;
-use crate::http::rest::{require_app, uncached_json};
+use super::app::require_app;
+use super::broadcasts::BroadcastError;
+use super::json::uncached_json;
+use crate::http::state::AppState;
 
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(node)).routes(routes!(version)).routes(routes!(version_of_app))

@@ -9,7 +9,7 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::super::AppState;
+use crate::http::state::AppState;
 
 #[derive(utoipa::OpenApi)]
 #[openapi(

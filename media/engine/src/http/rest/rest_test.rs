@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use utoipa::openapi::OpenApi;
 
-use super::{openapi, resources};
+use super::openapi;
+use super::resources::resources;
 use crate::http::serve::router::router;
 use crate::http::test_node::TestNode;
 use crate::hub::ViewerKind;
@@ -45,7 +46,7 @@ async fn served_document_equals_its_copy_in_docs() {
     assert_eq!((status, kind.as_deref()), (StatusCode::OK, Some("application/json")));
     assert_eq!(served, openapi::text(&document()));
     let copy = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
-    let fresh = std::env::temp_dir().join("headwater-openapi.json");
+    let fresh = std::env::temp_dir().join(format!("headwater-openapi-{:016x}.json", rand::random::<u64>()));
     if std::fs::read(copy).unwrap_or_default() != served {
         std::fs::write(&fresh, &served).unwrap();
         panic!("docs/openapi.json is out of date: replace it with {}", fresh.display());

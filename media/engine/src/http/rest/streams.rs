@@ -7,8 +7,10 @@ use headwater_api::rest::StreamStatus;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::{Problem, AppState};
-use super::{parse_name, require_app, uncached_json};
+use super::app::{parse_name, require_app};
+use super::json::uncached_json;
+use crate::http::error::Problem;
+use crate::http::state::AppState;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(streams)).routes(routes!(stream))

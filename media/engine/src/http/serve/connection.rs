@@ -32,14 +32,6 @@ const MAX_HEADERS: usize = 64;
 /// Delay after a failed accept (file descriptors exhausted), in which other connections may close.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// The remote address of the connection; an extension of every request.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
-
-/// An extension of requests received over TLS.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Encrypted;
-
 /// The state that all connections of one server share.
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {

@@ -11,6 +11,7 @@ pub(super) mod connection;
 pub(super) mod fast_path;
 pub(super) mod listener;
 pub(super) mod metrics;
+pub(super) mod peer;
 pub(super) mod router;
 pub(super) mod sendfile;
 pub(super) mod service;

@@ -12,8 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
-use crate::http::media::hls;
-use crate::http::serve::connection::{Encrypted, Peer};
+use crate::http::media::hls::request::HlsRequest;
+use crate::http::media::hls::response;
+use crate::http::serve::fast_path;
+use crate::http::serve::peer::{Encrypted, Peer};
 use crate::http::serve::router::router;
 use crate::http::serve::timeout::RequestPhase;
 use crate::http::state::AppState;
@@ -45,7 +47,7 @@ impl HttpService {
         drain: &CancellationToken,
     ) -> io::Result<Option<Vec<u8>>> {
         match &self.hls {
-            Some(state) => super::fast_path::serve(stream, phase, state, peer, drain).await,
+            Some(state) => fast_path::serve(stream, phase, state, peer, drain).await,
             None => Ok(Some(Vec::new())),
         }
     }
@@ -57,8 +59,10 @@ impl HttpService {
         peer: SocketAddr,
         encrypted: bool,
     ) -> Response {
-        if let Some(state) = self.hls.as_ref().filter(|_| hls::is_direct(&request)) {
-            return hls::respond_direct(state, request, peer).await;
+        if let Some(state) = &self.hls
+            && let Some(request) = HlsRequest::parse(&request, peer)
+        {
+            return response::respond(state, request).await;
         }
         request.extensions_mut().insert(Peer(peer));
         if encrypted {

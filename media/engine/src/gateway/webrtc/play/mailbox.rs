@@ -1,10 +1,13 @@
 //! The mailbox of a worker: other threads send it commands and ring updates.
+//!
+//! Signalling and packetizers write, the worker takes. Must not know what the worker does with it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::gateway::webrtc::play::ring_subscription::RingUpdates;
 use crate::gateway::webrtc::play::session::NewSession;
-use crate::gateway::webrtc::signalling::SessionId;
+use crate::gateway::webrtc::transport::session_id::SessionId;
 use crate::gateway::webrtc::transport::udp::Wakeup;
 
 /// Maximum number of queued commands. A worker empties its mailbox within milliseconds; above this
@@ -28,12 +31,16 @@ pub(crate) enum Command {
 /// The mailbox of one worker.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
-    inbox: Mutex<Inbox>,
+    commands: Mutex<Vec<Command>>,
+    /// True if there may be commands: they are rare, and a worker that wakes for a frame takes no
+    /// lock for them.
+    has_commands: AtomicBool,
+    ring_updates: Arc<RingUpdates>,
     wakeup: Arc<Wakeup>,
 }
 
 /// Everything that has arrived since the last [`Mailbox::take`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Inbox {
     pub(crate) commands: Vec<Command>,
     /// Ids of the packetizers with new packets or an end; each at most once.
@@ -41,56 +48,73 @@ pub(crate) struct Inbox {
 }
 
 impl Mailbox {
+    /// Creates an empty mailbox of the worker that `wakeup` wakes.
     pub(crate) fn new(wakeup: Arc<Wakeup>) -> Self {
-        Self { inbox: Mutex::default(), wakeup }
+        let ring_updates = Arc::new(RingUpdates::new(Arc::clone(&wakeup)));
+        Self { commands: Mutex::default(), has_commands: AtomicBool::new(false), ring_updates, wakeup }
+    }
+
+    /// Returns the queue of ring updates, for subscriptions.
+    pub(crate) fn ring_updates(&self) -> &Arc<RingUpdates> {
+        &self.ring_updates
     }
 
     /// Queues a command and wakes the worker. Returns false if a [`Command::Join`] exceeds the
     /// limit; other commands are always accepted.
     pub(crate) fn send(&self, command: Command) -> bool {
-        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        if inbox.commands.len() >= DEPTH_COMMANDS && matches!(command, Command::Join(_)) {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        if commands.len() >= DEPTH_COMMANDS && matches!(command, Command::Join(_)) {
             return false;
         }
-        inbox.commands.push(command);
-        drop(inbox);
+        commands.push(command);
+        self.has_commands.store(true, Ordering::Release);
+        drop(commands);
         self.wakeup.wake();
         true
     }
 
     /// Removes and returns everything queued. Does not wait.
     pub(crate) fn take(&self) -> Inbox {
-        std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner))
+        Inbox { commands: self.take_commands(), updated_packetizers: self.ring_updates.take() }
     }
 
-    fn notify_update(&self, packetizer_id: u64) {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).updated_packetizers.push(packetizer_id);
-        self.wakeup.wake();
-    }
-}
-
-/// A worker's subscription to the packet ring of one packetizer. Coalesces notifications.
-#[derive(Debug)]
-pub(crate) struct RingSubscription {
-    mailbox: Arc<Mailbox>,
-    packetizer_id: u64,
-    notified: AtomicBool,
-}
-
-impl RingSubscription {
-    pub(crate) fn new(mailbox: Arc<Mailbox>, packetizer_id: u64) -> Self {
-        Self { mailbox, packetizer_id, notified: AtomicBool::new(false) }
-    }
-
-    /// Notifies the worker, unless a notification is already pending.
-    pub(crate) fn notify(&self) {
-        if !self.notified.swap(true, Ordering::AcqRel) {
-            self.mailbox.notify_update(self.packetizer_id);
+    fn take_commands(&self) -> Vec<Command> {
+        if !self.has_commands.load(Ordering::Acquire) {
+            return Vec::new();
         }
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        self.has_commands.store(false, Ordering::Relaxed);
+        std::mem::take(&mut *commands)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::webrtc::play::ring_subscription::RingSubscription;
+    use crate::gateway::webrtc::transport::udp::Socket;
+
+    #[test]
+    fn commands_are_taken_once_and_in_order() {
+        let mailbox = Mailbox::new(Socket::bind(0).unwrap().wake_handle());
+        assert!(mailbox.take().commands.is_empty());
+        let id = SessionId::random();
+        assert!(mailbox.send(Command::Leave(id)) && mailbox.send(Command::Stop));
+        assert!(matches!(mailbox.take().commands[..], [Command::Leave(first), Command::Stop] if first == id));
+        assert!(mailbox.take().commands.is_empty());
     }
 
-    /// Clears the pending notification. The worker calls this before it reads the ring.
-    pub(crate) fn acknowledge(&self) {
-        self.notified.store(false, Ordering::Release);
+    #[test]
+    fn updates_of_a_ring_are_coalesced_until_acknowledged() {
+        let mailbox = Mailbox::new(Socket::bind(0).unwrap().wake_handle());
+        let subscription = RingSubscription::new(Arc::clone(mailbox.ring_updates()), 7);
+        subscription.notify();
+        subscription.notify();
+        assert_eq!(mailbox.take().updated_packetizers, [7]);
+        subscription.notify();
+        assert_eq!(mailbox.take().updated_packetizers, [0; 0]);
+        subscription.acknowledge();
+        subscription.notify();
+        assert_eq!(mailbox.take().updated_packetizers, [7]);
     }
 }

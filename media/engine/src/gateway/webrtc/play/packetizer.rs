@@ -14,7 +14,7 @@ use headwater_wire::rtp::{H264Packetizer, OpusPacketizer, PacketizedFrame, Ring}
 use headwater_wire::{Codec, Frame, MediaKind, MediaTime};
 
 use crate::gateway::webrtc::play::audio_batch::AudioBatch;
-use crate::gateway::webrtc::play::mailbox::{Mailbox, RingSubscription};
+use crate::gateway::webrtc::play::ring_subscription::{RingSubscription, RingUpdates};
 use crate::hub::{Consumer, Item, Stream};
 
 /// Why a packetizer has ended.
@@ -121,9 +121,9 @@ impl StreamPacketizer {
         packetizer
     }
 
-    /// Subscribes a worker's mailbox to updates. Returns the current ring and status as well.
-    pub(crate) fn subscribe(&self, mailbox: &Arc<Mailbox>) -> (Arc<RingSubscription>, Ring, PacketizerStatus) {
-        let subscription = Arc::new(RingSubscription::new(Arc::clone(mailbox), self.id));
+    /// Subscribes a worker to updates. Returns the current ring and status as well.
+    pub(crate) fn subscribe(&self, updates: &Arc<RingUpdates>) -> (Arc<RingSubscription>, Ring, PacketizerStatus) {
+        let subscription = Arc::new(RingSubscription::new(Arc::clone(updates), self.id));
         let mut shared = self.lock();
         shared.subscriptions.push(Arc::clone(&subscription));
         (subscription, shared.ring.clone(), shared.status())

@@ -23,7 +23,7 @@ fn prefetch_line(address: *const i8) {
 }
 
 #[cfg(target_arch = "aarch64")]
-fn line(address: *const i8) {
+fn prefetch_line(address: *const i8) {
     // SAFETY: a hint; it reads nothing that the program could see, and faults on no address.
     unsafe {
         std::arch::asm!("prfm pldl1keep, [{address}]", address = in(reg) address, options(nostack, readonly, preserves_flags))
@@ -31,4 +31,4 @@ fn line(address: *const i8) {
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn line(_: *const i8) {}
+fn prefetch_line(_: *const i8) {}

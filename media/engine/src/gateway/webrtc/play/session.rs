@@ -1,10 +1,13 @@
-//! One viewer session: ICE-lite, DTLS, SRTP and the send state of its tracks. Owned and driven
-//! by one worker.
+//! One viewer session: its transport and the send state of its tracks. Owned and driven by one
+//! worker.
 //!
 //! ```text
 //!   waiting --authenticated STUN--> checked --DTLS, certificate matches--> connected
 //!   connected --DELETE, BYE, consent timeout, end of stream--> closed
 //! ```
+//!
+//! Datagrams of the viewer go in, responses and sender reports are queued at the socket. Must not
+//! know the worker or other sessions.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,17 +20,14 @@ use rtc_crypto::RTCCrypto;
 use crate::gateway::webrtc::play::packetizer::{MediaClock, StreamPacketizer};
 use crate::gateway::webrtc::play::rtx_limiter::RtxLimiter;
 use crate::gateway::webrtc::play::send_track::ViewerSendState;
-use crate::gateway::webrtc::signalling::SessionId;
-use crate::gateway::webrtc::transport::dtls::{Dtls, Identity, DtlsEvent};
-use crate::gateway::webrtc::transport::srtp::{RtcpCipher, SrtpSession};
+use crate::gateway::webrtc::transport::dtls::{DtlsEvent, Identity};
+use crate::gateway::webrtc::transport::dtls_srtp::DtlsSrtp;
+use crate::gateway::webrtc::transport::ice::{CheckOutcome, IceAgent};
+use crate::gateway::webrtc::transport::session_id::SessionId;
+use crate::gateway::webrtc::transport::srtp::SrtpSession;
 use crate::gateway::webrtc::transport::udp::{AddressPair, Socket};
 use crate::hub::{Stream, ViewerGuard};
 
-/// Maximum number of remote addresses per viewer: its interfaces and their NAT mappings.
-const MAX_REMOTE_ADDRESSES: usize = 16;
-/// Number of STUN transactions remembered, so that a request replayed from another address is not
-/// mistaken for a move of the viewer.
-const MAX_TRANSACTIONS: usize = 64;
 /// Seconds between 1900 and 1970 (RFC 3550 §4).
 const NTP_TO_UNIX_S: u64 = 2_208_988_800;
 /// The canonical name that both tracks share (RFC 3550 §6.5.1).
@@ -51,21 +51,10 @@ pub(crate) struct NewSession {
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) stream: Arc<Stream>,
-    pub(crate) credentials: Credentials,
-    remote_ufrag: String,
-    /// Remote addresses with an authenticated STUN check, most recent last.
-    pub(crate) remote_addresses: Vec<SocketAddr>,
-    transactions: Vec<([u8; 12], SocketAddr)>,
+    pub(crate) ice: IceAgent,
+    dtls_srtp: DtlsSrtp,
     /// The selected address pair, the media cipher and the tracks.
     pub(crate) send_state: ViewerSendState,
-    /// The selected pair as received, and when the kernel was last queried for its source address.
-    queried_pair: Option<(AddressPair, Instant)>,
-    /// Time of the last STUN check from the selected remote address.
-    pair_confirmed_at: Instant,
-    /// Time of the last STUN check from any remote address.
-    last_check_at: Instant,
-    dtls: Dtls,
-    rtcp: Option<Box<RtcpCipher>>,
     /// Packetizers of the session until it is connected; the worker then creates their tracks.
     pub(crate) packetizers: Vec<(Arc<StreamPacketizer>, u8)>,
     pub(crate) opened_at: Instant,
@@ -76,35 +65,14 @@ pub(crate) struct Session {
     _viewer_guard: ViewerGuard,
 }
 
-/// The outcome of an authenticated STUN check.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum CheckOutcome {
-    /// Answered; the remote address is authenticated.
-    Valid {
-        /// Address removed because the limit per viewer is reached.
-        evicted: Option<SocketAddr>,
-    },
-    /// A retransmission of an earlier check; answered again.
-    Repeated,
-    /// A copy of an earlier check from another address; not answered.
-    Replayed,
-}
-
 impl Session {
     pub(crate) fn new(new: NewSession, now: Instant) -> Self {
         Self {
             id: new.id,
             stream: new.stream,
-            credentials: new.credentials,
-            remote_ufrag: new.remote_ufrag,
-            remote_addresses: Vec::new(),
-            transactions: Vec::new(),
+            ice: IceAgent::new(new.credentials, new.remote_ufrag, now),
+            dtls_srtp: DtlsSrtp::new(new.fingerprint),
             send_state: ViewerSendState::default(),
-            queried_pair: None,
-            pair_confirmed_at: now,
-            last_check_at: now,
-            dtls: Dtls::new(new.fingerprint),
-            rtcp: None,
             packetizers: new.packetizers,
             opened_at: now,
             has_backlog: false,
@@ -120,10 +88,13 @@ impl Session {
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        self.rtcp.is_some()
+        self.dtls_srtp.is_connected()
     }
 
-    /// Answers a connectivity check (RFC 8445 §7.3) and updates the selected pair.
+    /// Answers a connectivity check and updates the pair that packets are sent to.
+    ///
+    /// # Errors
+    /// Fails if the check is not authentic.
     pub(crate) fn on_check(
         &mut self,
         now: Instant,
@@ -132,58 +103,18 @@ impl Session {
         socket: &mut Socket,
         crypto: &dyn RTCCrypto,
     ) -> Result<CheckOutcome, StunError> {
-        request.verify(&self.credentials, &self.remote_ufrag, crypto)?;
-        let transaction = request.transaction();
-        let seen = self.transactions.iter().find(|(seen, _)| *seen == transaction).map(|(_, first)| *first);
-        if seen.is_some_and(|first| first != from.remote) {
-            return Ok(CheckOutcome::Replayed);
+        let outcome = self.ice.on_check(now, request, from, socket, crypto)?;
+        if let CheckOutcome::Valid { selected: Some(pair), .. } = outcome {
+            self.send_state.selected_pair = Some(pair);
         }
-        if let Some(response) = request.response(from.remote, &self.credentials, crypto) {
-            socket.queue_datagram(from, &response);
-        }
-        if seen.is_some() {
-            // A retransmission because the response was lost, or a replayed recording:
-            // neither refreshes consent.
-            return Ok(CheckOutcome::Repeated);
-        }
-        if self.transactions.len() == MAX_TRANSACTIONS {
-            self.transactions.remove(0);
-        }
-        self.transactions.push((transaction, from.remote));
-        self.last_check_at = now;
-        let expired = now.saturating_duration_since(self.pair_confirmed_at) > PAIR_TIMEOUT;
-        let is_current = self.queried_pair.is_none_or(|(pair, _)| pair == *from);
-        if is_current || request.use_candidate || expired {
-            self.select_pair(now, from);
-        }
-        if self.send_state.selected_pair.is_some_and(|pair| pair.remote == from.remote) {
-            self.pair_confirmed_at = now;
-        }
-        let evicted = self.remember_address(from.remote);
-        Ok(CheckOutcome::Valid { evicted })
-    }
-
-    /// Selects the pair to send to. Queries the kernel for its source address if the pair is new
-    /// and every [`ROUTE_QUERY_INTERVAL`], because routes change.
-    fn select_pair(&mut self, now: Instant, pair: &AddressPair) {
-        let is_fresh = |(queried, at)| queried == *pair && now.saturating_duration_since(at) < ROUTE_QUERY_INTERVAL;
-        if !self.queried_pair.is_some_and(is_fresh) {
-            self.queried_pair = Some((*pair, now));
-            self.send_state.selected_pair = Some(pair.without_default_source());
-        }
-    }
-
-    /// Adds a remote address as the most recent one. Returns the address removed to stay within
-    /// [`MAX_REMOTE_ADDRESSES`], if any.
-    fn remember_address(&mut self, address: SocketAddr) -> Option<SocketAddr> {
-        self.remote_addresses.retain(|known| *known != address);
-        let evicted = (self.remote_addresses.len() == MAX_REMOTE_ADDRESSES).then(|| self.remote_addresses.remove(0));
-        self.remote_addresses.push(address);
-        evicted
+        Ok(outcome)
     }
 
     /// Processes a DTLS datagram and sends the responses, except if the certificate does not
     /// match the offer.
+    ///
+    /// # Errors
+    /// Fails for a datagram that violates the protocol. The session continues.
     pub(crate) fn on_dtls(
         &mut self,
         now: Instant,
@@ -191,38 +122,25 @@ impl Session {
         socket: &mut Socket,
         identity: &Identity,
     ) -> Result<DtlsEvent, rtc_shared::error::Error> {
-        let result = self.dtls.on_datagram(now, datagram, identity);
-        if !matches!(result, Ok(DtlsEvent::WrongCertificate)) {
-            self.send_dtls(socket);
-        }
-        result
+        self.dtls_srtp.on_datagram(now, datagram, identity, self.send_state.selected_pair.as_ref(), socket)
     }
 
     /// Stores the ciphers of the completed handshake. The worker then adds the tracks.
     pub(crate) fn connect(&mut self, srtp: SrtpSession) {
-        self.send_state.cipher = Some(srtp.media_cipher);
-        self.rtcp = Some(srtp.rtcp_cipher);
+        self.send_state.cipher = Some(self.dtls_srtp.connect(srtp));
     }
 
     /// Decrypts an RTCP packet. Returns `None` before the handshake is complete or if the packet
     /// is not authentic.
     pub(crate) fn decrypt_rtcp(&mut self, packet: &[u8]) -> Option<BytesMut> {
-        self.rtcp.as_mut()?.open(packet).ok()
+        self.dtls_srtp.decrypt_rtcp(packet)
     }
 
     /// Runs the timers; called on every tick. Returns false if the session must end: there was no
     /// valid check for `consent_timeout` (RFC 7675 §5.1), or the handshake failed.
     pub(crate) fn on_timeout(&mut self, now: Instant, consent_timeout: Duration, socket: &mut Socket) -> bool {
-        if now.saturating_duration_since(self.last_check_at) > consent_timeout {
-            return false;
-        }
-        if self.rtcp.is_none() {
-            if self.dtls.on_timeout(now).is_err() {
-                return false;
-            }
-            self.send_dtls(socket);
-        }
-        true
+        !self.ice.is_expired(now, consent_timeout)
+            && self.dtls_srtp.on_timeout(now, self.send_state.selected_pair.as_ref(), socket).is_ok()
     }
 
     /// Sends sender reports (RFC 3550 §6.4.1) with the same media clock for both tracks, so that
@@ -235,7 +153,9 @@ impl Session {
         socket: &mut Socket,
         clock_of: impl Fn(u64) -> Option<(u32, u32)>,
     ) {
-        let (Some(rtcp), Some(pair)) = (&mut self.rtcp, &self.send_state.selected_pair) else { return };
+        if !self.is_connected() {
+            return;
+        }
         let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let fraction = (u64::from(wall.subsec_nanos()) << 32) / 1_000_000_000;
         let ntp = (wall.as_secs().wrapping_add(NTP_TO_UNIX_S) << 32) | fraction;
@@ -256,34 +176,15 @@ impl Session {
         if compound.is_empty() {
             return;
         }
-        if let Ok(sealed) = rtcp.seal(&compound) {
-            socket.queue_datagram(pair, &sealed);
-        }
+        self.dtls_srtp.send_rtcp(&compound, self.send_state.selected_pair.as_ref(), socket);
     }
 
     /// Sends an RTCP BYE for each track, then a DTLS close_notify.
     pub(crate) fn send_bye(&mut self, now: Instant, socket: &mut Socket) {
-        if let (Some(rtcp), Some(pair)) = (&mut self.rtcp, &self.send_state.selected_pair) {
-            for track in &self.send_state.tracks {
-                if let Ok(sealed) = rtcp.seal(&goodbye(track.ssrc)) {
-                    socket.queue_datagram(pair, &sealed);
-                }
-            }
+        let pair = self.send_state.selected_pair.as_ref();
+        for track in &self.send_state.tracks {
+            self.dtls_srtp.send_rtcp(&goodbye(track.ssrc), pair, socket);
         }
-        self.dtls.close(now);
-        self.send_dtls(socket);
-    }
-
-    fn send_dtls(&mut self, socket: &mut Socket) {
-        while let Some(datagram) = self.dtls.poll_transmit() {
-            if let Some(pair) = &self.send_state.selected_pair {
-                socket.queue_datagram(pair, &datagram);
-            }
-        }
+        self.dtls_srtp.close(now, pair, socket);
     }
 }
-
-/// Interval between queries for the kernel's source address towards a viewer.
-const ROUTE_QUERY_INTERVAL: Duration = Duration::from_secs(30);
-/// A selected pair without a check for this duration is replaced by any other pair with one.
-const PAIR_TIMEOUT: Duration = Duration::from_secs(6);

@@ -15,16 +15,19 @@ use headwater_wire::rtp::Ring;
 use headwater_wire::webrtc::{BindingRequest, Feedback, DatagramKind, StunError};
 
 use crate::events::{Event, EventBus, Protocol};
+use crate::gateway::webrtc::directory::SessionDirectory;
 use crate::gateway::webrtc::metrics::{IgnoreReason, Metrics};
-use crate::gateway::webrtc::play::mailbox::{Command, RingSubscription, Mailbox};
+use crate::gateway::webrtc::play::mailbox::{Command, Mailbox};
 use crate::gateway::webrtc::play::packetizer::{PacketizerEnd, StreamPacketizer, PacketizerStatus};
 use crate::gateway::webrtc::play::prefetch::prefetch;
+use crate::gateway::webrtc::play::ring_subscription::RingSubscription;
 use crate::gateway::webrtc::play::send_track::SendTrack;
-use crate::gateway::webrtc::play::session::{CheckOutcome, NewSession, Session};
-use crate::gateway::webrtc::signalling::{SessionDirectory, SessionId};
+use crate::gateway::webrtc::play::session::{NewSession, Session};
 use crate::gateway::webrtc::transport::dtls::{Identity, DtlsEvent};
+use crate::gateway::webrtc::transport::ice::CheckOutcome;
 use crate::gateway::webrtc::transport::liveness::Liveness;
 use crate::gateway::webrtc::transport::rx_coalescing::RxCoalescing;
+use crate::gateway::webrtc::transport::session_id::SessionId;
 use crate::gateway::webrtc::transport::udp::{AddressPair, Socket};
 
 /// Maximum number of packets sent to a viewer at once. A frame at 3 Mbit/s has ten packets, most
@@ -179,7 +182,7 @@ impl Worker {
             self.sessions.push(None);
             self.sessions.len() - 1
         });
-        self.by_ufrag.insert(session.credentials.ufrag.clone(), slot);
+        self.by_ufrag.insert(session.ice.local_ufrag().to_owned(), slot);
         self.by_id.insert(session.id, slot);
         self.sessions[slot] = Some(session);
         self.new_sessions.push(slot);
@@ -198,9 +201,9 @@ impl Worker {
         if send_bye {
             session.send_bye(now, &mut self.socket);
         }
-        self.by_ufrag.remove(&session.credentials.ufrag);
+        self.by_ufrag.remove(session.ice.local_ufrag());
         self.by_id.remove(&session.id);
-        for address in &session.remote_addresses {
+        for address in session.ice.remote_addresses() {
             if self.by_address.get(address) == Some(&slot) {
                 self.by_address.remove(address);
             }
@@ -273,7 +276,7 @@ impl Worker {
         let session = self.sessions[slot].as_mut()?;
         let crypto = self.context.identity.provider.crypto();
         match session.on_check(now, &mut request, pair, &mut self.socket, crypto) {
-            Ok(CheckOutcome::Valid { evicted }) => {
+            Ok(CheckOutcome::Valid { evicted, .. }) => {
                 if let Some(old) = evicted.filter(|old| self.by_address.get(old) == Some(&slot)) {
                     self.by_address.remove(&old);
                 }
@@ -327,7 +330,7 @@ impl Worker {
         for (packetizer, payload_type) in std::mem::take(&mut session.packetizers) {
             let mailbox = &self.mailbox;
             let replica = self.replicas.entry(packetizer.id).or_insert_with(|| {
-                let (subscription, ring, status) = packetizer.subscribe(mailbox);
+                let (subscription, ring, status) = packetizer.subscribe(mailbox.ring_updates());
                 RingReplica { packetizer: Arc::clone(&packetizer), subscription, ring, status, viewers: Vec::new() }
             });
             replica.viewers.push(slot);

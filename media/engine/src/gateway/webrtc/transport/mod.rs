@@ -1,10 +1,13 @@
-//! The transport of a WebRTC session: UDP sockets, DTLS, SRTP and the candidates of an answer.
+//! The transport of a WebRTC session: UDP sockets, ICE, DTLS, SRTP and the candidates of an answer.
 //!
 //! RULE: knows neither viewers nor WHEP, so that publishers can use it.
 
 pub(super) mod candidates;
 pub(super) mod dtls;
+pub(super) mod dtls_srtp;
+pub(super) mod ice;
 pub(super) mod liveness;
 pub(super) mod rx_coalescing;
+pub(super) mod session_id;
 pub(super) mod srtp;
 pub(super) mod udp;

@@ -6,9 +6,11 @@ use headwater_wire::hls::{Reload, Resource};
 
 use crate::access::Credentials;
 use crate::gateway::hls::{PlaylistKind, HlsError};
-use crate::http::media::stream_name::{check_play, stream_name};
+use crate::http::error::{Code, Problem};
 use crate::http::media::hls::path::HlsPath;
-use crate::http::{Code, Problem, AppState};
+use crate::http::media::hls::request::HlsRequest;
+use crate::http::media::stream_name::{check_play, stream_name};
+use crate::http::state::AppState;
 use crate::hub::FindError;
 
 /// The content of an HLS path.
@@ -47,14 +49,9 @@ impl HlsContent {
     }
 }
 
-/// Waits for content that is announced but not complete yet. `viewer` identifies the player for the
-/// viewer count.
-pub(crate) async fn find(
-    state: &AppState,
-    path: HlsPath<'_>,
-    query: Option<&str>,
-    viewer: u64,
-) -> Result<HlsContent, Problem> {
+/// Waits for content that is announced but not complete yet.
+pub(crate) async fn find(state: &AppState, request: HlsRequest<'_>) -> Result<HlsContent, Problem> {
+    let HlsRequest { path, query, viewer } = request;
     match path {
         HlsPath::FlatPlaylist { app, file } => flat_playlist(state, app, file, query, viewer).await,
         HlsPath::NestedPlaylist { app, id, file } => nested_playlist(state, app, id, file, query, viewer).await,
@@ -123,13 +120,24 @@ async fn playlist(
     let reload = Reload::parse(query.unwrap_or_default())
         .map_err(|e| Problem::new(Code::BadRequest, format!("The query is wrong: {e}.")))?;
     if !state.hls.has_viewer(name, viewer) {
-        let alternative = || {
-            let base = state.admission.alternative_url()?;
-            Some(format!("{}/{}/streams/{}.m3u8", base.trim_end_matches('/'), name.app(), name.stream_id()))
-        };
-        state.admission.check_capacity().map_err(|error| Problem::from(error).with_alternative(alternative()))?;
+        let admitted = state.admission.check_capacity();
+        admitted.map_err(|error| Problem::from(error).with_alternative(alternative_url(state, name)))?;
     }
-    Ok(HlsContent::Playlist(state.hls.playlist(&state.hub, name, kind, reload, viewer).await?))
+    let text = state.hls.playlist(&state.hub, name, kind, reload, viewer).await.map_err(|error| {
+        // Another node may have the stream already.
+        let alternative = match error {
+            HlsError::NotPublished(_) | HlsError::AtCapacity(_) => alternative_url(state, name),
+            HlsError::NotYet | HlsError::TooFarAhead | HlsError::NoResource => None,
+        };
+        Problem::from(error).with_alternative(alternative)
+    })?;
+    Ok(HlsContent::Playlist(text))
+}
+
+/// URL of the playlist on another node with capacity.
+fn alternative_url(state: &AppState, name: &StreamName) -> Option<String> {
+    let base = state.admission.alternative_url()?;
+    Some(format!("{}/{}/streams/{}.m3u8", base.trim_end_matches('/'), name.app(), name.stream_id()))
 }
 
 const NO_SUCH_PATH: Problem = Problem::fixed(Code::NotFound, "There is nothing at this address.");
@@ -144,6 +152,42 @@ impl From<HlsError> for Problem {
                 Self::new(Code::BadRequest, "_HLS_msn or _HLS_part is too far ahead of the stream.")
             }
             HlsError::NoResource => Self::new(Code::SegmentNotFound, "This segment does not exist or has expired."),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_api::control::NodeHealth;
+
+    use super::*;
+    use crate::http::test_node::TestNode;
+    use crate::hub::{FetchFuture, Hub, RemoteStreams};
+
+    /// A cluster in which every fetch of a stream fails with the same error.
+    #[derive(Debug)]
+    struct FailingCluster(FindError);
+
+    impl RemoteStreams for FailingCluster {
+        fn fetch(&self, _: &Hub, _: &StreamName) -> FetchFuture {
+            let error = self.0;
+            Box::pin(async move { Err(error) })
+        }
+    }
+
+    #[tokio::test]
+    async fn playlist_of_an_unavailable_stream_names_another_node() {
+        for (error, code) in [(FindError::AtCapacity, Code::Full), (FindError::NotPublished, Code::StreamNotFound)] {
+            let node = TestNode::new();
+            node.hub.join_cluster(Box::new(FailingCluster(error)), None);
+            node.node_health.apply(NodeHealth {
+                alternative_url: Some("https://b.example/".to_owned()),
+                ..NodeHealth::default()
+            });
+            let path = HlsPath::NestedPlaylist { app: "live", id: "a", file: "playlist.m3u8" };
+            let problem = find(&node.state, HlsRequest { path, query: None, viewer: 1 }).await.unwrap_err();
+            assert_eq!(problem.code(), code);
+            assert_eq!(problem.alternative_url(), Some("https://b.example/live/streams/a.m3u8"));
         }
     }
 }

@@ -1,0 +1,51 @@
+//! An HLS request, reduced to what its response depends on.
+
+use std::net::SocketAddr;
+
+use axum::http::{HeaderValue, Method, Request};
+
+use crate::http::media::hls::path::HlsPath;
+use crate::http::media::hls::viewer_id::viewer_id;
+
+/// A GET request of an HLS path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) struct HlsRequest<'a> {
+    pub(in crate::http) path: HlsPath<'a>,
+    pub(in crate::http) query: Option<&'a str>,
+    /// Identifies the player, for the viewer count.
+    pub(in crate::http) viewer: u64,
+}
+
+impl<'a> HlsRequest<'a> {
+    /// Parses a request that needs no router. `None` if it is no GET, if its path is no HLS path,
+    /// or if the path is percent-encoded: the router decodes it.
+    pub(in crate::http) fn parse<B>(request: &'a Request<B>, peer: SocketAddr) -> Option<Self> {
+        if request.method() != Method::GET {
+            return None;
+        }
+        Some(Self::new(HlsPath::parse(request.uri().path())?, request, Some(peer)))
+    }
+
+    /// A request whose path the router has decoded.
+    pub(super) fn new<B>(path: HlsPath<'a>, request: &'a Request<B>, peer: Option<SocketAddr>) -> Self {
+        let forwarded_for = request.headers().get("x-forwarded-for").map(HeaderValue::as_bytes);
+        Self { path, query: request.uri().query(), viewer: viewer_id(forwarded_for, peer) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_get_of_an_unencoded_path_needs_no_router() {
+        let is_direct = |method, uri| {
+            let request = Request::builder().method(method).uri(uri).body(()).unwrap();
+            HlsRequest::parse(&request, ([127, 0, 0, 1], 1).into()).is_some()
+        };
+        assert!(is_direct(Method::GET, "/live/streams/a.m3u8?_HLS_msn=1%20"));
+        assert!(!is_direct(Method::GET, "/live/streams/%61.m3u8"));
+        assert!(!is_direct(Method::HEAD, "/live/streams/a.m3u8"));
+        assert!(!is_direct(Method::GET, "/rest/v2/version"));
+    }
+}
