@@ -12,7 +12,6 @@ mod origin;
 mod ports;
 mod registry;
 mod role;
-mod storage;
 mod stream;
 mod tags;
 
@@ -104,13 +103,12 @@ pub(crate) async fn run_checks(settings: &Settings, stream: Option<&StreamName>)
     let config = plan.as_ref().map_or(&settings.config, |plan| &plan.engine);
     if plan.as_ref().is_some_and(|plan| plan.mongod.is_some()) {
         findings.push(clock);
-        let of_engines = ["ports", "s3", "certificate", "stream", "relay"];
+        let of_engines = ["ports", "certificate", "stream", "relay"];
         findings.extend(of_engines.map(|check| Finding::skip(check, "a registry node runs no engine")));
         return findings;
     }
     findings.push(ports::check(config, engine.as_ref()).await);
     findings.push(clock);
-    findings.push(storage::check());
     findings.push(certificate::check(&config.tls, clock::now_s()));
     findings.push(stream::check(stream, engine.as_ref(), store.as_ref()).await);
     findings.push(origin::check(config, engine.as_ref()).await);

@@ -30,6 +30,14 @@ pub(crate) struct AwsError {
     pub(super) source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+#[cfg(test)]
+impl AwsError {
+    /// An error with this cause.
+    pub(crate) fn test(cause: &str) -> Self {
+        aws_error("ec2:DescribeInstances", "demo", std::io::Error::other(cause.to_owned()))
+    }
+}
+
 /// A client for one AWS region.
 #[derive(Debug, Clone)]
 pub(crate) struct Aws(pub(super) SdkConfig);

@@ -160,3 +160,19 @@ async fn token_cannot_be_printed() {
     let error = Imds::connect_once(address).await.unwrap_err();
     assert!(!format!("{error:?} {error}").contains("SECRET"));
 }
+
+#[tokio::test]
+async fn instance_profile_is_distinguished_from_its_absence_and_from_a_failure() {
+    let answered = |answers: Vec<Answer>| async move {
+        let (address, seen) = service(std::iter::once(ok("T")).chain(answers)).await;
+        let mut imds = Imds::connect_once(address).await.unwrap();
+        let found = crate::boot::facts::fetch_has_profile(&mut imds).await;
+        (found.map_err(|e| e.to_string()), requests(&seen).len() - 1)
+    };
+    assert_eq!(answered(vec![ok("{\"Code\": \"Success\"}")]).await, (Ok(true), 1));
+    assert_eq!(answered(vec![status(404), ok("node")]).await, (Ok(true), 2));
+    assert_eq!(answered(vec![status(404), status(404)]).await, (Ok(false), 2));
+    assert_eq!(answered(vec![ok(""), ok("")]).await, (Ok(false), 2));
+    let refused = Err("instance metadata meta-data/iam/info answers 403 Forbidden".to_owned());
+    assert_eq!(answered(vec![status(403)]).await, (refused, 1));
+}

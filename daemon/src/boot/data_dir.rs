@@ -1,27 +1,53 @@
 //! The data folder holds everything that must survive a restart. It is created if it is missing,
-//! and checked to be writable.
+//! checked to be writable, and locked: two nodes in one folder would replace each other's files.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-/// The data folder could not be created or written.
+/// Why the data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("data folder {} cannot be written (data_dir in [node] names another)", path.display())]
-pub(crate) struct DataDirError {
-    path: PathBuf,
-    source: io::Error,
+pub(crate) enum DataDirError {
+    /// It could not be created or written.
+    #[error("data folder {} cannot be written (data_dir in [node] names another)", path.display())]
+    Write {
+        /// Its path.
+        path: PathBuf,
+        /// The cause of the failure.
+        source: io::Error,
+    },
+    /// Another daemon has locked it.
+    #[error("the data folder {} is in use by another process: is a node already running with this data folder?", path.display())]
+    InUse {
+        /// Its path.
+        path: PathBuf,
+    },
 }
 
-/// Creates the folder, readable only by its owner, and checks that it is writable.
-pub(crate) fn prepare(path: &Path) -> Result<(), DataDirError> {
+/// The lock of a data folder. Released on drop, and by the kernel if the process is killed.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct DataDirLock {
+    _file: File,
+}
+
+/// Creates the folder, readable only by its owner, checks that it is writable, and locks it.
+pub(crate) fn prepare(path: &Path) -> Result<DataDirLock, DataDirError> {
+    let write_error = |source| DataDirError::Write { path: path.to_owned(), source };
     let probe = path.join(".write-probe");
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.and_then(|()| fs::write(&probe, b"headwater"))
-        .and_then(|()| fs::remove_file(&probe))
-        .map_err(|source| DataDirError { path: path.to_owned(), source })
+    made.and_then(|()| fs::write(&probe, b"headwater")).and_then(|()| fs::remove_file(&probe)).map_err(write_error)?;
+    let file = File::create(path.join(LOCK_NAME)).map_err(write_error)?;
+    match file.try_lock() {
+        Ok(()) => Ok(DataDirLock { _file: file }),
+        Err(fs::TryLockError::WouldBlock) => Err(DataDirError::InUse { path: path.to_owned() }),
+        Err(fs::TryLockError::Error(source)) => Err(write_error(source)),
+    }
 }
+
+/// File name inside the data folder.
+const LOCK_NAME: &str = "node.lock";
 
 #[cfg(test)]
 mod tests {
@@ -33,5 +59,16 @@ mod tests {
         let sentence = headwater_api::error::Chain(&error).to_string();
         assert!(sentence.starts_with("data folder /dev/null/data cannot be written"), "{sentence}");
         assert!(sentence.ends_with("Not a directory (os error 20)"), "{sentence}");
+    }
+
+    #[test]
+    fn data_folder_can_be_used_by_one_node_at_a_time() {
+        let folder = std::env::temp_dir().join(format!("headwaterd-data-dir-{}", std::process::id()));
+        let lock = prepare(&folder).unwrap();
+        let error = prepare(&folder).unwrap_err();
+        assert!(matches!(&error, DataDirError::InUse { path } if *path == folder), "{error:?}");
+        drop(lock);
+        drop(prepare(&folder).unwrap());
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -9,6 +9,7 @@ use crate::boot::plan::PlanError;
 use crate::boot::settings::SettingsError;
 use crate::cluster::administrator::AdministratorError;
 use crate::process::engine::EngineError;
+use crate::registry_node::health::ListenError;
 use crate::registry_node::mongod::PrepareError;
 
 /// Why the node could not start or keep running.
@@ -26,7 +27,7 @@ pub(crate) enum BootError {
     /// Facts and settings do not make a valid plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The data folder is not writable.
+    /// The data folder is not writable, or in use.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// The registry is unusable.
@@ -38,6 +39,9 @@ pub(crate) enum BootError {
     /// The files of a registry node's database could not be written.
     #[error(transparent)]
     Mongod(#[from] PrepareError),
+    /// The health listener of a registry node could not be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The engine could not be started, or keeps exiting.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -48,7 +52,7 @@ impl BootError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Signals(_) | Self::Metadata(_) | Self::Registry(RegistryError::Locked { .. }) => exit::UNAVAILABLE,
-            Self::Administrator(_) => exit::UNAVAILABLE,
+            Self::Listen(_) | Self::Administrator(_) | Self::DataDir(DataDirError::InUse { .. }) => exit::UNAVAILABLE,
             Self::Settings(_) | Self::Plan(_) | Self::DataDir(_) | Self::Mongod(_) | Self::Registry(_) => exit::CONFIG,
             Self::Engine(e) => e.exit_code(),
         }

@@ -45,6 +45,8 @@ pub(crate) struct Instance {
     pub private_ipv4: Option<Ipv4Addr>,
     /// The tags of Headwater and the Auto Scaling group.
     pub tags: Tags,
+    /// True if the instance has an instance profile, so that it can be allowed to read its tags.
+    pub has_profile: bool,
     /// Target lifecycle state from Auto Scaling (`InService`, `Terminated`, `Warmed:Stopped`, …);
     /// `None` outside a group.
     pub target_lifecycle_state: Option<String>,
@@ -147,6 +149,7 @@ pub(crate) async fn fetch_instance(imds: &mut Imds) -> Result<Instance, ImdsErro
         addresses,
         private_ipv4,
         tags: fetch_tags(imds).await?,
+        has_profile: fetch_has_profile(imds).await?,
         target_lifecycle_state: fetch_target_lifecycle_state(imds).await?,
     })
 }
@@ -187,6 +190,17 @@ pub(crate) async fn fetch_tags(imds: &mut Imds) -> Result<Tags, ImdsError> {
         }
     }
     Ok(Tags::Metadata { tags })
+}
+
+/// True if the instance has an instance profile. Either path is enough: after a profile is attached
+/// to a running instance, they appear one after the other.
+pub(crate) async fn fetch_has_profile(imds: &mut Imds) -> Result<bool, ImdsError> {
+    for path in ["meta-data/iam/info", "meta-data/iam/security-credentials/"] {
+        if imds.get(path).await?.is_some_and(|text| !text.is_empty()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The fields of the instance identity document that are used.

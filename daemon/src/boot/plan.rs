@@ -121,6 +121,21 @@ pub(crate) enum PlanError {
         /// How to set the tag.
         hint: String,
     },
+    /// In a cluster, but without a role.
+    #[error(
+        "this instance has the tag `{CLUSTER_TAG}` but no `{ROLE_TAG}` tag; set it to \"origin\", \"edge\", \"registry\" \
+         or \"standalone\""
+    )]
+    ClusterWithoutRole,
+    /// An instance that could be allowed to read its tags, and could not read them.
+    #[error(
+        "the tags of this instance could not be read: instance metadata does not show them (InstanceMetadataTags in the \
+         launch template), and {reason}"
+    )]
+    UnreadableTags {
+        /// Why `ec2:DescribeTags` gave none.
+        reason: String,
+    },
     /// An unknown role.
     #[error("tag `{ROLE_TAG}` is {value:?}; expected \"origin\", \"edge\", \"registry\" or \"standalone\"")]
     UnknownRole {
@@ -191,7 +206,7 @@ pub(crate) fn plan(facts: &Facts, settings: &Settings) -> Result<Plan, PlanError
     if instance.is_some() && !settings.is_set("limits", "cpu_percent") {
         engine.limits.cpu_percent = EC2_CPU_PERCENT;
     }
-    if instance.is_some() && matches!(role, Role::Origin | Role::Edge) && !settings.is_set("health", "listen") {
+    if instance.is_some() && role != Role::Standalone && !settings.is_set("health", "listen") {
         // Load balancers send their health checks over the network; the security group limits other
         // access.
         let port = engine.health.listen.port();
@@ -240,7 +255,17 @@ fn choose_role(instance: Option<&Instance>, settings: &Settings) -> Result<(Role
         Some("registry") => Ok((Role::Registry, ValueSource::Tag)),
         Some(value) => Err(PlanError::UnknownRole { value: value.chars().take(MAX_ID_BYTES).collect() }),
         None if is_in_group(instance) => Err(PlanError::NoRole { hint: missing_role_hint(&instance.tags) }),
-        None => Ok((Role::Standalone, ValueSource::Default)),
+        None if instance.tags.get(CLUSTER_TAG).is_some() => Err(PlanError::ClusterWithoutRole),
+        None => unreadable_tags(instance).map_or(Ok((Role::Standalone, ValueSource::Default)), Err),
+    }
+}
+
+/// The error of an instance with an instance profile whose tags could not be read: they are unknown
+/// rather than absent. Without a profile nobody can have meant the instance to read tags.
+fn unreadable_tags(instance: &Instance) -> Option<PlanError> {
+    match &instance.tags {
+        Tags::Unknown { reason } if instance.has_profile => Some(PlanError::UnreadableTags { reason: reason.clone() }),
+        _ => None,
     }
 }
 
@@ -270,7 +295,9 @@ fn cluster_from_tags(role: Role, instance: Option<&Instance>, port: u16) -> Resu
     let tags = &instance.tags;
     let tag = |key: &str| tags.get(key).filter(|value| !value.is_empty());
     Ok(Cluster {
-        name: tag(CLUSTER_TAG).ok_or(PlanError::NoCluster { role })?.to_owned(),
+        name: tag(CLUSTER_TAG)
+            .ok_or_else(|| unreadable_tags(instance).unwrap_or(PlanError::NoCluster { role }))?
+            .to_owned(),
         node_group: tag(NODE_GROUP_TAG).unwrap_or_default().to_owned(),
         registry: tag(REGISTRY_TAG).map_or(RegistryLocation::Discover, |place| RegistryLocation::Tag(place.to_owned())),
         region: instance.region.clone(),

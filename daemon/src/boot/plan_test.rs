@@ -100,14 +100,58 @@ fn health_listener_is_public_on_ec2_unless_the_file_sets_it() {
     check("edge", "", "[::]:5090");
     check("edge", "health.listen = '127.0.0.1:5091'", "127.0.0.1:5091");
     check("edge", "health.listen = '127.0.0.1:5090'", "127.0.0.1:5090");
+    check("registry", "", "[::]:5090");
     check("standalone", "", "127.0.0.1:5090");
     assert_eq!(planned("a", "").unwrap().engine.health.listen.to_string(), "127.0.0.1:5090");
 }
 
+fn unknown_tags() -> Tags {
+    Tags::Unknown { reason: "access denied".to_owned() }
+}
+
+fn with_profile(tags: Tags, target: Option<&str>) -> Facts {
+    let mut facts = instance(tags, target);
+    facts.instance.as_mut().unwrap().has_profile = true;
+    facts
+}
+
 #[test]
-fn instance_without_group_and_role_is_standalone_even_if_tags_are_hidden() {
-    let unknown = Tags::Unknown { reason: "access denied".to_owned() };
-    for tags in [tags(&[]), tags(&[CLUSTER]), Tags::Hidden, unknown, Tags::Api { tags: Default::default() }] {
+fn instance_with_a_cluster_tag_and_no_role_is_rejected() {
+    let api = Tags::Api { tags: [(CLUSTER_TAG.to_owned(), "demo".to_owned())].into() };
+    for tags in [tags(&[CLUSTER]), tags(&[(CLUSTER_TAG, "")]), api] {
+        let error = on_ec2(tags.clone(), None).unwrap_err();
+        assert_eq!(error, PlanError::ClusterWithoutRole, "{tags:?}");
+        assert!(error.to_string().contains("but no `headwater:role` tag"), "{error}");
+    }
+    let file = Settings::parse("node.role = 'standalone'").unwrap();
+    assert!(plan(&instance(tags(&[CLUSTER]), None), &file).is_ok(), "the file names the role");
+}
+
+#[test]
+fn unreadable_tags_of_an_instance_with_a_profile_are_not_absent_tags() {
+    let check = |file: &str, expected: Result<Role, PlanError>| {
+        let planned = plan(&with_profile(unknown_tags(), None), &Settings::parse(file).unwrap());
+        assert_eq!(planned.map(|plan| plan.engine.node.role), expected, "{file}");
+    };
+    let unreadable = || PlanError::UnreadableTags { reason: "access denied".to_owned() };
+    check("", Err(unreadable()));
+    check("node.role = 'edge'", Err(unreadable()));
+    check("node.role = 'standalone'", Ok(Role::Standalone));
+    let sentence = unreadable().to_string();
+    assert!(sentence.contains("InstanceMetadataTags") && sentence.ends_with("access denied"), "{sentence}");
+    // In a group the remedy is the same, whether or not there is a profile.
+    let error = plan(&with_profile(unknown_tags(), Some("InService")), &Settings::default()).unwrap_err();
+    assert!(matches!(error, PlanError::NoRole { .. }), "{error:?}");
+    // Tags that were read and are absent.
+    for tags in [tags(&[]), Tags::Api { tags: Default::default() }] {
+        let planned = plan(&with_profile(tags, None), &Settings::default()).unwrap();
+        assert_eq!(planned.engine.node.role, Role::Standalone);
+    }
+}
+
+#[test]
+fn instance_without_group_profile_and_role_is_standalone_even_if_tags_are_hidden() {
+    for tags in [tags(&[]), Tags::Hidden, unknown_tags(), Tags::Api { tags: Default::default() }] {
         let plan = on_ec2(tags.clone(), None).unwrap();
         assert_eq!((plan.engine.node.role, plan.role_from), (Role::Standalone, ValueSource::Default), "{tags:?}");
         assert_eq!(plan.cluster, None);

@@ -81,39 +81,69 @@ mod tests {
         (listener, address)
     }
 
-    #[tokio::test]
-    async fn closed_port_is_named_and_a_node_that_is_not_ready_warns() {
-        let (open, address) = listener();
-        let (health_listener, health) = listener();
-        let udp = UdpSocket::bind("[::]:0").unwrap();
-        // Each check first connects and closes, then sends the request on a second connection.
-        std::thread::spawn(move || {
-            for status in ["200 OK", "503 Service Unavailable"] {
-                let _probe = health_listener.accept().unwrap();
-                let (mut request, _) = health_listener.accept().unwrap();
-                let _ = request.read(&mut [0; 1024]).unwrap();
-                write!(request, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").unwrap();
-            }
-        });
-        let mut engine = Endpoints {
+    /// A UDP port that was free a moment ago.
+    fn closed_udp_port() -> u16 {
+        UdpSocket::bind("[::]:0").unwrap().local_addr().unwrap().port()
+    }
+
+    /// An engine whose TCP listeners are all at one address, and whose only worker has this UDP port.
+    fn endpoints(address: SocketAddr, udp_port: u16) -> Endpoints {
+        Endpoints {
             pid: 1,
             http: address,
             https: None,
             rtmp: address,
             rtmps: None,
             relay: None,
-            webrtc: vec![udp.local_addr().unwrap().port()],
-            health,
-        };
-        let config = Config::default();
-        assert_eq!(check(&config, Some(&engine)).await.status, CheckStatus::Ok);
-        assert_eq!(check(&config, Some(&engine)).await.status, CheckStatus::Warn);
-        drop(open);
-        let found = check(&config, Some(&engine)).await;
-        assert_eq!(found.status, CheckStatus::Fail);
-        assert!(found.message.contains(&format!("http {}", address.port())), "{}", found.message);
-        engine.webrtc = vec![1];
-        assert!(check(&config, Some(&engine)).await.message.contains("webrtc 1/udp") || nix::unistd::geteuid().is_root());
-        assert_eq!(check(&config, None).await.status, CheckStatus::Fail);
+            webrtc: vec![udp_port],
+            health: address,
+        }
+    }
+
+    #[tokio::test]
+    async fn node_that_is_not_ready_warns_with_the_reason() {
+        let ((_open, address), (health_listener, health)) = (listener(), listener());
+        let udp = UdpSocket::bind("[::]:0").unwrap();
+        // Each check first connects and closes, then sends the request on a second connection.
+        std::thread::spawn(move || {
+            for answer in ["200 OK\r\ncontent-length: 0\r\n\r\n", "503 x\r\ncontent-length: 8\r\n\r\ndraining"] {
+                let _probe = health_listener.accept().unwrap();
+                let (mut request, _) = health_listener.accept().unwrap();
+                let _ = request.read(&mut [0; 1024]).unwrap();
+                write!(request, "HTTP/1.1 {answer}").unwrap();
+            }
+        });
+        let engine = Endpoints { health, ..endpoints(address, udp.local_addr().unwrap().port()) };
+        let found = check(&Config::default(), Some(&engine)).await;
+        let (port, udp_port) = (address.port(), engine.webrtc[0]);
+        let all = format!("http {port}, rtmp {port}, health {}, webrtc {udp_port}/udp", health.port());
+        assert_eq!(found, Finding::ok("ports", all));
+        let found = check(&Config::default(), Some(&engine)).await;
+        assert_eq!(found.status, CheckStatus::Warn);
+        assert_eq!(found.message, "all answer, but the node is not ready: draining");
+    }
+
+    #[tokio::test]
+    async fn every_closed_port_is_named_and_no_open_one() {
+        let (_open, address) = listener();
+        // Closed when the listener is dropped here.
+        let closed = listener().1;
+        let udp = UdpSocket::bind("[::]:0").unwrap();
+        let (open_udp, closed_udp) = (udp.local_addr().unwrap().port(), closed_udp_port());
+        let open = || endpoints(address, open_udp);
+        let port = closed.port();
+        for (engine, expected) in [
+            (Endpoints { http: closed, ..open() }, format!("no answer on http {port}")),
+            (Endpoints { https: Some(closed), ..open() }, format!("no answer on https {port}")),
+            (Endpoints { rtmp: closed, ..open() }, format!("no answer on rtmp {port}")),
+            (Endpoints { rtmps: Some(closed), ..open() }, format!("no answer on rtmps {port}")),
+            (Endpoints { relay: Some(closed), ..open() }, format!("no answer on relay {port}")),
+            (Endpoints { health: closed, ..open() }, format!("no answer on health {port}")),
+            (endpoints(address, closed_udp), format!("no answer on webrtc {closed_udp}/udp")),
+        ] {
+            let found = check(&Config::default(), Some(&engine)).await;
+            assert_eq!((found.status, found.message), (CheckStatus::Fail, expected));
+        }
+        assert_eq!(check(&Config::default(), None).await.status, CheckStatus::Fail);
     }
 }

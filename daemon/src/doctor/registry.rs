@@ -1,10 +1,11 @@
 //! Checks that the registry can be reached, read and written.
 
 use headwater_api::error::Chain;
-use headwater_registry::{Registry as _, Store};
+use headwater_registry::{Registry as _, RegistryError, Store};
 
 use super::Finding;
 use crate::cluster::open_registry::OpenRegistryError;
+use crate::cluster::shared_registry::SharedRegistryError;
 
 const CHECK: &str = "registry";
 
@@ -17,34 +18,73 @@ pub(super) async fn check(opened: Option<&Result<Store, OpenRegistryError>>) -> 
         Some(Err(e)) if e.is_locked() => {
             return (Finding::ok(CHECK, "a file of this node, in use by the running node"), None);
         }
-        Some(Err(e)) => return (Finding::fail(CHECK, Chain(e).to_string(), remedy_for(&Chain(e).to_string())), None),
+        Some(Err(e)) => return (Finding::fail(CHECK, Chain(e).to_string(), remedy_for_open_error(e)), None),
     };
     match (store.probe().await, store) {
         (Ok(_), Store::Embedded(_)) => (Finding::ok(CHECK, "a file of this node, can be written"), None),
         (Ok(time_ms), Store::MongoDb(_)) => (Finding::ok(CHECK, "MongoDB answers and can be written"), Some(time_ms)),
-        (Err(e), _) => (Finding::fail(CHECK, Chain(&e).to_string(), remedy_for(&Chain(&e).to_string())), None),
+        (Err(e), _) => (Finding::fail(CHECK, Chain(&e).to_string(), remedy_for_registry_error(&e)), None),
     }
 }
 
-/// Chooses the remedy by the words of the error.
-fn remedy_for(error: &str) -> &'static str {
-    let mentions = |words: &[&str]| words.iter().any(|word| error.contains(word));
-    if super::clock::is_clock_error(error) {
-        "correct this machine's clock"
-    } else if mentions(&["connection string", "tag `headwater:registry`"]) {
-        "correct what the secret or the tag holds (docs/ec2.md)"
-    } else if mentions(&["secretsmanager", "ec2:Describe"]) {
-        "allow the action for the instance's role (docs/ec2.md), and check that the secret exists"
-    } else if mentions(&["uthentication", "password"]) {
-        "compare user and password in the secret with the database's"
-    } else if mentions(&["certificate", "tls", "TLS"]) {
-        "check that the database's certificate is valid for its name and signed by tlsCAFile"
-    } else if mentions(&["damaged", "format of another version", "could not open"]) {
-        "check data_dir in [node]: its owner, its permissions, its disk"
-    } else {
-        "check that the database runs, and that its security group admits this node on port 27017"
+fn remedy_for_open_error(error: &OpenRegistryError) -> &'static str {
+    match error {
+        OpenRegistryError::Registry(e) => remedy_for_registry_error(e),
+        OpenRegistryError::Shared(e) => match e {
+            SharedRegistryError::Aws(e) if super::clock::is_clock_error(&Chain(e).to_string()) => {
+                "correct this machine's clock"
+            }
+            SharedRegistryError::Aws(_) => ALLOW_ACTION,
+            SharedRegistryError::NoInstances(_) => START_DATABASE,
+            SharedRegistryError::InvalidSecret(_)
+            | SharedRegistryError::NoLogin(_)
+            | SharedRegistryError::ReservedUser(_)
+            | SharedRegistryError::InvalidConnectionString { .. }
+            | SharedRegistryError::PasswordInTag
+            | SharedRegistryError::NotHosts(_)
+            | SharedRegistryError::InvalidHost(_) => CORRECT_SECRET,
+        },
     }
 }
+
+fn remedy_for_registry_error(error: &RegistryError) -> &'static str {
+    match error {
+        RegistryError::Setting { .. } => CORRECT_SECRET,
+        RegistryError::Open { .. }
+        | RegistryError::Locked { .. }
+        | RegistryError::Corrupt { .. }
+        | RegistryError::Version { .. }
+        | RegistryError::Read { .. }
+        | RegistryError::Write { .. } => CHECK_FOLDER,
+        RegistryError::Refused { retryable: true, .. } => CHECK_DATABASE_LOG,
+        RegistryError::Refused { source, .. } | RegistryError::Unreachable { source, .. } => remedy_for_cause(&**source),
+        RegistryError::Superseded { .. }
+        | RegistryError::NotRegistered { .. }
+        | RegistryError::Taken { .. }
+        | RegistryError::Exists { .. } => START_DATABASE,
+    }
+}
+
+/// Chooses the remedy by the words of the database driver, whose errors have no type here.
+fn remedy_for_cause(cause: &(dyn std::error::Error + 'static)) -> &'static str {
+    let text = Chain(cause).to_string();
+    let mentions = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if mentions(&["uthentication", "password"]) {
+        COMPARE_LOGIN
+    } else if mentions(&["certificate", "tls", "TLS"]) {
+        CHECK_CERTIFICATE
+    } else {
+        START_DATABASE
+    }
+}
+
+const ALLOW_ACTION: &str = "allow the action for the instance's role (docs/ec2.md), and check that the secret exists";
+const CORRECT_SECRET: &str = "correct what the secret or the tag holds (docs/ec2.md)";
+const COMPARE_LOGIN: &str = "compare user and password in the secret with the database's";
+const CHECK_CERTIFICATE: &str = "check that the database's certificate is valid for its name and signed by tlsCAFile";
+const CHECK_FOLDER: &str = "check data_dir in [node]: its owner, its permissions, its disk";
+const CHECK_DATABASE_LOG: &str = "read the database's log: its disk may be full, or too few of its members run";
+const START_DATABASE: &str = "check that the database runs, and that its security group admits this node on port 27017";
 
 #[cfg(test)]
 mod tests {
@@ -55,14 +95,47 @@ mod tests {
     use super::*;
     use crate::cluster::open_registry;
 
+    fn text(text: &str) -> String {
+        text.to_owned()
+    }
+
     #[test]
-    fn invalid_connection_string_or_tag_is_not_blamed_on_the_database() {
-        for error in [
-            "secret s is unusable: the MongoDB connection string is invalid: invalid port in tls",
-            "tag `headwater:registry` holds a password; name hosts or a secret there",
-        ] {
-            assert!(remedy_for(error).contains("what the secret or the tag holds"), "{}", remedy_for(error));
-        }
+    fn remedy_follows_from_the_kind_of_the_error_and_not_from_names_in_it() {
+        // The name of each secret and host contains the words of other errors.
+        let misleading = || text("tls-password-certificate.secretsmanager.damaged");
+        let setting = || RegistryError::Setting { reason: misleading(), source: None };
+        let open = |e: SharedRegistryError, expected: &str| {
+            assert_eq!(remedy_for_open_error(&OpenRegistryError::Shared(e)), expected);
+        };
+        open(SharedRegistryError::InvalidConnectionString { secret: misleading(), source: setting() }, CORRECT_SECRET);
+        open(SharedRegistryError::InvalidHost(misleading()), CORRECT_SECRET);
+        open(SharedRegistryError::PasswordInTag, CORRECT_SECRET);
+        open(SharedRegistryError::NoInstances(misleading()), START_DATABASE);
+        let registry = |e: RegistryError, expected: &str| assert_eq!(remedy_for_registry_error(&e), expected, "{e:?}");
+        registry(setting(), CORRECT_SECRET);
+        registry(RegistryError::Version { path: "/tls/password".into() }, CHECK_FOLDER);
+        let unreachable = |cause: &str| RegistryError::Unreachable {
+            attempted: text("read nodes"),
+            servers: misleading(),
+            source: cause.into(),
+        };
+        registry(unreachable("connection refused"), START_DATABASE);
+        registry(unreachable("invalid peer certificate: UnknownIssuer"), CHECK_CERTIFICATE);
+        let refused = |retryable: bool, cause: &str| RegistryError::Refused {
+            attempted: text("read nodes"),
+            servers: misleading(),
+            retryable,
+            source: cause.into(),
+        };
+        registry(refused(true, "OutOfDiskSpace"), CHECK_DATABASE_LOG);
+        registry(refused(false, "SCRAM failure: Authentication failed"), COMPARE_LOGIN);
+    }
+
+    #[test]
+    fn refused_request_to_aws_is_remedied_by_a_permission_unless_the_clock_is_wrong() {
+        let error = |cause: &str| OpenRegistryError::Shared(crate::aws::client::AwsError::test(cause).into());
+        assert_eq!(remedy_for_open_error(&error("AccessDenied")), ALLOW_ACTION);
+        assert_eq!(remedy_for_open_error(&error("Signature expired: 2026")), "correct this machine's clock");
     }
 
     #[tokio::test]

@@ -56,14 +56,18 @@ impl MongodProcess {
         Ok(Self { program: program.to_owned(), config_file: conf })
     }
 
-    /// Keeps mongod running until the command is no longer [`RunCommand::Serve`]. `on_exit`
-    /// receives the reason each time it stops running.
-    pub(crate) async fn run(&self, mut command_rx: watch::Receiver<RunCommand>, mut on_exit: impl FnMut(&str)) {
+    /// Keeps mongod running until the command is no longer [`RunCommand::Serve`]. `on_change`
+    /// receives `Ok` each time a process was started, and the reason each time it stops running.
+    pub(crate) async fn run(
+        &self,
+        mut command_rx: watch::Receiver<RunCommand>,
+        mut on_change: impl FnMut(Result<(), String>),
+    ) {
         let mut backoff = Backoff::default();
         let mut last_reason = String::new();
         while *command_rx.borrow_and_update() == RunCommand::Serve {
             let started = Instant::now();
-            let process_exit = self.run_process(&mut command_rx).await;
+            let process_exit = self.run_process(&mut command_rx, &mut on_change).await;
             if *command_rx.borrow() != RunCommand::Serve {
                 break;
             }
@@ -73,12 +77,12 @@ impl MongodProcess {
                 ProcessExit::SpawnFailed(reason) if reason == last_reason => {}
                 ProcessExit::SpawnFailed(reason) => {
                     log::warn!(err = reason.as_str(); "out of service");
-                    on_exit(&reason);
+                    on_change(Err(reason.clone()));
                     last_reason = reason;
                 }
                 ProcessExit::Exited(reason) => {
                     log::warn!(err = reason.as_str(), wait_ms = delay.as_millis(); "mongod exited unexpectedly, restarting it");
-                    on_exit(&format!("mongod exited: {reason}"));
+                    on_change(Err(format!("mongod exited: {reason}")));
                     last_reason.clear();
                 }
             }
@@ -88,7 +92,11 @@ impl MongodProcess {
     }
 
     /// Runs one process from start to exit.
-    async fn run_process(&self, command_rx: &mut watch::Receiver<RunCommand>) -> ProcessExit {
+    async fn run_process(
+        &self,
+        command_rx: &mut watch::Receiver<RunCommand>,
+        on_change: &mut impl FnMut(Result<(), String>),
+    ) -> ProcessExit {
         let mut command = Command::new(&self.program);
         command.arg("--config").arg(&self.config_file).stdin(Stdio::null());
         let mut forwarder = LogForwarder::default();
@@ -104,6 +112,7 @@ impl MongodProcess {
             }
         };
         log::info!(pid = child.pid(); "mongod started");
+        on_change(Ok(()));
         let mut kill_deadline = None;
         let status = loop {
             tokio::select! {
@@ -174,7 +183,7 @@ mod tests {
         let (command_tx, command_rx) = watch::channel(RunCommand::Serve);
         let mut reasons = Vec::new();
         {
-            let running = mongod.run(command_rx, |reason| reasons.push(reason.to_owned()));
+            let running = mongod.run(command_rx, |change| reasons.push(change.unwrap_err()));
             assert!(tokio::time::timeout(Duration::from_secs(600), running).await.is_err(), "it gave up");
         }
         assert_eq!(reasons.len(), 1);

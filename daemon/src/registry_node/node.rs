@@ -6,6 +6,7 @@
 //!         -> drain: another takes over, entry removed, mongod ended in order, hook passed
 //! ```
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::aws::client::{Aws, AwsError};
 use crate::aws::imds::Imds;
 use crate::aws::lifecycle_hooks::{ScalingGroup, LifecycleState};
 use crate::aws::termination;
-use crate::boot::facts::Facts;
+use crate::boot::facts::{Facts, Instance};
 use crate::boot::error::{BootError, NodeExit};
 use crate::boot::plan::{Cluster, Plan};
 use crate::boot::registration;
@@ -29,6 +30,8 @@ use crate::cluster::shared_registry;
 use crate::cluster::shared_registry::{Login, SharedRegistryError};
 use crate::process::engine::RunCommand;
 use crate::process::service_manager::{ServiceManager, Signals};
+use crate::registry_node::health::{HealthServer, HealthSource};
+use crate::registry_node::readiness::NodeStatus;
 use crate::registry_node::mongod::{SelfRegistration, ReplicaSetReconciler, ClusterKeys, DatabaseStatus, MongodConfig, MongodProcess, DatabaseState, SecretTooShort, step_down};
 
 /// Runs the node until SIGTERM or SIGINT, or until Auto Scaling stops it.
@@ -43,14 +46,48 @@ pub(crate) async fn run(
     let (Some(cluster), Some(listen), Some(instance)) = (&plan.cluster, plan.mongod, &facts.instance) else {
         return Ok(NodeExit::Stopped);
     };
+    let health = HealthServer::bind(plan.engine.health.listen).await?;
+    log::info!(health:% = health.local_addr(); "health listener open");
+    let (node_tx, node_rx) = watch::channel(NodeStatus::default());
+    let (status_tx, status_rx) = watch::channel(DatabaseStatus::unknown());
+    let disk = (plan.engine.node.data_dir.clone(), plan.engine.limits.min_free_mb);
+    let source = HealthSource { node_rx, database_rx: status_rx, disk };
+    let node = RegistryNode { plan, cluster, listen, instance, node_tx, status_tx };
+    let serving = Box::pin(node.serve(imds, signals, manager, started));
+    tokio::select! {
+        exit = serving => exit,
+        never = health.run(source) => match never {},
+    }
+}
+
+/// What a registry node consists of.
+struct RegistryNode<'a> {
+    plan: &'a Plan,
+    cluster: &'a Cluster,
+    /// Address of its mongod besides loopback.
+    listen: SocketAddr,
+    instance: &'a Instance,
+    node_tx: watch::Sender<NodeStatus>,
+    status_tx: watch::Sender<DatabaseStatus>,
+}
+
+impl RegistryNode<'_> {
+    async fn serve(
+        self,
+        imds: Option<&mut Imds>,
+        signals: &mut Signals,
+        manager: &mut ServiceManager,
+        started: Instant,
+    ) -> Result<NodeExit, BootError> {
+    let Self { plan, cluster, listen, instance, node_tx, status_tx } = self;
     let config = MongodConfig::new(&plan.engine.node.data_dir, listen, cluster.replica_set());
-    let Some((keys, login)) = wait_for_secrets_or_signal(cluster, &plan.engine, signals, manager).await else {
+    let Some((keys, login)) = wait_for_secrets_or_signal(cluster, &plan.engine, signals, manager, &node_tx).await else {
         return Ok(NodeExit::Stopped);
     };
     let mongod = MongodProcess::prepare(&plan.engine.mongod.program, &config, &keys)?;
     let (command_tx, command_rx) = watch::channel(RunCommand::Serve);
     let (login_tx, login_rx) = watch::channel(login);
-    let (status_tx, mut status_rx) = watch::channel(DatabaseStatus::unknown());
+    let mut status_rx = status_tx.subscribe();
     let (registered_tx, registered_rx) = watch::channel(None);
     let (ready_tx, mut ready_rx) = watch::channel(false);
     let (exit_tx, mut exit_rx) = watch::channel(String::new());
@@ -58,9 +95,14 @@ pub(crate) async fn run(
     let group = ScalingGroup::from_plan(plan).await;
     let mut reconciler = ReplicaSetReconciler::new(cluster, &instance.id, &config, &keys, login_rx.clone()).await?;
     let mut self_registration =
-        SelfRegistration { node: registration::node_document(plan, &plan.engine, Some(instance)), mongod_config: config.clone(), status_rx: status_rx.clone(), login_rx, registered_tx, ready_tx };
+        SelfRegistration { node: registration::node_document(plan, &plan.engine, Some(instance)), mongod_config: config.clone(), status_rx: status_rx.clone(), login_rx, registered_tx, ready_tx, node_tx: node_tx.clone() };
 
-    let mongod_run = mongod.run(command_rx, |reason| drop(exit_tx.send_replace(reason.to_owned())));
+    let mongod_run = mongod.run(command_rx, |change| {
+        node_tx.send_modify(|node| node.mongod.clone_from(&change));
+        if let Err(reason) = change {
+            exit_tx.send_replace(reason);
+        }
+    });
     let (reconciliation, superseded) = (reconciler.run(status_tx), self_registration.run_until_superseded());
     let hooks = group.run(state_rx);
     let (termination_notice, login_secret) = (termination::wait_for_termination(imds), follow_login_secret(cluster, login_tx));
@@ -69,6 +111,7 @@ pub(crate) async fn run(
     let (mut command, mut to_warm_pool) = (RunCommand::Serve, false);
     loop {
         let serving = command == RunCommand::Serve;
+        node_tx.send_modify(|node| node.draining = !serving);
         tokio::select! {
             () = &mut mongod_run => break,
             signal = signals.next() => {
@@ -114,6 +157,7 @@ pub(crate) async fn run(
     }
     log::info!("headwaterd ended");
     Ok(NodeExit::Stopped)
+    }
 }
 
 /// Completes the terminating hooks, unless a second signal stops the daemon first.
@@ -161,9 +205,10 @@ async fn wait_for_secrets_or_signal(
     config: &Config,
     signals: &mut Signals,
     manager: &ServiceManager,
+    node_tx: &watch::Sender<NodeStatus>,
 ) -> Option<(ClusterKeys, Login)> {
     tokio::select! {
-        secrets = wait_for_secrets(cluster, config, manager) => Some(secrets),
+        secrets = wait_for_secrets(cluster, config, manager, node_tx) => Some(secrets),
         _ = signals.next() => {
             log::info!("headwaterd ended before it had its secrets");
             None
@@ -172,9 +217,14 @@ async fn wait_for_secrets_or_signal(
 }
 
 /// Waits until the cluster's secrets are available. The node is out of service until then.
-async fn wait_for_secrets(cluster: &Cluster, config: &Config, manager: &ServiceManager) -> (ClusterKeys, Login) {
+async fn wait_for_secrets(
+    cluster: &Cluster,
+    config: &Config,
+    manager: &ServiceManager,
+    node_tx: &watch::Sender<NodeStatus>,
+) -> (ClusterKeys, Login) {
     let aws = Aws::in_region(&cluster.region).await;
-    cluster_secrets::retry_until_ok(manager, async || {
+    let fetch = async || {
         // The configuration file takes precedence.
         let secret = match &config.relay.secret_file {
             Some(path) => Secret::new(
@@ -184,6 +234,12 @@ async fn wait_for_secrets(cluster: &Cluster, config: &Config, manager: &ServiceM
         };
         let keys = ClusterKeys::derive(&secret, &cluster.name)?;
         Ok::<_, SecretError>((keys, shared_registry::fetch_login(&aws, cluster).await?))
+    };
+    cluster_secrets::retry_until_ok(manager, async || {
+        let secrets = fetch().await;
+        let status = secrets.as_ref().map(drop).map_err(|e| Chain(e).to_string());
+        node_tx.send_modify(|node| node.secrets = status);
+        secrets
     })
     .await
 }

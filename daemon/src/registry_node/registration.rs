@@ -3,6 +3,8 @@
 //!
 //! Uses the login of all nodes of the cluster, so that readiness proves what they need.
 
+use std::time::Instant;
+
 use headwater_api::error::Chain;
 use headwater_api::documents::{BootEpoch, Heartbeat, Load, NodeDocument};
 use headwater_program::cpu_meter::CpuMeter;
@@ -13,6 +15,7 @@ use crate::boot::registration::Registered;
 use crate::cluster::shared_registry::Login;
 use crate::cluster::{cluster_secrets, heartbeat};
 use crate::registry_node::config::MongodConfig;
+use crate::registry_node::readiness::NodeStatus;
 use crate::registry_node::reconciler::DatabaseStatus;
 
 /// Registers this node and renews its lease.
@@ -30,6 +33,8 @@ pub(crate) struct SelfRegistration {
     pub registered_tx: watch::Sender<Option<Registered>>,
     /// True while the node is ready.
     pub ready_tx: watch::Sender<bool>,
+    /// The status of the node, with the result of each write.
+    pub node_tx: watch::Sender<NodeStatus>,
 }
 
 impl SelfRegistration {
@@ -43,11 +48,16 @@ impl SelfRegistration {
             }
             let e = match self.register_and_renew(&mut last_reason).await {
                 Ok(()) => continue,
-                Err(e @ RegistryError::Superseded { .. }) => return Chain(&e).to_string(),
+                Err(e @ RegistryError::Superseded { .. }) => {
+                    let reason = Chain(&e).to_string();
+                    self.node_tx.send_modify(|node| node.registered = Err(reason.clone()));
+                    return reason;
+                }
                 Err(e) => e,
             };
             self.ready_tx.send_replace(false);
             let reason = Chain(&e).to_string();
+            self.node_tx.send_modify(|node| node.write_failure = Some(reason.clone()));
             if reason != last_reason {
                 log::warn!(err = reason.as_str(); "could not register this node or renew its lease");
                 last_reason = reason;
@@ -83,6 +93,7 @@ impl SelfRegistration {
             let load = Load { cpu_permille: processors.usage_permille(&stat), ..Load::default() };
             let heartbeat = Heartbeat { load, ready, ..Heartbeat::default() };
             heartbeat::renew(&store, &registered, &registered.node, &mut last_sent, &heartbeat).await?;
+            self.node_tx.send_modify(|node| node.on_write(Instant::now()));
             if !std::mem::take(last_reason).is_empty() {
                 log::info!("this node is registered again");
             }
