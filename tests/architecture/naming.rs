@@ -13,7 +13,7 @@ const BANNED_TYPE_NAMES: &[&str] = &[
 /// `MAX_BACKOFF`.
 const TIME_WORDS: &[&str] = &[
     "TIMEOUT", "INTERVAL", "DELAY", "PERIOD", "LEASE", "MAX", "MIN", "AGE", "TTL", "WINDOW", "DURATION", "JITTER",
-    "GRACE", "BACKOFF", "DEADLINE", "LATENCY",
+    "GRACE", "TOLERANCE", "BACKOFF", "DEADLINE", "LATENCY",
 ];
 
 /// Words that no constant has in its name: a time-out is a `*_TIMEOUT`.

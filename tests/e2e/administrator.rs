@@ -171,7 +171,6 @@ fn doctor_passes_on_a_running_node_and_fails_on_a_stopped_one() {
         ("registry", "ok"),
         ("ports", "ok"),
         ("clock", "ok"),
-        ("s3", "skip"),
         ("certificate", "skip"),
         ("stream", "skip"),
         ("relay", "skip"),

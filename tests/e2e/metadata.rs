@@ -138,6 +138,24 @@ fn unreadable_tags_are_reported_with_the_required_permissions() {
 }
 
 #[test]
+fn instance_with_a_profile_waits_for_unreadable_tags() {
+    let fake = FakeMetadata::start(&[]).unwrap();
+    let text = |text: &str| text.to_owned();
+    let role = InstanceRole { name: text("node"), access_key_id: text("a"), secret_access_key: text("b"), token: text("c") };
+    fake.change(|s| (s.tags, s.role) = (None, Some(role)));
+    let daemon = start_daemon(&fake);
+    let line = daemon.process().wait_line("out of service").unwrap();
+    for part in ["the tags of this instance could not be read", "ec2:DescribeTags of i-0fake did not work"] {
+        assert!(line.contains(part), "{line}");
+    }
+    assert!(!daemon.data_dir().exists() && daemon.process().is_running());
+    fake.change(|s| s.tags = Some([("headwater:cluster".to_owned(), "demo".to_owned())].into()));
+    daemon.process().wait_line("has the tag `headwater:cluster` but no `headwater:role` tag").unwrap();
+    fake.change(|s| s.tags = Some([(STANDALONE_TAG.0.to_owned(), STANDALONE_TAG.1.to_owned())].into()));
+    daemon.process().wait_line("node ready").unwrap();
+}
+
+#[test]
 fn warm_instance_starts_nothing_until_it_is_in_service() {
     let fake = FakeMetadata::start(&[STANDALONE_TAG]).unwrap();
     fake.change(|s| s.target_lifecycle_state = Some("Warmed:Running".to_owned()));

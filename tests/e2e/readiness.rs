@@ -44,8 +44,8 @@ pub(crate) fn wait_failing_check(health: SocketAddr, check: Option<&str>, senten
     let what = check.map_or("all checks to pass".to_owned(), |name| format!("only {name} to fail"));
     wait::until_within(DETECTION_TIMEOUT, &what, || {
         let readiness = fetch_readiness(health)?;
-        let mut wrong = readiness.checks.iter().filter(|(_, message)| *message != "ok");
-        let (first, second) = (wrong.next(), wrong.next());
+        let mut failing = readiness.checks.iter().filter(|(_, message)| *message != "ok");
+        let (first, second) = (failing.next(), failing.next());
         match (check, first, second) {
             (None, None, _) => readiness.ready.then_some(()),
             (Some(name), Some((found, message)), None) => (name == found && message.contains(sentence)).then_some(()),
@@ -155,7 +155,7 @@ fn engine_without_free_file_descriptors_is_not_ready() {
     let folder = TempDir::new().unwrap();
     let engine = with_all_listeners(&folder, |_| {});
     wait_failing_check(engine.health(), None, "");
-    let mut line = HealthConnection::open(engine.health());
+    let mut connection = HealthConnection::open(engine.health());
     let listeners = ["http", "https", "relay", "rtmp", "rtmps"];
     let limit = |soft: &str| {
         let pid = engine.process().pid().to_string();
@@ -167,11 +167,11 @@ fn engine_without_free_file_descriptors_is_not_ready() {
     let before = limits.lines().find(|l| l.starts_with("Max open files")).unwrap();
     let before = before.split_whitespace().nth(3).unwrap();
     for check in listeners {
-        assert_eq!(line.readiness().checks[check], "ok", "{check}");
+        assert_eq!(connection.readiness().checks[check], "ok", "{check}");
     }
     limit("8");
     wait::until_within(DETECTION_TIMEOUT, "the check of every listener to fail", || {
-        let readiness = line.readiness();
+        let readiness = connection.readiness();
         (!readiness.ready && listeners.iter().all(|check| readiness.checks[*check].contains("open files")))
             .then_some(())
     })
@@ -199,16 +199,16 @@ fn full_listener_changes_readyz_within_ten_seconds() {
     {
         // Silent connections are closed after a time-out, so new ones are opened until the check
         // fails.
-        let mut held = Vec::new();
+        let mut open_connections = Vec::new();
         wait::until_within(DETECTION_TIMEOUT, "the check of the full listener to fail", || {
-            held.extend((0..connections).map(|_| TcpStream::connect(address).unwrap()));
+            open_connections.extend((0..connections).map(|_| TcpStream::connect(address).unwrap()));
             let readiness = fetch_readiness(engine.health())?;
-            let wrong: Vec<_> = readiness.checks.iter().filter(|(_, message)| *message != "ok").collect();
-            let expected = wrong.len() == checks.len() && wrong.iter().all(|(name, _)| checks.contains(&name.as_str()));
+            let failing: Vec<_> = readiness.checks.iter().filter(|(_, message)| *message != "ok").collect();
+            let expected = failing.len() == checks.len() && failing.iter().all(|(name, _)| checks.contains(&name.as_str()));
             expected.then_some(())
         })
         .unwrap();
-        drop(held);
+        drop(open_connections);
         wait_failing_check(engine.health(), None, "");
     }
 }
@@ -232,13 +232,13 @@ fn node_is_not_ready_until_its_loopback_check_succeeds() {
     const RULES: &str = "add table inet walls; add chain inet walls in { type filter hook input priority 0; }; \
                          add rule inet walls in tcp dport 1935 meta length 61-1500 drop";
     let script = format!("ip link set lo up && nft '{RULES}' && exec \"$@\"");
-    let inside = ["unshare", "--user", "--map-root-user", "--net", "--", "sh", "-c", &script, "sh"].map(str::to_owned);
+    let command_prefix = ["unshare", "--user", "--map-root-user", "--net", "--", "sh", "-c", &script, "sh"].map(str::to_owned);
     let (Some(_), Some(_)) = (tools::find_program("nft"), tools::find_program("curl")) else { return };
-    if !Command::new(&inside[0]).args(&inside[1..]).arg("true").status().is_ok_and(|status| status.success()) {
+    if !Command::new(&command_prefix[0]).args(&command_prefix[1..]).arg("true").status().is_ok_and(|status| status.success()) {
         return tools::skip_missing("a network namespace cannot be created here");
     }
     let options = Options::with(|c| c.rtmp.listen.set_port(1935));
-    let engine = Engine::start(Options { command_prefix: inside.to_vec(), ..options }).unwrap();
+    let engine = Engine::start(Options { command_prefix: command_prefix.to_vec(), ..options }).unwrap();
     let pid = engine.process().pid().to_string();
     let within = |words: &[&str]| {
         let enter = ["--target", &pid, "--user", "--net", "--preserve-credentials", "--"];
@@ -248,8 +248,8 @@ fn node_is_not_ready_until_its_loopback_check_succeeds() {
     let readiness = || serde_json::from_slice::<Readiness>(&within(&["curl", "-s", "-m", "5", &url]).stdout).ok();
     wait::until_within(DETECTION_TIMEOUT, "only the loopback check to fail", || {
         let checks = readiness().filter(|r| !r.ready)?.checks;
-        let wrong: Vec<_> = checks.iter().filter(|(_, message)| *message != "ok").collect();
-        let [(name, message)] = wrong[..] else { return None };
+        let failing: Vec<_> = checks.iter().filter(|(_, message)| *message != "ok").collect();
+        let [(name, message)] = failing[..] else { return None };
         (name == "loopback" && message.contains("has not worked yet: no audio came back within")).then_some(())
     })
     .unwrap();
@@ -310,7 +310,7 @@ fn loopback_stream_is_hidden_while_the_check_runs() {
 }
 
 #[test]
-fn loopback_app_is_gone_after_the_check() {
+fn loopback_app_is_removed_after_the_check() {
     let engine = Engine::start(with_debug_log(Options::default())).unwrap();
     wait_failing_check(engine.health(), None, "");
     let app = loopback_app(&engine);

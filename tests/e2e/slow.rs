@@ -140,8 +140,8 @@ fn unreachable_publisher_times_out_and_its_name_is_free_again() {
         return tools::skip_missing("a network namespace cannot be created here");
     }
     let (Some(_), Some(_)) = (tools::find_program("ffmpeg"), tools::find_program("nft")) else { return };
-    let inside = NAMESPACE_COMMAND.iter().map(|s| (*s).to_owned()).collect();
-    let engine = Engine::start(Options { command_prefix: inside, ..Options::default() }).unwrap();
+    let command_prefix = NAMESPACE_COMMAND.iter().map(|s| (*s).to_owned()).collect();
+    let engine = Engine::start(Options { command_prefix, ..Options::default() }).unwrap();
     let pid = engine.process().pid().to_string();
     let enter = || {
         let mut command = Command::new("nsenter");

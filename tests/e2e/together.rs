@@ -92,24 +92,24 @@ async fn start_node(uri: Secret, n: usize) -> (MongoDb, NodeIncarnation, Claim) 
 
 /// Sends heartbeats as the daemon does.
 async fn run_heartbeats(client: MongoDb, incarnation: NodeIncarnation, successes: Arc<Vec<AtomicUsize>>, at: usize) {
-    let mut pace = HeartbeatInterval::new(&Timing::default());
-    tokio::time::sleep(pace.initial_delay(rand::random_range(0.0..1.0))).await;
+    let mut interval = HeartbeatInterval::new(&Timing::default());
+    tokio::time::sleep(interval.initial_delay(rand::random_range(0.0..1.0))).await;
     loop {
         let result = tokio::time::timeout(HEARTBEAT_TIMEOUT, client.heartbeat(&incarnation, &Heartbeat::default())).await;
         let succeeded = matches!(result, Ok(Ok(_)));
         successes[at].fetch_add(usize::from(succeeded), Ordering::SeqCst);
-        tokio::time::sleep(pace.next_delay(succeeded, rand::random_range(0.0..1.0))).await;
+        tokio::time::sleep(interval.next_delay(succeeded, rand::random_range(0.0..1.0))).await;
     }
 }
 
 /// Renews the stream as the engine does.
 async fn run_renewals(client: MongoDb, incarnation: NodeIncarnation, claim: Claim, successes: Arc<Vec<AtomicUsize>>, at: usize) {
-    let mut pace = HeartbeatInterval::new(&Timing::default());
-    tokio::time::sleep(pace.initial_delay(rand::random_range(0.0..1.0))).await;
+    let mut interval = HeartbeatInterval::new(&Timing::default());
+    tokio::time::sleep(interval.initial_delay(rand::random_range(0.0..1.0))).await;
     loop {
         let result = client.renew(&incarnation, std::slice::from_ref(&claim)).await;
         successes[at].fetch_add(usize::from(result.as_ref().is_ok_and(Vec::is_empty)), Ordering::SeqCst);
-        tokio::time::sleep(pace.next_delay(result.is_ok(), rand::random_range(0.0..1.0))).await;
+        tokio::time::sleep(interval.next_delay(result.is_ok(), rand::random_range(0.0..1.0))).await;
     }
 }
 
@@ -156,13 +156,13 @@ fn check_recovery(name: &str, state: LinkState, most_at_once: usize) {
 #[test]
 fn nodes_do_not_return_all_at_once_after_an_outage() {
     // At any moment nine in twenty wait for a server, and each finds it at another time.
-    check_recovery("away", LinkState::Down, WRITES_PER_INTERVAL * 2 / 5);
+    check_recovery("outage", LinkState::Down, WRITES_PER_INTERVAL * 2 / 5);
 }
 
 #[test]
 fn nodes_do_not_stay_in_step_after_a_stall() {
     // When the stall ends, all monitors get their replies at once and all waiting calls proceed.
-    check_recovery("stalled", LinkState::Stalled, WRITES_PER_INTERVAL * 3 / 5);
+    check_recovery("stall", LinkState::Stalled, WRITES_PER_INTERVAL * 3 / 5);
 }
 
 const PEAK_WINDOW: Duration = Duration::from_millis(100);

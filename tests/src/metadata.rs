@@ -211,6 +211,11 @@ fn metadata_value(path: &str, state: &InstanceState) -> Option<String> {
             .spot_action
             .as_ref()
             .map(|action| serde_json::json!({ "action": action, "time": "2030-01-01T00:00:00Z" }).to_string()),
+        "meta-data/iam/info" => {
+            let name = &state.role.as_ref()?.name;
+            let profile = format!("arn:aws:iam::123456789012:instance-profile/{name}");
+            Some(serde_json::json!({ "Code": "Success", "InstanceProfileArn": profile }).to_string())
+        }
         "meta-data/iam/security-credentials/" => Some(state.role.as_ref()?.name.clone()),
         _ if path.starts_with("meta-data/iam/security-credentials/") => {
             let role = state.role.as_ref().filter(|role| path.ends_with(&format!("/{}", role.name)))?;

@@ -162,7 +162,7 @@ impl RtmpClient {
         let mut buffer = vec![0; 64 << 10];
         let deadline = Instant::now() + WAIT_TIMEOUT;
         loop {
-            ensure!(Instant::now() < deadline, "the server still speaks after {WAIT_TIMEOUT:?}");
+            ensure!(Instant::now() < deadline, "the server still sends after {WAIT_TIMEOUT:?}");
             match self.socket.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
@@ -187,7 +187,7 @@ impl RtmpClient {
                 }
             }
             // The server may send other messages without end.
-            ensure!(Instant::now() < deadline, "not within {WAIT_TIMEOUT:?}, though the server speaks");
+            ensure!(Instant::now() < deadline, "the expected event did not arrive within {WAIT_TIMEOUT:?}, although the server sends");
             let read = self.socket.read(&mut buffer)?;
             ensure!(read > 0, "the server closed the connection");
             let results = self.session.handle_input(&buffer[..read])?;
