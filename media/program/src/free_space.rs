@@ -7,8 +7,8 @@ use std::path::Path;
 /// # Errors
 /// One sentence, if less is free or the folder cannot be read.
 pub fn check_free_space(folder: &Path, required_mb: u32) -> Result<(), String> {
-    let found =
-        nix::sys::statvfs::statvfs(folder).map_err(|e| format!("could not read the free space of {}: {e}", folder.display()))?;
+    let found = nix::sys::statvfs::statvfs(folder)
+        .map_err(|e| format!("could not read the free space of {}: {e}", folder.display()))?;
     let free_mb = found.blocks_available() * found.fragment_size() / 1_000_000;
     if free_mb >= u64::from(required_mb) {
         return Ok(());
