@@ -13,13 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use headwater_api::StreamName;
-use headwater_api::error::Chain;
 use headwater_api::documents::{Claim, StreamOffer};
+use headwater_api::error::Chain;
 use headwater_registry::{Registry, RegistryError, Timing};
 
 use super::member::Cluster;
 use crate::gateway::relay::Ownership;
-use crate::hub::{ClaimFuture, StreamOwnership, PublishError, Stream};
+use crate::hub::{ClaimFuture, PublishError, Stream, StreamOwnership};
 
 /// Entries by stream name. The entry of a stream that has ended is removed at once.
 #[derive(Debug, Default)]
@@ -86,7 +86,9 @@ impl<R: Registry + std::fmt::Debug + 'static> Drop for ClaimGuard<R> {
             // valid.
             self.cluster.0.lookups.remove(&self.name);
         }
-        if let (Some(claim), Ok(runtime)) = (removed.and_then(|entry| entry.claim), tokio::runtime::Handle::try_current()) {
+        if let (Some(claim), Ok(runtime)) =
+            (removed.and_then(|entry| entry.claim), tokio::runtime::Handle::try_current())
+        {
             let cluster = self.cluster.clone();
             self.cluster.0.releases.spawn_on(async move { cluster.release(&claim).await }, &runtime);
         }
@@ -200,8 +202,11 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
         let entries: Vec<(StreamName, ClaimEntry)> =
             self.0.claims.lock().iter().map(|(name, entry)| (name.clone(), entry.clone())).collect();
         let claims: Vec<Claim> = entries.iter().filter_map(|(_, entry)| entry.claim.clone()).collect();
-        let lost =
-            if claims.is_empty() { Vec::new() } else { self.0.registry.renew(&self.0.identity.incarnation, &claims).await? };
+        let lost = if claims.is_empty() {
+            Vec::new()
+        } else {
+            self.0.registry.renew(&self.0.identity.incarnation, &claims).await?
+        };
         for (name, entry) in entries {
             let previous_epoch = entry.claim.as_ref().map(|claim| claim.epoch);
             if !entry.accepted || (entry.claim.is_some() && !lost.contains(&name)) {

@@ -10,8 +10,8 @@ use headwater_api::documents::{BootEpoch, Claim, Heartbeat, NodeDocument, NodeIn
 use headwater_registry::{Embedded, Nodes as _, Registry, Store, Streams as _, Timing};
 
 use super::{Cluster, Identity};
-use crate::gateway::relay::{OwnershipProbe, ProbeFuture, Ownership, StreamResolver as _, StreamLocation};
-use crate::hub::{RemoteStreams, FetchFuture, Hub, Limits, FindError, PublishError};
+use crate::gateway::relay::{Ownership, OwnershipProbe, ProbeFuture, StreamLocation, StreamResolver as _};
+use crate::hub::{FetchFuture, FindError, Hub, Limits, PublishError, RemoteStreams};
 
 /// A temporary folder that is removed when it is dropped.
 struct TempFolder(PathBuf);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use headwater_api::StreamName;
 
-use crate::gateway::relay::{StreamResolver, StreamLocation, ResolveFuture};
+use crate::gateway::relay::{ResolveFuture, StreamLocation, StreamResolver};
 
 /// Returns the same relays for every stream.
 #[derive(Debug)]

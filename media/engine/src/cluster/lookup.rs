@@ -6,13 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use headwater_api::StreamName;
-use headwater_api::error::Chain;
 use headwater_api::documents::{NodeIncarnation, StreamRecord};
+use headwater_api::error::Chain;
 use headwater_registry::Registry;
 use tokio::time::Instant;
 
 use super::member::Cluster;
-use crate::gateway::relay::{Ownership, StreamResolver, StreamLocation, ResolveFuture};
+use crate::gateway::relay::{Ownership, ResolveFuture, StreamLocation, StreamResolver};
 
 /// The registry's answers, by stream.
 #[derive(Debug, Default)]
@@ -59,7 +59,13 @@ impl LookupCache {
                 answers.clear();
             }
         }
-        let answer = CachedLookup { record, fetched_at: Instant::now(), invalidated: false, last_media_at: None, unanswered: None };
+        let answer = CachedLookup {
+            record,
+            fetched_at: Instant::now(),
+            invalidated: false,
+            last_media_at: None,
+            unanswered: None,
+        };
         answers.insert(name.clone(), answer);
     }
 
@@ -82,7 +88,8 @@ impl LookupCache {
         let media_arrives = answer.last_media_at.is_some_and(|at| now.duration_since(at) < MEDIA_TIMEOUT);
         let previous = answer.unanswered.filter(|probes| now.duration_since(probes.last) < MAX_PROBE_GAP);
         let is_unanswered = ownership == Ownership::NoAnswer && !media_arrives;
-        answer.unanswered = is_unanswered.then(|| UnansweredProbes { first: previous.map_or(now, |probes| probes.first), last: now });
+        answer.unanswered =
+            is_unanswered.then(|| UnansweredProbes { first: previous.map_or(now, |probes| probes.first), last: now });
         answer.unanswered.map_or(Duration::ZERO, |probes| now.duration_since(probes.first))
     }
 

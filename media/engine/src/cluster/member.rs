@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use headwater_api::config;
-use headwater_api::error::Chain;
 use headwater_api::documents::{BootEpoch, NodeIncarnation};
+use headwater_api::error::Chain;
 use headwater_registry::{HeartbeatInterval, Registry, Timing};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -23,5 +23,5 @@ mod standalone_heartbeat;
 
 pub use fixed::StaticResolver;
 pub use member::{Cluster, Identity};
-pub use snapshot::{DrainOutcome, RemoveOutcome, CachedSnapshot, ClusterSnapshotCache};
+pub use snapshot::{CachedSnapshot, ClusterSnapshotCache, DrainOutcome, RemoveOutcome};
 pub use standalone_heartbeat::{ReadyFuture, run_standalone_heartbeat};

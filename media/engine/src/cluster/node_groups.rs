@@ -16,7 +16,7 @@ use headwater_api::documents::NodeRecord;
 use headwater_registry::{Peers, Registry};
 
 use crate::cluster::member::Cluster;
-use crate::cluster::query_cache::{QueryCache, CachePolicy};
+use crate::cluster::query_cache::{CachePolicy, QueryCache};
 
 /// Cached answers about other nodes.
 #[derive(Debug)]
@@ -31,7 +31,11 @@ pub(crate) struct PeerCaches {
 
 impl Default for PeerCaches {
     fn default() -> Self {
-        Self { group_of_node: QueryCache::new(GROUP_POLICY), edges_of_group: QueryCache::new(EDGE_POLICY), availability: QueryCache::new(AVAILABILITY_POLICY) }
+        Self {
+            group_of_node: QueryCache::new(GROUP_POLICY),
+            edges_of_group: QueryCache::new(EDGE_POLICY),
+            availability: QueryCache::new(AVAILABILITY_POLICY),
+        }
     }
 }
 
@@ -90,7 +94,8 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
 /// The relays of the edge that pulls the stream for the group of `edges`; `None` if it is this
 /// node, or there is none.
 fn fetching_edge(edges: &[NodeRecord], this_node: &str, name: &StreamName) -> Option<Vec<SocketAddr>> {
-    let is_eligible = |n: &&NodeRecord| n.node.id == this_node || (n.alive && !n.heartbeat.draining && !n.node.relay.is_empty());
+    let is_eligible =
+        |n: &&NodeRecord| n.node.id == this_node || (n.alive && !n.heartbeat.draining && !n.node.relay.is_empty());
     let chosen = edges.iter().filter(is_eligible).max_by_key(|n| {
         let mut hasher = DefaultHasher::new();
         (name.as_str(), n.node.id.as_str()).hash(&mut hasher);
@@ -102,10 +107,12 @@ fn fetching_edge(edges: &[NodeRecord], this_node: &str, name: &StreamName) -> Op
 /// A node's group is a tag, which hardly ever changes.
 const GROUP_POLICY: CachePolicy = CachePolicy { max_age: Duration::from_secs(60), query_interval: Duration::ZERO };
 /// Invalidated earlier when a source was lost.
-const EDGE_POLICY: CachePolicy = CachePolicy { max_age: Duration::from_secs(15), query_interval: Duration::from_secs(1) };
+const EDGE_POLICY: CachePolicy =
+    CachePolicy { max_age: Duration::from_secs(15), query_interval: Duration::from_secs(1) };
 /// Pages must learn soon that their node drains. Clients choose the node ids, so the rate of
 /// queries is limited.
-const AVAILABILITY_POLICY: CachePolicy = CachePolicy { max_age: Duration::from_secs(2), query_interval: Duration::from_secs(1) };
+const AVAILABILITY_POLICY: CachePolicy =
+    CachePolicy { max_age: Duration::from_secs(2), query_interval: Duration::from_secs(1) };
 
 #[cfg(test)]
 mod tests {

@@ -67,7 +67,8 @@ impl<V> Clone for QueryCache<V> {
 impl<V: Clone + Send + 'static> QueryCache<V> {
     /// An empty cache.
     pub(crate) fn new(policy: CachePolicy) -> Self {
-        let state = State { answers: HashMap::new(), queued: BTreeSet::new(), query_running: false, backoff_until: None };
+        let state =
+            State { answers: HashMap::new(), queued: BTreeSet::new(), query_running: false, backoff_until: None };
         Self(Arc::new(Inner { policy, state: Mutex::new(state), finished_queries: watch::Sender::new(0) }))
     }
 
@@ -121,7 +122,8 @@ impl<V: Clone + Send + 'static> QueryCache<V> {
         F: Future<Output = Option<HashMap<String, V>>>,
     {
         while let Some(keys) = self.next_keys() {
-            let answer = tokio::time::timeout(QUERY_TIMEOUT, query(keys.iter().cloned().collect())).await.ok().flatten();
+            let answer =
+                tokio::time::timeout(QUERY_TIMEOUT, query(keys.iter().cloned().collect())).await.ok().flatten();
             self.lock().on_answer(keys, answer);
             self.0.finished_queries.send_modify(|count| *count += 1);
             if !self.0.policy.query_interval.is_zero() {
@@ -155,7 +157,8 @@ impl<V> State<V> {
 
     /// True if no query for these keys is running or queued.
     fn is_settled(&self, keys: &[&str], max_age: Duration) -> bool {
-        let is_expected = |key: &&str| !self.is_fresh(key, max_age) && (self.query_running || self.queued.contains(*key));
+        let is_expected =
+            |key: &&str| !self.is_fresh(key, max_age) && (self.query_running || self.queued.contains(*key));
         self.is_backing_off() || !keys.iter().any(is_expected)
     }
 
@@ -168,7 +171,8 @@ impl<V> State<V> {
         };
         self.backoff_until = None;
         if self.answers.len() + keys.len() > MAX_ANSWERS {
-            self.answers.retain(|_, answer| answer.value.is_some() && now.duration_since(answer.fetched_at) < EVICTION_AGE);
+            self.answers
+                .retain(|_, answer| answer.value.is_some() && now.duration_since(answer.fetched_at) < EVICTION_AGE);
             if self.answers.len() + keys.len() > MAX_ANSWERS {
                 self.answers.clear();
             }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use headwater_api::config::Role;
-use headwater_api::error::Chain;
 use headwater_api::documents::{NodeRecord, StreamRecord};
+use headwater_api::error::Chain;
 use headwater_registry::{Registry, RegistryError};
 use tokio::sync::watch;
 
@@ -100,7 +100,9 @@ impl<R: Registry + std::fmt::Debug + 'static> ClusterSnapshotCache<R> {
         let timeout = {
             let state = self.state();
             match &state.latest {
-                _ if state.queried_at.is_some_and(|at| at.elapsed() < MAX_AGE) && !self.0.query_running.load(Ordering::Acquire) => {
+                _ if state.queried_at.is_some_and(|at| at.elapsed() < MAX_AGE)
+                    && !self.0.query_running.load(Ordering::Acquire) =>
+                {
                     return state.cached();
                 }
                 // Longer than the query may take: this waits for its end.
@@ -126,7 +128,9 @@ impl<R: Registry + std::fmt::Debug + 'static> ClusterSnapshotCache<R> {
                 Some(_) => self.0.registry.remove_node(id).await.map(|_| RemoveOutcome::Removed),
             }
         };
-        let removal = tokio::time::timeout(CHANGE_TIMEOUT, removal).await.unwrap_or_else(|_| Err(timeout_error("remove a node")))?;
+        let removal = tokio::time::timeout(CHANGE_TIMEOUT, removal)
+            .await
+            .unwrap_or_else(|_| Err(timeout_error("remove a node")))?;
         // The next caller must see the change.
         self.state().queried_at = None;
         Ok(removal)
@@ -149,7 +153,9 @@ impl<R: Registry + std::fmt::Debug + 'static> ClusterSnapshotCache<R> {
                 },
             }
         };
-        let outcome = tokio::time::timeout(CHANGE_TIMEOUT, query).await.unwrap_or_else(|_| Err(timeout_error("request a node to drain")))?;
+        let outcome = tokio::time::timeout(CHANGE_TIMEOUT, query)
+            .await
+            .unwrap_or_else(|_| Err(timeout_error("request a node to drain")))?;
         // The next caller must see the request.
         self.state().queried_at = None;
         Ok(outcome)
@@ -163,7 +169,9 @@ impl<R: Registry + std::fmt::Debug + 'static> ClusterSnapshotCache<R> {
         let this = self.clone();
         spawn_shared(async move {
             let query = async { tokio::try_join!(this.0.registry.nodes(), this.0.registry.streams()) };
-            let answer = tokio::time::timeout(QUERY_TIMEOUT, query).await.unwrap_or_else(|_| Err(timeout_error("list the cluster")));
+            let answer = tokio::time::timeout(QUERY_TIMEOUT, query)
+                .await
+                .unwrap_or_else(|_| Err(timeout_error("list the cluster")));
             {
                 let mut state = this.state();
                 let now = Instant::now();
@@ -191,8 +199,14 @@ impl<R: Registry + std::fmt::Debug + 'static> ClusterSnapshotCache<R> {
 impl CacheState {
     fn cached(&self) -> CachedSnapshot {
         match &self.latest {
-            Some((at, snapshot)) => CachedSnapshot { snapshot: Some(Arc::clone(snapshot)), age: at.elapsed(), registry_unreachable: self.registry_unreachable },
-            None => CachedSnapshot { snapshot: None, age: Duration::ZERO, registry_unreachable: self.registry_unreachable },
+            Some((at, snapshot)) => CachedSnapshot {
+                snapshot: Some(Arc::clone(snapshot)),
+                age: at.elapsed(),
+                registry_unreachable: self.registry_unreachable,
+            },
+            None => {
+                CachedSnapshot { snapshot: None, age: Duration::ZERO, registry_unreachable: self.registry_unreachable }
+            }
         }
     }
 }
@@ -296,7 +310,8 @@ mod tests {
             assert_eq!(cache.drain(id).await.unwrap(), expected, "{id}");
         }
         let snapshot = cache.get().await.snapshot.unwrap();
-        let requested: Vec<_> = snapshot.nodes.iter().filter(|n| n.drain_requested).map(|n| n.node.id.as_str()).collect();
+        let requested: Vec<_> =
+            snapshot.nodes.iter().filter(|n| n.drain_requested).map(|n| n.node.id.as_str()).collect();
         assert_eq!(requested, ["edge"]);
     }
 

@@ -3,8 +3,8 @@
 
 use std::pin::Pin;
 
-use headwater_api::error::Chain;
 use headwater_api::documents::{Heartbeat, NodeIncarnation};
+use headwater_api::error::Chain;
 use headwater_registry::{Registry, Timing};
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +59,8 @@ mod tests {
         let is_ready_flag = Arc::clone(&ready);
         let is_ready = move || -> ReadyFuture { Box::pin(std::future::ready(is_ready_flag.load(Ordering::Relaxed))) };
         let (hub, meter) = (Hub::new(Limits::default()), LoadMeter::new(&headwater_api::Config::default()));
-        let heartbeat_task = tokio::spawn(run_standalone_heartbeat(registry.clone(), life, hub, meter, drain.clone(), is_ready));
+        let heartbeat_task =
+            tokio::spawn(run_standalone_heartbeat(registry.clone(), life, hub, meter, drain.clone(), is_ready));
         let reported = async || {
             tokio::time::sleep(2 * Timing::default().heartbeat_interval).await;
             let heartbeat = registry.node("a").await.unwrap().unwrap().heartbeat;

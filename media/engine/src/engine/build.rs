@@ -9,9 +9,9 @@ use headwater_wire::MediaTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Apps;
-use crate::engine::error::StartError;
 use crate::engine::cluster_relay::{ClusterRelay, open_relay};
 use crate::engine::data_dir;
+use crate::engine::error::StartError;
 use crate::events::EventBus;
 use crate::gateway::{rtmp, webrtc};
 use crate::hub::{Hub, Limits};
@@ -51,10 +51,11 @@ impl Listeners {
         let tls = tls::load(&config.tls).map_err(|e| StartError::Tls(Box::new(e)))?;
         let http = http::Server::bind(&config.http, tls.clone())?;
         let rtmp = rtmp::Server::bind(&config.rtmp, tls)?;
-        let webrtc = webrtc::Gateway::bind(&config.webrtc, &config.node.addresses, events.clone()).map_err(|e| match e {
-            webrtc::BindError::Port(e) => StartError::Listen(e),
-            webrtc::BindError::Other(e) => StartError::Webrtc(e),
-        })?;
+        let webrtc =
+            webrtc::Gateway::bind(&config.webrtc, &config.node.addresses, events.clone()).map_err(|e| match e {
+                webrtc::BindError::Port(e) => StartError::Listen(e),
+                webrtc::BindError::Other(e) => StartError::Webrtc(e),
+            })?;
         let health = http::Server::bind_plain("health", config.health.listen, http::MAX_HEALTH_CONNECTIONS)?;
         Ok(Self { http, health, rtmp, webrtc })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use headwater_api::Config;
 use headwater_registry::{Store, Timing};
 
-use crate::cluster::{Cluster, StaticResolver, Identity};
+use crate::cluster::{Cluster, Identity, StaticResolver};
 use crate::engine::error::StartError;
 use crate::gateway::relay::{self, StreamResolver};
 use crate::hub::{Hub, StreamOwnership};
@@ -26,12 +26,16 @@ pub(super) fn open_relay(config: &Config, hub: &Hub, registry: &Store) -> Result
     let uses_registry = config.relay.origins.is_empty() && matches!(registry, Store::MongoDb(_));
     let identity = Identity::from_config(&config.node, server.local_addr());
     let ownership_probe = relay::RelayProbe::new(secret.clone(), relay::Timing::default().connect_timeout);
-    let cluster = uses_registry.then(|| Cluster::new(registry.clone(), identity, Box::new(ownership_probe), Timing::default()));
+    let cluster =
+        uses_registry.then(|| Cluster::new(registry.clone(), identity, Box::new(ownership_probe), Timing::default()));
     let resolver: Arc<dyn StreamResolver> = match &cluster {
         Some(cluster) => Arc::new(cluster.clone()),
         None => Arc::new(StaticResolver::new(config.relay.origins.clone())),
     };
     let client = relay::RelayClient::new(secret, resolver, relay::Timing::default());
-    hub.join_cluster(Box::new(client.clone()), cluster.clone().map(|cluster| Box::new(cluster) as Box<dyn StreamOwnership>));
+    hub.join_cluster(
+        Box::new(client.clone()),
+        cluster.clone().map(|cluster| Box::new(cluster) as Box<dyn StreamOwnership>),
+    );
     Ok(Some(ClusterRelay { server, client, cluster }))
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use headwater_api::error::Chain;
 use headwater_api::documents::{BootEpoch, NodeIncarnation};
+use headwater_api::error::Chain;
 use headwater_registry::Store;
 
 use crate::access::Access;
@@ -48,7 +48,19 @@ impl Engine {
     /// Mounts every room. The health listener comes last: it reports what the others registered.
     fn mount(self) -> Stages {
         let (endpoints, deadline) = (self.endpoints(), self.drain_deadline());
-        let Self { config, hub, apps, apps_from, events, registry, accounts, listeners, relay: cluster_relay, node_health, drain } = self;
+        let Self {
+            config,
+            hub,
+            apps,
+            apps_from,
+            events,
+            registry,
+            accounts,
+            listeners,
+            relay: cluster_relay,
+            node_health,
+            drain,
+        } = self;
         let Listeners { http, health, rtmp, webrtc } = listeners;
         let mut stages = Stages::new(drain, deadline, WorkerPool::start_or_inline());
         let load_meter = LoadMeter::new(&config);

@@ -111,6 +111,9 @@ mod tests {
         let text = metrics(&bus);
         assert!(text.contains("events_lost_total 3"), "{text}");
         let total = DEPTH_EVENTS + 3;
-        assert!(text.contains(&format!("events_total{{event=\"publish_started\",protocol=\"rtmp\"}} {total}")), "{text}");
+        assert!(
+            text.contains(&format!("events_total{{event=\"publish_started\",protocol=\"rtmp\"}} {total}")),
+            "{text}"
+        );
     }
 }

@@ -11,7 +11,7 @@ use headwater_registry::{Embedded, Store};
 use headwater_wire::{Codec, Frame, MediaTime, Track, VideoTrack};
 use tokio_util::sync::CancellationToken;
 
-use super::{Accounts, AppServices, SessionKey, AppState};
+use super::{Accounts, AppServices, AppState, SessionKey};
 use crate::access::{Access, Apps};
 use crate::cluster::ClusterSnapshotCache;
 use crate::events::EventBus;

@@ -125,7 +125,8 @@ impl GopBuffer {
         }
         self.payload_bytes += item.frame.payload.len();
         self.items.push_back(item);
-        let history_start = self.segments.front().filter(|_| self.history_segments > 0).map_or(u64::MAX, |&(first, _)| first);
+        let history_start =
+            self.segments.front().filter(|_| self.history_segments > 0).map_or(u64::MAX, |&(first, _)| first);
         let oldest_needed = slowest.unwrap_or(u64::MAX).min(self.last_key.unwrap_or(u64::MAX)).min(history_start);
         while self.front < oldest_needed && self.items.len() > 1 {
             self.pop();

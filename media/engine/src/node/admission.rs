@@ -46,7 +46,13 @@ pub enum AdmissionError {
 
 impl Admission {
     /// `drain` is cancelled when the drain starts.
-    pub fn new(limits: &config::Limits, load_meter: &LoadMeter, hub: &Hub, node_health: &NodeHealthReceiver, drain: &CancellationToken) -> Self {
+    pub fn new(
+        limits: &config::Limits,
+        load_meter: &LoadMeter,
+        hub: &Hub,
+        node_health: &NodeHealthReceiver,
+        drain: &CancellationToken,
+    ) -> Self {
         Self(Arc::new(Inner {
             limits: limits.clone(),
             load_meter: load_meter.clone(),
@@ -142,9 +148,15 @@ mod tests {
         let config = headwater_api::Config::default();
         let load_meter = LoadMeter::new(&config);
         let admission = Admission::new(&config.limits, &load_meter, &hub, &NodeHealthReceiver::disconnected(), &drain);
-        assert_eq!((admission.check_viewer(), admission.check_publisher(), admission.check_capacity()), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(
+            (admission.check_viewer(), admission.check_publisher(), admission.check_capacity()),
+            (Ok(()), Ok(()), Ok(()))
+        );
         drain.cancel();
         let draining = Err(AdmissionError::Draining);
-        assert_eq!((admission.check_viewer(), admission.check_publisher(), admission.check_capacity()), (draining, draining, Ok(())));
+        assert_eq!(
+            (admission.check_viewer(), admission.check_publisher(), admission.check_capacity()),
+            (draining, draining, Ok(()))
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use headwater_api::control::{REPORT_INTERVAL_SECS, NodeHealth};
+use headwater_api::control::{NodeHealth, REPORT_INTERVAL_SECS};
 use tokio::time::Instant;
 
 use crate::runtime::wall_clock::WallClock;
@@ -66,7 +66,11 @@ impl NodeHealthReceiver {
 
     /// The latest report; `None` before the first one or without a daemon.
     pub fn latest(&self) -> Option<NodeHealth> {
-        self.last_report.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|report| report.health.clone())
+        self.last_report
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .and_then(|report| report.health.clone())
     }
 
     /// The result of each check, by name, with the reason of a failure. Includes the check

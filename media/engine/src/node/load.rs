@@ -101,10 +101,10 @@ impl LoadMeter {
 
 /// Viewers of each stream that has any, most viewers first, at most `MAX_WATCHED` streams.
 pub fn stream_viewers(hub: &Hub) -> Vec<StreamViewers> {
-    let all = hub
-        .streams()
-        .into_iter()
-        .map(|s| StreamViewers { name: s.name().clone(), viewers: u32::try_from(total(s.viewers())).unwrap_or(u32::MAX) });
+    let all = hub.streams().into_iter().map(|s| StreamViewers {
+        name: s.name().clone(),
+        viewers: u32::try_from(total(s.viewers())).unwrap_or(u32::MAX),
+    });
     let mut watched: Vec<_> = all.filter(|w| w.viewers > 0).collect();
     watched.sort_by_key(|w| std::cmp::Reverse(w.viewers));
     watched.truncate(MAX_WATCHED);
@@ -198,7 +198,11 @@ mod tests {
         assert_eq!(egress_meter.sample_bps(DEV, &ens5, start), 0, "unknown before the first sample");
         assert_eq!(egress_meter.sample_bps(&DEV.replace("5000", "6000"), &ens5, start + 2 * SAMPLE_INTERVAL), 4_000);
         assert_eq!(egress_meter.sample_bps("", &ens5, start + 3 * SAMPLE_INTERVAL), 0);
-        assert_eq!(egress_meter.sample_bps(DEV, &ens5, start + 4 * SAMPLE_INTERVAL), 0, "a new interface has sent nothing yet");
+        assert_eq!(
+            egress_meter.sample_bps(DEV, &ens5, start + 4 * SAMPLE_INTERVAL),
+            0,
+            "a new interface has sent nothing yet"
+        );
     }
 
     #[test]

@@ -106,8 +106,11 @@ impl LoadGauge {
 
 fn choose_worker(percent: &[u32], connections: &[Option<usize>], max_lead: usize) -> Option<usize> {
     let fewest = connections.iter().flatten().min()?;
-    let mut usable =
-        percent.iter().zip(connections).enumerate().filter_map(|(n, (percent, connections))| Some((n, *percent, (*connections)?)));
+    let mut usable = percent
+        .iter()
+        .zip(connections)
+        .enumerate()
+        .filter_map(|(n, (percent, connections))| Some((n, *percent, (*connections)?)));
     let least = usable.clone().min_by_key(|(_, percent, connections)| (*percent, *connections));
     let first = usable.find(|(_, percent, connections)| *percent < BUSY_PERCENT && *connections < fewest + max_lead);
     first.or(least).map(|(n, ..)| n)
@@ -155,7 +158,10 @@ mod tests {
         let mut gauge = gauge(Instant::now());
         let started = (0..100).take_while(|_| gauge.try_reserve(0, 10)).count();
         assert_eq!(started, 5);
-        assert!(gauge.try_reserve(1, 10) && !gauge.try_reserve(2, 10), "thread 1 has capacity, and there is no thread 2");
+        assert!(
+            gauge.try_reserve(1, 10) && !gauge.try_reserve(2, 10),
+            "thread 1 has capacity, and there is no thread 2"
+        );
     }
 
     #[test]

@@ -40,8 +40,11 @@ impl WallClock {
         if offset_ms == 0 {
             *correction = None;
         } else if correction.as_ref().is_none_or(|c| c.offset_ms != offset_ms) {
-            *correction =
-                Some(Correction { offset_ms, at: now, unix_ms: system_ms.saturating_add_signed(offset_ms.saturating_neg()) });
+            *correction = Some(Correction {
+                offset_ms,
+                at: now,
+                unix_ms: system_ms.saturating_add_signed(offset_ms.saturating_neg()),
+            });
         }
     }
 

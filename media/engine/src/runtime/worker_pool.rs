@@ -101,7 +101,8 @@ impl WorkerPool {
 
 impl Inner {
     fn pick(&self) -> usize {
-        let connections: Vec<_> = self.workers.iter().map(|worker| Some(worker.connections.load(Ordering::Relaxed))).collect();
+        let connections: Vec<_> =
+            self.workers.iter().map(|worker| Some(worker.connections.load(Ordering::Relaxed))).collect();
         self.placement.pick(&connections, || self.busy()).unwrap_or(0)
     }
 
@@ -133,7 +134,10 @@ pub struct WorkerAffinity(Option<(Weak<Inner>, usize)>);
 impl WorkerAffinity {
     /// The worker of the calling thread.
     pub fn current() -> Self {
-        Self(CONTEXT.with(|context| context.get().and_then(|context| Some((context.pool.get()?.clone(), context.index)))))
+        Self(
+            CONTEXT
+                .with(|context| context.get().and_then(|context| Some((context.pool.get()?.clone(), context.index)))),
+        )
     }
 
     /// Starts a task that processes the publisher's data: on the same worker, which is awake when
@@ -149,7 +153,9 @@ impl WorkerAffinity {
         task: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
         match self.worker() {
-            Some((pool, n)) if pool.placement.try_reserve(n, percent, || pool.busy()) => pool.workers[n].runtime.spawn(task),
+            Some((pool, n)) if pool.placement.try_reserve(n, percent, || pool.busy()) => {
+                pool.workers[n].runtime.spawn(task)
+            }
             _ => spawn_shared(task),
         }
     }
@@ -188,7 +194,10 @@ thread_local! {
 
 fn start_worker(n: usize, pool: &Arc<OnceLock<Weak<Inner>>>, stop: CancellationToken) -> io::Result<Worker> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let (worker, context) = (runtime.handle().clone(), WorkerContext { shared_runtime: Handle::current(), pool: Arc::clone(pool), index: n });
+    let (worker, context) = (
+        runtime.handle().clone(),
+        WorkerContext { shared_runtime: Handle::current(), pool: Arc::clone(pool), index: n },
+    );
     std::thread::Builder::new().name(format!("worker-{n}")).spawn(move || {
         CONTEXT.with(|cell| _ = cell.set(context));
         runtime.block_on(stop.cancelled());
@@ -217,7 +226,8 @@ mod tests {
             let shared = spawn_shared(async move { name() }).await.unwrap();
             assert!(!shared.starts_with("worker-"), "{shared}");
             let (affinity, thread) = (WorkerAffinity::current(), name());
-            let affine_thread = tokio::task::spawn_blocking(move || affinity.spawn(async move { name() })).await.unwrap();
+            let affine_thread =
+                tokio::task::spawn_blocking(move || affinity.spawn(async move { name() })).await.unwrap();
             assert_eq!(affine_thread.await.unwrap().starts_with("worker-"), thread.starts_with("worker-"));
             socket.write_all(name().as_bytes()).await.unwrap();
         });

@@ -28,7 +28,10 @@ impl Transcoder for AudioTranscoder {
             return Err(unsupported);
         }
         let mut pipeline = AacToOpus::new(track).map_err(|reason| {
-            source.add_notice("audio_codec", &format!("{reason}; set the encoder to AAC-LC so that WebRTC viewers receive audio"));
+            source.add_notice(
+                "audio_codec",
+                &format!("{reason}; set the encoder to AAC-LC so that WebRTC viewers receive audio"),
+            );
             unsupported
         })?;
         out.announce(&pipeline.opus_track);

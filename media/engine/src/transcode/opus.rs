@@ -42,7 +42,14 @@ impl Encoder {
         inner.set_inband_fec(true)?;
         inner.set_packet_loss_perc(5)?;
         let lookahead = i64::from(inner.get_lookahead()?);
-        Ok(Self { inner, pending: Vec::new(), anchor: MediaTime::ZERO, encoded_samples: 0, lookahead, packet: [0; PACKET_BYTES] })
+        Ok(Self {
+            inner,
+            pending: Vec::new(),
+            anchor: MediaTime::ZERO,
+            encoded_samples: 0,
+            lookahead,
+            packet: [0; PACKET_BYTES],
+        })
     }
 
     /// Restarts the timeline: the next sample pushed plays at `time`. Drops samples that are

@@ -186,7 +186,8 @@ impl Packaging {
         for output in self.outputs.drain(..) {
             match &output {
                 Output::Refused(e) => {
-                    self.stream.add_notice("hls_track", &format!("A track of this stream cannot be played over HLS: {e}."));
+                    self.stream
+                        .add_notice("hls_track", &format!("A track of this stream cannot be played over HLS: {e}."));
                 }
                 Output::TooLong => self.stream.add_notice(
                     "key_frame_interval",

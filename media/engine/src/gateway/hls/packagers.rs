@@ -15,7 +15,7 @@ use crate::gateway::hls::error::HlsError;
 use crate::gateway::hls::metrics::Metrics;
 use crate::gateway::hls::packager_task::StreamPackager;
 use crate::gateway::hls::snapshot::{PlaylistKind, Snapshot};
-use crate::hub::{Hub, FindError, Stream};
+use crate::hub::{FindError, Hub, Stream};
 use crate::runtime::stages::Stages;
 
 /// The HLS gateway; clones share its packagers.
@@ -79,7 +79,9 @@ impl Hls {
         let is_settled = |snapshot: &Snapshot| {
             let window = &snapshot.window;
             let readiness = reload.map_or(Readiness::Ready, |r| window.readiness(r));
-            window.is_ended() || readiness == Readiness::TooFarAhead || (readiness == Readiness::Ready && window.is_playable())
+            window.is_ended()
+                || readiness == Readiness::TooFarAhead
+                || (readiness == Readiness::Ready && window.is_playable())
         };
         let snapshot = self.wait_for_snapshot(&packager, is_settled).await?;
         if reload.is_some_and(|r| snapshot.window.readiness(r) == Readiness::TooFarAhead) {
@@ -139,7 +141,11 @@ impl Hls {
     }
 
     /// Waits for a snapshot that satisfies `is_settled`, at most [`request_timeout`].
-    async fn wait_for_snapshot(&self, packager: &StreamPackager, is_settled: impl Fn(&Snapshot) -> bool) -> Result<Arc<Snapshot>, HlsError> {
+    async fn wait_for_snapshot(
+        &self,
+        packager: &StreamPackager,
+        is_settled: impl Fn(&Snapshot) -> bool,
+    ) -> Result<Arc<Snapshot>, HlsError> {
         let newest = Arc::clone(&packager.snapshot_tx.borrow());
         if is_settled(&newest) {
             return Ok(newest);

@@ -26,7 +26,7 @@ use crate::gateway::relay::link::{Link, LinkError};
 use crate::gateway::relay::metrics::Metrics;
 use crate::gateway::relay::resolver::StreamResolver;
 use crate::gateway::relay::upstreams::Upstreams;
-use crate::hub::{RemoteStreams, FetchFuture, Hub, FindError, Stream};
+use crate::hub::{FetchFuture, FindError, Hub, RemoteStreams, Stream};
 use crate::runtime::worker_pool::WorkerAffinity;
 
 /// Timeouts and intervals of the edge side.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use headwater_wire::relay::{
-    ServerHandshake, CLIENT_HELLO_BYTES, Channel, ClusterSecret, ClientHandshake, HandshakeError, Message, MessageError, MessageReader, Opener,
-    PROOF_BYTES, RecordError, SERVER_HELLO_BYTES, Sealer,
+    CLIENT_HELLO_BYTES, Channel, ClientHandshake, ClusterSecret, HandshakeError, Message, MessageError, MessageReader,
+    Opener, PROOF_BYTES, RecordError, SERVER_HELLO_BYTES, Sealer, ServerHandshake,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

@@ -30,7 +30,11 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         let all: [(&str, &str, &Counter); 6] = [
             ("relay_connections_accepted", "Relay connections accepted", &self.accepted),
-            ("relay_connections_turned_away", "Relay connections refused because the limit was reached", &self.turned_away),
+            (
+                "relay_connections_turned_away",
+                "Relay connections refused because the limit was reached",
+                &self.turned_away,
+            ),
             (
                 "relay_unauthenticated",
                 "Relay connections closed because the peer did not prove that it knows the cluster secret",

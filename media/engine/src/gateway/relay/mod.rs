@@ -25,7 +25,7 @@ mod upstreams;
 
 pub use client::{RelayClient, Timing};
 pub use metrics::Metrics;
-pub use ownership::{OwnershipProbe, ProbeFuture, Ownership, RelayProbe};
-pub use resolver::{StreamResolver, StreamLocation, ResolveFuture};
+pub use ownership::{Ownership, OwnershipProbe, ProbeFuture, RelayProbe};
+pub use resolver::{ResolveFuture, StreamLocation, StreamResolver};
 pub use secret::{SecretFileError, read_secret};
 pub use server::Server;

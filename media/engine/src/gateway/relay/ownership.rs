@@ -59,7 +59,9 @@ impl RelayProbe {
                 ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::TimedOut => Ownership::NoAnswer,
                 _ => Ownership::Unknown,
             },
-            Err(LinkError::HandshakeTimeout(_) | LinkError::ReadTimeout(_) | LinkError::WriteTimeout(_)) => Ownership::NoAnswer,
+            Err(LinkError::HandshakeTimeout(_) | LinkError::ReadTimeout(_) | LinkError::WriteTimeout(_)) => {
+                Ownership::NoAnswer
+            }
             Ok(_) | Err(_) => Ownership::Unknown,
         }
     }

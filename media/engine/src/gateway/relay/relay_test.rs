@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_api::{StreamName, config};
-use headwater_wire::relay::{ClusterSecret, ClientHandshake, Message, Refusal, SERVER_HELLO_BYTES};
+use headwater_wire::relay::{ClientHandshake, ClusterSecret, Message, Refusal, SERVER_HELLO_BYTES};
 use headwater_wire::{Codec, Frame, MediaTime, Track, VideoTrack};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::link::Link;
-use super::{OwnershipProbe as _, Ownership, RelayProbe, StreamResolver, StreamLocation, ResolveFuture, RelayClient, Server, Timing};
-use crate::hub::{Consumer, Hub, Item, Limits, FindError, Producer};
+use super::{
+    Ownership, OwnershipProbe as _, RelayClient, RelayProbe, ResolveFuture, Server, StreamLocation, StreamResolver,
+    Timing,
+};
+use crate::hub::{Consumer, FindError, Hub, Item, Limits, Producer};
 
 #[derive(Debug, Default)]
 struct TestResolver {
@@ -32,7 +35,10 @@ impl TestResolver {
     }
 
     fn set_through(&self, at: &[SocketAddr], owner: &[SocketAddr]) {
-        self.locations.lock().unwrap().insert(name(), StreamLocation { relays: at.to_vec(), owner_relays: Some(owner.to_vec()) });
+        self.locations
+            .lock()
+            .unwrap()
+            .insert(name(), StreamLocation { relays: at.to_vec(), owner_relays: Some(owner.to_vec()) });
     }
 }
 
@@ -227,7 +233,10 @@ async fn pull_ends_after_the_last_viewer_has_left() {
     let viewer = edge.hub.find(&name()).await.unwrap().consumer();
     wait_until("served", || origin.client.metrics().edges.get() == 1).await;
     drop(viewer);
-    wait_until("the pull ended without viewers", || origin.client.metrics().edges.get() == 0 && edge.client.metrics().pulls.get() == 0).await;
+    wait_until("the pull ended without viewers", || {
+        origin.client.metrics().edges.get() == 0 && edge.client.metrics().pulls.get() == 0
+    })
+    .await;
     assert!(edge.hub.stream(&name()).is_none());
     assert!(edge.hub.find(&name()).await.is_ok());
 }
@@ -392,7 +401,11 @@ async fn late_edge_receives_the_segments_that_other_edges_list() {
     assert_eq!(marks(&mut first, 50).await, (210..260).collect::<Vec<_>>());
     let here = late.hub.find(&name()).await.unwrap();
     let mut second = here.consumer();
-    assert_eq!(marks(&mut second, 10).await, (250..260).collect::<Vec<_>>(), "live viewers start at the last key frame");
+    assert_eq!(
+        marks(&mut second, 10).await,
+        (250..260).collect::<Vec<_>>(),
+        "live viewers start at the last key frame"
+    );
     let mut third = here.consumer_with_history();
     assert_eq!(marks(&mut third, 210).await, (50..260).collect::<Vec<_>>(), "packagers receive the history");
 }
@@ -403,7 +416,8 @@ async fn slow_edge_skips_to_a_key_frame_without_blocking_the_stream() {
     let mut publisher = TestPublisher::on_node(&origin, 50);
     publisher.send_frames_of(1, 100_000);
     let mut link = Link::connect(origin.address, &secret(), TEST_TIMEOUT).await.unwrap();
-    let subscribe = Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned(), history: false, max_hops: 1 };
+    let subscribe =
+        Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned(), history: false, max_hops: 1 };
     link.writer.send(&subscribe, TEST_TIMEOUT).await.unwrap();
     while link.reader.next().await.unwrap() != Message::Live {}
     // 40 MB while the edge does not read: more than any socket buffer holds.
@@ -489,7 +503,8 @@ async fn garbage_before_or_after_the_handshake_closes_only_its_own_connection() 
 /// Reply of the relay to a subscription.
 async fn subscribe_reply(address: SocketAddr) -> Option<Message> {
     let mut link = Link::connect(address, &secret(), TEST_TIMEOUT).await.ok()?;
-    let subscribe = Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned(), history: false, max_hops: 1 };
+    let subscribe =
+        Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned(), history: false, max_hops: 1 };
     link.writer.send(&subscribe, TEST_TIMEOUT).await.ok()?;
     link.reader.next_within(TEST_TIMEOUT).await.ok()
 }
@@ -669,5 +684,9 @@ async fn ownership_probe_distinguishes_held_not_held_and_no_answer() {
     assert_eq!(probe.probe(&[], &name()).await, Ownership::NoAnswer);
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let both = [silent.local_addr().unwrap(), owner.address];
-    assert_eq!(other_probe.probe(&both, &name()).await, Ownership::Unknown, "one address hangs, and a node of another cluster answers at the other");
+    assert_eq!(
+        other_probe.probe(&both, &name()).await,
+        Ownership::Unknown,
+        "one address hangs, and a node of another cluster answers at the other"
+    );
 }

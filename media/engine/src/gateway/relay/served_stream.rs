@@ -14,7 +14,7 @@ use headwater_wire::{MediaKind, MediaTime, Track};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::gateway::relay::link::{LinkReader, Link, LinkError, LinkWriter};
+use crate::gateway::relay::link::{Link, LinkError, LinkReader, LinkWriter};
 use crate::gateway::relay::metrics::Metrics;
 use crate::hub::{Consumer, Item, Next, Stream};
 
@@ -168,7 +168,8 @@ impl ServedStream {
     }
 
     fn has_updates(&self) -> bool {
-        self.stream.notice_count() != self.sent.notice_count || self.stream.tracks().borrow().b_frames != self.sent.b_frames
+        self.stream.notice_count() != self.sent.notice_count
+            || self.stream.tracks().borrow().b_frames != self.sent.b_frames
     }
 
     fn write_updates(&mut self, out: &mut BytesMut) {

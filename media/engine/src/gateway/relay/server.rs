@@ -17,7 +17,7 @@ use super::link::{Link, LinkError};
 use super::metrics::Metrics;
 use super::upstreams::{MAX_HOPS, Upstreams};
 use crate::gateway::relay::client::RelayClient;
-use crate::gateway::relay::served_stream::{Subscriber, ServedStream};
+use crate::gateway::relay::served_stream::{ServedStream, Subscriber};
 use crate::hub::{Hub, Stream};
 use crate::runtime::listener::{ListenError, listen};
 use crate::runtime::stages::Stages;
@@ -136,7 +136,8 @@ impl ConnectionHandler {
     /// that is not here is refused as such: nodes that probe for the owner must get that answer.
     async fn refuse_full(&self, socket: TcpStream) -> Result<(), LinkError> {
         let mut link = Link::accept(socket, &self.secret, REFUSAL_TIMEOUT).await?;
-        let Message::Subscribe { app, stream_id, max_hops, .. } = link.reader.next_within(REFUSAL_TIMEOUT).await? else {
+        let Message::Subscribe { app, stream_id, max_hops, .. } = link.reader.next_within(REFUSAL_TIMEOUT).await?
+        else {
             return Err(LinkError::UnexpectedMessage);
         };
         let is_here = |name: &StreamName| self.hub.published(name).is_some() || self.upstreams.hops(name).is_some();
@@ -147,7 +148,9 @@ impl ConnectionHandler {
 
     /// Reads the subscription; `None` if it was refused.
     async fn accept_subscription(&self, link: &mut Link, peer: SocketAddr) -> Result<Option<ServedStream>, LinkError> {
-        let Message::Subscribe { app, stream_id, history, max_hops } = link.reader.next_within(HANDSHAKE_TIMEOUT).await? else {
+        let Message::Subscribe { app, stream_id, history, max_hops } =
+            link.reader.next_within(HANDSHAKE_TIMEOUT).await?
+        else {
             return Err(LinkError::UnexpectedMessage);
         };
         let found = self.find(&app, &stream_id, max_hops).await.ok_or(Refusal::NotFound);

@@ -33,7 +33,7 @@ use super::play::{Fanouts, Player};
 use super::publish::Publisher;
 use crate::access::{Access, AccessError, Credentials};
 use crate::events::{Event as StreamEvent, EventBus, Protocol};
-use crate::hub::{Hub, FindError, Producer, PublishError, Stream};
+use crate::hub::{FindError, Hub, Producer, PublishError, Stream};
 use crate::node::admission::Admission;
 
 /// State shared by all connections.
@@ -565,7 +565,11 @@ impl Connection {
             self.last_received_at = now;
             return None;
         }
-        Some(if matches!(self.role, Role::Publishing(_)) { CloseReason::PublisherTimeout } else { CloseReason::IdleTimeout })
+        Some(if matches!(self.role, Role::Publishing(_)) {
+            CloseReason::PublisherTimeout
+        } else {
+            CloseReason::IdleTimeout
+        })
     }
 
     fn finish(mut self, reason: &CloseReason) {

@@ -152,7 +152,9 @@ impl Client {
             let received = values.last().and_then(|v| v.get("code")).and_then(Value::as_str);
             match received {
                 Some(received) if received == code => return Ok(()),
-                Some(received) if values.last().and_then(|v| v.get("level")).and_then(Value::as_str) == Some("error") => {
+                Some(received)
+                    if values.last().and_then(|v| v.get("level")).and_then(Value::as_str) == Some("error") =>
+                {
                     return Err(io::Error::other(format!("{received} instead of {code}")));
                 }
                 _ => {}

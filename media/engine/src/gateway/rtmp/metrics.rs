@@ -32,8 +32,16 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         let all: [(&str, &str, &Counter); 8] = [
             ("rtmp_connections_accepted", "RTMP connections accepted", &self.accepted),
-            ("rtmp_connections_turned_away", "RTMP connections closed because the limit was reached", &self.turned_away),
-            ("rtmp_protocol_errors", "RTMP connections closed because the peer sent invalid data", &self.protocol_errors),
+            (
+                "rtmp_connections_turned_away",
+                "RTMP connections closed because the limit was reached",
+                &self.turned_away,
+            ),
+            (
+                "rtmp_protocol_errors",
+                "RTMP connections closed because the peer sent invalid data",
+                &self.protocol_errors,
+            ),
             ("rtmp_publish_refused", "RTMP publish requests refused", &self.publish_refused),
             ("rtmp_play_refused", "RTMP play requests refused", &self.play_refused),
             ("rtmp_received_bytes", "Bytes received on closed RTMP connections", &self.received_bytes),

@@ -23,7 +23,14 @@ pub(super) struct Publisher {
 
 impl Publisher {
     pub(super) fn new(producer: Producer, log_level: log::Level) -> Self {
-        Self { producer, log_level, ingest: Ingest::default(), frames: 0, b_frames_reported: false, unusable_reported: [false; 2] }
+        Self {
+            producer,
+            log_level,
+            ingest: Ingest::default(),
+            frames: 0,
+            b_frames_reported: false,
+            unusable_reported: [false; 2],
+        }
     }
 
     /// `app/stream_id`.

@@ -112,7 +112,8 @@ impl Server {
     pub async fn run(self, services: Services, workers: WorkerPool, drain: CancellationToken) {
         let Services { hub, access, admission, events } = services;
         let Self { plain, tls, max_connections, metrics, loopback } = self;
-        let shared = Arc::new(Shared { hub, access, events, fanouts: Fanouts::default(), metrics, loopback, admission });
+        let shared =
+            Arc::new(Shared { hub, access, events, fanouts: Fanouts::default(), metrics, loopback, admission });
         let acceptor = Acceptor {
             shared,
             permits: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
@@ -120,7 +121,8 @@ impl Server {
             workers,
             drain,
         };
-        let (tls_listener, tls_acceptor) = tls.map(|((listener, _), config)| (listener, TlsAcceptor::from(config))).unzip();
+        let (tls_listener, tls_acceptor) =
+            tls.map(|((listener, _), config)| (listener, TlsAcceptor::from(config))).unzip();
         tokio::join!(acceptor.accept(Some(plain.0), None), acceptor.accept(tls_listener, tls_acceptor));
         acceptor.tasks.close();
         acceptor.tasks.wait().await;

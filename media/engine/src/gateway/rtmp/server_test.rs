@@ -14,11 +14,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Server, Services};
 use super::client_test::Client;
+use super::{Server, Services};
 use crate::access::{Access, Apps};
 use crate::events::EventBus;
-use crate::hub::{ClaimFuture, RemoteStreams, FetchFuture, Hub, Limits, StreamOwnership, Stream};
+use crate::hub::{ClaimFuture, FetchFuture, Hub, Limits, RemoteStreams, Stream, StreamOwnership};
 use crate::node::admission::Admission;
 use crate::runtime::worker_pool::WorkerPool;
 

@@ -30,7 +30,12 @@ impl SessionDirectory {
     /// Creates an empty directory of at most `max_sessions` sessions on this number of workers.
     pub(crate) fn new(max_sessions: usize, workers: usize) -> Self {
         let sessions_per_worker = (0..workers).map(|_| AtomicUsize::new(0)).collect();
-        Self { max_sessions, sessions: Mutex::default(), sessions_per_worker, placement: Placement::new(workers, MAX_SESSION_IMBALANCE) }
+        Self {
+            max_sessions,
+            sessions: Mutex::default(),
+            sessions_per_worker,
+            placement: Placement::new(workers, MAX_SESSION_IMBALANCE),
+        }
     }
 
     /// Adds a session. Returns its worker, or `None` if the node is full or all workers have ended.
@@ -43,7 +48,9 @@ impl SessionDirectory {
             (!worker.liveness.has_ended()).then(|| count.load(Ordering::Relaxed))
         };
         let session_counts: Vec<_> = workers.iter().zip(&self.sessions_per_worker).map(count).collect();
-        let worker = self.placement.pick(&session_counts, || workers.iter().map(|worker| worker.liveness.busy_time()).collect())?;
+        let worker = self
+            .placement
+            .pick(&session_counts, || workers.iter().map(|worker| worker.liveness.busy_time()).collect())?;
         self.sessions_per_worker[worker].fetch_add(1, Ordering::Relaxed);
         sessions.insert(id, (stream.clone(), worker));
         Some(worker)

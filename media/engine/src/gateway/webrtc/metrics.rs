@@ -65,7 +65,11 @@ impl Metrics {
         let r = registry.sub_registry_with_prefix("webrtc");
         r.register("sessions", "Current number of viewers", self.sessions.clone());
         r.register("sessions_opened", "Viewers connected since the start", self.sessions_total.clone());
-        r.register("wrong_certificates", "DTLS handshakes whose certificate did not match the offer", self.wrong_certificates.clone());
+        r.register(
+            "wrong_certificates",
+            "DTLS handshakes whose certificate did not match the offer",
+            self.wrong_certificates.clone(),
+        );
         r.register("packets", "Media packets sent", self.packets.clone());
         r.register("sent_bytes", "UDP payload bytes sent", self.bytes.clone());
         r.register("unsent_packets", "Packets that the kernel did not accept", self.unsent_packets.clone());

@@ -115,7 +115,11 @@ impl Gateway {
             let candidates = addresses.iter().map(|&ip| SocketAddr::new(ip, bound_port)).collect();
             let worker_liveness = Arc::new(Liveness::new());
             liveness.push(Arc::clone(&worker_liveness));
-            handles.push(WorkerHandle { mailbox: Arc::clone(&mailbox), liveness: Arc::clone(&worker_liveness), candidates });
+            handles.push(WorkerHandle {
+                mailbox: Arc::clone(&mailbox),
+                liveness: Arc::clone(&worker_liveness),
+                candidates,
+            });
             workers.push(Worker::new(socket, mailbox, worker_liveness, context.clone()));
             ports.push(bound_port);
         }
@@ -139,7 +143,10 @@ impl Gateway {
         let liveness = self.liveness.clone();
         move || {
             let now = Instant::now();
-            liveness.iter().enumerate().try_for_each(|(n, worker)| worker.check(now).map_err(|e| format!("worker {n} {e}")))
+            liveness
+                .iter()
+                .enumerate()
+                .try_for_each(|(n, worker)| worker.check(now).map_err(|e| format!("worker {n} {e}")))
         }
     }
 
@@ -212,7 +219,8 @@ mod tests {
         let _taken = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
         let refused = Gateway::bind(&config::Webrtc { port, ..config.clone() }, &[], EventBus::default()).unwrap_err();
         assert_eq!(refused.to_string(), format!("could not listen on [::]:{port} for webrtc"));
-        let refused = Gateway::bind(&config::Webrtc { port: 65_535, workers: 2, ..config }, &[], EventBus::default()).unwrap_err();
+        let refused = Gateway::bind(&config::Webrtc { port: 65_535, workers: 2, ..config }, &[], EventBus::default())
+            .unwrap_err();
         assert!(
             matches!(&refused, BindError::Other(e) if e.to_string().contains("no room for 2 workers")),
             "{refused}"

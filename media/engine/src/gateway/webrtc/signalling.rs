@@ -10,7 +10,7 @@ use std::time::Duration;
 use headwater_api::StreamName;
 use headwater_api::rest::Notice;
 use headwater_wire::codec::h264::DecoderConfig;
-use headwater_wire::webrtc::{self, Fingerprint, SectionKind, Offer, Section, SendParameters};
+use headwater_wire::webrtc::{self, Fingerprint, Offer, Section, SectionKind, SendParameters};
 use headwater_wire::{Codec, MediaKind};
 
 use crate::gateway::webrtc::directory::SessionDirectory;
@@ -130,9 +130,10 @@ impl Whep {
         let mut sending = Vec::with_capacity(offer.sections.len());
         for section in &offer.sections {
             let accepted = section.receives.then(|| accept_section(section, &mut video, &mut audio)).flatten();
-            sending.push(
-                accepted.as_ref().map(|(packetizer, payload_type)| SendParameters { payload_type: *payload_type, ssrc: packetizer.ssrc }),
-            );
+            sending.push(accepted.as_ref().map(|(packetizer, payload_type)| SendParameters {
+                payload_type: *payload_type,
+                ssrc: packetizer.ssrc,
+            }));
             packetizers.extend(accepted);
         }
         if packetizers.is_empty() {
@@ -184,7 +185,11 @@ impl Whep {
 
     /// Returns the packetizer of the video track and its `profile_idc`, or `None` if the stream
     /// has no video.
-    fn video_packetizer(&self, stream: &Arc<Stream>, tracks: &Tracks) -> Result<Option<(Arc<StreamPacketizer>, u8)>, OfferError> {
+    fn video_packetizer(
+        &self,
+        stream: &Arc<Stream>,
+        tracks: &Tracks,
+    ) -> Result<Option<(Arc<StreamPacketizer>, u8)>, OfferError> {
         let Some(track) = &tracks.video else { return Ok(None) };
         if track.codec != Codec::H264 {
             let error = OfferError::CodecUnsupported { codec: track.codec.name() };
@@ -192,7 +197,8 @@ impl Whep {
             return Err(error);
         }
         let profile_idc = DecoderConfig::parse(&track.config).map_or(BASELINE_PROFILE_IDC, |config| config.profile);
-        let packetizer = self.0.video_packetizers.get_or_create(stream, || StreamPacketizer::spawn(stream, MediaKind::Video));
+        let packetizer =
+            self.0.video_packetizers.get_or_create(stream, || StreamPacketizer::spawn(stream, MediaKind::Video));
         Ok(Some((packetizer, profile_idc)))
     }
 

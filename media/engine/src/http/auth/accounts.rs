@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use headwater_api::error::Chain;
-use headwater_api::secret::Secret;
 use headwater_api::control::NEW_ADMINISTRATOR_FILE;
 use headwater_api::documents::UserDocument;
+use headwater_api::error::Chain;
+use headwater_api::secret::Secret;
 use headwater_program::password;
 use headwater_registry::{Accounts as _, Store};
 use ring::hmac;
@@ -98,14 +98,17 @@ impl Accounts {
         let user = user.map_err(|()| LoginError::RegistryUnreachable)?;
         let hash = user.as_ref().map_or_else(|| Secret::new(DUMMY_HASH), |user| user.password_hash.clone());
         // The throttle has already counted this attempt, which bounds the number of waiting ones.
-        let permit = tokio::time::timeout(HASH_WAIT_TIMEOUT, self.hash_permits.acquire()).await.map_err(|_| LoginError::TooManyAttempts)?;
+        let permit = tokio::time::timeout(HASH_WAIT_TIMEOUT, self.hash_permits.acquire())
+            .await
+            .map_err(|_| LoginError::TooManyAttempts)?;
         let right = tokio::task::spawn_blocking(move || password::verify(&password, &hash)).await.unwrap_or(false);
         drop(permit);
         match user.filter(|_| right) {
             Some(user) => {
                 lock(&self.throttle).on_success(Instant::now(), from);
                 let tag = hmac::sign(&self.verified_key, text.as_bytes());
-                *lock(&self.last_verified) = Some(VerifiedPassword { tag, user: Arc::clone(&user), at: Instant::now() });
+                *lock(&self.last_verified) =
+                    Some(VerifiedPassword { tag, user: Arc::clone(&user), at: Instant::now() });
                 Ok(user)
             }
             None => {
@@ -126,7 +129,8 @@ impl Accounts {
     /// Returns the cookie of a new session, and its end in Unix seconds.
     pub(super) fn begin_session(&self, user: &UserDocument, now_s: u64) -> (String, u64) {
         let expires_s = now_s + LIFETIME_S;
-        let session = Session { user: user.name.clone(), expires_s, password_fingerprint: fingerprint(&user.password_hash) };
+        let session =
+            Session { user: user.name.clone(), expires_s, password_fingerprint: fingerprint(&user.password_hash) };
         (session.seal(&self.key), expires_s)
     }
 
@@ -188,7 +192,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The hash for unknown names: verifying it takes as long as a user's hash, and it matches no known
 /// password.
-const DUMMY_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGlzIGhlcmU$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+const DUMMY_HASH: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGlzIGhlcmU$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 /// Maximum number of concurrent hashes: each takes 19 MiB and tens of milliseconds of a core.
 const MAX_CONCURRENT_HASHES: usize = 2;
 /// Maximum time to wait for a hash permit.
@@ -225,7 +230,11 @@ mod tests {
         }
 
         fn accounts(&self) -> Accounts {
-            Accounts::new(self.store.clone(), SessionKey::from_secret(b"what all nodes share"), Some(self.folder.clone()))
+            Accounts::new(
+                self.store.clone(),
+                SessionKey::from_secret(b"what all nodes share"),
+                Some(self.folder.clone()),
+            )
         }
     }
 
@@ -253,7 +262,8 @@ mod tests {
         let registry = TestRegistry::new("in").await;
         let accounts = registry.accounts();
         assert_eq!(attempt(&accounts, "admin", "right").await.unwrap().name, "admin");
-        for (name, password) in [("admin", "wrong"), ("admin", ""), ("root", "right"), ("", ""), ("admin", DUMMY_HASH)] {
+        for (name, password) in [("admin", "wrong"), ("admin", ""), ("root", "right"), ("", ""), ("admin", DUMMY_HASH)]
+        {
             assert_eq!(attempt(&accounts, name, password).await, Err(LoginError::WrongPassword), "{name} {password}");
         }
         assert_eq!(attempt(&accounts, "admin", &"x".repeat(10_000)).await, Err(LoginError::WrongPassword));

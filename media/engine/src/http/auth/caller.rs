@@ -10,8 +10,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use headwater_api::secret::Secret;
 use headwater_api::documents::{Rights, UserDocument};
+use headwater_api::secret::Secret;
 
 use super::accounts::LoginError;
 use super::cookie::session_cookie;
@@ -65,10 +65,13 @@ impl From<LoginError> for Problem {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::WrongPassword => Self::fixed(Code::WrongPassword, "The name or the password is wrong."),
-            LoginError::TooManyAttempts => Self::fixed(Code::TooManyAttempts, "Too many login attempts; wait a minute."),
-            LoginError::RegistryUnreachable => {
-                Self::fixed(Code::RegistryUnreachable, "The registry does not answer, so logging in is not possible now.")
+            LoginError::TooManyAttempts => {
+                Self::fixed(Code::TooManyAttempts, "Too many login attempts; wait a minute.")
             }
+            LoginError::RegistryUnreachable => Self::fixed(
+                Code::RegistryUnreachable,
+                "The registry does not answer, so logging in is not possible now.",
+            ),
         }
     }
 }

@@ -20,7 +20,7 @@ mod session;
 mod throttle;
 
 pub use accounts::Accounts;
-pub use key::{KeyError, SessionKey};
 pub(super) use authorization::require_administrator;
 pub(super) use caller::Caller;
+pub use key::{KeyError, SessionKey};
 pub(super) use login::routes;

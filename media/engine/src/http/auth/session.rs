@@ -64,7 +64,11 @@ mod tests {
     use super::*;
 
     fn session() -> Session {
-        Session { user: "ad.min ü".to_owned(), expires_s: 1_000, password_fingerprint: fingerprint(&Secret::new("$argon2id$x")) }
+        Session {
+            user: "ad.min ü".to_owned(),
+            expires_s: 1_000,
+            password_fingerprint: fingerprint(&Secret::new("$argon2id$x")),
+        }
     }
 
     #[test]

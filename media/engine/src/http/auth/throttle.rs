@@ -31,19 +31,27 @@ impl Bucket {
 
 impl Throttle {
     pub(super) fn new(now: Instant) -> Self {
-        Self { global: Bucket { tokens: GLOBAL_BURST, refilled_at: now }, addresses: HashMap::new(), trusted: Vec::new() }
+        Self {
+            global: Bucket { tokens: GLOBAL_BURST, refilled_at: now },
+            addresses: HashMap::new(),
+            trusted: Vec::new(),
+        }
     }
 
     /// Counts an attempt. Returns the time until the next one is allowed if the limit is reached.
     pub(super) fn attempt(&mut self, now: Instant, address: IpAddr) -> Result<(), Duration> {
         let address = network(address);
         self.global = self.global.refilled(now, GLOBAL_BURST, GLOBAL_REFILL_INTERVAL);
-        let trusted = self.trusted.iter().any(|(a, trusted_at)| *a == address && now.saturating_duration_since(*trusted_at) < TRUST_DURATION);
+        let trusted = self
+            .trusted
+            .iter()
+            .any(|(a, trusted_at)| *a == address && now.saturating_duration_since(*trusted_at) < TRUST_DURATION);
         if self.global.tokens < 1.0 && !trusted {
             return Err(GLOBAL_REFILL_INTERVAL.mul_f64(1.0 - self.global.tokens));
         }
         if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&address) {
-            self.addresses.retain(|_, b| b.refilled(now, ADDRESS_BURST, ADDRESS_REFILL_INTERVAL).tokens < ADDRESS_BURST);
+            self.addresses
+                .retain(|_, b| b.refilled(now, ADDRESS_BURST, ADDRESS_REFILL_INTERVAL).tokens < ADDRESS_BURST);
             if self.addresses.len() >= MAX_ADDRESSES {
                 // This many addresses are one attacker, whom the total limit stops.
                 self.addresses.clear();
@@ -64,7 +72,8 @@ impl Throttle {
         let address = network(address);
         self.addresses.remove(&address);
         self.global.tokens = (self.global.tokens + 1.0).min(GLOBAL_BURST);
-        self.trusted.retain(|(a, trusted_at)| *a != address && now.saturating_duration_since(*trusted_at) < TRUST_DURATION);
+        self.trusted
+            .retain(|(a, trusted_at)| *a != address && now.saturating_duration_since(*trusted_at) < TRUST_DURATION);
         if self.trusted.len() >= MAX_TRUSTED {
             self.trusted.remove(0);
         }

@@ -17,10 +17,10 @@ use headwater_api::StreamName;
 use serde::{Deserialize, Serialize};
 
 use crate::access::Credentials;
-use crate::http::media::stream_name::{check_play, stream_name};
 use crate::gateway::webrtc::{OfferError, SessionId};
+use crate::http::media::stream_name::{check_play, stream_name};
 use crate::http::rest::json::uncached_json;
-use crate::http::{Code, Problem, SmallBody, AppState};
+use crate::http::{AppState, Code, Problem, SmallBody};
 
 /// Routes that create, query and end sessions.
 pub(crate) fn routes() -> Router<AppState> {
@@ -44,14 +44,19 @@ async fn create_session(state: &AppState, app: &str, id: &str, request: Request)
     }
     let SmallBody(body) = <SmallBody as axum::extract::FromRequest<()>>::from_request(request, &()).await?;
     let sdp = std::str::from_utf8(&body).map_err(|_| Problem::new(Code::BadSdp, "The offer is not text."))?;
-    state.admission.check_viewer().map_err(|error| Problem::from(error).with_alternative(alternative_url(state, &name)))?;
+    state
+        .admission
+        .check_viewer()
+        .map_err(|error| Problem::from(error).with_alternative(alternative_url(state, &name)))?;
     let lookup = state.hub.find(&name).await;
-    let stream = lookup.map_err(|error| Problem::stream_unavailable(error, &name).with_alternative(alternative_url(state, &name)))?;
+    let stream = lookup
+        .map_err(|error| Problem::stream_unavailable(error, &name).with_alternative(alternative_url(state, &name)))?;
     let answer = state.whep.offer(&state.hub, &stream, sdp).await?;
     // Behind a load balancer, requests for the session may reach any node.
     let node = if state.peers.is_some() { format!("?node={}", state.node_id) } else { String::new() };
     let location = format!("/{app}/whep/{id}/{}{node}", answer.session_id);
-    let location = HeaderValue::try_from(location).map_err(|_| Problem::new(Code::Internal, "The server could not encode the session URL."))?;
+    let location = HeaderValue::try_from(location)
+        .map_err(|_| Problem::new(Code::Internal, "The server could not encode the session URL."))?;
     let mut response = Response::new(Body::from(answer.sdp));
     *response.status_mut() = StatusCode::CREATED;
     let headers = response.headers_mut();

@@ -165,7 +165,12 @@ mod tests {
 
     use super::*;
 
-    fn health(disk_mb: u32, check: LivenessCheck, node_health: &NodeHealthReceiver, drain: &CancellationToken) -> HealthService {
+    fn health(
+        disk_mb: u32,
+        check: LivenessCheck,
+        node_health: &NodeHealthReceiver,
+        drain: &CancellationToken,
+    ) -> HealthService {
         let closed_port = "127.0.0.1:1".parse().unwrap();
         let (config, hub) = (headwater_api::Config::default(), Hub::new(crate::hub::Limits::default()));
         let meter = LoadMeter::new(&config);
@@ -224,8 +229,9 @@ mod tests {
         assert!(readiness.checks["rtmp"].starts_with("does not answer: "), "{}", readiness.checks["rtmp"]);
         assert!(readiness.checks["disk"].ends_with("4294967295 MB are required"), "{}", readiness.checks["disk"]);
         let node_health = NodeHealthReceiver::disconnected();
-        let readiness =
-            health(0, Box::new(|| Err("stopped".to_owned())), &node_health, &CancellationToken::new()).readiness().await;
+        let readiness = health(0, Box::new(|| Err("stopped".to_owned())), &node_health, &CancellationToken::new())
+            .readiness()
+            .await;
         assert_eq!((readiness.checks["disk"].as_str(), readiness.checks["drain"].as_str()), ("ok", "ok"));
         assert_eq!((readiness.checks["hub"].as_str(), readiness.checks.contains_key("daemon")), ("stopped", false));
     }

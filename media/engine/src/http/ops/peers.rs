@@ -43,7 +43,8 @@ impl RelayRoutes {
         let mut probes = JoinSet::new();
         for (node, address) in fixed.chain(known).take(MAX_PROBED) {
             let relay = relay.clone();
-            probes.spawn(async move { RelayStatus { node, address, err: relay.check_connection(address).await.err() } });
+            probes
+                .spawn(async move { RelayStatus { node, address, err: relay.check_connection(address).await.err() } });
         }
         let mut all = probes.join_all().await;
         all.sort_by(|a, b| a.node.cmp(&b.node));

@@ -60,7 +60,10 @@ async fn exchange_rtmp(stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Resul
     Ok(if is_rtmp { Ok(()) } else { Err("does not respond with RTMP".to_owned()) })
 }
 
-async fn exchange<const N: usize>(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) -> io::Result<[u8; N]> {
+async fn exchange<const N: usize>(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: &[u8],
+) -> io::Result<[u8; N]> {
     stream.write_all(request).await?;
     stream.flush().await?;
     let mut answer = [0; N];

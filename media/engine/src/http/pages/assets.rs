@@ -45,7 +45,8 @@ fn no_such_file() -> Response {
 
 fn respond(asset: &'static Asset, request: &HeaderMap) -> Response {
     let text = |name| request.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).unwrap_or_default();
-    let not_modified = text(header::IF_NONE_MATCH).split(',').any(|tag| tag.trim().trim_start_matches("W/") == asset.etag);
+    let not_modified =
+        text(header::IF_NONE_MATCH).split(',').any(|tag| tag.trim().trim_start_matches("W/") == asset.etag);
     let gzip = !asset.gzip.is_empty() && text(header::ACCEPT_ENCODING).contains("gzip");
     let body = match (not_modified, gzip) {
         (true, _) => &[],

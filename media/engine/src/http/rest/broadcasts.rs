@@ -4,9 +4,9 @@
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Extract};
 use axum::response::{IntoResponse, Response};
-use headwater_api::rest::{AppStatistics, Broadcast, BroadcastStatistics, Count, Refusal};
 use headwater_api::documents::ViewerCounts;
 use headwater_api::rest::StreamStatus;
+use headwater_api::rest::{AppStatistics, Broadcast, BroadcastStatistics, Count, Refusal};
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -168,7 +168,10 @@ async fn active(state: Extract<AppState>, app: Path<String>) -> Result<Response,
     params(("app" = String, Path, description = "App")),
     responses((status = 200, body = AppStatistics), (status = 404, description = "`app_not_found`", body = Refusal))
 )]
-async fn total_statistics(Extract(state): Extract<AppState>, Path(app): Path<String>) -> Result<Response, BroadcastError> {
+async fn total_statistics(
+    Extract(state): Extract<AppState>,
+    Path(app): Path<String>,
+) -> Result<Response, BroadcastError> {
     let found = find_broadcasts(&state, &app, &ListQuery::default())?;
     let mut total = AppStatistics { streams: found.len() as u64, ..AppStatistics::default() };
     for stream in &found {

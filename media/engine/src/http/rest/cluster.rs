@@ -10,15 +10,15 @@ use axum::extract::{Path, State as Extract};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use headwater_api::config::Role;
-use headwater_api::error::Chain;
 use headwater_api::documents::NodeRecord;
-use headwater_api::rest::StreamStatus;
 use headwater_api::documents::StreamRecord;
+use headwater_api::error::Chain;
+use headwater_api::rest::StreamStatus;
 use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::cluster::{DrainOutcome, RemoveOutcome, CachedSnapshot};
+use crate::cluster::{CachedSnapshot, DrainOutcome, RemoveOutcome};
 use crate::http::auth::Caller;
 use crate::http::error::{Code, Problem};
 use crate::http::rest::json::uncached_json;
@@ -159,7 +159,8 @@ pub(crate) async fn nodes(
     let now_ms = state.hub.wall_clock().now_ms();
     let all = cached.snapshot.as_ref().ok_or_else(registry_unreachable)?;
     let nodes = all.nodes.iter().skip(offset).take(size);
-    let body: Vec<_> = nodes.map(|node| cluster_node(node, now_ms, caller.is_administrator(), &state.node_id)).collect();
+    let body: Vec<_> =
+        nodes.map(|node| cluster_node(node, now_ms, caller.is_administrator(), &state.node_id)).collect();
     Ok(with_age(uncached_json(body), &cached))
 }
 
@@ -175,7 +176,10 @@ pub(crate) async fn node_count(Extract(state): Extract<AppState>) -> Result<Resp
 /// it would reappear with its next heartbeat.
 #[utoipa::path(delete, tag = "cluster", path = "/rest/v2/cluster/node/{id}", params(("id" = String, Path, description = "The node")),
     responses((status = 200, body = Outcome), (status = 401), (status = 403), (status = 404), (status = 409), (status = 503)))]
-pub(crate) async fn delete_node(Extract(state): Extract<AppState>, Path(id): Path<String>) -> Result<Response, Problem> {
+pub(crate) async fn delete_node(
+    Extract(state): Extract<AppState>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
     match state.snapshots.remove(&id).await {
         Ok(RemoveOutcome::Removed) => {
             log::info!(node = id.as_str(); "dead node removed by the administrator");
@@ -405,7 +409,8 @@ mod tests {
         dead.alive = false;
         // The last heartbeat of this node has 7 viewers; it counts 2 now.
         let nodes = [node("i-1", 7), node("i-2", 5), dead];
-        let here = [status("live/a", RELAY_PROTOCOL, 2), status("live/b", "rtmp", 0), status("live/c", RELAY_PROTOCOL, 1)];
+        let here =
+            [status("live/a", RELAY_PROTOCOL, 2), status("live/b", "rtmp", 0), status("live/c", RELAY_PROTOCOL, 1)];
         let all = merge_streams("i-1", &here, &[claimed("live/a", "i-9")], &nodes, 4_000);
         let names: Vec<_> = all.iter().map(|s| (s.name.as_str(), s.origin.as_str(), s.viewers, s.age_ms)).collect();
         assert_eq!(names, [("live/a", "i-9", 7, 5_000), ("live/b", "i-1", 0, 3_000)]);

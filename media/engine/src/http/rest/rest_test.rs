@@ -104,7 +104,8 @@ async fn documented_path_accepts_only_its_methods() {
 async fn broadcast_has_the_applicable_fields_of_ant_media() {
     let node = TestNode::new();
     let producer = node.publish("live/demo", "rtmp", 2_000);
-    let _viewers = [ViewerKind::Webrtc, ViewerKind::Webrtc, ViewerKind::Rtmp].map(|k| producer.stream().count_viewer(k));
+    let _viewers =
+        [ViewerKind::Webrtc, ViewerKind::Webrtc, ViewerKind::Rtmp].map(|k| producer.stream().count_viewer(k));
     let (status, mut body) = node.get("/live/rest/v2/broadcasts/demo").await;
     assert_eq!(status, StatusCode::OK);
     let started = producer.stream().started_at_ms();

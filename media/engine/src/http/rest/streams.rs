@@ -34,7 +34,10 @@ async fn streams(Extract(state): Extract<AppState>) -> Response {
         (status = 404, description = "`app_not_found`, `stream_not_found`", body = ErrorBody),
     )
 )]
-async fn stream(Extract(state): Extract<AppState>, Path((app, id)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn stream(
+    Extract(state): Extract<AppState>,
+    Path((app, id)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     let name = parse_name(&app, &id)?;
     require_app(&state, &app)?;
     let stream = state.hub.stream(&name).ok_or_else(|| Problem::stream_not_found(&name))?;

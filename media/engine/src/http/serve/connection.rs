@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::http::serve::metrics::Metrics;
 use crate::http::serve::sendfile::SendfileStream;
 use crate::http::serve::service::HttpService;
-use crate::http::serve::timeout::{HEAD_TIMEOUT, TimeoutStream, RequestPhase};
+use crate::http::serve::timeout::{HEAD_TIMEOUT, RequestPhase, TimeoutStream};
 use crate::runtime::worker_pool::WorkerPool;
 
 /// Maximum size of a request head; a longer one is answered with status 431.

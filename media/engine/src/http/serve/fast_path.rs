@@ -75,7 +75,9 @@ pub(in crate::http) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
         let Some(request) = Request::parse(&read) else { return Ok(Some(read)) };
         phase.advance();
         let (len, may_read) = (request.len, request.len == read.len());
-        let Some((found, ahead)) = find_while_reading(stream, may_read, state, &request, peer).await? else { return Ok(None) };
+        let Some((found, ahead)) = find_while_reading(stream, may_read, state, &request, peer).await? else {
+            return Ok(None);
+        };
         phase.advance();
         let is_last = request.is_last || drain.is_cancelled();
         match found {

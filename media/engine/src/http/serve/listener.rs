@@ -10,12 +10,12 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::ops::process::{StreamMetrics, ProcessMetrics};
+use crate::http::ops::process::{ProcessMetrics, StreamMetrics};
 use crate::http::serve::connection::Connections;
 use crate::http::serve::metrics::Metrics;
 use crate::http::serve::service::HttpService;
-use crate::runtime::listener::{ListenError, listen};
 use crate::hub::Hub;
+use crate::runtime::listener::{ListenError, listen};
 use crate::runtime::stages::Stages;
 use crate::runtime::worker_pool::WorkerPool;
 
@@ -88,7 +88,13 @@ impl Server {
     }
 
     /// Serves until `drain` is cancelled, then waits at most `deadline` for responses in progress.
-    pub async fn run(self, service: impl Into<HttpService>, workers: WorkerPool, drain: CancellationToken, deadline: Duration) {
+    pub async fn run(
+        self,
+        service: impl Into<HttpService>,
+        workers: WorkerPool,
+        drain: CancellationToken,
+        deadline: Duration,
+    ) {
         let connections = Connections::new(service.into(), self.max_connections, self.metrics, workers, drain);
         let tls = async {
             if let Some(tls) = self.tls {

@@ -11,8 +11,9 @@ use crate::http::{auth, rest};
 /// All paths of the public web server.
 pub(crate) fn router(state: AppState) -> Router {
     // Every route added here requires the administrator for methods that change something.
-    let rest =
-        Router::new().merge(rest::routes()).route_layer(middleware::from_fn_with_state(state.clone(), auth::require_administrator));
+    let rest = Router::new()
+        .merge(rest::routes())
+        .route_layer(middleware::from_fn_with_state(state.clone(), auth::require_administrator));
     Router::new()
         .merge(hls::routes())
         .merge(whep::routes())

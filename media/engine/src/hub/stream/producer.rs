@@ -34,7 +34,11 @@ impl std::fmt::Debug for Producer {
 
 impl Producer {
     /// Creates the producer of `stream`. Dropping it removes `table_entry`.
-    pub(in crate::hub) fn new(stream: Arc<Stream>, segment_duration: MediaTime, table_entry: Option<TableEntry>) -> Self {
+    pub(in crate::hub) fn new(
+        stream: Arc<Stream>,
+        segment_duration: MediaTime,
+        table_entry: Option<TableEntry>,
+    ) -> Self {
         let segmenter = Segmenter::with_first_number(first_segment_number(stream.started_at_ms()), segment_duration);
         let splice = Splice::new(stream.started_at_ms());
         Self { stream, tracks: Tracks::default(), segmenter, splice, claim: None, table_entry }

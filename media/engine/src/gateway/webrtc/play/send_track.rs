@@ -6,7 +6,7 @@
 //! receives the last GOP at once. The timestamps of these catch-up frames are 1 ms apart and end at
 //! the newest frame; a player that spread the GOP over its real duration would keep that latency.
 
-use headwater_wire::rtp::{Header, PacketizedFrame, RingCursor, Ring};
+use headwater_wire::rtp::{Header, PacketizedFrame, Ring, RingCursor};
 use smallvec::SmallVec;
 
 use crate::gateway::webrtc::play::packetizer::StreamPacketizer;
@@ -60,7 +60,10 @@ pub(crate) struct PacketSink<'a> {
 
 impl ViewerSendState {
     /// Returns the tracks and the sink for their packets, or `None` if the viewer is not connected.
-    pub(crate) fn split_for_sending<'a>(&'a mut self, socket: &'a mut Socket) -> Option<(&'a mut [SendTrack], PacketSink<'a>)> {
+    pub(crate) fn split_for_sending<'a>(
+        &'a mut self,
+        socket: &'a mut Socket,
+    ) -> Option<(&'a mut [SendTrack], PacketSink<'a>)> {
         let (cipher, pair) = (self.cipher.as_mut()?, self.selected_pair.as_ref()?);
         Some((&mut self.tracks, PacketSink { socket, cipher, pair }))
     }
@@ -68,7 +71,13 @@ impl ViewerSendState {
 
 impl SendTrack {
     /// Starts at the last key frame in the ring or, if there is none, at the next one.
-    pub(crate) fn new(packetizer: &StreamPacketizer, ring: &Ring, payload_type: u8, start_seq: u16, batches_audio: bool) -> Self {
+    pub(crate) fn new(
+        packetizer: &StreamPacketizer,
+        ring: &Ring,
+        payload_type: u8,
+        start_seq: u16,
+        batches_audio: bool,
+    ) -> Self {
         let newest = ring.next_frame().saturating_sub(1);
         Self {
             packetizer_id: packetizer.id,

@@ -12,18 +12,18 @@ use std::time::{Duration, Instant};
 
 use headwater_wire::MediaKind;
 use headwater_wire::rtp::Ring;
-use headwater_wire::webrtc::{BindingRequest, Feedback, DatagramKind, StunError};
+use headwater_wire::webrtc::{BindingRequest, DatagramKind, Feedback, StunError};
 
 use crate::events::{Event, EventBus, Protocol};
 use crate::gateway::webrtc::directory::SessionDirectory;
 use crate::gateway::webrtc::metrics::{IgnoreReason, Metrics};
 use crate::gateway::webrtc::play::mailbox::{Command, Mailbox};
-use crate::gateway::webrtc::play::packetizer::{PacketizerEnd, StreamPacketizer, PacketizerStatus};
+use crate::gateway::webrtc::play::packetizer::{PacketizerEnd, PacketizerStatus, StreamPacketizer};
 use crate::gateway::webrtc::play::prefetch::prefetch;
 use crate::gateway::webrtc::play::ring_subscription::RingSubscription;
 use crate::gateway::webrtc::play::send_track::SendTrack;
 use crate::gateway::webrtc::play::session::{NewSession, Session};
-use crate::gateway::webrtc::transport::dtls::{Identity, DtlsEvent};
+use crate::gateway::webrtc::transport::dtls::{DtlsEvent, Identity};
 use crate::gateway::webrtc::transport::ice::CheckOutcome;
 use crate::gateway::webrtc::transport::liveness::Liveness;
 use crate::gateway::webrtc::transport::rx_coalescing::RxCoalescing;
@@ -338,12 +338,19 @@ impl Worker {
             if packetizer.kind == MediaKind::Video && !replica.ring.has_start_frame() {
                 packetizer.stream.request_key_frame();
             }
-            session.send_state.tracks.push(SendTrack::new(&packetizer, &replica.ring, payload_type, rand::random(), batches_audio));
+            session.send_state.tracks.push(SendTrack::new(
+                &packetizer,
+                &replica.ring,
+                payload_type,
+                rand::random(),
+                batches_audio,
+            ));
         }
         self.send_new(&[slot], None);
         self.socket.flush();
-        let ended =
-            |s: &Session| s.send_state.tracks.first().and_then(|t| self.replicas.get(&t.packetizer_id)).and_then(|r| r.status.ended);
+        let ended = |s: &Session| {
+            s.send_state.tracks.first().and_then(|t| self.replicas.get(&t.packetizer_id)).and_then(|r| r.status.ended)
+        };
         if self.sessions[slot].as_deref().and_then(ended).is_some() {
             self.close_with_bye(slot, "stream ended");
         }
@@ -401,7 +408,9 @@ impl Worker {
     fn on_key_frame_request(&mut self, now: Instant, slot: usize, ssrc: u32) {
         self.context.metrics.key_frame_requests.inc();
         let Some(session) = self.sessions[slot].as_mut() else { return };
-        let recently = session.key_frame_requested_at.is_some_and(|at| now.saturating_duration_since(at) < KEY_FRAME_REQUEST_INTERVAL);
+        let recently = session
+            .key_frame_requested_at
+            .is_some_and(|at| now.saturating_duration_since(at) < KEY_FRAME_REQUEST_INTERVAL);
         if !recently && session.send_state.tracks.iter().any(|t| t.ssrc == ssrc) {
             session.key_frame_requested_at = Some(now);
             session.stream.request_key_frame();
@@ -451,8 +460,12 @@ impl Worker {
                 };
                 self.close_with_bye(slot, reason);
             } else {
-                let removed =
-                    session.send_state.tracks.iter().position(|t| t.packetizer_id == packetizer_id).map(|n| session.send_state.tracks.remove(n));
+                let removed = session
+                    .send_state
+                    .tracks
+                    .iter()
+                    .position(|t| t.packetizer_id == packetizer_id)
+                    .map(|n| session.send_state.tracks.remove(n));
                 if let Some(track) = removed {
                     self.remove_from_replica(&track, slot);
                 }
@@ -521,7 +534,8 @@ impl Worker {
             return true;
         }
         let replicas = &self.replicas;
-        let media_clock = session.send_state.tracks.iter().find_map(|t| replicas.get(&t.packetizer_id)?.status.media_clock);
+        let media_clock =
+            session.send_state.tracks.iter().find_map(|t| replicas.get(&t.packetizer_id)?.status.media_clock);
         if let Some(media_clock) = media_clock {
             session.send_sender_reports(now, media_clock, &mut self.socket, |id| {
                 replicas.get(&id).map(|r| (r.packetizer.timestamp_offset, r.packetizer.clock_hz))

@@ -98,7 +98,12 @@ impl Dtls {
     ///
     /// # Errors
     /// Fails for a datagram that violates the protocol. The association remains usable.
-    pub(crate) fn on_datagram(&mut self, now: Instant, datagram: &[u8], identity: &Identity) -> Result<DtlsEvent, Error> {
+    pub(crate) fn on_datagram(
+        &mut self,
+        now: Instant,
+        datagram: &[u8],
+        identity: &Identity,
+    ) -> Result<DtlsEvent, Error> {
         let hello = match &mut self.state {
             State::Running(_) => return self.feed_endpoint(now, datagram, identity),
             State::CollectingHello(hello) => hello,
@@ -144,7 +149,9 @@ impl Dtls {
     /// Fails if the maximum number of retransmissions is exceeded.
     pub(crate) fn on_timeout(&mut self, now: Instant) -> Result<(), Error> {
         match &mut self.state {
-            State::Running(endpoint) if endpoint.poll_timeout(&PLACEHOLDER_PEER).is_some() => endpoint.handle_timeout(PLACEHOLDER_PEER, now),
+            State::Running(endpoint) if endpoint.poll_timeout(&PLACEHOLDER_PEER).is_some() => {
+                endpoint.handle_timeout(PLACEHOLDER_PEER, now)
+            }
             _ => Ok(()),
         }
     }

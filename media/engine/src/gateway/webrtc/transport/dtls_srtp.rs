@@ -67,7 +67,12 @@ impl DtlsSrtp {
     ///
     /// # Errors
     /// Fails if the maximum number of retransmissions is exceeded.
-    pub(crate) fn on_timeout(&mut self, now: Instant, pair: Option<&AddressPair>, socket: &mut Socket) -> Result<(), Error> {
+    pub(crate) fn on_timeout(
+        &mut self,
+        now: Instant,
+        pair: Option<&AddressPair>,
+        socket: &mut Socket,
+    ) -> Result<(), Error> {
         if self.rtcp.is_none() {
             self.dtls.on_timeout(now)?;
             self.send_pending(pair, socket);

@@ -93,7 +93,10 @@ mod tests {
         let now = Instant::now();
         liveness.beat(now);
         assert_eq!(liveness.check(now + HANG_TIMEOUT - Duration::from_millis(2)), Ok(()));
-        assert_eq!(liveness.check(now + HANG_TIMEOUT + Duration::from_millis(2)).unwrap_err(), "has not responded for 3 s");
+        assert_eq!(
+            liveness.check(now + HANG_TIMEOUT + Duration::from_millis(2)).unwrap_err(),
+            "has not responded for 3 s"
+        );
         liveness.beat(now + HANG_TIMEOUT);
         assert_eq!(liveness.check(now + HANG_TIMEOUT), Ok(()));
         drop(guard);

@@ -42,7 +42,11 @@ pub(crate) struct RtcpCipher {
 impl SrtpSession {
     /// Derives the ciphers from the keying material that the DTLS handshake exports (RFC 5764
     /// §4.2). This process is the DTLS server.
-    pub(crate) fn new(profile: ProtectionProfile, keying_material: &[u8], crypto: &dyn RTCCrypto) -> Result<Self, Error> {
+    pub(crate) fn new(
+        profile: ProtectionProfile,
+        keying_material: &[u8],
+        crypto: &dyn RTCCrypto,
+    ) -> Result<Self, Error> {
         let mut config = Config { profile, ..Config::default() };
         config.set_session_keys_from_keying_material(keying_material, false)?;
         let keys = &config.keys;

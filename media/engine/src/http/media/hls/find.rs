@@ -5,7 +5,7 @@ use headwater_api::StreamName;
 use headwater_wire::hls::{Reload, Resource};
 
 use crate::access::Credentials;
-use crate::gateway::hls::{PlaylistKind, HlsError};
+use crate::gateway::hls::{HlsError, PlaylistKind};
 use crate::http::error::{Code, Problem};
 use crate::http::media::hls::path::HlsPath;
 use crate::http::media::hls::request::HlsRequest;
@@ -102,7 +102,13 @@ async fn nested_playlist(
     playlist(state, &name, PlaylistKind::InFolder, query, viewer).await
 }
 
-async fn resource(state: &AppState, app: &str, id: &str, started_at_ms: &str, name: &str) -> Result<HlsContent, Problem> {
+async fn resource(
+    state: &AppState,
+    app: &str,
+    id: &str,
+    started_at_ms: &str,
+    name: &str,
+) -> Result<HlsContent, Problem> {
     let stream = stream_name(state, app, id)?;
     let started_at_ms = started_at_ms.parse().map_err(|_| NO_SUCH_PATH)?;
     let resource = Resource::parse(name).ok_or(NO_SUCH_PATH)?;
@@ -180,10 +186,8 @@ mod tests {
         for (error, code) in [(FindError::AtCapacity, Code::Full), (FindError::NotPublished, Code::StreamNotFound)] {
             let node = TestNode::new();
             node.hub.join_cluster(Box::new(FailingCluster(error)), None);
-            node.node_health.apply(NodeHealth {
-                alternative_url: Some("https://b.example/".to_owned()),
-                ..NodeHealth::default()
-            });
+            node.node_health
+                .apply(NodeHealth { alternative_url: Some("https://b.example/".to_owned()), ..NodeHealth::default() });
             let path = HlsPath::NestedPlaylist { app: "live", id: "a", file: "playlist.m3u8" };
             let problem = find(&node.state, HlsRequest { path, query: None, viewer: 1 }).await.unwrap_err();
             assert_eq!(problem.code(), code);

@@ -24,7 +24,9 @@ impl AddressPair {
     /// query fails, returns the pair unchanged.
     pub(crate) fn without_default_source(&self) -> Self {
         match kernel_source_address(self.remote) {
-            Ok(chosen) if chosen == self.local && self.interface_index == 0 => Self { local: Ipv6Addr::UNSPECIFIED, ..*self },
+            Ok(chosen) if chosen == self.local && self.interface_index == 0 => {
+                Self { local: Ipv6Addr::UNSPECIFIED, ..*self }
+            }
             _ => *self,
         }
     }

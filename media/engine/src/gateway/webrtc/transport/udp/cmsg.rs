@@ -174,7 +174,10 @@ mod tests {
             let info = libc::CMSG_DATA(first).cast::<libc::in6_pktinfo>().read_unaligned();
             assert_eq!((info.ipi6_addr.s6_addr, info.ipi6_ifindex), (*b"0123456789abcdef", 7));
             let second = libc::CMSG_NXTHDR(&header, first);
-            assert_eq!(second.cast_const().cast::<u8>(), buffer.0.as_ptr().add(libc::CMSG_SPACE(pktinfo_bytes) as usize));
+            assert_eq!(
+                second.cast_const().cast::<u8>(),
+                buffer.0.as_ptr().add(libc::CMSG_SPACE(pktinfo_bytes) as usize)
+            );
             assert_eq!(((*second).cmsg_level, (*second).cmsg_type), (libc::SOL_UDP, libc::UDP_SEGMENT));
             assert_eq!((*second).cmsg_len as usize, libc::CMSG_LEN(2) as usize);
             assert_eq!(libc::CMSG_DATA(second).cast::<u16>().read_unaligned(), 1_200);
