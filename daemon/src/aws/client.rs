@@ -220,7 +220,9 @@ impl GroupMember {
             .send()
             .await;
         match answer {
-            Err(e) if !has_no_active_action(&e) => Err(aws_error("autoscaling:RecordLifecycleActionHeartbeat", hook, e)),
+            Err(e) if !has_no_active_action(&e) => {
+                Err(aws_error("autoscaling:RecordLifecycleActionHeartbeat", hook, e))
+            }
             _ => Ok(()),
         }
     }

@@ -145,10 +145,7 @@ async fn required_service_is_retried_and_then_given_up_with_the_reason() {
     let error = Imds::connect(closed, Duration::from_secs(60)).await.unwrap_err();
     assert!(start.elapsed() <= Duration::from_secs(60) && start.elapsed() > Duration::from_secs(50));
     let message = Chain(&error).to_string();
-    assert!(
-        message.contains("api/token could not be fetched") && message.contains("Connection refused"),
-        "{message}"
-    );
+    assert!(message.contains("api/token could not be fetched") && message.contains("Connection refused"), "{message}");
 }
 
 #[tokio::test]

@@ -80,7 +80,12 @@ impl ScalingGroup {
 
     /// Performs the requests of `state`. Returns when to repeat if it does not change; `None`:
     /// never.
-    async fn on_state(&self, member: &GroupMember, state: LifecycleState, progress: &mut Progress) -> Result<Option<Duration>, AwsError> {
+    async fn on_state(
+        &self,
+        member: &GroupMember,
+        state: LifecycleState,
+        progress: &mut Progress,
+    ) -> Result<Option<Duration>, AwsError> {
         match state {
             LifecycleState::Starting => Ok(None),
             LifecycleState::Serving(health) => {
@@ -96,7 +101,8 @@ impl ScalingGroup {
                     return Ok((!progress.launch.is_complete()).then_some(POLL_INTERVAL));
                 }
                 // An engine that does not answer gives no information about its publishers.
-                let busy = status.map(|status| status.load.streams > 0).filter(|busy| Some(*busy) != progress.protected);
+                let busy =
+                    status.map(|status| status.load.streams > 0).filter(|busy| Some(*busy) != progress.protected);
                 if let Some(busy) = busy
                     && member.set_protection(busy).await?
                 {
@@ -158,8 +164,10 @@ impl WarmInstance {
         }
         let Some(member) = ScalingGroup::from_plan(plan).await.member else { return };
         let outcome = async {
-            let (launching, terminating) =
-                (complete_hooks(&member, Transition::Launching).await?, complete_hooks(&member, Transition::Terminating).await?);
+            let (launching, terminating) = (
+                complete_hooks(&member, Transition::Launching).await?,
+                complete_hooks(&member, Transition::Terminating).await?,
+            );
             Ok::<_, AwsError>(launching.combined(terminating))
         };
         match outcome.await {

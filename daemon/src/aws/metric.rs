@@ -85,7 +85,8 @@ fn encode_form(metric: &PercentMetric<'_>) -> String {
         fields.push((format!("{MEMBER}.Dimensions.member.{n}.Name"), (*name).to_owned()));
         fields.push((format!("{MEMBER}.Dimensions.member.{n}.Value"), (*value).to_owned()));
     }
-    let pairs = fields.iter().map(|(key, value)| format!("{key}={}", crate::cluster::shared_registry::percent_encode(value)));
+    let pairs =
+        fields.iter().map(|(key, value)| format!("{key}={}", crate::cluster::shared_registry::percent_encode(value)));
     pairs.collect::<Vec<_>>().join("&")
 }
 
@@ -101,7 +102,8 @@ mod tests {
 
     #[test]
     fn metric_is_form_encoded_with_any_characters_in_its_names() {
-        let metric = PercentMetric { name: "Headroom", dimensions: &[("Cluster", "a&b"), ("Role", "edge")], value: 42.5 };
+        let metric =
+            PercentMetric { name: "Headroom", dimensions: &[("Cluster", "a&b"), ("Role", "edge")], value: 42.5 };
         let expected = "Action=PutMetricData&Version=2010-08-01&Namespace=Headwater&MetricData.member.1.MetricName=Headroom&\
             MetricData.member.1.Unit=Percent&MetricData.member.1.Value=42.5&MetricData.member.1.Dimensions.member.1.Name=Cluster&\
             MetricData.member.1.Dimensions.member.1.Value=a%26b&MetricData.member.1.Dimensions.member.2.Name=Role&\

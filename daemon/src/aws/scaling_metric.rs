@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use headwater_api::error::Chain;
 use headwater_api::documents::Load;
+use headwater_api::error::Chain;
 use tokio::sync::watch;
 
 use crate::aws::client::Aws;
@@ -32,7 +32,9 @@ pub(crate) async fn publish_headroom(plan: &Plan, mut state_rx: watch::Receiver<
                 let result = aws.put_metric(&PercentMetric { name: METRIC_NAME, dimensions: &dimensions, value }).await;
                 match &result {
                     Ok(()) if !was_accepted => log::info!("CloudWatch accepts the scaling metric again"),
-                    Err(e) if was_accepted => log::warn!(err:% = Chain(e); "CloudWatch did not accept the scaling metric"),
+                    Err(e) if was_accepted => {
+                        log::warn!(err:% = Chain(e); "CloudWatch did not accept the scaling metric")
+                    }
                     _ => {}
                 }
                 was_accepted = result.is_ok();

@@ -56,9 +56,10 @@ async fn poll_metadata(imds: &mut Imds) -> Result<MetadataPoll, ImdsError> {
     let target = fetch_target_lifecycle_state(imds).await?.unwrap_or_default();
     let end = match termination_reason(&target) {
         Some(reason) => Some(reason),
-        None => fetch_spot_notice(imds)
-            .await?
-            .map(|action| TerminationReason { reason: format!("spot notice: EC2 will {action} this instance"), to_warm_pool: false }),
+        None => fetch_spot_notice(imds).await?.map(|action| TerminationReason {
+            reason: format!("spot notice: EC2 will {action} this instance"),
+            to_warm_pool: false,
+        }),
     };
     let tags = fetch_tags(imds).await?;
     Ok(MetadataPoll { termination: end, tags: [ROLE_TAG, CLUSTER_TAG].map(|key| tags.get(key).map(str::to_owned)) })
@@ -70,9 +71,10 @@ fn termination_reason(target: &str) -> Option<TerminationReason> {
         "Terminated" | "Warmed:Terminated" => {
             Some(TerminationReason { reason: "Auto Scaling terminates this instance".to_owned(), to_warm_pool: false })
         }
-        target if target.starts_with(WARM_POOL_PREFIX) => {
-            Some(TerminationReason { reason: "Auto Scaling returns this instance to its warm pool".to_owned(), to_warm_pool: true })
-        }
+        target if target.starts_with(WARM_POOL_PREFIX) => Some(TerminationReason {
+            reason: "Auto Scaling returns this instance to its warm pool".to_owned(),
+            to_warm_pool: true,
+        }),
         _ => None,
     }
 }

@@ -132,7 +132,8 @@ pub(crate) async fn fetch(metadata: &Metadata) -> Result<(Facts, Option<Imds>), 
 /// Fetches the instance's current metadata.
 pub(crate) async fn fetch_instance(imds: &mut Imds) -> Result<Instance, ImdsError> {
     let document = imds.get(IDENTITY).await?.unwrap_or_default();
-    let identity: Identity = serde_json::from_str(&document).map_err(|_| ImdsError::invalid_value(IDENTITY, &document))?;
+    let identity: Identity =
+        serde_json::from_str(&document).map_err(|_| ImdsError::invalid_value(IDENTITY, &document))?;
     let private_ipv4 = fetch_ipv4(imds, "meta-data/local-ipv4").await?;
     let public_ipv4 = fetch_ipv4(imds, "meta-data/public-ipv4").await?;
     let mut addresses: Vec<_> = [public_ipv4, private_ipv4].into_iter().flatten().map(IpAddr::V4).collect();

@@ -148,9 +148,7 @@ pub(crate) enum PlanError {
     )]
     RegistryWithoutMetadata,
     /// A registry node in a cluster whose registry tag names another registry.
-    #[error(
-        "role is \"registry\", but tag `{REGISTRY_TAG}` names another registry; remove one of them"
-    )]
+    #[error("role is \"registry\", but tag `{REGISTRY_TAG}` names another registry; remove one of them")]
     RegistryTagConflict,
     /// A registry node without a private address.
     #[error("role is \"registry\", but instance metadata shows no private IPv4 address to listen at")]
@@ -232,7 +230,9 @@ pub(crate) fn plan(facts: &Facts, settings: &Settings) -> Result<Plan, PlanError
         cluster,
         mongod,
         scaling_group: instance.and_then(group_identity),
-        in_service: !instance.and_then(|i| i.target_lifecycle_state.as_deref()).is_some_and(|s| s.starts_with(WARM_POOL_PREFIX)),
+        in_service: !instance
+            .and_then(|i| i.target_lifecycle_state.as_deref())
+            .is_some_and(|s| s.starts_with(WARM_POOL_PREFIX)),
         engine,
     })
 }
@@ -288,8 +288,11 @@ fn missing_role_hint(tags: &Tags) -> String {
 }
 
 fn cluster_from_tags(role: Role, instance: Option<&Instance>, port: u16) -> Result<Cluster, PlanError> {
-    let error =
-        if role == Role::Registry { PlanError::RegistryWithoutMetadata } else { PlanError::NotOnEc2 { role: role.as_str() } };
+    let error = if role == Role::Registry {
+        PlanError::RegistryWithoutMetadata
+    } else {
+        PlanError::NotOnEc2 { role: role.as_str() }
+    };
     let instance = instance.ok_or(error)?;
     let role = role.as_str();
     let tags = &instance.tags;

@@ -211,7 +211,10 @@ fn origin_or_edge_belongs_to_the_cluster_of_its_tag() {
         on_ec2(tags(&all), None).unwrap().cluster.unwrap()
     };
     let plain = cluster(&[]);
-    assert_eq!((plain.name.as_str(), plain.node_group.as_str(), plain.registry), ("demo", "", RegistryLocation::Discover));
+    assert_eq!(
+        (plain.name.as_str(), plain.node_group.as_str(), plain.registry),
+        ("demo", "", RegistryLocation::Discover)
+    );
     let settings = cluster(&[(REGISTRY_TAG, "db.internal:27017"), (NODE_GROUP_TAG, "tokyo")]);
     assert_eq!(
         (settings.node_group.as_str(), settings.registry),

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use headwater_api::Config;
 use headwater_api::config::RegistryKind;
 use headwater_api::control::Endpoints;
+use headwater_api::documents::{NodeDocument, NodeIncarnation};
 use headwater_api::error::Chain;
-use headwater_api::documents::{NodeIncarnation, NodeDocument};
 use headwater_registry::{Nodes as _, RegistryError, Store, jitter};
 use tokio::sync::watch;
 
@@ -44,7 +44,12 @@ pub(crate) fn node_document(plan: &Plan, config: &Config, instance: Option<&Inst
         role: config.node.role,
         addresses: plan.addresses.clone(),
         relay: if relays { relay_addresses(&plan.addresses, config.relay.listen.port()) } else { Vec::new() },
-        url: config.node.url.clone().or_else(|| default_url(&plan.addresses, config.http.listen.port())).filter(|_| serves),
+        url: config
+            .node
+            .url
+            .clone()
+            .or_else(|| default_url(&plan.addresses, config.http.listen.port()))
+            .filter(|_| serves),
         group: plan.cluster.as_ref().map(|cluster| cluster.node_group.clone()).unwrap_or_default(),
         zone: text(|i| &i.zone),
         instance_type: text(|i| &i.instance_type),

@@ -74,7 +74,11 @@ mod tests {
         let settings = Settings::parse("node.id = 'local'\n[http]\n").unwrap();
         assert_eq!(settings.config, Config::default());
         assert!(settings.is_set("node", "id"));
-        assert!(!settings.is_set("node", "role") && !settings.is_set("http", "listen") && !settings.is_set("rtmp", "listen"));
+        assert!(
+            !settings.is_set("node", "role")
+                && !settings.is_set("http", "listen")
+                && !settings.is_set("rtmp", "listen")
+        );
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use headwater_api::config::Role;
 use headwater_api::control::{ENDPOINTS_FILE, Endpoints};
-use headwater_api::error::Chain;
 use headwater_api::documents::{NodeRecord, StreamRecord};
+use headwater_api::error::Chain;
 use headwater_registry::{Nodes as _, Store, Streams as _};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -114,7 +114,8 @@ async fn open_source(plan: &Plan) -> Result<DataSource, String> {
 }
 
 async fn query_engine<T: DeserializeOwned>(engine: &Endpoints, path: &str) -> Result<T, String> {
-    let answer = http_client::get(dial_address(engine.http), path, REQUEST_TIMEOUT).await.map_err(|e| Chain(&e).to_string())?;
+    let answer =
+        http_client::get(dial_address(engine.http), path, REQUEST_TIMEOUT).await.map_err(|e| Chain(&e).to_string())?;
     if !answer.status().is_success() {
         return Err(format!("the engine answers {}: {}", answer.status(), String::from_utf8_lossy(answer.body())));
     }

@@ -35,7 +35,8 @@ pub(crate) fn to_text(facts: &Facts, plan: &Plan, registry: Option<&RegistryResu
         0 => "any free ports, udp".to_owned(),
         port => format!("{port} and up, udp"),
     };
-    let mut fact_rows = vec![("host name", or_none(&facts.host_name)), ("interfaces", format_addresses(&facts.addresses))];
+    let mut fact_rows =
+        vec![("host name", or_none(&facts.host_name)), ("interfaces", format_addresses(&facts.addresses))];
     match &facts.instance {
         None => fact_rows.push(("metadata", "none: not an EC2 instance".to_owned())),
         Some(instance) => fact_rows.extend([

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use headwater_api::Config;
 use headwater_api::config::RegistryKind;
-use headwater_api::error::Chain;
-use headwater_api::secret::Secret;
 use headwater_api::control::NEW_ADMINISTRATOR_FILE;
 use headwater_api::documents::{ADMINISTRATOR, Rights, UserDocument};
+use headwater_api::error::Chain;
+use headwater_api::secret::Secret;
 use headwater_program::password;
 use headwater_registry::{Accounts as _, RegistryError, Store};
 use serde::Deserialize;
@@ -37,7 +37,9 @@ pub(crate) enum AdministratorError {
     #[error(transparent)]
     Aws(#[from] AwsError),
     /// The cluster's secret holds no valid password.
-    #[error("secret {0} holds no password of at least {MIN_PASSWORD_BYTES} characters, as text or as {{\"password\": …}}")]
+    #[error(
+        "secret {0} holds no password of at least {MIN_PASSWORD_BYTES} characters, as text or as {{\"password\": …}}"
+    )]
     InvalidSecret(String),
     /// The password could not be hashed.
     #[error("could not hash the password: {0}")]

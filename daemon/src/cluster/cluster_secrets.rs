@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use headwater_api::Config;
 use headwater_api::config::RegistryKind;
+use headwater_api::control::{LEASE, NodeHealth};
 use headwater_api::error::Chain;
 use headwater_api::secret::Secret;
-use headwater_api::control::{LEASE, NodeHealth};
 use headwater_registry::{RegistryError, jitter};
 use tokio::sync::watch;
 
@@ -67,7 +67,11 @@ pub(crate) async fn retry_until_ok<T, E: std::error::Error + 'static>(
 }
 
 /// Logs why the node is out of service, unless the reason equals `last_reason`.
-pub(crate) fn report_out_of_service(reason: &(dyn std::error::Error + 'static), manager: &ServiceManager, last_reason: &mut String) {
+pub(crate) fn report_out_of_service(
+    reason: &(dyn std::error::Error + 'static),
+    manager: &ServiceManager,
+    last_reason: &mut String,
+) {
     let reason = Chain(reason).to_string();
     if reason != *last_reason {
         log::warn!(err = reason.as_str(); "out of service");

@@ -6,9 +6,9 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use headwater_api::control::Endpoints;
-use headwater_api::error::Chain;
-use headwater_api::documents::{Heartbeat, NodeDocument};
 use headwater_api::control::{EngineStatus, NodeHealth};
+use headwater_api::documents::{Heartbeat, NodeDocument};
+use headwater_api::error::Chain;
 use headwater_registry::{DesiredState, HeartbeatInterval, Nodes as _, Registry as _, RegistryError, Store, Timing};
 use tokio::sync::{Notify, watch};
 
@@ -57,11 +57,14 @@ pub(crate) async fn run_until_superseded(registered: &Registered, mut channels: 
         let needs_alternative = draining || status.as_ref().is_some_and(|status| status.full);
         let heartbeat = heartbeat_from(status, draining);
         channels.write_pending_tx.send_replace(true);
-        let renewed = tokio::time::timeout(REQUEST_TIMEOUT, renew(store, registered, &node, &mut last_sent, &heartbeat)).await;
+        let renewed =
+            tokio::time::timeout(REQUEST_TIMEOUT, renew(store, registered, &node, &mut last_sent, &heartbeat)).await;
         channels.write_pending_tx.send_replace(false);
         let failure = match renewed {
             Ok(Ok(desired_state)) => {
-                channels.desired_state_tx.send_if_modified(|current| std::mem::replace(current, desired_state) != desired_state);
+                channels
+                    .desired_state_tx
+                    .send_if_modified(|current| std::mem::replace(current, desired_state) != desired_state);
                 None
             }
             Ok(Err(e @ RegistryError::Superseded { .. })) => {
@@ -132,7 +135,8 @@ async fn query_registry(store: &Store, health: &mut NodeHealthTracker, own_id: &
             health.on_registry_time(before_ms, registry_ms, unix_ms());
         }
     }
-    let listing = if needs_alternative { tokio::time::timeout(REQUEST_TIMEOUT, store.nodes()).await.ok() } else { None };
+    let listing =
+        if needs_alternative { tokio::time::timeout(REQUEST_TIMEOUT, store.nodes()).await.ok() } else { None };
     let nodes = listing.and_then(Result::ok).unwrap_or_default();
     health.on_alternative(node_health::least_busy_edge(&nodes, own_id));
 }

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use headwater_api::control::{CLOCK, LEASE, NodeHealth, REGISTERED};
 use headwater_api::documents::NodeRecord;
-use headwater_api::control::{CLOCK, LEASE, REGISTERED, NodeHealth};
 
 /// Tracks registration, lease, clock offset and capacity of this node.
 #[derive(Debug)]
@@ -50,7 +50,9 @@ impl NodeHealthTracker {
     /// `before_ms` to `after_ms` by this machine's clock (Unix time). The duration of the request
     /// is not counted as an offset.
     pub(crate) fn on_registry_time(&mut self, before_ms: u64, registry_ms: u64, after_ms: u64) {
-        let offset_from = |local_ms: u64| i64::try_from(local_ms).unwrap_or(i64::MAX) - i64::try_from(registry_ms).unwrap_or(i64::MAX);
+        let offset_from = |local_ms: u64| {
+            i64::try_from(local_ms).unwrap_or(i64::MAX) - i64::try_from(registry_ms).unwrap_or(i64::MAX)
+        };
         self.clock.on_comparison(offset_from(before_ms).max(0) + offset_from(after_ms).min(0));
     }
 
@@ -77,7 +79,10 @@ impl NodeHealthTracker {
 
     /// Returns the report for the engine.
     pub(crate) fn report(&self) -> NodeHealth {
-        let lease = self.lease_failure.as_ref().map(|reason| format!("the registry receives no heartbeat from this node: {reason}"));
+        let lease = self
+            .lease_failure
+            .as_ref()
+            .map(|reason| format!("the registry receives no heartbeat from this node: {reason}"));
         let offset_secs = self.clock.ahead_ms.unsigned_abs() / 1_000;
         let direction = if self.clock.ahead_ms > 0 { "ahead of" } else { "behind" };
         let clock = match self.clock.unknown {

@@ -44,7 +44,9 @@ pub(crate) enum SharedRegistryError {
     #[error("secret {0} must hold {{\"username\": …, \"password\": …}}, since nodes of this cluster run the registry")]
     NoLogin(String),
     /// The secret names the user that registry nodes reserve for themselves.
-    #[error("secret {0} names the user {RECONCILER_USER}, which registry nodes need for themselves; choose another name")]
+    #[error(
+        "secret {0} names the user {RECONCILER_USER}, which registry nodes need for themselves; choose another name"
+    )]
     ReservedUser(String),
     /// The connection string is invalid. It is not shown.
     #[error("secret {secret} is unusable")]
@@ -88,8 +90,8 @@ pub(crate) async fn find(aws: &Aws, cluster: &Cluster) -> Result<SharedRegistry,
         }
     };
     let text = aws.fetch_secret(&secret).await?;
-    let uri =
-        connection_string(&hosts, &text, replica_set.as_deref()).ok_or_else(|| SharedRegistryError::InvalidSecret(secret.clone()))?;
+    let uri = connection_string(&hosts, &text, replica_set.as_deref())
+        .ok_or_else(|| SharedRegistryError::InvalidSecret(secret.clone()))?;
     validate_uri(&secret, &uri).await?;
     Ok(SharedRegistry { hosts, secret, uri })
 }
@@ -98,7 +100,9 @@ pub(crate) async fn find(aws: &Aws, cluster: &Cluster) -> Result<SharedRegistry,
 /// Does not connect.
 async fn validate_uri(secret: &str, uri: &Secret) -> Result<(), SharedRegistryError> {
     let opened = MongoDb::open(uri, Timing::default()).await;
-    opened.map(drop).map_err(|source| SharedRegistryError::InvalidConnectionString { secret: secret.to_owned(), source })
+    opened
+        .map(drop)
+        .map_err(|source| SharedRegistryError::InvalidConnectionString { secret: secret.to_owned(), source })
 }
 
 /// Fetches the login of the cluster's nodes, which a registry node needs as user name and password.
@@ -285,7 +289,10 @@ mod tests {
         for bad in ["mongodb://u:hunter2@", "mongodb://u:hunter2@db:port", "mongodb://u:hunter2@db/?tls=perhaps"] {
             let error = validate_uri("team/db", &Secret::new(bad.to_owned())).await.unwrap_err();
             let message = headwater_api::error::Chain(&error).to_string();
-            assert!(message.contains("secret team/db is unusable: the MongoDB connection string is invalid"), "{message}");
+            assert!(
+                message.contains("secret team/db is unusable: the MongoDB connection string is invalid"),
+                "{message}"
+            );
             assert!(!message.contains("hunter2"), "{message}");
         }
         validate_uri("team/db", &Secret::new("mongodb://u:hunter2@db/?replicaSet=x".to_owned())).await.unwrap();
@@ -305,7 +312,10 @@ mod tests {
         assert_eq!(of(r#"{"username": "nodes", "password": "x"}"#).unwrap().username, "nodes");
         assert!(matches!(of("mongodb://u:hunter2@db"), Err(SharedRegistryError::NoLogin(_))));
         let taken = of(r#"{"username": "headwater-keeper", "password": "hunter2"}"#).unwrap_err();
-        assert!(matches!(taken, SharedRegistryError::ReservedUser(_)) && !taken.to_string().contains("hunter2"), "{taken}");
+        assert!(
+            matches!(taken, SharedRegistryError::ReservedUser(_)) && !taken.to_string().contains("hunter2"),
+            "{taken}"
+        );
     }
 
     #[test]

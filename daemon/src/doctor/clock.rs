@@ -65,8 +65,9 @@ mod tests {
     #[test]
     fn clock_is_judged_by_its_offset_in_both_directions() {
         let now = 1_800_000_000_000;
-        let check =
-            |registry: Option<u64>, expected: CheckStatus| assert_eq!(judge(now, registry, "").status, expected, "{registry:?}");
+        let check = |registry: Option<u64>, expected: CheckStatus| {
+            assert_eq!(judge(now, registry, "").status, expected, "{registry:?}")
+        };
         check(None, CheckStatus::Ok);
         check(Some(now + 999), CheckStatus::Ok);
         check(Some(now - 1_000), CheckStatus::Warn);

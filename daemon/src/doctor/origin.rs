@@ -5,8 +5,8 @@
 
 use headwater_api::Config;
 use headwater_api::control::Endpoints;
-use headwater_api::error::Chain;
 use headwater_api::control::RelayStatus;
+use headwater_api::error::Chain;
 
 use super::{Finding, REQUEST_TIMEOUT};
 use crate::http_client;

@@ -57,7 +57,9 @@ fn remedy_for_registry_error(error: &RegistryError) -> &'static str {
         | RegistryError::Read { .. }
         | RegistryError::Write { .. } => CHECK_FOLDER,
         RegistryError::Refused { retryable: true, .. } => CHECK_DATABASE_LOG,
-        RegistryError::Refused { source, .. } | RegistryError::Unreachable { source, .. } => remedy_for_cause(&**source),
+        RegistryError::Refused { source, .. } | RegistryError::Unreachable { source, .. } => {
+            remedy_for_cause(&**source)
+        }
         RegistryError::Superseded { .. }
         | RegistryError::NotRegistered { .. }
         | RegistryError::Taken { .. }

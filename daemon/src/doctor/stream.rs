@@ -72,7 +72,10 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let store = Store::Embedded(Embedded::open(&folder).unwrap());
         let name = StreamName::new("live", "demo").unwrap();
-        let incarnation = headwater_api::documents::NodeIncarnation { node: "i-1".to_owned(), epoch: headwater_api::documents::BootEpoch(1) };
+        let incarnation = headwater_api::documents::NodeIncarnation {
+            node: "i-1".to_owned(),
+            epoch: headwater_api::documents::BootEpoch(1),
+        };
         let offer = StreamOffer { relay: Vec::new(), protocol: "rtmp".to_owned(), started_at_ms: 0 };
         let other = StreamName::new("live", "Demo").unwrap();
         store.claim(&incarnation, &other, &offer, None).await.unwrap();

@@ -10,9 +10,9 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use headwater_api::Config;
+use headwater_api::control::NodeHealth;
 use headwater_api::control::{ENDPOINTS_FILE, Endpoints};
 use headwater_api::error::{Chain, exit};
-use headwater_api::control::NodeHealth;
 use tokio::process::Command;
 use tokio::sync::watch;
 
@@ -22,7 +22,7 @@ use crate::process::child::Child;
 use crate::process::engine_probe::Probe;
 pub(crate) use crate::process::engine_probe::{dial_address, fetch_status};
 pub(crate) use crate::process::engine_state::RunCommand;
-use crate::process::engine_state::{Action, Event, EngineState};
+use crate::process::engine_state::{Action, EngineState, Event};
 use crate::process::node_health_sender::NodeHealthSender;
 
 /// Why the engine has stopped without a command.
@@ -157,7 +157,11 @@ impl Engine {
                 return Err(EngineError::Program { path: self.program.clone(), source });
             }
             Err(e) => {
-                return Ok(ProcessExit { code: None, reason: format!("could not be started: {}", Chain(&e)), served_for: None });
+                return Ok(ProcessExit {
+                    code: None,
+                    reason: format!("could not be started: {}", Chain(&e)),
+                    served_for: None,
+                });
             }
         };
         let _health_sender = child.take_input().map(|input| NodeHealthSender::start(input, health_rx.clone()));
@@ -215,7 +219,8 @@ pub(crate) async fn sleep_until(deadline: Option<Instant>) {
 /// Returns the engine next to this program, where both are installed together; otherwise the one on
 /// PATH.
 pub(crate) fn default_program() -> PathBuf {
-    let installed = std::env::current_exe().ok().map(|exe| exe.with_file_name(PROGRAM_NAME)).filter(|path| path.is_file());
+    let installed =
+        std::env::current_exe().ok().map(|exe| exe.with_file_name(PROGRAM_NAME)).filter(|path| path.is_file());
     installed.unwrap_or_else(|| Path::new(PROGRAM_NAME).to_owned())
 }
 

@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use headwater_api::control::{CLOCK, EngineStatus, LEASE, REGISTERED};
 use headwater_api::control::{ENDPOINTS_FILE, Endpoints};
 use headwater_api::error::Chain;
-use headwater_api::control::{CLOCK, EngineStatus, LEASE, REGISTERED};
 use serde::Deserialize;
 
 use crate::http_client;
@@ -59,7 +59,8 @@ fn only_registry_checks_fail(readiness: &[u8]) -> bool {
         checks: BTreeMap<String, String>,
     }
     let Ok(readiness) = serde_json::from_slice::<Readiness>(readiness) else { return false };
-    let mut failing = readiness.checks.iter().filter(|(_, result)| *result != "ok").map(|(name, _)| name.as_str()).peekable();
+    let mut failing =
+        readiness.checks.iter().filter(|(_, result)| *result != "ok").map(|(name, _)| name.as_str()).peekable();
     failing.peek().is_some() && failing.all(|name| [REGISTERED, LEASE, CLOCK].contains(&name))
 }
 

@@ -66,7 +66,11 @@ enum Phase {
 impl EngineState {
     /// A process started at `now`, whose drain may take `drain_timeout`.
     pub(crate) fn new(now: Instant, drain_timeout: Duration) -> Self {
-        Self { phase: Phase::Starting { deadline: now + START_TIMEOUT }, drain_timeout, last_failure: "no answer yet".to_owned() }
+        Self {
+            phase: Phase::Starting { deadline: now + START_TIMEOUT },
+            drain_timeout,
+            last_failure: "no answer yet".to_owned(),
+        }
     }
 
     /// Returns the action for `event`.
@@ -93,13 +97,19 @@ impl EngineState {
             }
             (Event::Unhealthy(reason), Phase::Serving { since, failures }) => {
                 self.phase = Phase::Serving { since, failures: failures + 1 };
-                if failures + 1 < MAX_PROBE_FAILURES { Action::Wait } else { self.kill(served_for, format!("hangs: {reason}")) }
+                if failures + 1 < MAX_PROBE_FAILURES {
+                    Action::Wait
+                } else {
+                    self.kill(served_for, format!("hangs: {reason}"))
+                }
             }
             (Event::DeadlinePassed, Phase::Starting { .. }) => {
                 let reason = format!("was not ready within {} s: {}", START_TIMEOUT.as_secs(), self.last_failure);
                 self.kill(served_for, reason)
             }
-            (Event::DeadlinePassed, Phase::Draining { .. }) => self.kill(served_for, "did not drain in time".to_owned()),
+            (Event::DeadlinePassed, Phase::Draining { .. }) => {
+                self.kill(served_for, "did not drain in time".to_owned())
+            }
             _ => Action::Wait,
         }
     }

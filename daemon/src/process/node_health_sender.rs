@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater_api::control::{REPORT_INTERVAL_SECS, NodeHealth};
+use headwater_api::control::{NodeHealth, REPORT_INTERVAL_SECS};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::ChildStdin;
 use tokio::sync::watch;

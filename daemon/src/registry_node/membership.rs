@@ -92,10 +92,14 @@ fn initiate_or_wait(view: &SetView, own_peer: &Peer) -> Step {
     if let Some(peer) = others().find(|peer| peer.hello.as_ref().is_some_and(|hello| hello.set.is_some())) {
         return Step::Wait(format!("waiting for the primary of {}'s replica set to add this node", peer.id));
     }
-    let ready = |peer: &&Peer| peer.running && peer.hello.as_ref().is_some_and(|h| h.state == MemberState::Uninitialized);
+    let ready =
+        |peer: &&Peer| peer.running && peer.hello.as_ref().is_some_and(|h| h.state == MemberState::Uninitialized);
     // It may be the one that holds the data.
     if let Some(peer) = others().find(|peer| !ready(peer)) {
-        return Step::Wait(format!("no replica set is initiated before registry node {} ({}) answers", peer.id, peer.host));
+        return Step::Wait(format!(
+            "no replica set is initiated before registry node {} ({}) answers",
+            peer.id, peer.host
+        ));
     }
     match others().map(|peer| &peer.id).min() {
         Some(first) if *first < own_peer.id => Step::Wait(format!("registry node {first} initiates the replica set")),
@@ -108,7 +112,8 @@ fn adjust_members(view: &SetView, own_peer: &Peer) -> Step {
     let voters = view.members.iter().filter(|member| member.votes).count();
     let answering = view.members.iter().filter(|member| member.votes && member.reachable).count();
     // A member that still answers is not missing, whatever its tags are.
-    let missing = view.members.iter().find(|member| member.missing && !member.reachable && member.host != own_peer.host);
+    let missing =
+        view.members.iter().find(|member| member.missing && !member.reachable && member.host != own_peer.host);
     if let Some(member) = missing {
         let left = voters - usize::from(member.votes);
         return if is_majority(answering, left) {

@@ -3,7 +3,8 @@
 use super::*;
 
 fn hello(state: MemberState) -> Hello {
-    let set = (!matches!(state, MemberState::Uninitialized | MemberState::Standalone)).then(|| "headwater-demo".to_owned());
+    let set =
+        (!matches!(state, MemberState::Uninitialized | MemberState::Standalone)).then(|| "headwater-demo".to_owned());
     Hello { state, set, hosts: Vec::new() }
 }
 
@@ -35,7 +36,12 @@ fn missing(n: u32) -> Member {
 
 /// The step of `i-1`, whose database has no set.
 fn uninitialized(peers: &[Peer]) -> Step {
-    next_step(&SetView { own_id: "i-1".to_owned(), state: MemberState::Uninitialized, peers: peers.to_vec(), members: Vec::new() })
+    next_step(&SetView {
+        own_id: "i-1".to_owned(),
+        state: MemberState::Uninitialized,
+        peers: peers.to_vec(),
+        members: Vec::new(),
+    })
 }
 
 /// The step of `i-1` at `h1` as the primary.
@@ -103,7 +109,8 @@ fn only_the_primary_changes_the_set() {
         let view = SetView { own_id: "i-1".to_owned(), state, peers: vec![peer(1), peer(2)], members: Vec::new() };
         assert_eq!(next_step(&view), Step::Idle);
     }
-    let view = SetView { own_id: "i-1".to_owned(), state: MemberState::Standalone, peers: vec![peer(1)], members: Vec::new() };
+    let view =
+        SetView { own_id: "i-1".to_owned(), state: MemberState::Standalone, peers: vec![peer(1)], members: Vec::new() };
     assert_waits(&next_step(&view), "without a replica set");
 }
 
@@ -167,7 +174,10 @@ fn no_member_is_removed_if_that_would_lose_the_majority() {
 
 #[test]
 fn no_member_is_added_if_that_would_lose_the_majority() {
-    assert_waits(&primary(&[silent(2), silent(3), peer(4)], &[member(1), unreachable(2), unreachable(3)]), "too few members answer");
+    assert_waits(
+        &primary(&[silent(2), silent(3), peer(4)], &[member(1), unreachable(2), unreachable(3)]),
+        "too few members answer",
+    );
     assert_eq!(primary(&[secondary(2), peer(4)], &[member(1), member(2), unreachable(3)]), Step::Add("h4".to_owned()));
 }
 
@@ -191,7 +201,10 @@ fn member_is_missing_once_it_was_not_listed_for_the_grace_period() {
     let members = ["h1".to_owned(), "h2".to_owned()];
     let mut missing_members = MissingMembers::default();
     missing_members.observe(&members, &[peer(1)], start);
-    assert!(!missing_members.is_missing("h2", start + MISSING_GRACE_PERIOD) && missing_members.is_missing("h2", start + 2 * MISSING_GRACE_PERIOD));
+    assert!(
+        !missing_members.is_missing("h2", start + MISSING_GRACE_PERIOD)
+            && missing_members.is_missing("h2", start + 2 * MISSING_GRACE_PERIOD)
+    );
     assert!(!missing_members.is_missing("h1", start + 2 * MISSING_GRACE_PERIOD));
     // Listed again in between: the period starts again.
     missing_members.observe(&members, &[peer(1), peer(2)], start + MISSING_GRACE_PERIOD);

@@ -25,7 +25,9 @@ use crate::registry_node::config;
 pub(crate) use crate::registry_node::config::MongodConfig;
 pub(crate) use crate::registry_node::keyfile::{ClusterKeys, SecretTooShort};
 use crate::registry_node::log_output::LogForwarder;
-pub(crate) use crate::registry_node::reconciler::{RECONCILER_USER, ReplicaSetReconciler, DatabaseStatus, DatabaseState, step_down};
+pub(crate) use crate::registry_node::reconciler::{
+    DatabaseState, DatabaseStatus, RECONCILER_USER, ReplicaSetReconciler, step_down,
+};
 pub(crate) use crate::registry_node::registration::SelfRegistration;
 
 /// A file or folder of the database could not be written.
@@ -49,7 +51,9 @@ impl MongodProcess {
         let (database_dir, conf) = (config.database_dir(), config.config_file());
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&database_dir);
         made.map_err(|source| PrepareError { path: database_dir, source })?;
-        for (name, text) in [(config::KEY_NAME, keys.key_file.reveal()), (config::CONFIG_NAME, config.to_yaml().trim_end())] {
+        for (name, text) in
+            [(config::KEY_NAME, keys.key_file.reveal()), (config::CONFIG_NAME, config.to_yaml().trim_end())]
+        {
             cluster_secrets::write_private(config.data_dir(), name, text)
                 .map_err(|source| PrepareError { path: config.data_dir().join(name), source })?;
         }

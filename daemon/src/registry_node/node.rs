@@ -17,22 +17,25 @@ use tokio::sync::watch;
 
 use crate::aws::client::{Aws, AwsError};
 use crate::aws::imds::Imds;
-use crate::aws::lifecycle_hooks::{ScalingGroup, LifecycleState};
+use crate::aws::lifecycle_hooks::{LifecycleState, ScalingGroup};
 use crate::aws::termination;
-use crate::boot::facts::{Facts, Instance};
 use crate::boot::error::{BootError, NodeExit};
+use crate::boot::facts::{Facts, Instance};
 use crate::boot::plan::{Cluster, Plan};
 use crate::boot::registration;
-use crate::boot::run_state::on_signal;
 use crate::boot::registration::Registered;
+use crate::boot::run_state::on_signal;
 use crate::cluster::cluster_secrets;
 use crate::cluster::shared_registry;
 use crate::cluster::shared_registry::{Login, SharedRegistryError};
 use crate::process::engine::RunCommand;
 use crate::process::service_manager::{ServiceManager, Signals};
 use crate::registry_node::health::{HealthServer, HealthSource};
+use crate::registry_node::mongod::{
+    ClusterKeys, DatabaseState, DatabaseStatus, MongodConfig, MongodProcess, ReplicaSetReconciler, SecretTooShort,
+    SelfRegistration, step_down,
+};
 use crate::registry_node::readiness::NodeStatus;
-use crate::registry_node::mongod::{SelfRegistration, ReplicaSetReconciler, ClusterKeys, DatabaseStatus, MongodConfig, MongodProcess, DatabaseState, SecretTooShort, step_down};
 
 /// Runs the node until SIGTERM or SIGINT, or until Auto Scaling stops it.
 pub(crate) async fn run(
@@ -79,84 +82,93 @@ impl RegistryNode<'_> {
         manager: &mut ServiceManager,
         started: Instant,
     ) -> Result<NodeExit, BootError> {
-    let Self { plan, cluster, listen, instance, node_tx, status_tx } = self;
-    let config = MongodConfig::new(&plan.engine.node.data_dir, listen, cluster.replica_set());
-    let Some((keys, login)) = wait_for_secrets_or_signal(cluster, &plan.engine, signals, manager, &node_tx).await else {
-        return Ok(NodeExit::Stopped);
-    };
-    let mongod = MongodProcess::prepare(&plan.engine.mongod.program, &config, &keys)?;
-    let (command_tx, command_rx) = watch::channel(RunCommand::Serve);
-    let (login_tx, login_rx) = watch::channel(login);
-    let mut status_rx = status_tx.subscribe();
-    let (registered_tx, registered_rx) = watch::channel(None);
-    let (ready_tx, mut ready_rx) = watch::channel(false);
-    let (exit_tx, mut exit_rx) = watch::channel(String::new());
-    let (state_tx, state_rx) = watch::channel(LifecycleState::Starting);
-    let group = ScalingGroup::from_plan(plan).await;
-    let mut reconciler = ReplicaSetReconciler::new(cluster, &instance.id, &config, &keys, login_rx.clone()).await?;
-    let mut self_registration =
-        SelfRegistration { node: registration::node_document(plan, &plan.engine, Some(instance)), mongod_config: config.clone(), status_rx: status_rx.clone(), login_rx, registered_tx, ready_tx, node_tx: node_tx.clone() };
+        let Self { plan, cluster, listen, instance, node_tx, status_tx } = self;
+        let config = MongodConfig::new(&plan.engine.node.data_dir, listen, cluster.replica_set());
+        let Some((keys, login)) = wait_for_secrets_or_signal(cluster, &plan.engine, signals, manager, &node_tx).await
+        else {
+            return Ok(NodeExit::Stopped);
+        };
+        let mongod = MongodProcess::prepare(&plan.engine.mongod.program, &config, &keys)?;
+        let (command_tx, command_rx) = watch::channel(RunCommand::Serve);
+        let (login_tx, login_rx) = watch::channel(login);
+        let mut status_rx = status_tx.subscribe();
+        let (registered_tx, registered_rx) = watch::channel(None);
+        let (ready_tx, mut ready_rx) = watch::channel(false);
+        let (exit_tx, mut exit_rx) = watch::channel(String::new());
+        let (state_tx, state_rx) = watch::channel(LifecycleState::Starting);
+        let group = ScalingGroup::from_plan(plan).await;
+        let mut reconciler = ReplicaSetReconciler::new(cluster, &instance.id, &config, &keys, login_rx.clone()).await?;
+        let mut self_registration = SelfRegistration {
+            node: registration::node_document(plan, &plan.engine, Some(instance)),
+            mongod_config: config.clone(),
+            status_rx: status_rx.clone(),
+            login_rx,
+            registered_tx,
+            ready_tx,
+            node_tx: node_tx.clone(),
+        };
 
-    let mongod_run = mongod.run(command_rx, |change| {
-        node_tx.send_modify(|node| node.mongod.clone_from(&change));
-        if let Err(reason) = change {
-            exit_tx.send_replace(reason);
-        }
-    });
-    let (reconciliation, superseded) = (reconciler.run(status_tx), self_registration.run_until_superseded());
-    let hooks = group.run(state_rx);
-    let (termination_notice, login_secret) = (termination::wait_for_termination(imds), follow_login_secret(cluster, login_tx));
-    let handover = hand_over_and_deregister(&config, &keys, &registered_rx, &plan.engine);
-    tokio::pin!(mongod_run, reconciliation, superseded, hooks, termination_notice, login_secret, handover);
-    let (mut command, mut to_warm_pool) = (RunCommand::Serve, false);
-    loop {
-        let serving = command == RunCommand::Serve;
-        node_tx.send_modify(|node| node.draining = !serving);
-        tokio::select! {
-            () = &mut mongod_run => break,
-            signal = signals.next() => {
-                command = on_signal(signal, command, manager);
-                if command == RunCommand::Kill {
-                    command_tx.send_replace(RunCommand::Kill);
+        let mongod_run = mongod.run(command_rx, |change| {
+            node_tx.send_modify(|node| node.mongod.clone_from(&change));
+            if let Err(reason) = change {
+                exit_tx.send_replace(reason);
+            }
+        });
+        let (reconciliation, superseded) = (reconciler.run(status_tx), self_registration.run_until_superseded());
+        let hooks = group.run(state_rx);
+        let (termination_notice, login_secret) =
+            (termination::wait_for_termination(imds), follow_login_secret(cluster, login_tx));
+        let handover = hand_over_and_deregister(&config, &keys, &registered_rx, &plan.engine);
+        tokio::pin!(mongod_run, reconciliation, superseded, hooks, termination_notice, login_secret, handover);
+        let (mut command, mut to_warm_pool) = (RunCommand::Serve, false);
+        loop {
+            let serving = command == RunCommand::Serve;
+            node_tx.send_modify(|node| node.draining = !serving);
+            tokio::select! {
+                () = &mut mongod_run => break,
+                signal = signals.next() => {
+                    command = on_signal(signal, command, manager);
+                    if command == RunCommand::Kill {
+                        command_tx.send_replace(RunCommand::Kill);
+                    }
                 }
-            }
-            reason = &mut superseded, if serving => {
-                log::error!(err = reason.as_str(); "another incarnation of this node has taken over, draining");
-                command = RunCommand::Drain;
-            }
-            notice = &mut termination_notice, if serving => {
-                log::info!(err = notice.reason.as_str(); "draining");
-                to_warm_pool = notice.to_warm_pool;
-                manager.draining(to_warm_pool);
-                state_tx.send_replace(LifecycleState::Draining);
-                command = RunCommand::Drain;
-            }
-            () = &mut handover, if command == RunCommand::Drain && *command_tx.borrow() == RunCommand::Serve => {
-                command_tx.send_replace(RunCommand::Drain);
-            }
-            Ok(()) = ready_rx.changed(), if serving => {
-                let is_ready = *ready_rx.borrow_and_update();
-                report_readiness(is_ready, &state_tx, &config.host(), manager, started);
-            }
-            Ok(()) = status_rx.changed(), if serving => {
-                if let DatabaseState::OutOfService(reason) = &status_rx.borrow_and_update().state {
-                    manager.status(&format!("out of service: {reason}"));
+                reason = &mut superseded, if serving => {
+                    log::error!(err = reason.as_str(); "another incarnation of this node has taken over, draining");
+                    command = RunCommand::Drain;
                 }
+                notice = &mut termination_notice, if serving => {
+                    log::info!(err = notice.reason.as_str(); "draining");
+                    to_warm_pool = notice.to_warm_pool;
+                    manager.draining(to_warm_pool);
+                    state_tx.send_replace(LifecycleState::Draining);
+                    command = RunCommand::Drain;
+                }
+                () = &mut handover, if command == RunCommand::Drain && *command_tx.borrow() == RunCommand::Serve => {
+                    command_tx.send_replace(RunCommand::Drain);
+                }
+                Ok(()) = ready_rx.changed(), if serving => {
+                    let is_ready = *ready_rx.borrow_and_update();
+                    report_readiness(is_ready, &state_tx, &config.host(), manager, started);
+                }
+                Ok(()) = status_rx.changed(), if serving => {
+                    if let DatabaseState::OutOfService(reason) = &status_rx.borrow_and_update().state {
+                        manager.status(&format!("out of service: {reason}"));
+                    }
+                }
+                Ok(()) = exit_rx.changed(), if serving => manager.status(&format!("out of service: {}", *exit_rx.borrow_and_update())),
+                () = &mut reconciliation, if serving => {}
+                () = &mut login_secret, if serving => {}
+                () = &mut hooks => {}
             }
-            Ok(()) = exit_rx.changed(), if serving => manager.status(&format!("out of service: {}", *exit_rx.borrow_and_update())),
-            () = &mut reconciliation, if serving => {}
-            () = &mut login_secret, if serving => {}
-            () = &mut hooks => {}
         }
-    }
-    if *state_tx.borrow() == LifecycleState::Draining {
-        complete_termination(&group, signals).await;
-    }
-    if to_warm_pool && !signals.stop_requested() {
-        return Ok(NodeExit::WarmPool);
-    }
-    log::info!("headwaterd ended");
-    Ok(NodeExit::Stopped)
+        if *state_tx.borrow() == LifecycleState::Draining {
+            complete_termination(&group, signals).await;
+        }
+        if to_warm_pool && !signals.stop_requested() {
+            return Ok(NodeExit::WarmPool);
+        }
+        log::info!("headwaterd ended");
+        Ok(NodeExit::Stopped)
     }
 }
 
@@ -271,7 +283,12 @@ async fn follow_login_secret(cluster: &Cluster, login_tx: watch::Sender<Login>) 
 
 /// The steps before the database stops: another node becomes primary, and this node is
 /// deregistered.
-async fn hand_over_and_deregister(mongod_config: &MongodConfig, keys: &ClusterKeys, registered_rx: &watch::Receiver<Option<Registered>>, config: &Config) {
+async fn hand_over_and_deregister(
+    mongod_config: &MongodConfig,
+    keys: &ClusterKeys,
+    registered_rx: &watch::Receiver<Option<Registered>>,
+    config: &Config,
+) {
     step_down(mongod_config, keys).await;
     let registered = registered_rx.borrow().clone();
     if let Some(registered) = registered {

@@ -67,7 +67,12 @@ pub(crate) struct Readiness {
 }
 
 /// Evaluates the checks. `disk` is the result of the check of the data folder.
-pub(crate) fn evaluate(node: &NodeStatus, database: &DatabaseStatus, disk: Result<(), String>, now: Instant) -> Readiness {
+pub(crate) fn evaluate(
+    node: &NodeStatus,
+    database: &DatabaseStatus,
+    disk: Result<(), String>,
+    now: Instant,
+) -> Readiness {
     let member = match &database.state {
         DatabaseState::Member { .. } => Ok(()),
         DatabaseState::OutOfService(reason) => Err(reason.clone()),
@@ -83,7 +88,10 @@ pub(crate) fn evaluate(node: &NodeStatus, database: &DatabaseStatus, disk: Resul
     ];
     Readiness {
         ready: checks.iter().all(|(_, result)| result.is_ok()),
-        checks: checks.into_iter().map(|(name, result)| (name, result.err().unwrap_or_else(|| "ok".to_owned()))).collect(),
+        checks: checks
+            .into_iter()
+            .map(|(name, result)| (name, result.err().unwrap_or_else(|| "ok".to_owned())))
+            .collect(),
     }
 }
 
@@ -95,7 +103,12 @@ mod tests {
     use super::*;
 
     /// The checks that fail, with their reasons.
-    fn failures(node: &NodeStatus, database: &DatabaseStatus, disk: Result<(), String>, now: Instant) -> Vec<(&'static str, String)> {
+    fn failures(
+        node: &NodeStatus,
+        database: &DatabaseStatus,
+        disk: Result<(), String>,
+        now: Instant,
+    ) -> Vec<(&'static str, String)> {
         let readiness = evaluate(node, database, disk, now);
         let failed: Vec<_> = readiness.checks.into_iter().filter(|(_, result)| result != "ok").collect();
         assert_eq!(readiness.ready, failed.is_empty());

@@ -11,7 +11,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use headwater_api::error::Chain;
-use headwater_registry::{Hello, MemberState, MemberStatus, Mongod, RegistryError, ReplicaSetConfig, DatabaseUser, DatabaseRights};
+use headwater_registry::{
+    DatabaseRights, DatabaseUser, Hello, MemberState, MemberStatus, Mongod, RegistryError, ReplicaSetConfig,
+};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -21,7 +23,7 @@ use crate::cluster::shared_registry;
 use crate::cluster::shared_registry::Login;
 use crate::registry_node::config::MongodConfig;
 use crate::registry_node::keyfile::ClusterKeys;
-use crate::registry_node::membership::{MissingMembers, StablePeriod, Member, Peer, Step, SetView, next_step};
+use crate::registry_node::membership::{Member, MissingMembers, Peer, SetView, StablePeriod, Step, next_step};
 
 /// The status of this node's database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +143,8 @@ impl ReplicaSetReconciler {
             if result.is_err() {
                 self.stable_period = StablePeriod::default();
             }
-            let (state, problem) = result.unwrap_or_else(|e| (DatabaseState::OutOfService(Chain(&e).to_string()), None));
+            let (state, problem) =
+                result.unwrap_or_else(|e| (DatabaseState::OutOfService(Chain(&e).to_string()), None));
             self.log_change(&state, problem);
             let hosts = self.listing.iter().flat_map(|(_, peers)| peers).filter(|peer| peer.running);
             let hosts = hosts.map(|peer| peer.host.clone()).collect();
@@ -173,7 +176,8 @@ impl ReplicaSetReconciler {
             (Ok(problem), Some(state)) => Ok((state, problem)),
             (Err(e), Some(state)) => Ok((state, Some(Chain(&e).to_string()))),
             (Ok(problem), None) => {
-                let reason = problem.unwrap_or_else(|| "mongod is a member of the replica set but does not serve yet".to_owned());
+                let reason = problem
+                    .unwrap_or_else(|| "mongod is a member of the replica set but does not serve yet".to_owned());
                 Ok((DatabaseState::OutOfService(reason), None))
             }
             (Err(e), None) => Err(e),
@@ -270,7 +274,9 @@ impl ReplicaSetReconciler {
                 continue;
             }
             let Ok(address) = peer.host.parse::<SocketAddr>() else { continue };
-            let Some(mongod) = self.peer_clients.remove(&address).or_else(|| Mongod::at(address, None).ok()) else { continue };
+            let Some(mongod) = self.peer_clients.remove(&address).or_else(|| Mongod::at(address, None).ok()) else {
+                continue;
+            };
             clients.insert(address, mongod.clone());
             queries.spawn(async move { (at, mongod.hello().await.ok()) });
         }
@@ -306,7 +312,10 @@ impl ReplicaSetReconciler {
         }
         let local = self.config.local_address();
         if !Mongod::accepts_login(local, &self.user).await? {
-            self.local.create_first_user(&self.user, DatabaseRights::Administer).await.map_err(ReconcileError::from_first_user_error)?;
+            self.local
+                .create_first_user(&self.user, DatabaseRights::Administer)
+                .await
+                .map_err(ReconcileError::from_first_user_error)?;
             log::info!(user = RECONCILER_USER; "user that manages the replica set created");
         }
         let user = DatabaseUser { name: login.username.clone(), password: login.password().clone() };
