@@ -310,7 +310,10 @@ fn allowed_dependencies_comments_and_tests_pass() {
         ("media/engine/src/engine/run.rs", "use crate::{gateway, http, hub, transcode};"),
         ("media/engine/src/gateway/rtmp/play.rs", "use crate::hub::Hub;\nuse crate::gateway::rtmp::link;"),
         ("media/engine/src/http/rest/mod.rs", "use crate::gateway::hls::Hls;\nuse crate::access::Access;"),
-        ("media/engine/src/cluster/snapshot.rs", "use crate::gateway::relay::{\n    OwnershipProbe, StreamResolver,\n};"),
+        (
+            "media/engine/src/cluster/snapshot.rs",
+            "use crate::gateway::relay::{\n    OwnershipProbe, StreamResolver,\n};",
+        ),
         ("media/engine/src/node/admission.rs", "use crate::hub::Hub;\nuse crate::node::load::LoadMeter;"),
         (
             "media/engine/src/hub/stream.rs",

@@ -12,8 +12,23 @@ const BANNED_TYPE_NAMES: &[&str] = &[
 /// One of these words is part of the name of every `Duration` constant, as in `CONNECT_TIMEOUT` or
 /// `MAX_BACKOFF`.
 const TIME_WORDS: &[&str] = &[
-    "TIMEOUT", "INTERVAL", "DELAY", "PERIOD", "LEASE", "MAX", "MIN", "AGE", "TTL", "WINDOW", "DURATION", "JITTER",
-    "GRACE", "TOLERANCE", "BACKOFF", "DEADLINE", "LATENCY",
+    "TIMEOUT",
+    "INTERVAL",
+    "DELAY",
+    "PERIOD",
+    "LEASE",
+    "MAX",
+    "MIN",
+    "AGE",
+    "TTL",
+    "WINDOW",
+    "DURATION",
+    "JITTER",
+    "GRACE",
+    "TOLERANCE",
+    "BACKOFF",
+    "DEADLINE",
+    "LATENCY",
 ];
 
 /// Words that no constant has in its name: a time-out is a `*_TIMEOUT`.

@@ -70,7 +70,8 @@ fn drain_node(http: SocketAddr, id: &str, headers: &[(&str, &str)]) -> (u16, Str
 /// which the others read it. Trying the password instead would count as guessing and lock the test
 /// out after a few attempts.
 fn wait_administrator(nodes: [&Daemon; 2]) {
-    let has_written_password = |node: &Daemon| node.process().lines().iter().any(|l| l.contains("taken from the cluster's secret"));
+    let has_written_password =
+        |node: &Daemon| node.process().lines().iter().any(|l| l.contains("taken from the cluster's secret"));
     wait::until("the administrator", || nodes.into_iter().any(has_written_password).then_some(())).unwrap();
 }
 
@@ -104,7 +105,8 @@ fn first_boot_prints_the_only_valid_password_once() {
 
     // With a session, as the page does.
     assert_eq!(log_in(at, "wrong").status, 401);
-    let form = http::request(at, "POST", SESSION_PATH, &[("content-type", "text/plain")], b"{\"password\": \"x\"}").unwrap();
+    let form =
+        http::request(at, "POST", SESSION_PATH, &[("content-type", "text/plain")], b"{\"password\": \"x\"}").unwrap();
     assert_eq!(form.status, 415);
     let cookie = session_cookie(&log_in(at, &password));
     assert!(is_administrator(at, &cookie) && !is_administrator(at, "headwater_session=x.1.y.z"));
@@ -138,7 +140,11 @@ fn first_boot_prints_the_only_valid_password_once() {
     let guesses: Vec<u16> = (0..12).map(|n| log_in(at, &format!("guess {n}")).status).collect();
     assert_eq!(guesses.last(), Some(&429), "{guesses:?}");
     assert_eq!(guesses[..7], [401; 7]);
-    assert_eq!(remove_node(at, "x", &[("authorization", &basic_auth(&new))]).0, 404, "a password verified a moment ago counts as a guess");
+    assert_eq!(
+        remove_node(at, "x", &[("authorization", &basic_auth(&new))]).0,
+        404,
+        "a password verified a moment ago counts as a guess"
+    );
 }
 
 #[test]
@@ -182,7 +188,8 @@ fn doctor_passes_on_a_running_node_and_fails_on_a_stopped_one() {
     let missing = stream("live/a");
     assert_eq!(missing.status.code(), Some(69));
     assert!(stdout_text(&missing).contains("live/a is not being published"), "{}", stdout_text(&missing));
-    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else {
+    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap()
+    else {
         return;
     };
     wait_status(at.http, "live/a", "video", |s| s.video.is_some()).unwrap();

@@ -62,7 +62,9 @@ impl TestGroup {
 
     /// Waits until the terminating hook is completed, not timed out.
     fn wait_terminated(&self) {
-        self.wait_instance("completion of the terminating hook", |i| i.lifecycle == Lifecycle::Terminated && i.completed);
+        self.wait_instance("completion of the terminating hook", |i| {
+            i.lifecycle == Lifecycle::Terminated && i.completed
+        });
     }
 
     fn lifecycle(&self) -> Lifecycle {
@@ -185,7 +187,9 @@ fn restarted_node_without_a_publisher_loses_its_scale_in_protection() {
     let group = TestGroup::new();
     let node = group.start_node(|_| {});
     let at = node.wait_endpoints(None).unwrap();
-    let Some(publisher) = start_ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else { return };
+    let Some(publisher) = start_ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else {
+        return;
+    };
     group.wait_instance("protection", |i| i.protected);
     // A killed node cannot remove its protection, and its publisher has left.
     drop((node, publisher));
@@ -237,7 +241,9 @@ fn node_is_protected_from_scale_in_while_a_stream_is_published() {
     let node = group.start_node(|_| {});
     let at = node.wait_endpoints(None).unwrap();
     group.wait_instance("completion of the launching hook", |i| i.lifecycle == Lifecycle::InService);
-    let Some(publisher) = start_ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else { return };
+    let Some(publisher) = start_ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else {
+        return;
+    };
     wait_status(at.http, "live/a", "video", |s| s.video.is_some()).unwrap();
     group.wait_instance("protection", |i| i.protected);
     drop(publisher);

@@ -178,7 +178,9 @@ fn node_with_a_wrong_clock_and_a_slow_database_is_never_ready() {
 
 #[test]
 fn node_with_a_wrong_clock_keeps_its_streams_for_exactly_one_lease() {
-    let (Some(ahead_clock), Some(behind_clock)) = (FakeClock::new().unwrap(), FakeClock::new().unwrap()) else { return };
+    let (Some(ahead_clock), Some(behind_clock)) = (FakeClock::new().unwrap(), FakeClock::new().unwrap()) else {
+        return;
+    };
     ahead_clock.set_offset(HOUR_SECS).unwrap();
     behind_clock.set_offset(-HOUR_SECS).unwrap();
     let Some(database) = Database::start().unwrap() else { return };
@@ -207,14 +209,21 @@ fn node_with_a_wrong_clock_keeps_its_streams_for_exactly_one_lease() {
     assert!(stopped.elapsed() < STREAM_LEASE + Duration::from_secs(8), "taken over after {:?}", stopped.elapsed());
     wait_frames(&player, 50, "frames in the same session, of a generation that began an hour earlier");
     ahead.daemon.signal(Signal::SIGCONT);
-    wait::until("the node that was ahead to release the stream", || (!is_published_at(&ahead, "live/ahead")).then_some(())).unwrap();
+    wait::until("the node that was ahead to release the stream", || {
+        (!is_published_at(&ahead, "live/ahead")).then_some(())
+    })
+    .unwrap();
     first.wait_exit(WAIT_TIMEOUT).unwrap();
     let lines = ahead.daemon.process().lines();
     assert!(
         lines.iter().any(|l| l.contains("closed") && l.contains("reason=another node owns the stream")),
         "{lines:#?}"
     );
-    assert!(is_published_at(&well, "live/ahead") && behind_publisher.is_running() && is_published_at(&behind, "live/behind"));
+    assert!(
+        is_published_at(&well, "live/ahead")
+            && behind_publisher.is_running()
+            && is_published_at(&behind, "live/behind")
+    );
     stop_node(ahead);
     stop_node(behind);
 }
@@ -254,7 +263,10 @@ fn hls_numbers_never_decrease_when_a_stream_leaves_an_origin_that_is_ahead() {
     let before = seen("a playlist of the first generation", 0);
     assert_eq!(before[0].0, before[1].0, "two nodes report different generations");
     drop(first);
-    wait::until("the node that is ahead to release the stream", || (!is_published_at(&ahead, "live/demo")).then_some(())).unwrap();
+    wait::until("the node that is ahead to release the stream", || {
+        (!is_published_at(&ahead, "live/demo")).then_some(())
+    })
+    .unwrap();
     let last = nodes.map(|node| newest_segment(node, "live/demo").map_or(0, |(_, number)| number));
     let _second = wait::until("the other node to accept the stream", || try_publish(&well, "live/demo")).unwrap();
     let after = seen("a playlist of the second generation", before[0].0);

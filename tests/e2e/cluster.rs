@@ -45,7 +45,8 @@ fn nodes_serve_any_stream_and_survive_a_database_outage() {
     let Some(database) = Database::start().unwrap() else { return };
     let Some(aws) = cluster::start_aws_without_relay_secret(database.uri()).unwrap() else { return };
     let start = |id: &str, role: &str| Node::start(&aws, id, role).unwrap();
-    let publish = |node: &Node, name: &str| publish::start_ffmpeg(&Source::default(), &node.rtmp_url(name).unwrap()).unwrap();
+    let publish =
+        |node: &Node, name: &str| publish::start_ffmpeg(&Source::default(), &node.rtmp_url(name).unwrap()).unwrap();
     let play_from = |node: &Node, name: &str| start_player(&node.rtmp_url(name).unwrap());
 
     // Without the relay secret a node stays out of service and reports what is missing.
@@ -65,7 +66,10 @@ fn nodes_serve_any_stream_and_survive_a_database_outage() {
     let refused = other.daemon.process().wait_line("publish refused").unwrap();
     assert!(refused.contains("stream live/demo is already live on node i-0origin"), "{refused}");
     assert!(!second.wait_exit(WAIT_TIMEOUT).unwrap().success());
-    assert!(!other.daemon.process().lines().iter().any(|l| l.contains("publish accepted")), "the second publisher was accepted first");
+    assert!(
+        !other.daemon.process().lines().iter().any(|l| l.contains("publish accepted")),
+        "the second publisher was accepted first"
+    );
     let player = play_from(&edge, "live/demo").unwrap();
     wait_frames(&player, 50, "frames from the edge");
     wait::until("a playlist from the edge", || (playlist_status(&edge) == 200).then_some(())).unwrap();
@@ -107,7 +111,8 @@ fn nodes_serve_any_stream_and_survive_a_database_outage() {
     }
     let found = wait::until("the new stream from the edge", || {
         play_from(&edge, "live/new").filter(|p| {
-            wait::until_within(std::time::Duration::from_secs(3), "a frame", || (frame_count(p) > 0).then_some(())).is_ok()
+            wait::until_within(std::time::Duration::from_secs(3), "a frame", || (frame_count(p) > 0).then_some(()))
+                .is_ok()
         })
     })
     .unwrap();

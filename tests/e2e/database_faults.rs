@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use headwater_api::StreamName;
-use headwater_api::secret::Secret;
 use headwater_api::documents::StreamRecord;
+use headwater_api::secret::Secret;
 use headwater_registry::{MongoDb, Streams as _, Timing};
 use headwater_tests::cluster::{self, Node};
 use headwater_tests::http;
@@ -14,7 +14,7 @@ use headwater_tests::mongo::Database;
 use headwater_tests::moto::Moto;
 use headwater_tests::process::Process;
 use headwater_tests::publish::{self, Source};
-use headwater_tests::replica_set::{self, OUT_OF_DISK_SPACE, FakeReplicaSet};
+use headwater_tests::replica_set::{self, FakeReplicaSet, OUT_OF_DISK_SPACE};
 use headwater_tests::temp::TempDir;
 use headwater_tests::wait::{self, WAIT_TIMEOUT};
 use nix::sys::signal::Signal;
@@ -151,7 +151,11 @@ fn election_lost_majority_or_full_disk_interrupts_no_stream() {
     for (id, cause, inject, repair) in [lost_majority, full_disk] {
         let (start, name) = (live_node.line_count(), format!("live/{id}"));
         inject();
-        wait_failing_check(live_node.health, Some("lease"), "the registry receives no heartbeat from this node: could not renew the lease");
+        wait_failing_check(
+            live_node.health,
+            Some("lease"),
+            "the registry receives no heartbeat from this node: could not renew the lease",
+        );
         wait_failing_check(live_node.health, Some("lease"), cause);
         live_node.wait_line(start, "registry is unreachable, the node keeps serving");
         live_node.wait_line(start, "registry is unreachable, streams continue");
@@ -211,8 +215,10 @@ fn untrusted_database_certificate_is_reported_at_boot_and_while_serving() {
     let folder = TempDir::new().unwrap();
     let trusted = folder.write("ca.pem", authority.pem()).unwrap();
     let (login, server) = replica_set::split_uri(database.uri()).unwrap();
-    let wrong =
-        [(other_authority.certify("localhost"), "UnknownIssuer"), (authority.certify("registry.example"), "not valid for name")];
+    let wrong = [
+        (other_authority.certify("localhost"), "UnknownIssuer"),
+        (authority.certify("registry.example"), "not valid for name"),
+    ];
     let proxy = TlsProxy::start(runtime.handle(), server, wrong[0].0.clone());
     let uri = format!("{login}localhost:{}/?directConnection=true", proxy.port());
     let Some(aws) = cluster::start_aws(&format!("mongodb://{uri}&tls=true&tlsCAFile={}", trusted.display())).unwrap()
@@ -242,7 +248,11 @@ fn untrusted_database_certificate_is_reported_at_boot_and_while_serving() {
         wait_failing_check(live_node.health, Some("lease"), cause);
         live_node.check_playback_continues("while the certificate is wrong");
         wait::until("a line that names the cause", || {
-            live_node.warnings(start).iter().any(|l| l.contains("the node keeps serving") && l.contains(cause)).then_some(())
+            live_node
+                .warnings(start)
+                .iter()
+                .any(|l| l.contains("the node keeps serving") && l.contains(cause))
+                .then_some(())
         })
         .unwrap();
         let before = proxy.rejected_handshakes();

@@ -97,8 +97,14 @@ fn encode(options: &str, four_cc: &str, with_audio: bool) -> Option<Recording> {
         })
         .collect();
     messages.sort_by_key(|m| m.ms);
-    let audio_hashes = if with_audio { frame_md5(&file.to_string_lossy(), &["-map", "0:a", "-c", "copy"]) } else { Vec::new() };
-    Some(Recording { headers, messages, frame_hashes: decode::frame_hashes(&file).unwrap(), audio_hashes: audio_hashes })
+    let audio_hashes =
+        if with_audio { frame_md5(&file.to_string_lossy(), &["-map", "0:a", "-c", "copy"]) } else { Vec::new() };
+    Some(Recording {
+        headers,
+        messages,
+        frame_hashes: decode::frame_hashes(&file).unwrap(),
+        audio_hashes: audio_hashes,
+    })
 }
 
 /// Decodes or copies `input` with ffmpeg; returns one MD5 per frame. Panics if ffmpeg fails, prints
@@ -220,7 +226,11 @@ fn check_round_trip(options: &str, four_cc: &str, codec: (&str, &str), with_audi
     if with_audio {
         let packets = frame_md5(&url, &["-map", "0:a", "-c", "copy", "-frames:a", "100"]);
         let others = count_unknown(&packets, &recording.audio_hashes);
-        assert_eq!((packets.len(), others), (100, 0), "audio packets over HLS, and how many of them were not published");
+        assert_eq!(
+            (packets.len(), others),
+            (100, 0),
+            "audio packets over HLS, and how many of them were not published"
+        );
     }
     assert_eq!(engine.panics(), [""; 0]);
 }

@@ -43,7 +43,9 @@ fn fifty_webrtc_viewers_of_a_drained_edge_move_without_loss() {
 #[test]
 fn full_node_refuses_new_viewers_with_a_reason_and_keeps_existing_ones() {
     let engine = Engine::start(Options::with(|c| c.limits.max_viewers = 1.try_into().unwrap())).unwrap();
-    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &engine.rtmp_url("live/a")).unwrap() else { return };
+    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &engine.rtmp_url("live/a")).unwrap() else {
+        return;
+    };
     wait_status(engine.http(), "live/a", "video", |s| s.video.is_some()).unwrap();
     let play = || {
         let mut player = publish::ffmpeg_command().unwrap();
@@ -102,7 +104,12 @@ fn full_edge_names_another_edge_with_the_stream_and_capacity() {
         // The daemon learns of the other node when it polls the registry.
         let response = wait::until("a response that names the other node", || {
             let response = http::request(at, method, path, &offer, b"").unwrap();
-            assert_eq!((response.status, response.header("retry-after")), (503, Some("1")), "{path}: {}", response.text());
+            assert_eq!(
+                (response.status, response.header("retry-after")),
+                (503, Some("1")),
+                "{path}: {}",
+                response.text()
+            );
             response.header("link").is_some().then_some(response)
         })
         .unwrap();

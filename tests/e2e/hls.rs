@@ -137,7 +137,9 @@ fn hinted_part_is_served_once_complete_with_its_final_bytes() {
         let mut early = 0;
         for _ in 0..5 {
             let before = engine.get(path).unwrap().text();
-            let [hint] = &tag_references(&before, "#EXT-X-PRELOAD-HINT:")[..] else { panic!("not exactly one hint: {before}") };
+            let [hint] = &tag_references(&before, "#EXT-X-PRELOAD-HINT:")[..] else {
+                panic!("not exactly one hint: {before}")
+            };
             assert!(!tag_references(&before, "#EXT-X-PART:").contains(hint), "{hint} is already listed: {before}");
             let hinted = engine.get(&resolve(path, hint)).unwrap();
             assert_eq!(hinted.status, 200, "{hint}: {}", hinted.text());

@@ -149,7 +149,8 @@ fn messages_that_crash_other_rtmp_servers_close_only_their_connection() {
 fn command_floods_are_cut_off() {
     with_running_stream(|engine| {
         let connect =
-            [&amf_string("connect")[..], &AMF_NUMBER, &[3, 0, 3, b'a', b'p', b'p'], &amf_string("live"), &[0, 0, 9]].concat();
+            [&amf_string("connect")[..], &AMF_NUMBER, &[3, 0, 3, b'a', b'p', b'p'], &amf_string("live"), &[0, 0, 9]]
+                .concat();
         let create = [&amf_string("createStream")[..], &AMF_NUMBER, &[5]].concat();
         check_refused(engine, &rtmp_message(20, &connect).repeat(50_000), "unexpected connect command");
         let creates = [rtmp_message(20, &connect), rtmp_message(20, &create).repeat(100_000)].concat();

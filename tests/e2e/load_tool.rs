@@ -151,7 +151,10 @@ fn load_tool_compares_an_edge_with_a_single_node_and_checks_the_promises() {
     }
     let folder = TempDir::new().unwrap();
     let (cases, output) = run_load_tool_with_output(folder.path(), &["edge", "--viewers", "2", "--streams", "2"]);
-    assert_eq!(case_names(&cases), ["rtmp", "rtmp", "cold-rtmp", "cold-rtmp", "whep", "whep", "cold-whep", "cold-whep"]);
+    assert_eq!(
+        case_names(&cases),
+        ["rtmp", "rtmp", "cold-rtmp", "cold-rtmp", "whep", "whep", "cold-whep", "cold-whep"]
+    );
     assert_eq!(case_servers(&cases), ["headwater", "edge"].repeat(4));
     for pair in cases.chunks(4) {
         check_all_deliver(&pair[..2]);
@@ -188,7 +191,8 @@ fn load_tool_checks_every_case_against_its_promise() {
     }
     let folder = TempDir::new().unwrap();
     // Without peers and floor, which other tests cover, because this run is long.
-    let (cases, output) = run_load_tool_with_output(folder.path(), &["all", "--shrink", "50", "--no-peer", "--no-floor"]);
+    let (cases, output) =
+        run_load_tool_with_output(folder.path(), &["all", "--shrink", "50", "--no-peer", "--no-floor"]);
     assert_eq!(case_names(&cases), ["whep", "rtmp", "rtmp", "hls", "llhls", "ingest", "join-rtmp", "join-whep"]);
     check_all_deliver(&cases[..5]);
     let promises = promise_rows(&output);
@@ -207,8 +211,10 @@ fn load_tool_plots_the_cost_by_number_of_viewers() {
     }
     let folder = TempDir::new().unwrap();
     let out = folder.path().join("curves");
-    let cases =
-        run_load_tool(folder.path(), &["curve", "rtmp", "--counts", "1,3", "--no-peer", "--out", out.to_str().unwrap()]);
+    let cases = run_load_tool(
+        folder.path(),
+        &["curve", "rtmp", "--counts", "1,3", "--no-peer", "--out", out.to_str().unwrap()],
+    );
     assert_eq!(case_servers(&cases), ["headwater", "floor", "headwater", "floor"]);
     let table = std::fs::read_to_string(out.join("curve-rtmp.csv")).unwrap();
     let lines: Vec<_> = table.lines().skip(1).map(|line| line.split(',').take(2).collect::<Vec<_>>()).collect();

@@ -4,7 +4,7 @@ use headwater_tests::cluster;
 use headwater_tests::daemon::Daemon;
 use headwater_tests::engine::{Options, program_path};
 use headwater_tests::http;
-use headwater_tests::metadata::{FakeMetadata, ServiceBehavior, InstanceRole, start_vendor_mock};
+use headwater_tests::metadata::{FakeMetadata, InstanceRole, ServiceBehavior, start_vendor_mock};
 use headwater_tests::moto::Moto;
 use headwater_tests::tap::RecordingProxy;
 use headwater_tests::temp::TempDir;
@@ -141,7 +141,8 @@ fn unreadable_tags_are_reported_with_the_required_permissions() {
 fn instance_with_a_profile_waits_for_unreadable_tags() {
     let fake = FakeMetadata::start(&[]).unwrap();
     let text = |text: &str| text.to_owned();
-    let role = InstanceRole { name: text("node"), access_key_id: text("a"), secret_access_key: text("b"), token: text("c") };
+    let role =
+        InstanceRole { name: text("node"), access_key_id: text("a"), secret_access_key: text("b"), token: text("c") };
     fake.change(|s| (s.tags, s.role) = (None, Some(role)));
     let daemon = start_daemon(&fake);
     let line = daemon.process().wait_line("out of service").unwrap();
@@ -198,7 +199,12 @@ fn node_serves_through_a_metadata_outage_and_notices_the_recovery() {
 
 #[test]
 fn imdsv1_timeout_or_refusal_means_no_instance() {
-    for manner in [ServiceBehavior::ImdsV1Only, ServiceBehavior::Unresponsive, ServiceBehavior::Status(401), ServiceBehavior::Status(404)] {
+    for manner in [
+        ServiceBehavior::ImdsV1Only,
+        ServiceBehavior::Unresponsive,
+        ServiceBehavior::Status(401),
+        ServiceBehavior::Status(404),
+    ] {
         let fake = FakeMetadata::start(&[("headwater:role", "king")]).unwrap();
         fake.change(|s| s.behavior = manner);
         let report = run_plan(fake.address());
@@ -304,7 +310,12 @@ fn aws_credentials_come_from_the_role_in_the_configured_metadata_service() {
         [("headwater:role", "edge"), ("headwater:cluster", "demo"), ("headwater:registry", "secret:demo/registry")];
     let fake = FakeMetadata::start(&tags).unwrap();
     let text = |text: &str| text.to_owned();
-    let role = InstanceRole { name: text("node"), access_key_id: text("ASIAROLE"), secret_access_key: text("hunter2"), token: text("session-1") };
+    let role = InstanceRole {
+        name: text("node"),
+        access_key_id: text("ASIAROLE"),
+        secret_access_key: text("hunter2"),
+        token: text("session-1"),
+    };
     fake.change(|s| s.role = Some(role));
     let mut options = options_with_metadata(fake.address());
     options.environment = vec![
@@ -319,7 +330,10 @@ fn aws_credentials_come_from_the_role_in_the_configured_metadata_service() {
     let requests = fake.requests();
     let credentials: Vec<_> =
         requests.iter().filter(|a| a.path == "/latest/meta-data/iam/security-credentials/node").collect();
-    assert!(!credentials.is_empty() && credentials.iter().all(|a| a.token.is_some() && a.status == 200), "{requests:?}");
+    assert!(
+        !credentials.is_empty() && credentials.iter().all(|a| a.token.is_some() && a.status == 200),
+        "{requests:?}"
+    );
     let sent = tap.requests();
     assert!(sent.contains("Credential=ASIAROLE/") && sent.contains("x-amz-security-token: session-1"), "{sent}");
     for secret in ["hunter2", "session-1"] {

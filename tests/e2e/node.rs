@@ -13,7 +13,7 @@ use headwater_tests::daemon::Daemon;
 use headwater_tests::engine::{Options, program_path, read_endpoints, wait_status};
 use headwater_tests::http;
 use headwater_tests::process::Process;
-use headwater_tests::publish::{Source, start_ffmpeg, ffmpeg_command};
+use headwater_tests::publish::{Source, ffmpeg_command, start_ffmpeg};
 use headwater_tests::temp::TempDir;
 use headwater_tests::wait::{self, WAIT_TIMEOUT};
 use nix::sys::signal::{Signal, kill};
@@ -267,7 +267,10 @@ fn invalid_configuration_exits_with_78_and_names_line_and_key() {
         &format!("{NO_METADATA_SERVICE}[node]\nrole = \"edge\"\n"),
         "[node] role is \"edge\", which needs a shared registry",
     );
-    check(&format!("{NO_METADATA_SERVICE}[node]\ndata_dir = \"/dev/null/x\"\n"), "data folder /dev/null/x cannot be written");
+    check(
+        &format!("{NO_METADATA_SERVICE}[node]\ndata_dir = \"/dev/null/x\"\n"),
+        "data folder /dev/null/x cannot be written",
+    );
     let certificate = format!(
         "{NO_METADATA_SERVICE}[node]\ndata_dir = {:?}\n[tls]\ncertificate_file = \"/nonexistent.pem\"\nkey_file = \"/nonexistent.key\"\n",
         folder.path().join("data")
@@ -281,8 +284,9 @@ fn invalid_configuration_exits_with_78_and_names_line_and_key() {
 #[test]
 fn missing_engine_exits_with_78_and_names_the_path() {
     let folder = TempDir::new().unwrap();
-    let file =
-        folder.write("node.toml", format!("{NO_METADATA_SERVICE}[node]\ndata_dir = {:?}\n", folder.path().join("data"))).unwrap();
+    let file = folder
+        .write("node.toml", format!("{NO_METADATA_SERVICE}[node]\ndata_dir = {:?}\n", folder.path().join("data")))
+        .unwrap();
     let output = run_headwaterd(&["run", "--config", file.to_str().unwrap(), "--engine", "/nonexistent/engine"]);
     assert_eq!(output.status.code(), Some(78));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();

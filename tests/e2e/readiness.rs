@@ -194,9 +194,10 @@ fn full_listener_changes_readyz_within_ten_seconds() {
     });
     wait_failing_check(engine.health(), None, "");
     let at = engine.endpoints();
-    for (checks, address, connections) in
-        [(&["rtmp", "rtmps"][..], at.rtmp, MAX_CONNECTIONS), (&["relay"], at.relay.unwrap(), MAX_CONNECTIONS + EXTRA_HANDSHAKES)]
-    {
+    for (checks, address, connections) in [
+        (&["rtmp", "rtmps"][..], at.rtmp, MAX_CONNECTIONS),
+        (&["relay"], at.relay.unwrap(), MAX_CONNECTIONS + EXTRA_HANDSHAKES),
+    ] {
         // Silent connections are closed after a time-out, so new ones are opened until the check
         // fails.
         let mut open_connections = Vec::new();
@@ -204,7 +205,8 @@ fn full_listener_changes_readyz_within_ten_seconds() {
             open_connections.extend((0..connections).map(|_| TcpStream::connect(address).unwrap()));
             let readiness = fetch_readiness(engine.health())?;
             let failing: Vec<_> = readiness.checks.iter().filter(|(_, message)| *message != "ok").collect();
-            let expected = failing.len() == checks.len() && failing.iter().all(|(name, _)| checks.contains(&name.as_str()));
+            let expected =
+                failing.len() == checks.len() && failing.iter().all(|(name, _)| checks.contains(&name.as_str()));
             expected.then_some(())
         })
         .unwrap();
@@ -232,9 +234,15 @@ fn node_is_not_ready_until_its_loopback_check_succeeds() {
     const RULES: &str = "add table inet walls; add chain inet walls in { type filter hook input priority 0; }; \
                          add rule inet walls in tcp dport 1935 meta length 61-1500 drop";
     let script = format!("ip link set lo up && nft '{RULES}' && exec \"$@\"");
-    let command_prefix = ["unshare", "--user", "--map-root-user", "--net", "--", "sh", "-c", &script, "sh"].map(str::to_owned);
+    let command_prefix =
+        ["unshare", "--user", "--map-root-user", "--net", "--", "sh", "-c", &script, "sh"].map(str::to_owned);
     let (Some(_), Some(_)) = (tools::find_program("nft"), tools::find_program("curl")) else { return };
-    if !Command::new(&command_prefix[0]).args(&command_prefix[1..]).arg("true").status().is_ok_and(|status| status.success()) {
+    if !Command::new(&command_prefix[0])
+        .args(&command_prefix[1..])
+        .arg("true")
+        .status()
+        .is_ok_and(|status| status.success())
+    {
         return tools::skip_missing("a network namespace cannot be created here");
     }
     let options = Options::with(|c| c.rtmp.listen.set_port(1935));
@@ -300,7 +308,8 @@ fn loopback_stream_is_hidden_while_the_check_runs() {
     let engine =
         Engine::start(with_debug_log(Options::with(|c| c.rtmp.max_connections = 1.try_into().unwrap()))).unwrap();
     let app = loopback_app(&engine);
-    let mut publisher = wait::until("the connection slot", || RtmpClient::publisher_in(engine.rtmp(), &app, "proof").ok()).unwrap();
+    let mut publisher =
+        wait::until("the connection slot", || RtmpClient::publisher_in(engine.rtmp(), &app, "proof").ok()).unwrap();
     // This test has the only slot, so that every track announced from now on is its own.
     let start = engine.process().line_count();
     publisher.send_audio(0, bytes::Bytes::from_static(&AAC_HEADER)).unwrap();

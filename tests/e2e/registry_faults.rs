@@ -10,7 +10,7 @@ use headwater_api::secret::Secret;
 use headwater_registry::{MongoDb, Nodes as _, Timing};
 use headwater_tests::cluster::{self, Node, RELAY_SECRET};
 use headwater_tests::daemon::Daemon;
-use headwater_tests::delay::{DelayProxy, DelayMode};
+use headwater_tests::delay::{DelayMode, DelayProxy};
 use headwater_tests::engine::Options;
 use headwater_tests::http;
 use headwater_tests::mongo::Database;
@@ -177,7 +177,9 @@ fn database_delay_of_two_seconds_costs_neither_boot_nor_lease() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let line = DelayProxy::start(runtime.handle(), listener, move || Ok(TcpStream::connect(server)?)).unwrap();
     line.set_mode(DelayMode::Delayed(Duration::from_secs(2)));
-    let (Some(near_aws), Some(far_aws)) = (cluster::start_aws(database.uri()).unwrap(), cluster::start_aws(&far).unwrap()) else {
+    let (Some(near_aws), Some(far_aws)) =
+        (cluster::start_aws(database.uri()).unwrap(), cluster::start_aws(&far).unwrap())
+    else {
         return;
     };
     let (near, far) = (start_edge("i-0near", &near_aws), start_edge("i-0far", &far_aws));

@@ -178,7 +178,9 @@ fn registry_node_provides_the_registry_of_its_cluster() {
         let line = node.wait_line("out of service");
         assert!(line.contains("secretsmanager:GetSecretValue of headwater/demo/relay did not work"), "{line}");
         let cloud = cloud.with_secrets();
-        for step in ["mongod started", "replica set initiated", "user that manages the replica set created", "node ready"] {
+        for step in
+            ["mongod started", "replica set initiated", "user that manages the replica set created", "node ready"]
+        {
             node.wait_line(step);
         }
         node.wait_ready_nodes(&cloud, &[&node]);
@@ -253,7 +255,9 @@ fn password_of_the_secret_is_applied_and_data_survive_a_restart() {
 fn full_disk_at_first_boot_is_reported_and_not_mistaken_for_a_wrong_secret() {
     // A full disk cannot be simulated with a real mongod.
     let Some(database) = Database::start().unwrap() else { return };
-    let Some(cloud) = TestCloud::start(program_path("headwater-mongod-stand-in").unwrap(), Some(database)) else { return };
+    let Some(cloud) = TestCloud::start(program_path("headwater-mongod-stand-in").unwrap(), Some(database)) else {
+        return;
+    };
     let cloud = cloud.with_secrets();
     let full = cloud.folder.path().join("users.full");
     std::fs::write(&full, "").unwrap();
@@ -287,7 +291,8 @@ fn three_nodes_form_one_set_replace_a_lost_member_and_hand_over_the_primary() {
         fourth.wait_line("node ready");
         wait::until_within(2 * WAIT_TIMEOUT, "the lost member to be removed", || {
             let lines = first.daemon.process().lines();
-            let is_removed = |line: &&String| line.contains("missing registry node removed") && line.contains("127.0.0.4:");
+            let is_removed =
+                |line: &&String| line.contains("missing registry node removed") && line.contains("127.0.0.4:");
             lines.iter().find(is_removed).map(drop)
         })
         .unwrap();
@@ -301,7 +306,8 @@ fn three_nodes_form_one_set_replace_a_lost_member_and_hand_over_the_primary() {
         let reports = first.daemon.process().lines().iter().filter(|line| line.contains("node ready")).count();
         assert_eq!(reports, 1, "a node that stays ready logs it more than once");
         wait::until("a new primary", || {
-            let primary = |node: &RegistryNode| node.daemon.process().lines().iter().any(|line| line.contains("state=primary"));
+            let primary =
+                |node: &RegistryNode| node.daemon.process().lines().iter().any(|line| line.contains("state=primary"));
             (primary(&second) || primary(&fourth)).then_some(())
         })
         .unwrap();

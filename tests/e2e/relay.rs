@@ -72,7 +72,9 @@ fn every_node_serves_every_stream_with_the_same_bytes() {
     let secrets = TempDir::new().unwrap();
     let origin = start_node(&secrets, &[]);
     let edges = [start_node(&secrets, &[relay_address(&origin)]), start_node(&secrets, &[relay_address(&origin)])];
-    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &origin.rtmp_url("live/demo")).unwrap() else { return };
+    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &origin.rtmp_url("live/demo")).unwrap() else {
+        return;
+    };
     wait_published(&origin);
 
     // A player whose every request goes to another node: each node has what the others list.
@@ -171,7 +173,9 @@ fn viewers_of_an_edge_behind_a_full_origin_are_refused_as_full() {
     let secrets = TempDir::new().unwrap();
     let origin = start_node_with(&secrets, &[], |relay| relay.max_connections = 1.try_into().unwrap());
     let edges = [start_node(&secrets, &[relay_address(&origin)]), start_node(&secrets, &[relay_address(&origin)])];
-    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &origin.rtmp_url("live/demo")).unwrap() else { return };
+    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &origin.rtmp_url("live/demo")).unwrap() else {
+        return;
+    };
     wait_published(&origin);
     // It takes the only connection slot of the origin.
     let _watches = RtmpClient::player(edges[0].rtmp(), "demo").unwrap();

@@ -107,7 +107,10 @@ fn slow_player_resumes_at_key_frames_and_another_gets_every_frame() {
 fn read_and_count_gap(player: &mut RtmpClient, last: &mut u32) -> u32 {
     let number = next_number(player);
     let gap = number != *last + 1;
-    assert!(!gap || (number > *last && number.is_multiple_of(GOP_FRAMES)), "resumes at {number} after {last}, which is not a key frame");
+    assert!(
+        !gap || (number > *last && number.is_multiple_of(GOP_FRAMES)),
+        "resumes at {number} after {last}, which is not a key frame"
+    );
     *last = number;
     u32::from(gap)
 }

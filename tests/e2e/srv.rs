@@ -52,7 +52,8 @@ struct TlsDatabase {
 impl TlsDatabase {
     fn new() -> Option<Self> {
         let database = Database::start().unwrap()?;
-        let (runtime, authority, folder) = (Runtime::new().unwrap(), CertificateAuthority::new("ours"), TempDir::new().unwrap());
+        let (runtime, authority, folder) =
+            (Runtime::new().unwrap(), CertificateAuthority::new("ours"), TempDir::new().unwrap());
         folder.write("ca.pem", authority.pem()).unwrap();
         let (_, server) = replica_set::split_uri(database.uri()).unwrap();
         let proxy = TlsProxy::start(runtime.handle(), server, authority.certify("db1.cluster.test"));
@@ -78,7 +79,8 @@ fn node_joins_by_srv_name_with_tls_and_survives_a_dns_outage() {
     let node = start_node(&aws, &dns, "i-0node", "origin");
     node.wait_ready().unwrap();
     wait_failing_check(node.health().unwrap(), None, "");
-    let Some(publisher) = publish::start_ffmpeg(&Source::default(), &node.rtmp_url("live/demo").unwrap()).unwrap() else {
+    let Some(publisher) = publish::start_ffmpeg(&Source::default(), &node.rtmp_url("live/demo").unwrap()).unwrap()
+    else {
         return;
     };
     node.wait_live("live/demo").unwrap();
@@ -90,7 +92,9 @@ fn node_joins_by_srv_name_with_tls_and_survives_a_dns_outage() {
     // Known servers are not resolved again.
     let start = node.daemon.process().line_count();
     dns.stop_answering().unwrap();
-    check_throughout(Duration::from_secs(16), || assert_eq!(http::get(node.health().unwrap(), "/readyz").unwrap().status, 200));
+    check_throughout(Duration::from_secs(16), || {
+        assert_eq!(http::get(node.health().unwrap(), "/readyz").unwrap().status, 200)
+    });
     let lines = node.daemon.process().lines_from(start);
     let is_outage = |line: &String| line.contains("registry is unreachable");
     assert!(!lines.iter().any(is_outage), "{lines:#?}");
@@ -102,7 +106,8 @@ fn node_joins_by_srv_name_with_tls_and_survives_a_dns_outage() {
     let again = node.daemon.wait_endpoints(Some(first.pid)).unwrap();
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     drop(publisher);
-    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &node.rtmp_url("live/demo").unwrap()).unwrap() else {
+    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &node.rtmp_url("live/demo").unwrap()).unwrap()
+    else {
         return;
     };
     node.wait_live("live/demo").unwrap();
@@ -129,7 +134,8 @@ fn unresolvable_srv_name_keeps_a_node_out_of_service_with_a_reason() {
         wait_out_of_service(&node, start, &[words, "db.cluster.test (SRV) is unreachable"]);
     };
     check(&[], "DNS has no entry _mongodb._tcp.db.cluster.test");
-    let wrong_domain = [&server_records("db1.elsewhere.test", database.proxy.port())[..], &[txt_record("authSource=admin")]].concat();
+    let wrong_domain =
+        [&server_records("db1.elsewhere.test", database.proxy.port())[..], &[txt_record("authSource=admin")]].concat();
     check(&wrong_domain, "db1.elsewhere.test, which does not match domain name cluster.test");
     let start = node.daemon.process().line_count();
     dns.stop_answering().unwrap();
@@ -155,7 +161,9 @@ fn set_members_and_name_come_from_dns_and_elections_are_followed() {
     let (Some(dns), Some(database)) = (DnsServer::new().unwrap(), TlsDatabase::new()) else { return };
     let set = FakeReplicaSet::start(database.runtime.handle(), database.database.uri()).unwrap();
     let (login, hosts) = set.uri().split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).unwrap();
-    let Some(aws) = cluster::start_aws(&format!("mongodb+srv://{login}@{SRV_NAME}/?tls=false")).unwrap() else { return };
+    let Some(aws) = cluster::start_aws(&format!("mongodb+srv://{login}@{SRV_NAME}/?tls=false")).unwrap() else {
+        return;
+    };
     let ports = hosts.split('/').next().unwrap().split(',').map(|at| at.rsplit_once(':').unwrap().1.parse().unwrap());
     let servers: Vec<String> =
         ports.enumerate().flat_map(|(n, port)| server_records(&format!("db{n}.cluster.test"), port)).collect();

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use headwater_api::StreamName;
-use headwater_api::documents::{Heartbeat, NodeIncarnation, NodeDocument};
-use headwater_api::secret::Secret;
 use headwater_api::documents::{Claim, StreamOffer};
+use headwater_api::documents::{Heartbeat, NodeDocument, NodeIncarnation};
+use headwater_api::secret::Secret;
 use headwater_registry::{HeartbeatInterval, MongoDb, Nodes as _, Streams as _, Timing};
 use headwater_tests::mongo::Database;
 use headwater_tests::replica_set;
-use headwater_tests::toll::{TappedProxy, LinkState};
+use headwater_tests::toll::{LinkState, TappedProxy};
 use headwater_tests::wait;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -74,7 +74,8 @@ impl SimulatedCluster {
     /// count.
     fn write_delays(&self, since: Instant) -> Vec<Duration> {
         let forwarded = self.proxy.forwarded();
-        let writes = forwarded.iter().filter(|write| write.received_at >= since && NODE_WRITES.contains(&write.name.as_str()));
+        let writes =
+            forwarded.iter().filter(|write| write.received_at >= since && NODE_WRITES.contains(&write.name.as_str()));
         writes.map(|write| write.forwarded_at - since).collect()
     }
 }
@@ -86,7 +87,8 @@ async fn start_node(uri: Secret, n: usize) -> (MongoDb, NodeIncarnation, Claim) 
     let node: NodeDocument = serde_json::from_str(&text).unwrap();
     let incarnation = client.register(&node, None).await.unwrap();
     let offer = StreamOffer { relay: Vec::new(), protocol: "rtmp".to_owned(), started_at_ms: 0 };
-    let claim = client.claim(&incarnation, &StreamName::new("live", &n.to_string()).unwrap(), &offer, None).await.unwrap();
+    let claim =
+        client.claim(&incarnation, &StreamName::new("live", &n.to_string()).unwrap(), &offer, None).await.unwrap();
     (client, incarnation, claim)
 }
 
@@ -95,7 +97,8 @@ async fn run_heartbeats(client: MongoDb, incarnation: NodeIncarnation, successes
     let mut interval = HeartbeatInterval::new(&Timing::default());
     tokio::time::sleep(interval.initial_delay(rand::random_range(0.0..1.0))).await;
     loop {
-        let result = tokio::time::timeout(HEARTBEAT_TIMEOUT, client.heartbeat(&incarnation, &Heartbeat::default())).await;
+        let result =
+            tokio::time::timeout(HEARTBEAT_TIMEOUT, client.heartbeat(&incarnation, &Heartbeat::default())).await;
         let succeeded = matches!(result, Ok(Ok(_)));
         successes[at].fetch_add(usize::from(succeeded), Ordering::SeqCst);
         tokio::time::sleep(interval.next_delay(succeeded, rand::random_range(0.0..1.0))).await;
@@ -103,7 +106,13 @@ async fn run_heartbeats(client: MongoDb, incarnation: NodeIncarnation, successes
 }
 
 /// Renews the stream as the engine does.
-async fn run_renewals(client: MongoDb, incarnation: NodeIncarnation, claim: Claim, successes: Arc<Vec<AtomicUsize>>, at: usize) {
+async fn run_renewals(
+    client: MongoDb,
+    incarnation: NodeIncarnation,
+    claim: Claim,
+    successes: Arc<Vec<AtomicUsize>>,
+    at: usize,
+) {
     let mut interval = HeartbeatInterval::new(&Timing::default());
     tokio::time::sleep(interval.initial_delay(rand::random_range(0.0..1.0))).await;
     loop {

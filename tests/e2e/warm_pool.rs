@@ -38,7 +38,8 @@ impl WarmPool {
 
     /// Waits until a hook is completed and the instance is in this lifecycle state.
     fn wait_lifecycle(&self, target: Lifecycle, what: &str) {
-        let is_reached = |i: &headwater_tests::autoscaling::Instance| (i.lifecycle == target && i.completed).then_some(());
+        let is_reached =
+            |i: &headwater_tests::autoscaling::Instance| (i.lifecycle == target && i.completed).then_some(());
         self.groups.wait(ID, WAIT_TIMEOUT, what, is_reached).unwrap();
     }
 
@@ -61,7 +62,10 @@ impl WarmPool {
         self.wait_lifecycle(Lifecycle::Warmed, "completion of the terminating hook");
         // The node had drained and deregistered before it completed the hook.
         assert_eq!(self.registered(), Vec::<String>::new());
-        assert!(!node.daemon.data_dir().join("engine.json").exists(), "the hook was completed while the engine still served");
+        assert!(
+            !node.daemon.data_dir().join("engine.json").exists(),
+            "the hook was completed while the engine still served"
+        );
         let lines = node.daemon.process().lines_from(start);
         assert!(!lines.iter().any(|l| l.contains("WARN") || l.contains("ERROR")), "{lines:#?}");
     }

@@ -75,7 +75,9 @@ fn pion_plays_video_and_audio_with_either_srtp_profile_until_delete() {
     for (offered, taken) in
         [("any", "SRTP_AEAD_AES_128_GCM"), ("gcm", "SRTP_AEAD_AES_128_GCM"), ("sha1", "SRTP_AES128_CM_HMAC_SHA1_80")]
     {
-        let Some(viewer) = Viewer::start(&whep_url(&engine), &["-srtp", offered, "-seconds", "3"]).unwrap() else { return };
+        let Some(viewer) = Viewer::start(&whep_url(&engine), &["-srtp", offered, "-seconds", "3"]).unwrap() else {
+            return;
+        };
         viewer.wait_playing().unwrap();
         engine.wait_status(STREAM_NAME, "a WebRTC viewer", |s| s.viewers.webrtc == 1).unwrap();
         let report = check_viewer(&viewer, 3, taken);
@@ -135,11 +137,15 @@ fn garbage_replays_and_forged_requests_are_ignored_and_counted() {
     assert_eq!(ignored_datagrams(&engine, "WrongPassword"), EACH);
     assert_eq!(ignored_datagrams(&engine, "Rtp"), EACH);
     assert_eq!(ignored_datagrams(&engine, "BadRtcp"), EACH);
-    assert!(ignored_datagrams(&engine, "UnknownUser") >= EACH && ignored_datagrams(&engine, "UnknownAddress") >= 2 * EACH);
+    assert!(
+        ignored_datagrams(&engine, "UnknownUser") >= EACH && ignored_datagrams(&engine, "UnknownAddress") >= 2 * EACH
+    );
     // Some ten thousand more must not leak memory: a hundred bytes each would exceed the limit.
     let before = resident_bytes(&engine);
     assert!(before > 0);
-    let Some(viewer) = Viewer::start(&whep_url(&engine), &["-attack", "3000", "-seconds", "3"]).unwrap() else { return };
+    let Some(viewer) = Viewer::start(&whep_url(&engine), &["-attack", "3000", "-seconds", "3"]).unwrap() else {
+        return;
+    };
     assert_eq!(viewer.wait_report().unwrap().status, 201);
     let grown = resident_bytes(&engine).saturating_sub(before);
     assert!(grown < 4 << 20, "the memory grew by {grown} bytes");
@@ -150,7 +156,9 @@ fn garbage_replays_and_forged_requests_are_ignored_and_counted() {
 #[test]
 fn viewer_with_a_certificate_not_in_its_offer_receives_nothing() {
     let Some((engine, _publisher)) = start_live_stream() else { return };
-    let Some(viewer) = Viewer::start(&whep_url(&engine), &["-wrong-fingerprint", "-seconds", "2"]).unwrap() else { return };
+    let Some(viewer) = Viewer::start(&whep_url(&engine), &["-wrong-fingerprint", "-seconds", "2"]).unwrap() else {
+        return;
+    };
     let report = viewer.wait_report().unwrap();
     assert_eq!((report.status, report.video.packets, report.audio.packets), (201, 0, 0), "{report:?}");
     assert_eq!(webrtc_metric(&engine, "wrong_certificates_total"), 1);
@@ -176,7 +184,9 @@ fn killed_viewer_is_removed_when_its_consent_expires() {
     let Some(viewer) = Viewer::start(&whep_url(&engine), &["-seconds", "60"]).unwrap() else { return };
     viewer.wait_playing().unwrap();
     // Another viewer replays an old check from its address: it does not renew its consent.
-    let Some(replaying) = Viewer::start(&whep_url(&engine), &["-seconds", "60", "-replay-check"]).unwrap() else { return };
+    let Some(replaying) = Viewer::start(&whep_url(&engine), &["-seconds", "60", "-replay-check"]).unwrap() else {
+        return;
+    };
     replaying.wait_playing().unwrap();
     engine.wait_status(STREAM_NAME, "two WebRTC viewers", |s| s.viewers.webrtc == 2).unwrap();
     viewer.kill();

@@ -137,11 +137,23 @@ impl FakeAutoScaling {
 
     /// Launches an instance into the warm pool of its group, which keeps instances in the state
     /// `pool_state`: `Running`, `Stopped` or `Hibernated`.
-    pub fn launch_warm(&self, id: &str, group: &str, pool_state: &'static str, on_target_state: impl Fn(&str) + Send + Sync + 'static) {
+    pub fn launch_warm(
+        &self,
+        id: &str,
+        group: &str,
+        pool_state: &'static str,
+        on_target_state: impl Fn(&str) + Send + Sync + 'static,
+    ) {
         self.add_instance(id, group, Some(pool_state), Box::new(on_target_state));
     }
 
-    fn add_instance(&self, id: &str, group: &str, pool_state: Option<&'static str>, on_target_state: TargetStateCallback) {
+    fn add_instance(
+        &self,
+        id: &str,
+        group: &str,
+        pool_state: Option<&'static str>,
+        on_target_state: TargetStateCallback,
+    ) {
         let now = Instant::now();
         let mut instance = Instance {
             group: group.to_owned(),
@@ -251,7 +263,10 @@ impl FakeAutoScaling {
             }
             let remaining = deadline.saturating_duration_since(Instant::now());
             let last_actions = &state.actions[state.actions.len().saturating_sub(10)..];
-            ensure!(!remaining.is_zero(), "timed out waiting for {what}: {id} is {instance:?}; last actions: {last_actions:?}");
+            ensure!(
+                !remaining.is_zero(),
+                "timed out waiting for {what}: {id} is {instance:?}; last actions: {last_actions:?}"
+            );
             state = self.shared.changed.wait_timeout(state, remaining).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -283,7 +298,9 @@ impl Instance {
     fn finish_hook(&mut self, continues: bool) {
         match self.lifecycle {
             Lifecycle::PendingWait if continues => self.lifecycle = Lifecycle::InService,
-            Lifecycle::WarmedPendingWait | Lifecycle::WarmedReturnWait if continues => self.lifecycle = Lifecycle::Warmed,
+            Lifecycle::WarmedPendingWait | Lifecycle::WarmedReturnWait if continues => {
+                self.lifecycle = Lifecycle::Warmed
+            }
             Lifecycle::PendingWait | Lifecycle::WarmedPendingWait | Lifecycle::WarmedReturnWait => self.terminate(),
             Lifecycle::TerminatingWait | Lifecycle::WarmedTerminatingWait => self.lifecycle = Lifecycle::Terminated,
             Lifecycle::InService | Lifecycle::Warmed | Lifecycle::Terminated => {}

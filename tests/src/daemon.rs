@@ -46,7 +46,8 @@ impl Daemon {
         let file = folder.join(CONFIG_FILE_NAME);
         std::fs::write(&file, config_text(&options.config)?)?;
         program_path("headwater-engine")?;
-        let mut command_line = options.command_prefix.iter().map(OsString::from).chain([program_path("headwaterd")?.into_os_string()]);
+        let mut command_line =
+            options.command_prefix.iter().map(OsString::from).chain([program_path("headwaterd")?.into_os_string()]);
         let process = Process::start(
             Command::new(command_line.next().unwrap_or_default())
                 .args(command_line)

@@ -68,7 +68,11 @@ impl Drop for DelayProxy {
     }
 }
 
-async fn forward(client: TcpStream, server: std::net::TcpStream, mode_rx: watch::Receiver<DelayMode>) -> std::io::Result<()> {
+async fn forward(
+    client: TcpStream,
+    server: std::net::TcpStream,
+    mode_rx: watch::Receiver<DelayMode>,
+) -> std::io::Result<()> {
     server.set_nonblocking(true)?;
     let server = TcpStream::from_std(server)?;
     client.set_nodelay(true)?;

@@ -276,7 +276,8 @@ fn spawn(mut options: Options) -> anyhow::Result<(Process, TempDir, PathBuf)> {
         options.config.node.data_dir = folder.path().join("data");
     }
     let file = folder.write("engine.toml", toml::to_string(&options.config)?)?;
-    let words = options.command_prefix.iter().map(OsString::from).chain([program_path("headwater-engine")?.into_os_string()]);
+    let words =
+        options.command_prefix.iter().map(OsString::from).chain([program_path("headwater-engine")?.into_os_string()]);
     let words: Vec<_> = words.chain(["--config".into(), file.into_os_string()]).collect();
     let process = Process::start(Command::new(&words[0]).args(&words[1..]).env("HEADWATER_LOG", options.log))?;
     Ok((process, folder, options.config.node.data_dir))

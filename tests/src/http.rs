@@ -108,7 +108,11 @@ pub fn parse(received: &[u8], is_head: bool) -> anyhow::Result<Response> {
         response.body = decode_chunked(&response.body)?;
     } else if let Some(length) = response.header("content-length") {
         let length: usize = length.parse()?;
-        ensure!(response.body.len() == length, "the body has {} bytes, content-length is {length}", response.body.len());
+        ensure!(
+            response.body.len() == length,
+            "the body has {} bytes, content-length is {length}",
+            response.body.len()
+        );
     }
     Ok(response)
 }

@@ -180,8 +180,12 @@ fn serve(mut stream: TcpStream, state: &InstanceState, requests: &Mutex<Vec<Requ
         (ServiceBehavior::Status(status), ..) => (status, String::new()),
         (ServiceBehavior::Normal | ServiceBehavior::Slow(_), "PUT", "/latest/api/token") => (200, state.token.clone()),
         (_, "PUT", _) => (405, String::new()),
-        (ServiceBehavior::Normal | ServiceBehavior::Slow(_), ..) if token != Some(state.token.as_str()) => (401, String::new()),
-        _ => metadata_value(path.trim_start_matches("/latest/"), state).map_or((404, String::new()), |body| (200, body)),
+        (ServiceBehavior::Normal | ServiceBehavior::Slow(_), ..) if token != Some(state.token.as_str()) => {
+            (401, String::new())
+        }
+        _ => {
+            metadata_value(path.trim_start_matches("/latest/"), state).map_or((404, String::new()), |body| (200, body))
+        }
     };
     let request = RequestRecord { path: path.to_owned(), token: token.map(str::to_owned), status };
     requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
@@ -235,7 +239,11 @@ fn metadata_value(path: &str, state: &InstanceState) -> Option<String> {
 ///
 /// # Errors
 /// If it does not answer in time.
-pub fn start_vendor_mock(role: &str, cluster: &str, options: &[&str]) -> anyhow::Result<Option<(Process, SocketAddr, TempDir)>> {
+pub fn start_vendor_mock(
+    role: &str,
+    cluster: &str,
+    options: &[&str],
+) -> anyhow::Result<Option<(Process, SocketAddr, TempDir)>> {
     let Some(program) = tools::find_program("ec2-metadata-mock") else { return Ok(None) };
     let folder = TempDir::new()?;
     let tag = "/latest/meta-data/tags/instance/headwater:";

@@ -147,7 +147,11 @@ impl Moto {
         Ok(self.run_instances(tags, &[("SubnetId", subnet), ("PrivateIpAddress", address)])?.0)
     }
 
-    fn run_instances(&self, tags: &[(&str, &str)], extra_parameters: &[(&str, &str)]) -> anyhow::Result<(String, String)> {
+    fn run_instances(
+        &self,
+        tags: &[(&str, &str)],
+        extra_parameters: &[(&str, &str)],
+    ) -> anyhow::Result<(String, String)> {
         let names: Vec<_> = (1..=tags.len()).map(|n| format!("TagSpecification.1.Tag.{n}")).collect();
         let names: Vec<_> = names.iter().map(|n| (format!("{n}.Key"), format!("{n}.Value"))).collect();
         let mut parameters = vec![

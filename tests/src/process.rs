@@ -159,7 +159,12 @@ impl Process {
         // time-out.
         while state.exit.is_none() || (state.open_pipes > 0 && deadline > Instant::now() + timeout / 2) {
             let left = deadline.saturating_duration_since(Instant::now());
-            anyhow::ensure!(!left.is_zero(), "{} still runs after {timeout:?}: {}", self.name, last_lines(&state.lines));
+            anyhow::ensure!(
+                !left.is_zero(),
+                "{} still runs after {timeout:?}: {}",
+                self.name,
+                last_lines(&state.lines)
+            );
             let half = if state.exit.is_some() { left.saturating_sub(timeout / 2) } else { left };
             state = self.shared.changed.wait_timeout(state, half).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -196,7 +201,12 @@ impl Process {
                 anyhow::bail!("{} ended ({exit}) without {what}: {}", self.name, last_lines(&state.lines));
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            anyhow::ensure!(!left.is_zero(), "{}: no {what} within {timeout:?}: {}", self.name, last_lines(&state.lines));
+            anyhow::ensure!(
+                !left.is_zero(),
+                "{}: no {what} within {timeout:?}: {}",
+                self.name,
+                last_lines(&state.lines)
+            );
             state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }

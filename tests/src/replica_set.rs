@@ -50,8 +50,9 @@ impl FakeReplicaSet {
     /// If there is no port for a member.
     pub fn start(runtime: &Handle, database: &str) -> anyhow::Result<Self> {
         let (login, server) = split_uri(database)?;
-        let listeners: Vec<_> =
-            (0..MEMBER_COUNT).map(|_| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<_>>()?;
+        let listeners: Vec<_> = (0..MEMBER_COUNT)
+            .map(|_| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+            .collect::<io::Result<_>>()?;
         let hosts: Vec<String> =
             listeners.iter().map(|l| l.local_addr().map(|at| at.to_string())).collect::<io::Result<_>>()?;
         let uri = format!("mongodb://{login}{}/?replicaSet={SET_NAME}", hosts.join(","));
@@ -112,7 +113,8 @@ pub fn split_uri(uri: &str) -> anyhow::Result<(String, SocketAddr)> {
     let (_, rest) = uri.split_once("://").context("not a connection string")?;
     let (login, rest) =
         rest.rsplit_once('@').map_or((String::new(), rest), |(login, rest)| (format!("{login}@"), rest));
-    let server = rest.split('/').next().unwrap_or_default().parse().context("not exactly one server with an IP address")?;
+    let server =
+        rest.split('/').next().unwrap_or_default().parse().context("not exactly one server with an IP address")?;
     Ok((login, server))
 }
 

@@ -180,14 +180,19 @@ impl RtmpClient {
                 match &event {
                     candidate if is_match(candidate) => return Ok(event),
                     ClientSessionEvent::ConnectionRequestRejected { description } => bail!("refused: {description}"),
-                    ClientSessionEvent::UnhandleableOnStatusCode { code } if !INFORMATIONAL_CODES.contains(&code.as_str()) => {
+                    ClientSessionEvent::UnhandleableOnStatusCode { code }
+                        if !INFORMATIONAL_CODES.contains(&code.as_str()) =>
+                    {
                         bail!("refused: {code}");
                     }
                     _ => {}
                 }
             }
             // The server may send other messages without end.
-            ensure!(Instant::now() < deadline, "the expected event did not arrive within {WAIT_TIMEOUT:?}, although the server sends");
+            ensure!(
+                Instant::now() < deadline,
+                "the expected event did not arrive within {WAIT_TIMEOUT:?}, although the server sends"
+            );
             let read = self.socket.read(&mut buffer)?;
             ensure!(read > 0, "the server closed the connection");
             let results = self.session.handle_input(&buffer[..read])?;

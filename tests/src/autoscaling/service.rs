@@ -48,7 +48,10 @@ impl Shared {
             return error(500, "InternalFailure", "an error of the fake");
         }
         if action == "DescribeLifecycleHooks" {
-            return ok(action, &format!("<LifecycleHooks>{}</LifecycleHooks>", hooks_xml(value("AutoScalingGroupName"))));
+            return ok(
+                action,
+                &format!("<LifecycleHooks>{}</LifecycleHooks>", hooks_xml(value("AutoScalingGroupName"))),
+            );
         }
         let id = match action {
             "SetInstanceProtection" | "DescribeAutoScalingInstances" => value("InstanceIds.member.1"),
