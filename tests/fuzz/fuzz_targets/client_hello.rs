@@ -1,23 +1,4 @@
-//! DTLS ClientHello in one or more datagrams: the returned datagrams are never longer than the
-//! input.
+//! The target `client_hello` of libFuzzer.
 #![no_main]
 
-use headwater_wire::webrtc::ClientHello;
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|data: &[u8]| {
-    // The input is a sequence of datagrams with 2-byte length prefixes.
-    let (mut hello, mut rest, mut bytes) = (ClientHello::default(), data, 0);
-    while let Some((len, after)) = rest.split_first_chunk() {
-        let (datagram, after) = after.split_at(usize::from(u16::from_be_bytes(*len)).min(after.len()));
-        rest = after;
-        let pushed = hello.push(datagram);
-        let _ = hello.offers_gcm();
-        bytes += datagram.len();
-        match pushed {
-            Ok(false) => {}
-            Ok(true) | Err(_) => break,
-        }
-    }
-    assert!(hello.into_datagrams().iter().map(Vec::len).sum::<usize>() <= bytes);
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| headwater_fuzz::client_hello::run(data));

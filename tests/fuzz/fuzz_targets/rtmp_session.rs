@@ -1,30 +1,4 @@
-//! The chunk stream of one peer through a session that accepts every request.
+//! The target `rtmp_session` of libFuzzer.
 #![no_main]
 
-use headwater_wire::rtmp::session::Event;
-use headwater_wire::rtmp::{ChunkReader, Ingest, Session};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|data: &[u8]| {
-    let (mut reader, mut session, mut ingest) = (ChunkReader::default(), Session::default(), Ingest::default());
-    session.on_received(data.len());
-    let mut input = data;
-    while let Ok(Some(message)) = reader.next(&mut input) {
-        match session.on_message(message) {
-            Ok(Some(Event::Connect { .. })) => session.accept_connect(),
-            Ok(Some(Event::Publish { .. })) => {
-                session.accept();
-                reader.expect_media();
-            }
-            Ok(Some(Event::Play { .. })) => session.accept(),
-            Ok(Some(Event::Ended)) => reader.expect_commands(),
-            Ok(Some(Event::Media(message))) => {
-                let _ = ingest.on_message(message);
-            }
-            Ok(_) => {}
-            Err(_) => break,
-        }
-        let _ = session.take_replies();
-    }
-    session.close("fuzzed");
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| headwater_fuzz::rtmp_session::run(data));

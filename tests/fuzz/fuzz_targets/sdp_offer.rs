@@ -1,26 +1,4 @@
-//! SDP offers: every accepted offer can be answered, and the lines of the answer are well-formed.
+//! The target `sdp_offer` of libFuzzer.
 #![no_main]
 
-use headwater_wire::webrtc::{Answer, Credentials, Fingerprint, Offer, SendParameters};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|data: &[u8]| {
-    let Ok(sdp) = std::str::from_utf8(data) else { return };
-    let _ = Fingerprint::parse(sdp);
-    let Ok(offer) = Offer::parse(sdp) else { return };
-    let credentials = Credentials { ufrag: "abcd".to_owned(), password: "0123456789abcdefghijkl".to_owned() };
-    let sending: Vec<_> = offer
-        .sections
-        .iter()
-        .map(|s| s.opus().or(s.h264(100)).map(|payload_type| SendParameters { payload_type, ssrc: 7 }))
-        .collect();
-    let answer = Answer {
-        session_id: 1,
-        credentials: &credentials,
-        fingerprint: offer.fingerprint,
-        candidates: &[([192, 0, 2, 1], 50_000).into()],
-        cname: "headwater",
-    }
-    .encode(&offer, &sending);
-    assert!(answer.split_inclusive("\r\n").all(|line| line.ends_with("\r\n") && line.as_bytes()[1] == b'='));
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| headwater_fuzz::sdp_offer::run(data));

@@ -6,7 +6,7 @@
 //! | 4 | length of the body, big endian |
 //! | n | body |
 //!
-//! MessageReader of unknown kind are skipped, so that a later minor version can add kinds.
+//! Messages of unknown kind are skipped, so that a later minor version can add kinds.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
