@@ -34,7 +34,7 @@ pub struct Tls {
     pub key_file: Option<PathBuf>,
 }
 
-/// Listeners of the RTMP server.
+/// Listeners of the RTMP server, and how it writes to players.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rtmp {
@@ -45,11 +45,15 @@ pub struct Rtmp {
     /// Maximum number of connections, publishers and players together; further ones are closed at
     /// once.
     pub max_connections: NonZeroUsize,
+    /// True: audio waits for the next video frame, at most 45 ms, and leaves in the same write.
+    /// False: every frame is written at once; audio arrives earlier, and a player costs 2.5 times
+    /// as many writes (30 video frames and 47 audio packets per second).
+    pub merge_audio: bool,
 }
 
 impl Default for Rtmp {
     fn default() -> Self {
-        Self { listen: any(1935), tls_listen: any(8443), max_connections: count(10_000) }
+        Self { listen: any(1935), tls_listen: any(8443), max_connections: count(10_000), merge_audio: true }
     }
 }
 

@@ -14,7 +14,7 @@ pub struct Config {
     pub http: Http,
     /// Certificate for the TLS listeners.
     pub tls: Tls,
-    /// Listeners of the RTMP server.
+    /// Listeners of the RTMP server, and how it writes to players.
     pub rtmp: Rtmp,
     /// UDP ports and workers for WebRTC media.
     pub webrtc: Webrtc,

@@ -7,7 +7,7 @@ use crate::StreamName;
 /// A token, valid once, for one publisher or viewer of one stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenDocument {
-    /// SHA-256 of the token in lower-case hexadecimal. Packaging the registry does not reveal the
+    /// SHA-256 of the token in lower-case hexadecimal. Reading the registry does not reveal the
     /// token.
     pub digest: String,
     /// The stream that the token is for.

@@ -34,7 +34,7 @@ fn uri() -> Option<String> {
     uri
 }
 
-/// FakeProbe that a test has nothing to test.
+/// Prints that a test has nothing to test.
 #[expect(clippy::print_stderr, reason = "a skipped test must be visible")]
 fn skipped(why: &str) {
     eprintln!("SKIPPED: {why}");
