@@ -12,7 +12,8 @@ const LABELS = [...document.querySelectorAll("#nodes th")].map((th) => th.textCo
 /** Age in seconds from which the node list counts as stale. */
 const STALE_AFTER_S = 5;
 
-export function renderNodes(nodes, ageS) {
+export function renderNodes(unsorted, ageS) {
+  const nodes = [...unsorted].sort(byStateAndId);
   $("cluster").hidden = nodes.length === 0;
   const body = $("nodes").tBodies[0];
   const seen = new Set(nodes.map((node) => node.id));
@@ -59,7 +60,7 @@ function newRow(id) {
     return cell;
   });
   const [name, status, role, zone, cpu, streams, viewers, sends, version, image, up] = cells;
-  name.append(element("span", { className: "id" }, id), thisNode, addresses);
+  name.append(element("span", { className: "id", title: id }, id), " ", thisNode, addresses);
   status.append(state, remove, drain);
   const root = element("tr", {}, ...cells);
   root.dataset.node = id;
@@ -98,6 +99,14 @@ function stateOf(node) {
   if (!node.inTheCluster) return ["dead", `dead, silent ${age(node.silentMs)}`];
   if (node.draining || node.drainAsked) return ["draining", "draining"];
   return node.ready ? ["ready", "ready"] : ["starting", "not ready"];
+}
+
+/** Live nodes first, then draining ones, then dead ones. A node that is not ready yet is a live one. */
+const STATE_ORDER = { ready: 0, starting: 0, draining: 1, dead: 2 };
+
+function byStateAndId(a, b) {
+  const [orderOfA, orderOfB] = [a, b].map((node) => STATE_ORDER[stateOf(node)[0]]);
+  return orderOfA - orderOfB || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0);
 }
 
 /** Only origins and edges drain: a standalone or registry node has no node to move its clients to. */

@@ -33,7 +33,7 @@ export function publishSection(section, node, { app, heading = "h2" } = {}) {
 
   function renderPanel() {
     const id = idInput.validity.valid ? idInput.value : "demo";
-    const server = `rtmp://${location.hostname}${port}/${appPick.value}`;
+    const server = `rtmp://${location.hostname}${port}/${appSelect.value}`;
     const panel = element("div", { role: "tabpanel", id: "publish-panel" }, ...programs[selected][1](server, id));
     panel.setAttribute("aria-labelledby", `tab-${selected}`);
     const watch = `/${appSelect.value}/play.html?id=${encodeURIComponent(id)}`;

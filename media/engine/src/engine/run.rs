@@ -107,6 +107,7 @@ impl Engine {
             peers,
         }));
         http.mount(service, &hub, &mut stages);
+        let shared_snapshots = matches!(registry, Store::MongoDb(_)).then(|| snapshots.clone());
         let peer_relays = http::RelayRoutes {
             node_id: config.node.id.clone(),
             snapshots,
@@ -116,6 +117,9 @@ impl Engine {
         let (metrics, liveness) = stages.take_observability();
         let health_service = Arc::new(http::HealthService {
             endpoints,
+            role: config.node.role,
+            has_fixed_origins: !config.relay.origins.is_empty(),
+            snapshots: shared_snapshots,
             drain: stages.drain().started.clone(),
             relay,
             liveness_checks: liveness,

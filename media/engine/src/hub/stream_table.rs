@@ -1,4 +1,5 @@
-//! A table of live streams by name, and the entry that removes a stream when its producer is dropped.
+//! A table of live streams by name, and the entry that removes a stream when its producer is
+//! dropped.
 //!
 //! The directory inserts and looks up. Must not know producers or why a stream is in the table.
 

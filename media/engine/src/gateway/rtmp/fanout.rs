@@ -44,10 +44,12 @@ struct PlayerGroup {
 
 impl Fanout {
     /// Packs the frames that the hub holds, and spawns the packing task.
-    pub(super) fn start(stream: &Arc<Stream>) -> Arc<Self> {
+    ///
+    /// With `merge_audio`, audio waits for the next video frame, at most [`MAX_AUDIO_DELAY`].
+    pub(super) fn start(stream: &Arc<Stream>, merge_audio: bool) -> Arc<Self> {
         let mut consumer = stream.consumer();
         let tracks = stream.tracks().borrow().clone();
-        let mut packer = Packer::new(tracks.video, tracks.audio);
+        let mut packer = Packer::new(tracks.video, tracks.audio, merge_audio);
         let mut ring = Ring::default();
         while let Next::Item(item) = consumer.try_next() {
             packer.push(&item.frame, &mut ring);
@@ -222,3 +224,106 @@ const GROUP_CPU_PERCENT: u32 = 2;
 /// Cameras send a frame at least every 42 ms; audio that waited longer leaves without a video
 /// frame.
 const MAX_AUDIO_DELAY: Duration = Duration::from_millis(45);
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use headwater_api::StreamName;
+    use headwater_wire::codec::{aac, h264};
+    use headwater_wire::{Codec, Frame, MediaTime, Track, VideoTrack};
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::hub::{Hub, Limits, Producer};
+
+    /// A stream with one key frame at 0 ms, and its fan-out.
+    struct TestStream {
+        producer: Producer,
+        fanout: Arc<Fanout>,
+        video: Arc<Track>,
+        audio: Arc<Track>,
+    }
+
+    impl TestStream {
+        fn start(merge_audio: bool) -> Self {
+            let avc =
+                h264::DecoderConfig::from_parameter_sets(vec![0x67, 66, 0, 31].into(), vec![0x68].into()).unwrap();
+            let video = Arc::new(Track {
+                codec: Codec::H264,
+                config: avc.encode(),
+                codec_string: None,
+                video: Some(VideoTrack::default()),
+                audio: None,
+            });
+            let audio = Arc::new(aac::track(Bytes::from_static(&[0x12, 0x10])).unwrap());
+            let mut producer =
+                Hub::new(Limits::default()).publish(&StreamName::new("live", "demo").unwrap(), "test").unwrap();
+            producer.announce(&video);
+            producer.announce(&audio);
+            producer.send(frame(&video, 0, true));
+            let fanout = Fanout::start(producer.stream(), merge_audio);
+            Self { producer, fanout, video, audio }
+        }
+
+        fn send_video(&mut self, ms: i64) {
+            self.producer.send(frame(&self.video, ms, false));
+        }
+
+        fn send_audio(&mut self, ms: i64) {
+            self.producer.send(frame(&self.audio, ms, true));
+        }
+
+        /// Number of packets pushed so far.
+        fn packets(&self) -> u64 {
+            self.fanout.ring().end()
+        }
+
+        /// Waits until `count` packets have been pushed, and returns how long that took.
+        async fn wait_packets(&self, count: u64) -> Duration {
+            let start = Instant::now();
+            while self.packets() < count {
+                assert!(start.elapsed() < Duration::from_secs(1), "{} of {count} packets", self.packets());
+                sleep(Duration::from_millis(1)).await;
+            }
+            start.elapsed()
+        }
+    }
+
+    fn frame(track: &Arc<Track>, ms: i64, key: bool) -> Frame {
+        let t = MediaTime::from_ms(ms);
+        Frame { track: Arc::clone(track), dts: t, pts: t, key, payload: Bytes::from_static(b"payload") }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn merged_audio_leaves_in_the_packet_of_the_next_video_frame() {
+        let mut stream = TestStream::start(true);
+        stream.send_audio(10);
+        sleep(MAX_AUDIO_DELAY - Duration::from_millis(5)).await;
+        assert_eq!(stream.packets(), 1, "the audio waits");
+        stream.send_video(33);
+        assert!(stream.wait_packets(2).await <= Duration::from_millis(1));
+        sleep(2 * MAX_AUDIO_DELAY).await;
+        assert_eq!(stream.packets(), 2, "audio and video are one packet");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn merged_audio_without_a_video_frame_leaves_after_45_ms() {
+        let mut stream = TestStream::start(true);
+        stream.send_audio(10);
+        let waited = stream.wait_packets(2).await;
+        assert!((Duration::from_millis(45)..=Duration::from_millis(47)).contains(&waited), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unmerged_audio_leaves_at_once_in_its_own_packet() {
+        let mut stream = TestStream::start(false);
+        for (ms, count) in [(10, 2), (31, 3)] {
+            stream.send_audio(ms);
+            assert!(stream.wait_packets(count).await <= Duration::from_millis(1));
+        }
+        stream.send_video(33);
+        assert!(stream.wait_packets(4).await <= Duration::from_millis(1));
+        sleep(2 * MAX_AUDIO_DELAY).await;
+        assert_eq!(stream.packets(), 4);
+    }
+}

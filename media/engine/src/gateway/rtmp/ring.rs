@@ -10,7 +10,7 @@ use headwater_wire::rtmp::mux;
 use headwater_wire::{Frame, MediaKind, Track};
 use std::sync::Arc;
 
-/// The unit of writing: a video frame with the audio before it, or audio alone.
+/// The unit of writing: a video frame with the audio before it, or one frame alone.
 #[derive(Debug, Clone)]
 pub(super) struct Packet {
     /// Complete RTMP chunks.
@@ -99,6 +99,8 @@ pub(super) struct Evicted;
 pub(super) struct Packer {
     video: Option<Arc<Track>>,
     audio: Option<Arc<Track>>,
+    /// True: audio waits for the next video frame. False: every frame is a packet.
+    merge_audio: bool,
     version: u32,
     pending: BytesMut,
     pending_key: bool,
@@ -107,8 +109,8 @@ pub(super) struct Packer {
 
 impl Packer {
     /// Starts with the tracks that are known before the first frame.
-    pub(super) fn new(video: Option<Arc<Track>>, audio: Option<Arc<Track>>) -> Self {
-        Self { video, audio, ..Self::default() }
+    pub(super) fn new(video: Option<Arc<Track>>, audio: Option<Arc<Track>>, merge_audio: bool) -> Self {
+        Self { video, audio, merge_audio, ..Self::default() }
     }
 
     /// True while frames wait to be flushed.
@@ -117,10 +119,10 @@ impl Packer {
     }
 
     /// Adds a frame to the pending packet. A key frame starts a new packet unless only audio is
-    /// pending.
+    /// pending. Without merging, every frame starts a new packet.
     pub(super) fn push(&mut self, frame: &Frame, ring: &mut Ring) {
         let is_video = frame.kind() == MediaKind::Video;
-        if is_video && frame.key && self.pending_video {
+        if !self.merge_audio || (is_video && frame.key && self.pending_video) {
             self.flush(ring);
         }
         let current = if is_video { &mut self.video } else { &mut self.audio };
@@ -147,10 +149,10 @@ impl Packer {
         self.pending_video |= is_video;
     }
 
-    /// True if the pending packet need not wait: it holds a video frame, or there is no video
-    /// track.
+    /// True if the pending packet need not wait: audio is not merged, the packet holds a video
+    /// frame, or there is no video track.
     pub(super) fn should_flush(&self) -> bool {
-        self.pending_video || self.video.is_none()
+        !self.merge_audio || self.pending_video || self.video.is_none()
     }
 
     /// Pushes the pending frames to the ring as one packet.
@@ -170,8 +172,8 @@ impl Packer {
     }
 }
 
-/// 30 frames per second over two GOPs of one minute each.
-const MAX_PACKETS: usize = 4_096;
+/// 30 video frames and 47 audio packets per second, each a packet, over two GOPs of one minute each.
+const MAX_PACKETS: usize = 10_240;
 /// Two GOPs of 2 s at 30 Mbit/s.
 const MAX_BYTES: usize = 16 << 20;
 /// The packer's buffer is freed if it has grown beyond this.
@@ -208,7 +210,8 @@ mod tests {
     #[test]
     fn audio_is_packed_with_the_next_video_frame() {
         let (video, audio) = (video(), audio());
-        let (mut packer, mut ring) = (Packer::new(Some(Arc::clone(&video)), Some(Arc::clone(&audio))), Ring::default());
+        let (mut packer, mut ring) =
+            (Packer::new(Some(Arc::clone(&video)), Some(Arc::clone(&audio)), true), Ring::default());
         packer.push(&frame(&video, 0, true), &mut ring);
         assert!(packer.should_flush());
         packer.flush(&mut ring);
@@ -222,9 +225,24 @@ mod tests {
     }
 
     #[test]
+    fn each_frame_of_a_batch_is_a_packet_without_merging() {
+        let (video, audio) = (video(), audio());
+        let (mut packer, mut ring) =
+            (Packer::new(Some(Arc::clone(&video)), Some(Arc::clone(&audio)), false), Ring::default());
+        for frame in [frame(&audio, 0, true), frame(&video, 1, true), frame(&audio, 21, true), frame(&video, 34, false)]
+        {
+            packer.push(&frame, &mut ring);
+            assert!(packer.should_flush());
+        }
+        packer.flush(&mut ring);
+        let keys: Vec<bool> = (0..ring.end()).map(|n| ring.get(n).unwrap().unwrap().key).collect();
+        assert_eq!((keys, ring.start()), (vec![false, true, false, false], 1), "players start at the key frame");
+    }
+
+    #[test]
     fn audio_without_a_video_track_is_flushed_at_once() {
         let audio = audio();
-        let (mut packer, mut ring) = (Packer::new(None, Some(Arc::clone(&audio))), Ring::default());
+        let (mut packer, mut ring) = (Packer::new(None, Some(Arc::clone(&audio)), true), Ring::default());
         packer.push(&frame(&audio, 0, true), &mut ring);
         assert!(packer.should_flush());
     }
@@ -232,7 +250,7 @@ mod tests {
     #[test]
     fn key_frame_never_follows_another_video_frame_in_a_packet() {
         let video = video();
-        let (mut packer, mut ring) = (Packer::new(Some(Arc::clone(&video)), None), Ring::default());
+        let (mut packer, mut ring) = (Packer::new(Some(Arc::clone(&video)), None, true), Ring::default());
         for (ms, key) in [(0, true), (33, false), (66, true), (99, false)] {
             packer.push(&frame(&video, ms, key), &mut ring);
         }
@@ -243,7 +261,7 @@ mod tests {
     #[test]
     fn ring_keeps_two_gops_and_evicts_older_ones() {
         let video = video();
-        let (mut packer, mut ring) = (Packer::new(Some(Arc::clone(&video)), None), Ring::default());
+        let (mut packer, mut ring) = (Packer::new(Some(Arc::clone(&video)), None, true), Ring::default());
         for n in 0..9 {
             packer.push(&frame(&video, n * 33, n % 3 == 0), &mut ring);
             packer.flush(&mut ring);
@@ -257,7 +275,7 @@ mod tests {
     #[test]
     fn late_track_is_announced_in_line_and_in_the_header() {
         let (video, audio) = (video(), audio());
-        let (mut packer, mut ring) = (Packer::new(Some(Arc::clone(&video)), None), Ring::default());
+        let (mut packer, mut ring) = (Packer::new(Some(Arc::clone(&video)), None, true), Ring::default());
         packer.push(&frame(&video, 0, true), &mut ring);
         packer.flush(&mut ring);
         let before = ring.header().unwrap().0.len();

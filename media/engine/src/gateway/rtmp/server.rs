@@ -44,6 +44,7 @@ pub struct Server {
     plain: (TcpListener, SocketAddr),
     tls: Option<((TcpListener, SocketAddr), Arc<rustls::ServerConfig>)>,
     max_connections: usize,
+    merge_audio: bool,
     metrics: Metrics,
     loopback: Arc<LoopbackTest>,
 }
@@ -63,6 +64,7 @@ impl Server {
             plain,
             tls,
             max_connections: config.max_connections.get(),
+            merge_audio: config.merge_audio,
             metrics: Metrics::default(),
             loopback: Arc::new(LoopbackTest::new()),
         })
@@ -111,9 +113,9 @@ impl Server {
     /// and returns once all connections are closed.
     pub async fn run(self, services: Services, workers: WorkerPool, drain: CancellationToken) {
         let Services { hub, access, admission, events } = services;
-        let Self { plain, tls, max_connections, metrics, loopback } = self;
-        let shared =
-            Arc::new(Shared { hub, access, events, fanouts: Fanouts::default(), metrics, loopback, admission });
+        let Self { plain, tls, max_connections, merge_audio, metrics, loopback } = self;
+        let fanouts = Fanouts::new(merge_audio);
+        let shared = Arc::new(Shared { hub, access, events, fanouts, metrics, loopback, admission });
         let acceptor = Acceptor {
             shared,
             permits: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),

@@ -37,9 +37,13 @@ fn start_server(max_connections: usize, tls: Option<Arc<rustls::ServerConfig>>) 
 }
 
 fn start_server_on(workers: WorkerPool, max_connections: usize, tls: Option<Arc<rustls::ServerConfig>>) -> TestServer {
+    let max_connections = max_connections.try_into().unwrap();
+    start_server_with(workers, config::Rtmp { max_connections, ..config::Rtmp::default() }, tls)
+}
+
+fn start_server_with(workers: WorkerPool, config: config::Rtmp, tls: Option<Arc<rustls::ServerConfig>>) -> TestServer {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let config = config::Rtmp { listen: any, tls_listen: any, max_connections: max_connections.try_into().unwrap() };
-    let server = Server::bind(&config, tls).unwrap();
+    let server = Server::bind(&config::Rtmp { listen: any, tls_listen: any, ..config }, tls).unwrap();
     let (address, tls_address) = (server.local_addr(), server.tls_local_addr());
     let (hub, drain) = (Hub::new(Limits::default()), CancellationToken::new());
     let refuse_new = CancellationToken::new();
@@ -141,6 +145,26 @@ async fn audio_is_sent_with_the_next_video_frame_or_after_45_ms() {
     publisher.send_video(33, false, 2, 10).await;
     let order = [player.next().await.unwrap().kind, player.next().await.unwrap().kind];
     assert_eq!(order, [kind::AUDIO, kind::VIDEO]);
+}
+
+#[tokio::test]
+async fn audio_is_sent_without_delay_if_merge_audio_is_off() {
+    for (merge_audio, delay_ms) in [(false, 0..=2), (true, 44..=47)] {
+        let config = config::Rtmp { merge_audio, ..config::Rtmp::default() };
+        let server = start_server_with(WorkerPool::inline(), config, None);
+        let mut publisher = server.publisher("demo").await;
+        publisher.send(kind::AUDIO, 1, 0, &[0xaf, 0, 0x11, 0x90]).await;
+        publisher.send_video(0, true, 1, 10).await;
+        let mut player = server.player("demo").await;
+        player.read_marks(1).await;
+        tokio::time::pause();
+        let start = Instant::now();
+        publisher.send(kind::AUDIO, 1, 10, &[0xaf, 1, 7]).await;
+        assert_eq!(player.next().await.unwrap().kind, kind::AUDIO);
+        let waited = start.elapsed();
+        assert!(delay_ms.contains(&waited.as_millis()), "merge_audio = {merge_audio}: {waited:?}");
+        tokio::time::resume();
+    }
 }
 
 #[tokio::test]

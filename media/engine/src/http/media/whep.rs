@@ -18,9 +18,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::Credentials;
 use crate::gateway::webrtc::{OfferError, SessionId};
+use crate::http::error::{Code, Problem};
 use crate::http::media::stream_name::{check_play, stream_name};
 use crate::http::rest::json::uncached_json;
-use crate::http::{AppState, Code, Problem, SmallBody};
+use crate::http::serve::body::SmallBody;
+use crate::http::state::AppState;
 
 /// Routes that create, query and end sessions.
 pub(crate) fn routes() -> Router<AppState> {

@@ -11,16 +11,20 @@ use axum::Router;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use headwater_api::config::Role;
 use headwater_api::control::{Endpoints, EngineStatus};
 use headwater_program::free_space::check_free_space;
+use headwater_registry::Store;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::ClusterSnapshotCache;
 use crate::gateway::relay::RelayClient;
 use crate::http::error::{Code, Problem};
 use crate::http::ops::peers::RelayRoutes;
 use crate::http::ops::probe;
+use crate::http::ops::role_check::{self, Upstream};
 use crate::http::rest::json::uncached_json;
 use crate::http::serve::listener::Server;
 use crate::hub::Hub;
@@ -37,6 +41,12 @@ pub const MAX_CONNECTIONS: usize = 64;
 pub struct HealthService {
     /// Addresses of the listeners to probe.
     pub endpoints: Endpoints,
+    /// The role of the node.
+    pub role: Role,
+    /// True if the configuration names the origins, so that the registry is not asked for them.
+    pub has_fixed_origins: bool,
+    /// The cluster, as the registry describes it; `None` without a shared registry.
+    pub snapshots: Option<ClusterSnapshotCache<Store>>,
     /// Cancelled when the drain starts.
     pub drain: CancellationToken,
     /// Probes this node's own relay; `None` without one.
@@ -102,11 +112,12 @@ impl HealthService {
         );
         let drain = if self.drain.is_cancelled() { Err("draining".to_owned()) } else { Ok(()) };
         let liveness = self.liveness_checks.iter().map(|(name, check)| (*name, check()));
+        let for_role = role_check::check(self.role, at.relay.is_some() && self.relay.is_some(), self.upstream().await);
         let disk = check_free_space(&self.disk.0, self.disk.1);
         let own = [("drain", drain), ("http", http), ("rtmp", rtmp), ("disk", disk)];
         let configured = [("https", https), ("rtmps", rtmps), ("relay", relay)];
         let configured = configured.into_iter().filter_map(|(name, result)| Some((name, result?)));
-        let own = own.into_iter().chain(configured).chain(liveness);
+        let own = own.into_iter().chain(configured).chain(liveness).chain(for_role);
         let all: BTreeMap<String, Result<(), String>> =
             own.map(|(name, result)| (name.to_owned(), result)).chain(self.node_health.checks()).collect();
         Readiness {
@@ -115,6 +126,21 @@ impl HealthService {
                 .into_iter()
                 .map(|(name, result)| (name, result.err().unwrap_or_else(|| "ok".to_owned())))
                 .collect(),
+        }
+    }
+}
+
+impl HealthService {
+    /// Where this node finds the streams of other nodes. The registry is queried only if no daemon
+    /// reports about it: its checks `registered` and `lease` fail if it is unreachable.
+    async fn upstream(&self) -> Upstream {
+        match &self.snapshots {
+            _ if self.has_fixed_origins => Upstream::Fixed,
+            None => Upstream::None,
+            Some(_) if self.role != Role::Edge || self.node_health.latest().is_some() => {
+                Upstream::Registry { unreachable: false }
+            }
+            Some(snapshots) => Upstream::Registry { unreachable: snapshots.get().await.registry_unreachable },
         }
     }
 }
@@ -186,6 +212,9 @@ mod tests {
                 webrtc: Vec::new(),
                 health: closed_port,
             },
+            role: Role::Standalone,
+            has_fixed_origins: false,
+            snapshots: None,
             drain: drain.clone(),
             relay: None,
             liveness_checks: vec![("hub", check)],
@@ -211,6 +240,17 @@ mod tests {
         let checks = node.readiness().await.checks;
         for check in ["https", "rtmps", "relay"] {
             assert!(checks[check].starts_with("does not answer: "), "{check}: {}", checks[check]);
+        }
+    }
+
+    #[tokio::test]
+    async fn origin_without_a_relay_and_edge_without_upstreams_are_not_ready() {
+        let (node_health, drain) = (NodeHealthReceiver::disconnected(), CancellationToken::new());
+        let mut node = health(0, Box::new(|| Ok(())), &node_health, &drain);
+        for (role, check) in [(Role::Origin, "relay"), (Role::Edge, "upstream")] {
+            node.role = role;
+            let checks = node.readiness().await.checks;
+            assert!(checks[check].contains("secret_file in [relay] is not set"), "{checks:?}");
         }
     }
 

@@ -5,3 +5,4 @@ pub(super) mod health;
 pub(super) mod peers;
 pub(super) mod probe;
 pub(super) mod process;
+mod role_check;

@@ -6,9 +6,9 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::http::AppState;
 use crate::http::error::{Code, Problem};
 use crate::http::pages::assets;
+use crate::http::state::AppState;
 
 /// The dashboard, the pages of each app, and their files.
 pub(crate) fn routes() -> Router<AppState> {

@@ -1,7 +1,7 @@
 //! The reading end of a stream.
 //!
-//! Frames come out of the GOP buffer of the stream, from a key frame on. Takes the stream's lock once
-//! per item, never across a wait. Must not know who writes.
+//! Frames come out of the GOP buffer of the stream, from a key frame on. Takes the stream's lock
+//! once per item, never across a wait. Must not know who writes.
 
 use std::sync::Arc;
 

@@ -30,8 +30,8 @@ pub struct Tracks {
     pub b_frames: bool,
 }
 
-/// One live stream. It ends when its [`Producer`](crate::hub::Producer) is dropped; remaining holders
-/// then observe the end.
+/// One live stream. It ends when its [`Producer`](crate::hub::Producer) is dropped; remaining
+/// holders then observe the end.
 #[derive(Debug)]
 pub struct Stream {
     name: StreamName,

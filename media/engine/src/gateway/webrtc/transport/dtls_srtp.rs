@@ -1,4 +1,5 @@
-//! The keys of one session: the DTLS association, and the RTCP cipher that it negotiates (RFC 5764).
+//! The keys of one session: the DTLS association, and the RTCP cipher that it negotiates
+//! (RFC 5764).
 //!
 //! ```text
 //!   handshake --DTLS, certificate matches--> connected --close--> closed

@@ -5,6 +5,8 @@
 pub(super) mod candidates;
 pub(super) mod dtls;
 pub(super) mod dtls_srtp;
+#[cfg(test)]
+mod dtls_test;
 pub(super) mod ice;
 pub(super) mod liveness;
 pub(super) mod rx_coalescing;

@@ -119,7 +119,7 @@ impl<'a> Iterator for Messages<'a> {
 
     fn next(&mut self) -> Option<Message<'a>> {
         let header: libc::cmsghdr = read(self.rest)?;
-        let len = header.cmsg_len as usize;
+        let len = header.cmsg_len;
         let value = self.rest.get(VALUE_OFFSET..len)?;
         self.rest = self.rest.get(len.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
         Some(Message { level: header.cmsg_level, kind: header.cmsg_type, value })
@@ -160,8 +160,8 @@ mod tests {
     fn layout_is_that_of_the_macros_of_libc() {
         let mut buffer = Buffer::EMPTY;
         let len = encode_both(&mut buffer).finish();
-        // SAFETY: all zeros is a valid header. It refers to `buffer`, whose length it gives, and the
-        // macros stay within it.
+        // SAFETY: all zeros is a valid header. It refers to `buffer`, whose length it gives, and
+        // the macros stay within it.
         unsafe {
             let pktinfo_bytes = size_of::<libc::in6_pktinfo>() as u32;
             assert_eq!(len, (libc::CMSG_SPACE(pktinfo_bytes) + libc::CMSG_SPACE(2)) as usize);
@@ -170,7 +170,7 @@ mod tests {
             header.msg_controllen = len as _;
             let first = libc::CMSG_FIRSTHDR(&header);
             assert_eq!(((*first).cmsg_level, (*first).cmsg_type), (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO));
-            assert_eq!((*first).cmsg_len as usize, libc::CMSG_LEN(pktinfo_bytes) as usize);
+            assert_eq!((*first).cmsg_len, libc::CMSG_LEN(pktinfo_bytes) as usize);
             let info = libc::CMSG_DATA(first).cast::<libc::in6_pktinfo>().read_unaligned();
             assert_eq!((info.ipi6_addr.s6_addr, info.ipi6_ifindex), (*b"0123456789abcdef", 7));
             let second = libc::CMSG_NXTHDR(&header, first);
@@ -179,7 +179,7 @@ mod tests {
                 buffer.0.as_ptr().add(libc::CMSG_SPACE(pktinfo_bytes) as usize)
             );
             assert_eq!(((*second).cmsg_level, (*second).cmsg_type), (libc::SOL_UDP, libc::UDP_SEGMENT));
-            assert_eq!((*second).cmsg_len as usize, libc::CMSG_LEN(2) as usize);
+            assert_eq!((*second).cmsg_len, libc::CMSG_LEN(2) as usize);
             assert_eq!(libc::CMSG_DATA(second).cast::<u16>().read_unaligned(), 1_200);
             assert!(libc::CMSG_NXTHDR(&header, second).is_null());
         }

@@ -152,7 +152,7 @@ mod tests {
         }
         queue.split_messages(1);
         let contents: Vec<_> = queue.transmits(0).map(|t| (t.contents.len(), t.segment_bytes)).collect();
-        assert_eq!(contents, [(100, None), (500, None)]);
+        assert_eq!(contents, [(500, None), (500, None)]);
     }
 
     #[test]
