@@ -133,7 +133,8 @@ impl ClockComparison {
     }
 }
 
-/// Returns the URL of the least busy other edge whose lease is valid and that is ready and not draining.
+/// Returns the URL of the least busy other edge whose lease is valid and that is ready and not
+/// draining.
 pub(crate) fn least_busy_edge(nodes: &[NodeRecord], own_id: &str) -> Option<String> {
     use headwater_api::config::Role;
     let is_candidate = |n: &&NodeRecord| {

@@ -86,7 +86,8 @@ mod tests {
         UdpSocket::bind("[::]:0").unwrap().local_addr().unwrap().port()
     }
 
-    /// An engine whose TCP listeners are all at one address, and whose only worker has this UDP port.
+    /// An engine whose TCP listeners are all at one address, and whose only worker has this UDP
+    /// port.
     fn endpoints(address: SocketAddr, udp_port: u16) -> Endpoints {
         Endpoints {
             pid: 1,

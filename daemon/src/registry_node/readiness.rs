@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::registry_node::reconciler::{DatabaseState, DatabaseStatus};
 
-/// What the tasks of a registry node report, besides the [`DatabaseStatus`]. `Err` holds the reason.
+/// What the tasks of a registry node report, besides the [`DatabaseStatus`]. `Err` holds the
+/// reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NodeStatus {
     /// True from the start of the drain.
