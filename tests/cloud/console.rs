@@ -5,7 +5,7 @@ use std::io::BufRead as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use headwater_tests::delay::DelayMode;
+use headwater_tests::delay_proxy::DelayMode;
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
 

@@ -7,7 +7,7 @@ mod replica_set;
 use std::net::Ipv4Addr;
 
 use clap::ValueEnum;
-use headwater_tests::delay::DelayProxy;
+use headwater_tests::delay_proxy::DelayProxy;
 use headwater_tests::tools;
 
 use crate::node::Node;

@@ -21,7 +21,7 @@ use nix::sys::signal::Signal;
 use tokio::runtime::Runtime;
 
 use crate::readiness::wait_failing_check;
-use crate::tls_line::{CertificateAuthority, TlsProxy};
+use crate::tls_proxy::{CertificateAuthority, TlsProxy};
 
 /// Lease of a node and of a stream.
 const LEASE_DURATION: Duration = Duration::from_secs(15);

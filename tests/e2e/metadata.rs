@@ -6,7 +6,7 @@ use headwater_tests::engine::{Options, program_path};
 use headwater_tests::http;
 use headwater_tests::metadata::{FakeMetadata, InstanceRole, ServiceBehavior, start_vendor_mock};
 use headwater_tests::moto::Moto;
-use headwater_tests::tap::RecordingProxy;
+use headwater_tests::recording_proxy::RecordingProxy;
 use headwater_tests::temp::TempDir;
 use headwater_tests::wait::WAIT_TIMEOUT;
 use nix::sys::signal::Signal;

@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use headwater_api::Config;
+use headwater_api::config::RegistryKind;
 use headwater_tests::daemon::Daemon;
 use headwater_tests::engine::{Options, program_path, read_endpoints, wait_status};
 use headwater_tests::http;
@@ -250,6 +251,34 @@ fn second_node_in_the_same_data_folder_exits_and_harms_nothing() {
     second.process().wait_line("is a node already running with this data folder?").unwrap();
     assert_eq!(first.wait_endpoints(None).unwrap(), at);
     assert_eq!(http::get(at.health, "/readyz").unwrap().status, 200);
+}
+
+#[test]
+fn second_node_exits_even_if_the_registry_is_shared_and_unreachable() {
+    let folder = TempDir::new().unwrap();
+    let uri = folder.write("uri", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200").unwrap();
+    let options =
+        || Options::with(|c| (c.registry.kind, c.registry.uri_file) = (RegistryKind::MongoDb, Some(uri.clone())));
+    let first = Daemon::start_in(options(), folder.path()).unwrap();
+    first.process().wait_line("out of service").unwrap();
+    let second = Daemon::start_in(options(), folder.path()).unwrap();
+    assert_eq!(second.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(69));
+    second.process().wait_line("is a node already running with this data folder?").unwrap();
+    assert!(first.process().is_running());
+}
+
+#[test]
+fn unreadable_configuration_file_exits_with_78_and_names_the_file() {
+    let folder = TempDir::new().unwrap();
+    let check = |path: &Path, reason: &str| {
+        let output =
+            Command::new(program_path("headwaterd").unwrap()).args(["run", "--config"]).arg(path).output().unwrap();
+        let lines = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), lines.lines().count()), (Some(78), 1), "{lines}");
+        assert!(lines.contains(&format!("could not read {}: {reason}", path.display())), "{lines}");
+    };
+    check(&folder.path().join("missing.toml"), "No such file or directory");
+    check(folder.path(), "Is a directory");
 }
 
 #[test]

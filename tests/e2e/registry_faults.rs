@@ -10,7 +10,7 @@ use headwater_api::secret::Secret;
 use headwater_registry::{MongoDb, Nodes as _, Timing};
 use headwater_tests::cluster::{self, Node, RELAY_SECRET};
 use headwater_tests::daemon::Daemon;
-use headwater_tests::delay::{DelayMode, DelayProxy};
+use headwater_tests::delay_proxy::{DelayMode, DelayProxy};
 use headwater_tests::engine::Options;
 use headwater_tests::http;
 use headwater_tests::mongo::Database;

@@ -4,7 +4,7 @@
 //! Each case runs with a stand-in for mongod (`tests/mongod`, on FerretDB), and with a real one if
 //! `HEADWATER_TEST_MONGOD` names it. All nodes are on loopback, each with its own address.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -139,6 +139,13 @@ impl RegistryNode {
         assert!(found.is_ok(), "{last:?} and not {expected:?}");
     }
 
+    /// Address of its health listener.
+    fn health(&self) -> SocketAddr {
+        let line = self.wait_line("health listener open");
+        let (_, address) = line.split_once("health=").unwrap();
+        address.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     /// Process id of the most recently started mongod.
     fn mongod_pid(&self) -> Pid {
         mongod_pid(&self.daemon)
@@ -177,6 +184,10 @@ fn registry_node_provides_the_registry_of_its_cluster() {
         let node = cloud.start_node("127.0.0.2");
         let line = node.wait_line("out of service");
         assert!(line.contains("secretsmanager:GetSecretValue of headwater/demo/relay did not work"), "{line}");
+        assert_eq!(http::get(node.health(), "/livez").unwrap().status, 200);
+        let readiness = http::get(node.health(), "/readyz").unwrap();
+        let reason = readiness.json::<Value>().unwrap()["checks"]["secrets"].as_str().unwrap().to_owned();
+        assert!(readiness.status == 503 && reason.contains("headwater/demo/relay did not work"), "{reason}");
         let cloud = cloud.with_secrets();
         for step in
             ["mongod started", "replica set initiated", "user that manages the replica set created", "node ready"]
@@ -184,6 +195,7 @@ fn registry_node_provides_the_registry_of_its_cluster() {
             node.wait_line(step);
         }
         node.wait_ready_nodes(&cloud, &[&node]);
+        wait_failing_check(node.health(), None, "");
         let (well, text) = node.run_command(&cloud, &["doctor"]);
         assert!(well && text.contains("primary of headwater-demo"), "{text}");
         assert!(text.contains("a registry node runs no engine"), "{text}");

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use tokio::runtime::Runtime;
 
 use crate::readiness::wait_failing_check;
-use crate::tls_line::{CertificateAuthority, TlsProxy};
+use crate::tls_proxy::{CertificateAuthority, TlsProxy};
 
 /// SRV name in the connection string.
 const SRV_NAME: &str = "db.cluster.test";

@@ -1,9 +1,10 @@
 //! The floor: what the kernel and the cipher alone cost for the same packets at the same rate.
 //!
-//! RTMP: one TCP write of 11 kB per frame and player. WHEP: ten packets of 1100 B per frame and
-//! viewer, copied, encrypted with AES-128-GCM, and sent with one `UDP_SEGMENT` send. The sender is
-//! a child process of this program, so that its CPU time is measured like a server's; the receivers
-//! are those of the other cases.
+//! RTMP: one TCP write of 11 kB per video frame and player; for a server that does not merge audio
+//! with video, one write per video frame and one per audio packet, with the same bytes in total.
+//! WHEP: ten packets of 1100 B per frame and viewer, copied, encrypted with AES-128-GCM, and sent
+//! with one `UDP_SEGMENT` send. The sender is a child process of this program, so that its CPU time
+//! is measured like a server's; the receivers are those of the other cases.
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
@@ -13,6 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum as _;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
@@ -22,15 +24,17 @@ use tokio::net::TcpListener;
 use crate::mark::now_ns;
 use crate::process::Processes;
 use crate::server::KillOnDrop;
-use crate::source::FRAMES_PER_SECOND;
+use crate::source::{AUDIO_PACKETS_PER_SECOND, FRAMES_PER_SECOND};
 use crate::tally::Tally;
 use crate::udp::Socket;
 
 /// Which server the sender imitates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum FloorKind {
-    /// One TCP write per frame and player.
+    /// One TCP write per video frame and player.
     Rtmp,
+    /// One TCP write per video frame, audio packet and player.
+    RtmpUnmerged,
     /// One encrypted GSO send per frame and viewer.
     Whep,
 }
@@ -49,8 +53,8 @@ impl Floor {
     /// If this program cannot be started as a child process.
     pub(crate) fn start(kind: FloorKind) -> Result<Self> {
         let program = std::env::current_exe()?;
-        let name = if kind == FloorKind::Rtmp { "rtmp" } else { "whep" };
-        let child = Command::new(program).args(["floor-sender", name]).stdin(Stdio::piped()).spawn()?;
+        let name = kind.to_possible_value().context("every kind has a name")?;
+        let child = Command::new(program).args(["floor-sender", name.get_name()]).stdin(Stdio::piped()).spawn()?;
         Ok(Self { processes: Processes::tree(child.id() as i32), child: KillOnDrop(child) })
     }
 
@@ -117,12 +121,13 @@ pub(crate) fn send(kind: FloorKind) -> Result<()> {
     let targets = text.lines().map(str::parse).collect::<Result<Vec<SocketAddr>, _>>()?;
     ensure!(!targets.is_empty(), "no targets");
     match kind {
-        FloorKind::Rtmp => send_tcp(&targets),
+        FloorKind::Rtmp => send_tcp(&targets, &MERGED_WRITES),
+        FloorKind::RtmpUnmerged => send_tcp(&targets, &UNMERGED_WRITES),
         FloorKind::Whep => send_udp(&targets),
     }
 }
 
-fn send_tcp(targets: &[SocketAddr]) -> Result<()> {
+fn send_tcp(targets: &[SocketAddr], writes: &[PeriodicWrite]) -> Result<()> {
     let mut sockets = Vec::new();
     for target in targets {
         let socket = TcpStream::connect(target)?;
@@ -130,10 +135,11 @@ fn send_tcp(targets: &[SocketAddr]) -> Result<()> {
         socket.set_nonblocking(true)?;
         sockets.push(socket);
     }
-    let frame = vec![0x5a; FRAME_BYTES];
-    pace(|| {
+    let data = vec![0x5a; FRAME_BYTES];
+    let rates: Vec<f64> = writes.iter().map(|w| w.per_second).collect();
+    pace(&rates, |n| {
         for socket in &mut sockets {
-            match socket.write(&frame) {
+            match socket.write(&data[..writes[n].bytes]) {
                 Err(e) if e.kind() != ErrorKind::WouldBlock => return Err(e.into()),
                 _ => {}
             }
@@ -150,7 +156,7 @@ fn send_udp(targets: &[SocketAddr]) -> Result<()> {
     let payload = vec![0x5a; PACKET_BYTES - RTP_HEADER_BYTES - TAG_BYTES];
     let mut out = Vec::with_capacity(PACKETS * PACKET_BYTES);
     let mut count = 0u64;
-    pace(|| {
+    pace(&[FRAMES_PER_SECOND], |_| {
         for target in &targets {
             out.clear();
             for _ in 0..PACKETS {
@@ -180,17 +186,55 @@ fn send_udp(targets: &[SocketAddr]) -> Result<()> {
     })
 }
 
-/// Calls `tick` at the frame rate, without end.
-fn pace(mut tick: impl FnMut() -> Result<()>) -> Result<()> {
-    let period_ns = (1e9 / FRAMES_PER_SECOND) as u64;
-    let mut due_ns = now_ns();
+/// Calls `tick(n)` at the n-th of these rates per second, for each of them and without end.
+fn pace(per_second: &[f64], mut tick: impl FnMut(usize) -> Result<()>) -> Result<()> {
+    let mut schedule = Schedule::new(per_second, now_ns());
     loop {
-        tick()?;
-        due_ns += period_ns;
+        let (n, due_ns) = schedule.next().context("no rates")?;
         let due = TimeSpec::new((due_ns / 1_000_000_000) as i64, (due_ns % 1_000_000_000) as i64);
         let _ = clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &due);
+        tick(n)?;
     }
 }
+
+/// When to call what: the index of the next rate that is due and its time in nanoseconds, without
+/// end; of two that are due at the same time, the first one first.
+struct Schedule {
+    /// Next time and period, both in nanoseconds.
+    rates: Vec<(u64, u64)>,
+}
+
+impl Schedule {
+    fn new(per_second: &[f64], start_ns: u64) -> Self {
+        Self { rates: per_second.iter().map(|rate| (start_ns, (1e9 / rate) as u64)).collect() }
+    }
+}
+
+impl Iterator for Schedule {
+    type Item = (usize, u64);
+
+    fn next(&mut self) -> Option<(usize, u64)> {
+        let (n, (due_ns, period_ns)) = self.rates.iter_mut().enumerate().min_by_key(|(_, (due_ns, _))| *due_ns)?;
+        let due = *due_ns;
+        *due_ns += *period_ns;
+        Some((n, due))
+    }
+}
+
+/// A write of this size to every player, this often.
+#[derive(Debug, Clone, Copy)]
+struct PeriodicWrite {
+    per_second: f64,
+    bytes: usize,
+}
+
+/// Audio leaves with the video frame.
+const MERGED_WRITES: [PeriodicWrite; 1] = [PeriodicWrite { per_second: FRAMES_PER_SECOND, bytes: FRAME_BYTES }];
+/// The same bytes per second as [`MERGED_WRITES`], with a write of its own for each audio packet.
+const UNMERGED_WRITES: [PeriodicWrite; 2] = [
+    PeriodicWrite { per_second: FRAMES_PER_SECOND, bytes: VIDEO_BYTES },
+    PeriodicWrite { per_second: AUDIO_PACKETS_PER_SECOND, bytes: AUDIO_BYTES },
+];
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 128 * 1024]);
@@ -198,7 +242,36 @@ thread_local! {
 
 /// 2.65 Mbit/s at 30 frames per second, audio included.
 const FRAME_BYTES: usize = 11_000;
+/// 128 kbit/s at 46.875 packets per second, a chunk header of 12 bytes and an FLV header of 2.
+const AUDIO_BYTES: usize = 355;
+/// A frame of [`FRAME_BYTES`] without its audio: 46.875 / 30 packets.
+const VIDEO_BYTES: usize = 10_445;
 const PACKETS: usize = 10;
 const PACKET_BYTES: usize = 1_100;
 const RTP_HEADER_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unmerged_floor_sends_the_same_bytes_in_more_writes() {
+        let per_second = |writes: &[PeriodicWrite]| {
+            let bytes: f64 = writes.iter().map(|w| w.per_second * w.bytes as f64).sum();
+            (bytes, writes.iter().map(|w| w.per_second).sum::<f64>())
+        };
+        let ((merged_bytes, merged), (bytes, unmerged)) = (per_second(&MERGED_WRITES), per_second(&UNMERGED_WRITES));
+        assert_eq!((merged, unmerged), (30.0, 76.875));
+        assert!((bytes / merged_bytes - 1.0).abs() < 0.001, "{bytes} and {merged_bytes} bytes per second");
+    }
+
+    #[test]
+    fn schedule_calls_each_rate_in_time_order() {
+        let rates = UNMERGED_WRITES.map(|w| w.per_second);
+        let calls: Vec<_> = Schedule::new(&rates, 5).take_while(|(_, due_ns)| *due_ns < 999_999_000).collect();
+        assert!(calls.is_sorted_by_key(|(_, due_ns)| *due_ns));
+        let count = |n| calls.iter().filter(|(rate, _)| *rate == n).count();
+        assert_eq!((calls[0], calls[1], count(0), count(1)), ((0, 5), (1, 5), 30, 47));
+    }
+}

@@ -35,7 +35,7 @@ use report::{Report, print, progress};
 /// Measures headwater-engine under load, next to a floor and nginx-rtmp: in turns, publishers at
 /// the same time.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = VERDICTS)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -70,10 +70,15 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// RTMP players of one stream.
+    /// RTMP players of one stream; prints which promises hold.
+    #[command(after_help = VERDICTS)]
     Rtmp {
         #[arg(long, default_value_t = 200, value_parser = count())]
         players: u64,
+        /// The engine's setting `[rtmp] merge_audio`: `true`, `false`, or both, one after the
+        /// other. With --pid: the setting of the running engine.
+        #[arg(long, value_delimiter = ',', default_values_t = [true])]
+        merge_audio: Vec<bool>,
     },
     /// WHEP viewers of one stream.
     Whep {
@@ -166,7 +171,12 @@ async fn run(arguments: Arguments) -> Result<()> {
     }
     let mut report = Report::default();
     match arguments.command {
-        Command::Rtmp { players } => run_fanout(&setup, Protocol::Rtmp, players, &mut report).await,
+        Command::Rtmp { players, merge_audio } => {
+            for merge_audio in merge_audio {
+                run_fanout(&setup, Protocol::rtmp(merge_audio), players, &mut report).await;
+                print(&all::table(&all::rtmp_promises(merge_audio, players as usize), &report));
+            }
+        }
         Command::Whep { viewers } => run_fanout(&setup, Protocol::Whep, viewers, &mut report).await,
         Command::Hls { viewers } => run_fanout(&setup, Protocol::Hls, viewers, &mut report).await,
         Command::Llhls { viewers } => run_fanout(&setup, Protocol::Llhls, viewers, &mut report).await,
@@ -211,6 +221,16 @@ async fn run(arguments: Arguments) -> Result<()> {
     anyhow::ensure!(!report.0.is_empty(), "nothing could be measured");
     Ok(())
 }
+
+/// Explains the verdicts of `rtmp` and `all` about RTMP players.
+const VERDICTS: &str = "\
+Verdicts about RTMP players compare CPU time per byte with a floor that makes as many writes as the \
+engine, and with nginx-rtmp; they are promised for 200 players.
+  merge_audio = true (case `rtmp`): the floor makes one TCP write per video frame and player. Holds \
+at 1.6 x the floor and 0.6 x nginx-rtmp or less.
+  merge_audio = false (case `rtmp-unmerged`): the floor makes one TCP write per video frame and one \
+per audio packet and player, with the same bytes in total. Holds at 1.4 x the floor and 0.5 x \
+nginx-rtmp or less.";
 
 async fn run_fanout(setup: &Setup, protocol: Protocol, count: u64, report: &mut Report) {
     let subjects = setup.subjects(protocol.has_peer(), protocol.floor().is_some());

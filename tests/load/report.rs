@@ -12,7 +12,7 @@ use crate::tally::Percentiles;
 /// One measurement of one server.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Case {
-    /// `rtmp`, `whep`, `hls`, `llhls`, `ingest`, `join-rtmp`, `join-whep`.
+    /// `rtmp`, `rtmp-unmerged`, `whep`, `hls`, `llhls`, `ingest`, `join-rtmp`, `join-whep`.
     pub(crate) case: &'static str,
     /// `headwater`, `nginx-rtmp` or `floor`.
     pub(crate) server: &'static str,

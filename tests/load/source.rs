@@ -38,6 +38,9 @@ pub(crate) const PASS_MS: u32 = 8_000;
 /// Frames per second.
 pub(crate) const FRAMES_PER_SECOND: f64 = 30.0;
 
+/// AAC packets per second: 1024 samples each, at 48 kHz.
+pub(crate) const AUDIO_PACKETS_PER_SECOND: f64 = 46.875;
+
 impl Source {
     /// Reads the stream from the cache, creating it first if it is missing.
     ///

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use headwater_tests::delay::DelayMode;
+use headwater_tests::delay_proxy::DelayMode;
 use headwater_tests::wait;
 
 use super::steps::{check_repeatedly, ensure_below, owns, rtmp_pauses, wait_live, whep_pauses};

@@ -15,7 +15,7 @@ mod steps;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use headwater_tests::delay::DelayMode;
+use headwater_tests::delay_proxy::DelayMode;
 use tokio::runtime::Handle;
 
 use crate::cluster::{Cluster, ClusterSpec};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-use headwater_tests::delay::DelayProxy;
+use headwater_tests::delay_proxy::DelayProxy;
 use headwater_tests::temp::TempDir;
 use headwater_tests::{mongo, tools};
 use tokio::runtime::Handle;

@@ -2,7 +2,7 @@
 
 use super::fanout::{self, Protocol};
 use super::{Setup, Subject, in_turns, ingest, join, side_by_side};
-use crate::report::{Case, Report, align};
+use crate::report::{Case, Report, align, progress};
 use crate::server::ServerKind;
 
 use Baseline::{Absolute, DifferenceTo, RatioTo};
@@ -12,11 +12,16 @@ pub(crate) async fn run(setup: &Setup, shrink: usize, report: &mut Report) {
     let cases = [
         (Protocol::Whep, 200),
         (Protocol::Rtmp, 200),
+        (Protocol::RtmpUnmerged, 200),
         (Protocol::Rtmp, 50),
         (Protocol::Hls, 1_000),
         (Protocol::Llhls, 50),
     ];
     for (protocol, count) in cases {
+        if protocol == Protocol::RtmpUnmerged && setup.attach.is_set() {
+            progress("the settings of a running engine cannot be changed: measuring without rtmp-unmerged");
+            continue;
+        }
         let subjects = setup.subjects(protocol.has_peer(), protocol.floor().is_some());
         in_turns(setup.rounds, &subjects, report, async |subject, round| {
             fanout::run(setup, protocol, subject, count / shrink, round).await
@@ -77,14 +82,11 @@ enum Baseline {
 pub(crate) fn promises(shrink: usize) -> Vec<Promise> {
     let (floor, nginx) = (RatioTo("floor"), RatioTo("nginx-rtmp"));
     let (n200, n50, n1000) = (200 / shrink, 50 / shrink, 1_000 / shrink);
-    promises_of(
+    let mut promises = promises_of(
         "headwater",
         [
             ("WHEP 200 viewers, CPU per packet", "whep", n200, Case::cpu_per_million_packets, floor, 1.5, "x floor"),
             ("WHEP 200 viewers, memory each", "whep", n200, kb_each, Absolute, 32.0, "KB"),
-            ("RTMP 200 players, CPU per byte", "rtmp", n200, Case::cpu_per_gb, floor, 1.6, "x floor"),
-            ("RTMP 200 players, CPU per byte", "rtmp", n200, Case::cpu_per_gb, nginx, 0.6, "x nginx-rtmp"),
-            ("RTMP 200 players, memory each", "rtmp", n200, kb_each, Absolute, 24.0, "KB"),
             ("HLS 1000 viewers, CPU each", "hls", n1000, Case::cpu_ms_each, nginx, 1.0, "x nginx"),
             ("Ingest of 50 publishers, CPU each", "ingest", n50, Case::cpu_ms_each, nginx, 1.15, "x nginx-rtmp"),
             ("RTMP 50 players, latency p50", "rtmp", n50, latency_p50, nginx, 0.9, "x nginx-rtmp"),
@@ -92,7 +94,28 @@ pub(crate) fn promises(shrink: usize) -> Vec<Promise> {
             ("WHEP POST to first packet p50", "join-whep", joins(shrink), join_p50, Absolute, 20.0, "ms"),
             ("LL-HLS, age of a part's first frame p99", "llhls", n50, latency_p99, Absolute, 2_000.0, "ms"),
         ],
-    )
+    );
+    promises.extend([true, false].into_iter().flat_map(|merge_audio| rtmp_promises(merge_audio, n200)));
+    promises
+}
+
+/// The promises of one stream with this number of RTMP players; they hold for 200.
+pub(crate) fn rtmp_promises(merge_audio: bool, players: usize) -> Vec<Promise> {
+    let (floor, nginx, per_gb): (_, _, Figure) = (RatioTo("floor"), RatioTo("nginx-rtmp"), Case::cpu_per_gb);
+    if !merge_audio {
+        let case = "rtmp-unmerged";
+        let rows = [
+            ("RTMP players, audio not merged, CPU per byte", case, players, per_gb, floor, 1.4, "x floor"),
+            ("RTMP players, audio not merged, CPU per byte", case, players, per_gb, nginx, 0.5, "x nginx-rtmp"),
+        ];
+        return promises_of("headwater", rows);
+    }
+    let rows = [
+        ("RTMP players, CPU per byte", "rtmp", players, per_gb, floor, 1.6, "x floor"),
+        ("RTMP players, CPU per byte", "rtmp", players, per_gb, nginx, 0.6, "x nginx-rtmp"),
+        ("RTMP players, memory each", "rtmp", players, kb_each, Absolute, 24.0, "KB"),
+    ];
+    promises_of("headwater", rows)
 }
 
 /// The promises that [`edge`] measures.
@@ -193,5 +216,21 @@ mod tests {
         // There are no figures for RTMP and cold streams.
         assert_eq!(kept_column(4_900, 1.05), ["yes", "-", "yes", "-", "-", "-"]);
         assert_eq!(kept_column(5_100, 1.15), ["FALLS SHORT", "-", "FALLS SHORT", "-", "-", "-"]);
+    }
+
+    #[test]
+    fn unmerged_players_are_compared_with_the_floor_of_their_own_case() {
+        let case = |case, server, cpu_seconds| Case { cpu_seconds, bytes: 1_000, ..Case::empty(case, server) };
+        let report = Report(vec![
+            case("rtmp", "headwater", 1.0),
+            case("rtmp", "floor", 1.0),
+            case("rtmp-unmerged", "headwater", 2.6),
+            case("rtmp-unmerged", "floor", 2.0),
+            case("rtmp-unmerged", "nginx-rtmp", 5.0),
+        ]);
+        let table = table(&rtmp_promises(false, 5), &report);
+        let rows: Vec<Vec<_>> = table.lines().skip(2).map(|row| row.split('|').map(str::trim).collect()).collect();
+        assert_eq!(rows[0][2..5], ["1.30 x floor", "1.4 x floor", "yes"]);
+        assert_eq!(rows[1][2..5], ["0.52 x nginx-rtmp", "0.5 x nginx-rtmp", "FALLS SHORT"]);
     }
 }

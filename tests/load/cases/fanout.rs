@@ -1,4 +1,4 @@
-//! One stream with many viewers: RTMP, WHEP, HLS or LL-HLS.
+//! One stream with many viewers: RTMP (audio merged with video or not), WHEP, HLS or LL-HLS.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +22,23 @@ use crate::whep::{Identity, viewer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Rtmp,
+    /// RTMP from an engine with `merge_audio = false`. nginx has no such setting.
+    RtmpUnmerged,
     Whep,
     Hls,
     Llhls,
 }
 
 impl Protocol {
+    /// RTMP, by the engine's setting `[rtmp] merge_audio`.
+    pub(crate) fn rtmp(merge_audio: bool) -> Self {
+        if merge_audio { Self::Rtmp } else { Self::RtmpUnmerged }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Rtmp => "rtmp",
+            Self::RtmpUnmerged => "rtmp-unmerged",
             Self::Whep => "whep",
             Self::Hls => "hls",
             Self::Llhls => "llhls",
@@ -39,13 +47,14 @@ impl Protocol {
 
     /// True if nginx supports it.
     pub(crate) fn has_peer(self) -> bool {
-        matches!(self, Self::Rtmp | Self::Hls)
+        matches!(self, Self::Rtmp | Self::RtmpUnmerged | Self::Hls)
     }
 
     /// The kind of floor for this protocol, if there is one.
     pub(crate) fn floor(self) -> Option<FloorKind> {
         match self {
             Self::Rtmp => Some(FloorKind::Rtmp),
+            Self::RtmpUnmerged => Some(FloorKind::RtmpUnmerged),
             Self::Whep => Some(FloorKind::Whep),
             Self::Hls | Self::Llhls => None,
         }
@@ -59,7 +68,8 @@ impl Protocol {
 pub(crate) async fn run(setup: &Setup, protocol: Protocol, subject: Subject, count: usize, round: u32) -> Result<Case> {
     match subject {
         Subject::Server(kind) => {
-            let server = Server::start(kind, &setup.engine, setup.attach).await?;
+            let merge_audio = protocol != Protocol::RtmpUnmerged;
+            let server = Server::start(kind, &setup.engine, merge_audio, setup.attach).await?;
             let measured = on_server(setup, protocol, &server, count, round).await;
             measured.with_context(|| format!("log of {}:\n{}", kind.name(), server.log()))
         }
@@ -122,7 +132,7 @@ async fn on_floor(setup: &Setup, protocol: Protocol, count: usize, round: u32) -
     let mut floor = Floor::start(kind)?;
     let mut viewers = Viewers::default();
     let mut targets = Vec::new();
-    if kind == FloorKind::Rtmp {
+    if matches!(kind, FloorKind::Rtmp | FloorKind::RtmpUnmerged) {
         let listener = Arc::new(tokio::net::TcpListener::bind("127.0.0.1:0").await?);
         for _ in 0..count {
             targets.push(listener.local_addr()?);
@@ -179,7 +189,7 @@ impl<'a> ViewerGroup<'a> {
         let tally = Arc::clone(&self.viewers.tally);
         let (app, reads_marks) = (self.app, n < MARK_READERS);
         match self.protocol {
-            Protocol::Rtmp => {
+            Protocol::Rtmp | Protocol::RtmpUnmerged => {
                 let server = self.server.rtmp;
                 self.viewers.add(async move { player::play(server, app, STREAM_NAME, tally).await });
             }

@@ -17,7 +17,7 @@ use crate::tally::Tally;
 /// If the server did not start, or a publisher was refused or disconnected.
 pub(crate) async fn run(setup: &Setup, subject: Subject, count: usize, round: u32) -> Result<Case> {
     let Subject::Server(kind) = subject else { bail!("the ingest case has no floor") };
-    let server = Server::start(kind, &setup.engine, setup.attach).await?;
+    let server = Server::start(kind, &setup.engine, true, setup.attach).await?;
     let rss_before = server.processes.rss_kb()?;
     let keys = (0..count).map(|n| format!("load-{n}")).collect();
     let mut publishers = Publishers::start(server.publish, "live", keys, Arc::clone(&setup.source), 1).await?;

@@ -24,7 +24,7 @@ use crate::whep::viewer::Viewer;
 /// If the server did not start, or a viewer could not join.
 pub(crate) async fn run(setup: &Setup, protocol: Protocol, subject: Subject, count: usize, round: u32) -> Result<Case> {
     let Subject::Server(kind) = subject else { bail!("the join case has no floor") };
-    let server = Server::start(kind, &setup.engine, setup.attach).await?;
+    let server = Server::start(kind, &setup.engine, true, setup.attach).await?;
     let source = Arc::clone(&setup.source);
     let _publishers = Publishers::start(server.publish, "live", vec![STREAM_NAME.to_owned()], source, 1).await?;
     let identity = Arc::new(Identity::new()?);
@@ -78,7 +78,7 @@ pub(crate) async fn cold(
     round: u32,
 ) -> Result<Case> {
     let Subject::Server(kind) = subject else { bail!("the join case has no floor") };
-    let server = Server::start(kind, &setup.engine, setup.attach).await?;
+    let server = Server::start(kind, &setup.engine, true, setup.attach).await?;
     let keys: Vec<_> = (0..count).map(|n| format!("{STREAM_NAME}{n}")).collect();
     let _publishers = Publishers::start(server.publish, "live", keys.clone(), Arc::clone(&setup.source), 1).await?;
     tokio::time::sleep(SETTLE_PERIOD).await;

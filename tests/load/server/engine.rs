@@ -11,30 +11,37 @@ use headwater_api::control::{ENDPOINTS_FILE, Endpoints};
 use super::{Folder, KillOnDrop, LOG, Server, ServerKind};
 use crate::process::Processes;
 
-pub(super) async fn start(engine: &Path) -> Result<Server> {
-    Ok(start_with(engine, ServerKind::Engine, "").await?.0)
+pub(super) async fn start(engine: &Path, merge_audio: bool) -> Result<Server> {
+    Ok(start_with(engine, ServerKind::Engine, merge_audio, "").await?.0)
 }
 
 /// Starts an origin, and an edge that relays from it.
-pub(super) async fn start_edge(engine: &Path) -> Result<Server> {
+pub(super) async fn start_edge(engine: &Path, merge_audio: bool) -> Result<Server> {
     let secrets = Folder::new(&std::env::temp_dir())?;
     let secret = secrets.0.join("secret");
     std::fs::write(&secret, "the relay secret of the load test")?;
     let relay = format!("[relay]\nlisten = \"127.0.0.1:0\"\nsecret_file = {:?}\n", secret.display().to_string());
-    let (origin, origin_endpoints) = start_with(engine, ServerKind::Engine, &relay).await?;
+    let (origin, origin_endpoints) = start_with(engine, ServerKind::Engine, merge_audio, &relay).await?;
     let address = origin_endpoints.relay.context("the origin has no relay listener")?;
-    let (edge, _) = start_with(engine, ServerKind::Edge, &format!("{relay}origins = [\"{address}\"]\n")).await?;
+    let relay = format!("{relay}origins = [\"{address}\"]\n");
+    let (edge, _) = start_with(engine, ServerKind::Edge, merge_audio, &relay).await?;
     Ok(Server { publish: origin.rtmp, _origin: Some(Box::new(origin)), ..edge })
 }
 
-async fn start_with(engine: &Path, kind: ServerKind, extra_config: &str) -> Result<(Server, Endpoints)> {
+async fn start_with(
+    engine: &Path,
+    kind: ServerKind,
+    merge_audio: bool,
+    extra_config: &str,
+) -> Result<(Server, Endpoints)> {
     let folder = Folder::new(&std::env::temp_dir())?;
     let config = folder.0.join("engine.toml");
     let data = folder.0.join("data");
     std::fs::create_dir_all(&data)?;
     let text = format!(
         "[node]\ndata_dir = {:?}\naddresses = [\"127.0.0.1\"]\n[http]\nlisten = \"127.0.0.1:0\"\n\
-         [rtmp]\nlisten = \"127.0.0.1:0\"\n[webrtc]\nport = 0\n[health]\nlisten = \"127.0.0.1:0\"\n{extra_config}",
+         [rtmp]\nlisten = \"127.0.0.1:0\"\nmerge_audio = {merge_audio}\n[webrtc]\nport = 0\n\
+         [health]\nlisten = \"127.0.0.1:0\"\n{extra_config}",
         data.display().to_string()
     );
     std::fs::write(&config, text)?;

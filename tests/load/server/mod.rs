@@ -67,19 +67,27 @@ pub(crate) struct AttachArgs {
     http: Option<SocketAddr>,
 }
 
+impl AttachArgs {
+    /// True if a running engine is measured, whose settings this tool cannot change.
+    pub(crate) fn is_set(self) -> bool {
+        self.pid.is_some()
+    }
+}
+
 impl Server {
-    /// Starts a server and waits until it responds.
+    /// Starts a server and waits until it responds. `merge_audio` is the setting of this name of a
+    /// started engine; nginx has none.
     ///
     /// # Errors
     /// If it is not installed or did not start.
-    pub(crate) async fn start(kind: ServerKind, engine: &Path, attach: AttachArgs) -> Result<Self> {
+    pub(crate) async fn start(kind: ServerKind, engine: &Path, merge_audio: bool, attach: AttachArgs) -> Result<Self> {
         match (kind, attach) {
             (ServerKind::Engine, AttachArgs { pid: Some(pid), rtmp: Some(rtmp), http: Some(http) }) => {
                 let processes = Processes::tree(pid);
                 Ok(Self { kind, processes, publish: rtmp, rtmp, http, _origin: None, _child: None, _folder: None })
             }
-            (ServerKind::Engine, _) => engine::start(engine).await,
-            (ServerKind::Edge, _) => engine::start_edge(engine).await,
+            (ServerKind::Engine, _) => engine::start(engine, merge_audio).await,
+            (ServerKind::Edge, _) => engine::start_edge(engine, merge_audio).await,
             (ServerKind::Nginx, _) => nginx::start().await,
         }
     }

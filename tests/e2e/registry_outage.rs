@@ -16,7 +16,7 @@ use headwater_api::secret::Secret;
 use headwater_registry::{HeartbeatInterval, MongoDb, Nodes as _, Streams as _, Timing};
 use headwater_tests::mongo::Database;
 use headwater_tests::replica_set;
-use headwater_tests::toll::{LinkState, TappedProxy};
+use headwater_tests::tapped_proxy::{LinkState, TappedProxy};
 use headwater_tests::wait;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
