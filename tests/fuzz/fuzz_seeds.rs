@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+#[allow(unreachable_pub, reason = "the programs of libFuzzer use it as a crate")]
 #[path = "src/lib.rs"]
 mod targets;
 
@@ -159,56 +160,4 @@ fn panic_of_a_target_is_reported_with_its_input() {
     check("example", target, &[0xca]);
     let report = std::panic::catch_unwind(|| check("example", target, &[0xca, 0xfe])).unwrap_err();
     assert_eq!(report.downcast_ref::<String>().unwrap(), "the target example panics on these 2 bytes: cafe");
-}
-
-#[test]
-fn zz_temp_write_relay_seeds() {
-    use headwater_wire::relay::*;
-    use headwater_wire::segment::Segment;
-    use headwater_wire::{AudioTrack, Codec, MediaKind, MediaTime, Track, VideoTrack};
-    let video = Track {
-        codec: Codec::H264,
-        config: bytes::Bytes::from_static(&[1, 66, 0, 31, 255]),
-        codec_string: Some("avc1.42001f".to_owned()),
-        video: Some(VideoTrack { width: 1_280, height: 720, reorder_frames: Some(0) }),
-        audio: None,
-    };
-    let audio = Track {
-        codec: Codec::Aac,
-        config: bytes::Bytes::from_static(&[0x11, 0x90]),
-        codec_string: None,
-        video: None,
-        audio: Some(AudioTrack { sample_rate_hz: 48_000, channels: 2, samples_per_frame: 1_024 }),
-    };
-    let origin = vec![
-        Message::Accepted { generation: 1_764_000_000_123, protocol: "rtmp".to_owned(), hops: 1 },
-        Message::Track { track: video, b_frames: true },
-        Message::Track { track: audio, b_frames: false },
-        Message::Frame(MediaFrame {
-            kind: MediaKind::Video,
-            key: true,
-            dts: MediaTime::from_ms(-5),
-            pts: MediaTime::from_ms(40),
-            segment: Segment { number: 7, start: MediaTime::from_ms(-5) },
-            after_gap: true,
-            payload: bytes::Bytes::from_static(b"payload"),
-        }),
-        Message::Live,
-        Message::Notice { code: "b_frames".to_owned(), message: "Turn them off.".to_owned() },
-        Message::Pong(u64::MAX),
-        Message::End(EndReason::Moved),
-    ];
-    let edge = vec![
-        Message::Subscribe { app: "live".to_owned(), stream_id: "demo".to_owned(), history: true, max_hops: 2 },
-        Message::KeyFrame,
-        Message::Ping(1),
-        Message::Refused(Refusal::Full),
-        Message::End(EndReason::Idle),
-    ];
-    std::fs::create_dir_all(folder().join("seeds/relay")).unwrap();
-    for (name, all) in [("origin", origin), ("edge", edge)] {
-        let mut out = bytes::BytesMut::new();
-        all.iter().for_each(|m| m.write(&mut out));
-        std::fs::write(folder().join("seeds/relay").join(name), &out).unwrap();
-    }
 }
