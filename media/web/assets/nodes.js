@@ -89,7 +89,7 @@ function newRow(id) {
       sends.title = node.egressCapacityBps ? `of ${bitrate(node.egressCapacityBps)}` : "";
       version.textContent = node.version;
       image.textContent = node.image || "–";
-      image.title = node.instanceType;
+      image.title = [node.image, node.instanceType].filter(Boolean).join(", ");
       up.textContent = age(node.ageMs);
     },
   };

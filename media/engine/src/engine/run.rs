@@ -124,8 +124,8 @@ impl Engine {
             relay,
             liveness_checks: liveness,
             metrics,
-            hub: hub.clone(),
-            load_meter: load_meter.clone(),
+            hub,
+            load_meter,
             admission,
             node_health,
             disk: (config.node.data_dir.clone(), config.limits.min_free_mb),
@@ -133,20 +133,25 @@ impl Engine {
         health_service.mount(health, peer_relays, &mut stages);
         if let Some(epoch) = config.node.boot_epoch.filter(|_| matches!(registry, Store::Embedded(_))) {
             let incarnation = NodeIncarnation { node: config.node.id.clone(), epoch: BootEpoch(epoch) };
-            let is_ready = move || -> cluster::ReadyFuture {
-                let health = Arc::clone(&health_service);
-                Box::pin(async move { health.is_ready().await })
-            };
-            let started = stages.drain().started.clone();
-            stages.add_background(cluster::run_standalone_heartbeat(
-                registry,
-                incarnation,
-                hub,
-                load_meter,
-                started,
-                is_ready,
-            ));
+            mount_standalone_heartbeat(registry, incarnation, health_service, &mut stages);
         }
         stages
     }
+}
+
+/// Adds the heartbeat of a node with its own registry. The daemon cannot send it, because the engine
+/// keeps that registry locked.
+fn mount_standalone_heartbeat(
+    registry: Store,
+    incarnation: NodeIncarnation,
+    health_service: Arc<http::HealthService>,
+    stages: &mut Stages,
+) {
+    let (hub, load_meter) = (health_service.hub.clone(), health_service.load_meter.clone());
+    let is_ready = move || -> cluster::ReadyFuture {
+        let health = Arc::clone(&health_service);
+        Box::pin(async move { health.is_ready().await })
+    };
+    let started = stages.drain().started.clone();
+    stages.add_background(cluster::run_standalone_heartbeat(registry, incarnation, hub, load_meter, started, is_ready));
 }

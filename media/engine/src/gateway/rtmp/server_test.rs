@@ -148,7 +148,7 @@ async fn audio_is_sent_with_the_next_video_frame_or_after_45_ms() {
 }
 
 #[tokio::test]
-async fn audio_is_sent_without_delay_if_merge_audio_is_off() {
+async fn merge_audio_setting_decides_whether_audio_waits_for_video() {
     for (merge_audio, delay_ms) in [(false, 0..=2), (true, 44..=47)] {
         let config = config::Rtmp { merge_audio, ..config::Rtmp::default() };
         let server = start_server_with(WorkerPool::inline(), config, None);

@@ -21,6 +21,12 @@ use rtc_srtp::protection_profile::ProtectionProfile;
 
 use crate::gateway::webrtc::transport::srtp::SrtpSession;
 
+/// Maximum number of bytes that a client may send in one association. A handshake takes 2 to 5 KB
+/// and is retransmitted at most seven times; only an alert follows, as there are no data channels.
+/// The endpoint has no such limit: it keeps all records of the next epoch, and joins the fragments
+/// of a message recursively.
+const MAX_RECEIVED_BYTES: usize = 32 << 10;
+
 /// The endpoint distinguishes associations by address. Each session has its own endpoint, and the
 /// real address of the client may change during a session, so a constant takes its place.
 const PLACEHOLDER_PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
@@ -81,6 +87,7 @@ pub(crate) enum DtlsEvent {
 pub(crate) struct Dtls {
     expected: Fingerprint,
     state: State,
+    received_bytes: usize,
 }
 
 enum State {
@@ -91,19 +98,24 @@ enum State {
 impl Dtls {
     /// Creates an association for a client whose certificate has the fingerprint `expected`.
     pub(crate) fn new(expected: Fingerprint) -> Self {
-        Self { expected, state: State::CollectingHello(ClientHello::default()) }
+        Self { expected, state: State::CollectingHello(ClientHello::default()), received_bytes: 0 }
     }
 
     /// Processes a received datagram. Afterwards [`Dtls::poll_transmit`] returns the responses.
     ///
     /// # Errors
-    /// Fails for a datagram that violates the protocol. The association remains usable.
+    /// Fails for a datagram that violates the protocol; the association remains usable. Fails for
+    /// every datagram after a client has sent more than any handshake needs.
     pub(crate) fn on_datagram(
         &mut self,
         now: Instant,
         datagram: &[u8],
         identity: &Identity,
     ) -> Result<DtlsEvent, Error> {
+        self.received_bytes = self.received_bytes.saturating_add(datagram.len());
+        if self.received_bytes > MAX_RECEIVED_BYTES {
+            return Err(Error::Other(format!("more than {MAX_RECEIVED_BYTES} bytes of DTLS were received")));
+        }
         let hello = match &mut self.state {
             State::Running(_) => return self.feed_endpoint(now, datagram, identity),
             State::CollectingHello(hello) => hello,
