@@ -65,6 +65,7 @@ pub(crate) fn to_text(facts: &Facts, plan: &Plan, registry: Option<&RegistryResu
         (Some(listen), Some(cluster)) => plan_rows.extend([
             ("mongod", format!("{} at {listen} and loopback", config.mongod.program.display())),
             ("replica set", cluster.replica_set()),
+            ("health", config.health.listen.to_string()),
         ]),
         _ => plan_rows.extend([
             ("http", config.http.listen.to_string()),

@@ -161,23 +161,25 @@ impl RegistryNode<'_> {
                 () = &mut hooks => {}
             }
         }
-        if *state_tx.borrow() == LifecycleState::Draining {
-            complete_termination(&group, signals).await;
-        }
-        if to_warm_pool && !signals.stop_requested() {
-            return Ok(NodeExit::WarmPool);
-        }
-        log::info!("headwaterd ended");
-        Ok(NodeExit::Stopped)
+        let group = Some(&group).filter(|_| *state_tx.borrow() == LifecycleState::Draining);
+        Ok(finish(group, to_warm_pool, signals).await)
     }
 }
 
-/// Completes the terminating hooks, unless a second signal stops the daemon first.
-async fn complete_termination(group: &ScalingGroup, signals: &mut Signals) {
-    tokio::select! {
-        () = group.complete_termination() => {}
-        () = signals.next_kill() => log::warn!("second signal, stopping before the lifecycle hook is completed"),
+/// Completes the terminating hooks of `group`, unless a second signal stops the daemon first, and
+/// returns how the node ends.
+async fn finish(group: Option<&ScalingGroup>, to_warm_pool: bool, signals: &mut Signals) -> NodeExit {
+    if let Some(group) = group {
+        tokio::select! {
+            () = group.complete_termination() => {}
+            () = signals.next_kill() => log::warn!("second signal, stopping before the lifecycle hook is completed"),
+        }
     }
+    if to_warm_pool && !signals.stop_requested() {
+        return NodeExit::WarmPool;
+    }
+    log::info!("headwaterd ended");
+    NodeExit::Stopped
 }
 
 /// Passes the node's readiness on. It arrives with every heartbeat; only a change is logged.
