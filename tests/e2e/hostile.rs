@@ -193,7 +193,7 @@ fn http_refuses_oversized_heads_oversized_bodies_and_garbage() {
         // that it has not read would reset the connection and could discard the response (RFC 9112
         // §9.6): of the announced body only as much is sent as the server reads, one byte more than
         // its limit of 64 KiB.
-        let head = "POST /live/whep/demo HTTP/1.1\r\nhost: x\r\ncontent-type: application/sdp\r\n";
+        let head = "POST /live/whep/demo HTTP/1.1\r\nhost: x\r\ncontent-type: application/sdp\r\nconnection: close\r\n";
         let oversized =
             [format!("{head}content-length: {}\r\n\r\n", 1 << 20).as_bytes(), &[b'v'; (64 << 10) + 1]].concat();
         let first = response(&oversized);

@@ -102,8 +102,13 @@ fn load_tool_counts_two_players_and_writes_one_json_object_per_case() {
         return;
     }
     let folder = TempDir::new().unwrap();
-    let cases = run_load_tool(folder.path(), &["rtmp", "--players", "2"]);
-    assert_eq!(case_servers(&cases), with_nginx_if_installed(&["headwater", "nginx-rtmp", "floor"]));
+    let arguments = ["rtmp", "--players", "2", "--merge-audio", "true,false"];
+    let (cases, output) = run_load_tool_with_output(folder.path(), &arguments);
+    let servers = with_nginx_if_installed(&["headwater", "nginx-rtmp", "floor"]);
+    assert_eq!(case_servers(&cases), servers.repeat(2));
+    let names = ["rtmp", "rtmp-unmerged"].map(|name| vec![name; servers.len()]);
+    assert_eq!(case_names(&cases), names.concat());
+    assert_eq!(output.iter().filter(|l| l.starts_with("| promise")).count(), 2, "a verdict for each setting");
     check_all_deliver(&cases);
     let engine = check_engine_case(&cases, "rtmp", 2, &["cpu_seconds", "bytes", "packets", "frames", "seconds"]);
     assert_eq!(engine["lost"].as_u64(), Some(0));
@@ -184,6 +189,10 @@ fn load_tool_measures_joining_a_stream_that_has_viewers() {
     }
 }
 
+/// The cases of `all`, in order.
+const ALL_CASES: [&str; 9] =
+    ["whep", "rtmp", "rtmp-unmerged", "rtmp", "hls", "llhls", "ingest", "join-rtmp", "join-whep"];
+
 #[test]
 fn load_tool_checks_every_case_against_its_promise() {
     if tools::find_program("ffmpeg").is_none() {
@@ -193,10 +202,10 @@ fn load_tool_checks_every_case_against_its_promise() {
     // Without peers and floor, which other tests cover, because this run is long.
     let (cases, output) =
         run_load_tool_with_output(folder.path(), &["all", "--shrink", "50", "--no-peer", "--no-floor"]);
-    assert_eq!(case_names(&cases), ["whep", "rtmp", "rtmp", "hls", "llhls", "ingest", "join-rtmp", "join-whep"]);
-    check_all_deliver(&cases[..5]);
+    assert_eq!(case_names(&cases), ALL_CASES);
+    check_all_deliver(&cases[..6]);
     let promises = promise_rows(&output);
-    assert_eq!(promises.len(), 11, "{output:#?}");
+    assert_eq!(promises.len(), 13, "{output:#?}");
     for promise in promises {
         // Promises relative to another server have no figure here.
         let kept = if promise[2].contains(" x ") { &["-"][..] } else { &["yes", "FALLS SHORT"] };

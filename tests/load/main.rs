@@ -224,13 +224,13 @@ async fn run(arguments: Arguments) -> Result<()> {
 
 /// Explains the verdicts of `rtmp` and `all` about RTMP players.
 const VERDICTS: &str = "\
-Verdicts about RTMP players compare CPU time per byte with a floor that makes as many writes as the \
-engine, and with nginx-rtmp; they are promised for 200 players.
-  merge_audio = true (case `rtmp`): the floor makes one TCP write per video frame and player. Holds \
-at 1.6 x the floor and 0.6 x nginx-rtmp or less.
-  merge_audio = false (case `rtmp-unmerged`): the floor makes one TCP write per video frame and one \
-per audio packet and player, with the same bytes in total. Holds at 1.4 x the floor and 0.5 x \
-nginx-rtmp or less.";
+Verdicts about RTMP players compare CPU time per byte with nginx-rtmp and with a floor
+that makes as many writes as the engine. They are promised for 200 players.
+  merge_audio = true, case `rtmp`: at most 1.6 x the floor and 0.6 x nginx-rtmp.
+    The floor makes one TCP write per video frame and player.
+  merge_audio = false, case `rtmp-unmerged`: at most 1.4 x the floor and 0.5 x nginx-rtmp.
+    The floor makes one TCP write per video frame and one per audio packet and player,
+    with the same bytes in total.";
 
 async fn run_fanout(setup: &Setup, protocol: Protocol, count: u64, report: &mut Report) {
     let subjects = setup.subjects(protocol.has_peer(), protocol.floor().is_some());
