@@ -228,7 +228,7 @@ Verdicts about RTMP players compare CPU time per byte with nginx-rtmp and with a
 that makes as many writes as the engine. They are promised for 200 players.
   merge_audio = true, case `rtmp`: at most 1.6 x the floor and 0.6 x nginx-rtmp.
     The floor makes one TCP write per video frame and player.
-  merge_audio = false, case `rtmp-unmerged`: at most 1.4 x the floor and 0.5 x nginx-rtmp.
+  merge_audio = false, case `rtmp-unmerged`: at most 1.4 x the floor and 1.0 x nginx-rtmp.
     The floor makes one TCP write per video frame and one per audio packet and player,
     with the same bytes in total.";
 

@@ -106,7 +106,7 @@ pub(crate) fn rtmp_promises(merge_audio: bool, players: usize) -> Vec<Promise> {
         let case = "rtmp-unmerged";
         let rows = [
             ("RTMP players, audio not merged, CPU per byte", case, players, per_gb, floor, 1.4, "x floor"),
-            ("RTMP players, audio not merged, CPU per byte", case, players, per_gb, nginx, 0.5, "x nginx-rtmp"),
+            ("RTMP players, audio not merged, CPU per byte", case, players, per_gb, nginx, 1.0, "x nginx-rtmp"),
         ];
         return promises_of("headwater", rows);
     }
@@ -226,11 +226,11 @@ mod tests {
             case("rtmp", "floor", 1.0),
             case("rtmp-unmerged", "headwater", 2.6),
             case("rtmp-unmerged", "floor", 2.0),
-            case("rtmp-unmerged", "nginx-rtmp", 5.0),
+            case("rtmp-unmerged", "nginx-rtmp", 2.5),
         ]);
         let table = table(&rtmp_promises(false, 5), &report);
         let rows: Vec<Vec<_>> = table.lines().skip(2).map(|row| row.split('|').map(str::trim).collect()).collect();
         assert_eq!(rows[0][2..5], ["1.30 x floor", "1.4 x floor", "yes"]);
-        assert_eq!(rows[1][2..5], ["0.52 x nginx-rtmp", "0.5 x nginx-rtmp", "FALLS SHORT"]);
+        assert_eq!(rows[1][2..5], ["1.04 x nginx-rtmp", "1 x nginx-rtmp", "FALLS SHORT"]);
     }
 }
