@@ -99,12 +99,7 @@ fn encode(options: &str, four_cc: &str, with_audio: bool) -> Option<Recording> {
     messages.sort_by_key(|m| m.ms);
     let audio_hashes =
         if with_audio { frame_md5(&file.to_string_lossy(), &["-map", "0:a", "-c", "copy"]) } else { Vec::new() };
-    Some(Recording {
-        headers,
-        messages,
-        frame_hashes: decode::frame_hashes(&file).unwrap(),
-        audio_hashes: audio_hashes,
-    })
+    Some(Recording { headers, messages, frame_hashes: decode::frame_hashes(&file).unwrap(), audio_hashes })
 }
 
 /// Decodes or copies `input` with ffmpeg; returns one MD5 per frame. Panics if ffmpeg fails, prints
