@@ -54,7 +54,7 @@ pub struct Subscription {
 
 impl Subscription {
     /// The next event, or `None` once no reporter is left. Skips, and counts, events that were lost
-    /// because this subscription was more than [`DEPTH_EVENTS`] behind.
+    /// because this subscription was more than `DEPTH_EVENTS` behind.
     pub async fn next(&mut self) -> Option<Arc<Event>> {
         loop {
             match self.event_rx.recv().await {
