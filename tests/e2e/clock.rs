@@ -321,5 +321,5 @@ fn clock_rejected_by_aws_is_reported_in_the_log_and_by_doctor() {
     let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let found = |check: &str| findings.iter().find(|f| f["check"] == check).unwrap();
     assert_eq!((output.status.code(), found("clock")["mark"].as_str()), (Some(69), Some("fail")), "{findings:?}");
-    assert_eq!(found("registry")["todo"], "put this machine's clock right");
+    assert_eq!(found("registry")["todo"], "correct this machine's clock");
 }
