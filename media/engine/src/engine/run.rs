@@ -67,8 +67,7 @@ impl Engine {
         let admission = Admission::new(&config.limits, &load_meter, &hub, &node_health, &stages.drain().started);
         let snapshots = ClusterSnapshotCache::new(registry.clone());
         let relay = cluster_relay.as_ref().map(|relay| relay.client.clone());
-        let hls = Hls::new(&config.hls);
-        let access = Access::new(apps.clone());
+        let (hls, access) = (Hls::new(&config.hls), Access::new(apps.clone()));
         let whep = webrtc.whep();
 
         events.mount(&mut stages);
@@ -139,8 +138,8 @@ impl Engine {
     }
 }
 
-/// Adds the heartbeat of a node with its own registry. The daemon cannot send it, because the engine
-/// keeps that registry locked.
+/// Adds the heartbeat of a node with its own registry. The daemon cannot send it, because the
+/// engine keeps that registry locked.
 fn mount_standalone_heartbeat(
     registry: Store,
     incarnation: NodeIncarnation,

@@ -172,7 +172,8 @@ impl Packer {
     }
 }
 
-/// 30 video frames and 47 audio packets per second, each a packet, over two GOPs of one minute each.
+/// 30 video frames and 47 audio packets per second, each a packet, over two GOPs of one minute
+/// each.
 const MAX_PACKETS: usize = 10_240;
 /// Two GOPs of 2 s at 30 Mbit/s.
 const MAX_BYTES: usize = 16 << 20;

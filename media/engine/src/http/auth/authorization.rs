@@ -44,8 +44,8 @@ async fn authorize(state: &AppState, parts: &mut Parts) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Refuses requests of pages of another origin. With `require_origin`, also refuses requests without
-/// an `Origin` header.
+/// Refuses requests of pages of another origin. With `require_origin`, also refuses requests
+/// without an `Origin` header.
 fn check_same_origin(headers: &HeaderMap, require_origin: bool) -> Result<(), Problem> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let own = match text(header::ORIGIN) {

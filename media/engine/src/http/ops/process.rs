@@ -48,7 +48,8 @@ fn resident_bytes(statm: &str, page_bytes: u64) -> u64 {
     statm.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0).saturating_mul(page_bytes)
 }
 
-/// The size of a memory page (`sysconf(_SC_PAGESIZE)`): 4 KiB on x86-64; 4, 16 or 64 KiB on AArch64.
+/// The size of a memory page (`sysconf(_SC_PAGESIZE)`): 4 KiB on x86-64; 4, 16 or 64 KiB on
+/// AArch64.
 fn page_bytes() -> u64 {
     rustix::param::page_size() as u64
 }
