@@ -189,10 +189,10 @@ fn http_refuses_oversized_heads_oversized_bodies_and_garbage() {
         assert!(response(long.as_bytes()).contains("431"), "{}", response(long.as_bytes()));
         let many = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(500));
         assert!(response(many.as_bytes()).contains("431"), "{}", response(many.as_bytes()));
-        // The server closes the connection without reading the rest of a body that is too long. Bytes
-        // that it has not read would reset the connection and could discard the response (RFC 9112
-        // §9.6): of the announced body only as much is sent as the server reads, one byte more than
-        // its limit of 64 KiB.
+        // The server closes the connection without reading the rest of a body that is too long.
+        // Bytes that it has not read would reset the connection and could discard the response (RFC
+        // 9112 §9.6): of the announced body only as much is sent as the server reads, one byte more
+        // than its limit of 64 KiB.
         let head = "POST /live/whep/demo HTTP/1.1\r\nhost: x\r\ncontent-type: application/sdp\r\nconnection: close\r\n";
         let oversized =
             [format!("{head}content-length: {}\r\n\r\n", 1 << 20).as_bytes(), &[b'v'; (64 << 10) + 1]].concat();
