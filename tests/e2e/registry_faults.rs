@@ -104,7 +104,7 @@ fn wrong_password_is_reported_and_a_corrected_one_is_used_without_restart() {
     let Some(aws) = cluster::start_aws(&format!("{login}wrong@{host}")).unwrap() else { return };
     let node = start_edge("i-0wrong", &aws);
     let line = node.daemon.process().wait_line("out of service").unwrap();
-    assert!(line.contains("refuses"), "{line}");
+    assert!(line.contains("refused"), "{line}");
     cluster::change_registry_uri(&aws, database.uri()).unwrap();
     node.wait_ready().unwrap();
     // Covers both passwords, which begin alike.

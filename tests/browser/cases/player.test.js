@@ -70,7 +70,7 @@ test("the page falls back to LL-HLS, less than 2 s behind live, where UDP is blo
   try {
     page = await browser.open("/live/play.html?id=walled");
     await waitState(page, "live", "hls");
-    assert.match(await page.textContent("#notice-text"), /no WebRTC.*LL-HLS instead/);
+    assert.match(await page.textContent("#notice-text"), /blocks WebRTC.*LL-HLS instead/);
     await waitFrames(page, 150);
     await page.evaluate(() => (window.probe.delays = []));
     await waitFrames(page, 100);
