@@ -150,6 +150,21 @@ func (t *Tap) shouldDrop(b []byte) bool {
 	return false
 }
 
+// waitComplete stops dropping packets, and waits until the last dropped ones have been
+// retransmitted, for at most timeout.
+func (t *Tap) waitComplete(timeout time.Duration) {
+	for end := time.Now().Add(timeout); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		t.mu.Lock()
+		t.dropNth = 0
+		s := t.streams[t.videoType]
+		complete := s == nil || s.missing == 0
+		t.mu.Unlock()
+		if complete {
+			return
+		}
+	}
+}
+
 // fillReport copies the counts of a payload type into r.
 func (t *Tap) fillReport(payloadType byte, r *TrackReport) {
 	t.mu.Lock()

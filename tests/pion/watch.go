@@ -217,6 +217,7 @@ func (v *Viewer) watch() error {
 		if v.options.UntilEnd {
 			return errors.New("the server did not end the session in time")
 		}
+		v.tap.waitComplete(2 * time.Second)
 	}
 	return nil
 }
