@@ -148,7 +148,7 @@ fn no_prefix_and_no_flipped_bit_of_a_handshake_panics() {
         loop {
             let mut handshake = peers.handshake();
             let datagram = handshake.advance(index);
-            if at == datagram.len() {
+            if at >= datagram.len() {
                 break;
             }
             handshake.attack(&datagram[..at]);
