@@ -54,7 +54,8 @@ fn with_nginx_if_installed(servers: &[&'static str]) -> Vec<&'static str> {
 /// Rows of the table of promises: promise, measured value, limit, and whether it is kept. Lines of
 /// the tool's standard error may arrive between them.
 fn promise_rows(output: &[String]) -> Vec<Vec<String>> {
-    let rows = output.iter().skip_while(|l| !l.starts_with("| promise")).filter(|l| l.starts_with('|')).skip(2);
+    let table = output.iter().skip_while(|l| !l.starts_with("| promise")).take_while(|l| !l.is_empty());
+    let rows = table.filter(|l| l.starts_with('|')).skip(2);
     rows.map(|l| l.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
