@@ -5,6 +5,9 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Why the data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,43 +35,61 @@ pub(crate) struct DataDirLock {
     _file: File,
 }
 
-/// Creates the folder, readable only by its owner, checks that it is writable, and locks it.
-pub(crate) fn prepare(path: &Path) -> Result<DataDirLock, DataDirError> {
+/// Creates the folder, readable only by its owner, checks that it is writable, and locks it. Waits up
+/// to [`LOCK_TIMEOUT`] for a daemon that was killed a moment ago.
+pub(crate) async fn prepare(path: &Path) -> Result<DataDirLock, DataDirError> {
     let write_error = |source| DataDirError::Write { path: path.to_owned(), source };
     let probe = path.join(".write-probe");
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.and_then(|()| fs::write(&probe, b"headwater")).and_then(|()| fs::remove_file(&probe)).map_err(write_error)?;
     let file = File::create(path.join(LOCK_NAME)).map_err(write_error)?;
-    match file.try_lock() {
-        Ok(()) => Ok(DataDirLock { _file: file }),
-        Err(fs::TryLockError::WouldBlock) => Err(DataDirError::InUse { path: path.to_owned() }),
-        Err(fs::TryLockError::Error(source)) => Err(write_error(source)),
+    let started = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(DataDirLock { _file: file }),
+            Err(fs::TryLockError::WouldBlock) if started.elapsed() >= LOCK_TIMEOUT => {
+                return Err(DataDirError::InUse { path: path.to_owned() });
+            }
+            Err(fs::TryLockError::WouldBlock) => tokio::time::sleep(LOCK_POLL_INTERVAL).await,
+            Err(fs::TryLockError::Error(source)) => return Err(write_error(source)),
+        }
     }
 }
 
 /// File name inside the data folder.
 const LOCK_NAME: &str = "node.lock";
 
+/// How long a lock may be held by another process before the folder counts as in use. The kernel
+/// releases the lock of a killed daemon when the process has ended, not when it is signalled.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time between two attempts to take the lock.
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn folder_that_cannot_be_created_is_named() {
-        let error = prepare(Path::new("/dev/null/data")).unwrap_err();
+    #[tokio::test]
+    async fn folder_that_cannot_be_created_is_named() {
+        let error = prepare(Path::new("/dev/null/data")).await.unwrap_err();
         let sentence = headwater_api::error::Chain(&error).to_string();
         assert!(sentence.starts_with("data folder /dev/null/data cannot be written"), "{sentence}");
         assert!(sentence.ends_with("Not a directory (os error 20)"), "{sentence}");
     }
 
-    #[test]
-    fn data_folder_can_be_used_by_one_node_at_a_time() {
+    #[tokio::test(start_paused = true)]
+    async fn data_folder_can_be_used_by_one_node_at_a_time() {
         let folder = std::env::temp_dir().join(format!("headwaterd-data-dir-{}", std::process::id()));
-        let lock = prepare(&folder).unwrap();
-        let error = prepare(&folder).unwrap_err();
+        let lock = prepare(&folder).await.unwrap();
+        let error = prepare(&folder).await.unwrap_err();
         assert!(matches!(&error, DataDirError::InUse { path } if *path == folder), "{error:?}");
-        drop(lock);
-        drop(prepare(&folder).unwrap());
+        // The next daemon does not have to wait until the killed one has released the lock.
+        let next = prepare(&folder);
+        let release = async {
+            tokio::time::sleep(LOCK_TIMEOUT / 2).await;
+            drop(lock);
+        };
+        drop(tokio::join!(next, release).0.unwrap());
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -70,7 +70,7 @@ async fn run_incarnation(
         node = node.id.as_str();
         "headwaterd starting"
     );
-    let _data_dir_lock = data_dir::prepare(&node.data_dir)?;
+    let _data_dir_lock = data_dir::prepare(&node.data_dir).await?;
     if plan.mongod.is_some() {
         let registry_node = registry_node::run(&plan, &facts, imds.as_mut(), signals, manager, started);
         return Box::pin(registry_node).await;
