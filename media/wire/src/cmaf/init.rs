@@ -10,12 +10,8 @@ use mp4_atom::Encode;
 use super::CmafError;
 use super::part::{NON_SYNC_SAMPLE, SYNC_SAMPLE};
 use super::sample_entry::sample_entry;
+use super::track_id::{AUDIO_TRACK, track_id};
 use crate::{Codec, MediaKind, Track};
-
-/// Track id of the video track.
-pub const VIDEO_TRACK: u32 = 1;
-/// Track id of the audio track.
-pub const AUDIO_TRACK: u32 = 2;
 
 /// Returns the ticks per second of a track in the file: 90,000 for video, the sample rate for
 /// audio.
@@ -105,13 +101,6 @@ fn encode(tracks: &[&Track]) -> Result<Bytes, CmafError> {
     let written = ftyp.encode(&mut out).and_then(|()| moov.encode(&mut out));
     written.map_err(|e| CmafError::Configuration { codec: tracks[0].codec.name(), reason: e.to_string() })?;
     Ok(out.into())
-}
-
-const fn track_id(track: &Track) -> u32 {
-    match track.kind() {
-        MediaKind::Video => VIDEO_TRACK,
-        MediaKind::Audio => AUDIO_TRACK,
-    }
 }
 
 fn trex(track: &Track) -> mp4::Trex {

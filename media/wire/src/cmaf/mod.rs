@@ -12,8 +12,10 @@ mod packager_test;
 mod part;
 mod sample_entry;
 mod timeline;
+mod track_id;
 
 pub use error::CmafError;
-pub use init::{AUDIO_TRACK, Init, VIDEO_TRACK, timescale};
+pub use init::{Init, timescale};
 pub use packager::{Output, Packager, Part};
 pub use part::{Run, Sample, encode_part};
+pub use track_id::{AUDIO_TRACK, VIDEO_TRACK};

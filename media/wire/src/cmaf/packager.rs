@@ -17,9 +17,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::CmafError;
-use super::init::{AUDIO_TRACK, Init, VIDEO_TRACK, same_configuration, timescale};
+use super::init::{Init, same_configuration, timescale};
 use super::part::{Run, Sample, encode_part};
 use super::timeline::Timeline;
+use super::track_id::{AUDIO_TRACK, VIDEO_TRACK};
 use crate::codec::opus;
 use crate::segment::Segment;
 use crate::{Codec, Frame, MediaKind, MediaTime, Track};

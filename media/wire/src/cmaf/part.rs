@@ -9,6 +9,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use mp4_atom as mp4;
 use mp4_atom::Encode;
 
+use super::track_id::VIDEO_TRACK;
+
 /// Flags of a sample at which a decoder can start, because it depends on no other
 /// (ISO/IEC 14496-12 §8.8.3.1).
 pub(super) const SYNC_SAMPLE: u32 = 0x0200_0000;
@@ -81,7 +83,7 @@ fn trun(run: &Run<'_>, offset: usize) -> mp4::Trun {
     let reordered = run.samples.iter().any(|s| s.composition_offset != 0);
     // Only samples that differ from the track's default flags (`trex`) carry flags: a key frame,
     // which is usually the first of its run.
-    let video = run.track_id == super::VIDEO_TRACK;
+    let video = run.track_id == VIDEO_TRACK;
     let later_key = video && run.samples.iter().skip(1).any(|s| s.key);
     let flags = |i: usize, key: bool| match (video, key) {
         (true, true) => Some(SYNC_SAMPLE),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::date::UnixMs;
-use super::window::Segment;
+use super::window::{SEGMENTS_WITH_PARTS, Segment};
 use super::{Resource, Window};
 use crate::cmaf::Part;
 
@@ -130,6 +130,3 @@ fn push_fmt(out: &mut String, text: std::fmt::Arguments<'_>) {
 /// The lowest version that allows EXT-X-MAP outside I-frame playlists (RFC 8216bis §8). LL-HLS
 /// without EXT-X-SKIP needs no higher one, and older players reject versions that they do not know.
 const VERSION: u32 = 6;
-/// Number of finished segments that still list their parts (RFC 8216bis §6.2.2: up to three target
-/// durations from the end).
-pub(super) const SEGMENTS_WITH_PARTS: usize = 3;

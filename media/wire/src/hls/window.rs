@@ -241,7 +241,7 @@ impl Window {
     pub fn part_target(&self) -> MediaTime {
         let target = self.settings.part_duration;
         let slack = MediaTime::from_flicks(target.as_flicks() / 10);
-        let recent = self.listed().rev().take(super::playlist::SEGMENTS_WITH_PARTS).chain(&self.open);
+        let recent = self.listed().rev().take(SEGMENTS_WITH_PARTS).chain(&self.open);
         recent.flat_map(|s| &s.parts).map(|p| p.duration).fold(target + slack, MediaTime::max)
     }
 
@@ -350,6 +350,9 @@ impl Window {
     }
 }
 
+/// Number of finished segments that still list their parts (RFC 8216bis §6.2.2: up to three target
+/// durations from the end).
+pub(super) const SEGMENTS_WITH_PARTS: usize = 3;
 /// Finished segments kept per listed segment: a segment remains available for the duration of the
 /// playlist after its removal from the playlist (RFC 8216bis §6.2.2).
 const RETAINED_PER_LISTED: usize = 2;

@@ -16,6 +16,7 @@
 //! derives the keys, `record` encrypts and decrypts records, and `message` defines their content.
 //! The caller supplies the random nonces.
 
+mod error;
 mod hello;
 #[cfg(test)]
 mod hostile_test;
@@ -24,9 +25,10 @@ mod reader;
 mod record;
 mod track;
 
+pub use error::MessageError;
 pub use hello::{
     CLIENT_HELLO_BYTES, ClientHandshake, ClusterSecret, HandshakeError, MIN_SECRET_BYTES, NONCE_BYTES, PROOF_BYTES,
     SERVER_HELLO_BYTES, SecretError, ServerHandshake,
 };
-pub use message::{EndReason, MediaFrame, Message, MessageError, MessageReader, Refusal, write_frame};
+pub use message::{EndReason, MediaFrame, Message, MessageReader, Refusal, write_frame};
 pub use record::{Channel, MAX_RECORD_BYTES, Opener, RecordError, Sealer};

@@ -2,7 +2,7 @@
 
 use bytes::{Buf as _, Bytes};
 
-use super::message::MessageError;
+use super::error::MessageError;
 
 /// The unread rest of a message body.
 pub(super) struct FieldReader(pub(super) Bytes);

@@ -10,7 +10,7 @@
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::message::MessageError;
+use super::error::MessageError;
 use super::reader::FieldReader;
 use crate::{AudioTrack, Codec, MediaKind, Track, VideoTrack};
 
