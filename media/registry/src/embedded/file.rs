@@ -1,7 +1,7 @@
-//! The file: how it is opened, and how its tables are read and written.
+//! The file: its format, and how its tables are read and written.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,12 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::leases::Leases;
-use super::{apps, nodes};
 use crate::error::Cause;
 use crate::{Registry, RegistryError, Timing};
-
-/// File name inside `data_dir`.
-pub const FILE_NAME: &str = "registry.redb";
 
 /// A registry in a file. Cheap to clone; dropping the last clone closes the file.
 #[derive(Debug, Clone)]
@@ -43,21 +39,8 @@ impl UnixClock {
 }
 
 impl Embedded {
-    /// Opens the registry of an existing data folder. Creates it, with the default apps, if there
-    /// is none.
-    ///
-    /// # Errors
-    /// If the file cannot be opened, is open in another process, is damaged, or has another format.
-    pub fn open(data_dir: &Path) -> Result<Self, RegistryError> {
-        Self::open_with(data_dir, Timing::default())
-    }
-
-    /// [`Embedded::open`] with other lease durations, for tests.
-    ///
-    /// # Errors
-    /// As [`Embedded::open`].
-    pub fn open_with(data_dir: &Path, timing: Timing) -> Result<Self, RegistryError> {
-        let path = data_dir.join(FILE_NAME);
+    /// Opens the file, or creates it without documents. No lease is restored yet.
+    pub(super) fn open_file(path: PathBuf, timing: Timing) -> Result<Self, RegistryError> {
         // redb panics on some invariants of its file; a damaged file must be reported as an error.
         let opened = catch_unwind(AssertUnwindSafe(|| Database::create(&path)));
         let database = match opened {
@@ -67,16 +50,11 @@ impl Embedded {
         };
         let opened_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
         let clock = UnixClock { opened: Instant::now(), opened_ms };
-        let registry = Self(Arc::new(Inner { database, path, leases: Mutex::new(Leases::new(timing)), clock }));
-        if registry.check_format()? {
-            apps::seed(&registry)?;
-        }
-        nodes::restore_leases(&registry)?;
-        Ok(registry)
+        Ok(Self(Arc::new(Inner { database, path, leases: Mutex::new(Leases::new(timing)), clock })))
     }
 
     /// Checks the storage format, and writes it into a new file. Returns true if the file is new.
-    fn check_format(&self) -> Result<bool, RegistryError> {
+    pub(super) fn check_format(&self) -> Result<bool, RegistryError> {
         let stored = self.write(META, |meta| {
             let format = meta.get(FORMAT_KEY)?.map(|v| v.value().to_vec());
             if format.is_none() {

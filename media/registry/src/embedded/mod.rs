@@ -12,8 +12,10 @@ mod apps;
 mod file;
 mod leases;
 mod nodes;
+mod open;
 mod streams;
 #[cfg(test)]
 mod tests;
 
-pub use file::{Embedded, FILE_NAME};
+pub use file::Embedded;
+pub use open::FILE_NAME;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use headwater_api::secret::Secret;
 use mongodb::Collection;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::Document;
 use tokio::sync::OnceCell;
 
 use super::lazy_database::LazyDatabase;
-use super::{documents, failure, schema, values};
-use crate::{Registry, RegistryError, Timing};
+use super::{failure, schema};
+use crate::{RegistryError, Timing};
 
 /// Longer than the two seconds that a struggling database may take for each of the four answers to
 /// a new connection and its first call; shorter than a lease.
@@ -100,16 +100,5 @@ impl MongoDb {
     /// The registry's error for a driver error.
     pub(super) fn call_failed(&self, attempted: &str, error: mongodb::error::Error) -> RegistryError {
         failure::call_failed(attempted, self.servers(), error)
-    }
-}
-
-impl Registry for MongoDb {
-    async fn probe(&self) -> Result<u64, RegistryError> {
-        let attempted = "write a probe";
-        let meta = self.collection(schema::META, attempted).await?;
-        let now = vec![doc! { "$set": { "at": "$$NOW" } }];
-        let (filter, empty) = (doc! { "_id": "probe" }, Document::new());
-        let written = documents::update_or_insert(self, attempted, &meta, filter, now, empty).await?;
-        Ok(values::time_ms(&written.unwrap_or_default(), "at").max(0) as u64)
     }
 }

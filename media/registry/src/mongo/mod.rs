@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `nodes`, `streams`, `accounts`, `apps` | one subject each |
 //! | `database` | [`MongoDb`], and how every call is bounded in time |
+//! | `probe` | one write, which returns the database's clock |
 //! | `lazy_database`, `connect`, `reloadable` | from a connection string, or a file with one, to a client |
 //! | `schema`, `documents`, `values` | collections and indexes; documents by id; BSON |
 //! | `failure` | the driver's errors as [`RegistryError`](crate::RegistryError) |
@@ -25,6 +26,7 @@ mod failure;
 mod lazy_database;
 mod mongod;
 mod nodes;
+mod probe;
 mod reloadable;
 mod replica_set_config;
 mod schema;
