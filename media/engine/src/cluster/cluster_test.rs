@@ -11,7 +11,7 @@ use headwater_registry::{Embedded, Nodes as _, Registry, Store, Streams as _, Ti
 
 use super::{Cluster, Identity};
 use crate::gateway::relay::{Ownership, OwnershipProbe, ProbeFuture, StreamLocation, StreamResolver as _};
-use crate::hub::{FetchFuture, FindError, Hub, Limits, PublishError, RemoteStreams};
+use crate::hub::{FetchFuture, FindError, Hub, Limits, PublishError, RelayedStreams, RemoteStreams};
 
 /// A temporary folder that is removed when it is dropped.
 struct TempFolder(PathBuf);
@@ -34,7 +34,7 @@ impl Drop for TempFolder {
 struct NoRemoteStreams;
 
 impl RemoteStreams for NoRemoteStreams {
-    fn fetch(&self, _: &Hub, _: &StreamName) -> FetchFuture {
+    fn fetch(&self, _: &RelayedStreams, _: &StreamName) -> FetchFuture {
         Box::pin(async { Err(FindError::NotPublished) })
     }
 }

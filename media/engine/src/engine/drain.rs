@@ -93,7 +93,7 @@ mod tests {
     struct NoRemoteStreams;
 
     impl crate::hub::RemoteStreams for NoRemoteStreams {
-        fn fetch(&self, _: &Hub, _: &StreamName) -> crate::hub::FetchFuture {
+        fn fetch(&self, _: &crate::hub::RelayedStreams, _: &StreamName) -> crate::hub::FetchFuture {
             Box::pin(async { Err(crate::hub::FindError::NotPublished) })
         }
     }

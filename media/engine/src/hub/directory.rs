@@ -1,49 +1,19 @@
 //! The directory of live streams of this engine, by name.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use headwater_api::StreamName;
-use headwater_wire::{Codec, MediaTime};
+use headwater_wire::Codec;
 
 use crate::hub::error::{FindError, PublishError};
+use crate::hub::limits::Limits;
+use crate::hub::relayed::RelayedStreams;
 use crate::hub::remote::{RemoteStreams, StreamOwnership};
 use crate::hub::rendition::{TranscodeError, Transcoder};
-use crate::hub::stream::{Producer, RELAY, Stream};
-use crate::hub::stream_table::{StreamTable, TableEntry};
+use crate::hub::stream::{Producer, Stream};
+use crate::hub::stream_table::StreamTable;
 use crate::runtime::wall_clock::WallClock;
-use crate::runtime::worker_pool::WorkerAffinity;
-
-/// Limits of a hub.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Maximum number of live streams.
-    pub max_streams: usize,
-    /// Maximum number of frames kept per stream.
-    pub depth_frames: usize,
-    /// Maximum number of payload bytes kept per stream.
-    pub depth_bytes: usize,
-    /// Target duration of a segment.
-    pub segment_duration: MediaTime,
-    /// Number of finished segments kept for nodes that join a stream late, within the
-    /// two limits above.
-    pub history_segments: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        // 2,000 frames hold a GOP of 20 s at 60 video frames and 43 audio packets per second; 32
-        // MiB hold 12 s at 20 Mbit/s.
-        Self {
-            max_streams: 1_000,
-            depth_frames: 2_000,
-            depth_bytes: 32 << 20,
-            segment_duration: MediaTime::from_ms(2_000),
-            history_segments: 8,
-        }
-    }
-}
 
 /// The live streams of this engine; clones share them.
 #[derive(Debug, Clone)]
@@ -57,7 +27,7 @@ struct Inner {
     published: Arc<StreamTable>,
     /// Streams relayed from other nodes. Separate, so that a publisher can move to this node while
     /// viewers on this node still receive the relayed stream.
-    relayed: Arc<StreamTable>,
+    relayed: RelayedStreams,
     remote_streams: OnceLock<Box<dyn RemoteStreams>>,
     ownership: OnceLock<Box<dyn StreamOwnership>>,
     transcoder: Option<Box<dyn Transcoder>>,
@@ -73,11 +43,12 @@ impl Hub {
 
     /// Creates an empty hub.
     pub fn with_transcoder(limits: Limits, transcoder: Option<Box<dyn Transcoder>>) -> Self {
+        let wall_clock = WallClock::default();
         Self(Arc::new(Inner {
             limits,
-            wall_clock: WallClock::default(),
-            published: Arc::default(),
-            relayed: Arc::default(),
+            published: Arc::new(StreamTable::new(limits, &wall_clock)),
+            relayed: RelayedStreams::new(limits, &wall_clock),
+            wall_clock,
             remote_streams: OnceLock::new(),
             ownership: OnceLock::new(),
             transcoder,
@@ -103,7 +74,7 @@ impl Hub {
     /// Returns the number of finished segments that a stream with viewers keeps, so that nodes that
     /// join it late can serve the segments that other nodes list. 0 outside a cluster.
     pub fn history_segments(&self) -> usize {
-        if self.0.remote_streams.get().is_some() { self.0.limits.history_segments } else { 0 }
+        if self.is_in_cluster() { self.0.limits.history_segments } else { 0 }
     }
 
     /// Returns the rendition of `source` in `codec`, and starts it if there is none. It ends
@@ -122,12 +93,10 @@ impl Hub {
             return Ok(Arc::clone(found));
         }
         let limits = self.0.limits;
-        let instance_id = next_instance_id();
         let depth = (limits.depth_frames, limits.depth_bytes);
         let stream = Arc::new(Stream::new(
             source.name().clone(),
             source.affinity().clone(),
-            instance_id,
             "transcode",
             depth,
             &self.0.wall_clock,
@@ -146,7 +115,7 @@ impl Hub {
     /// # Errors
     /// Fails if the name is in use on this node or the hub is full.
     pub fn publish(&self, name: &StreamName, protocol: &'static str) -> Result<Producer, PublishError> {
-        self.insert(&self.0.published, name, protocol, None)
+        Producer::publish(&self.0.published, name, protocol, None)
     }
 
     /// Publishes a stream whose name must be unique in the cluster. Waits up to some seconds
@@ -163,30 +132,9 @@ impl Hub {
         Ok(producer)
     }
 
-    /// Publishes a stream relayed from another node. `generation` is the Unix time in milliseconds
-    /// at which it was published there.
-    ///
-    /// # Errors
-    /// Fails if the stream is already relayed, or the hub is full.
-    pub fn publish_relayed(&self, name: &StreamName, generation: u64) -> Result<Producer, PublishError> {
-        self.insert(&self.0.relayed, name, RELAY, Some(generation))
-    }
-
-    fn insert(
-        &self,
-        table: &Arc<StreamTable>,
-        name: &StreamName,
-        protocol: &'static str,
-        generation: Option<u64>,
-    ) -> Result<Producer, PublishError> {
-        let limits = self.0.limits;
-        let depth = (limits.depth_frames, limits.depth_bytes);
-        let stream = table.insert(name, limits.max_streams, || {
-            let (affinity, instance_id) = (WorkerAffinity::current(), next_instance_id());
-            Stream::new(name.clone(), affinity, instance_id, protocol, depth, &self.0.wall_clock, generation)
-        })?;
-        let entry = TableEntry::new(table, &stream);
-        Ok(Producer::new(stream, limits.segment_duration, Some(entry)))
+    /// Returns the streams relayed from other nodes, to publish one.
+    pub fn relayed(&self) -> &RelayedStreams {
+        &self.0.relayed
     }
 
     /// Returns the live stream of this name on this node: the published one, otherwise
@@ -208,7 +156,7 @@ impl Hub {
     pub async fn find(&self, name: &StreamName) -> Result<Arc<Stream>, FindError> {
         match (self.stream(name), self.0.remote_streams.get()) {
             (Some(stream), _) => Ok(stream),
-            (None, Some(remote_streams)) => remote_streams.fetch(self, name).await,
+            (None, Some(remote_streams)) => remote_streams.fetch(&self.0.relayed, name).await,
             (None, None) => Err(FindError::NotPublished),
         }
     }
@@ -226,10 +174,4 @@ impl Hub {
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
     }
-}
-
-/// Returns an id that is unique within the process, across hubs: gateways serve more than one.
-fn next_instance_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }

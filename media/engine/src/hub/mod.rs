@@ -7,7 +7,9 @@
 mod directory;
 mod error;
 mod gop_buffer;
+mod limits;
 mod per_stream;
+mod relayed;
 mod remote;
 mod rendition;
 mod splice;
@@ -16,10 +18,12 @@ mod stream_table;
 #[cfg(test)]
 mod stream_test;
 
-pub use directory::{Hub, Limits};
+pub use directory::Hub;
 pub use error::{FindError, PublishError};
 pub use gop_buffer::{Item, LostFrames};
+pub use limits::Limits;
 pub use per_stream::PerStream;
+pub use relayed::RelayedStreams;
 pub use remote::{ClaimFuture, FetchFuture, RemoteStreams, StreamOwnership};
 pub use rendition::{TranscodeError, Transcoder};
 pub use stream::{Consumer, Next, Producer, Stream, Tracks, ViewerGuard, ViewerKind};

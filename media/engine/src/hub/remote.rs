@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use headwater_api::StreamName;
 
-use crate::hub::directory::Hub;
 use crate::hub::error::{FindError, PublishError};
+use crate::hub::relayed::RelayedStreams;
 use crate::hub::stream::Stream;
 
 /// A future that resolves to the relayed stream.
@@ -21,9 +21,9 @@ pub type ClaimFuture = Pin<Box<dyn Future<Output = Result<Box<dyn Send + Sync>, 
 
 /// Fetches streams from other nodes.
 pub trait RemoteStreams: std::fmt::Debug + Send + Sync {
-    /// Finds the stream on another node and publishes it on this node with
-    /// [`Hub::publish_relayed`]. May be called concurrently. Completes within seconds.
-    fn fetch(&self, hub: &Hub, name: &StreamName) -> FetchFuture;
+    /// Finds the stream on another node and publishes it in `relayed`. May be called concurrently.
+    /// Completes within seconds.
+    fn fetch(&self, relayed: &RelayedStreams, name: &StreamName) -> FetchFuture;
 }
 
 /// Ensures that at most one node of the cluster publishes a stream.

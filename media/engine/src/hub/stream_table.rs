@@ -9,23 +9,40 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use headwater_api::StreamName;
 
 use crate::hub::error::PublishError;
+use crate::hub::limits::Limits;
 use crate::hub::stream::Stream;
+use crate::runtime::wall_clock::WallClock;
+use crate::runtime::worker_pool::WorkerAffinity;
 
 /// Live streams by name.
-#[derive(Debug, Default)]
-pub(super) struct StreamTable(Mutex<HashMap<StreamName, Arc<Stream>>>);
+#[derive(Debug)]
+pub(super) struct StreamTable {
+    limits: Limits,
+    wall_clock: WallClock,
+    streams: Mutex<HashMap<StreamName, Arc<Stream>>>,
+}
 
 impl StreamTable {
-    /// Inserts a new stream. `create` runs under a lock, so it must not wait.
+    pub(super) fn new(limits: Limits, wall_clock: &WallClock) -> Self {
+        Self { limits, wall_clock: wall_clock.clone(), streams: Mutex::default() }
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Inserts a new stream, with affinity to the current worker. `generation` is set if the stream
+    /// is published on another node.
     ///
     /// # Errors
-    /// Fails if the name is in use or the table has `max_streams`.
+    /// Fails if the name is in use or the table is full.
     pub(super) fn insert(
         &self,
         name: &StreamName,
-        max_streams: usize,
-        create: impl FnOnce() -> Stream,
+        protocol: &'static str,
+        generation: Option<u64>,
     ) -> Result<Arc<Stream>, PublishError> {
+        let Limits { max_streams, depth_frames, depth_bytes, .. } = self.limits;
         let mut streams = self.lock();
         if streams.contains_key(name) {
             return Err(PublishError::AlreadyLive(name.clone()));
@@ -33,7 +50,8 @@ impl StreamTable {
         if streams.len() >= max_streams {
             return Err(PublishError::TooManyStreams { limit: max_streams });
         }
-        let stream = Arc::new(create());
+        let (affinity, depth) = (WorkerAffinity::current(), (depth_frames, depth_bytes));
+        let stream = Arc::new(Stream::new(name.clone(), affinity, protocol, depth, &self.wall_clock, generation));
         streams.insert(name.clone(), Arc::clone(&stream));
         Ok(stream)
     }
@@ -49,7 +67,7 @@ impl StreamTable {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, Arc<Stream>>> {
         // Every change under this lock is a single step.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -26,7 +26,7 @@ use crate::gateway::relay::link::{Link, LinkError};
 use crate::gateway::relay::metrics::Metrics;
 use crate::gateway::relay::resolver::StreamResolver;
 use crate::gateway::relay::upstreams::Upstreams;
-use crate::hub::{FetchFuture, FindError, Hub, RemoteStreams, Stream};
+use crate::hub::{FetchFuture, FindError, RelayedStreams, RemoteStreams, Stream};
 use crate::runtime::worker_pool::WorkerAffinity;
 
 /// Timeouts and intervals of the edge side.
@@ -131,8 +131,8 @@ impl RelayClient {
 }
 
 impl RemoteStreams for RelayClient {
-    fn fetch(&self, hub: &Hub, name: &StreamName) -> FetchFuture {
-        let mut state = self.0.subscribe_or_spawn(hub, name);
+    fn fetch(&self, relayed: &RelayedStreams, name: &StreamName) -> FetchFuture {
+        let mut state = self.0.subscribe_or_spawn(relayed, name);
         let timeout = self.0.timing.fetch_timeout;
         Box::pin(async move {
             let settled = state.wait_for(|state| !matches!(state, PullState::Searching(_)));
@@ -149,7 +149,7 @@ impl RemoteStreams for RelayClient {
 
 impl Inner {
     /// Subscribes to the running pull of this stream, or spawns one.
-    fn subscribe_or_spawn(self: &Arc<Self>, hub: &Hub, name: &StreamName) -> watch::Receiver<PullState> {
+    fn subscribe_or_spawn(self: &Arc<Self>, relayed: &RelayedStreams, name: &StreamName) -> watch::Receiver<PullState> {
         let mut pulls = self.lock();
         if let Some(running) = pulls.get(name) {
             return running.clone();
@@ -159,7 +159,7 @@ impl Inner {
         drop(pulls);
         let pull = Pull {
             inner: Arc::clone(self),
-            ingest: Ingest::new(hub.clone(), name.clone()),
+            ingest: Ingest::new(relayed.clone(), name.clone()),
             name: name.clone(),
             state_tx,
         };

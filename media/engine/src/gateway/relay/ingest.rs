@@ -16,12 +16,12 @@ use headwater_wire::relay::{EndReason, MediaFrame, Message, Refusal};
 use headwater_wire::{Frame, MediaKind, MediaTime, Track};
 
 use crate::gateway::relay::link::LinkError;
-use crate::hub::{Hub, Producer, PublishError};
+use crate::hub::{Producer, PublishError, RelayedStreams};
 
 /// One pulled stream, across all its connections.
 #[derive(Debug)]
 pub(crate) struct Ingest {
-    hub: Hub,
+    relayed: RelayedStreams,
     name: StreamName,
     producer: Option<Producer>,
     tracks: [Option<Arc<Track>>; 2],
@@ -67,9 +67,9 @@ pub(crate) enum IngestError {
 }
 
 impl Ingest {
-    pub(crate) fn new(hub: Hub, name: StreamName) -> Self {
+    pub(crate) fn new(relayed: RelayedStreams, name: StreamName) -> Self {
         Self {
-            hub,
+            relayed,
             name,
             producer: None,
             tracks: [None, None],
@@ -172,11 +172,7 @@ impl Ingest {
         let resumes = self.producer.is_some() && !self.new_generation;
         let producer = match &mut self.producer {
             Some(producer) => producer,
-            none => {
-                let producer = self.hub.publish_relayed(&self.name, generation)?;
-                producer.stream().keep_history(self.hub.history_segments());
-                none.insert(producer)
-            }
+            none => none.insert(self.relayed.publish(&self.name, generation)?),
         };
         for track in self.tracks.iter().flatten() {
             announce(producer, track, self.b_frames);

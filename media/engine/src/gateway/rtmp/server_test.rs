@@ -18,7 +18,7 @@ use super::client_test::Client;
 use super::{Server, Services};
 use crate::access::{Access, Apps};
 use crate::events::EventBus;
-use crate::hub::{ClaimFuture, FetchFuture, Hub, Limits, RemoteStreams, Stream, StreamOwnership};
+use crate::hub::{ClaimFuture, FetchFuture, Hub, Limits, RelayedStreams, RemoteStreams, Stream, StreamOwnership};
 use crate::node::admission::Admission;
 use crate::runtime::worker_pool::WorkerPool;
 
@@ -374,7 +374,7 @@ async fn publish_request_cancelled_during_the_cluster_query_leaves_the_name_free
 struct UnresponsiveCluster;
 
 impl RemoteStreams for UnresponsiveCluster {
-    fn fetch(&self, _: &Hub, _: &StreamName) -> FetchFuture {
+    fn fetch(&self, _: &RelayedStreams, _: &StreamName) -> FetchFuture {
         Box::pin(std::future::pending())
     }
 }

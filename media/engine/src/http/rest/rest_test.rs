@@ -132,7 +132,7 @@ async fn broadcast_has_the_applicable_fields_of_ant_media() {
 async fn relayed_broadcast_has_no_fields_of_its_publisher() {
     let node = TestNode::new();
     let name = headwater_api::StreamName::parse("live/far").unwrap();
-    let _producer = node.hub.publish_relayed(&name, 1_000).unwrap();
+    let _producer = node.hub.relayed().publish(&name, 1_000).unwrap();
     let (_, body) = node.get("/live/rest/v2/broadcasts/far").await;
     for absent in ["publishType", "speed", "width", "height"] {
         assert_eq!(body.get(absent), None, "{body}");

@@ -5,13 +5,15 @@
 
 use std::sync::Arc;
 
+use headwater_api::StreamName;
 use headwater_wire::segment::{Segment, Segmenter, first_segment_number};
 use headwater_wire::{Frame, MediaKind, MediaTime, Track};
 
+use crate::hub::error::PublishError;
 use crate::hub::gop_buffer::Item;
 use crate::hub::splice::Splice;
 use crate::hub::stream::stream::{Stream, Tracks};
-use crate::hub::stream_table::TableEntry;
+use crate::hub::stream_table::{StreamTable, TableEntry};
 
 /// The writing end of a stream. Dropping it ends the stream for every
 /// [`Consumer`](crate::hub::Consumer).
@@ -42,6 +44,22 @@ impl Producer {
         let segmenter = Segmenter::with_first_number(first_segment_number(stream.started_at_ms()), segment_duration);
         let splice = Splice::new(stream.started_at_ms());
         Self { stream, tracks: Tracks::default(), segmenter, splice, claim: None, table_entry }
+    }
+
+    /// Creates a stream in `table`, and its producer. `generation` is set if the stream is published
+    /// on another node.
+    ///
+    /// # Errors
+    /// Fails if the name is in use or the table is full.
+    pub(in crate::hub) fn publish(
+        table: &Arc<StreamTable>,
+        name: &StreamName,
+        protocol: &'static str,
+        generation: Option<u64>,
+    ) -> Result<Self, PublishError> {
+        let stream = table.insert(name, protocol, generation)?;
+        let entry = TableEntry::new(table, &stream);
+        Ok(Self::new(stream, table.limits().segment_duration, Some(entry)))
     }
 
     /// Drops `claim` when the stream ends.

@@ -98,7 +98,6 @@ impl Stream {
     pub(in crate::hub) fn new(
         name: StreamName,
         affinity: WorkerAffinity,
-        instance_id: u64,
         protocol: &'static str,
         depth: (usize, usize),
         wall_clock: &WallClock,
@@ -107,7 +106,7 @@ impl Stream {
         Self {
             name,
             affinity,
-            instance_id,
+            instance_id: next_instance_id(),
             protocol,
             started_at_ms: generation.unwrap_or_else(|| wall_clock.now_ms()),
             wall_clock: wall_clock.clone(),
@@ -315,6 +314,12 @@ impl Stream {
     pub(super) fn lock(&self) -> MutexGuard<'_, StreamState> {
         lock(&self.shared)
     }
+}
+
+/// Returns an id that is unique within the process, across hubs: gateways serve more than one.
+fn next_instance_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Ignores poisoning: every change under these locks is a single step, so a panic leaves

@@ -168,14 +168,14 @@ mod tests {
 
     use super::*;
     use crate::http::test_node::TestNode;
-    use crate::hub::{FetchFuture, Hub, RemoteStreams};
+    use crate::hub::{FetchFuture, RelayedStreams, RemoteStreams};
 
     /// A cluster in which every fetch of a stream fails with the same error.
     #[derive(Debug)]
     struct FailingCluster(FindError);
 
     impl RemoteStreams for FailingCluster {
-        fn fetch(&self, _: &Hub, _: &StreamName) -> FetchFuture {
+        fn fetch(&self, _: &RelayedStreams, _: &StreamName) -> FetchFuture {
             let error = self.0;
             Box::pin(async move { Err(error) })
         }
