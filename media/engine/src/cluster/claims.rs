@@ -1,4 +1,4 @@
-//! The streams that this node owns, or assumes to own.
+//! Claims the streams that are published on this node, and renews and releases the claims.
 //!
 //! ```text
 //!   publish --> granted --> renewed per heartbeat --(lost)--> claimed again --(taken)--> revoked
@@ -8,8 +8,7 @@
 //!                 '--> last known owner may still have it: refused
 //! ```
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_api::StreamName;
@@ -21,50 +20,6 @@ use super::member::Cluster;
 use crate::gateway::relay::Ownership;
 use crate::hub::{ClaimFuture, PublishError, Stream, StreamOwnership};
 
-/// Entries by stream name. The entry of a stream that has ended is removed at once.
-#[derive(Debug, Default)]
-pub(super) struct Claims(Mutex<HashMap<StreamName, ClaimEntry>>);
-
-#[derive(Debug, Clone)]
-struct ClaimEntry {
-    stream: Weak<Stream>,
-    instance_id: u64,
-    /// False while the publisher waits for the registry.
-    accepted: bool,
-    /// `None` until the registry has granted the stream.
-    claim: Option<Claim>,
-}
-
-impl Claims {
-    /// True if the stream is published here. False while the publisher may still be refused,
-    /// because its viewers would be disconnected with it.
-    pub(super) fn is_accepted(&self, name: &StreamName) -> bool {
-        self.lock().get(name).is_some_and(|entry| entry.accepted)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, ClaimEntry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Marks the publisher as accepted.
-    fn accept(&self, name: &StreamName, instance_id: u64) {
-        if let Some(entry) = self.lock().get_mut(name).filter(|entry| entry.instance_id == instance_id) {
-            entry.accepted = true;
-        }
-    }
-
-    /// Stores a claim; returns false if the stream has ended in the meantime.
-    fn grant(&self, name: &StreamName, instance_id: u64, claim: &Claim) -> bool {
-        match self.lock().get_mut(name).filter(|entry| entry.instance_id == instance_id) {
-            Some(entry) => {
-                entry.claim = Some(claim.clone());
-                true
-            }
-            None => false,
-        }
-    }
-}
-
 /// Removes the entry and releases the claim when the stream ends.
 #[derive(Debug)]
 struct ClaimGuard<R: Registry + std::fmt::Debug + 'static> {
@@ -75,20 +30,13 @@ struct ClaimGuard<R: Registry + std::fmt::Debug + 'static> {
 
 impl<R: Registry + std::fmt::Debug + 'static> Drop for ClaimGuard<R> {
     fn drop(&mut self) {
-        let mut entries = self.cluster.0.claims.lock();
-        if entries.get(&self.name).is_none_or(|entry| entry.instance_id != self.instance_id) {
-            return;
-        }
-        let removed = entries.remove(&self.name);
-        drop(entries);
-        if removed.as_ref().is_some_and(|entry| entry.accepted) {
+        let Some(removed) = self.cluster.0.claims.remove(&self.name, self.instance_id) else { return };
+        if removed.accepted {
             // This node owned it, so the cached owner is outdated. After a refusal it is still
             // valid.
             self.cluster.0.lookups.remove(&self.name);
         }
-        if let (Some(claim), Ok(runtime)) =
-            (removed.and_then(|entry| entry.claim), tokio::runtime::Handle::try_current())
-        {
+        if let (Some(claim), Ok(runtime)) = (removed.claim, tokio::runtime::Handle::try_current()) {
             let cluster = self.cluster.clone();
             self.cluster.0.releases.spawn_on(async move { cluster.release(&claim).await }, &runtime);
         }
@@ -99,10 +47,9 @@ impl<R: Registry + std::fmt::Debug + 'static> StreamOwnership for Cluster<R> {
     fn claim(&self, stream: &Arc<Stream>) -> ClaimFuture {
         let cluster = self.clone();
         let (name, instance_id) = (stream.name().clone(), stream.instance_id());
-        let entry = ClaimEntry { stream: Arc::downgrade(stream), instance_id, accepted: false, claim: None };
         let stream = Arc::clone(stream);
         Box::pin(async move {
-            cluster.0.claims.lock().insert(name.clone(), entry);
+            cluster.0.claims.insert(&stream);
             // Dropped on every return except success; then the producer owns it.
             let guard = ClaimGuard { cluster: cluster.clone(), name: name.clone(), instance_id };
             let result = match cluster.claim_with_timeout(&stream, None).await {
@@ -189,18 +136,15 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
     }
 
     pub(super) async fn release_all(&self) {
-        // `take`: a guard that is dropped later must not release the claim again.
-        let claims: Vec<Claim> = self.0.claims.lock().values_mut().filter_map(|entry| entry.claim.take()).collect();
-        for claim in &claims {
-            self.release(claim).await;
+        for claim in self.0.claims.take_granted() {
+            self.release(&claim).await;
         }
     }
 
     /// Renews all claims, and claims the streams that have none or have lost it. Called at each
     /// heartbeat.
     pub(super) async fn renew_all(&self) -> Result<(), RegistryError> {
-        let entries: Vec<(StreamName, ClaimEntry)> =
-            self.0.claims.lock().iter().map(|(name, entry)| (name.clone(), entry.clone())).collect();
+        let entries = self.0.claims.entries();
         let claims: Vec<Claim> = entries.iter().filter_map(|(_, entry)| entry.claim.clone()).collect();
         let lost = if claims.is_empty() {
             Vec::new()

@@ -11,9 +11,9 @@ use headwater_registry::{HeartbeatInterval, Registry, Timing};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::claims::Claims;
-use super::lookup::LookupCache;
-use crate::cluster::node_groups::PeerCaches;
+use super::claim_table::ClaimTable;
+use super::lookup_cache::LookupCache;
+use super::peer_caches::PeerCaches;
 use crate::gateway::relay::OwnershipProbe;
 use crate::runtime::stages::Stages;
 
@@ -34,7 +34,7 @@ pub struct Cluster<R>(pub(super) Arc<Inner<R>>);
 pub(super) struct Inner<R> {
     pub(super) registry: R,
     pub(super) identity: Identity,
-    pub(super) claims: Claims,
+    pub(super) claims: ClaimTable,
     pub(super) lookups: LookupCache,
     pub(super) peers: PeerCaches,
     /// Asks nodes whether they still have a stream.
@@ -56,7 +56,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
         Self(Arc::new(Inner {
             registry,
             identity,
-            claims: Claims::default(),
+            claims: ClaimTable::default(),
             lookups: LookupCache::default(),
             peers: PeerCaches::default(),
             ownership_probe,

@@ -10,13 +10,16 @@
 //! and lookups use cached answers. RULE: knows the hub, the registry and the relay's traits, and no
 //! protocol.
 
+mod claim_table;
 mod claims;
 #[cfg(test)]
 mod cluster_test;
 mod fixed;
 mod lookup;
+mod lookup_cache;
 mod member;
 mod node_groups;
+mod peer_caches;
 mod query_cache;
 mod snapshot;
 mod standalone_heartbeat;

@@ -9,42 +9,12 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use headwater_api::StreamName;
 use headwater_api::documents::NodeRecord;
 use headwater_registry::{Peers, Registry};
 
 use crate::cluster::member::Cluster;
-use crate::cluster::query_cache::{CachePolicy, QueryCache};
-
-/// Cached answers about other nodes.
-#[derive(Debug)]
-pub(crate) struct PeerCaches {
-    /// Group name, by node id.
-    group_of_node: QueryCache<String>,
-    /// Edges, by group name.
-    edges_of_group: QueryCache<Arc<Vec<NodeRecord>>>,
-    /// By node id: true if the node is listed, alive and not draining.
-    availability: QueryCache<bool>,
-}
-
-impl Default for PeerCaches {
-    fn default() -> Self {
-        Self {
-            group_of_node: QueryCache::new(GROUP_POLICY),
-            edges_of_group: QueryCache::new(EDGE_POLICY),
-            availability: QueryCache::new(AVAILABILITY_POLICY),
-        }
-    }
-}
-
-impl PeerCaches {
-    /// Invalidates the edges after a source was lost: it may have been the group's edge.
-    pub(crate) fn invalidate(&self) {
-        self.edges_of_group.invalidate();
-    }
-}
 
 impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
     /// The relays of the edge that pulls the stream for this node's group; `None` if this node must
@@ -103,16 +73,6 @@ fn fetching_edge(edges: &[NodeRecord], this_node: &str, name: &StreamName) -> Op
     })?;
     (chosen.node.id != this_node).then(|| chosen.node.relay.clone())
 }
-
-/// A node's group is a tag, which hardly ever changes.
-const GROUP_POLICY: CachePolicy = CachePolicy { max_age: Duration::from_secs(60), query_interval: Duration::ZERO };
-/// Invalidated earlier when a source was lost.
-const EDGE_POLICY: CachePolicy =
-    CachePolicy { max_age: Duration::from_secs(15), query_interval: Duration::from_secs(1) };
-/// Pages must learn soon that their node drains. Clients choose the node ids, so the rate of
-/// queries is limited.
-const AVAILABILITY_POLICY: CachePolicy =
-    CachePolicy { max_age: Duration::from_secs(2), query_interval: Duration::from_secs(1) };
 
 #[cfg(test)]
 mod tests {
