@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::link::Link;
 use super::ring::{Packer, Packet, Ring};
+use super::shared_ring::SharedRing;
 use crate::hub::{Consumer, Item, Next, Stream};
 use crate::runtime::worker_pool::{WorkerAffinity, spawn_shared};
 
@@ -28,7 +29,7 @@ use crate::runtime::worker_pool::{WorkerAffinity, spawn_shared};
 pub(super) struct Fanout {
     /// Worker thread of the tasks.
     affinity: WorkerAffinity,
-    ring: Mutex<Ring>,
+    ring: Arc<SharedRing>,
     groups: Mutex<Vec<Arc<PlayerGroup>>>,
 }
 
@@ -56,14 +57,14 @@ impl Fanout {
         }
         packer.flush(&mut ring);
         let affinity = stream.affinity().clone();
-        let fanout = Arc::new(Self { affinity, ring: Mutex::new(ring), groups: Mutex::default() });
+        let fanout = Arc::new(Self { affinity, ring: Arc::new(SharedRing::new(ring)), groups: Mutex::default() });
         fanout.affinity.spawn(pack(Arc::downgrade(&fanout), consumer, packer));
         fanout
     }
 
-    /// Locks the ring; hold it briefly. Lock order: a link's lock before the ring's.
-    pub(super) fn ring(&self) -> MutexGuard<'_, Ring> {
-        lock(&self.ring)
+    /// The packets of the stream.
+    pub(super) fn ring(&self) -> &Arc<SharedRing> {
+        &self.ring
     }
 
     /// Adds a player: its link receives new packets from now on.
@@ -74,7 +75,7 @@ impl Fanout {
             None => {
                 let group = Arc::new(PlayerGroup::default());
                 groups.push(Arc::clone(&group));
-                let from = self.ring().end();
+                let from = self.ring.lock().end();
                 self.spawn_writer(Writer {
                     fanout: Arc::downgrade(self),
                     group: Arc::clone(&group),
@@ -122,7 +123,7 @@ async fn pack(fanout: Weak<Fanout>, mut consumer: Consumer, mut packer: Packer) 
         };
         let Some(fanout) = fanout.upgrade() else { return };
         let had_pending = packer.has_pending();
-        let mut ring = fanout.ring();
+        let mut ring = fanout.ring.lock();
         let before = ring.end();
         for item in batch.drain(..) {
             packer.push(&item.frame, &mut ring);
@@ -184,9 +185,9 @@ impl Writer {
     }
 
     /// Writes all new packets to all players; returns true if the stream has ended.
-    fn write(&mut self, fanout: &Arc<Fanout>) -> bool {
+    fn write(&mut self, fanout: &Fanout) -> bool {
         let ended = {
-            let ring = fanout.ring();
+            let ring = fanout.ring.lock();
             while self.next < ring.end() {
                 // Each link detects evicted packets by itself.
                 if let Ok(Some(packet)) = ring.get(self.next) {
@@ -201,7 +202,7 @@ impl Writer {
         let before = self.players.len();
         self.players.retain(|link| {
             let mut link = link.lock();
-            let is_playing = link.on_packets(fanout, first, &self.packets);
+            let is_playing = link.on_packets(&fanout.ring, first, &self.packets);
             if ended && is_playing {
                 link.wake();
             }
@@ -275,7 +276,7 @@ mod tests {
 
         /// Number of packets pushed so far.
         fn packets(&self) -> u64 {
-            self.fanout.ring().end()
+            self.fanout.ring.lock().end()
         }
 
         /// Waits until `count` packets have been pushed, and returns how long that took.

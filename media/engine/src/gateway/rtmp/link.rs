@@ -17,8 +17,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
-use super::fanout::Fanout;
 use super::ring::Packet;
+use super::shared_ring::SharedRing;
 
 /// A socket with or without TLS.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(super) struct LinkState {
 /// A player's position in a stream.
 #[derive(Debug)]
 struct Position {
-    fanout: Arc<Fanout>,
+    ring: Arc<SharedRing>,
     /// Number of the next packet.
     next: u64,
     /// Version of the decoder configurations that were sent; 0 if none.
@@ -160,8 +160,8 @@ impl LinkState {
     /// fan-out.
     ///
     /// Returns false if this link no longer plays that stream.
-    pub(super) fn on_packets(&mut self, fanout: &Arc<Fanout>, first: u64, packets: &[Packet]) -> bool {
-        let Some(position) = self.position.as_mut().filter(|p| Arc::ptr_eq(&p.fanout, fanout)) else { return false };
+    pub(super) fn on_packets(&mut self, ring: &Arc<SharedRing>, first: u64, packets: &[Packet]) -> bool {
+        let Some(position) = self.position.as_mut().filter(|p| Arc::ptr_eq(&p.ring, ring)) else { return false };
         if self.blocked_since.is_some() || self.failure.is_some() {
             return true;
         }
@@ -196,9 +196,9 @@ impl LinkState {
     }
 
     /// Starts to play a stream. The next write sends the packets that the ring holds.
-    pub(super) fn play(&mut self, fanout: Arc<Fanout>) {
-        let next = fanout.ring().start();
-        self.position = Some(Position { fanout, next, version: 0, wait_key: true });
+    pub(super) fn play(&mut self, ring: Arc<SharedRing>) {
+        let next = ring.lock().start();
+        self.position = Some(Position { ring, next, version: 0, wait_key: true });
     }
 
     /// Stops playing. Queued bytes are still written.
@@ -210,7 +210,7 @@ impl LinkState {
     pub(super) fn has_finished_playing(&self) -> bool {
         self.queue.is_empty()
             && self.position.as_ref().is_some_and(|p| {
-                let ring = p.fanout.ring();
+                let ring = p.ring.lock();
                 ring.is_ended() && p.next >= ring.end()
             })
     }
@@ -249,7 +249,7 @@ impl LinkState {
     /// Moves the next packets from the ring to the queue; false if there are none.
     fn refill(&mut self) -> bool {
         let Some(position) = &mut self.position else { return false };
-        let ring = position.fanout.ring();
+        let ring = position.ring.lock();
         let Some((header, version)) = ring.header() else { return false };
         for _ in 0..REFILL_PACKETS {
             let packet = match ring.get(position.next) {

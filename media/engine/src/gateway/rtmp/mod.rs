@@ -23,6 +23,7 @@ mod ring;
 mod server;
 #[cfg(test)]
 mod server_test;
+mod shared_ring;
 
 pub use metrics::Metrics;
 pub use server::{Server, Services};

@@ -31,6 +31,8 @@ impl Fanouts {
 pub(super) struct Player {
     link: Arc<Link>,
     stream: Arc<Stream>,
+    /// The fan-out exists while the stream has players.
+    _fanout: Arc<Fanout>,
     _viewer: ViewerGuard,
 }
 
@@ -39,9 +41,10 @@ impl Player {
     /// as they arrive.
     pub(super) fn start(fanouts: &Fanouts, stream: Arc<Stream>, link: &Arc<Link>) -> Self {
         let fanout = fanouts.get_or_start(&stream);
-        link.lock().play(Arc::clone(&fanout));
+        link.lock().play(Arc::clone(fanout.ring()));
         fanout.join(link);
-        Self { link: Arc::clone(link), _viewer: stream.count_viewer(ViewerKind::Rtmp), stream }
+        let viewer = stream.count_viewer(ViewerKind::Rtmp);
+        Self { link: Arc::clone(link), stream, _fanout: fanout, _viewer: viewer }
     }
 
     /// `app/stream_id`.
