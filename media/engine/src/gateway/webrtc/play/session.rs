@@ -14,15 +14,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use headwater_wire::webrtc::{BindingRequest, Credentials, Fingerprint, SenderReport, StunError, goodbye};
-use rtc_crypto::RTCCrypto;
+use headwater_wire::webrtc::{Credentials, Fingerprint, SenderReport, goodbye};
 
 use crate::gateway::webrtc::play::packetizer::{MediaClock, StreamPacketizer};
 use crate::gateway::webrtc::play::rtx_limiter::RtxLimiter;
 use crate::gateway::webrtc::play::send_track::ViewerSendState;
 use crate::gateway::webrtc::transport::dtls::{DtlsEvent, Identity};
 use crate::gateway::webrtc::transport::dtls_srtp::DtlsSrtp;
-use crate::gateway::webrtc::transport::ice::{CheckOutcome, IceAgent};
+use crate::gateway::webrtc::transport::ice::IceAgent;
 use crate::gateway::webrtc::transport::session_id::SessionId;
 use crate::gateway::webrtc::transport::srtp::SrtpSession;
 use crate::gateway::webrtc::transport::udp::{AddressPair, Socket};
@@ -91,23 +90,9 @@ impl Session {
         self.dtls_srtp.is_connected()
     }
 
-    /// Answers a connectivity check and updates the pair that packets are sent to.
-    ///
-    /// # Errors
-    /// Fails if the check is not authentic.
-    pub(crate) fn on_check(
-        &mut self,
-        now: Instant,
-        request: &mut BindingRequest,
-        from: &AddressPair,
-        socket: &mut Socket,
-        crypto: &dyn RTCCrypto,
-    ) -> Result<CheckOutcome, StunError> {
-        let outcome = self.ice.on_check(now, request, from, socket, crypto)?;
-        if let CheckOutcome::Valid { selected: Some(pair), .. } = outcome {
-            self.send_state.selected_pair = Some(pair);
-        }
-        Ok(outcome)
+    /// Sets the pair that packets are sent to from now on.
+    pub(crate) fn select_pair(&mut self, pair: AddressPair) {
+        self.send_state.selected_pair = Some(pair);
     }
 
     /// Processes a DTLS datagram and sends the responses, except if the certificate does not

@@ -275,8 +275,11 @@ impl Worker {
         let Some(&slot) = self.by_ufrag.get(request.receiver_ufrag()) else { return Some(IgnoreReason::UnknownUser) };
         let session = self.sessions[slot].as_mut()?;
         let crypto = self.context.identity.provider.crypto();
-        match session.on_check(now, &mut request, pair, &mut self.socket, crypto) {
-            Ok(CheckOutcome::Valid { evicted, .. }) => {
+        match session.ice.on_check(now, &mut request, pair, &mut self.socket, crypto) {
+            Ok(CheckOutcome::Valid { selected, evicted }) => {
+                if let Some(selected) = selected {
+                    session.select_pair(selected);
+                }
                 if let Some(old) = evicted.filter(|old| self.by_address.get(old) == Some(&slot)) {
                     self.by_address.remove(&old);
                 }
