@@ -12,6 +12,7 @@ use headwater_api::config::Role;
 use headwater_api::control::{ENDPOINTS_FILE, Endpoints};
 use headwater_api::documents::{NodeRecord, StreamRecord};
 use headwater_api::error::Chain;
+use headwater_api::rest::{ClusterStream, NodeViewers};
 use headwater_registry::{Nodes as _, Store, Streams as _};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -47,25 +48,6 @@ pub(crate) struct Node {
     addresses: Vec<String>,
 }
 
-/// A stream, with the field names of the REST API.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Stream {
-    name: String,
-    origin: String,
-    protocol: String,
-    age_ms: u64,
-    viewers: u64,
-    viewers_by_node: Vec<NodeViewers>,
-}
-
-/// Viewers of a stream on one node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct NodeViewers {
-    node: String,
-    viewers: u64,
-}
-
 /// Returns all nodes.
 ///
 /// # Errors
@@ -83,7 +65,7 @@ pub(crate) async fn nodes(plan: &Plan) -> Result<Vec<Node>, String> {
 ///
 /// # Errors
 /// A message, if neither the registry nor the engine is reachable.
-pub(crate) async fn streams(plan: &Plan) -> Result<Vec<Stream>, String> {
+pub(crate) async fn streams(plan: &Plan) -> Result<Vec<ClusterStream>, String> {
     match open_source(plan).await? {
         DataSource::Registry(store) => {
             let both = async { Ok((store.streams().await?, store.nodes().await?)) };
@@ -146,7 +128,7 @@ fn node_from(record: &NodeRecord) -> Node {
     }
 }
 
-fn join_streams(streams: &[StreamRecord], nodes: &[NodeRecord]) -> Vec<Stream> {
+fn join_streams(streams: &[StreamRecord], nodes: &[NodeRecord]) -> Vec<ClusterStream> {
     let mut by_name: HashMap<&str, Vec<NodeViewers>> = HashMap::new();
     for record in nodes.iter().filter(|record| record.alive) {
         for watched in record.heartbeat.watched.iter().filter(|watched| watched.viewers > 0) {
@@ -157,7 +139,7 @@ fn join_streams(streams: &[StreamRecord], nodes: &[NodeRecord]) -> Vec<Stream> {
     let stream = |record: &StreamRecord| {
         let mut viewers_by_node = by_name.remove(record.claim.name.as_str()).unwrap_or_default();
         viewers_by_node.sort_by(|a, b| b.viewers.cmp(&a.viewers).then_with(|| a.node.cmp(&b.node)));
-        Stream {
+        ClusterStream {
             name: record.claim.name.to_string(),
             origin: record.claim.owner.node.clone(),
             protocol: record.offer.protocol.clone(),
@@ -194,9 +176,9 @@ pub(crate) fn nodes_table(nodes: &[Node]) -> String {
 }
 
 /// Formats streams as a table.
-pub(crate) fn streams_table(streams: &[Stream]) -> String {
+pub(crate) fn streams_table(streams: &[ClusterStream]) -> String {
     let head = ["STREAM", "ORIGIN", "OVER", "UP", "VIEW", "ON"].map(str::to_owned).to_vec();
-    let row = |stream: &Stream| {
+    let row = |stream: &ClusterStream| {
         let first = stream.viewers_by_node.iter().take(2).map(|at| format!("{} {}", at.node, at.viewers));
         let mut on = first.collect::<Vec<_>>().join(", ");
         if let more @ 1.. = stream.viewers_by_node.len().saturating_sub(2) {

@@ -13,7 +13,7 @@ use headwater_api::config::Role;
 use headwater_api::documents::NodeRecord;
 use headwater_api::documents::StreamRecord;
 use headwater_api::error::Chain;
-use headwater_api::rest::StreamStatus;
+use headwater_api::rest::{ClusterStream, NodeViewers, StreamStatus};
 use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -116,33 +116,6 @@ pub(crate) struct Outcome {
     pub data_id: String,
     /// Always 0.
     pub error_id: i32,
-}
-
-/// A live stream of the cluster.
-#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct ClusterStream {
-    /// `app/stream_id`.
-    pub name: String,
-    /// Id of the node it is published to.
-    pub origin: String,
-    /// Protocol of the publisher: `rtmp`, `srt`, `whip`.
-    pub protocol: String,
-    /// Milliseconds since it started.
-    pub age_ms: u64,
-    /// Viewers on all nodes.
-    pub viewers: u64,
-    /// Viewers by node, most first; nodes without a viewer are omitted.
-    pub viewers_by_node: Vec<NodeViewers>,
-}
-
-/// Viewers of one stream on one node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub(crate) struct NodeViewers {
-    /// The node's id.
-    pub node: String,
-    /// Viewers over all protocols.
-    pub viewers: u64,
 }
 
 /// Lists the nodes of the cluster, sorted by id.
