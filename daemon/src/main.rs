@@ -10,6 +10,7 @@ mod cli;
 mod cluster;
 mod doctor;
 mod http_client;
+mod private_file;
 mod process;
 mod registry_node;
 

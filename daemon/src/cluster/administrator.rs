@@ -20,9 +20,9 @@ use serde::Deserialize;
 use crate::aws::client::{Aws, AwsError};
 use crate::boot::plan::{Cluster, Plan};
 use crate::boot::registration;
-use crate::cluster::cluster_secrets;
 use crate::cluster::open_registry;
 use crate::cluster::open_registry::OpenRegistryError;
+use crate::private_file;
 
 /// Why the administrator account could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -234,7 +234,7 @@ async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 fn write_handover_file(data_dir: &Path, user: &UserDocument) -> Result<(), AdministratorError> {
     let path = data_dir.join(NEW_ADMINISTRATOR_FILE);
     let written = serde_json::to_string(user).map_err(std::io::Error::other).and_then(|text| {
-        let draft = cluster_secrets::write_private(data_dir, &format!("{NEW_ADMINISTRATOR_FILE}.draft"), &text)?;
+        let draft = private_file::write_private(data_dir, &format!("{NEW_ADMINISTRATOR_FILE}.draft"), &text)?;
         let owner = std::fs::metadata(data_dir)?;
         std::os::unix::fs::chown(&draft, Some(std::os::unix::fs::MetadataExt::uid(&owner)), None)?;
         // Rename atomically, so that no partial file can be read.

@@ -5,9 +5,6 @@
 //! engine reads, because a configuration may be shown to people. Retries without limit, since a
 //! registry node or a permission may appear later than this node.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +20,7 @@ use crate::aws::client::{Aws, AwsError};
 use crate::boot::plan::{Cluster, Plan};
 use crate::cluster::shared_registry;
 use crate::cluster::shared_registry::SharedRegistryError;
+use crate::private_file;
 use crate::process::service_manager::ServiceManager;
 
 /// Why the cluster's secrets are not available yet.
@@ -160,22 +158,8 @@ pub(crate) fn relay_secret_name(cluster: &Cluster) -> String {
 }
 
 fn write_secret(folder: &Path, name: &str, secret: &Secret) -> Result<PathBuf, ClusterSecretsError> {
-    write_private(folder, name, secret.reveal().trim())
+    private_file::write_private(folder, name, secret.reveal().trim())
         .map_err(|source| ClusterSecretsError::Write { path: folder.join(name), source })
-}
-
-/// Writes a file that only this user can read, from its first byte on. An existing file is replaced
-/// atomically, including its permissions.
-pub(crate) fn write_private(folder: &Path, name: &str, text: &str) -> std::io::Result<PathBuf> {
-    let (path, draft) = (folder.join(name), folder.join(format!("{name}.draft")));
-    match std::fs::remove_file(&draft) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    writeln!(file, "{text}")?;
-    std::fs::rename(draft, &path)?;
-    Ok(path)
 }
 
 /// Name of the file in the data folder that holds the connection string, including the password.
@@ -190,18 +174,14 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
-    fn secret_file_is_private_even_if_it_replaces_a_public_file() {
-        let folder = std::env::temp_dir().join(format!("headwaterd-join-{}", std::process::id()));
+    fn white_space_around_a_secret_is_not_written() {
+        let folder = std::env::temp_dir().join(format!("headwaterd-secret-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("s"), "an earlier one").unwrap();
         let path = write_secret(&folder, "s", &Secret::new(" hunter2\n".to_owned())).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "hunter2\n");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::aws::client::{Aws, AwsError};
 use crate::boot::plan::{Cluster, RegistryLocation};
-use crate::registry_node::mongod::RECONCILER_USER;
 
 /// A registry that can be connected to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -150,6 +149,9 @@ impl fmt::Debug for Login {
         f.write_str("Login(…)")
     }
 }
+
+/// Name of the user that manages the replica set: registry nodes reserve it for themselves.
+pub(crate) const RECONCILER_USER: &str = "headwater-keeper";
 
 /// Name of the secret that holds the registry's login, by convention.
 fn secret_name(cluster: &Cluster) -> String {

@@ -5,7 +5,7 @@ use headwater_registry::{MemberState, Mongod};
 
 use super::Finding;
 use crate::boot::plan::Plan;
-use crate::registry_node::mongod::MongodConfig;
+use crate::registry_node::config::MongodConfig;
 
 const CHECK: &str = "mongod";
 

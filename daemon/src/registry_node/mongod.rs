@@ -17,18 +17,14 @@ use headwater_api::error::Chain;
 use tokio::process::Command;
 use tokio::sync::watch;
 
-use crate::cluster::cluster_secrets;
+use crate::private_file;
 use crate::process::backoff::{Backoff, MAX_DELAY};
 use crate::process::child::Child;
 use crate::process::engine::{RunCommand, next_command, sleep_until};
 use crate::registry_node::config;
-pub(crate) use crate::registry_node::config::MongodConfig;
-pub(crate) use crate::registry_node::keyfile::{ClusterKeys, SecretTooShort};
+use crate::registry_node::config::MongodConfig;
+use crate::registry_node::keyfile::ClusterKeys;
 use crate::registry_node::log_output::LogForwarder;
-pub(crate) use crate::registry_node::reconciler::{
-    DatabaseState, DatabaseStatus, RECONCILER_USER, ReplicaSetReconciler, step_down,
-};
-pub(crate) use crate::registry_node::registration::SelfRegistration;
 
 /// A file or folder of the database could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +50,7 @@ impl MongodProcess {
         for (name, text) in
             [(config::KEY_NAME, keys.key_file.reveal()), (config::CONFIG_NAME, config.to_yaml().trim_end())]
         {
-            cluster_secrets::write_private(config.data_dir(), name, text)
+            private_file::write_private(config.data_dir(), name, text)
                 .map_err(|source| PrepareError { path: config.data_dir().join(name), source })?;
         }
         Ok(Self { program: program.to_owned(), config_file: conf })

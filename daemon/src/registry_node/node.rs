@@ -30,12 +30,13 @@ use crate::cluster::shared_registry;
 use crate::cluster::shared_registry::{Login, SharedRegistryError};
 use crate::process::engine::RunCommand;
 use crate::process::service_manager::{ServiceManager, Signals};
+use crate::registry_node::config::MongodConfig;
 use crate::registry_node::health::{HealthServer, HealthSource};
-use crate::registry_node::mongod::{
-    ClusterKeys, DatabaseState, DatabaseStatus, MongodConfig, MongodProcess, ReplicaSetReconciler, SecretTooShort,
-    SelfRegistration, step_down,
-};
+use crate::registry_node::keyfile::{ClusterKeys, SecretTooShort};
+use crate::registry_node::mongod::MongodProcess;
 use crate::registry_node::readiness::NodeStatus;
+use crate::registry_node::reconciler::{DatabaseState, DatabaseStatus, ReplicaSetReconciler, step_down};
+use crate::registry_node::registration::SelfRegistration;
 
 /// Runs the node until SIGTERM or SIGINT, or until Auto Scaling stops it.
 pub(crate) async fn run(

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::aws::client::{Aws, AwsError};
 use crate::boot::plan::Cluster;
 use crate::cluster::shared_registry;
-use crate::cluster::shared_registry::Login;
+use crate::cluster::shared_registry::{Login, RECONCILER_USER};
 use crate::registry_node::config::MongodConfig;
 use crate::registry_node::keyfile::ClusterKeys;
 use crate::registry_node::membership::{Member, MissingMembers, Peer, SetView, StablePeriod, Step, next_step};
@@ -372,8 +372,6 @@ fn reconciler_user(keys: &ClusterKeys) -> DatabaseUser {
     DatabaseUser { name: RECONCILER_USER.to_owned(), password: keys.reconciler_password.clone() }
 }
 
-/// Name of the user that manages the replica set.
-pub(crate) const RECONCILER_USER: &str = "headwater-keeper";
 /// Interval between two steps while the database serves, and while it does not.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 const STARTING_INTERVAL: Duration = Duration::from_millis(500);
