@@ -4,7 +4,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use mongodb::bson::{Bson, Document, doc, spec::BinarySubtype};
+use mongodb::bson::{Bson, Document, spec::BinarySubtype};
 use tokio::net::TcpStream;
 
 use crate::set::{Set, failure};
@@ -96,20 +96,4 @@ fn user_of_login(command: &Document) -> Option<String> {
     }
     let text = String::from_utf8_lossy(&payload.bytes).into_owned();
     text.split(',').find_map(|part| part.strip_prefix("n=")).map(str::to_owned)
-}
-
-/// Sends a command to another member, authenticated by the key of the set.
-pub(crate) async fn send_to_member(host: &str, mut command: Document, key: &str) -> io::Result<Document> {
-    command.insert("key", key);
-    let call = async {
-        let mut peer = TcpStream::connect(host).await?;
-        Message::command(&command)?.write(&mut peer).await?;
-        Message::read(&mut peer).await?.document()
-    };
-    let answer = tokio::time::timeout(std::time::Duration::from_secs(1), call).await??;
-    if answer.get_i32("ok").unwrap_or_default() == 1 {
-        Ok(answer)
-    } else {
-        Err(io::Error::other(doc! { "refused": answer }.to_string()))
-    }
 }

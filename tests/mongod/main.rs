@@ -11,6 +11,7 @@
 
 mod conf;
 mod connection;
+mod peer;
 mod set;
 
 use std::sync::Arc;

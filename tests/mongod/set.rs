@@ -12,7 +12,7 @@ use mongodb::bson::{self, Bson, Document, doc};
 use headwater_tests::replica_set::OUT_OF_DISK_SPACE;
 
 use crate::conf::Conf;
-use crate::connection::send_to_member;
+use crate::peer::send_to_member;
 
 /// The replica set state of this member.
 #[derive(Debug)]
