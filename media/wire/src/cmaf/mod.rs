@@ -15,5 +15,5 @@ mod timeline;
 
 pub use error::CmafError;
 pub use init::{AUDIO_TRACK, Init, VIDEO_TRACK, timescale};
-pub use packager::{Output, Packager, Part};
+pub use packager::{MAX_SEGMENT_DURATION, Output, Packager, Part};
 pub use part::{Run, Sample, encode_part};
