@@ -167,7 +167,8 @@ fn first_boot_prints_the_only_valid_password_once() {
 
 #[test]
 fn session_cookie_is_secure_behind_a_tls_proxy() {
-    let daemon = Daemon::start(Options::default()).unwrap();
+    let trusts_loopback = |c: &mut headwater_api::Config| c.http.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    let daemon = Daemon::start(Options::with(trusts_loopback)).unwrap();
     let password = field(&daemon.process().wait_line("administrator created").unwrap(), "password");
     daemon.process().wait_line("node ready").unwrap();
     let at = daemon.wait_endpoints(None).unwrap().http;

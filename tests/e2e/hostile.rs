@@ -193,8 +193,7 @@ fn http_refuses_oversized_heads_oversized_bodies_and_garbage() {
         // closes the connection, or unread bytes would reset the connection and discard the response
         // (RFC 9112 §9.6).
         let head = "POST /live/whep/demo HTTP/1.1\r\nhost: x\r\ncontent-type: application/sdp\r\nconnection: close\r\n";
-        let oversized =
-            [format!("{head}content-length: {}\r\n\r\n", 1 << 20).as_bytes(), &[b'v'; 1 << 20]].concat();
+        let oversized = [format!("{head}content-length: {}\r\n\r\n", 1 << 20).as_bytes(), &[b'v'; 1 << 20]].concat();
         let first = response(&oversized);
         assert!(first.contains("413"), "{first:?}");
         let headers = [("content-type", "application/sdp")];

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::IpNetwork;
+
 /// Listeners of the web server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -16,11 +18,15 @@ pub struct Http {
     pub tls_listen: SocketAddr,
     /// Maximum number of connections on both listeners together; further ones are closed at once.
     pub max_connections: NonZeroUsize,
+    /// Networks of the proxies and load balancers whose `X-Forwarded-For` and `X-Forwarded-Proto`
+    /// are believed, and whose connections count for no share of [`Limits`](super::Limits). If the
+    /// file does not set it, the daemon writes the networks of the VPC on EC2.
+    pub trusted_proxies: Vec<IpNetwork>,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: any(5080), tls_listen: any(5443), max_connections: count(20_000) }
+        Self { listen: any(5080), tls_listen: any(5443), max_connections: count(20_000), trusted_proxies: Vec::new() }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::events::EventBus;
 use crate::gateway::{rtmp, webrtc};
 use crate::hub::{Hub, Limits};
 use crate::node::health::NodeHealthReceiver;
+use crate::runtime::client_pool::SharePolicy;
 use crate::runtime::tls;
 use crate::runtime::wall_clock::WallClock;
 use crate::{http, transcode};
@@ -49,7 +50,7 @@ pub(super) struct Listeners {
 impl Listeners {
     fn bind(config: &Config, events: &EventBus) -> Result<Self, StartError> {
         let tls = tls::load(&config.tls).map_err(|e| StartError::Tls(Box::new(e)))?;
-        let http = http::Server::bind(&config.http, tls.clone())?;
+        let http = http::Server::bind(&config.http, &SharePolicy::new(config), tls.clone())?;
         let rtmp = rtmp::Server::bind(&config.rtmp, tls)?;
         let webrtc =
             webrtc::Gateway::bind(&config.webrtc, &config.node.addresses, events.clone()).map_err(|e| match e {

@@ -22,6 +22,6 @@ pub use ops::process::{ProcessMetrics, StreamMetrics};
 pub use serve::body::SmallBody;
 pub use serve::listener::Server;
 pub use serve::metrics::Metrics;
-pub use serve::peer::Peer;
+pub use serve::client::Client;
 pub use serve::service::HttpService;
 pub use state::{AppServices, AppState, PeerStatus};
