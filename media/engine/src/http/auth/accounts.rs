@@ -94,7 +94,9 @@ impl Accounts {
         {
             return Ok(Arc::clone(user));
         }
-        lock(&self.throttle).attempt(Instant::now(), from).map_err(|_| LoginError::TooManyAttempts)?;
+        let delay = lock(&self.throttle).attempt(Instant::now(), from).map_err(|_| LoginError::TooManyAttempts)?;
+        // The client cannot save this time: an attempt that it cancels counts as failed.
+        tokio::time::sleep(delay).await;
         let user = user.map_err(|()| LoginError::RegistryUnreachable)?;
         let hash = user.as_ref().map_or_else(|| Secret::new(DUMMY_HASH), |user| user.password_hash.clone());
         // The throttle has already counted this attempt, which bounds the number of waiting ones.
@@ -283,7 +285,7 @@ mod tests {
         attempt(&accounts, "admin", "right").await.unwrap();
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn imported_password_ends_all_sessions() {
         let registry = TestRegistry::new("new").await;
         let (accounts, other_node) = (registry.accounts(), registry.accounts());
