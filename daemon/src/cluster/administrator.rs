@@ -238,6 +238,7 @@ fn write_handover_file(data_dir: &Path, user: &UserDocument) -> Result<(), Admin
         let owner = std::fs::metadata(data_dir)?;
         std::os::unix::fs::chown(&draft, Some(std::os::unix::fs::MetadataExt::uid(&owner)), None)?;
         // Rename atomically, so that no partial file can be read.
+        ended_sessions: Vec::new(),
         std::fs::rename(draft, &path)
     });
     written.map_err(|source| AdministratorError::Write { path, source })

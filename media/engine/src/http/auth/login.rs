@@ -92,9 +92,12 @@ pub(in crate::http) async fn log_in(
     Ok(response)
 }
 
-/// Logs out: the response removes the cookie.
+/// Logs out: ends the session on every node, and removes the cookie.
 #[utoipa::path(delete, tag = "administrator", path = "/rest/v2/session", responses((status = 204)))]
-pub(in crate::http) async fn log_out(parts: Parts) -> Response {
+pub(in crate::http) async fn log_out(Extract(state): Extract<AppState>, parts: Parts) -> Response {
+    if let Some(cookie) = session_cookie(&parts.headers) {
+        state.accounts.end_session(cookie, now_s()).await;
+    }
     let mut response = StatusCode::NO_CONTENT.into_response();
     set_session_cookie(&mut response, "", 0, Client::of(&parts.extensions).is_encrypted);
     response
