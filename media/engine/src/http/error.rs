@@ -180,6 +180,7 @@ impl IntoResponse for Problem {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
             }
             StatusCode::UNAUTHORIZED => {
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
                 // Required by RFC 9110 §15.5.2. Not "Basic", although it is accepted: browsers
                 // would show their own password dialog, and then send the password with requests of
                 // other pages.
