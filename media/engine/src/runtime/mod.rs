@@ -6,6 +6,7 @@
 
 pub mod client_pool;
 pub mod listener;
+pub mod log_limiter;
 pub mod memfd;
 pub mod placement;
 pub mod stages;
