@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use headwater_wire::reorder::ReorderDetector;
 use headwater_wire::segment::{Segment, Segmenter, first_segment_number};
 use headwater_wire::{Frame, MediaKind, MediaTime, Track};
 
@@ -19,6 +20,7 @@ pub struct Producer {
     stream: Arc<Stream>,
     /// The current value of [`Stream::tracks`], which only the producer changes.
     tracks: Tracks,
+    reorder: ReorderDetector,
     segmenter: Segmenter,
     splice: Splice,
     claim: Option<Box<dyn Send + Sync>>,
@@ -41,7 +43,8 @@ impl Producer {
     ) -> Self {
         let segmenter = Segmenter::with_first_number(first_segment_number(stream.started_at_ms()), segment_duration);
         let splice = Splice::new(stream.started_at_ms());
-        Self { stream, tracks: Tracks::default(), segmenter, splice, claim: None, table_entry }
+        let (tracks, reorder) = (Tracks::default(), ReorderDetector::default());
+        Self { stream, tracks, reorder, segmenter, splice, claim: None, table_entry }
     }
 
     /// Drops `claim` when the stream ends.
@@ -65,6 +68,11 @@ impl Producer {
     /// Returns the stream of this producer.
     pub fn stream(&self) -> &Arc<Stream> {
         &self.stream
+    }
+
+    /// Returns true once the stream is known to have B-frames.
+    pub fn has_b_frames(&self) -> bool {
+        self.tracks.b_frames
     }
 
     /// Announces a track before its first frame.
@@ -93,7 +101,7 @@ impl Producer {
     }
 
     fn push(&mut self, frame: Frame, segment: Segment, after_gap: bool) {
-        let reordered = frame.kind() == MediaKind::Video && frame.pts != frame.dts;
+        let reordered = frame.kind() == MediaKind::Video && self.reorder.on_frame(&frame);
         self.set_track(&frame.track, reordered);
         let Splice { generation, time_shift, .. } = self.splice;
         let kind = frame.kind();
@@ -129,6 +137,9 @@ impl Producer {
         }
         *slot = Some(Arc::clone(track));
         let new_video_track = !same && track.kind() == MediaKind::Video;
+        if new_video_track {
+            self.reorder = ReorderDetector::default();
+        }
         self.tracks.b_frames = reordered || (self.tracks.b_frames && !new_video_track);
         self.stream.set_tracks(self.tracks.clone());
     }
