@@ -73,11 +73,14 @@ pub struct Webrtc {
     pub workers: u8,
     /// Maximum number of viewers of all workers together; further ones get 503.
     pub max_viewers: NonZeroUsize,
+    /// Maximum number of sessions whose viewer has not connected yet. If an offer exceeds it, the
+    /// oldest of them is dropped.
+    pub max_connecting: NonZeroUsize,
 }
 
 impl Default for Webrtc {
     fn default() -> Self {
-        Self { port: 50_000, workers: 0, max_viewers: count(10_000) }
+        Self { port: 50_000, workers: 0, max_viewers: count(10_000), max_connecting: count(1_000) }
     }
 }
 
