@@ -17,11 +17,13 @@ use super::link::Io;
 use super::loopback::LoopbackTest;
 use super::metrics::Metrics;
 use super::play::Fanouts;
+use super::reassembly::ReassemblyBudget;
 use crate::access::Access;
 use crate::events::EventBus;
 use crate::hub::Hub;
 use crate::node::admission::Admission;
 use crate::runtime::listener::{ListenError, listen};
+use crate::runtime::log_limiter::LogLimiter;
 use crate::runtime::stages::Stages;
 use crate::runtime::worker_pool::WorkerPool;
 
@@ -114,10 +116,11 @@ impl Server {
     pub async fn run(self, services: Services, workers: WorkerPool, drain: CancellationToken) {
         let Services { hub, access, admission, events } = services;
         let Self { plain, tls, max_connections, merge_audio, metrics, loopback } = self;
-        let fanouts = Fanouts::new(merge_audio);
-        let shared = Arc::new(Shared { hub, access, events, fanouts, metrics, loopback, admission });
+        let (fanouts, reassembly) = (Fanouts::new(merge_audio), ReassemblyBudget::default());
+        let log_limiter = Arc::new(LogLimiter::default());
+        let shared = Shared { hub, access, events, fanouts, metrics, loopback, admission, reassembly, log_limiter };
         let acceptor = Acceptor {
-            shared,
+            shared: Arc::new(shared),
             permits: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
             tasks: TaskTracker::new(),
             workers,
@@ -163,7 +166,9 @@ impl Acceptor {
         let metrics = &self.shared.metrics;
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             metrics.turned_away.inc();
-            log::warn!(peer:%; "rtmp connection turned away, too many are open");
+            if self.shared.log_limiter.admits("rtmp connection turned away", peer.ip()) {
+                log::warn!(peer:%; "rtmp connection turned away, too many are open");
+            }
             return;
         };
         metrics.accepted.inc();
