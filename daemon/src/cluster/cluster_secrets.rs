@@ -5,9 +5,6 @@
 //! engine reads, because a configuration may be shown to people. Retries without limit, since a
 //! registry node or a permission may appear later than this node.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +13,7 @@ use headwater_api::config::RegistryKind;
 use headwater_api::control::{LEASE, NodeHealth};
 use headwater_api::error::Chain;
 use headwater_api::secret::Secret;
+use headwater_program::private_file::write_private;
 use headwater_registry::{RegistryError, jitter};
 use tokio::sync::watch;
 
@@ -162,20 +160,6 @@ pub(crate) fn relay_secret_name(cluster: &Cluster) -> String {
 fn write_secret(folder: &Path, name: &str, secret: &Secret) -> Result<PathBuf, ClusterSecretsError> {
     write_private(folder, name, secret.reveal().trim())
         .map_err(|source| ClusterSecretsError::Write { path: folder.join(name), source })
-}
-
-/// Writes a file that only this user can read, from its first byte on. An existing file is replaced
-/// atomically, including its permissions.
-pub(crate) fn write_private(folder: &Path, name: &str, text: &str) -> std::io::Result<PathBuf> {
-    let (path, draft) = (folder.join(name), folder.join(format!("{name}.draft")));
-    match std::fs::remove_file(&draft) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    writeln!(file, "{text}")?;
-    std::fs::rename(draft, &path)?;
-    Ok(path)
 }
 
 /// Name of the file in the data folder that holds the connection string, including the password.

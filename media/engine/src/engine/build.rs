@@ -15,6 +15,7 @@ use crate::engine::error::StartError;
 use crate::events::EventBus;
 use crate::gateway::{rtmp, webrtc};
 use crate::hub::{Hub, Limits};
+use crate::node::daemon_reports::DaemonSocket;
 use crate::node::health::NodeHealthReceiver;
 use crate::runtime::client_pool::SharePolicy;
 use crate::runtime::tls;
@@ -35,6 +36,8 @@ pub struct Engine {
     pub(super) listeners: Listeners,
     pub(super) relay: Option<ClusterRelay>,
     pub(super) node_health: NodeHealthReceiver,
+    /// Where the engine sends its reports; `None` without a daemon.
+    pub(super) daemon_socket: Option<DaemonSocket>,
     pub(super) drain: CancellationToken,
 }
 
@@ -42,7 +45,7 @@ pub struct Engine {
 #[derive(Debug)]
 pub(super) struct Listeners {
     pub(super) http: http::Server,
-    pub(super) health: http::Server,
+    pub(super) health: http::HealthServer,
     pub(super) rtmp: rtmp::Server,
     pub(super) webrtc: webrtc::Gateway,
 }
@@ -57,7 +60,7 @@ impl Listeners {
                 webrtc::BindError::Port(e) => StartError::Listen(e),
                 webrtc::BindError::Other(e) => StartError::Webrtc(e),
             })?;
-        let health = http::Server::bind_plain("health", config.health.listen, http::MAX_HEALTH_CONNECTIONS)?;
+        let health = http::HealthServer::bind(config.health.listen)?;
         Ok(Self { http, health, rtmp, webrtc })
     }
 }
@@ -82,7 +85,20 @@ impl Engine {
         let own_registry = matches!(registry, Store::Embedded(_));
         let accounts = http::Accounts::new(registry.clone(), key, own_registry.then(|| data_dir.clone()));
         let (node_health, drain) = (NodeHealthReceiver::disconnected(), CancellationToken::new());
-        Ok(Self { config, hub, apps, apps_from, events, registry, accounts, listeners, relay, node_health, drain })
+        Ok(Self {
+            config,
+            hub,
+            apps,
+            apps_from,
+            events,
+            registry,
+            accounts,
+            listeners,
+            relay,
+            node_health,
+            daemon_socket: None,
+            drain,
+        })
     }
 
     /// The clock of stream start times.
@@ -93,6 +109,11 @@ impl Engine {
     /// Sets the receiver of the daemon's health reports, which `/readyz` includes.
     pub fn set_node_health(&mut self, node_health: NodeHealthReceiver) {
         self.node_health = node_health;
+    }
+
+    /// Sets the socket to the daemon, to which the engine then sends its reports.
+    pub fn set_daemon_socket(&mut self, socket: DaemonSocket) {
+        self.daemon_socket = Some(socket);
     }
 
     /// Cancelling this token starts the drain.
