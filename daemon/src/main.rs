@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use cli::arguments::Arguments;
 use headwater_api::error::exit;
-use headwater_program::logging;
+use headwater_program::{descriptors, logging};
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -29,6 +29,8 @@ fn main() -> ExitCode {
         }
     };
     logging::install();
+    // The engine and mongod inherit it.
+    descriptors::raise_limit();
     match cli::dispatch::dispatch(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, sentence)) => {

@@ -1,9 +1,11 @@
 //! Builds the engine: opens the data folder, the registry and every listener. Starts no task.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use headwater_api::Config;
 use headwater_api::control::Endpoints;
+use headwater_program::descriptors::raise_limit;
 use headwater_registry::Store;
 use headwater_wire::MediaTime;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +20,7 @@ use crate::hub::{Hub, Limits};
 use crate::node::daemon_reports::DaemonSocket;
 use crate::node::health::NodeHealthReceiver;
 use crate::runtime::client_pool::SharePolicy;
+use crate::runtime::descriptors::{self, ConnectionLimits, TooFewDescriptors};
 use crate::runtime::tls;
 use crate::runtime::wall_clock::WallClock;
 use crate::{http, transcode};
@@ -71,6 +74,7 @@ impl Engine {
     /// # Errors
     /// See [`StartError`].
     pub async fn build(config: Config) -> Result<Self, StartError> {
+        let config = fit_into_descriptors(config, raise_limit())?;
         let data_dir = &config.node.data_dir;
         let unwritable = |source| StartError::DataDir { path: data_dir.clone(), source };
         data_dir::prepare(data_dir).map_err(unwritable)?;
@@ -141,11 +145,48 @@ impl Engine {
     }
 }
 
+/// Lowers the connection limits if `permitted` open files do not suffice for them.
+fn fit_into_descriptors(mut config: Config, permitted: u64) -> Result<Config, TooFewDescriptors> {
+    let has_relay = config.relay.secret_file.is_some();
+    let wanted = ConnectionLimits {
+        http: config.http.max_connections.get(),
+        rtmp: config.rtmp.max_connections.get(),
+        relay: if has_relay { config.relay.max_connections.get() } else { 0 },
+    };
+    let fitted = descriptors::fit(wanted, permitted)?;
+    if fitted != wanted {
+        log::warn!(
+            permitted, http = fitted.http, rtmp = fitted.rtmp, relay = fitted.relay;
+            "connection limits lowered: too few files may be open (LimitNOFILE, ulimit -Hn)"
+        );
+    }
+    let limit = |n: usize, configured| NonZeroUsize::new(n).unwrap_or(configured);
+    config.http.max_connections = limit(fitted.http, config.http.max_connections);
+    config.rtmp.max_connections = limit(fitted.rtmp, config.rtmp.max_connections);
+    config.relay.max_connections = limit(fitted.relay, config.relay.max_connections);
+    Ok(config)
+}
+
 fn limits(config: &Config) -> Limits {
     Limits {
         max_streams: config.node.max_streams.get(),
         segment_duration: MediaTime::from_ms(i64::from(config.hls.segment_ms.get())),
         history_segments: usize::try_from(config.hls.window.get()).unwrap_or(usize::MAX).saturating_add(2),
         ..Limits::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configured_limits_are_lowered_to_the_permitted_open_files() {
+        let config = fit_into_descriptors(Config::default(), 1_024).unwrap();
+        assert!(config.http.max_connections.get() + config.rtmp.max_connections.get() <= 512);
+        let relay = config.relay.max_connections;
+        assert_eq!(relay, Config::default().relay.max_connections, "there is no relay without a secret");
+        assert_eq!(fit_into_descriptors(Config::default(), 1 << 20).unwrap(), Config::default());
+        assert!(fit_into_descriptors(Config::default(), 64).is_err());
     }
 }

@@ -5,6 +5,7 @@
 //! RULE: knows no stream and no protocol.
 
 pub mod client_pool;
+pub mod descriptors;
 pub mod listener;
 pub mod log_limiter;
 pub mod memfd;
