@@ -20,6 +20,7 @@ use crate::gateway::relay::client::RelayClient;
 use crate::gateway::relay::served_stream::{ServedStream, Subscriber};
 use crate::hub::{Hub, Stream};
 use crate::runtime::listener::{ListenError, listen};
+use crate::runtime::log_limiter::LogLimiter;
 use crate::runtime::stages::Stages;
 
 /// The open listener; [`Server::run`] accepts from it.
@@ -59,7 +60,8 @@ impl Server {
         let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
         let (secret, upstreams) = (relay.secret().clone(), relay.upstreams().clone());
         let refusal_permits = Arc::new(Semaphore::new(MAX_CONCURRENT_REFUSALS));
-        let handler = Arc::new(ConnectionHandler { hub, secret, upstreams, metrics: relay.metrics().clone(), drain });
+        let (metrics, log_limiter) = (relay.metrics().clone(), LogLimiter::default());
+        let handler = Arc::new(ConnectionHandler { hub, secret, upstreams, metrics, drain, log_limiter });
         let tasks = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -71,7 +73,9 @@ impl Server {
                     handler.metrics.accepted.inc();
                     let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
                         handler.metrics.turned_away.inc();
-                        log::warn!(peer:%; "relay connection turned away, too many are open");
+                        if handler.log_limiter.admits("relay connection turned away", peer.ip()) {
+                            log::warn!(peer:%; "relay connection turned away, too many are open");
+                        }
                         // Beyond that limit the socket is closed without a reply.
                         if let Ok(refusal_permit) = Arc::clone(&refusal_permits).try_acquire_owned() {
                             let handler = Arc::clone(&handler);
@@ -107,6 +111,7 @@ struct ConnectionHandler {
     upstreams: Upstreams,
     metrics: Metrics,
     drain: CancellationToken,
+    log_limiter: LogLimiter,
 }
 
 impl ConnectionHandler {
@@ -117,7 +122,9 @@ impl ConnectionHandler {
                 self.metrics.unauthenticated.inc();
                 // Health checks connect and send nothing; an invalid handshake deserves a warning.
                 let level = if matches!(e, LinkError::Handshake(_)) { log::Level::Warn } else { log::Level::Debug };
-                log::log!(level, peer:%, err:% = Chain(&e); "relay connection refused");
+                if level <= log::max_level() && self.log_limiter.admits("relay connection refused", peer.ip()) {
+                    log::log!(level, peer:%, err:% = Chain(&e); "relay connection refused");
+                }
                 return;
             }
         };
