@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use headwater_program::private_file::is_disk_full;
+
 /// Why the data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DataDirError {
@@ -35,9 +37,13 @@ pub(crate) struct DataDirLock {
 /// Creates the folder, readable only by its owner, checks that it is writable, and locks it.
 pub(crate) fn prepare(path: &Path) -> Result<DataDirLock, DataDirError> {
     let write_error = |source| DataDirError::Write { path: path.to_owned(), source };
-    let probe = path.join(".write-probe");
+    let probe = path.join(PROBE_NAME);
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.and_then(|()| fs::write(&probe, b"headwater")).and_then(|()| fs::remove_file(&probe)).map_err(write_error)?;
+    match made.and_then(|()| fs::write(&probe, b"headwater")).and_then(|()| fs::remove_file(&probe)) {
+        // An operator frees the disk while the node runs; until then `/readyz` reports it.
+        Err(err) if is_disk_full(&err) => log::warn!(err:%; "disk of the data folder is full"),
+        result => result.map_err(write_error)?,
+    }
     let file = File::create(path.join(LOCK_NAME)).map_err(write_error)?;
     match file.try_lock() {
         Ok(()) => Ok(DataDirLock { _file: file }),
@@ -46,7 +52,8 @@ pub(crate) fn prepare(path: &Path) -> Result<DataDirLock, DataDirError> {
     }
 }
 
-/// File name inside the data folder.
+/// File names inside the data folder.
+const PROBE_NAME: &str = ".write-probe";
 const LOCK_NAME: &str = "node.lock";
 
 #[cfg(test)]
@@ -59,6 +66,15 @@ mod tests {
         let sentence = headwater_api::error::Chain(&error).to_string();
         assert!(sentence.starts_with("data folder /dev/null/data cannot be written"), "{sentence}");
         assert!(sentence.ends_with("Not a directory (os error 20)"), "{sentence}");
+    }
+
+    #[test]
+    fn full_disk_does_not_keep_a_node_from_starting() {
+        let folder = std::env::temp_dir().join(format!("headwaterd-full-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        std::os::unix::fs::symlink("/dev/full", folder.join(PROBE_NAME)).unwrap();
+        drop(prepare(&folder).unwrap());
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
