@@ -87,6 +87,8 @@ codes! {
     NotYet = "not_yet" => SERVICE_UNAVAILABLE,
     /// The registry is unreachable.
     RegistryUnreachable = "registry_unreachable" => SERVICE_UNAVAILABLE,
+    /// The node that has the stream is unreachable.
+    OriginUnreachable = "origin_unreachable" => SERVICE_UNAVAILABLE,
     /// The node has no capacity for new clients.
     Full = "full" => SERVICE_UNAVAILABLE,
     /// The node is draining.
@@ -141,6 +143,12 @@ impl Problem {
                 Code::Full,
                 format!("{name} is live, but its origin node has reached its limit of relay connections; try again."),
             ),
+            FindError::Unreachable => {
+                Self::new(Code::OriginUnreachable, format!("The node that may have {name} is unreachable; try again."))
+            }
+            FindError::TooManySearches => {
+                Self::new(Code::Full, "This node searches for as many streams as it may; try again.")
+            }
         }
     }
 

@@ -501,7 +501,9 @@ impl Connection {
                     FindError::NotPublished => {
                         self.session.refuse(code::STREAM_NOT_FOUND, "No stream of this name is being published.");
                     }
-                    FindError::AtCapacity => self.session.refuse(code::PLAY_FAILED, &error.to_string()),
+                    FindError::AtCapacity | FindError::Unreachable | FindError::TooManySearches => {
+                        self.session.refuse(code::PLAY_FAILED, &error.to_string());
+                    }
                 }
                 return;
             }
