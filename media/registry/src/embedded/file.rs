@@ -1,11 +1,15 @@
 //! The file: how it is opened, and how its tables are read and written.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
+use redb::{
+    CommitError, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition,
+    TableError, TransactionError,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -59,15 +63,50 @@ impl Embedded {
     pub fn open_with(data_dir: &Path, timing: Timing) -> Result<Self, RegistryError> {
         let path = data_dir.join(FILE_NAME);
         // redb panics on some invariants of its file; a damaged file must be reported as an error.
-        let opened = catch_unwind(AssertUnwindSafe(|| Database::create(&path)));
-        let database = match opened {
-            Ok(Ok(database)) => database,
-            Ok(Err(e)) => return Err(open_error(path, e)),
-            Err(_) => return Err(RegistryError::Corrupt { path, source: "its pages contradict each other".into() }),
-        };
+        let opened = run_and_catch_panic(|| match path.try_exists() {
+            Ok(false) => Self::create_file(&path, timing),
+            // The file must exist: redb would take an empty one for a new one.
+            _ => Self::open_file(&path, timing),
+        });
+        opened.unwrap_or_else(|| {
+            Err(RegistryError::Corrupt { path: path.clone(), source: "its pages contradict each other".into() })
+        })
+    }
+
+    /// Creates the file under another name first: a file that exists is always complete.
+    fn create_file(path: &Path, timing: Timing) -> Result<Self, RegistryError> {
+        let draft = path.with_extension(format!("redb.new-{}", std::process::id()));
+        let open_error = |source: std::io::Error| RegistryError::Open { path: path.to_owned(), source: source.into() };
+        let created = (|| {
+            match std::fs::remove_file(&draft) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(open_error(e)),
+                _ => {}
+            }
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(open_error)?;
+            let database = Database::create(&draft).map_err(|e| error_of_open(path.to_owned(), e))?;
+            let registry = Self::new(database, path, timing)?;
+            std::fs::rename(&draft, path).map_err(open_error)?;
+            Ok(registry)
+        })();
+        if created.is_err() {
+            // It may not exist; the cause is already known.
+            let _ = std::fs::remove_file(&draft);
+        }
+        created
+    }
+
+    fn open_file(path: &Path, timing: Timing) -> Result<Self, RegistryError> {
+        let database = Database::open(path).map_err(|e| error_of_open(path.to_owned(), e))?;
+        // Files of earlier versions could be read by everyone. Another owner's file stays as it is.
+        let _ = std::fs::set_permissions(path, Permissions::from_mode(0o600));
+        Self::new(database, path, timing)
+    }
+
+    fn new(database: Database, path: &Path, timing: Timing) -> Result<Self, RegistryError> {
         let opened_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
         let clock = UnixClock { opened: Instant::now(), opened_ms };
-        let registry = Self(Arc::new(Inner { database, path, leases: Mutex::new(Leases::new(timing)), clock }));
+        let leases = Mutex::new(Leases::new(timing));
+        let registry = Self(Arc::new(Inner { database, path: path.to_owned(), leases, clock }));
         if registry.check_format()? {
             apps::seed(&registry)?;
         }
@@ -76,17 +115,17 @@ impl Embedded {
     }
 
     /// Checks the storage format, and writes it into a new file. Returns true if the file is new.
+    /// An existing file is only read: it can be opened on a full disk.
     fn check_format(&self) -> Result<bool, RegistryError> {
-        let stored = self.write(META, |meta| {
-            let format = meta.get(FORMAT_KEY)?.map(|v| v.value().to_vec());
-            if format.is_none() {
-                meta.insert(FORMAT_KEY, FORMAT)?;
-            }
-            Ok(format)
-        })?;
-        match stored {
-            Some(format) if format != FORMAT => Err(RegistryError::Version { path: self.0.path.clone() }),
-            stored => Ok(stored.is_none()),
+        match self.read_value(META, FORMAT_KEY, |format| Ok(format == FORMAT))? {
+            Some(true) => Ok(false),
+            Some(false) => Err(RegistryError::Version { path: self.0.path.clone() }),
+            None => self
+                .write(META, |meta| {
+                    meta.insert(FORMAT_KEY, FORMAT)?;
+                    Ok(())
+                })
+                .map(|()| true),
         }
     }
 
@@ -104,7 +143,7 @@ impl Embedded {
             let transaction = self.0.database.begin_read()?;
             let rows = match transaction.open_table(table) {
                 Ok(rows) => rows,
-                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
                 Err(e) => return Err(e.into()),
             };
             let mut documents = Vec::new();
@@ -118,15 +157,24 @@ impl Embedded {
     }
 
     pub(super) fn read_one<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>, RegistryError> {
+        self.read_value(table, key, |value| Ok(serde_json::from_slice(value)?))
+    }
+
+    fn read_value<T>(
+        &self,
+        table: Table,
+        key: &str,
+        parse: impl Fn(&[u8]) -> Result<T, Cause>,
+    ) -> Result<Option<T>, RegistryError> {
         let read = || -> Result<Option<T>, Cause> {
             let transaction = self.0.database.begin_read()?;
             let rows = match transaction.open_table(table) {
                 Ok(rows) => rows,
-                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+                Err(TableError::TableDoesNotExist(_)) => return Ok(None),
                 Err(e) => return Err(e.into()),
             };
             Ok(match rows.get(key)? {
-                Some(value) => Some(serde_json::from_slice(value.value())?),
+                Some(value) => Some(parse(value.value())?),
                 None => None,
             })
         };
@@ -149,7 +197,7 @@ impl Embedded {
             Ok(value)
         };
         let (what, path) = (table_name(table), self.0.path.clone());
-        write().map_err(|source| RegistryError::Write { what, path, source })
+        write().map_err(|source| RegistryError::Write { what, path, source: io_cause(source) })
     }
 
     pub(super) fn put<T: Serialize>(&self, table: Table, key: &str, document: &T) -> Result<(), RegistryError> {
@@ -190,7 +238,55 @@ impl Registry for Embedded {
     }
 }
 
-fn open_error(path: PathBuf, error: DatabaseError) -> RegistryError {
+/// Runs `work`; `None` if it panicked. It runs on a thread of its own, whose panics are not printed:
+/// the caller reports what happened in one sentence.
+fn run_and_catch_panic<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
+    static INSTALL_HOOK: Once = Once::new();
+    INSTALL_HOOK.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if std::thread::current().name() != Some(OPEN_THREAD) {
+                previous(panic);
+            }
+        }));
+    });
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(OPEN_THREAD.to_owned()).spawn_scoped(scope, work);
+        thread.ok()?.join().ok()
+    })
+}
+
+/// The I/O error in an error of redb, which does not show it as its source, so that callers
+/// recognize a full disk; other errors are unchanged.
+pub(super) fn io_cause(cause: Cause) -> Cause {
+    fn of_storage(error: StorageError) -> Cause {
+        match error {
+            StorageError::Io(e) => e.into(),
+            other => other.into(),
+        }
+    }
+    let cause = match cause.downcast::<StorageError>() {
+        Ok(e) => return of_storage(*e),
+        Err(cause) => cause,
+    };
+    let cause = match cause.downcast::<CommitError>().map(|e| *e) {
+        Ok(CommitError::Storage(e)) => return of_storage(e),
+        Ok(other) => return other.into(),
+        Err(cause) => cause,
+    };
+    let cause = match cause.downcast::<TableError>().map(|e| *e) {
+        Ok(TableError::Storage(e)) => return of_storage(e),
+        Ok(other) => return other.into(),
+        Err(cause) => cause,
+    };
+    match cause.downcast::<TransactionError>().map(|e| *e) {
+        Ok(TransactionError::Storage(e)) => of_storage(e),
+        Ok(other) => other.into(),
+        Err(cause) => cause,
+    }
+}
+
+fn error_of_open(path: PathBuf, error: DatabaseError) -> RegistryError {
     match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => RegistryError::Locked { path },
         DatabaseError::UpgradeRequired(_) => RegistryError::Version { path },
@@ -224,5 +320,7 @@ pub(super) type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 pub(super) const META: Table = TableDefinition::new("meta");
 pub(super) const FORMAT_KEY: &str = "format";
 const PROBE_KEY: &str = "probe";
+/// Name of the thread that opens the file.
+const OPEN_THREAD: &str = "registry-open";
 /// Incremented when documents are stored in a way that this version cannot read.
 const FORMAT: &[u8] = b"1";
