@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// `app/stream_id`. Cheap to clone.
 ///
 /// The app has 1 to 64 bytes and the stream id 1 to 128 bytes of `A-Z a-z 0-9 _ - .`. Neither starts
-/// with a dot.
+/// with `.` or `-`: programs that get the name as an argument must not take it for an option.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamName {
     whole: Arc<str>,
@@ -32,7 +32,7 @@ pub enum NameError {
         limit: usize,
     },
     /// A part contains an illegal character.
-    #[error("{part} may contain only letters, digits, '_', '-' and '.', and must not start with '.'")]
+    #[error("{part} may contain only letters, digits, '_', '-' and '.', and must start with neither '.' nor '-'")]
     Character {
         /// "app" or "stream id".
         part: &'static str,
@@ -89,7 +89,7 @@ fn check(part: &'static str, s: &str, limit: usize) -> Result<(), NameError> {
         return Err(NameError::Length { part, len: s.len(), limit });
     }
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
-    if s.starts_with('.') || !s.bytes().all(legal) {
+    if s.starts_with(['.', '-']) || !s.bytes().all(legal) {
         return Err(NameError::Character { part });
     }
     Ok(())
@@ -128,7 +128,10 @@ mod tests {
     fn name_has_two_parts_of_legal_characters() {
         let name = StreamName::parse("live/demo-1.a_B").unwrap();
         assert_eq!((name.app(), name.stream_id(), name.as_str()), ("live", "demo-1.a_B", "live/demo-1.a_B"));
-        for bad in ["live", "/x", "live/", "live/a/b", "live/..", "live/.a", "live/a b", "live/ä", "li\nve/a"] {
+        for bad in [
+            "live", "/x", "live/", "live/a/b", "live/..", "live/.a", "live/-a", "-live/a", "live/-", "live/a b",
+            "live/ä", "li\nve/a",
+        ] {
             assert!(StreamName::parse(bad).is_err(), "{bad:?} was accepted");
         }
         let name = |app: usize, id: usize| StreamName::new(&"a".repeat(app), &"b".repeat(id));
@@ -157,7 +160,7 @@ mod tests {
     #[test]
     fn every_illegal_character_is_refused() {
         for c in '\0'..=char::MAX {
-            check_part(&c.to_string(), is_legal(c) && c != '.');
+            check_part(&c.to_string(), is_legal(c) && !matches!(c, '.' | '-'));
         }
     }
 
@@ -166,7 +169,7 @@ mod tests {
         for (a, b) in ('\0'..='\u{ff}').flat_map(|a| ('\0'..='\u{ff}').map(move |b| (a, b))) {
             for between in [0, 61, 62] {
                 let part = format!("{a}{:x<between$}{b}", "");
-                check_part(&part, is_legal(a) && a != '.' && is_legal(b));
+                check_part(&part, is_legal(a) && !matches!(a, '.' | '-') && is_legal(b));
             }
         }
     }
