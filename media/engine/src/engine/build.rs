@@ -56,8 +56,9 @@ pub(super) struct Listeners {
 impl Listeners {
     fn bind(config: &Config, events: &EventBus) -> Result<Self, StartError> {
         let tls = tls::load(&config.tls).map_err(|e| StartError::Tls(Box::new(e)))?;
-        let http = http::Server::bind(&config.http, &SharePolicy::new(config), tls.clone())?;
-        let rtmp = rtmp::Server::bind(&config.rtmp, tls)?;
+        let shares = SharePolicy::new(config);
+        let http = http::Server::bind(&config.http, &shares, tls.clone())?;
+        let rtmp = rtmp::Server::bind(&config.rtmp, &shares, tls)?;
         let webrtc =
             webrtc::Gateway::bind(&config.webrtc, &config.node.addresses, events.clone()).map_err(|e| match e {
                 webrtc::BindError::Port(e) => StartError::Listen(e),

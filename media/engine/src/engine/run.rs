@@ -18,6 +18,7 @@ use crate::hub::Hub;
 use crate::node::admission::Admission;
 use crate::node::daemon_reports::{DaemonSocket, FailingChecks, run_daemon_reports};
 use crate::node::load::LoadMeter;
+use crate::runtime::client_pool::SharePolicy;
 use crate::runtime::stages::Stages;
 use crate::runtime::worker_pool::WorkerPool;
 
@@ -83,6 +84,7 @@ impl Engine {
             access: access.clone(),
             admission: admission.clone(),
             events: events.clone(),
+            stream_names: SharePolicy::new(&config).pool(config.node.max_streams.get()),
         };
         rtmp.mount(services, &mut stages);
         webrtc.mount(&mut stages);

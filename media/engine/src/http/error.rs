@@ -180,6 +180,7 @@ impl IntoResponse for Problem {
         let mut response = (self.code.status(), Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         match self.code.status() {
             StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -188,7 +189,6 @@ impl IntoResponse for Problem {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
             }
             StatusCode::UNAUTHORIZED => {
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
                 // Required by RFC 9110 §15.5.2. Not "Basic", although it is accepted: browsers
                 // would show their own password dialog, and then send the password with requests of
                 // other pages.

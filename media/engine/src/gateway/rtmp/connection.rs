@@ -36,6 +36,7 @@ use crate::access::{Access, AccessError, Credentials};
 use crate::events::{Event as StreamEvent, EventBus, Protocol};
 use crate::hub::{FindError, Hub, Producer, PublishError, Stream};
 use crate::node::admission::Admission;
+use crate::runtime::client_pool::{ClientPool, PoolError, PoolPlace};
 use crate::runtime::log_limiter::LogLimiter;
 
 /// State shared by all connections.
@@ -48,6 +49,8 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     pub(super) loopback: Arc<LoopbackTest>,
     pub(super) admission: Admission,
+    /// The names of live streams, shared among clients.
+    pub(super) stream_names: ClientPool,
     pub(super) reassembly: ReassemblyBudget,
     pub(super) log_limiter: Arc<LogLimiter>,
 }
@@ -110,6 +113,8 @@ pub(super) struct Connection {
     app: String,
     app_query: Option<Query>,
     role: Role,
+    /// The name that the peer publishes, or has asked for.
+    stream_name: Option<PoolPlace>,
     /// When a publish request was refused first, unless another one was accepted since.
     refused_at: Option<Instant>,
     /// The role that ended last, for the closing log line.
@@ -172,6 +177,7 @@ impl Connection {
             app: String::new(),
             app_query: None,
             role: Role::Idle,
+            stream_name: None,
             refused_at: None,
             last_role: RoleSummary::default(),
             reconnect_deadline: None,
@@ -395,6 +401,10 @@ impl Connection {
                     self.on_published(stream_id, Err((code::DENIED, refusal.to_string())));
                     return;
                 }
+                match self.shared.stream_names.take(self.peer.ip()) {
+                    Ok(place) => self.stream_name = Some(place),
+                    Err(e) => return self.on_published(stream_id, Err((code::DENIED, too_many_streams(e)))),
+                }
                 let hub = self.hub().clone();
                 let publishing = Box::pin(async move { hub.publish_owned(&name, "rtmp").await });
                 self.role = Role::Pending(PendingRequest::Publish(stream_id.to_owned(), publishing));
@@ -460,6 +470,7 @@ impl Connection {
                 self.role = Role::Publishing(publisher);
             }
             Err((code, reason)) => {
+                self.stream_name = None;
                 self.refused_at.get_or_insert(self.now);
                 self.shared.metrics.publish_refused.inc();
                 self.session.refuse(code, &reason);
@@ -553,6 +564,7 @@ impl Connection {
     }
 
     fn leave_role(&mut self) {
+        self.stream_name = None;
         self.last_role = match std::mem::replace(&mut self.role, Role::Idle) {
             Role::Publishing(publisher) => {
                 self.reader.expect_commands();
@@ -664,6 +676,13 @@ impl Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("peer", &self.peer).field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+fn too_many_streams(error: PoolError) -> String {
+    match error {
+        PoolError::Full { places } => PublishError::TooManyStreams { limit: places }.to_string(),
+        PoolError::ShareUsed { share, .. } => format!("this address already publishes its share of {share} streams"),
     }
 }
 

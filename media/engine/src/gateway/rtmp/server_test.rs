@@ -21,6 +21,7 @@ use crate::access::{Access, Apps};
 use crate::events::EventBus;
 use crate::hub::{ClaimFuture, FetchFuture, Hub, Limits, RemoteStreams, Stream, StreamOwnership};
 use crate::node::admission::Admission;
+use crate::runtime::client_pool::SharePolicy;
 use crate::runtime::worker_pool::WorkerPool;
 
 struct TestServer {
@@ -43,8 +44,18 @@ fn start_server_on(workers: WorkerPool, max_connections: usize, tls: Option<Arc<
 }
 
 fn start_server_with(workers: WorkerPool, config: config::Rtmp, tls: Option<Arc<rustls::ServerConfig>>) -> TestServer {
+    start_server_sharing(&SharePolicy::new(&headwater_api::Config::default()), workers, config, tls)
+}
+
+/// With room for eight stream names.
+fn start_server_sharing(
+    shares: &SharePolicy,
+    workers: WorkerPool,
+    config: config::Rtmp,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> TestServer {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let server = Server::bind(&config::Rtmp { listen: any, tls_listen: any, ..config }, tls).unwrap();
+    let server = Server::bind(&config::Rtmp { listen: any, tls_listen: any, ..config }, shares, tls).unwrap();
     let (address, tls_address) = (server.local_addr(), server.tls_local_addr());
     let (hub, drain) = (Hub::new(Limits::default()), CancellationToken::new());
     let refuse_new = CancellationToken::new();
@@ -53,7 +64,8 @@ fn start_server_with(workers: WorkerPool, config: config::Rtmp, tls: Option<Arc<
     let no_daemon = crate::node::health::NodeHealthReceiver::disconnected();
     let admission = Admission::new(&config.limits, &meter, &hub, &no_daemon, &refuse_new);
     let access = Access::new(Apps::new(["live".to_owned()]));
-    let services = Services { hub: hub.clone(), access, admission, events: EventBus::default() };
+    let stream_names = shares.pool(8);
+    let services = Services { hub: hub.clone(), access, admission, events: EventBus::default(), stream_names };
     let task = tokio::spawn(server.run(services, workers, drain.clone()));
     TestServer { address, tls_address, hub, refuse_new, drain, task }
 }
@@ -203,6 +215,32 @@ async fn refused_publisher_that_goes_on_is_closed_after_three_seconds() {
     let took = start.elapsed();
     assert!((Duration::from_millis(2_900)..=Duration::from_millis(3_200)).contains(&took), "{took:?}");
     assert!(first.send_and_ping(&frame).await, "the first publisher continues");
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_all_connections_or_stream_names() {
+    let shares = SharePolicy::new(&headwater_api::Config::default()).with_loopback();
+    let config = config::Rtmp { max_connections: 12.try_into().unwrap(), ..config::Rtmp::default() };
+    let server = start_server_sharing(&shares, WorkerPool::inline(), config, None);
+    let mut publishers = Vec::new();
+    for n in 0..4 {
+        publishers.push(server.publisher(&format!("s{n}")).await);
+    }
+    // Half of the eight names are taken.
+    let mut refused = Client::connected(server.socket().await).await;
+    refused.request("publish", "s4").await;
+    refused.wait_for_status("NetStream.Publish.Denied").await;
+    // Half of the twelve connections are taken with this one.
+    let last = Client::connected(server.socket().await).await;
+    let mut turned_away = server.socket().await;
+    assert_eq!(turned_away.read(&mut [0]).await.unwrap_or(0), 0);
+    // A name that is free again can be taken.
+    drop((publishers, last));
+    while !server.hub.streams().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    refused.request("publish", "s4").await;
+    refused.wait_for_status("NetStream.Publish.Start").await;
 }
 
 #[tokio::test]
