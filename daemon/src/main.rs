@@ -10,7 +10,6 @@ mod cli;
 mod cluster;
 mod doctor;
 mod http_client;
-mod private_file;
 mod process;
 mod registry_node;
 
@@ -19,7 +18,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use cli::arguments::Arguments;
 use headwater_api::error::exit;
-use headwater_program::logging;
+use headwater_program::{descriptors, logging};
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -30,6 +29,8 @@ fn main() -> ExitCode {
         }
     };
     logging::install();
+    // The engine and mongod inherit it.
+    descriptors::raise_limit();
     match cli::dispatch::dispatch(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, sentence)) => {

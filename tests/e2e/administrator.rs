@@ -135,6 +135,9 @@ fn first_boot_prints_the_only_valid_password_once() {
     assert_eq!(remove_node(at, "x", &[("cookie", &cookie), ("origin", &own)]), (404, "node_not_found".to_owned()));
     let out = http::request(at, "DELETE", SESSION_PATH, &[("cookie", &cookie), ("origin", &own)], b"").unwrap();
     assert!(out.status == 204 && out.header("set-cookie").unwrap().contains("Max-Age=0"));
+    assert!(!is_administrator(at, &cookie), "the session outlives the sign-out");
+    let signed_out = cookie;
+    let cookie = session_cookie(&log_in(at, &password));
 
     // The second boot prints no password, and sessions stay valid.
     first.process().signal(Signal::SIGTERM);
@@ -143,7 +146,7 @@ fn first_boot_prints_the_only_valid_password_once() {
     second.process().wait_line("node ready").unwrap();
     let at = second.wait_endpoints(None).unwrap().http;
     assert!(!second.process().lines().iter().any(|l| l.contains("password")));
-    assert!(is_administrator(at, &cookie));
+    assert!(is_administrator(at, &cookie) && !is_administrator(at, &signed_out));
 
     // A reset while the node runs invalidates password and sessions.
     let new = stdout_text(&second.run_command(&["password", "--reset"], &[]).unwrap());
@@ -167,7 +170,8 @@ fn first_boot_prints_the_only_valid_password_once() {
 
 #[test]
 fn session_cookie_is_secure_behind_a_tls_proxy() {
-    let daemon = Daemon::start(Options::default()).unwrap();
+    let trusts_loopback = |c: &mut headwater_api::Config| c.http.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    let daemon = Daemon::start(Options::with(trusts_loopback)).unwrap();
     let password = field(&daemon.process().wait_line("administrator created").unwrap(), "password");
     daemon.process().wait_line("node ready").unwrap();
     let at = daemon.wait_endpoints(None).unwrap().http;

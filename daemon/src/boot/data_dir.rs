@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use headwater_program::private_file::is_disk_full;
+
 /// Why the data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DataDirError {
@@ -39,9 +41,13 @@ pub(crate) struct DataDirLock {
 /// to [`LOCK_TIMEOUT`] for a daemon that was killed a moment ago.
 pub(crate) async fn prepare(path: &Path) -> Result<DataDirLock, DataDirError> {
     let write_error = |source| DataDirError::Write { path: path.to_owned(), source };
-    let probe = path.join(".write-probe");
+    let probe = path.join(PROBE_NAME);
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.and_then(|()| fs::write(&probe, b"headwater")).and_then(|()| fs::remove_file(&probe)).map_err(write_error)?;
+    match made.and_then(|()| fs::write(&probe, b"headwater")).and_then(|()| fs::remove_file(&probe)) {
+        // An operator frees the disk while the node runs; until then `/readyz` reports it.
+        Err(err) if is_disk_full(&err) => log::warn!(err:%; "disk of the data folder is full"),
+        result => result.map_err(write_error)?,
+    }
     let file = File::create(path.join(LOCK_NAME)).map_err(write_error)?;
     let started = Instant::now();
     loop {
@@ -56,7 +62,8 @@ pub(crate) async fn prepare(path: &Path) -> Result<DataDirLock, DataDirError> {
     }
 }
 
-/// File name inside the data folder.
+/// File names inside the data folder.
+const PROBE_NAME: &str = ".write-probe";
 const LOCK_NAME: &str = "node.lock";
 
 /// How long a lock may be held by another process before the folder counts as in use. The kernel
@@ -75,6 +82,15 @@ mod tests {
         let sentence = headwater_api::error::Chain(&error).to_string();
         assert!(sentence.starts_with("data folder /dev/null/data cannot be written"), "{sentence}");
         assert!(sentence.ends_with("Not a directory (os error 20)"), "{sentence}");
+    }
+
+    #[tokio::test]
+    async fn full_disk_does_not_keep_a_node_from_starting() {
+        let folder = std::env::temp_dir().join(format!("headwaterd-full-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        std::os::unix::fs::symlink("/dev/full", folder.join(PROBE_NAME)).unwrap();
+        drop(prepare(&folder).await.unwrap());
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use headwater_api::IpNetwork;
 use headwater_api::config::Metadata;
 use headwater_api::error::Chain;
 use nix::ifaddrs::getifaddrs;
@@ -43,6 +44,8 @@ pub(crate) struct Instance {
     pub addresses: Vec<IpAddr>,
     /// Private IPv4 address in the VPC; also part of `addresses`.
     pub private_ipv4: Option<Ipv4Addr>,
+    /// Address ranges of its VPC, in which load balancers have their addresses.
+    pub vpc_networks: Vec<IpNetwork>,
     /// The tags of Headwater and the Auto Scaling group.
     pub tags: Tags,
     /// True if the instance has an instance profile, so that it can be allowed to read its tags.
@@ -149,6 +152,7 @@ pub(crate) async fn fetch_instance(imds: &mut Imds) -> Result<Instance, ImdsErro
         zone: identity.availability_zone,
         addresses,
         private_ipv4,
+        vpc_networks: fetch_vpc_networks(imds).await?,
         tags: fetch_tags(imds).await?,
         has_profile: fetch_has_profile(imds).await?,
         target_lifecycle_state: fetch_target_lifecycle_state(imds).await?,
@@ -158,6 +162,26 @@ pub(crate) async fn fetch_instance(imds: &mut Imds) -> Result<Instance, ImdsErro
 async fn fetch_ipv4(imds: &mut Imds, path: &str) -> Result<Option<Ipv4Addr>, ImdsError> {
     let Some(text) = imds.get(path).await?.filter(|text| !text.is_empty()) else { return Ok(None) };
     text.parse().map(Some).map_err(|_| ImdsError::invalid_value(path, &text))
+}
+
+/// Fetches the address ranges of the VPCs of all network interfaces. Skips what cannot be parsed.
+async fn fetch_vpc_networks(imds: &mut Imds) -> Result<Vec<IpNetwork>, ImdsError> {
+    let interfaces = imds.get(INTERFACES).await?.unwrap_or_default();
+    let mut networks = Vec::new();
+    for mac in interfaces.lines().map(|line| line.trim().trim_end_matches('/')).take(MAX_INTERFACES) {
+        for blocks in ["vpc-ipv4-cidr-blocks", "vpc-ipv6-cidr-blocks"] {
+            // An interface without IPv6 has no IPv6 ranges.
+            let text = imds.get(&format!("{INTERFACES}{mac}/{blocks}")).await?.unwrap_or_default();
+            for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+                match line.parse() {
+                    Ok(network) if networks.contains(&network) => {}
+                    Ok(network) => networks.push(network),
+                    Err(e) => log::warn!(err:% = Chain(&e); "an address range of the VPC cannot be used"),
+                }
+            }
+        }
+    }
+    Ok(networks)
 }
 
 /// Target lifecycle state; `Terminated` means that Auto Scaling is terminating this instance.
@@ -246,12 +270,16 @@ fn on_ec2_hardware() -> bool {
     std::fs::read_to_string("/sys/class/dmi/id/sys_vendor").is_ok_and(|vendor| vendor.trim() == "Amazon EC2")
 }
 
+/// Folder with one entry per network interface, named by its MAC address.
+const INTERFACES: &str = "meta-data/network/interfaces/macs/";
 const IDENTITY: &str = "dynamic/instance-identity/document";
 /// How long to wait for metadata where it is required; after that the service manager restarts the
 /// daemon.
 const REQUIRED_TIMEOUT: Duration = Duration::from_secs(120);
 /// EC2 allows 50 tags per instance.
 const MAX_TAGS: usize = 50;
+/// No instance type has more network interfaces than this.
+const MAX_INTERFACES: usize = 128;
 
 #[cfg(test)]
 mod tests {

@@ -210,6 +210,10 @@ pub(crate) fn plan(facts: &Facts, settings: &Settings) -> Result<Plan, PlanError
         let port = engine.health.listen.port();
         engine.health.listen = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
     }
+    if let Some(instance) = instance.filter(|_| !settings.is_set("http", "trusted_proxies")) {
+        // The security group limits who can connect from there; load balancers do.
+        engine.http.trusted_proxies.clone_from(&instance.vpc_networks);
+    }
     // A node whose file names the registry needs neither tags nor AWS secrets to find it.
     let names_registry = engine.registry.kind == RegistryKind::MongoDb && engine.relay.secret_file.is_some();
     let port = engine.mongod.port.get();

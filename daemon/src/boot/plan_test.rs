@@ -51,6 +51,20 @@ fn single_machine_is_standalone_and_named_after_its_host() {
 }
 
 #[test]
+fn networks_of_the_vpc_are_trusted_unless_the_file_names_others() {
+    let network = |text: &str| text.parse::<headwater_api::IpNetwork>().unwrap();
+    let mut facts = instance(Tags::Hidden, None);
+    facts.instance.as_mut().unwrap().vpc_networks = vec![network("10.0.0.0/16"), network("2001:db8::/56")];
+    let trusted =
+        |facts: &Facts, file: &str| plan(facts, &Settings::parse(file).unwrap()).unwrap().engine.http.trusted_proxies;
+    assert_eq!(trusted(&facts, ""), [network("10.0.0.0/16"), network("2001:db8::/56")]);
+    assert_eq!(trusted(&facts, "http.trusted_proxies = []"), []);
+    assert_eq!(trusted(&facts, "http.trusted_proxies = ['192.0.2.0/24']"), [network("192.0.2.0/24")]);
+    facts.instance = None;
+    assert_eq!(trusted(&facts, ""), []);
+}
+
+#[test]
 fn origin_or_edge_without_a_cluster_is_rejected() {
     for role in ["origin", "edge"] {
         assert_eq!(planned("a", &format!("node.role = '{role}'")).unwrap_err(), PlanError::NotOnEc2 { role });

@@ -11,8 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use headwater_api::Config;
 use headwater_api::config::RegistryKind;
 use headwater_api::control::Endpoints;
-use headwater_api::documents::{NodeDocument, NodeIncarnation};
+use headwater_api::documents::{BootEpoch, NodeDocument, NodeIncarnation};
 use headwater_api::error::Chain;
+use headwater_program::private_file::is_caused_by_full_disk;
 use headwater_registry::{Nodes as _, RegistryError, Store, jitter};
 use tokio::sync::watch;
 
@@ -94,7 +95,16 @@ pub(crate) async fn register(
     timeout: Duration,
 ) -> Result<Registered, RegistryError> {
     let embedded = config.registry.kind == RegistryKind::Embedded;
-    let store = open(config).await?;
+    let store = loop {
+        match open(config).await {
+            // There is no file yet, and none can be created.
+            Err(e) if is_caused_by_full_disk(&e) => {
+                cluster_secrets::report_out_of_service(&e, manager, last_reason);
+                tokio::time::sleep(jitter(RETRY_INTERVAL, rand::random_range(0.0..1.0))).await;
+            }
+            result => break result?,
+        }
+    };
     let started = tokio::time::Instant::now();
     loop {
         write_pending_tx.send_replace(true);
@@ -105,6 +115,11 @@ pub(crate) async fn register(
             Err(e) if !embedded && e.is_retryable() && started.elapsed() < timeout => {
                 cluster_secrets::report_out_of_service(&e, manager, last_reason);
                 tokio::time::sleep(jitter(RETRY_INTERVAL, rand::random_range(0.0..1.0))).await;
+            }
+            Err(e) if embedded && is_caused_by_full_disk(&e) => {
+                log::warn!(err:% = Chain(&e); "disk is full, the node serves without an entry in its registry");
+                let incarnation = NodeIncarnation { node: node.id.clone(), epoch: BootEpoch(node.started_at_ms) };
+                return Ok(Registered { node, incarnation, shared_store: None });
             }
             Err(e) => return Err(e),
         }

@@ -1,8 +1,9 @@
 //! The administrator account: created at the first boot of a node with an embedded registry, taken
 //! from Secrets Manager in a cluster.
 //!
-//! Only the hash is stored. A generated password is shown once: in the log of that boot, or by
-//! `headwaterd password`. It is random and does not depend on the machine.
+//! Only the hash is stored. A generated password is shown once: in the log of that boot and in a
+//! file that only this user can read, or by `headwaterd password`. It is random and does not depend
+//! on the machine.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,6 +15,7 @@ use headwater_api::documents::{ADMINISTRATOR, Rights, UserDocument};
 use headwater_api::error::Chain;
 use headwater_api::secret::Secret;
 use headwater_program::password;
+use headwater_program::private_file::{is_caused_by_full_disk, write_private};
 use headwater_registry::{Accounts as _, RegistryError, Store};
 use serde::Deserialize;
 
@@ -22,7 +24,6 @@ use crate::boot::plan::{Cluster, Plan};
 use crate::boot::registration;
 use crate::cluster::open_registry;
 use crate::cluster::open_registry::OpenRegistryError;
-use crate::private_file;
 
 /// Why the administrator account could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -54,21 +55,35 @@ pub(crate) enum AdministratorError {
     },
 }
 
-/// At the first boot of a node with an embedded registry, creates the administrator and logs the
-/// password once.
+/// At the first boot of a node with an embedded registry, creates the administrator, logs the
+/// password once and writes it into a file. A full disk postpones that to the next boot.
 pub(crate) async fn create_at_first_boot(config: &Config) -> Result<(), AdministratorError> {
     if config.registry.kind != RegistryKind::Embedded {
         return Ok(());
     }
+    match create(config).await {
+        Err(e) if is_caused_by_full_disk(&e) => {
+            log::warn!(err:% = Chain(&e); "disk is full, the administrator is not created before the next start");
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+async fn create(config: &Config) -> Result<(), AdministratorError> {
     let store = registration::open(config).await?;
     if store.user(ADMINISTRATOR).await?.is_some() {
         return Ok(());
     }
     let (password, user) = generate_administrator().await?;
+    // Before the account, so that there is none whose password nobody knows.
+    let file = write_private(&config.node.data_dir, PASSWORD_FILE, password.reveal())
+        .map_err(|source| AdministratorError::Write { path: config.node.data_dir.join(PASSWORD_FILE), source })?;
     store.create_user(&user).await?;
     log::warn!(
-        user = ADMINISTRATOR, password = password.reveal();
-        "administrator created; the password is shown only this once; `headwaterd password --reset` sets another"
+        user = ADMINISTRATOR, password = password.reveal(), file:% = file.display();
+        "administrator created; the password is shown only this once, and is in the file until you remove it; \
+         `headwaterd password --reset` sets another"
     );
     Ok(())
 }
@@ -135,6 +150,8 @@ pub(crate) async fn reset(plan: &Plan) -> Result<Outcome, AdministratorError> {
         return Ok(Outcome::FromSecret(secret_name(cluster)));
     }
     let (password, user) = generate_administrator().await?;
+    // The password in it is no longer valid. It may have been removed.
+    let _ = std::fs::remove_file(plan.engine.node.data_dir.join(PASSWORD_FILE));
     match opened {
         Ok(store) => store.put_user(&user).await?,
         Err(e) if e.is_locked() => write_handover_file(&plan.engine.node.data_dir, &user)?,
@@ -221,6 +238,7 @@ async fn user_document(password: Secret) -> Result<UserDocument, AdministratorEr
         password_hash: hash,
         rights: Rights::Administer,
         created_at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        ended_sessions: Vec::new(),
     })
 }
 
@@ -234,7 +252,7 @@ async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 fn write_handover_file(data_dir: &Path, user: &UserDocument) -> Result<(), AdministratorError> {
     let path = data_dir.join(NEW_ADMINISTRATOR_FILE);
     let written = serde_json::to_string(user).map_err(std::io::Error::other).and_then(|text| {
-        let draft = private_file::write_private(data_dir, &format!("{NEW_ADMINISTRATOR_FILE}.draft"), &text)?;
+        let draft = write_private(data_dir, &format!("{NEW_ADMINISTRATOR_FILE}.draft"), &text)?;
         let owner = std::fs::metadata(data_dir)?;
         std::os::unix::fs::chown(&draft, Some(std::os::unix::fs::MetadataExt::uid(&owner)), None)?;
         // Rename atomically, so that no partial file can be read.
@@ -243,6 +261,8 @@ fn write_handover_file(data_dir: &Path, user: &UserDocument) -> Result<(), Admin
     written.map_err(|source| AdministratorError::Write { path, source })
 }
 
+/// File inside the data folder with the first password of the administrator.
+const PASSWORD_FILE: &str = "administrator.password";
 /// Minimum length of a password that an operator chose.
 const MIN_PASSWORD_BYTES: usize = 12;
 /// Interval between two reads of the secret.
@@ -284,10 +304,14 @@ mod tests {
         assert!(matches!(check(&plan).await.unwrap(), Outcome::Exists(false)));
         create_at_first_boot(&config).await.unwrap();
         let first = hash().await;
+        let password_file = folder.join(PASSWORD_FILE);
+        let password = Secret::new(std::fs::read_to_string(&password_file).unwrap().trim());
+        assert!(password::verify(&password, &first));
+        assert_eq!(std::fs::metadata(&password_file).unwrap().permissions().mode() & 0o777, 0o600);
         create_at_first_boot(&config).await.unwrap();
         assert_eq!(hash().await, first);
         let Outcome::NewPassword(password) = reset(&plan).await.unwrap() else { panic!() };
-        assert!(password::verify(&password, &hash().await));
+        assert!(password::verify(&password, &hash().await) && !password_file.exists());
 
         // While the node runs, its engine holds the registry.
         let _engine = registration::open(&config).await.unwrap();

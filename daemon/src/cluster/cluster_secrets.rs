@@ -13,6 +13,7 @@ use headwater_api::config::RegistryKind;
 use headwater_api::control::{LEASE, NodeHealth};
 use headwater_api::error::Chain;
 use headwater_api::secret::Secret;
+use headwater_program::private_file::write_private;
 use headwater_registry::{RegistryError, jitter};
 use tokio::sync::watch;
 
@@ -20,7 +21,6 @@ use crate::aws::client::{Aws, AwsError};
 use crate::boot::plan::{Cluster, Plan};
 use crate::cluster::shared_registry;
 use crate::cluster::shared_registry::SharedRegistryError;
-use crate::private_file;
 use crate::process::service_manager::ServiceManager;
 
 /// Why the cluster's secrets are not available yet.
@@ -158,7 +158,7 @@ pub(crate) fn relay_secret_name(cluster: &Cluster) -> String {
 }
 
 fn write_secret(folder: &Path, name: &str, secret: &Secret) -> Result<PathBuf, ClusterSecretsError> {
-    private_file::write_private(folder, name, secret.reveal().trim())
+    write_private(folder, name, secret.reveal().trim())
         .map_err(|source| ClusterSecretsError::Write { path: folder.join(name), source })
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::AsyncReadExt as _;
-use tokio::process::{ChildStdin, ChildStdout, Command};
+use tokio::process::{ChildStdout, Command};
 use tokio::task::JoinHandle;
 
 /// A running process. Dropping it kills it.
@@ -61,11 +61,6 @@ impl Child {
     /// Process id.
     pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw().unsigned_abs()
-    }
-
-    /// Takes its standard input, if the command has piped it; `None` after the first call.
-    pub(crate) fn take_input(&mut self) -> Option<ChildStdin> {
-        self.process.stdin.take()
     }
 
     /// Waits until the process has exited. Cancel safe.

@@ -2,11 +2,11 @@
 //! command.
 //!
 //! `engine_state.rs` and `backoff.rs` decide; this file waits. The engine is an ordinary program:
-//! it reads a configuration file, writes its listeners to a file, and answers health requests.
+//! it reads a configuration file, and reports its listeners and its health on a socket.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use headwater_api::Config;
@@ -19,11 +19,11 @@ use tokio::sync::watch;
 use crate::process::backoff::Backoff;
 use crate::process::child;
 use crate::process::child::Child;
-use crate::process::engine_probe::Probe;
-pub(crate) use crate::process::engine_probe::{dial_address, fetch_status};
+use crate::process::engine_config_file::{self, EngineConfigFile};
+use crate::process::engine_link::UnstartedLink;
 pub(crate) use crate::process::engine_state::RunCommand;
 use crate::process::engine_state::{Action, EngineState, Event};
-use crate::process::node_health_sender::NodeHealthSender;
+pub(crate) use crate::process::engine_status::{dial_address, fetch_status};
 
 /// Why the engine has stopped without a command.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +83,7 @@ pub(crate) enum EngineEvent {
 pub(crate) struct Engine {
     program: PathBuf,
     data_dir: PathBuf,
-    config_file: PathBuf,
+    config_file: EngineConfigFile,
     drain_timeout: Duration,
 }
 
@@ -98,10 +98,10 @@ impl Engine {
     /// Writes the engine's configuration into the data folder. Starts nothing.
     pub(crate) fn prepare(program: PathBuf, config: &Config) -> Result<Self, EngineError> {
         let data_dir = config.node.data_dir.clone();
-        let config_file = data_dir.join(CONFIG_NAME);
         let text = toml::to_string(config).map_err(io::Error::other);
-        text.and_then(|text| std::fs::write(&config_file, format!("{CONFIG_HEADER}{text}")))
-            .map_err(|source| EngineError::Write { path: config_file.clone(), source })?;
+        let config_file = text
+            .and_then(|text| EngineConfigFile::write(&data_dir, format!("{CONFIG_HEADER}{text}").trim_end()))
+            .map_err(|source| EngineError::Write { path: data_dir.join(engine_config_file::FILE_NAME), source })?;
         let drain_timeout = Duration::from_millis(u64::from(config.node.drain_ms.get()));
         Ok(Self { program, data_dir, config_file, drain_timeout })
     }
@@ -150,9 +150,14 @@ impl Engine {
         on_event: &mut impl FnMut(EngineEvent),
     ) -> Result<ProcessExit, EngineError> {
         let mut command = Command::new(&self.program);
-        command.arg("--config").arg(&self.config_file).arg("--node-health").stdin(Stdio::piped());
-        let mut child = match Child::start(command, |_| {}) {
-            Ok(child) => child,
+        command.arg("--config").arg(self.config_file.path()).arg("--node-health");
+        let started = UnstartedLink::new().and_then(|(link, input)| {
+            command.stdin(input);
+            let child = Child::start(command, |_| {})?;
+            Ok((child, link.start(health_rx.clone())?))
+        });
+        let (mut child, mut link) = match started {
+            Ok(started) => started,
             Err(source) if child::is_permanent(&source) => {
                 return Err(EngineError::Program { path: self.program.clone(), source });
             }
@@ -164,8 +169,6 @@ impl Engine {
                 });
             }
         };
-        let _health_sender = child.take_input().map(|input| NodeHealthSender::start(input, health_rx.clone()));
-        let probe = Probe::new(&self.data_dir, child.pid());
         let mut state = EngineState::new(Instant::now(), self.drain_timeout);
         let mut killed = None;
         let status = loop {
@@ -173,15 +176,20 @@ impl Engine {
             let event = tokio::select! {
                 status = child.wait() => break status,
                 run_command = next_command(command_rx) => Event::Command(run_command),
-                event = probe.next_event(state.is_serving()), if state.is_probed() => event,
+                event = link.next_event(), if state.is_supervised() => event,
                 () = sleep_until(deadline), if deadline.is_some() => Event::DeadlinePassed,
             };
             match state.apply(event, Instant::now()) {
                 Action::Wait => {}
-                Action::ReportServing => match probe.endpoints() {
-                    Some(endpoints) => on_event(EngineEvent::Serving(endpoints)),
-                    None => log::warn!("engine serves, but its listeners are unknown"),
-                },
+                Action::ReportServing(failure) => {
+                    if let Some(reason) = failure {
+                        log::warn!(err = reason.as_str(); "engine serves, but not all of it works");
+                    }
+                    // There is no serving engine without a report.
+                    if let Some(endpoints) = link.endpoints() {
+                        on_event(EngineEvent::Serving(endpoints));
+                    }
+                }
                 Action::Terminate => child.terminate(),
                 Action::Kill(reason) => {
                     log::warn!(err = reason.as_str(); "killing the engine");
@@ -225,6 +233,4 @@ pub(crate) fn default_program() -> PathBuf {
 }
 
 const PROGRAM_NAME: &str = "headwater-engine";
-/// File name inside the data folder.
-const CONFIG_NAME: &str = "engine.toml";
 const CONFIG_HEADER: &str = "# Written by headwaterd at every start: what is changed here is lost.\n";

@@ -3,8 +3,10 @@
 //! ```text
 //! Starting --ready--> Serving --drain--> Draining --ended-->
 //!     |                  |                   |
-//!     +--start too long--+--silent too long--+--drain too long--> Killed --ended-->
+//!     +---no reports-----+---no reports------+--drain too long--> Killed --ended-->
 //! ```
+//!
+//! Only silence and an overlong drain kill an engine: whatever it reports, it runs.
 
 use std::time::{Duration, Instant};
 
@@ -24,11 +26,11 @@ pub(crate) enum RunCommand {
 pub(crate) enum Event {
     /// The run command has changed.
     Command(RunCommand),
-    /// `/readyz` passed.
+    /// The engine reported that all its own parts work.
     Ready,
-    /// `/livez` passed.
-    Live,
-    /// A probe failed, for this reason.
+    /// The engine reported, but some of its own parts do not work, for this reason.
+    Live(String),
+    /// No report was received in time, for this reason.
     Unhealthy(String),
     /// The deadline of [`EngineState::deadline`] has passed.
     DeadlinePassed,
@@ -39,8 +41,8 @@ pub(crate) enum Event {
 pub(crate) enum Action {
     /// Do nothing.
     Wait,
-    /// Report that the engine serves.
-    ReportServing,
+    /// Report that the engine serves; with the reason if some of its own parts do not work.
+    ReportServing(Option<String>),
     /// Send SIGTERM.
     Terminate,
     /// Send SIGKILL, for this reason.
@@ -57,19 +59,31 @@ pub(crate) struct EngineState {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    Starting { deadline: Instant },
-    Serving { since: Instant, failures: u32 },
-    Draining { served_for: Option<Duration>, deadline: Instant },
-    Killed { served_for: Option<Duration> },
+    /// `reports`: its last report was in time.
+    Starting {
+        deadline: Instant,
+        reports: bool,
+    },
+    Serving {
+        since: Instant,
+        failures: u32,
+    },
+    Draining {
+        served_for: Option<Duration>,
+        deadline: Instant,
+    },
+    Killed {
+        served_for: Option<Duration>,
+    },
 }
 
 impl EngineState {
     /// A process started at `now`, whose drain may take `drain_timeout`.
     pub(crate) fn new(now: Instant, drain_timeout: Duration) -> Self {
         Self {
-            phase: Phase::Starting { deadline: now + START_TIMEOUT },
+            phase: Phase::Starting { deadline: now + START_TIMEOUT, reports: false },
             drain_timeout,
-            last_failure: "no answer yet".to_owned(),
+            last_failure: "it has sent no report yet".to_owned(),
         }
     }
 
@@ -83,27 +97,35 @@ impl EngineState {
                 Action::Terminate
             }
             (Event::Command(RunCommand::Kill), _) => self.kill(served_for, "was commanded to stop at once".to_owned()),
-            (Event::Ready, Phase::Starting { .. }) => {
-                self.phase = Phase::Serving { since: now, failures: 0 };
-                Action::ReportServing
-            }
-            (Event::Ready | Event::Live, Phase::Serving { since, .. }) => {
+            (Event::Ready, Phase::Starting { .. }) => self.start_serving(now, None),
+            (Event::Ready | Event::Live(_), Phase::Serving { since, .. }) => {
                 self.phase = Phase::Serving { since, failures: 0 };
                 Action::Wait
             }
-            (Event::Unhealthy(reason), Phase::Starting { .. }) => {
+            (Event::Live(reason), Phase::Starting { deadline, .. }) => {
+                self.phase = Phase::Starting { deadline, reports: true };
+                self.last_failure = reason;
+                Action::Wait
+            }
+            (Event::Unhealthy(reason), Phase::Starting { deadline, .. }) => {
+                self.phase = Phase::Starting { deadline, reports: false };
                 self.last_failure = reason;
                 Action::Wait
             }
             (Event::Unhealthy(reason), Phase::Serving { since, failures }) => {
                 self.phase = Phase::Serving { since, failures: failures + 1 };
-                if failures + 1 < MAX_PROBE_FAILURES {
+                if failures + 1 < MAX_MISSED_REPORTS {
                     Action::Wait
                 } else {
                     self.kill(served_for, format!("hangs: {reason}"))
                 }
             }
-            (Event::DeadlinePassed, Phase::Starting { .. }) => {
+            // It runs, and another process would meet the same conditions: not ready, but not killed.
+            (Event::DeadlinePassed, Phase::Starting { reports: true, .. }) => {
+                let failure = std::mem::take(&mut self.last_failure);
+                self.start_serving(now, Some(failure))
+            }
+            (Event::DeadlinePassed, Phase::Starting { reports: false, .. }) => {
                 let reason = format!("was not ready within {} s: {}", START_TIMEOUT.as_secs(), self.last_failure);
                 self.kill(served_for, reason)
             }
@@ -114,25 +136,25 @@ impl EngineState {
         }
     }
 
+    fn start_serving(&mut self, now: Instant, failure: Option<String>) -> Action {
+        self.phase = Phase::Serving { since: now, failures: 0 };
+        Action::ReportServing(failure)
+    }
+
     fn kill(&mut self, served_for: Option<Duration>, reason: String) -> Action {
         self.phase = Phase::Killed { served_for };
         Action::Kill(reason)
     }
 
-    /// True while its health must be probed; false once it is being stopped.
-    pub(crate) fn is_probed(&self) -> bool {
+    /// True while it must send reports; false once it is being stopped.
+    pub(crate) fn is_supervised(&self) -> bool {
         matches!(self.phase, Phase::Starting { .. } | Phase::Serving { .. })
-    }
-
-    /// True once it has been ready, until it is stopped.
-    pub(crate) fn is_serving(&self) -> bool {
-        matches!(self.phase, Phase::Serving { .. })
     }
 
     /// When [`Event::DeadlinePassed`] is due, if ever.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Starting { deadline } | Phase::Draining { deadline, .. } => Some(deadline),
+            Phase::Starting { deadline, .. } | Phase::Draining { deadline, .. } => Some(deadline),
             Phase::Serving { .. } | Phase::Killed { .. } => None,
         }
     }
@@ -147,14 +169,15 @@ impl EngineState {
     }
 }
 
-/// From process start to ready. Opening ports takes milliseconds; a registry or a disk may take
-/// longer.
+/// From process start to the first report, and from there until all parts of the engine work.
+/// Opening ports takes milliseconds; a registry or a disk may take longer.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Added to the drain timeout, which the engine enforces itself.
 const DRAIN_GRACE_PERIOD: Duration = Duration::from_secs(5);
-/// Consecutive failures of `/livez`. With the interval and the probe timeout this is about half a
-/// minute: killing an engine that is merely starved of CPU would disconnect viewers for nothing.
-const MAX_PROBE_FAILURES: u32 = 5;
+/// Consecutive waits without a report, each of which the daemon has waited itself: a daemon that was
+/// suspended does not blame its engine. About half a minute: killing an engine that is merely
+/// starved of CPU would disconnect viewers for nothing.
+const MAX_MISSED_REPORTS: u32 = 5;
 
 #[cfg(test)]
 mod tests {
@@ -164,7 +187,11 @@ mod tests {
     const TEST_INTERVAL: Duration = Duration::from_secs(1);
 
     fn unhealthy() -> Event {
-        Event::Unhealthy("no answer".to_owned())
+        Event::Unhealthy("no report".to_owned())
+    }
+
+    fn live() -> Event {
+        Event::Live("rtmp: does not answer".to_owned())
     }
 
     #[test]
@@ -172,23 +199,38 @@ mod tests {
         let t = Instant::now();
         let mut state = EngineState::new(t, DRAIN_TIMEOUT);
         assert_eq!(state.apply(unhealthy(), t), Action::Wait);
-        assert_eq!((state.served_for(t), state.is_serving()), (None, false));
-        assert_eq!(state.apply(Event::Ready, t + TEST_INTERVAL), Action::ReportServing);
+        assert_eq!((state.served_for(t), state.is_supervised()), (None, true));
+        assert_eq!(state.apply(Event::Ready, t + TEST_INTERVAL), Action::ReportServing(None));
         assert_eq!((state.served_for(t + 4 * TEST_INTERVAL), state.deadline()), (Some(3 * TEST_INTERVAL), None));
         assert_eq!(state.apply(Event::Command(RunCommand::Drain), t + 4 * TEST_INTERVAL), Action::Terminate);
-        assert!(!state.is_probed() && !state.is_serving());
+        assert!(!state.is_supervised());
         assert_eq!(state.served_for(t + 9 * TEST_INTERVAL), Some(3 * TEST_INTERVAL));
     }
 
     #[test]
-    fn engine_that_does_not_become_ready_is_killed_with_the_last_failure() {
+    fn engine_that_sends_no_reports_is_killed_with_the_last_failure() {
         let t = Instant::now();
         let mut state = EngineState::new(t, DRAIN_TIMEOUT);
-        state.apply(Event::Unhealthy("rtmp: does not answer".to_owned()), t);
+        state.apply(live(), t);
+        state.apply(unhealthy(), t);
         assert_eq!(state.deadline(), Some(t + START_TIMEOUT));
-        let expected = "was not ready within 30 s: rtmp: does not answer".to_owned();
+        let expected = "was not ready within 30 s: no report".to_owned();
         assert_eq!(state.apply(Event::DeadlinePassed, t + START_TIMEOUT), Action::Kill(expected));
         assert_eq!(state.served_for(t + START_TIMEOUT), None);
+    }
+
+    #[test]
+    fn engine_that_reports_is_never_killed_although_a_part_does_not_work() {
+        let t = Instant::now();
+        let mut state = EngineState::new(t, DRAIN_TIMEOUT);
+        assert_eq!(state.apply(unhealthy(), t), Action::Wait);
+        assert_eq!(state.apply(live(), t), Action::Wait);
+        let expected = Action::ReportServing(Some("rtmp: does not answer".to_owned()));
+        assert_eq!(state.apply(Event::DeadlinePassed, t + START_TIMEOUT), expected);
+        for _ in 0..100 {
+            assert_eq!(state.apply(live(), t + START_TIMEOUT), Action::Wait);
+        }
+        assert_eq!((state.deadline(), state.served_for(t + START_TIMEOUT)), (None, Some(Duration::ZERO)));
     }
 
     #[test]
@@ -199,11 +241,11 @@ mod tests {
         for _ in 0..4 {
             assert_eq!(state.apply(unhealthy(), t), Action::Wait);
         }
-        assert_eq!(state.apply(Event::Live, t), Action::Wait); // just in time: the count starts again
+        assert_eq!(state.apply(live(), t), Action::Wait); // just in time: the count starts again
         for _ in 0..4 {
             assert_eq!(state.apply(unhealthy(), t), Action::Wait);
         }
-        assert_eq!(state.apply(unhealthy(), t), Action::Kill("hangs: no answer".to_owned()));
+        assert_eq!(state.apply(unhealthy(), t), Action::Kill("hangs: no report".to_owned()));
         assert_eq!(state.apply(unhealthy(), t), Action::Wait);
     }
 

@@ -1,10 +1,9 @@
-//! Sends the node's health to a running engine: one line of JSON per report, on its standard input.
+//! Sends the node's health to a running engine: one line of JSON per report.
 
 use std::time::Duration;
 
 use headwater_api::control::{NodeHealth, REPORT_INTERVAL_SECS};
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::ChildStdin;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -14,7 +13,10 @@ pub(crate) struct NodeHealthSender(JoinHandle<()>);
 
 impl NodeHealthSender {
     /// Starts with the current value of `health_rx`.
-    pub(crate) fn start(input: ChildStdin, health_rx: watch::Receiver<NodeHealth>) -> Self {
+    pub(crate) fn start(
+        input: impl AsyncWrite + Unpin + Send + 'static,
+        health_rx: watch::Receiver<NodeHealth>,
+    ) -> Self {
         Self(tokio::spawn(send_reports(input, health_rx)))
     }
 }
@@ -26,7 +28,7 @@ impl Drop for NodeHealthSender {
 }
 
 /// Sends a report on every change, and at least once per interval.
-async fn send_reports(mut input: ChildStdin, mut health_rx: watch::Receiver<NodeHealth>) {
+async fn send_reports(mut input: impl AsyncWrite + Unpin, mut health_rx: watch::Receiver<NodeHealth>) {
     loop {
         let line = serde_json::to_vec(&*health_rx.borrow_and_update()).unwrap_or_default();
         if input.write_all(&[&line[..], b"\n"].concat()).await.is_err() {

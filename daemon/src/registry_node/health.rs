@@ -3,6 +3,7 @@
 //!
 //! Only reads what the tasks of the node report; `readiness.rs` decides what follows from it.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,15 +22,16 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::registry_node::readiness::{self, NodeStatus, Readiness};
 use crate::registry_node::reconciler::DatabaseStatus;
 
-/// Maximum number of connections; further ones wait to be accepted.
+/// Maximum number of connections; a further one replaces the oldest, which needs milliseconds if it
+/// sends its request.
 const MAX_CONNECTIONS: usize = 64;
 /// For the whole of a connection: one request and its response.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The health listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -104,11 +106,19 @@ impl HealthServer {
 
     /// Serves until it is dropped, with all its connections.
     pub(crate) async fn run(self, source: HealthSource) -> Infallible {
-        let mut connections = JoinSet::new();
+        let (mut connections, mut oldest_first) = (JoinSet::new(), VecDeque::<AbortHandle>::new());
         loop {
             tokio::select! {
-                accepted = self.listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                    Ok((stream, _)) => drop(connections.spawn(serve(stream, source.clone()))),
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        oldest_first.retain(|connection| !connection.is_finished());
+                        if oldest_first.len() >= MAX_CONNECTIONS
+                            && let Some(oldest) = oldest_first.pop_front()
+                        {
+                            oldest.abort();
+                        }
+                        oldest_first.push_back(connections.spawn(serve(stream, source.clone())));
+                    }
                     Err(e) => {
                         log::warn!(err:% = Chain(&e); "could not accept a health connection");
                         tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
@@ -175,6 +185,28 @@ mod tests {
             let readiness: serde_json::Value = serde_json::from_str(&body).unwrap();
             assert_eq!((status, &readiness["ready"]), (200, &true.into()), "{readiness}");
             assert_eq!(get("/metrics").await.0, 404);
+        };
+        tokio::select! {
+            () = requests => {}
+            never = server.run(source) => match never {},
+        }
+    }
+
+    #[tokio::test]
+    async fn silent_connections_do_not_keep_a_request_out() {
+        let server = HealthServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = server.local_addr();
+        let (node_rx, database_rx) =
+            (watch::channel(NodeStatus::default()).1, watch::channel(DatabaseStatus::unknown()).1);
+        let source = HealthSource { node_rx, database_rx, disk: (std::env::temp_dir(), 0) };
+        let requests = async {
+            let mut silent = Vec::new();
+            for _ in 0..2 * MAX_CONNECTIONS {
+                silent.push(TcpStream::connect(address).await.unwrap());
+            }
+            // Shorter than the time after which the server closes the silent connections.
+            let answer = http_client::get(address, "/livez", CONNECTION_TIMEOUT / 2).await.unwrap();
+            assert_eq!(answer.status().as_u16(), 200);
         };
         tokio::select! {
             () = requests => {}

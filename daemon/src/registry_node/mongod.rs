@@ -14,10 +14,10 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use headwater_api::error::Chain;
+use headwater_program::private_file::write_private;
 use tokio::process::Command;
 use tokio::sync::watch;
 
-use crate::private_file;
 use crate::process::backoff::{Backoff, MAX_DELAY};
 use crate::process::child::Child;
 use crate::process::engine::{RunCommand, next_command, sleep_until};
@@ -50,7 +50,7 @@ impl MongodProcess {
         for (name, text) in
             [(config::KEY_NAME, keys.key_file.reveal()), (config::CONFIG_NAME, config.to_yaml().trim_end())]
         {
-            private_file::write_private(config.data_dir(), name, text)
+            write_private(config.data_dir(), name, text)
                 .map_err(|source| PrepareError { path: config.data_dir().join(name), source })?;
         }
         Ok(Self { program: program.to_owned(), config_file: conf })

@@ -8,13 +8,13 @@ use std::time::Instant;
 use headwater_api::documents::{BootEpoch, Heartbeat, Load, NodeDocument};
 use headwater_api::error::Chain;
 use headwater_program::cpu_meter::CpuMeter;
+use headwater_program::private_file::write_private;
 use headwater_registry::{HeartbeatInterval, MongoDb, Nodes as _, RegistryError, Store, Timing, jitter};
 use tokio::sync::watch;
 
 use crate::boot::registration::Registered;
 use crate::cluster::shared_registry::Login;
 use crate::cluster::{cluster_secrets, heartbeat};
-use crate::private_file;
 use crate::registry_node::config::MongodConfig;
 use crate::registry_node::readiness::NodeStatus;
 use crate::registry_node::reconciler::DatabaseStatus;
@@ -77,9 +77,7 @@ impl SelfRegistration {
         }
         let uri = login.uri(&hosts, Some(self.mongod_config.replica_set()));
         // For commands that run while the node runs. They can also ask AWS.
-        if let Err(e) =
-            private_file::write_private(self.mongod_config.data_dir(), cluster_secrets::REGISTRY_URI_FILE, uri.reveal())
-        {
+        if let Err(e) = write_private(self.mongod_config.data_dir(), cluster_secrets::REGISTRY_URI_FILE, uri.reveal()) {
             log::warn!(err:% = Chain(&e); "could not write the registry's connection string");
         }
         let store = Store::from(MongoDb::open(&uri, Timing::default()).await?);

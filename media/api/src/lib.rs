@@ -7,6 +7,7 @@
 //! | [`config`] | the configuration file of a node |
 //! | [`rest`] | bodies of the REST API: streams, and broadcasts in Ant Media's shape |
 //! | [`name`] | `app/stream_id`, the name of a stream |
+//! | [`network`] | a range of IP addresses |
 //! | [`error`] | error chains, HTTP error bodies, process exit codes |
 //! | [`secret`] | a string that cannot be printed by accident |
 //!
@@ -19,8 +20,10 @@ pub mod control;
 pub mod documents;
 pub mod error;
 pub mod name;
+pub mod network;
 pub mod rest;
 pub mod secret;
 
 pub use config::Config;
 pub use name::StreamName;
+pub use network::IpNetwork;

@@ -10,7 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// `app/stream_id`. Cheap to clone.
 ///
-/// Both parts have 1 to 64 bytes of `A-Z a-z 0-9 _ - .` and do not start with a dot.
+/// The app has 1 to 64 bytes and the stream id 1 to 128 bytes of `A-Z a-z 0-9 _ - .`. Neither starts
+/// with `.` or `-`: programs that get the name as an argument must not take it for an option.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamName {
     whole: Arc<str>,
@@ -21,15 +22,17 @@ pub struct StreamName {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// A part is empty or too long.
-    #[error("{part} has {len} bytes; 1 to {MAX_PART_BYTES} are allowed")]
+    #[error("{part} has {len} bytes; 1 to {limit} are allowed")]
     Length {
         /// "app" or "stream id".
         part: &'static str,
         /// Length seen, in bytes.
         len: usize,
+        /// Maximum length, in bytes.
+        limit: usize,
     },
     /// A part contains an illegal character.
-    #[error("{part} may contain only letters, digits, '_', '-' and '.', and must not start with '.'")]
+    #[error("{part} may contain only letters, digits, '_', '-' and '.', and must start with neither '.' nor '-'")]
     Character {
         /// "app" or "stream id".
         part: &'static str,
@@ -39,8 +42,11 @@ pub enum NameError {
     NoSlash,
 }
 
-/// Maximum length of an app or a stream id, in bytes.
-pub const MAX_PART_BYTES: usize = 64;
+/// Maximum length of an app, in bytes.
+pub const MAX_APP_BYTES: usize = 64;
+/// Maximum length of a stream id, in bytes. Other systems join two UUIDs (73 bytes) or use a hash in
+/// hexadecimal digits (128 bytes).
+pub const MAX_STREAM_ID_BYTES: usize = 128;
 
 impl StreamName {
     /// Joins two parts.
@@ -48,8 +54,8 @@ impl StreamName {
     /// # Errors
     /// If either part violates the rule above.
     pub fn new(app: &str, stream_id: &str) -> Result<Self, NameError> {
-        check("app", app)?;
-        check("stream id", stream_id)?;
+        check("app", app, MAX_APP_BYTES)?;
+        check("stream id", stream_id, MAX_STREAM_ID_BYTES)?;
         Ok(Self { whole: format!("{app}/{stream_id}").into(), app_len: app.len() as u8 })
     }
 
@@ -78,12 +84,12 @@ impl StreamName {
     }
 }
 
-fn check(part: &'static str, s: &str) -> Result<(), NameError> {
-    if s.is_empty() || s.len() > MAX_PART_BYTES {
-        return Err(NameError::Length { part, len: s.len() });
+fn check(part: &'static str, s: &str, limit: usize) -> Result<(), NameError> {
+    if s.is_empty() || s.len() > limit {
+        return Err(NameError::Length { part, len: s.len(), limit });
     }
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
-    if s.starts_with('.') || !s.bytes().all(legal) {
+    if s.starts_with(['.', '-']) || !s.bytes().all(legal) {
         return Err(NameError::Character { part });
     }
     Ok(())
@@ -122,11 +128,15 @@ mod tests {
     fn name_has_two_parts_of_legal_characters() {
         let name = StreamName::parse("live/demo-1.a_B").unwrap();
         assert_eq!((name.app(), name.stream_id(), name.as_str()), ("live", "demo-1.a_B", "live/demo-1.a_B"));
-        for bad in ["live", "/x", "live/", "live/a/b", "live/..", "live/.a", "live/a b", "live/ä", "li\nve/a"] {
+        for bad in [
+            "live", "/x", "live/", "live/a/b", "live/..", "live/.a", "live/-a", "-live/a", "live/-", "live/a b",
+            "live/ä", "li\nve/a",
+        ] {
             assert!(StreamName::parse(bad).is_err(), "{bad:?} was accepted");
         }
-        assert!(StreamName::new("live", &"a".repeat(64)).is_ok());
-        assert!(StreamName::new("live", &"a".repeat(65)).is_err());
+        let name = |app: usize, id: usize| StreamName::new(&"a".repeat(app), &"b".repeat(id));
+        assert_eq!(name(64, 128).unwrap().stream_id().len(), 128);
+        assert!(name(65, 1).is_err() && name(1, 129).is_err());
     }
 
     /// The rule, spelled out independently.
@@ -150,16 +160,16 @@ mod tests {
     #[test]
     fn every_illegal_character_is_refused() {
         for c in '\0'..=char::MAX {
-            check_part(&c.to_string(), is_legal(c) && c != '.');
+            check_part(&c.to_string(), is_legal(c) && !matches!(c, '.' | '-'));
         }
     }
 
     #[test]
     fn first_and_last_character_of_a_part_follow_the_rule() {
         for (a, b) in ('\0'..='\u{ff}').flat_map(|a| ('\0'..='\u{ff}').map(move |b| (a, b))) {
-            for between in [0, 61, 62, 63] {
+            for between in [0, 61, 62] {
                 let part = format!("{a}{:x<between$}{b}", "");
-                check_part(&part, is_legal(a) && a != '.' && is_legal(b) && part.len() <= MAX_PART_BYTES);
+                check_part(&part, is_legal(a) && !matches!(a, '.' | '-') && is_legal(b));
             }
         }
     }

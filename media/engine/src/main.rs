@@ -14,6 +14,7 @@ use headwater_api::Config;
 use headwater_api::config::RegistryKind;
 use headwater_api::error::{Chain, exit};
 use headwater_engine::engine::{Engine, StartError};
+use headwater_engine::node::daemon_reports::DaemonSocket;
 use headwater_engine::node::health::NodeHealthReceiver;
 use headwater_registry::RegistryError;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,7 +26,8 @@ struct Arguments {
     /// Configuration file; docs/headwater.example.toml lists every key
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Read health reports of the node from standard input; set by headwaterd
+    /// Read health reports of the node from standard input, and send reports of the engine there
+    /// if it is a socket; set by headwaterd
     #[arg(long)]
     node_health: bool,
 }
@@ -71,13 +73,16 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
             let code = match e {
                 StartError::Registry(RegistryError::Locked { .. } | RegistryError::Unreachable { .. }) => exit::UNAVAILABLE,
                 StartError::Listen(_) | StartError::Webrtc(_) => exit::UNAVAILABLE,
-                StartError::DataDir { .. } | StartError::Tls(_) | StartError::Secret(_) | StartError::SessionKey(_) | StartError::Registry(_) => exit::CONFIG,
+                StartError::DataDir { .. } | StartError::Descriptors(_) | StartError::Tls(_) | StartError::Secret(_) | StartError::SessionKey(_) | StartError::Registry(_) => exit::CONFIG,
             };
             (code, Chain(&e).to_string())
         })?;
         if arguments.node_health {
             let node_health = NodeHealthReceiver::connected(engine.wall_clock());
             engine.set_node_health(node_health.clone());
+            if let Some(socket) = DaemonSocket::from_stdin() {
+                engine.set_daemon_socket(socket);
+            }
             // A detached thread, because a blocking read of standard input cannot be cancelled.
             std::thread::spawn(move || node_health.read_reports(std::io::stdin()));
         }

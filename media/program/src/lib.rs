@@ -6,12 +6,16 @@
 //! | [`password`] | password generation, hashing and verification |
 //! | [`cpu_meter`] | CPU usage from `/proc/stat` |
 //! | [`free_space`] | free space of a folder |
+//! | [`descriptors`] | the limit of open files |
+//! | [`private_file`] | files that only their owner may read, and full disks |
 //!
 //! RULE: must not know media, nodes or the registry, and must not wait. Plain types belong in
 //! `headwater-api`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod cpu_meter;
+pub mod descriptors;
 pub mod free_space;
 pub mod logging;
 pub mod password;
+pub mod private_file;

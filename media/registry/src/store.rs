@@ -106,6 +106,7 @@ delegate! { Accounts:
     put_user(user: &UserDocument) -> ();
     user(name: &str) -> Option<UserDocument>;
     users() -> Vec<UserDocument>;
+    end_session(user: &str, session: &str) -> bool;
     remove_user(name: &str) -> bool;
     create_token(token: &TokenDocument) -> ();
     consume_token(digest: &str, stream: &StreamName, grants: Grant) -> bool;

@@ -3,7 +3,7 @@
 import { element } from "./element.js";
 
 /** Pattern of app names and stream ids; the engine has the same rule. */
-const NAME = "[A-Za-z0-9_\\-][A-Za-z0-9_.\\-]{0,63}";
+const NAME = "[A-Za-z0-9_][A-Za-z0-9_.\\-]{0,63}";
 
 /** Fills `section` with the settings for this node. With `app`, for this app only. */
 export function publishSection(section, node, { app, heading = "h2" } = {}) {

@@ -54,6 +54,15 @@ impl Codec {
     }
 }
 
+/// Maximum length of [`Track::config`], at ingest and between nodes. It is sent again to each viewer
+/// and with each key frame; the longest real one, an `hvcC` with many parameter sets, has a few
+/// kilobytes.
+pub const MAX_CONFIG_BYTES: usize = 64 << 10;
+/// Maximum length of [`Frame::payload`]: what fits into an RTMP message with its 24-bit length, and
+/// into a relay record, together with the longest tag header. A key frame of this length fills one
+/// second of a stream of 134 Mbit/s.
+pub const MAX_FRAME_BYTES: usize = 0xff_ffff - 64;
+
 /// The decoder configuration of one video or audio track. Immutable: a publisher that changes its
 /// encoder settings starts a new `Track`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +119,7 @@ pub struct Frame {
     pub track: Arc<Track>,
     /// Decoding time. Never decreases within a track.
     pub dts: MediaTime,
-    /// Presentation time. Differs from `dts` only with B-frames.
+    /// Presentation time. Differs from `dts` with B-frames, and by an offset that some encoders add.
     pub pts: MediaTime,
     /// True if a decoder can start here (an IDR or equivalent). Always true for audio.
     pub key: bool,

@@ -18,6 +18,7 @@
 //! | [`time`] | [`MediaTime`], the exact time of the media path |
 //! | [`codec`] | decoder configurations of H.264, H.265, AV1, AAC and Opus |
 //! | [`rtmp`] | RTMP server: messages of publishers to frames, frames to bytes for players |
+//! | [`reorder`] | detects B-frames |
 //! | [`segment`] | divides a stream into numbered segments, identically on every node |
 //! | [`cmaf`] | frames to fragmented MP4: initialization segments and parts |
 //! | [`hls`] | sliding window, playlists, resource names and queries of HLS and LL-HLS |
@@ -35,11 +36,12 @@ pub mod codec;
 pub mod frame;
 pub mod hls;
 pub mod relay;
+pub mod reorder;
 pub mod rtmp;
 pub mod rtp;
 pub mod segment;
 pub mod time;
 pub mod webrtc;
 
-pub use frame::{AudioTrack, Codec, Frame, MediaKind, Track, VideoTrack};
+pub use frame::{AudioTrack, Codec, Frame, MAX_CONFIG_BYTES, MAX_FRAME_BYTES, MediaKind, Track, VideoTrack};
 pub use time::MediaTime;

@@ -1,6 +1,6 @@
 //! The viewer's offer, and the few values it reads from the answer (RFC 8866, RFC 8829).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::{Context as _, Result};
 
@@ -15,7 +15,7 @@ pub(crate) struct Credentials {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) credentials: Credentials,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: SocketAddrV4,
 }
 
 /// Payload types offered for H.264: constrained baseline and high, in the order of browsers.
@@ -56,18 +56,18 @@ impl Answer {
     /// If a value is missing.
     pub(crate) fn parse(sdp: &str) -> Result<Self> {
         let value = |name: &str| sdp.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim().to_owned());
-        let candidates: Vec<SocketAddr> = sdp
+        let candidates: Vec<SocketAddrV4> = sdp
             .lines()
             .filter_map(|l| l.strip_prefix("a=candidate:"))
             .filter_map(|l| {
                 let fields: Vec<_> = l.split_whitespace().collect();
                 let udp = fields.get(2)?.eq_ignore_ascii_case("udp");
-                let address: IpAddr = fields.get(4)?.parse().ok()?;
-                udp.then_some(SocketAddr::new(address, fields.get(5)?.parse().ok()?))
+                let address: Ipv4Addr = fields.get(4)?.parse().ok()?;
+                udp.then_some(SocketAddrV4::new(address, fields.get(5)?.parse().ok()?))
             })
             .collect();
-        let loopback = candidates.iter().find(|a| a.ip() == IpAddr::from([127, 0, 0, 1]));
-        let address = loopback.or_else(|| candidates.iter().find(|a| a.is_ipv4()));
+        let loopback = candidates.iter().find(|a| *a.ip() == Ipv4Addr::LOCALHOST);
+        let address = loopback.or(candidates.first());
         Ok(Self {
             credentials: Credentials {
                 ufrag: value("a=ice-ufrag:").context("the answer has no ice-ufrag")?,

@@ -1,5 +1,7 @@
-//! The one STUN message that a controlling ICE agent must send: a binding request with integrity
-//! and fingerprint (RFC 8489 §14.5, §14.7; RFC 8445 §7.2.2).
+//! The two STUN messages that a controlling ICE agent must send: a binding request, and the response
+//! to one of the server, both with integrity and fingerprint (RFC 8489 §14.5, §14.7; RFC 8445 §7).
+
+use std::net::SocketAddrV4;
 
 use ring::hmac;
 
@@ -14,14 +16,35 @@ pub(crate) fn request(local: &Credentials, remote: &Credentials, transaction: [u
     attribute(&mut out, 0x0024, &0x6e00_1effu32.to_be_bytes()); // PRIORITY of a peer-reflexive candidate
     attribute(&mut out, 0x802a, &0x0123_4567_89ab_cdefu64.to_be_bytes()); // ICE-CONTROLLING
     attribute(&mut out, 0x0025, &[]); // USE-CANDIDATE
-    set_length(&mut out, 24);
-    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, remote.pwd.as_bytes());
-    let tag = hmac::sign(&key, &out);
-    attribute(&mut out, 0x0008, tag.as_ref());
-    set_length(&mut out, 8);
-    let fingerprint = crc32fast::hash(&out) ^ 0x5354_554e;
-    attribute(&mut out, 0x8028, &fingerprint.to_be_bytes());
+    seal(&mut out, &remote.pwd);
     out
+}
+
+/// Encodes the success response to a binding request from `server`. Returns `None` for any other
+/// packet.
+pub(crate) fn response(packet: &[u8], local: &Credentials, server: SocketAddrV4) -> Option<Vec<u8>> {
+    if packet.len() < 20 || packet[..2] != [0, 1] || packet[4..8] != MAGIC {
+        return None;
+    }
+    let mut out = vec![1, 1, 0, 0];
+    out.extend_from_slice(&packet[4..20]);
+    let mut mapped = vec![0, 1];
+    let plain = server.port().to_be_bytes().into_iter().zip(MAGIC);
+    mapped.extend(plain.chain(server.ip().octets().into_iter().zip(MAGIC)).map(|(byte, mask)| byte ^ mask));
+    attribute(&mut out, 0x0020, &mapped); // XOR-MAPPED-ADDRESS
+    seal(&mut out, &local.pwd);
+    Some(out)
+}
+
+/// Adds MESSAGE-INTEGRITY with this password, and FINGERPRINT.
+fn seal(out: &mut Vec<u8>, password: &str) {
+    set_length(out, 24);
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes());
+    let tag = hmac::sign(&key, out);
+    attribute(out, 0x0008, tag.as_ref());
+    set_length(out, 8);
+    let fingerprint = crc32fast::hash(out) ^ 0x5354_554e;
+    attribute(out, 0x8028, &fingerprint.to_be_bytes());
 }
 
 /// True if `packet` is the success response to the request with this transaction id.

@@ -1,7 +1,7 @@
 //! One WHEP viewer: joins, counts packets, detects gaps, sends a report once a second, and
 //! optionally reads marks.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ impl Viewer {
             String::from_utf8_lossy(&response.body)
         );
         let remote = Answer::parse(response.text()?)?;
-        socket.connect(remote.address).await?;
+        socket.connect(remote.address.into()).await?;
         check(&socket, &local, &remote.credentials).await.context("ICE")?;
         let mut early = Vec::new();
         let srtp = self.identity.handshake(&socket, |packet| early.push(packet.to_vec())).await.context("DTLS")?;
@@ -66,7 +66,8 @@ impl Viewer {
             received.await.context("no media packet after the handshake")??;
         }
         self.tally.record_join_us(started.elapsed().as_micros() as u32);
-        Ok(Joined { socket, local, remote: remote.credentials, resource, client, counter })
+        let Answer { credentials: remote, address: media } = remote;
+        Ok(Joined { socket, local, remote, media, resource, client, counter })
     }
 }
 
@@ -75,6 +76,8 @@ pub(crate) struct Joined {
     socket: Socket,
     local: Credentials,
     remote: Credentials,
+    /// The server's media address.
+    media: SocketAddrV4,
     resource: String,
     client: Client,
     counter: PacketCounter,
@@ -90,20 +93,29 @@ impl Joined {
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_check = Instant::now();
         loop {
+            let mut responses = Vec::new();
+            let on_packet = |packet: &[u8]| {
+                self.counter.on_packet(packet);
+                // Media pauses 6 s after the last response to a check of the server (RFC 7675).
+                responses.extend(stun::response(packet, &self.local, self.media));
+            };
             tokio::select! {
-                received = self.socket.receive(|packet| self.counter.on_packet(packet)) => received?,
+                received = self.socket.receive(on_packet) => received?,
                 _ = clock.tick() => {
                     let undecryptable = self.counter.undecryptable;
                     ensure!(undecryptable == 0, "{undecryptable} packets could not be decrypted");
                     if let Some(report) = self.counter.report()? {
                         self.socket.send(&report).await?;
                     }
-                    // Consent expires after 30 s without a check (RFC 7675 §5.1).
+                    // As a browser does (RFC 7675 §5.1).
                     if last_check.elapsed() >= CONSENT_CHECK_INTERVAL {
                         last_check = Instant::now();
                         self.socket.send(&stun::request(&self.local, &self.remote, rand::random())).await?;
                     }
                 }
+            }
+            for response in responses {
+                self.socket.send(&response).await?;
             }
         }
     }

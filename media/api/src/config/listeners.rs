@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::IpNetwork;
+
 /// Listeners of the web server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -16,11 +18,15 @@ pub struct Http {
     pub tls_listen: SocketAddr,
     /// Maximum number of connections on both listeners together; further ones are closed at once.
     pub max_connections: NonZeroUsize,
+    /// Networks of the proxies and load balancers whose `X-Forwarded-For` and `X-Forwarded-Proto`
+    /// are believed, and whose connections count for no share of [`Limits`](super::Limits). If the
+    /// file does not set it, the daemon writes the networks of the VPC on EC2.
+    pub trusted_proxies: Vec<IpNetwork>,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: any(5080), tls_listen: any(5443), max_connections: count(20_000) }
+        Self { listen: any(5080), tls_listen: any(5443), max_connections: count(20_000), trusted_proxies: Vec::new() }
     }
 }
 
@@ -67,11 +73,14 @@ pub struct Webrtc {
     pub workers: u8,
     /// Maximum number of viewers of all workers together; further ones get 503.
     pub max_viewers: NonZeroUsize,
+    /// Maximum number of sessions whose viewer has not connected yet. If an offer exceeds it, the
+    /// oldest of them is dropped.
+    pub max_connecting: NonZeroUsize,
 }
 
 impl Default for Webrtc {
     fn default() -> Self {
-        Self { port: 50_000, workers: 0, max_viewers: count(10_000) }
+        Self { port: 50_000, workers: 0, max_viewers: count(10_000), max_connecting: count(1_000) }
     }
 }
 

@@ -95,7 +95,8 @@ impl Default for Metadata {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Maximum number of viewers, all protocols together.
+    /// Maximum number of viewers with a session (WebRTC and RTMP together). HLS players have none:
+    /// their estimated number refuses nobody, and [`Http`](super::Http) limits their connections.
     pub max_viewers: NonZeroUsize,
     /// Egress capacity for viewers, in megabits per second. Default: the baseline bandwidth of the
     /// EC2 instance type, else the speed of the network interface; if neither is known, egress is
@@ -107,6 +108,10 @@ pub struct Limits {
     /// percent. 100 or more: never. If the file does not set it, the daemon writes 90 on EC2, where
     /// nothing else runs on the machine.
     pub cpu_percent: NonZeroU32,
+    /// Share of one client address (IPv6: /64 network) in each pool, in percent: connections,
+    /// sessions, offers, stream names. Enforced while more than half of the pool is taken. 100 or
+    /// more: never. Loopback and trusted proxies are exempt.
+    pub client_share_percent: NonZeroU32,
     /// Free space in `data_dir` below which the node is not ready, in megabytes. 0: no limit.
     pub min_free_mb: u32,
 }
@@ -118,6 +123,7 @@ impl Default for Limits {
             egress_mbps: None,
             egress_percent: const { NonZeroU32::new(90).expect("a literal above zero") },
             cpu_percent: const { NonZeroU32::new(100).expect("a literal above zero") },
+            client_share_percent: const { NonZeroU32::new(25).expect("a literal above zero") },
             min_free_mb: 100,
         }
     }

@@ -1,8 +1,9 @@
 //! The addresses that a running engine listens on, which it writes to `data_dir/engine.json` once
 //! all listeners accept connections.
 //!
-//! With port 0 in the configuration the actual port is known only from this file. The daemon and
-//! test tools read it.
+//! With port 0 in the configuration the actual port is known only from this file. `headwaterd
+//! doctor` and test tools read it; the daemon of the node receives the same in each
+//! [`EngineReport`](super::EngineReport).
 
 use std::net::SocketAddr;
 

@@ -1,18 +1,22 @@
 //! What the engine and the daemon of one node exchange.
 //!
 //! ```text
-//!   daemon --(node health, JSON lines on standard input)--> engine
-//!   daemon <--(engine.json: endpoints)--------------------- engine
+//!   daemon --(node health, JSON lines on a socket)--------> engine
+//!   daemon <--(engine reports, on the same socket)--------- engine
 //!   daemon <--(/status, /relays on the health listener)---- engine
 //!   daemon --(administrator.new: a user)------------------> engine
+//!
+//!   doctor, tests <--(engine.json: endpoints)-------------- engine
 //! ```
 
 mod endpoints;
+mod engine_report;
 mod engine_status;
 mod new_administrator;
 mod node_health;
 
 pub use endpoints::{ENDPOINTS_FILE, Endpoints};
+pub use engine_report::{ENGINE_REPORT_INTERVAL_SECS, EngineReport};
 pub use engine_status::{EngineStatus, RelayStatus};
 pub use new_administrator::NEW_ADMINISTRATOR_FILE;
 pub use node_health::{CLOCK, LEASE, NodeHealth, REGISTERED, REPORT_INTERVAL_SECS};

@@ -14,4 +14,4 @@ pub use heartbeat::{Heartbeat, Load, MAX_WATCHED, StreamViewers, ViewerCounts};
 pub use node::{BootEpoch, NodeDocument, NodeIncarnation, NodeRecord};
 pub use stream::{Claim, StreamOffer, StreamRecord};
 pub use token::{Grant, TokenDocument};
-pub use user::{ADMINISTRATOR, Rights, UserDocument};
+pub use user::{ADMINISTRATOR, MAX_ENDED_SESSIONS, Rights, UserDocument};

@@ -16,7 +16,14 @@ pub struct UserDocument {
     pub rights: Rights,
     /// Unix time, in milliseconds.
     pub created_at_ms: u64,
+    /// Ids of sessions that a sign-out has ended, the latest last; at most [`MAX_ENDED_SESSIONS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended_sessions: Vec<String>,
 }
+
+/// Maximum number of ended sessions that are kept per user; older ones are forgotten. A session
+/// expires by itself after half a day.
+pub const MAX_ENDED_SESSIONS: usize = 1_000;
 
 /// What a user may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,9 +1,11 @@
 //! Builds the engine: opens the data folder, the registry and every listener. Starts no task.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use headwater_api::Config;
 use headwater_api::control::Endpoints;
+use headwater_program::descriptors::raise_limit;
 use headwater_registry::Store;
 use headwater_wire::MediaTime;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +17,10 @@ use crate::engine::error::StartError;
 use crate::events::EventBus;
 use crate::gateway::{rtmp, webrtc};
 use crate::hub::{Hub, Limits};
+use crate::node::daemon_reports::DaemonSocket;
 use crate::node::health::NodeHealthReceiver;
+use crate::runtime::client_pool::SharePolicy;
+use crate::runtime::descriptors::{self, ConnectionLimits, TooFewDescriptors};
 use crate::runtime::tls;
 use crate::runtime::wall_clock::WallClock;
 use crate::{http, transcode};
@@ -34,6 +39,8 @@ pub struct Engine {
     pub(super) listeners: Listeners,
     pub(super) relay: Option<ClusterRelay>,
     pub(super) node_health: NodeHealthReceiver,
+    /// Where the engine sends its reports; `None` without a daemon.
+    pub(super) daemon_socket: Option<DaemonSocket>,
     pub(super) drain: CancellationToken,
 }
 
@@ -41,7 +48,7 @@ pub struct Engine {
 #[derive(Debug)]
 pub(super) struct Listeners {
     pub(super) http: http::Server,
-    pub(super) health: http::Server,
+    pub(super) health: http::HealthServer,
     pub(super) rtmp: rtmp::Server,
     pub(super) webrtc: webrtc::Gateway,
 }
@@ -49,14 +56,15 @@ pub(super) struct Listeners {
 impl Listeners {
     fn bind(config: &Config, events: &EventBus) -> Result<Self, StartError> {
         let tls = tls::load(&config.tls).map_err(|e| StartError::Tls(Box::new(e)))?;
-        let http = http::Server::bind(&config.http, tls.clone())?;
-        let rtmp = rtmp::Server::bind(&config.rtmp, tls)?;
+        let shares = SharePolicy::new(config);
+        let http = http::Server::bind(&config.http, &shares, tls.clone())?;
+        let rtmp = rtmp::Server::bind(&config.rtmp, &shares, tls)?;
         let webrtc =
             webrtc::Gateway::bind(&config.webrtc, &config.node.addresses, events.clone()).map_err(|e| match e {
                 webrtc::BindError::Port(e) => StartError::Listen(e),
                 webrtc::BindError::Other(e) => StartError::Webrtc(e),
             })?;
-        let health = http::Server::bind_plain("health", config.health.listen, http::MAX_HEALTH_CONNECTIONS)?;
+        let health = http::HealthServer::bind(config.health.listen)?;
         Ok(Self { http, health, rtmp, webrtc })
     }
 }
@@ -67,6 +75,7 @@ impl Engine {
     /// # Errors
     /// See [`StartError`].
     pub async fn build(config: Config) -> Result<Self, StartError> {
+        let config = fit_into_descriptors(config, raise_limit())?;
         let data_dir = &config.node.data_dir;
         let unwritable = |source| StartError::DataDir { path: data_dir.clone(), source };
         data_dir::prepare(data_dir).map_err(unwritable)?;
@@ -81,7 +90,20 @@ impl Engine {
         let own_registry = matches!(registry, Store::Embedded(_));
         let accounts = http::Accounts::new(registry.clone(), key, own_registry.then(|| data_dir.clone()));
         let (node_health, drain) = (NodeHealthReceiver::disconnected(), CancellationToken::new());
-        Ok(Self { config, hub, apps, apps_from, events, registry, accounts, listeners, relay, node_health, drain })
+        Ok(Self {
+            config,
+            hub,
+            apps,
+            apps_from,
+            events,
+            registry,
+            accounts,
+            listeners,
+            relay,
+            node_health,
+            daemon_socket: None,
+            drain,
+        })
     }
 
     /// The clock of stream start times.
@@ -92,6 +114,11 @@ impl Engine {
     /// Sets the receiver of the daemon's health reports, which `/readyz` includes.
     pub fn set_node_health(&mut self, node_health: NodeHealthReceiver) {
         self.node_health = node_health;
+    }
+
+    /// Sets the socket to the daemon, to which the engine then sends its reports.
+    pub fn set_daemon_socket(&mut self, socket: DaemonSocket) {
+        self.daemon_socket = Some(socket);
     }
 
     /// Cancelling this token starts the drain.
@@ -119,11 +146,48 @@ impl Engine {
     }
 }
 
+/// Lowers the connection limits if `permitted` open files do not suffice for them.
+fn fit_into_descriptors(mut config: Config, permitted: u64) -> Result<Config, TooFewDescriptors> {
+    let has_relay = config.relay.secret_file.is_some();
+    let wanted = ConnectionLimits {
+        http: config.http.max_connections.get(),
+        rtmp: config.rtmp.max_connections.get(),
+        relay: if has_relay { config.relay.max_connections.get() } else { 0 },
+    };
+    let fitted = descriptors::fit(wanted, permitted)?;
+    if fitted != wanted {
+        log::warn!(
+            permitted, http = fitted.http, rtmp = fitted.rtmp, relay = fitted.relay;
+            "connection limits lowered: too few files may be open (LimitNOFILE, ulimit -Hn)"
+        );
+    }
+    let limit = |n: usize, configured| NonZeroUsize::new(n).unwrap_or(configured);
+    config.http.max_connections = limit(fitted.http, config.http.max_connections);
+    config.rtmp.max_connections = limit(fitted.rtmp, config.rtmp.max_connections);
+    config.relay.max_connections = limit(fitted.relay, config.relay.max_connections);
+    Ok(config)
+}
+
 fn limits(config: &Config) -> Limits {
     Limits {
         max_streams: config.node.max_streams.get(),
         segment_duration: MediaTime::from_ms(i64::from(config.hls.segment_ms.get())),
         history_segments: usize::try_from(config.hls.window.get()).unwrap_or(usize::MAX).saturating_add(2),
         ..Limits::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configured_limits_are_lowered_to_the_permitted_open_files() {
+        let config = fit_into_descriptors(Config::default(), 1_024).unwrap();
+        assert!(config.http.max_connections.get() + config.rtmp.max_connections.get() <= 512);
+        let relay = config.relay.max_connections;
+        assert_eq!(relay, Config::default().relay.max_connections, "there is no relay without a secret");
+        assert_eq!(fit_into_descriptors(Config::default(), 1 << 20).unwrap(), Config::default());
+        assert!(fit_into_descriptors(Config::default(), 64).is_err());
     }
 }

@@ -6,6 +6,7 @@ use headwater_registry::RegistryError;
 
 use crate::gateway::relay::SecretFileError;
 use crate::http;
+use crate::runtime::descriptors::TooFewDescriptors;
 use crate::runtime::listener::ListenError;
 
 /// The engine could not start.
@@ -19,6 +20,9 @@ pub enum StartError {
         /// The cause.
         source: std::io::Error,
     },
+    /// Too few files may be open.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// The certificate or its key cannot be used.
     #[error("[tls] cannot be used")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),

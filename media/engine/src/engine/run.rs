@@ -14,8 +14,11 @@ use crate::engine::{data_dir, drain};
 use crate::gateway::hls::Hls;
 use crate::gateway::rtmp;
 use crate::http;
+use crate::hub::Hub;
 use crate::node::admission::Admission;
+use crate::node::daemon_reports::{DaemonSocket, FailingChecks, run_daemon_reports};
 use crate::node::load::LoadMeter;
+use crate::runtime::client_pool::SharePolicy;
 use crate::runtime::stages::Stages;
 use crate::runtime::worker_pool::WorkerPool;
 
@@ -59,6 +62,7 @@ impl Engine {
             listeners,
             relay: cluster_relay,
             node_health,
+            daemon_socket,
             drain,
         } = self;
         let Listeners { http, health, rtmp, webrtc } = listeners;
@@ -80,18 +84,12 @@ impl Engine {
             access: access.clone(),
             admission: admission.clone(),
             events: events.clone(),
+            stream_names: SharePolicy::new(&config).pool(config.node.max_streams.get()),
         };
         rtmp.mount(services, &mut stages);
         webrtc.mount(&mut stages);
         hls.mount(&mut stages);
-        let mut peers: Option<Arc<dyn http::PeerStatus>> = None;
-        if let Some(ClusterRelay { server, client, cluster }) = cluster_relay {
-            server.mount(hub.clone(), client, &mut stages);
-            if let Some(cluster) = cluster {
-                peers = Some(Arc::new(cluster.clone()));
-                cluster.mount(&mut stages);
-            }
-        }
+        let peers = cluster_relay.and_then(|relay| mount_relay(relay, &hub, &mut stages));
         drain::mount(hub.clone(), &mut stages);
         let service = http::HttpService::new(http::AppState::new(http::AppServices {
             hub: hub.clone(),
@@ -127,15 +125,36 @@ impl Engine {
             load_meter,
             admission,
             node_health,
-            disk: (config.node.data_dir.clone(), config.limits.min_free_mb),
+            disk: http::DiskCheck::new(config.node.data_dir.clone(), config.limits.min_free_mb),
+            probes: http::ProbeCache::default(),
         });
         health_service.mount(health, peer_relays, &mut stages);
+        mount_daemon_reports(daemon_socket, &health_service, &mut stages);
         if let Some(epoch) = config.node.boot_epoch.filter(|_| matches!(registry, Store::Embedded(_))) {
             let incarnation = NodeIncarnation { node: config.node.id.clone(), epoch: BootEpoch(epoch) };
             mount_standalone_heartbeat(registry, incarnation, health_service, &mut stages);
         }
         stages
     }
+}
+
+/// Adds the relay, and the cluster behind it, whose other nodes it returns.
+fn mount_relay(relay: ClusterRelay, hub: &Hub, stages: &mut Stages) -> Option<Arc<dyn http::PeerStatus>> {
+    relay.server.mount(hub.clone(), relay.client, stages);
+    let cluster = relay.cluster?;
+    cluster.clone().mount(stages);
+    Some(Arc::new(cluster))
+}
+
+/// Adds the reports that the daemon supervises the engine by; without a daemon there are none.
+fn mount_daemon_reports(socket: Option<DaemonSocket>, health_service: &Arc<http::HealthService>, stages: &mut Stages) {
+    let Some(socket) = socket else { return };
+    let (endpoints, health) = (health_service.endpoints.clone(), Arc::clone(health_service));
+    let failing_checks = move || -> FailingChecks {
+        let health = Arc::clone(&health);
+        Box::pin(async move { health.failing_own_checks().await })
+    };
+    stages.add_background(run_daemon_reports(socket, endpoints, failing_checks));
 }
 
 /// Adds the heartbeat of a node with its own registry. The daemon cannot send it, because the

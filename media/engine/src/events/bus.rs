@@ -1,4 +1,5 @@
 //! Passes events on: to the log and the counters at once, to subscriptions through a bounded queue.
+//! One client cannot flood the log; counters and subscriptions receive every event.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::events::counters::Counters;
 use crate::events::{Event, log};
+use crate::runtime::log_limiter::LogLimiter;
 use crate::runtime::stages::Stages;
 
 /// Events that a subscription may be behind. Beyond that it loses the oldest.
@@ -17,11 +19,13 @@ const DEPTH_EVENTS: usize = 1_024;
 pub struct EventBus {
     event_tx: broadcast::Sender<Arc<Event>>,
     counters: Counters,
+    log_limiter: Arc<LogLimiter>,
 }
 
 impl Default for EventBus {
     fn default() -> Self {
-        Self { event_tx: broadcast::channel(DEPTH_EVENTS).0, counters: Counters::default() }
+        let (event_tx, _) = broadcast::channel(DEPTH_EVENTS);
+        Self { event_tx, counters: Counters::default(), log_limiter: Arc::default() }
     }
 }
 
@@ -33,7 +37,9 @@ impl EventBus {
 
     /// Reports an event. Never waits.
     pub fn emit(&self, event: Event) {
-        log::write(&event);
+        if event.peer().is_none_or(|peer| self.log_limiter.admits(event.kind(), peer.ip())) {
+            log::write(&event);
+        }
         self.counters.count(&event);
         // The error means that there is no subscription.
         let _ = self.event_tx.send(Arc::new(event));

@@ -118,6 +118,17 @@ impl Event {
         }
     }
 
+    /// The address of the client; `None` if it is not known.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::PublishStarted { peer, .. }
+            | Self::PublishEnded { peer, .. }
+            | Self::PublishRefused { peer, .. }
+            | Self::PlayRefused { peer, .. } => Some(*peer),
+            Self::ViewerJoined { peer, .. } | Self::ViewerLeft { peer, .. } => *peer,
+        }
+    }
+
     /// The protocol of the client.
     pub fn protocol(&self) -> Protocol {
         match self {

@@ -1,7 +1,8 @@
 //! What happens to streams: publishers and viewers that start, end or are refused.
 //!
 //! ```text
-//!   gateways --Event--> EventBus --> log, counters        at once, never lost
+//!   gateways --Event--> EventBus --> counters             at once, never lost
+//!                          +-------> log                  at once; limited per client
 //!                          '-------> Subscription         bounded; what is lost is counted
 //! ```
 //!

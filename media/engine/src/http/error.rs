@@ -87,6 +87,8 @@ codes! {
     NotYet = "not_yet" => SERVICE_UNAVAILABLE,
     /// The registry is unreachable.
     RegistryUnreachable = "registry_unreachable" => SERVICE_UNAVAILABLE,
+    /// The node that has the stream is unreachable.
+    OriginUnreachable = "origin_unreachable" => SERVICE_UNAVAILABLE,
     /// The node has no capacity for new clients.
     Full = "full" => SERVICE_UNAVAILABLE,
     /// The node is draining.
@@ -141,6 +143,12 @@ impl Problem {
                 Code::Full,
                 format!("{name} is live, but its origin node has reached its limit of relay connections; try again."),
             ),
+            FindError::Unreachable => {
+                Self::new(Code::OriginUnreachable, format!("The node that may have {name} is unreachable; try again."))
+            }
+            FindError::TooManySearches => {
+                Self::new(Code::Full, "This node searches for as many streams as it may; try again.")
+            }
         }
     }
 
@@ -172,6 +180,7 @@ impl IntoResponse for Problem {
         let mut response = (self.code.status(), Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         match self.code.status() {
             StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -16,12 +16,15 @@ mod test_node;
 
 pub use auth::{Accounts, KeyError, SessionKey};
 pub use error::{Code, Problem};
-pub use ops::health::{HealthService, MAX_CONNECTIONS as MAX_HEALTH_CONNECTIONS, Readiness};
+pub use ops::disk_check::DiskCheck;
+pub use ops::health::{HealthService, Readiness};
+pub use ops::health_server::HealthServer;
 pub use ops::peers::RelayRoutes;
 pub use ops::process::{ProcessMetrics, StreamMetrics};
+pub use ops::readiness::ProbeCache;
 pub use serve::body::SmallBody;
+pub use serve::client::Client;
 pub use serve::listener::Server;
 pub use serve::metrics::Metrics;
-pub use serve::peer::Peer;
 pub use serve::service::HttpService;
 pub use state::{AppServices, AppState, PeerStatus};

@@ -35,4 +35,11 @@ pub enum FindError {
     /// The node that publishes the stream serves its maximum number of other nodes.
     #[error("the stream is live, and the node that has it serves as many others as it may; try again")]
     AtCapacity,
+    /// The node that has the stream, according to the registry or the configuration, does not
+    /// answer or is shutting down.
+    #[error("the node that may have this stream is unreachable; try again")]
+    Unreachable,
+    /// This node looks up as many streams as it may.
+    #[error("this node searches for as many streams as it may; try again")]
+    TooManySearches,
 }

@@ -88,12 +88,15 @@ async fn b_frames_show_in_tracks_and_status() {
     let hub = Hub::new(Limits::default());
     let mut producer = hub.publish(&name(), "test").unwrap();
     let track = track();
-    producer.send(frame(&track, 0, true));
-    assert!(!producer.stream().tracks().borrow().b_frames);
-    let mut late = frame(&track, 33, false);
-    late.pts = MediaTime::from_ms(99);
-    producer.send(late);
-    assert!(producer.stream().tracks().borrow().b_frames);
+    let mut send = |n: i64, pts_ms: i64| {
+        producer.send(Frame { pts: MediaTime::from_ms(pts_ms), ..frame(&track, 33 * n, n == 0) });
+        producer.stream().tracks().borrow().b_frames
+    };
+    let constant_offset = (0..30).map(|n| (n, 33 * n + 40));
+    let changed_offset = (30..60).map(|n| (n, 33 * n - 34));
+    assert!(!constant_offset.chain(changed_offset).any(|(n, pts_ms)| send(n, pts_ms)));
+    let groups_of_two = [(60, 2_013), (61, 1_947), (62, 1_980), (63, 2_112), (64, 2_046)];
+    assert_eq!(groups_of_two.map(|(n, pts_ms)| send(n, pts_ms)), [false, false, false, false, true]);
     assert!(producer.stream().status().video.unwrap().b_frames);
 }
 

@@ -30,7 +30,7 @@ pub enum AdmissionError {
     /// The node drains.
     #[error("This node is shutting down.")]
     Draining,
-    /// The node has `limits.max_viewers` viewers.
+    /// The node has `limits.max_viewers` viewers with a session.
     #[error("This node already serves {limit} viewers.")]
     Viewers {
         /// The configured maximum.
@@ -102,10 +102,12 @@ impl Admission {
     }
 }
 
-/// Compares a load with the limits. Egress is not limited if the capacity is unknown.
+/// Compares a load with the limits. Only open sessions count as viewers: the number of HLS players
+/// is an estimate that a client can raise. Egress is not limited if the capacity is unknown.
 fn check_load(load: &Load, limits: &config::Limits) -> Result<(), AdmissionError> {
     let limit = limits.max_viewers.get();
-    if usize::try_from(load.viewers).unwrap_or(usize::MAX) >= limit {
+    let sessions = load.viewers_by.webrtc + load.viewers_by.rtmp;
+    if usize::try_from(sessions).unwrap_or(usize::MAX) >= limit {
         return Err(AdmissionError::Viewers { limit });
     }
     let percent = u64::from(limits.egress_percent.get());
@@ -118,22 +120,32 @@ fn check_load(load: &Load, limits: &config::Limits) -> Result<(), AdmissionError
 
 #[cfg(test)]
 mod tests {
+    use headwater_api::documents::ViewerCounts;
+
     use super::*;
 
     #[test]
-    fn node_is_full_only_by_viewers_egress_or_cpu() {
+    fn node_is_full_only_by_sessions_egress_or_cpu() {
         let limits = config::Limits {
             max_viewers: 10.try_into().unwrap(),
             egress_percent: 90.try_into().unwrap(),
             cpu_percent: 80.try_into().unwrap(),
             ..config::Limits::default()
         };
-        let check = |viewers, egress_bps, egress_capacity_bps, cpu_permille, expected| {
-            let load = Load { viewers, egress_bps, egress_capacity_bps, cpu_permille, ..Load::default() };
+        let check = |webrtc, egress_bps, egress_capacity_bps, cpu_permille, expected| {
+            let viewers_by = ViewerCounts { webrtc, hls: 1_000, rtmp: 1 };
+            let load = Load {
+                viewers: u32::try_from(webrtc + 1_001).unwrap(),
+                viewers_by,
+                egress_bps,
+                egress_capacity_bps,
+                cpu_permille,
+                ..Load::default()
+            };
             assert_eq!(check_load(&load, &limits), expected, "{load:?}");
         };
-        check(9, 899, 1_000, 799, Ok(()));
-        check(10, 0, 1_000, 0, Err(AdmissionError::Viewers { limit: 10 }));
+        check(8, 899, 1_000, 799, Ok(()));
+        check(9, 0, 1_000, 0, Err(AdmissionError::Viewers { limit: 10 }));
         check(0, 900, 1_000, 0, Err(AdmissionError::Egress));
         check(0, 900, 0, 0, Ok(()));
         check(0, 0, 0, 800, Err(AdmissionError::Processors));

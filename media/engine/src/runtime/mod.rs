@@ -1,12 +1,17 @@
 //! Threads, files and sockets: the worker pool, the placement of connections on it, memory files,
-//! listeners, TLS, the wall clock, and the stages in which rooms are mounted.
+//! open files, listeners, TLS, trusted proxies, pools of places for clients, the wall clock, and the
+//! stages in which rooms are mounted.
 //!
 //! RULE: knows no stream and no protocol.
 
+pub mod client_pool;
+pub mod descriptors;
 pub mod listener;
+pub mod log_limiter;
 pub mod memfd;
 pub mod placement;
 pub mod stages;
 pub mod tls;
+pub mod trusted_proxies;
 pub mod wall_clock;
 pub mod worker_pool;

@@ -11,10 +11,28 @@ use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDe
 use symphonia::core::packet::PacketRef;
 use symphonia::core::units::{Duration, Timestamp};
 
-/// Why a track cannot be decoded.
+/// Why a track cannot be decoded, with the setting to change at the encoder.
 #[derive(Debug, thiserror::Error)]
-#[error("this kind of AAC cannot be decoded: {0}")]
-pub(super) struct UnsupportedAac(String);
+pub(super) enum UnsupportedAac {
+    /// The decoder supports mono and stereo only.
+    #[error("the audio has {channels} channels; set the encoder to stereo")]
+    Channels {
+        /// Number of channels of the track.
+        channels: u32,
+    },
+    /// The track has another object type, another frame length, or an invalid configuration.
+    #[error("this kind of AAC cannot be decoded ({reason}); set the encoder to AAC-LC")]
+    Kind {
+        /// The decoder's message.
+        reason: String,
+    },
+    /// No level of AAC has this sample rate.
+    #[error("AAC at {sample_rate_hz} Hz cannot be decoded; set the encoder to 48,000 Hz")]
+    SampleRate {
+        /// Sample rate of the track.
+        sample_rate_hz: u32,
+    },
+}
 
 /// The decoder of one AAC-LC track.
 pub(super) struct Decoder {
@@ -26,8 +44,15 @@ impl Decoder {
     /// Creates a decoder for a track whose `config` is an `AudioSpecificConfig`.
     ///
     /// # Errors
-    /// Fails for anything but AAC-LC with up to 8 channels, for example HE-AAC.
+    /// Fails for anything but AAC-LC in mono or stereo, for example HE-AAC or 5.1.
     pub(super) fn new(track: &Track) -> Result<Self, UnsupportedAac> {
+        let (channels, sample_rate_hz) = track.audio.map_or((0, 0), |audio| (audio.channels, audio.sample_rate_hz));
+        if channels > MAX_CHANNELS {
+            return Err(UnsupportedAac::Channels { channels });
+        }
+        if !SAMPLE_RATES_HZ.contains(&sample_rate_hz) {
+            return Err(UnsupportedAac::SampleRate { sample_rate_hz });
+        }
         let mut parameters = AudioCodecParameters::new();
         parameters.for_codec(CODEC_ID_AAC).with_extra_data(track.config.to_vec().into_boxed_slice());
         let created = catch_unwind(AssertUnwindSafe(|| {
@@ -35,8 +60,8 @@ impl Decoder {
         }));
         match created {
             Ok(Ok(inner)) => Ok(Self { inner, scratch: Vec::new() }),
-            Ok(Err(e)) => Err(UnsupportedAac(e.to_string())),
-            Err(_) => Err(UnsupportedAac("its header is invalid".to_owned())),
+            Ok(Err(e)) => Err(UnsupportedAac::Kind { reason: e.to_string() }),
+            Err(_) => Err(UnsupportedAac::Kind { reason: "its header is invalid".to_owned() }),
         }
     }
 
@@ -52,7 +77,7 @@ impl Decoder {
         }));
         match decoded {
             Ok(Some(channels @ 1..)) => {
-                out.extend(scratch.chunks_exact(channels).flat_map(downmix));
+                out.extend(scratch.chunks_exact(channels).flat_map(to_stereo));
                 true
             }
             Ok(_) => false,
@@ -64,22 +89,16 @@ impl Decoder {
     }
 }
 
-/// Mixes one sample per channel down to stereo (ITU-R BS.775: centre and surround at -3 dB, no
-/// low-frequency channel). AAC's channel order is centre, left, right, surround; `symphonia`
-/// returns left, right, centre, low-frequency, surround.
-fn downmix(frame: &[f32]) -> [f32; 2] {
-    const MINUS_3_DB: f32 = std::f32::consts::FRAC_1_SQRT_2;
+/// Returns one sample per channel as stereo. The decoder returns one or two channels.
+fn to_stereo(frame: &[f32]) -> [f32; 2] {
     match *frame {
         [mono] => [mono, mono],
-        [left, right] => [left, right],
-        [left, right, centre] => {
-            [left + centre * MINUS_3_DB, right + centre * MINUS_3_DB].map(|s| s / (1.0 + MINUS_3_DB))
-        }
-        [left, right, centre, .., back_left, back_right] => {
-            let mix = |front: f32, back: f32| (front + (centre + back) * MINUS_3_DB) / (1.0 + 2.0 * MINUS_3_DB);
-            [mix(left, back_left), mix(right, back_right)]
-        }
         [left, right, ..] => [left, right],
         [] => [0.0, 0.0],
     }
 }
+
+/// Number of channels that `symphonia` decodes.
+const MAX_CHANNELS: u32 = 2;
+/// ISO/IEC 14496-3 table 1.18.
+const SAMPLE_RATES_HZ: std::ops::RangeInclusive<u32> = 7_350..=96_000;

@@ -28,10 +28,7 @@ impl Transcoder for AudioTranscoder {
             return Err(unsupported);
         }
         let mut pipeline = AacToOpus::new(track).map_err(|reason| {
-            source.add_notice(
-                "audio_codec",
-                &format!("{reason}; set the encoder to AAC-LC so that WebRTC viewers receive audio"),
-            );
+            source.add_notice("audio_codec", &format!("WebRTC viewers receive no audio: {reason}."));
             unsupported
         })?;
         out.announce(&pipeline.opus_track);
@@ -52,7 +49,8 @@ impl Transcoder for AudioTranscoder {
                 match pipeline.push(&item.frame) {
                     Ok(frames) => frames.for_each(|frame| out.send(frame)),
                     Err(reason) => {
-                        consumer.stream().add_notice("audio_codec", &reason);
+                        let message = format!("WebRTC viewers receive no audio: {reason}.");
+                        consumer.stream().add_notice("audio_codec", &message);
                         break;
                     }
                 }
@@ -81,9 +79,6 @@ impl AacToOpus {
         let decoder = Decoder::new(&source_track).map_err(|e| e.to_string())?;
         let encoder = Encoder::new().map_err(|e| format!("the Opus encoder did not start: {e}"))?;
         let sample_rate_hz = source_track.audio.map_or(0, |a| a.sample_rate_hz);
-        if !(7_350..=96_000).contains(&sample_rate_hz) {
-            return Err(format!("AAC at {sample_rate_hz} Hz cannot be decoded"));
-        }
         let resampler = Resampler::new(sample_rate_hz, RATE_HZ, 2);
         let opus_track = Arc::new(encoder.track());
         let (pcm, resampled, out) = (Vec::new(), Vec::new(), Vec::new());

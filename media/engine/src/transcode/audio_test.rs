@@ -115,7 +115,24 @@ fn corrupt_packets_become_gaps_and_never_panic() {
 fn he_aac_is_refused_with_a_reason() {
     // AudioSpecificConfig of HE-AAC, object type 5, 44.1 kHz out of 22.05 kHz, stereo.
     let track = aac::track(Bytes::from_static(&[0x2b, 0x92, 0x08, 0x00])).unwrap();
-    assert!(AacToOpus::new(Arc::new(track)).is_err());
+    let reason = AacToOpus::new(Arc::new(track)).err().unwrap();
+    assert!(reason.contains("AAC-LC"), "{reason}");
+}
+
+#[tokio::test]
+async fn notice_of_surround_sound_names_the_channels_and_not_the_codec() {
+    let hub = Hub::with_transcoder(Limits::default(), Some(Box::new(AudioTranscoder)));
+    let name = headwater_api::StreamName::new("live", "a").unwrap();
+    let mut producer = hub.publish(&name, "test").unwrap();
+    // AudioSpecificConfig of AAC-LC, 48 kHz, 5.1.
+    let config = AudioSpecificConfig::encode_lc(48_000, 6).unwrap();
+    let track = Arc::new(aac::track(Bytes::copy_from_slice(&config)).unwrap());
+    let time = MediaTime::ZERO;
+    producer.send(Frame { track, dts: time, pts: time, key: true, payload: Bytes::from_static(&[0]) });
+    assert!(hub.rendition(producer.stream(), Codec::Opus).is_err());
+    let notices = producer.stream().status().notices;
+    let message = "WebRTC viewers receive no audio: the audio has 6 channels; set the encoder to stereo.";
+    assert_eq!(notices.iter().map(|n| n.message.as_str()).collect::<Vec<_>>(), [message]);
 }
 
 #[tokio::test(start_paused = true)]

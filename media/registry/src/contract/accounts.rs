@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headwater_api::documents::{Grant, Rights, TokenDocument, UserDocument};
+use headwater_api::documents::{Grant, MAX_ENDED_SESSIONS, Rights, TokenDocument, UserDocument};
 use headwater_api::secret::Secret;
 
 use super::name;
@@ -10,6 +10,7 @@ use crate::{Accounts, Registry, RegistryError};
 
 pub(super) async fn check<R: Registry + Clone + 'static>(registry: &R) {
     user_is_created_once_and_can_be_changed(registry).await;
+    ended_sessions_are_added_to_a_user_and_bounded(registry).await;
     one_of_many_concurrent_creations_of_a_user_succeeds(registry).await;
     one_of_many_concurrent_uses_of_a_token_succeeds(registry).await;
     token_is_valid_for_its_stream_and_action_until_it_expires(registry).await;
@@ -26,6 +27,22 @@ async fn user_is_created_once_and_can_be_changed(registry: &impl Accounts) {
     assert!(registry.remove_user("Anna").await.unwrap());
     assert!(!registry.remove_user("Anna").await.unwrap());
     assert_eq!(registry.user("Anna").await.unwrap(), None);
+}
+
+async fn ended_sessions_are_added_to_a_user_and_bounded(registry: &impl Accounts) {
+    assert!(!registry.end_session("Eva", "first").await.unwrap());
+    assert_eq!(registry.user("Eva").await.unwrap(), None);
+    let full = (0..MAX_ENDED_SESSIONS).map(|n| n.to_string()).collect();
+    registry.put_user(&UserDocument { ended_sessions: full, ..user("Eva", "five") }).await.unwrap();
+    assert!(registry.end_session("Eva", "last").await.unwrap());
+    let ended = registry.user("Eva").await.unwrap().unwrap().ended_sessions;
+    assert_eq!((ended.len(), ended[0].as_str()), (MAX_ENDED_SESSIONS, "1"));
+    assert_eq!(ended.last().map(String::as_str), Some("last"));
+    registry.put_user(&user("Eva", "six")).await.unwrap();
+    assert!(registry.end_session("Eva", "only").await.unwrap());
+    let expected = UserDocument { ended_sessions: vec!["only".to_owned()], ..user("Eva", "six") };
+    assert_eq!(registry.user("Eva").await.unwrap(), Some(expected));
+    assert!(registry.remove_user("Eva").await.unwrap());
 }
 
 async fn one_of_many_concurrent_creations_of_a_user_succeeds<R: Registry + Clone + 'static>(registry: &R) {
@@ -74,6 +91,7 @@ fn user(name: &str, hash: &str) -> UserDocument {
         password_hash: Secret::new(hash),
         rights: Rights::Administer,
         created_at_ms: 1_700_000_000_000,
+        ended_sessions: Vec::new(),
     }
 }
 

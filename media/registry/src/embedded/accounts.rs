@@ -1,7 +1,7 @@
 //! Users and tokens in the file.
 
 use headwater_api::StreamName;
-use headwater_api::documents::{Grant, TokenDocument, UserDocument};
+use headwater_api::documents::{Grant, MAX_ENDED_SESSIONS, TokenDocument, UserDocument};
 use redb::{ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,20 @@ impl Accounts for Embedded {
 
     async fn users(&self) -> Result<Vec<UserDocument>, RegistryError> {
         self.read_all(USERS)
+    }
+
+    async fn end_session(&self, user: &str, session: &str) -> Result<bool, RegistryError> {
+        self.write(USERS, |rows| {
+            let mut document = match rows.get(user)? {
+                Some(value) => serde_json::from_slice::<UserDocument>(value.value())?,
+                None => return Ok(false),
+            };
+            document.ended_sessions.push(session.to_owned());
+            let excess = document.ended_sessions.len().saturating_sub(MAX_ENDED_SESSIONS);
+            document.ended_sessions.drain(..excess);
+            rows.insert(user, encode(&document)?.as_slice())?;
+            Ok(true)
+        })
     }
 
     async fn remove_user(&self, name: &str) -> Result<bool, RegistryError> {

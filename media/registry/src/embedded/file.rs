@@ -1,11 +1,13 @@
 //! The file: its format, and how its tables are read and written.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
+use redb::{
+    CommitError, Database, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition, TableError,
+    TransactionError,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -39,32 +41,26 @@ impl UnixClock {
 }
 
 impl Embedded {
-    /// Opens the file, or creates it without documents. No lease is restored yet.
-    pub(super) fn open_file(path: PathBuf, timing: Timing) -> Result<Self, RegistryError> {
-        // redb panics on some invariants of its file; a damaged file must be reported as an error.
-        let opened = catch_unwind(AssertUnwindSafe(|| Database::create(&path)));
-        let database = match opened {
-            Ok(Ok(database)) => database,
-            Ok(Err(e)) => return Err(open_error(path, e)),
-            Err(_) => return Err(RegistryError::Corrupt { path, source: "its pages contradict each other".into() }),
-        };
+    /// A registry in an open database. No lease is restored yet.
+    pub(super) fn new(database: Database, path: &Path, timing: Timing) -> Self {
         let opened_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
         let clock = UnixClock { opened: Instant::now(), opened_ms };
-        Ok(Self(Arc::new(Inner { database, path, leases: Mutex::new(Leases::new(timing)), clock })))
+        let leases = Mutex::new(Leases::new(timing));
+        Self(Arc::new(Inner { database, path: path.to_owned(), leases, clock }))
     }
 
     /// Checks the storage format, and writes it into a new file. Returns true if the file is new.
+    /// An existing file is only read: it can be opened on a full disk.
     pub(super) fn check_format(&self) -> Result<bool, RegistryError> {
-        let stored = self.write(META, |meta| {
-            let format = meta.get(FORMAT_KEY)?.map(|v| v.value().to_vec());
-            if format.is_none() {
-                meta.insert(FORMAT_KEY, FORMAT)?;
-            }
-            Ok(format)
-        })?;
-        match stored {
-            Some(format) if format != FORMAT => Err(RegistryError::Version { path: self.0.path.clone() }),
-            stored => Ok(stored.is_none()),
+        match self.read_value(META, FORMAT_KEY, |format| Ok(format == FORMAT))? {
+            Some(true) => Ok(false),
+            Some(false) => Err(RegistryError::Version { path: self.0.path.clone() }),
+            None => self
+                .write(META, |meta| {
+                    meta.insert(FORMAT_KEY, FORMAT)?;
+                    Ok(())
+                })
+                .map(|()| true),
         }
     }
 
@@ -82,7 +78,7 @@ impl Embedded {
             let transaction = self.0.database.begin_read()?;
             let rows = match transaction.open_table(table) {
                 Ok(rows) => rows,
-                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
                 Err(e) => return Err(e.into()),
             };
             let mut documents = Vec::new();
@@ -96,15 +92,24 @@ impl Embedded {
     }
 
     pub(super) fn read_one<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>, RegistryError> {
+        self.read_value(table, key, |value| Ok(serde_json::from_slice(value)?))
+    }
+
+    fn read_value<T>(
+        &self,
+        table: Table,
+        key: &str,
+        parse: impl Fn(&[u8]) -> Result<T, Cause>,
+    ) -> Result<Option<T>, RegistryError> {
         let read = || -> Result<Option<T>, Cause> {
             let transaction = self.0.database.begin_read()?;
             let rows = match transaction.open_table(table) {
                 Ok(rows) => rows,
-                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+                Err(TableError::TableDoesNotExist(_)) => return Ok(None),
                 Err(e) => return Err(e.into()),
             };
             Ok(match rows.get(key)? {
-                Some(value) => Some(serde_json::from_slice(value.value())?),
+                Some(value) => Some(parse(value.value())?),
                 None => None,
             })
         };
@@ -127,7 +132,7 @@ impl Embedded {
             Ok(value)
         };
         let (what, path) = (table_name(table), self.0.path.clone());
-        write().map_err(|source| RegistryError::Write { what, path, source })
+        write().map_err(|source| RegistryError::Write { what, path, source: io_cause(source) })
     }
 
     pub(super) fn put<T: Serialize>(&self, table: Table, key: &str, document: &T) -> Result<(), RegistryError> {
@@ -168,14 +173,33 @@ impl Registry for Embedded {
     }
 }
 
-fn open_error(path: PathBuf, error: DatabaseError) -> RegistryError {
-    match error {
-        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => RegistryError::Locked { path },
-        DatabaseError::UpgradeRequired(_) => RegistryError::Version { path },
-        DatabaseError::Storage(StorageError::Io(e)) if e.kind() != std::io::ErrorKind::InvalidData => {
-            RegistryError::Open { path, source: e.into() }
+/// The I/O error in an error of redb, which does not show it as its source, so that callers
+/// recognize a full disk; other errors are unchanged.
+pub(super) fn io_cause(cause: Cause) -> Cause {
+    fn of_storage(error: StorageError) -> Cause {
+        match error {
+            StorageError::Io(e) => e.into(),
+            other => other.into(),
         }
-        other => RegistryError::Corrupt { path, source: other.into() },
+    }
+    let cause = match cause.downcast::<StorageError>() {
+        Ok(e) => return of_storage(*e),
+        Err(cause) => cause,
+    };
+    let cause = match cause.downcast::<CommitError>().map(|e| *e) {
+        Ok(CommitError::Storage(e)) => return of_storage(e),
+        Ok(other) => return other.into(),
+        Err(cause) => cause,
+    };
+    let cause = match cause.downcast::<TableError>().map(|e| *e) {
+        Ok(TableError::Storage(e)) => return of_storage(e),
+        Ok(other) => return other.into(),
+        Err(cause) => cause,
+    };
+    match cause.downcast::<TransactionError>().map(|e| *e) {
+        Ok(TransactionError::Storage(e)) => of_storage(e),
+        Ok(other) => other.into(),
+        Err(cause) => cause,
     }
 }
 

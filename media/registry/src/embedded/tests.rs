@@ -1,9 +1,13 @@
 //! The contract, and files that cannot be opened.
 
+use std::fs::Permissions;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::file::{FORMAT_KEY, META};
+use super::file::{FORMAT_KEY, META, io_cause};
 use super::{Embedded, FILE_NAME};
+use crate::error::Cause;
 use crate::{RegistryError, contract};
 
 /// A folder that is removed at the end of a test.
@@ -46,7 +50,7 @@ fn second_open_reports_that_the_file_is_in_use() {
 fn file_that_is_no_registry_is_reported_and_not_changed() {
     let folder = Folder::new("garbage");
     let path = folder.0.join(FILE_NAME);
-    for garbage in [&b"not a database"[..], &[0x5a; 70_000]] {
+    for garbage in [&b""[..], b"not a database", &[0x5a; 70_000]] {
         std::fs::write(&path, garbage).unwrap();
         let error = Embedded::open(&folder.0).unwrap_err();
         assert!(matches!(error, RegistryError::Corrupt { .. }), "{error:?}");
@@ -66,6 +70,37 @@ fn truncated_registry_is_an_error_and_not_a_panic() {
         let error = Embedded::open(&folder.0).map(drop).unwrap_err();
         assert!(sentence(&error).contains(FILE_NAME), "{length}: {error:?}");
     }
+}
+
+#[test]
+fn damaged_registry_prints_no_panic() {
+    // The test above, in a process of its own, so that its standard error can be read.
+    let test = "embedded::tests::truncated_registry_is_an_error_and_not_a_panic";
+    let program = std::env::current_exe().unwrap();
+    let output = std::process::Command::new(program).args(["--exact", test, "--nocapture"]).output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stderr);
+    let passed = String::from_utf8_lossy(&output.stdout).contains("1 passed");
+    assert!(passed && !printed.contains("panicked"), "{printed}");
+}
+
+#[test]
+fn registry_file_can_be_read_only_by_its_owner() {
+    let folder = Folder::new("mode");
+    let path = folder.0.join(FILE_NAME);
+    let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    drop(Embedded::open(&folder.0).unwrap());
+    assert_eq!(mode(), 0o600);
+    std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    drop(Embedded::open(&folder.0).unwrap());
+    assert_eq!(mode(), 0o600);
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1, "no draft is left");
+}
+
+#[test]
+fn full_disk_is_the_source_of_a_write_error() {
+    let full: Cause = Box::new(redb::CommitError::Storage(redb::StorageError::Io(ErrorKind::StorageFull.into())));
+    let cause = io_cause(full);
+    assert_eq!(cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind), Some(ErrorKind::StorageFull));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! those that the database itself evaluates.
 
 use headwater_api::StreamName;
-use headwater_api::documents::{Grant, TokenDocument, UserDocument};
+use headwater_api::documents::{Grant, MAX_ENDED_SESSIONS, TokenDocument, UserDocument};
 use mongodb::bson::{Bson, DateTime, doc};
 use mongodb::options::ReturnDocument;
 
@@ -25,6 +25,15 @@ impl Accounts for MongoDb {
 
     async fn users(&self) -> Result<Vec<UserDocument>, RegistryError> {
         documents::all(self, schema::USERS).await
+    }
+
+    async fn end_session(&self, user: &str, session: &str) -> Result<bool, RegistryError> {
+        let attempted = format!("end a session of user {user}");
+        let users = self.collection(schema::USERS, &attempted).await?;
+        let latest = to_i64(MAX_ENDED_SESSIONS as u64);
+        let ended = doc! { "document.ended_sessions": { "$each": [session], "$slice": -latest } };
+        let call = users.update_one(doc! { "_id": user }, doc! { "$push": ended });
+        Ok(self.attempt(&attempted, call.into_future()).await?.matched_count > 0)
     }
 
     async fn remove_user(&self, name: &str) -> Result<bool, RegistryError> {

@@ -16,6 +16,6 @@ mod track_id;
 
 pub use error::CmafError;
 pub use init::{Init, timescale};
-pub use packager::{Output, Packager, Part};
+pub use packager::{MAX_SEGMENT_DURATION, Output, Packager, Part};
 pub use part::{Run, Sample, encode_part};
 pub use track_id::{AUDIO_TRACK, VIDEO_TRACK};

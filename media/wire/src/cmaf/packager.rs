@@ -154,6 +154,10 @@ impl Packager {
             self.begin(frame, segment, out);
         }
         let Some(open) = &mut self.open else { return };
+        if frame.dts - open.segment.start >= MAX_SEGMENT_DURATION {
+            out.push(Output::TooLong);
+            return self.abandon(out);
+        }
         // A track that is new or changes within a segment is included from the next segment on.
         if !open.init.describes(&frame.track) {
             return;
@@ -162,8 +166,7 @@ impl Packager {
             open.cut_before(frame.dts, self.part_duration, out);
         }
         open.add(frame);
-        let too_long = frame.dts - open.segment.start > MAX_SEGMENT_DURATION || open.payload_bytes > MAX_SEGMENT_BYTES;
-        if too_long {
+        if open.payload_bytes > MAX_SEGMENT_BYTES {
             out.push(Output::TooLong);
             self.abandon(out);
         }
@@ -241,14 +244,21 @@ impl Packager {
     /// Ends the open segment. `next` is the segment of the next frame, if there is one.
     fn end(&mut self, next: Option<Segment>, out: &mut Vec<Output>) {
         let Some(mut open) = self.open.take() else { return };
-        let expected = open.last_dts + open.frame_interval;
+        let latest = open.segment.start + MAX_SEGMENT_DURATION;
+        let expected = (open.last_dts + open.frame_interval).min(latest);
         let end = match next {
-            Some(next) if next.number == open.segment.number + 1 && next.start > open.last_dts => next.start,
+            Some(Segment { number, start })
+                if number == open.segment.number + 1 && start > open.last_dts && start <= latest =>
+            {
+                start
+            }
             _ => expected,
         };
         open.close_part(end, out);
         out.push(Output::End);
-        self.previous_end = Some((open.segment.number, end));
+        // Without the frames up to the next segment, a decoder must be reset.
+        let is_gap = next.is_some_and(|next| next.start > latest);
+        self.previous_end = (!is_gap).then_some((open.segment.number, end));
         // Players would wait forever for an announced audio track without any packets.
         if open.init.video.is_some() && open.init.audio.is_some() && !open.has_audio {
             self.audio = None;
@@ -357,7 +367,8 @@ fn same_optional_configuration(a: &Option<Arc<Track>>, b: &Option<Arc<Track>>) -
     }
 }
 
-/// A segment longer than this is ended early, because its publisher sends no key frames.
-const MAX_SEGMENT_DURATION: MediaTime = MediaTime::from_ms(60_000);
+/// A segment longer than this is ended early, because its publisher sends no key frames. Also the
+/// maximum of EXT-X-TARGETDURATION, and thus of the time for which a playlist request can block.
+pub const MAX_SEGMENT_DURATION: MediaTime = MediaTime::from_ms(60_000);
 /// A segment larger than this is ended early. 64 MiB correspond to 25 s at 20 Mbit/s.
 const MAX_SEGMENT_BYTES: usize = 64 << 20;

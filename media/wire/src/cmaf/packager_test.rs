@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mp4_atom::{Decode, Moof};
 
-use super::{Output, Packager};
+use super::{MAX_SEGMENT_DURATION, Output, Packager};
 use crate::codec::{aac, av1, h265, opus};
 use crate::segment::Segmenter;
 use crate::{Codec, Frame, MediaTime, Track, VideoTrack};
@@ -177,6 +177,28 @@ fn segment_beyond_the_limit_is_ended_until_the_next_key_frame() {
     let lines = describe(&package(&frames, 0));
     assert!(lines[0].ends_with("too long 1000 end"), "{lines:?}");
     assert!(lines[1].starts_with("1!: 1000i"), "{lines:?}");
+}
+
+#[test]
+fn no_step_of_time_makes_a_segment_longer_than_a_minute() {
+    let (video, audio) = (video_track(), audio_track());
+    for jump_ms in [9_000, 59_000, 61_000, 2_147_483_000] {
+        let mut frames = stream(&video, Some(&audio), 150, 30);
+        for frame in frames.iter_mut().skip(100) {
+            frame.dts = frame.dts + MediaTime::from_ms(jump_ms);
+            frame.pts = frame.dts;
+        }
+        let (mut duration, mut segments) = (MediaTime::ZERO, 0);
+        for output in package(&frames, 0) {
+            match output {
+                Output::Begin { .. } => (duration, segments) = (MediaTime::ZERO, segments + 1),
+                Output::Part(part) => duration = duration + part.duration,
+                _ => {}
+            }
+            assert!(duration <= MAX_SEGMENT_DURATION, "{duration:?} after a step of {jump_ms} ms");
+        }
+        assert!(segments >= 2, "the stream continues after a step of {jump_ms} ms");
+    }
 }
 
 #[test]

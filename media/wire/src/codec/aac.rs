@@ -107,6 +107,8 @@ pub struct Adts {
     pub header_bytes: usize,
     /// Length of header and access unit together; never less than `header_bytes`.
     pub frame_bytes: usize,
+    /// Access units in the frame: 1 to 4.
+    pub access_units: u8,
 }
 
 impl Adts {
@@ -132,7 +134,14 @@ impl Adts {
         if frame_bytes < header_bytes {
             return Err(wrong("frame length", frame_bytes as u32));
         }
-        Ok(Self { object_type: (head[2] >> 6) + 1, sample_rate_hz, channel_configuration, header_bytes, frame_bytes })
+        let (object_type, access_units) = ((head[2] >> 6) + 1, (head[6] & 3) + 1);
+        Ok(Self { object_type, sample_rate_hz, channel_configuration, header_bytes, frame_bytes, access_units })
+    }
+
+    /// Returns the `AudioSpecificConfig` with the values of this header.
+    pub fn audio_specific_config(&self) -> [u8; 2] {
+        let index = RATES_HZ.iter().position(|&r| r == self.sample_rate_hz).unwrap_or_default() as u8;
+        [self.object_type << 3 | index >> 1, index << 7 | (self.channel_configuration & 15) << 3]
     }
 
     /// Returns the 7-byte header (no CRC) for an access unit, or `None` if ADTS cannot represent
@@ -220,7 +229,8 @@ mod tests {
         let head = Adts::encode(&asc, 371).unwrap();
         let adts = Adts::parse(&head).unwrap();
         assert_eq!((adts.header_bytes, adts.frame_bytes, adts.sample_rate_hz), (7, 378, 48_000));
-        assert_eq!((adts.object_type, adts.channel_configuration), (2, 2));
+        assert_eq!((adts.object_type, adts.channel_configuration, adts.access_units), (2, 2, 1));
+        assert_eq!(adts.audio_specific_config(), [0x11, 0x90]);
         assert_eq!(Adts::encode(&asc, 8_192), None);
     }
 }

@@ -139,25 +139,46 @@ pub fn track(config: Bytes) -> Result<Track, CodecError> {
     })
 }
 
-/// Returns the NAL units of a payload with 4-byte length prefixes. Stops at the first length that
-/// is zero or exceeds the payload.
+/// Returns the NAL units of a payload with 4-byte length prefixes. Skips empty ones, and stops at the
+/// first length that exceeds the payload.
 pub fn nal_units(payload: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
     nal_units_with(payload, 4)
 }
 
-/// Returns the NAL units of a payload with length prefixes of `length_size` bytes. Stops at the
-/// first length that is zero or exceeds the payload.
+/// Returns the NAL units of a payload with length prefixes of `length_size` bytes. Skips empty ones,
+/// and stops at the first length that exceeds the payload.
 pub fn nal_units_with(payload: &Bytes, length_size: u8) -> impl Iterator<Item = Bytes> + '_ {
     let size = usize::from(length_size);
     let mut at = 0usize;
     std::iter::from_fn(move || {
-        let head = payload.get(at..at + size)?;
-        let len = head.iter().fold(0usize, |n, &b| n << 8 | usize::from(b));
-        let begin = at + size;
-        let end = begin.checked_add(len).filter(|&end| len > 0 && end <= payload.len())?;
-        at = end;
-        Some(payload.slice(begin..end))
+        loop {
+            let head = payload.get(at..at + size)?;
+            let len = head.iter().fold(0usize, |n, &b| n << 8 | usize::from(b));
+            let begin = at + size;
+            let end = begin.checked_add(len).filter(|&end| end <= payload.len())?;
+            at = end;
+            if len > 0 {
+                return Some(payload.slice(begin..end));
+            }
+        }
     })
+}
+
+/// Returns a payload with 4-byte length prefixes and without empty NAL units, which some encoders
+/// send and decoders reject. The result is empty if there is no other NAL unit. Copies nothing if
+/// the payload has this form already.
+pub fn normalize_nal_units(payload: Bytes, length_size: u8) -> Bytes {
+    let has_empty = || {
+        let mut at = 0usize;
+        while let Some(head) = payload.get(at..).and_then(|rest| rest.first_chunk::<4>()) {
+            match u32::from_be_bytes(*head) as usize {
+                0 => return true,
+                len => at = at.saturating_add(4).saturating_add(len),
+            }
+        }
+        false
+    };
+    if length_size == 4 && !has_empty() { payload } else { widen_lengths(&payload, length_size) }
 }
 
 /// Returns true if the payload (4-byte length prefixes) contains an IDR picture.
@@ -165,8 +186,8 @@ pub fn is_idr(payload: &Bytes) -> bool {
     nal_units(payload).any(|nal| nal[0] & 31 == 5)
 }
 
-/// Converts a payload with length prefixes of `length_size` bytes to 4-byte length prefixes. Stops
-/// at an invalid length.
+/// Converts a payload with length prefixes of `length_size` bytes to 4-byte length prefixes. Skips
+/// empty NAL units, and stops at an invalid length.
 pub fn widen_lengths(payload: &Bytes, length_size: u8) -> Bytes {
     let mut out = BytesMut::with_capacity(payload.len() + 64);
     for nal in nal_units_with(payload, length_size) {
@@ -243,6 +264,20 @@ pub(crate) mod tests {
         assert_eq!(track(record.into()).unwrap().config[..], AVCC[..]);
         let payload = Bytes::from_static(&[0, 2, 0x65, 1, 0, 1, 0x41]);
         assert_eq!(widen_lengths(&payload, 2)[..], [0, 0, 0, 2, 0x65, 1, 0, 0, 0, 1, 0x41]);
+    }
+
+    #[test]
+    fn empty_nal_units_are_skipped_and_removed() {
+        for (size, zero) in [(4, &[0, 0, 0, 0][..]), (2, &[0, 0]), (1, &[0])] {
+            let unit = |bytes: &[u8]| [&vec![0; usize::from(size) - 1], &[bytes.len() as u8][..], bytes].concat();
+            let payload = [zero, &unit(&[0x65, 1]), zero, zero, &unit(&[0x41]), zero].concat();
+            let payload = Bytes::from(payload);
+            assert_eq!(nal_units_with(&payload, size).count(), 2);
+            let normal = normalize_nal_units(payload, size);
+            assert_eq!(normal[..], [0, 0, 0, 2, 0x65, 1, 0, 0, 0, 1, 0x41]);
+            assert_eq!(normalize_nal_units(normal.clone(), 4).as_ptr(), normal.as_ptr(), "copied without need");
+            assert!(normalize_nal_units(Bytes::from(zero.repeat(3)), size).is_empty());
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::Reload;
 use crate::MediaTime;
-use crate::cmaf::{Init, Output, Part};
+use crate::cmaf::{Init, MAX_SEGMENT_DURATION, Output, Part};
 use crate::segment::first_discontinuity_sequence;
 
 /// The configuration of a window.
@@ -245,11 +245,13 @@ impl Window {
         recent.flat_map(|s| &s.parts).map(|p| p.duration).fold(target + slack, MediaTime::max)
     }
 
-    /// Returns EXT-X-TARGETDURATION: whole seconds that no listed segment exceeds when rounded.
+    /// Returns EXT-X-TARGETDURATION: whole seconds that no listed segment exceeds when rounded. At
+    /// most [`MAX_SEGMENT_DURATION`], because no packager makes longer segments.
     pub fn target_duration_secs(&self) -> u64 {
         let longest = self.listed().chain(&self.open).map(Segment::duration).max().unwrap_or_default();
         let target = self.settings.segment_duration.as_secs_f64().ceil();
-        (longest.as_secs_f64().round().max(target) as u64).max(1)
+        let max = MAX_SEGMENT_DURATION.as_secs_f64();
+        (longest.as_secs_f64().round().max(target).min(max) as u64).max(1)
     }
 
     /// Returns the peak and the average bit rate of the kept segments, in bits per second

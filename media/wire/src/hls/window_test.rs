@@ -214,6 +214,16 @@ fn long_segment_raises_target_duration_and_long_part_raises_part_target() {
 }
 
 #[test]
+fn target_duration_has_a_maximum_whatever_a_part_lasts() {
+    let (mut window, init) = (window(), init(&[0x11, 0x90]));
+    begin_segment(&mut window, 0, &init, false);
+    let duration = MediaTime::from_ms(0x7fff_fff0);
+    window.apply(Output::Part(Part { index: 0, duration, independent: true, bytes: Bytes::from_static(b"x") }));
+    window.apply(Output::End);
+    assert_eq!(window.target_duration_secs(), 60);
+}
+
+#[test]
 fn playlist_restarts_after_lost_segments() {
     let (mut window, init) = (window(), init(&[0x11, 0x90]));
     add_segment(&mut window, 0, &init, false);

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{EndReason, MediaFrame, Message, MessageError, MessageReader, Refusal};
 use crate::segment::Segment;
-use crate::{AudioTrack, Codec, MediaKind, MediaTime, Track, VideoTrack};
+use crate::{AudioTrack, Codec, MAX_CONFIG_BYTES, MediaKind, MediaTime, Track, VideoTrack};
 
 fn one_of_each() -> Vec<Message> {
     let video = Track {
@@ -104,10 +104,28 @@ fn message_of_unknown_kind_is_skipped() {
 }
 
 #[test]
+fn longest_names_and_configuration_round_trip() {
+    let (app, stream_id) = ("a".repeat(64), "b".repeat(128));
+    let mut out = BytesMut::new();
+    let messages = one_of_each().into_iter().map(|message| match message {
+        Message::Subscribe { history, max_hops, .. } => {
+            Message::Subscribe { app: app.clone(), stream_id: stream_id.clone(), history, max_hops }
+        }
+        Message::Track { track, b_frames } => {
+            Message::Track { track: Track { config: vec![7; MAX_CONFIG_BYTES].into(), ..track }, b_frames }
+        }
+        other => other,
+    });
+    let messages: Vec<Message> = messages.collect();
+    messages.iter().for_each(|message| message.write(&mut out));
+    assert_eq!(read_all(&out).unwrap(), messages);
+}
+
+#[test]
 fn fields_beyond_their_limits_are_rejected() {
-    let mut name = vec![1, 0, 0, 0, 70, 0, 65];
-    name.extend_from_slice(&[b'a'; 68]);
-    assert_eq!(read_all(&name), Err(MessageError::TooLong { len: 65, limit: 64 }));
+    let mut name = vec![1, 0, 0, 0, 134, 0, 129];
+    name.extend_from_slice(&[b'a'; 132]);
+    assert_eq!(read_all(&name), Err(MessageError::TooLong { len: 129, limit: 128 }));
     assert_eq!(read_all(&[2, 0, 0, 0, 1, 0]), Err(MessageError::TrailingBytes(1)));
     assert_eq!(read_all(&[2, 255, 255, 255, 255]), Err(MessageError::Truncated));
     assert_eq!(read_all(&[17, 0, 0, 0, 1, 77]), Err(MessageError::Unknown { field: "refusal", code: 77 }));

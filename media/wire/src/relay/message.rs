@@ -274,7 +274,7 @@ fn write_text(out: &mut BytesMut, text: &str, limit: usize) {
 }
 
 /// The maximum length of an app name or a stream id.
-const MAX_NAME_BYTES: usize = 64;
+const MAX_NAME_BYTES: usize = 128;
 const MAX_PROTOCOL_BYTES: usize = 16;
 const MAX_CODE_BYTES: usize = 64;
 const MAX_SENTENCE_BYTES: usize = 1_024;

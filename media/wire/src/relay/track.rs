@@ -12,12 +12,10 @@ use bytes::{BufMut as _, BytesMut};
 
 use super::error::MessageError;
 use super::reader::FieldReader;
-use crate::{AudioTrack, Codec, MediaKind, Track, VideoTrack};
+use crate::{AudioTrack, Codec, MAX_CONFIG_BYTES, MediaKind, Track, VideoTrack};
 
 /// Real RFC 6381 codec strings are shorter than 40 bytes.
 const MAX_CODEC_STRING_BYTES: usize = 128;
-/// An `hvcC` with many parameter sets is smaller than this.
-pub(super) const MAX_CONFIG_BYTES: usize = 256 << 10;
 
 pub(super) fn write(track: &Track, b_frames: bool, out: &mut BytesMut) {
     let string = track.codec_string.as_deref().filter(|s| s.len() <= MAX_CODEC_STRING_BYTES);

@@ -40,8 +40,8 @@ pub enum ChunkError {
         /// Chunk stream id.
         csid: u32,
     },
-    /// A Set Chunk Size message has an unsupported size.
-    #[error("chunk size {size} is outside {MIN_CHUNK_BYTES} to {MAX_CHUNK_BYTES}")]
+    /// A Set Chunk Size message has a size that RTMP 1.0 §5.4.1 does not allow.
+    #[error("chunk size {size} is outside 1 to {MAX_CHUNK_BYTES}")]
     InvalidChunkSize {
         /// Size in the message.
         size: u32,
@@ -56,9 +56,12 @@ pub enum ChunkError {
     },
 }
 
-/// Maximum message length while media is expected. A key frame of 4 MiB would alone fill one second
-/// of a stream of 33.5 Mbit/s.
-pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+/// Maximum message length while media is expected: all that the 24-bit length can express (RTMP 1.0
+/// §6.1.1). An intra-coded 4K frame has 4 MiB and more.
+pub const MAX_MESSAGE_BYTES: usize = 0xff_ffff;
+/// Maximum total length of all unfinished messages while media is expected: the longest message, and
+/// others interleaved with it.
+pub const MAX_PARTIAL_BYTES: usize = 20 << 20;
 /// Maximum total length of all unfinished messages before media is expected. No real command is
 /// longer, and unauthenticated clients cannot occupy more memory.
 pub const MAX_COMMAND_PHASE_BYTES: usize = 64 << 10;
@@ -66,10 +69,11 @@ pub const MAX_COMMAND_PHASE_BYTES: usize = 64 << 10;
 pub const MAX_PARTIAL_MESSAGES: usize = 8;
 /// Maximum number of chunk streams of one peer; real encoders use 3 to 6.
 pub const MAX_CHUNK_STREAMS: usize = 64;
-/// Minimum chunk size; also the size before the first Set Chunk Size.
-pub const MIN_CHUNK_BYTES: u32 = 128;
-/// Maximum chunk size.
-pub const MAX_CHUNK_BYTES: u32 = 1 << 20;
+/// Chunk size before the first Set Chunk Size (RTMP 1.0 §5.4.1).
+pub const DEFAULT_CHUNK_BYTES: u32 = 128;
+/// Maximum chunk size (RTMP 1.0 §5.4.1). No memory depends on it: the length of the message limits
+/// what a chunk can hold.
+pub const MAX_CHUNK_BYTES: u32 = 0x7fff_ffff;
 
 /// Reassembles the messages of one peer. Until [`ChunkReader::expect_media`] is called, message
 /// lengths are limited to those of commands.
@@ -93,6 +97,8 @@ pub struct ChunkReader {
     expects_media: bool,
     /// True if payload bytes of audio or video messages were received.
     media_received: bool,
+    /// See [`ChunkReader::hold_media`].
+    holds_media: bool,
     chunk_bytes: usize,
     streams: Vec<ChunkStream>,
     partial_messages: usize,
@@ -101,6 +107,23 @@ pub struct ChunkReader {
     /// The beginning of a header that was split by the end of a read, and its length.
     partial_header: [u8; MAX_HEADER_BYTES],
     partial_header_bytes: usize,
+}
+
+/// The result of one step of [`ChunkReader::next`].
+enum Step {
+    /// This number of bytes was consumed; 0 if they are an incomplete header.
+    Taken(usize, Option<Message>),
+    /// The next message is held back.
+    Held,
+}
+
+/// The result of reading one chunk header.
+enum Header {
+    /// The length of the header, and the index of its chunk stream.
+    Complete(usize, usize),
+    Incomplete,
+    /// The header begins a message that is held back.
+    Held,
 }
 
 /// The last header of a chunk stream, and the message being reassembled.
@@ -124,7 +147,8 @@ impl Default for ChunkReader {
         Self {
             expects_media: false,
             media_received: false,
-            chunk_bytes: MIN_CHUNK_BYTES as usize,
+            holds_media: false,
+            chunk_bytes: DEFAULT_CHUNK_BYTES as usize,
             streams: Vec::new(),
             partial_messages: 0,
             payload: None,
@@ -136,17 +160,19 @@ impl Default for ChunkReader {
 
 impl ChunkReader {
     /// Consumes bytes from `input` until a message is complete. Returns `None` when `input` is
-    /// empty and more bytes are needed.
+    /// empty and more bytes are needed, or when it begins with media that is
+    /// [held back](Self::hold_media).
     ///
     /// # Errors
     /// See [`ChunkError`]. The connection must then be closed.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Message>, ChunkError> {
         while !input.is_empty() {
-            let message = if self.partial_header_bytes > 0 {
+            let step = if self.partial_header_bytes > 0 {
                 self.step_from_partial_header(input)?
             } else {
                 self.step_from_input(input)?
             };
+            let Step::Taken(_, message) = step else { return Ok(None) };
             if let Some(message) = message
                 && let Some(message) = self.apply_control(message)?
             {
@@ -173,62 +199,85 @@ impl ChunkReader {
         }
     }
 
+    /// While `hold` is true, [`Self::next`] stops before the next audio, video or data message and
+    /// leaves its bytes in the input: the peer asked to publish and was not answered yet.
+    pub fn hold_media(&mut self, hold: bool) {
+        self.holds_media = hold;
+    }
+
+    /// Returns the memory that unfinished messages occupy.
+    pub fn buffered_bytes(&self) -> usize {
+        self.streams.iter().map(|stream| stream.buffer.capacity()).sum()
+    }
+
     /// Returns true if payload bytes of audio or video were received since the last call, even if
     /// their messages are not complete.
     pub fn take_media_received(&mut self) -> bool {
         std::mem::take(&mut self.media_received)
     }
 
-    fn step_from_input(&mut self, input: &mut &[u8]) -> Result<Option<Message>, ChunkError> {
-        let (taken, message) = self.step(input)?;
-        *input = &input[taken..];
-        if taken == 0 {
-            // Only an incomplete header is not consumed, and it is shorter than MAX_HEADER_BYTES.
-            self.partial_header[..input.len()].copy_from_slice(input);
-            self.partial_header_bytes = input.len();
-            *input = &[];
+    fn step_from_input(&mut self, input: &mut &[u8]) -> Result<Step, ChunkError> {
+        let step = self.step(input)?;
+        match step {
+            Step::Taken(0, _) => {
+                // Only an incomplete header is not consumed, and it is shorter than
+                // MAX_HEADER_BYTES.
+                self.partial_header[..input.len()].copy_from_slice(input);
+                self.partial_header_bytes = input.len();
+                *input = &[];
+            }
+            Step::Taken(taken, _) => *input = &input[taken..],
+            Step::Held => {}
         }
-        Ok(message)
+        Ok(step)
     }
 
     /// Performs one step with a header that began in an earlier read.
-    fn step_from_partial_header(&mut self, input: &mut &[u8]) -> Result<Option<Message>, ChunkError> {
+    fn step_from_partial_header(&mut self, input: &mut &[u8]) -> Result<Step, ChunkError> {
         let old = self.partial_header_bytes;
         let fresh = input.len().min(MAX_HEADER_BYTES - old);
         let mut joined = self.partial_header;
         joined[old..old + fresh].copy_from_slice(&input[..fresh]);
-        let (taken, message) = self.step(&joined[..old + fresh])?;
-        if taken == 0 {
-            self.partial_header = joined;
-            self.partial_header_bytes = old + fresh;
-            *input = &input[fresh..];
-        } else if taken >= old {
-            self.partial_header_bytes = 0;
-            *input = &input[taken - old..];
-        } else {
+        let step = self.step(&joined[..old + fresh])?;
+        match step {
+            Step::Held => {}
+            Step::Taken(0, _) => {
+                self.partial_header = joined;
+                self.partial_header_bytes = old + fresh;
+                *input = &input[fresh..];
+            }
+            Step::Taken(taken, _) if taken >= old => {
+                self.partial_header_bytes = 0;
+                *input = &input[taken - old..];
+            }
             // Some bytes that could have been an extended timestamp are payload.
-            self.partial_header[..old - taken].copy_from_slice(&joined[taken..old]);
-            self.partial_header_bytes = old - taken;
+            Step::Taken(taken, _) => {
+                self.partial_header[..old - taken].copy_from_slice(&joined[taken..old]);
+                self.partial_header_bytes = old - taken;
+            }
         }
-        Ok(message)
+        Ok(step)
     }
 
-    /// Consumes one header or a part of a payload, and returns the number of bytes consumed: 0 if
-    /// the header is incomplete.
-    fn step(&mut self, input: &[u8]) -> Result<(usize, Option<Message>), ChunkError> {
+    /// Consumes one header or a part of a payload.
+    fn step(&mut self, input: &[u8]) -> Result<Step, ChunkError> {
         let Some((index, left)) = self.payload else {
-            let Some((taken, index)) = self.read_header(input)? else { return Ok((0, None)) };
+            let (taken, index) = match self.read_header(input)? {
+                Header::Complete(taken, index) => (taken, index),
+                Header::Incomplete => return Ok(Step::Taken(0, None)),
+                Header::Held => return Ok(Step::Held),
+            };
             let stream = &self.streams[index];
             let left = (stream.len - stream.buffer.len()).min(self.chunk_bytes);
             self.payload = Some((index, left));
-            return Ok((taken, if left == 0 { self.finish_chunk(index) } else { None }));
+            return Ok(Step::Taken(taken, if left == 0 { self.finish_chunk(index) } else { None }));
         };
         let taken = left.min(input.len());
         let stream = &mut self.streams[index];
-        stream.buffer.extend_from_slice(&input[..taken]);
+        stream.append(&input[..taken]);
         self.media_received |= matches!(stream.kind, kind::AUDIO | kind::VIDEO);
         self.payload = Some((index, left - taken));
-        Ok((taken, if taken == left { self.finish_chunk(index) } else { None }))
+        Ok(Step::Taken(taken, if taken == left { self.finish_chunk(index) } else { None }))
     }
 
     fn finish_chunk(&mut self, index: usize) -> Option<Message> {
@@ -247,27 +296,32 @@ impl ChunkReader {
         })
     }
 
-    /// Reads a chunk header (RTMP 1.0 §5.3.1). Returns its length and the index of its stream, or
-    /// `None` if it is incomplete.
-    fn read_header(&mut self, input: &[u8]) -> Result<Option<(usize, usize)>, ChunkError> {
-        let Some((format, csid, basic)) = basic_header(input) else { return Ok(None) };
+    /// Reads a chunk header (RTMP 1.0 §5.3.1).
+    fn read_header(&mut self, input: &[u8]) -> Result<Header, ChunkError> {
+        let Some((format, csid, basic)) = basic_header(input) else { return Ok(Header::Incomplete) };
         let known = self.streams.iter().position(|s| s.csid == csid);
         let rest = &input[basic..];
         if format == 3 {
             let index = known.ok_or(ChunkError::NoHeader { csid })?;
-            let Some(extra) = self.streams[index].repeated_extended_bytes(rest) else { return Ok(None) };
-            if !self.streams[index].in_progress {
+            let stream = &self.streams[index];
+            if !stream.in_progress && self.is_held(stream.kind) {
+                return Ok(Header::Held);
+            }
+            let Some(extra) = stream.repeated_extended_bytes(rest) else { return Ok(Header::Incomplete) };
+            if !stream.in_progress {
                 let stream = &mut self.streams[index];
                 stream.timestamp = stream.timestamp.wrapping_add(stream.delta);
                 self.begin_message(index)?;
             }
-            return Ok(Some((basic + extra, index)));
+            return Ok(Header::Complete(basic + extra, index));
         }
         let fields = [11, 7, 3][usize::from(format)];
-        let Some(head) = rest.get(..fields) else { return Ok(None) };
+        let Some(head) = rest.get(..fields) else { return Ok(Header::Incomplete) };
         let short_time = be24(&head[..3]);
         let (time, extra) = if short_time == 0xff_ffff {
-            let Some(long) = rest.get(fields..).and_then(|r| r.first_chunk::<4>()) else { return Ok(None) };
+            let Some(long) = rest.get(fields..).and_then(|r| r.first_chunk::<4>()) else {
+                return Ok(Header::Incomplete);
+            };
             (u32::from_be_bytes(*long), 4)
         } else {
             (short_time, 0)
@@ -281,6 +335,9 @@ impl ChunkReader {
                 self.streams.len() - 1
             }
         };
+        if self.is_held(head.get(6).copied().unwrap_or(self.streams[index].kind)) {
+            return Ok(Header::Held);
+        }
         let stream = &mut self.streams[index];
         if format <= 1 {
             stream.len = be24(&head[3..6]) as usize;
@@ -293,13 +350,21 @@ impl ChunkReader {
         stream.delta = time;
         stream.extended = (extra > 0).then_some(time);
         self.begin_message(index)?;
-        Ok(Some((basic + fields + extra, index)))
+        Ok(Header::Complete(basic + fields + extra, index))
+    }
+
+    fn is_held(&self, kind: u8) -> bool {
+        self.holds_media && matches!(kind, kind::AUDIO | kind::VIDEO | kind::DATA_AMF0 | kind::DATA_AMF3)
     }
 
     /// Begins a message. Discards an unfinished one on the same chunk stream.
     fn begin_message(&mut self, index: usize) -> Result<(), ChunkError> {
         let stream = &mut self.streams[index];
-        let limit = if self.expects_media { MAX_MESSAGE_BYTES } else { MAX_COMMAND_PHASE_BYTES };
+        let (limit, total_limit) = if self.expects_media {
+            (MAX_MESSAGE_BYTES, MAX_PARTIAL_BYTES)
+        } else {
+            (MAX_COMMAND_PHASE_BYTES, MAX_COMMAND_PHASE_BYTES)
+        };
         if stream.len > limit {
             return Err(ChunkError::MessageTooLong { len: stream.len, limit });
         }
@@ -313,11 +378,9 @@ impl ChunkReader {
         if self.partial_messages > MAX_PARTIAL_MESSAGES {
             return Err(ChunkError::TooManyPartialMessages);
         }
-        if !self.expects_media {
-            let len = self.streams.iter().filter(|s| s.in_progress).map(|s| s.len).sum();
-            if len > limit {
-                return Err(ChunkError::PartialTooLong { len, limit });
-            }
+        let len = self.streams.iter().filter(|s| s.in_progress).map(|s| s.len).sum();
+        if len > total_limit {
+            return Err(ChunkError::PartialTooLong { len, limit: total_limit });
         }
         Ok(())
     }
@@ -330,7 +393,7 @@ impl ChunkReader {
         let short = ChunkError::ControlTooShort { kind: message.kind, len: message.payload.len() };
         let value = u32::from_be_bytes(*message.payload.first_chunk::<4>().ok_or(short)?);
         if message.kind == kind::SET_CHUNK_SIZE {
-            if !(MIN_CHUNK_BYTES..=MAX_CHUNK_BYTES).contains(&value) {
+            if !(1..=MAX_CHUNK_BYTES).contains(&value) {
                 return Err(ChunkError::InvalidChunkSize { size: value });
             }
             self.chunk_bytes = value as usize;
@@ -344,6 +407,16 @@ impl ChunkReader {
 }
 
 impl ChunkStream {
+    /// Appends payload. The buffer grows by doubling, and never beyond the length of the message.
+    fn append(&mut self, bytes: &[u8]) {
+        let needed = self.buffer.len() + bytes.len();
+        if needed > self.buffer.capacity() {
+            let capacity = (2 * self.buffer.capacity()).max(needed).min(self.len);
+            self.buffer.reserve_exact(capacity.saturating_sub(self.buffer.len()));
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
     /// Returns the length of the extended timestamp after a type 3 basic header: 0 or 4, or `None`
     /// if more bytes are needed to decide.
     ///

@@ -110,6 +110,47 @@ fn extended_timestamp_may_be_omitted_in_type_3_chunks() {
 }
 
 #[test]
+fn every_legal_chunk_size_is_read_without_reserving_it() {
+    for size in [1, 2, 64, 127, 1 << 20, 134_217_728, 0x7fff_ffff] {
+        let mut bytes = set_chunk_size(size);
+        let body = vec![7; 700];
+        for (n, chunk) in body.chunks(size as usize).enumerate() {
+            bytes.extend(if n == 0 { type0(6, 40, 700, kind::VIDEO) } else { vec![0xc6] });
+            bytes.extend(chunk);
+        }
+        for piece in [1, 5, 10_000] {
+            let mut reader = media_reader();
+            assert_eq!(read_with(&mut reader, &bytes, piece).unwrap()[0].payload[..], body, "{size}");
+            assert!(reader.buffered_bytes() <= MAX_COMMAND_PHASE_BYTES);
+        }
+    }
+}
+
+#[test]
+fn held_media_stays_in_the_input_and_commands_before_it_do_not() {
+    let ping = [type0(2, 0, 6, kind::USER_CONTROL), vec![0; 6]].concat();
+    let media = golden();
+    for piece in [1, 5, 13, 10_000] {
+        let mut reader = media_reader();
+        reader.hold_media(true);
+        let bytes = [&ping[..], &media[..]].concat();
+        let (mut held, mut messages) = (Vec::new(), Vec::new());
+        for mut input in bytes.chunks(piece) {
+            if held.is_empty() {
+                while let Some(message) = reader.next(&mut input).unwrap() {
+                    messages.push(message.kind);
+                }
+            }
+            held.extend_from_slice(input);
+        }
+        assert_eq!(messages, [kind::USER_CONTROL]);
+        assert_eq!(reader.next(&mut &held[..]), Ok(None), "still held");
+        reader.hold_media(false);
+        assert_eq!(summaries(&read_with(&mut reader, &held, piece).unwrap()), GOLDEN, "pieces of {piece}");
+    }
+}
+
+#[test]
 fn timestamps_wrap_at_2_to_the_32() {
     let mut bytes = type0(4, 0xffff_fff0, 1, kind::AUDIO);
     bytes.push(9);
@@ -131,9 +172,11 @@ fn aborted_message_is_discarded() {
 #[test]
 fn limits_are_exact() {
     assert!(read(&type0(6, 0, MAX_MESSAGE_BYTES, kind::VIDEO), 99).is_ok());
-    let long = MAX_MESSAGE_BYTES + 1;
-    assert_eq!(read(&type0(6, 0, long, kind::VIDEO), 99), Err(too_long(long, MAX_MESSAGE_BYTES)));
-    for (size, valid) in [(127, false), (128, true), (1 << 20, true), ((1 << 20) + 1, false), (0x7fff_ffff, false)] {
+    let rest = MAX_PARTIAL_BYTES - MAX_MESSAGE_BYTES;
+    assert!(read(&first_chunks(&[MAX_MESSAGE_BYTES, rest]), 99).is_ok());
+    let too_much = ChunkError::PartialTooLong { len: MAX_PARTIAL_BYTES + 1, limit: MAX_PARTIAL_BYTES };
+    assert_eq!(read(&first_chunks(&[MAX_MESSAGE_BYTES, rest + 1]), 99), Err(too_much));
+    for (size, valid) in [(0, false), (1, true), (0x7fff_ffff, true), (0x8000_0000, false), (u32::MAX, false)] {
         assert_eq!(read(&set_chunk_size(size), 99).is_ok(), valid, "{size}");
     }
     let unfinished = |n: u8| -> Vec<u8> {
@@ -183,8 +226,7 @@ fn expect_commands_discards_unfinished_messages_above_the_command_limit() {
     let mut reader = media_reader();
     read_with(&mut reader, &first_chunks(&[MAX_MESSAGE_BYTES, 200]), 99).unwrap();
     reader.expect_commands();
-    let reserved_bytes: usize = reader.streams.iter().map(|s| s.buffer.capacity()).sum();
-    assert!(reserved_bytes <= MAX_COMMAND_PHASE_BYTES, "{reserved_bytes}");
+    assert!(reader.buffered_bytes() <= MAX_COMMAND_PHASE_BYTES, "{}", reader.buffered_bytes());
     // The short message continues; the long one does not.
     let rest = [vec![0xc4], vec![0; 72]].concat();
     assert_eq!(summaries(&read_with(&mut reader, &rest, 99).unwrap()), [(kind::VIDEO, 0, 200)]);
@@ -211,14 +253,31 @@ fn only_payload_bytes_of_audio_and_video_count_as_media() {
 #[test]
 fn declared_length_reserves_no_memory_before_bytes_arrive() {
     let mut reader = media_reader();
-    let bytes: Vec<u8> = (0..8).flat_map(|i| type0(3 + i, 0, MAX_MESSAGE_BYTES, kind::VIDEO)).collect();
+    let bytes: Vec<u8> = (0..8).flat_map(|i| type0(3 + i, 0, MAX_PARTIAL_BYTES / 8, kind::VIDEO)).collect();
     // Each header would be followed by payload; here the next header follows instead.
     for head in bytes.chunks(12) {
         reader.payload = None;
         reader.next(&mut &head[..]).unwrap();
     }
-    let reserved_bytes: usize = reader.streams.iter().map(|s| s.buffer.capacity()).sum();
-    assert!(reserved_bytes <= 8 * INITIAL_RESERVE_BYTES, "{reserved_bytes}");
+    assert!(reader.buffered_bytes() <= 8 * INITIAL_RESERVE_BYTES, "{}", reader.buffered_bytes());
+}
+
+#[test]
+fn longest_message_occupies_its_own_length_and_never_more_than_twice_what_arrived() {
+    let bytes = [set_chunk_size(0x7fff_ffff), type0(6, 0, MAX_MESSAGE_BYTES, kind::VIDEO)].concat();
+    let mut reader = media_reader();
+    assert!(read_with(&mut reader, &bytes, 99).unwrap().is_empty());
+    let (body, mut received) = (vec![7; MAX_MESSAGE_BYTES], 0);
+    for mut piece in body.chunks(64 << 10) {
+        received += piece.len();
+        match reader.next(&mut piece).unwrap() {
+            Some(message) => assert!(message.payload.len() == MAX_MESSAGE_BYTES && message.payload == body),
+            None => {
+                assert!(reader.buffered_bytes() <= (2 * received).max(INITIAL_RESERVE_BYTES).min(MAX_MESSAGE_BYTES))
+            }
+        }
+    }
+    assert_eq!((received, reader.buffered_bytes()), (MAX_MESSAGE_BYTES, 0));
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod recorded_test;
 mod reply;
 pub mod session;
 pub mod tag;
+mod timestamps;
 
 pub use chunk::ChunkReader;
 pub use handshake::Handshake;

@@ -95,6 +95,9 @@ pub enum SessionError {
     /// The client created too many message streams.
     #[error("more than {MAX_STREAMS} message streams")]
     TooManyStreams,
+    /// The client keeps sending requests that are refused.
+    #[error("{MAX_REFUSALS} requests in a row were refused")]
+    TooManyRefusals,
     /// The client keeps sending requests but does not read the replies.
     #[error("more than {MAX_REPLY_BYTES} bytes of replies are pending")]
     TooManyReplies,
@@ -116,6 +119,9 @@ pub mod code {
 pub const MAX_COMMAND_BYTES: usize = 64 << 10;
 /// Maximum number of message streams; real clients use one.
 pub const MAX_STREAMS: u32 = 8;
+/// Requests to publish or play that may be refused one after the other; then the connection is
+/// closed. A client that tries again for longer connects again.
+pub const MAX_REFUSALS: u32 = 10;
 /// Maximum total length of pending replies.
 pub const MAX_REPLY_BYTES: usize = 64 << 10;
 
@@ -127,6 +133,8 @@ pub struct Session {
     streams: u32,
     /// True if the client supports the reconnect request of Enhanced RTMP.
     supports_reconnect: bool,
+    /// Requests refused since the last one that was accepted.
+    refusals: u32,
     replies: Replies,
     received_bytes: u32,
     acknowledged_bytes: u32,
@@ -154,6 +162,7 @@ impl Default for Session {
             state: State::New,
             streams: 0,
             supports_reconnect: false,
+            refusals: 0,
             replies: Replies::default(),
             received_bytes: 0,
             acknowledged_bytes: 0,
@@ -246,6 +255,7 @@ impl Session {
         let State::Requested { stream, role, stream_id } = std::mem::replace(&mut self.state, State::Connected) else {
             return;
         };
+        self.refusals = 0;
         self.replies.stream_begin(stream);
         match role {
             Role::Publish => {
@@ -265,6 +275,7 @@ impl Session {
     /// one of [`code`].
     pub fn refuse(&mut self, code: &str, description: &str) {
         let State::Requested { stream, .. } = self.state else { return };
+        self.refusals += 1;
         self.state = State::Connected;
         self.replies.status(stream, "error", code, description);
     }
@@ -382,6 +393,9 @@ impl Session {
         let exists = stream.checked_sub(1).is_some_and(|bit| bit < MAX_STREAMS && self.streams >> bit & 1 == 1);
         if !matches!(self.state, State::Connected) || !exists {
             return Err(SessionError::UnexpectedCommand(if role == Role::Play { "play" } else { "publish" }));
+        }
+        if self.refusals >= MAX_REFUSALS {
+            return Err(SessionError::TooManyRefusals);
         }
         let name = name.and_then(Value::as_str).unwrap_or_default();
         let (stream_id, query) = split_query(name);

@@ -127,6 +127,30 @@ fn answer_to_a_request_on_a_deleted_or_closed_stream_is_ignored() {
 }
 
 #[test]
+fn eleventh_request_after_ten_refusals_is_an_error_and_success_resets_the_count() {
+    let (mut session, mut reader) = connected();
+    let refuse = |session: &mut Session, reader: &mut ChunkReader| {
+        for _ in 0..MAX_REFUSALS {
+            assert!(request(session, "publish", "demo").is_some());
+            session.refuse(code::BAD_NAME, "demo is already live.");
+            read(session, reader);
+        }
+    };
+    for _ in 0..MAX_REFUSALS - 1 {
+        request(&mut session, "play", "demo");
+        session.refuse(code::STREAM_NOT_FOUND, "No stream.");
+        read(&mut session, &mut reader);
+    }
+    request(&mut session, "play", "demo");
+    session.accept();
+    session.end_of_stream();
+    read(&mut session, &mut reader);
+    refuse(&mut session, &mut reader);
+    let another = command(1, &["play".into(), 3.0.into(), Value::Null, "demo".into()]);
+    assert_eq!(session.on_message(another), Err(SessionError::TooManyRefusals));
+}
+
+#[test]
 fn second_publisher_is_refused_with_bad_name_and_may_retry() {
     let (mut session, mut reader) = connected();
     request(&mut session, "publish", "demo");

@@ -32,8 +32,10 @@ pub struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    /// Returns the answer. `sending` has one entry per section of the offer; `None`, or a missing
-    /// entry, rejects the section.
+    /// Returns the answer. `sending` has one entry per section of the offer. With `None`, or without
+    /// an entry, nothing is sent in the section: it stays on the common transport as inactive if the
+    /// offer allows that, and is rejected otherwise. A client whose first section is rejected cannot
+    /// set up that transport (RFC 8843 §7.3).
     pub fn encode(&self, offer: &Offer, sending: &[Option<SendParameters>]) -> String {
         let mut out = String::with_capacity(2_048);
         // Writing to a string cannot fail.
@@ -44,38 +46,53 @@ impl Answer<'_> {
     fn write(&self, out: &mut String, offer: &Offer, sending: &[Option<SendParameters>]) -> std::fmt::Result {
         write!(out, "v=0\r\no=headwater {} 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE", self.session_id)?;
         let sections = || offer.sections.iter().zip(sending.iter().copied().chain(std::iter::repeat(None)));
-        for (section, _) in sections().filter(|(_, s)| s.is_some()) {
+        for (section, _) in sections().filter(|(section, sending)| sending.is_some() || section.bundled) {
             write!(out, " {}", section.mid)?;
         }
         out.push_str("\r\na=ice-lite\r\na=msid-semantic:WMS *\r\n");
         let mut first = true;
         for (section, sending) in sections() {
             match sending {
-                None => write_rejected(out, section)?,
-                Some(sending) => {
-                    self.write_accepted(out, section, sending, first)?;
-                    first = false;
+                Some(sending) => self.write_accepted(out, section, sending)?,
+                None if section.bundled => self.write_inactive(out, section)?,
+                None => {
+                    write_rejected(out, section)?;
+                    continue;
                 }
+            }
+            if std::mem::take(&mut first) {
+                self.write_candidates(out)?;
             }
         }
         Ok(())
     }
 
-    fn write_accepted(
+    /// Writes the lines that every section on the common transport has.
+    fn write_transport(
         &self,
         out: &mut String,
         section: &Section,
-        sending: SendParameters,
-        first: bool,
+        format: impl std::fmt::Display,
+        direction: &str,
     ) -> std::fmt::Result {
-        let SendParameters { payload_type, ssrc } = sending;
         let Section { name, protocol, mid, .. } = section;
         write!(
             out,
-            "m={name} 9 {protocol} {payload_type}\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\na=sendonly\r\na=rtcp-mux\r\n\
+            "m={name} 9 {protocol} {format}\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\na={direction}\r\na=rtcp-mux\r\n\
              a=rtcp-rsize\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=fingerprint:{}\r\na=setup:passive\r\n",
             self.credentials.ufrag, self.credentials.password, self.fingerprint
-        )?;
+        )
+    }
+
+    fn write_inactive(&self, out: &mut String, section: &Section) -> std::fmt::Result {
+        let format = &section.format;
+        self.write_transport(out, section, format, "inactive")?;
+        section.format_attributes.iter().try_for_each(|(key, value)| write!(out, "a={key}:{format} {value}\r\n"))
+    }
+
+    fn write_accepted(&self, out: &mut String, section: &Section, sending: SendParameters) -> std::fmt::Result {
+        let SendParameters { payload_type, ssrc } = sending;
+        self.write_transport(out, section, payload_type, "sendonly")?;
         match section.kind {
             SectionKind::Video => {
                 write!(out, "a=rtpmap:{payload_type} H264/90000\r\n")?;
@@ -101,21 +118,23 @@ impl Answer<'_> {
             }
             SectionKind::Other => {}
         }
+        let name = &section.name;
         write!(
             out,
             "a=msid:headwater {name}\r\na=ssrc:{ssrc} cname:{}\r\na=ssrc:{ssrc} msid:headwater {name}\r\n",
             self.cname
-        )?;
-        if first {
-            for (i, candidate) in self.candidates.iter().enumerate() {
-                // The type preference of a host candidate is 126 (RFC 8445 §5.1.2.2). Earlier
-                // candidates have a higher local preference.
-                let priority = (126_u32 << 24) | ((65_535_u32.saturating_sub(i as u32)) << 8) | 255;
-                let (ip, port) = (candidate.ip(), candidate.port());
-                write!(out, "a=candidate:{} 1 udp {priority} {ip} {port} typ host\r\n", i + 1)?;
-            }
-            out.push_str("a=end-of-candidates\r\n");
+        )
+    }
+
+    fn write_candidates(&self, out: &mut String) -> std::fmt::Result {
+        for (i, candidate) in self.candidates.iter().enumerate() {
+            // The type preference of a host candidate is 126 (RFC 8445 §5.1.2.2). Earlier
+            // candidates have a higher local preference.
+            let priority = (126_u32 << 24) | ((65_535_u32.saturating_sub(i as u32)) << 8) | 255;
+            let (ip, port) = (candidate.ip(), candidate.port());
+            write!(out, "a=candidate:{} 1 udp {priority} {ip} {port} typ host\r\n", i + 1)?;
         }
+        out.push_str("a=end-of-candidates\r\n");
         Ok(())
     }
 }

@@ -4,17 +4,26 @@
 //! for all sections (BUNDLE), RTCP on the same port, ICE credentials, a SHA-256 fingerprint, and a
 //! client that begins the DTLS handshake.
 
+use std::collections::HashSet;
 use std::io::Cursor;
 
 use rtc_sdp::{MediaDescription, SessionDescription};
 
-use super::Fingerprint;
+use super::payload_types::{H264Format, PayloadTypes};
+use super::{Credentials, Fingerprint};
 
 /// Maximum length of an offer; browsers send 5 to 10 KB.
 pub const MAX_OFFER_BYTES: usize = 64 << 10;
 /// Maximum number of sections.
 const MAX_SECTIONS: usize = 32;
-/// Maximum length of a `mid` or `ice-ufrag` (RFC 8839 §5.4 allows 256 for the latter).
+/// Maximum number of formats of one section. An RTP payload type has 7 bits, and a section lists
+/// each at most once (RFC 8866 §5.14).
+pub(super) const MAX_FORMATS: usize = 128;
+/// Maximum number of attributes (`a=`) of one section, and of the session. Browsers send 100 to 200
+/// in a section with all their codecs.
+const MAX_ATTRIBUTES: usize = 1_024;
+/// Maximum length of a `mid`, `ice-ufrag` or `ice-pwd` (RFC 8839 §5.4 allows 256 for the latter
+/// two).
 const MAX_TOKEN_BYTES: usize = 256;
 
 /// A rejected offer.
@@ -35,13 +44,22 @@ pub enum OfferError {
         /// Number of sections.
         count: usize,
     },
+    /// A section lists too many formats.
+    #[error("a media section of the offer lists {count} payload types; {MAX_FORMATS} are allowed")]
+    FormatCount {
+        /// Number of formats.
+        count: usize,
+    },
+    /// A section, or the session, has too many attributes.
+    #[error("a media section of the offer has more than {MAX_ATTRIBUTES} attributes")]
+    AttributeCount,
     /// A section has its own transport.
     #[error("the offer must bundle all media on one transport (a=group:BUNDLE)")]
     NoBundle,
     /// RTCP has its own port.
     #[error("the offer must put RTCP on the same port (a=rtcp-mux)")]
     NoRtcpMux,
-    /// `ice-ufrag` is missing.
+    /// `ice-ufrag` or `ice-pwd` is missing.
     #[error("the offer has no ICE credentials")]
     NoIceCredentials,
     /// There is no fingerprint, or only fingerprints of other algorithms.
@@ -74,29 +92,24 @@ pub struct Section {
     pub(super) name: String,
     /// Protocol such as `UDP/TLS/RTP/SAVPF`, repeated in the answer.
     pub(super) protocol: String,
-    /// The first format, repeated in the answer if the section is rejected.
+    /// The first format, repeated in the answer if nothing is sent in the section.
     pub(super) format: String,
+    /// Values of `a=rtpmap` and `a=fmtp` of the first format, for the same purpose.
+    pub(super) format_attributes: Vec<(&'static str, String)>,
     /// True if the viewer can receive media in this section.
     pub receives: bool,
+    /// True if the section shares the one transport. It then stays in the answer's BUNDLE group even
+    /// if nothing is sent in it.
+    pub(super) bundled: bool,
     pub(super) h264: Vec<H264Format>,
     opus: Option<u8>,
-}
-
-/// An H.264 payload type with packetization-mode 1.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct H264Format {
-    pub(super) payload_type: u8,
-    /// `profile_idc`, constraint flags, `level_idc`, in six hexadecimal digits.
-    pub(super) profile_level_id: String,
-    pub(super) nack: bool,
-    pub(super) nack_pli: bool,
 }
 
 /// A viewer's offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// The viewer's ICE user name fragment.
-    pub ufrag: String,
+    /// The viewer's ICE credentials: they authenticate the node's checks of the viewer's addresses.
+    pub credentials: Credentials,
     /// Fingerprint of the viewer's certificate.
     pub fingerprint: Fingerprint,
     /// The sections, in the order that the answer must keep.
@@ -112,26 +125,30 @@ impl Offer {
         if sdp.len() > MAX_OFFER_BYTES {
             return Err(OfferError::TooLong { bytes: sdp.len() });
         }
+        check_counts(sdp)?;
         let session = SessionDescription::unmarshal(&mut Cursor::new(sdp)).map_err(|_| OfferError::Malformed)?;
         let media = &session.media_descriptions;
         if media.is_empty() || media.len() > MAX_SECTIONS {
             return Err(OfferError::SectionCount { count: media.len() });
         }
-        let sections = media.iter().map(parse_section).collect::<Option<Vec<_>>>().ok_or(OfferError::Malformed)?;
-        let receives_media = |s: &&Section| s.kind != SectionKind::Other && s.receives;
-        if sections.len() > 1 {
-            let groups = session.attributes.iter().filter(|a| a.key == "group").filter_map(|a| a.value.as_deref());
-            let bundle: Vec<&str> = groups
-                .filter_map(|g| g.strip_prefix("BUNDLE"))
-                .flat_map(|mids| mids.split_ascii_whitespace())
-                .collect();
-            if !sections.iter().filter(receives_media).all(|s| bundle.contains(&s.mid.as_str())) {
-                return Err(OfferError::NoBundle);
+        let mut sections = media.iter().map(parse_section).collect::<Option<Vec<_>>>().ok_or(OfferError::Malformed)?;
+        let groups = session.attributes.iter().filter(|a| a.key == "group").filter_map(|a| a.value.as_deref());
+        let bundle: HashSet<&str> =
+            groups.filter_map(|g| g.strip_prefix("BUNDLE")).flat_map(|mids| mids.split_ascii_whitespace()).collect();
+        let is_only = sections.len() == 1;
+        for (section, description) in sections.iter_mut().zip(media) {
+            let in_bundle = is_only || bundle.contains(section.mid.as_str());
+            let muxed = description.has_attribute("rtcp-mux");
+            if section.kind != SectionKind::Other && section.receives {
+                if !in_bundle {
+                    return Err(OfferError::NoBundle);
+                }
+                if !muxed {
+                    return Err(OfferError::NoRtcpMux);
+                }
             }
-        }
-        let muxed = |(s, m): (&Section, &MediaDescription)| !receives_media(&s) || m.has_attribute("rtcp-mux");
-        if !sections.iter().zip(media).all(muxed) {
-            return Err(OfferError::NoRtcpMux);
+            let disabled = is_disabled(description) || section.mid.is_empty();
+            section.bundled = section.kind != SectionKind::Other && in_bundle && muxed && !disabled;
         }
         // There is one transport: an attribute of the first section that has it, or else of the
         // session, applies to all sections.
@@ -139,8 +156,11 @@ impl Offer {
             let of_session = session.attribute(key).map(String::as_str);
             media.iter().find_map(|m| m.attribute(key).flatten()).or(of_session)
         };
-        let ufrag = attribute("ice-ufrag").filter(|u| !u.is_empty() && u.len() <= MAX_TOKEN_BYTES);
-        let ufrag = ufrag.ok_or(OfferError::NoIceCredentials)?.to_owned();
+        let token = |key| {
+            let value = attribute(key).filter(|v| !v.is_empty() && v.len() <= MAX_TOKEN_BYTES);
+            value.map(str::to_owned).ok_or(OfferError::NoIceCredentials)
+        };
+        let credentials = Credentials { ufrag: token("ice-ufrag")?, password: token("ice-pwd")? };
         if attribute("setup").is_some_and(|setup| setup.trim() == "passive") {
             return Err(OfferError::PassiveDtls);
         }
@@ -150,7 +170,7 @@ impl Offer {
             .filter(|a| a.key == "fingerprint")
             .find_map(|a| Fingerprint::parse(a.value.as_deref()?))
             .ok_or(OfferError::NoFingerprint)?;
-        Ok(Self { ufrag, fingerprint, sections })
+        Ok(Self { credentials, fingerprint, sections })
     }
 }
 
@@ -178,6 +198,33 @@ impl Section {
     }
 }
 
+/// Checks the numbers of formats and attributes, before the offer is parsed: the cost of parsing and
+/// of every search in a section is bounded by them.
+fn check_counts(sdp: &str) -> Result<(), OfferError> {
+    let mut attributes = 0;
+    for line in sdp.lines().map(|line| line.trim_start_matches('\r')) {
+        if let Some(media) = line.strip_prefix("m=") {
+            attributes = 0;
+            // After the media type, the port and the protocol.
+            let count = media.split_ascii_whitespace().skip(3).count();
+            if count > MAX_FORMATS {
+                return Err(OfferError::FormatCount { count });
+            }
+        } else if line.starts_with("a=") {
+            attributes += 1;
+            if attributes > MAX_ATTRIBUTES {
+                return Err(OfferError::AttributeCount);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A port of 0 without `bundle-only` disables a section (RFC 8843 §6).
+fn is_disabled(m: &MediaDescription) -> bool {
+    m.media_name.port.value == 0 && !m.has_attribute("bundle-only")
+}
+
 fn parse_section(m: &MediaDescription) -> Option<Section> {
     let kind = match m.media_name.media.as_str() {
         "video" => SectionKind::Video,
@@ -190,56 +237,21 @@ fn parse_section(m: &MediaDescription) -> Option<Section> {
     if mid.len() > MAX_TOKEN_BYTES || format.len() > MAX_TOKEN_BYTES || protocol.len() > MAX_TOKEN_BYTES {
         return None;
     }
-    // A port of 0 without `bundle-only` disables a section (RFC 8843 §6).
-    let disabled = m.media_name.port.value == 0 && !m.has_attribute("bundle-only");
-    let receives = !disabled && !m.has_attribute("sendonly") && !m.has_attribute("inactive") && !mid.is_empty();
-    let mut h264 = Vec::new();
-    let mut opus = None;
-    for format in &m.media_name.formats {
-        let Some(payload_type) = format.parse::<u8>().ok().filter(|&pt| pt < 128) else { continue };
-        let rtpmap = attribute_values(m, "rtpmap", format).next().unwrap_or_default();
-        let mut parts = rtpmap.split('/');
-        let (codec, clock) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        if codec.eq_ignore_ascii_case("H264") && clock == "90000" {
-            let fmtp = attribute_values(m, "fmtp", format).next().unwrap_or_default();
-            if fmtp_value(fmtp, "packetization-mode") != Some("1") {
-                continue;
-            }
-            let feedback = |what: &str| {
-                attribute_values(m, "rtcp-fb", format).chain(attribute_values(m, "rtcp-fb", "*")).any(|f| f == what)
-            };
-            // Without the parameter, the profile is Baseline, level 1 (RFC 6184 §8.1).
-            let profile_level_id = fmtp_value(fmtp, "profile-level-id").unwrap_or("42000a");
-            if profile_level_id.len() == 6 && profile_level_id.bytes().all(|b| b.is_ascii_hexdigit()) {
-                let profile_level_id = profile_level_id.to_owned();
-                let (nack, nack_pli) = (feedback("nack"), feedback("nack pli"));
-                h264.push(H264Format { payload_type, profile_level_id, nack, nack_pli });
-            }
-        } else if codec.eq_ignore_ascii_case("opus") && clock == "48000" && opus.is_none() {
-            opus = Some(payload_type);
-        }
-    }
+    let receives = !is_disabled(m) && !m.has_attribute("sendonly") && !m.has_attribute("inactive") && !mid.is_empty();
+    let payload_types = PayloadTypes::index(m);
+    let repeatable = |value: &&str| value.len() <= MAX_TOKEN_BYTES && !value.contains(char::is_control);
+    let first = payload_types.get(&format);
+    let format_attributes = [("rtpmap", first.rtpmap), ("fmtp", first.fmtp)]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value.filter(repeatable)?.to_owned())))
+        .collect();
     let name = match kind {
         SectionKind::Video => "video".to_owned(),
         SectionKind::Audio => "audio".to_owned(),
         SectionKind::Other => m.media_name.media.clone(),
     };
-    Some(Section { mid, kind, name, protocol, format, receives, h264, opus })
-}
-
-/// Returns the values of the attributes `a=KEY:FORMAT VALUE`.
-fn attribute_values<'a>(m: &'a MediaDescription, key: &'a str, format: &'a str) -> impl Iterator<Item = &'a str> {
-    m.attributes
-        .iter()
-        .filter(move |a| a.key == key)
-        .filter_map(|a| a.value.as_deref()?.split_once(' '))
-        .filter(move |(of, _)| *of == format)
-        .map(|(_, value)| value.trim())
-}
-
-/// Returns the value of `key` in a list `KEY=VALUE;KEY=VALUE`.
-fn fmtp_value<'a>(fmtp: &'a str, key: &str) -> Option<&'a str> {
-    fmtp.split(';').filter_map(|p| p.trim().split_once('=')).find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v)
+    let (h264, opus) = (payload_types.h264(), payload_types.opus());
+    Some(Section { mid, kind, name, protocol, format, format_attributes, receives, bundled: false, h264, opus })
 }
 
 #[cfg(test)]

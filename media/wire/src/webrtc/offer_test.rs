@@ -70,7 +70,7 @@ fn answer(offer: &Offer, sending: &[Option<SendParameters>]) -> String {
 #[test]
 fn chromium_offer_is_parsed_and_payload_type_matches_the_stream_profile() {
     let offer = Offer::parse(&chromium()).unwrap();
-    assert_eq!(offer.ufrag, "4ZcD");
+    assert_eq!((&*offer.credentials.ufrag, &*offer.credentials.password), ("4ZcD", "2/1muCWoOi3uLifh0NuRHlzb"));
     assert_eq!(offer.fingerprint.to_string(), FINGERPRINT);
     let [audio, video] = &offer.sections[..] else { panic!("two sections") };
     assert_eq!((audio.kind, audio.opus(), audio.mid.as_str()), (SectionKind::Audio, Some(111), "0"));
@@ -83,13 +83,13 @@ fn chromium_offer_is_parsed_and_payload_type_matches_the_stream_profile() {
 #[test]
 fn firefox_offer_is_parsed_with_its_bundle_only_section() {
     let offer = Offer::parse(&firefox()).unwrap();
-    assert_eq!(offer.ufrag, "3e1b3f8a");
+    assert_eq!(offer.credentials.ufrag, "3e1b3f8a");
     assert_eq!(offer.sections[0].h264(100), Some(126));
     assert_eq!((offer.sections[1].opus(), offer.sections[1].receives), (Some(109), true));
 }
 
 #[test]
-fn answer_keeps_order_and_mids_and_rejects_sections_without_media() {
+fn answer_keeps_order_and_mids() {
     let offer = Offer::parse(&chromium()).unwrap();
     let video = Some(SendParameters { payload_type: 108, ssrc: 7 });
     let both = answer(&offer, &[Some(SendParameters { payload_type: 111, ssrc: 8 }), video]);
@@ -99,12 +99,48 @@ fn answer_keeps_order_and_mids_and_rejects_sections_without_media() {
     assert!(!both.contains("transport-cc") && !both.contains("goog-remb"));
     assert!(both.contains("profile-level-id=42e01f") && both.contains("a=setup:passive"));
     assert_eq!(both.matches("a=candidate:").count(), 2);
-    let video_only = answer(&offer, &[None, video]);
-    assert!(video_only.contains("a=group:BUNDLE 1\r\n"));
-    assert!(video_only.contains("m=audio 0 UDP/TLS/RTP/SAVPF 111\r\n"));
-    for sdp in [both, video_only] {
-        assert!(SessionDescription::unmarshal(&mut Cursor::new(sdp.as_str())).is_ok());
+    assert!(SessionDescription::unmarshal(&mut Cursor::new(both.as_str())).is_ok());
+}
+
+/// RFC 8843 §7.3: a client that bundles everything sets up the transport with the first section.
+#[test]
+fn section_without_media_stays_on_the_common_transport_as_inactive() {
+    let offer = Offer::parse(&chromium()).unwrap();
+    let video = Some(SendParameters { payload_type: 108, ssrc: 7 });
+    let sdp = answer(&offer, &[None, video]);
+    assert!(sdp.contains("a=group:BUNDLE 0 1\r\n"));
+    let (audio, video) = sdp.split_at(sdp.find("m=video").unwrap());
+    let audio = &audio[audio.find("m=audio").unwrap()..];
+    for line in [
+        "m=audio 9 UDP/TLS/RTP/SAVPF 111",
+        "a=mid:0",
+        "a=inactive",
+        "a=rtcp-mux",
+        "a=ice-ufrag:abcd",
+        "a=ice-pwd:0123456789abcdefghijkl",
+        "a=setup:passive",
+        "a=rtpmap:111 opus/48000/2",
+        "a=fmtp:111 minptime=10;useinbandfec=1",
+        "a=end-of-candidates",
+    ] {
+        assert!(audio.lines().any(|l| l == line), "{line} is missing in {audio}");
     }
+    assert!(audio.contains("a=fingerprint:sha-256 ") && !audio.contains("a=ssrc"));
+    assert_eq!((audio.matches("a=candidate:").count(), video.matches("a=candidate:").count()), (2, 0));
+    assert!(SessionDescription::unmarshal(&mut Cursor::new(sdp.as_str())).is_ok());
+}
+
+#[test]
+fn section_outside_the_common_transport_is_rejected() {
+    let data = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:2\r\n";
+    let offer = Offer::parse(&format!("{}{data}", chromium().replace("BUNDLE 0 1", "BUNDLE 0 1 2"))).unwrap();
+    let sdp = answer(&offer, &[Some(SendParameters { payload_type: 111, ssrc: 8 }), None, None]);
+    assert!(sdp.contains("a=group:BUNDLE 0 1\r\n"), "{sdp}");
+    assert!(sdp.contains("m=application 0 UDP/DTLS/SCTP webrtc-datachannel\r\n"), "{sdp}");
+    // A disabled section has no transport (RFC 8843 §6).
+    let offer = Offer::parse(&chromium().replace("m=audio 9", "m=audio 0")).unwrap();
+    let sdp = answer(&offer, &[None, Some(SendParameters { payload_type: 108, ssrc: 7 })]);
+    assert!(sdp.contains("a=group:BUNDLE 1\r\n") && sdp.contains("m=audio 0 UDP/TLS/RTP/SAVPF 111\r\n"), "{sdp}");
 }
 
 #[test]
@@ -114,6 +150,7 @@ fn invalid_offer_is_rejected_with_the_violated_rule() {
     check(&good.replace("a=group:BUNDLE 0 1\r\n", ""), OfferError::NoBundle);
     check(&good.replace("a=rtcp-mux\r\n", ""), OfferError::NoRtcpMux);
     check(&good.replace("a=ice-ufrag:4ZcD\r\n", ""), OfferError::NoIceCredentials);
+    check(&good.replace("a=ice-pwd:2/1muCWoOi3uLifh0NuRHlzb\r\n", ""), OfferError::NoIceCredentials);
     check(&good.replace("sha-256", "sha-384"), OfferError::NoFingerprint);
     check(&good.replace("setup:actpass", "setup:passive"), OfferError::PassiveDtls);
     check("hello", OfferError::Malformed);
@@ -125,6 +162,26 @@ fn invalid_offer_is_rejected_with_the_violated_rule() {
         OfferError::SectionCount { count: 33 },
     );
     check(&" ".repeat(MAX_OFFER_BYTES + 1), OfferError::TooLong { bytes: MAX_OFFER_BYTES + 1 });
+}
+
+/// An offer whose video section has these numbers of payload types and attributes.
+fn large_offer(formats: usize, attributes: usize) -> String {
+    let own_attributes = chromium().split("m=video").nth(1).unwrap().matches("\r\na=").count();
+    let own_formats = 10;
+    let sdp = chromium().replace("107 108 109", &format!("107 108 109{}", " 108".repeat(formats - own_formats)));
+    format!("{sdp}{}", "a=rtcp-fb:108 nack\r\n".repeat(attributes - own_attributes))
+}
+
+#[test]
+fn offer_with_too_many_formats_or_attributes_in_a_section_is_rejected() {
+    let offer = Offer::parse(&large_offer(128, 1_024)).unwrap();
+    // A repeated payload type counts once.
+    assert_eq!(offer.sections[1].h264.iter().filter(|f| f.payload_type == 108).count(), 1);
+    assert_eq!(Offer::parse(&large_offer(129, 1_024)), Err(OfferError::FormatCount { count: 129 }));
+    assert_eq!(Offer::parse(&large_offer(128, 1_025)), Err(OfferError::AttributeCount));
+    // The session is limited as a section is.
+    let session = chromium().replacen("m=audio", &format!("{}m=audio", "a=x\r\n".repeat(1_025)), 1);
+    assert_eq!(Offer::parse(&session), Err(OfferError::AttributeCount));
 }
 
 #[test]

@@ -1,20 +1,25 @@
-//! STUN for an ICE-lite agent (RFC 8489, RFC 8445 §7.3): binding requests in, success responses
-//! out.
+//! STUN for an ICE-lite agent that verifies addresses (RFC 8489, RFC 8445 §7, RFC 7675): binding
+//! requests in, success responses out; its own checks out, their responses in.
 //!
-//! A lite agent sends no connectivity checks. It answers every request that is authenticated with
-//! its own password and ignores all others: an error response would only reveal the open port.
+//! Every request that is authenticated with the agent's own password is answered, and all others are
+//! ignored: an error response would only reveal the open port. The agent's own checks prove that the
+//! peer receives what is sent to an address. They never nominate one.
 
 use std::net::SocketAddr;
 
 use rtc_crypto::RTCCrypto;
-use rtc_stun::attributes::{ATTR_MESSAGE_INTEGRITY, ATTR_USE_CANDIDATE, ATTR_USERNAME};
+use rtc_stun::attributes::{
+    ATTR_ICE_CONTROLLED, ATTR_MESSAGE_INTEGRITY, ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME,
+};
 use rtc_stun::fingerprint::FINGERPRINT;
 use rtc_stun::integrity::MessageIntegrity;
-use rtc_stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message, Setter as _, TransactionId};
+use rtc_stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message, MessageType, Setter as _, TransactionId};
 use rtc_stun::xoraddr::XorMappedAddress;
 
-/// Maximum length of a binding request; real ones have about 100 bytes.
-const MAX_REQUEST_BYTES: usize = 1_500;
+/// Maximum length of a message; real ones have about 100 bytes.
+const MAX_MESSAGE_BYTES: usize = 1_500;
+/// PRIORITY of the node's own checks: a peer-reflexive candidate (RFC 8445 §5.1.2, §7.1.1).
+const CHECK_PRIORITY: u32 = (110 << 24) | (65_535 << 8) | 255;
 /// Maximum length of a USERNAME (RFC 8489 §14.3: less than 509 bytes).
 const MAX_USERNAME_BYTES: usize = 508;
 
@@ -24,9 +29,9 @@ pub enum StunError {
     /// The datagram is not a STUN message, or a malformed one.
     #[error("not a STUN message")]
     Malformed,
-    /// The message is a response or an indication, or has another method.
-    #[error("not a binding request")]
-    NotBindingRequest,
+    /// The message has another class or another method.
+    #[error("not the expected class of binding message")]
+    UnexpectedType,
     /// USERNAME or MESSAGE-INTEGRITY is missing.
     #[error("no credentials")]
     NoCredentials,
@@ -65,18 +70,7 @@ impl BindingRequest {
     /// # Errors
     /// See [`StunError`].
     pub fn parse(datagram: &[u8]) -> Result<Self, StunError> {
-        let declared_bytes = datagram.get(2..4).map(|len| 20 + usize::from(u16::from_be_bytes([len[0], len[1]])));
-        if datagram.len() > MAX_REQUEST_BYTES || declared_bytes != Some(datagram.len()) {
-            return Err(StunError::Malformed);
-        }
-        let mut message = Message::new();
-        message.unmarshal_binary(datagram).map_err(|_| StunError::Malformed)?;
-        if message.typ != BINDING_REQUEST {
-            return Err(StunError::NotBindingRequest);
-        }
-        if !message.contains(ATTR_MESSAGE_INTEGRITY) {
-            return Err(StunError::NoCredentials);
-        }
+        let message = parse_authenticated(datagram, BINDING_REQUEST)?;
         let username = message.get(ATTR_USERNAME).map_err(|_| StunError::NoCredentials)?;
         let username = String::from_utf8(username).map_err(|_| StunError::Malformed)?;
         if username.len() > MAX_USERNAME_BYTES {
@@ -130,6 +124,81 @@ impl BindingRequest {
         FINGERPRINT.add_to(&mut response).ok()?;
         Some(response.raw)
     }
+}
+
+/// A success response to a check of the node. It is not authenticated until
+/// [`BindingResponse::verify`] succeeds.
+#[derive(Debug)]
+pub struct BindingResponse {
+    message: Message,
+}
+
+impl BindingResponse {
+    /// Returns true if a datagram is a success response, valid or not.
+    pub fn matches(datagram: &[u8]) -> bool {
+        datagram.starts_with(&[1, 1])
+    }
+
+    /// Parses a success response without authenticating it.
+    ///
+    /// # Errors
+    /// See [`StunError`].
+    pub fn parse(datagram: &[u8]) -> Result<Self, StunError> {
+        parse_authenticated(datagram, BINDING_SUCCESS).map(|message| Self { message })
+    }
+
+    /// Returns the transaction id of the check that this response answers.
+    pub fn transaction(&self) -> [u8; 12] {
+        self.message.transaction_id.0
+    }
+
+    /// Verifies that the sender knows the password of the peer that was checked.
+    ///
+    /// # Errors
+    /// [`StunError::WrongPassword`] if not.
+    pub fn verify(&mut self, remote_password: &str, crypto: &dyn RTCCrypto) -> Result<(), StunError> {
+        MessageIntegrity::check(&mut self.message, remote_password.as_bytes(), crypto)
+            .map_err(|_| StunError::WrongPassword)
+    }
+}
+
+/// Encodes a connectivity check of the node, which is the controlled agent (RFC 8445 §7.1.1). It has
+/// no USE-CANDIDATE: only the peer nominates. Returns `None` if it cannot be encoded, which no
+/// credentials of an accepted offer can cause.
+pub fn binding_check(
+    transaction: [u8; 12],
+    local_ufrag: &str,
+    remote: &Credentials,
+    tie_breaker: u64,
+    crypto: &dyn RTCCrypto,
+) -> Option<Vec<u8>> {
+    let mut check = Message::new();
+    check.set_type(BINDING_REQUEST);
+    check.transaction_id = TransactionId(transaction);
+    check.write_header();
+    check.add(ATTR_USERNAME, format!("{}:{local_ufrag}", remote.ufrag).as_bytes());
+    check.add(ATTR_PRIORITY, &CHECK_PRIORITY.to_be_bytes());
+    check.add(ATTR_ICE_CONTROLLED, &tie_breaker.to_be_bytes());
+    MessageIntegrity::new_raw_integrity_with_provider(remote.password.as_bytes(), crypto).add_to(&mut check).ok()?;
+    FINGERPRINT.add_to(&mut check).ok()?;
+    Some(check.raw)
+}
+
+/// Parses a message of this type that has MESSAGE-INTEGRITY, without verifying it.
+fn parse_authenticated(datagram: &[u8], expected: MessageType) -> Result<Message, StunError> {
+    let declared_bytes = datagram.get(2..4).map(|len| 20 + usize::from(u16::from_be_bytes([len[0], len[1]])));
+    if datagram.len() > MAX_MESSAGE_BYTES || declared_bytes != Some(datagram.len()) {
+        return Err(StunError::Malformed);
+    }
+    let mut message = Message::new();
+    message.unmarshal_binary(datagram).map_err(|_| StunError::Malformed)?;
+    if message.typ != expected {
+        return Err(StunError::UnexpectedType);
+    }
+    if !message.contains(ATTR_MESSAGE_INTEGRITY) {
+        return Err(StunError::NoCredentials);
+    }
+    Ok(message)
 }
 
 #[cfg(test)]

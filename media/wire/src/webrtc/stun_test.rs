@@ -69,6 +69,55 @@ fn use_candidate_after_the_integrity_is_rejected() {
     assert_eq!(request.verify(&local(), "h6vY", provider.crypto()), Err(StunError::WrongPassword));
 }
 
+/// Returns the node's own check of a peer, and the peer's response to it.
+fn check_and_response(remote: &Credentials) -> (Vec<u8>, Vec<u8>) {
+    let provider = provider();
+    let check = binding_check([7; 12], "evtj", remote, 1 << 40, provider.crypto()).unwrap();
+    let request = BindingRequest::parse(&check).unwrap();
+    let response = request.response(([192, 0, 2, 1], 9).into(), remote, provider.crypto()).unwrap();
+    (check, response)
+}
+
+/// RFC 8445 §7.1.1 and §7.2.2.
+#[test]
+fn own_check_is_that_of_a_controlled_agent_and_never_nominates() {
+    let provider = provider();
+    let remote = Credentials { ufrag: "h6vY".to_owned(), password: "a password of the peer".to_owned() };
+    let (check, _) = check_and_response(&remote);
+    let mut request = BindingRequest::parse(&check).unwrap();
+    request.verify(&remote, "evtj", provider.crypto()).unwrap();
+    assert!(!request.use_candidate);
+    let message = &request.message;
+    assert_eq!(message.get(ATTR_ICE_CONTROLLED).unwrap(), (1_u64 << 40).to_be_bytes());
+    assert_eq!(message.get(ATTR_PRIORITY).unwrap().len(), 4);
+    FINGERPRINT.check(message).unwrap();
+    assert_eq!(request.transaction(), [7; 12]);
+}
+
+#[test]
+fn response_is_verified_only_with_the_password_of_the_peer() {
+    let provider = provider();
+    let remote = Credentials { ufrag: "h6vY".to_owned(), password: "a password of the peer".to_owned() };
+    let (check, bytes) = check_and_response(&remote);
+    assert!(BindingResponse::matches(&bytes) && !BindingResponse::matches(&check));
+    assert_eq!(BindingResponse::parse(&check).unwrap_err(), StunError::UnexpectedType);
+    let mut response = BindingResponse::parse(&bytes).unwrap();
+    assert_eq!(response.transaction(), [7; 12]);
+    response.verify(&remote.password, provider.crypto()).unwrap();
+    assert_eq!(response.verify("another password", provider.crypto()), Err(StunError::WrongPassword));
+    for end in 0..bytes.len() {
+        assert!(BindingResponse::parse(&bytes[..end]).is_err(), "prefix of {end}");
+    }
+    for (at, bit) in (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << bit;
+        let passed =
+            BindingResponse::parse(&flipped).is_ok_and(|mut r| r.verify(&remote.password, provider.crypto()).is_ok());
+        // FINGERPRINT, at the end, proves nothing and is not checked.
+        assert!(!passed || at >= bytes.len() - 8, "byte {at} bit {bit}");
+    }
+}
+
 #[test]
 fn no_prefix_and_no_flipped_bit_panics_or_is_verified() {
     let provider = provider();

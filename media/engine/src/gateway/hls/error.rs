@@ -10,9 +10,14 @@ pub enum HlsError {
     /// The stream is not being published, and did not end a moment ago.
     #[error("{0} is not being published")]
     NotPublished(StreamName),
-    /// The stream is live, but the node that has it accepts no more edges.
-    #[error("the node that has {0} serves as many other nodes as it may; try again")]
-    AtCapacity(StreamName),
+    /// The stream may be live, but could not be fetched from the node that has it.
+    #[error("{name} could not be fetched: {error}")]
+    Unavailable {
+        /// The stream.
+        name: StreamName,
+        /// The reason.
+        error: FindError,
+    },
     /// The stream is live, but the playlist or segment was not available in time.
     #[error("the playlist or segment was not available in time; try again")]
     NotYet,
@@ -29,7 +34,9 @@ impl HlsError {
     pub(super) fn from_find_error(error: FindError, name: &StreamName) -> Self {
         match error {
             FindError::NotPublished => Self::NotPublished(name.clone()),
-            FindError::AtCapacity => Self::AtCapacity(name.clone()),
+            FindError::AtCapacity | FindError::Unreachable | FindError::TooManySearches => {
+                Self::Unavailable { name: name.clone(), error }
+            }
         }
     }
 }

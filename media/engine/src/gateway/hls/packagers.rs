@@ -255,7 +255,7 @@ impl Inner {
 /// (RFC 8216bis §6.2.5.2).
 fn request_timeout(snapshot: &Snapshot) -> Duration {
     if snapshot.window.is_playable() {
-        Duration::from_secs(3 * snapshot.window.target_duration_secs())
+        Duration::from_secs(3 * snapshot.window.target_duration_secs()).min(MAX_RELOAD_TIMEOUT)
     } else {
         FIRST_SEGMENT_TIMEOUT
     }
@@ -263,6 +263,8 @@ fn request_timeout(snapshot: &Snapshot) -> Duration {
 
 /// Encoders usually send a key frame at least every 10 s. Shorter than the 20 s that hls.js waits.
 const FIRST_SEGMENT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Even with the longest segments, the next part is due much sooner.
+const MAX_RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Clocks of two nodes differ by less; a node whose clock is further off is not ready.
 const MAX_CLOCK_ERROR_MS: u64 = 10_000;
 /// Upper limit of segments in a playlist, whatever is configured.

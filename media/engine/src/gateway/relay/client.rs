@@ -18,13 +18,14 @@ use std::time::Duration;
 use headwater_api::StreamName;
 use headwater_api::error::Chain;
 use headwater_wire::relay::{ClusterSecret, EndReason, Message, Refusal};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::gateway::relay::failed_lookups::FailedLookups;
 use crate::gateway::relay::ingest::{Ingest, IngestError, Step};
 use crate::gateway::relay::link::{Link, LinkError};
 use crate::gateway::relay::metrics::Metrics;
-use crate::gateway::relay::resolver::StreamResolver;
+use crate::gateway::relay::resolver::{StreamLocation, StreamResolver};
 use crate::gateway::relay::upstreams::Upstreams;
 use crate::hub::{FetchFuture, FindError, RelayedStreams, RemoteStreams, Stream};
 use crate::runtime::worker_pool::WorkerAffinity;
@@ -73,6 +74,9 @@ struct Inner {
     metrics: Metrics,
     /// One entry per running pull, including those still searching. Bounded by the hub's limits.
     pulls: Mutex<HashMap<StreamName, watch::Receiver<PullState>>>,
+    /// Pulls without a source, of streams that may not exist.
+    searches: Arc<Semaphore>,
+    failed: Mutex<FailedLookups>,
 }
 
 /// State of a pull, watched by the viewers that wait for it.
@@ -104,6 +108,8 @@ impl RelayClient {
             upstreams: Upstreams::default(),
             metrics: Metrics::default(),
             pulls: Mutex::default(),
+            searches: Arc::new(Semaphore::new(MAX_SEARCHES)),
+            failed: Mutex::default(),
         }))
     }
 
@@ -132,7 +138,10 @@ impl RelayClient {
 
 impl RemoteStreams for RelayClient {
     fn fetch(&self, relayed: &RelayedStreams, name: &StreamName) -> FetchFuture {
-        let mut state = self.0.subscribe_or_spawn(relayed, name);
+        let mut state = match self.0.subscribe_or_spawn(relayed, name) {
+            Ok(state) => state,
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
+        };
         let timeout = self.0.timing.fetch_timeout;
         Box::pin(async move {
             let settled = state.wait_for(|state| !matches!(state, PullState::Searching(_)));
@@ -148,12 +157,23 @@ impl RemoteStreams for RelayClient {
 }
 
 impl Inner {
-    /// Subscribes to the running pull of this stream, or spawns one.
-    fn subscribe_or_spawn(self: &Arc<Self>, relayed: &RelayedStreams, name: &StreamName) -> watch::Receiver<PullState> {
+    /// Subscribes to the running pull of this stream, or spawns one, unless that failed a moment
+    /// ago.
+    fn subscribe_or_spawn(
+        self: &Arc<Self>,
+        relayed: &RelayedStreams,
+        name: &StreamName,
+    ) -> Result<watch::Receiver<PullState>, FindError> {
         let mut pulls = self.lock();
         if let Some(running) = pulls.get(name) {
-            return running.clone();
+            return Ok(running.clone());
         }
+        if let Some(error) = self.failed_lookups().get(name, Instant::now()) {
+            return Err(error);
+        }
+        let Ok(search_permit) = Arc::clone(&self.searches).try_acquire_owned() else {
+            return Err(FindError::TooManySearches);
+        };
         let (state_tx, state_rx) = watch::channel(PullState::Searching(FindError::NotPublished));
         pulls.insert(name.clone(), state_rx.clone());
         drop(pulls);
@@ -162,10 +182,15 @@ impl Inner {
             ingest: Ingest::new(relayed.clone(), name.clone()),
             name: name.clone(),
             state_tx,
+            search_permit: Some(search_permit),
         };
         // On the worker thread of the first viewer, where the stream is also packaged.
         WorkerAffinity::current().spawn(pull.run());
-        state_rx
+        Ok(state_rx)
+    }
+
+    fn failed_lookups(&self) -> MutexGuard<'_, FailedLookups> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, watch::Receiver<PullState>>> {
@@ -179,6 +204,8 @@ struct Pull {
     name: StreamName,
     ingest: Ingest,
     state_tx: watch::Sender<PullState>,
+    /// Held until the first source is live.
+    search_permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Why a connection to a source ended.
@@ -222,16 +249,15 @@ impl Pull {
             match self.connect_once(&mut search).await {
                 Disconnect::NoViewers => return PullEnd::NoViewers,
                 Disconnect::EndedByOrigin(EndReason::StreamEnded) => return PullEnd::StreamEnded,
-                Disconnect::NotFound if self.ingest.producer().is_none() => return PullEnd::NotFound,
+                Disconnect::NotFound if self.ingest.producer().is_none() => {
+                    self.set_search_error(FindError::NotPublished);
+                    return PullEnd::NotFound;
+                }
                 disconnect => {
                     self.inner.upstreams.remove(&self.name);
                     // A full source has the stream: there is nothing to look up.
                     search.source_is_full = matches!(disconnect, Disconnect::Refused(Refusal::Full));
-                    let error = if search.source_is_full { FindError::AtCapacity } else { FindError::NotPublished };
-                    self.state_tx.send_if_modified(|state| match state {
-                        PullState::Searching(before) => std::mem::replace(before, error) != error,
-                        PullState::Live(_) | PullState::Ended(_) => false,
-                    });
+                    self.set_search_error(disconnect.find_error());
                     if !search.source_is_full {
                         self.inner.resolver.invalidate(&self.name);
                     }
@@ -250,17 +276,35 @@ impl Pull {
         }
     }
 
+    /// Sets the error for viewers that wait for a source.
+    fn set_search_error(&self, error: FindError) {
+        self.state_tx.send_if_modified(|state| match state {
+            PullState::Searching(before) => std::mem::replace(before, error) != error,
+            PullState::Live(_) | PullState::Ended(_) => false,
+        });
+    }
+
     /// Finds a source and reads from it until the connection ends.
     async fn connect_once(&mut self, search: &mut Search) -> Disconnect {
         search.tries += 1;
         let Some(location) = self.inner.resolver.resolve(&self.name).await else {
             return Disconnect::NotFound;
         };
-        let last = self.follow_first(location.relays, location.owner_relays.is_some(), search).await;
-        match (last, location.owner_relays) {
-            (Disconnect::Refused(Refusal::Full), Some(relays)) => self.follow_first(relays, false, search).await,
-            (last, _) => last,
+        if search.refused_by.as_ref() == Some(&location) {
+            // The same nodes would give the same answer.
+            return Disconnect::NotFound;
         }
+        let StreamLocation { relays, owner_relays } = location.clone();
+        let last = match (self.follow_first(relays, owner_relays.is_some(), search).await, owner_relays) {
+            (Disconnect::Refused(Refusal::Full | Refusal::NotFound), Some(owner)) => {
+                self.follow_first(owner, false, search).await
+            }
+            (last, _) => last,
+        };
+        if matches!(last, Disconnect::Refused(Refusal::NotFound)) && self.ingest.producer().is_none() {
+            search.refused_by = Some(location);
+        }
+        last
     }
 
     /// Reads from the first of these relays that has the stream.
@@ -350,9 +394,10 @@ impl Pull {
         }
     }
 
-    fn on_live(&self, address: SocketAddr, hops: u8, resumes: bool, search: &mut Search) {
+    fn on_live(&mut self, address: SocketAddr, hops: u8, resumes: bool, search: &mut Search) {
         let Some(producer) = self.ingest.producer() else { return };
         self.inner.upstreams.set(&self.name, hops);
+        self.search_permit = None;
         *search = Search::new(self.inner.timing.search_timeout);
         if resumes {
             self.inner.metrics.resumed.inc();
@@ -372,14 +417,26 @@ impl Pull {
 
 impl Drop for Pull {
     fn drop(&mut self) {
+        let error = self.state_tx.borrow().error();
+        if self.ingest.producer().is_none() && error != FindError::AtCapacity {
+            self.inner.failed_lookups().insert(self.name.clone(), error, Instant::now());
+        }
         // First the entry, then the stream: a request in between starts a new pull.
         self.inner.lock().remove(&self.name);
-        let error = self.state_tx.borrow().error();
         self.state_tx.send_replace(PullState::Ended(error));
     }
 }
 
 impl Disconnect {
+    /// The error for a viewer that waits for the first source.
+    fn find_error(&self) -> FindError {
+        match self {
+            Self::Refused(Refusal::Full) => FindError::AtCapacity,
+            Self::Refused(Refusal::NotFound) | Self::NotFound | Self::NoViewers => FindError::NotPublished,
+            Self::Lost(_) | Self::EndedByOrigin(_) | Self::Refused(Refusal::Draining) => FindError::Unreachable,
+        }
+    }
+
     fn describe(&self) -> String {
         match self {
             Self::Lost(e) => Chain(e).to_string(),
@@ -403,11 +460,13 @@ struct Search {
     tries: u32,
     /// The last source has the stream, but accepts no more edges.
     source_is_full: bool,
+    /// Nodes that do not have the stream, although they should.
+    refused_by: Option<StreamLocation>,
 }
 
 impl Search {
     fn new(timeout: Duration) -> Self {
-        Self { timeout, since: None, tries: 0, source_is_full: false }
+        Self { timeout, since: None, tries: 0, source_is_full: false, refused_by: None }
     }
 
     fn has_timed_out(&mut self) -> bool {
@@ -429,6 +488,8 @@ impl Search {
     }
 }
 
+/// Searches at a time; further viewers of unknown streams get an error at once.
+pub(super) const MAX_SEARCHES: usize = 256;
 /// Retries before a viewer without a stream gets an error: the registry may name a dead node again.
 const MAX_INITIAL_RETRIES: u32 = 2;
 const FIRST_RETRY_DELAY_MS: u64 = 100;

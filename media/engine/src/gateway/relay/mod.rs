@@ -11,6 +11,8 @@
 //! no other gateway. Which node owns a stream is the cluster's concern.
 
 mod client;
+mod failed_lookups;
+mod handshakes;
 mod ingest;
 mod link;
 mod metrics;

@@ -17,9 +17,11 @@ use super::link::{Link, LinkError};
 use super::metrics::Metrics;
 use super::upstreams::{MAX_HOPS, Upstreams};
 use crate::gateway::relay::client::RelayClient;
+use crate::gateway::relay::handshakes::{HandshakePool, PendingHandshake};
 use crate::gateway::relay::served_stream::{ServedStream, Subscriber};
 use crate::hub::{Hub, Stream};
 use crate::runtime::listener::{ListenError, listen};
+use crate::runtime::log_limiter::LogLimiter;
 use crate::runtime::stages::Stages;
 
 /// The open listener; [`Server::run`] accepts from it.
@@ -56,11 +58,17 @@ impl Server {
     /// are asked to find another source, and it returns once all connections are closed.
     pub async fn run(self, hub: Hub, relay: RelayClient, drain: CancellationToken) {
         let Self { listener, max_connections, .. } = self;
-        let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
         let (secret, upstreams) = (relay.secret().clone(), relay.upstreams().clone());
-        let refusal_permits = Arc::new(Semaphore::new(MAX_CONCURRENT_REFUSALS));
-        let handler = Arc::new(ConnectionHandler { hub, secret, upstreams, metrics: relay.metrics().clone(), drain });
-        let tasks = TaskTracker::new();
+        let handler = Arc::new(ConnectionHandler {
+            hub,
+            secret,
+            upstreams,
+            metrics: relay.metrics().clone(),
+            permits: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
+            drain,
+            log_limiter: LogLimiter::default(),
+        });
+        let (handshakes, tasks) = (HandshakePool::default(), TaskTracker::new());
         loop {
             let accepted = tokio::select! {
                 () = handler.drain.cancelled() => break,
@@ -69,24 +77,8 @@ impl Server {
             match accepted {
                 Ok((socket, peer)) => {
                     handler.metrics.accepted.inc();
-                    let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-                        handler.metrics.turned_away.inc();
-                        log::warn!(peer:%; "relay connection turned away, too many are open");
-                        // Beyond that limit the socket is closed without a reply.
-                        if let Ok(refusal_permit) = Arc::clone(&refusal_permits).try_acquire_owned() {
-                            let handler = Arc::clone(&handler);
-                            tasks.spawn(async move {
-                                let _ = tokio::time::timeout(REFUSAL_TIMEOUT, handler.refuse_full(socket)).await;
-                                drop(refusal_permit);
-                            });
-                        }
-                        continue;
-                    };
-                    let handler = Arc::clone(&handler);
-                    tasks.spawn(async move {
-                        handler.serve(socket, peer).await;
-                        drop(permit);
-                    });
+                    let (handler, handshake) = (Arc::clone(&handler), handshakes.begin());
+                    tasks.spawn(async move { handler.serve(socket, peer, handshake).await });
                 }
                 Err(e) => {
                     log::error!(err:% = Chain(&e); "could not accept a relay connection");
@@ -106,20 +98,40 @@ struct ConnectionHandler {
     secret: ClusterSecret,
     upstreams: Upstreams,
     metrics: Metrics,
+    /// The places for edges, taken after authentication.
+    permits: Arc<Semaphore>,
     drain: CancellationToken,
+    log_limiter: LogLimiter,
 }
 
 impl ConnectionHandler {
-    async fn serve(&self, socket: TcpStream, peer: SocketAddr) {
-        let mut link = match Link::accept(socket, &self.secret, HANDSHAKE_TIMEOUT).await {
+    async fn serve(&self, socket: TcpStream, peer: SocketAddr, handshake: PendingHandshake) {
+        let accepted = tokio::select! {
+            accepted = Link::accept(socket, &self.secret, HANDSHAKE_TIMEOUT) => accepted,
+            () = handshake.wait_until_replaced() => {
+                self.metrics.unauthenticated.inc();
+                log::debug!(peer:%; "relay connection closed, too many have not authenticated themselves");
+                return;
+            }
+        };
+        drop(handshake);
+        let mut link = match accepted {
             Ok(link) => link,
             Err(e) => {
                 self.metrics.unauthenticated.inc();
                 // Health checks connect and send nothing; an invalid handshake deserves a warning.
                 let level = if matches!(e, LinkError::Handshake(_)) { log::Level::Warn } else { log::Level::Debug };
-                log::log!(level, peer:%, err:% = Chain(&e); "relay connection refused");
+                if level <= log::max_level() && self.log_limiter.admits("relay connection refused", peer.ip()) {
+                    log::log!(level, peer:%, err:% = Chain(&e); "relay connection refused");
+                }
                 return;
             }
+        };
+        let Ok(_permit) = self.permits.try_acquire() else {
+            if let Err(e) = self.refuse_full(link, peer).await {
+                log::debug!(peer:%, err:% = Chain(&e); "relay connection closed");
+            }
+            return;
         };
         match self.accept_subscription(&mut link, peer).await {
             Ok(Some(served)) => {
@@ -134,8 +146,7 @@ impl ConnectionHandler {
 
     /// Refuses an edge because the node is full, so that it tries another source or waits. A stream
     /// that is not here is refused as such: nodes that probe for the owner must get that answer.
-    async fn refuse_full(&self, socket: TcpStream) -> Result<(), LinkError> {
-        let mut link = Link::accept(socket, &self.secret, REFUSAL_TIMEOUT).await?;
+    async fn refuse_full(&self, mut link: Link, peer: SocketAddr) -> Result<(), LinkError> {
         let Message::Subscribe { app, stream_id, max_hops, .. } = link.reader.next_within(REFUSAL_TIMEOUT).await?
         else {
             return Err(LinkError::UnexpectedMessage);
@@ -143,13 +154,15 @@ impl ConnectionHandler {
         let is_here = |name: &StreamName| self.hub.published(name).is_some() || self.upstreams.hops(name).is_some();
         let is_available = StreamName::new(&app, &stream_id).is_ok_and(|name| max_hops > 1 || is_here(&name));
         let reason = if is_available { Refusal::Full } else { Refusal::NotFound };
+        self.metrics.turned_away.inc();
+        log::warn!(peer:%; "relay subscription refused, as many edges as allowed are connected");
         link.writer.send(&Message::Refused(reason), REFUSAL_TIMEOUT).await
     }
 
     /// Reads the subscription; `None` if it was refused.
     async fn accept_subscription(&self, link: &mut Link, peer: SocketAddr) -> Result<Option<ServedStream>, LinkError> {
         let Message::Subscribe { app, stream_id, history, max_hops } =
-            link.reader.next_within(HANDSHAKE_TIMEOUT).await?
+            link.reader.next_within(SUBSCRIPTION_TIMEOUT).await?
         else {
             return Err(LinkError::UnexpectedMessage);
         };
@@ -161,7 +174,7 @@ impl ConnectionHandler {
             }
             Err(reason) => {
                 log::info!(peer:%, app = app.escape_default().to_string().as_str(), reason:?; "relay refused");
-                link.writer.send(&Message::Refused(reason), HANDSHAKE_TIMEOUT).await?;
+                link.writer.send(&Message::Refused(reason), REFUSAL_TIMEOUT).await?;
                 Ok(None)
             }
         }
@@ -182,10 +195,10 @@ impl ConnectionHandler {
     }
 }
 
-/// From accepting the connection to the subscription.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Refusals that may run concurrently while the node is full: each costs a handshake.
-const MAX_CONCURRENT_REFUSALS: usize = 16;
-/// For the handshake, the subscription and the refusal together.
+/// From accepting a connection to the proof that the peer knows the secret.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// From the proof to the subscription.
+const SUBSCRIPTION_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a refusal, and while the relay is full for the subscription before it.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);

@@ -16,6 +16,21 @@ pub(super) struct Client<S = TcpStream> {
     buffer: BytesMut,
 }
 
+/// The body of the message with an H.264 decoder configuration. Its SPS is too short to tell whether
+/// frames are reordered.
+pub(super) fn avc_header() -> Vec<u8> {
+    let config = DecoderConfig::from_parameter_sets(vec![0x67, 66, 0, 31].into(), vec![0x68].into()).unwrap();
+    [&[0x17, 0, 0, 0, 0], &config.encode()[..]].concat()
+}
+
+/// The body of a message with one video frame of `bytes` + 1 bytes, each equal to `mark`.
+pub(super) fn video_body(key: bool, mark: u8, bytes: usize) -> Vec<u8> {
+    let len = u32::try_from(bytes + 1).unwrap().to_be_bytes();
+    let mut body = [&[if key { 0x17 } else { 0x27 }, 1, 0, 0, 0][..], &len].concat();
+    body.resize(10 + bytes, mark);
+    body
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Performs the handshake.
     pub(super) async fn handshake(mut socket: S) -> Self {
@@ -53,8 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let mut client = Self::connected(socket).await;
         client.request("publish", name).await;
         client.wait_for_status("NetStream.Publish.Start").await;
-        let config = DecoderConfig::from_parameter_sets(vec![0x67, 66, 0, 31].into(), vec![0x68].into()).unwrap();
-        client.send(kind::VIDEO, 1, 0, &[&[0x17, 0, 0, 0, 0], &config.encode()[..]].concat()).await;
+        client.send(kind::VIDEO, 1, 0, &avc_header()).await;
         client
     }
 
@@ -75,9 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// Sends one video frame of `bytes` + 1 bytes, each equal to `mark`.
     pub(super) async fn send_video(&mut self, ms: u32, key: bool, mark: u8, bytes: usize) {
-        let mut body = vec![if key { 0x17 } else { 0x27 }, 1, 0, 0, 0, mark];
-        body.resize(6 + bytes, mark);
-        self.send(kind::VIDEO, 1, ms, &body).await;
+        self.send(kind::VIDEO, 1, ms, &video_body(key, mark, bytes)).await;
     }
 
     pub(super) async fn send(&mut self, kind: u8, stream: u32, ms: u32, body: &[u8]) {
@@ -137,8 +149,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         while marks.len() < count {
             let message = self.next().await.expect("the connection ended before the frame");
             if message.kind == kind::VIDEO && message.payload[1] == 1 {
-                assert!(message.payload[5..].iter().all(|&b| b == message.payload[5]), "a frame is corrupt");
-                marks.push(message.payload[5]);
+                assert!(message.payload[9..].iter().all(|&b| b == message.payload[9]), "a frame is corrupt");
+                marks.push(message.payload[9]);
             }
         }
         marks

@@ -31,10 +31,13 @@ use super::loopback::LoopbackTest;
 use super::metrics::Metrics;
 use super::play::{Fanouts, Player};
 use super::publish::Publisher;
+use super::reassembly::{ReassemblyBudget, ReassemblyShare};
 use crate::access::{Access, AccessError, Credentials};
 use crate::events::{Event as StreamEvent, EventBus, Protocol};
 use crate::hub::{FindError, Hub, Producer, PublishError, Stream};
 use crate::node::admission::Admission;
+use crate::runtime::client_pool::{ClientPool, PoolError, PoolPlace};
+use crate::runtime::log_limiter::LogLimiter;
 
 /// State shared by all connections.
 #[derive(Debug)]
@@ -46,6 +49,10 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     pub(super) loopback: Arc<LoopbackTest>,
     pub(super) admission: Admission,
+    /// The names of live streams, shared among clients.
+    pub(super) stream_names: ClientPool,
+    pub(super) reassembly: ReassemblyBudget,
+    pub(super) log_limiter: Arc<LogLimiter>,
 }
 
 /// Why a connection was closed.
@@ -61,12 +68,18 @@ pub(super) enum CloseReason {
     PublisherTimeout,
     #[error("the peer neither published nor played for {} s", IDLE_TIMEOUT.as_secs())]
     IdleTimeout,
+    #[error("the peer has neither published nor played within {} s", ROLE_TIMEOUT.as_secs())]
+    RoleTimeout,
     #[error("the peer did not read for {} s", WRITE_TIMEOUT.as_secs())]
     WriteTimeout,
     #[error("the app does not exist")]
     UnknownApp,
     #[error("this node is draining")]
     Draining,
+    #[error("the peer continued to send media after its publish request was refused")]
+    MediaAfterRefusal,
+    #[error("the unfinished messages of all connections occupy too much memory, and this one has long ones")]
+    TooManyUnfinishedBytes,
     #[error("another node owns the stream")]
     Revoked,
     #[error(transparent)]
@@ -84,16 +97,26 @@ pub(super) struct Connection {
     opened_at: Instant,
     /// When the task was last woken.
     now: Instant,
+    /// Since when the peer has neither published nor played.
+    idle_since: Instant,
     /// When bytes last arrived; for a publisher, when media bytes last arrived.
     last_received_at: Instant,
     received_bytes: u64,
     /// Set until the handshake is done.
     handshake: Option<Box<Handshake>>,
     reader: ChunkReader,
+    reassembly: ReassemblyShare,
+    /// Media behind a publish request that is not answered yet, at most one read. No more is read
+    /// until then.
+    held_input: Vec<u8>,
     session: Session,
     app: String,
     app_query: Option<Query>,
     role: Role,
+    /// The name that the peer publishes, or has asked for.
+    stream_name: Option<PoolPlace>,
+    /// When a publish request was refused first, unless another one was accepted since.
+    refused_at: Option<Instant>,
     /// The role that ended last, for the closing log line.
     last_role: RoleSummary,
     /// When a client that was asked to reconnect is closed at the latest.
@@ -136,20 +159,26 @@ struct RoleSummary {
 impl Connection {
     pub(super) fn new(shared: Arc<Shared>, io: Io, peer: SocketAddr) -> Self {
         let now = Instant::now();
+        let reassembly = shared.reassembly.share();
         Self {
             shared,
             link: Link::new(io),
             peer,
             opened_at: now,
             now,
+            idle_since: now,
             last_received_at: now,
             received_bytes: 0,
             handshake: Some(Box::default()),
             reader: ChunkReader::default(),
+            reassembly,
+            held_input: Vec::new(),
             session: Session::default(),
             app: String::new(),
             app_query: None,
             role: Role::Idle,
+            stream_name: None,
+            refused_at: None,
             last_role: RoleSummary::default(),
             reconnect_deadline: None,
             closing: None,
@@ -211,6 +240,14 @@ impl Connection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         loop {
             self.poll_pending_request(cx);
+            if !self.held_input.is_empty() && !matches!(self.role, Role::Pending(_)) {
+                let held_input = std::mem::take(&mut self.held_input);
+                if let Err(reason) = self.process_input(&held_input) {
+                    self.shared.metrics.protocol_errors.inc();
+                    return Poll::Ready(reason);
+                }
+                continue;
+            }
             let mut link = self.link.lock();
             link.push(self.session.take_replies());
             link.write(cx);
@@ -229,6 +266,10 @@ impl Connection {
                 return Poll::Ready(reason);
             }
             drop(link);
+            if !self.held_input.is_empty() {
+                // The pending request wakes this task.
+                return Poll::Pending;
+            }
             if let Err(reason) = ready!(self.poll_read(cx)) {
                 return Poll::Ready(reason);
             }
@@ -261,11 +302,18 @@ impl Connection {
                 return Poll::Ready(Ok(()));
             }
             self.received_bytes += buffer.filled().len() as u64;
-            let result = self.on_bytes(buffer.filled());
+            let mut result = self.on_bytes(buffer.filled());
+            if !self.reassembly.set_bytes(self.reader.buffered_bytes()) {
+                result = result.and(Err(CloseReason::TooManyUnfinishedBytes));
+            }
             // Only media keeps a publisher's stream name reserved; pings do not.
             let media = self.reader.take_media_received();
             if media || !matches!(self.role, Role::Publishing(_)) {
                 self.last_received_at = self.now;
+            }
+            if media && self.refused_at.is_some_and(|at| self.now >= at + REFUSED_MEDIA_TIMEOUT) {
+                self.session.close("This connection may not publish, and sends media.");
+                self.close(CloseReason::MediaAfterRefusal);
             }
             Poll::Ready(result.inspect_err(|_| {
                 self.shared.metrics.protocol_errors.inc();
@@ -286,8 +334,12 @@ impl Connection {
         Ok(())
     }
 
-    fn on_chunks(&mut self, mut bytes: &[u8]) -> Result<(), CloseReason> {
+    fn on_chunks(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
         self.session.on_received(bytes.len());
+        self.process_input(bytes)
+    }
+
+    fn process_input(&mut self, mut bytes: &[u8]) -> Result<(), CloseReason> {
         while let Some(message) = self.reader.next(&mut bytes)? {
             if let Some(event) = self.session.on_message(message)? {
                 self.on_event(event);
@@ -296,6 +348,8 @@ impl Connection {
                 }
             }
         }
+        // Empty, unless the reader holds media back.
+        self.held_input = bytes.to_vec();
         Ok(())
     }
 
@@ -323,7 +377,9 @@ impl Connection {
                 self.session.accept_connect();
             }
             Event::Connect { app, .. } => {
-                log::info!(peer:% = self.peer, app = printable(&app).as_str(); "unknown app refused");
+                if self.shared.log_limiter.admits("unknown app refused", self.peer.ip()) {
+                    log::info!(peer:% = self.peer, app = printable(&app).as_str(); "unknown app refused");
+                }
                 self.session
                     .reject_connect("There is no app of this name. The server URL ends with the app: rtmp://HOST/live");
                 self.close(CloseReason::UnknownApp);
@@ -345,9 +401,14 @@ impl Connection {
                     self.on_published(stream_id, Err((code::DENIED, refusal.to_string())));
                     return;
                 }
+                match self.shared.stream_names.take(self.peer.ip()) {
+                    Ok(place) => self.stream_name = Some(place),
+                    Err(e) => return self.on_published(stream_id, Err((code::DENIED, too_many_streams(e)))),
+                }
                 let hub = self.hub().clone();
                 let publishing = Box::pin(async move { hub.publish_owned(&name, "rtmp").await });
                 self.role = Role::Pending(PendingRequest::Publish(stream_id.to_owned(), publishing));
+                self.reader.hold_media(true);
             }
             Err(e) => self.on_published(stream_id, Err((code::BAD_NAME, e.to_string()))),
         }
@@ -376,6 +437,7 @@ impl Connection {
                 let Poll::Ready(result) = publishing.as_mut().poll(cx) else { return };
                 let stream_id = std::mem::take(stream_id);
                 self.role = Role::Idle;
+                self.reader.hold_media(false);
                 let result = result.map_err(|e| match e {
                     PublishError::AlreadyLive(_) | PublishError::LiveOnOtherNode { .. } => {
                         (code::BAD_NAME, e.to_string())
@@ -397,15 +459,19 @@ impl Connection {
         match result {
             Ok(producer) => {
                 self.session.accept();
+                self.refused_at = None;
                 self.reader.expect_media();
                 self.last_received_at = self.now;
                 self.deadline_changed = true;
-                let publisher = Box::new(Publisher::new(producer, self.log_level()));
+                let publisher =
+                    Box::new(Publisher::new(producer, self.log_level(), self.peer, &self.shared.log_limiter));
                 let (stream, peer) = (publisher.name().to_owned(), self.peer);
                 self.emit(StreamEvent::PublishStarted { stream, protocol: Protocol::Rtmp, peer });
                 self.role = Role::Publishing(publisher);
             }
             Err((code, reason)) => {
+                self.stream_name = None;
+                self.refused_at.get_or_insert(self.now);
                 self.shared.metrics.publish_refused.inc();
                 self.session.refuse(code, &reason);
                 self.emit(StreamEvent::PublishRefused {
@@ -446,7 +512,9 @@ impl Connection {
                     FindError::NotPublished => {
                         self.session.refuse(code::STREAM_NOT_FOUND, "No stream of this name is being published.");
                     }
-                    FindError::AtCapacity => self.session.refuse(code::PLAY_FAILED, &error.to_string()),
+                    FindError::AtCapacity | FindError::Unreachable | FindError::TooManySearches => {
+                        self.session.refuse(code::PLAY_FAILED, &error.to_string());
+                    }
                 }
                 return;
             }
@@ -496,6 +564,7 @@ impl Connection {
     }
 
     fn leave_role(&mut self) {
+        self.stream_name = None;
         self.last_role = match std::mem::replace(&mut self.role, Role::Idle) {
             Role::Publishing(publisher) => {
                 self.reader.expect_commands();
@@ -508,12 +577,18 @@ impl Connection {
                 RoleSummary { stream: publisher.name().to_owned(), role: "publisher", frames: publisher.frames() }
             }
             Role::Playing(player) => RoleSummary { stream: player.name().to_owned(), role: "player", frames: 0 },
-            Role::Idle | Role::Pending(_) => return,
+            Role::Pending(_) => {
+                self.reader.hold_media(false);
+                return;
+            }
+            Role::Idle => return,
         };
+        self.idle_since = self.now;
     }
 
     fn close(&mut self, reason: CloseReason) {
         self.leave_role();
+        self.held_input.clear();
         self.closing.get_or_insert((reason, self.now));
         self.deadline_changed = true;
     }
@@ -533,7 +608,9 @@ impl Connection {
         match (&self.role, blocked) {
             (_, Some(since)) => since + WRITE_TIMEOUT,
             (Role::Publishing(_), None) => self.last_received_at + PUBLISHER_TIMEOUT,
-            (Role::Idle | Role::Pending(_), None) => self.last_received_at + IDLE_TIMEOUT,
+            (Role::Idle | Role::Pending(_), None) => {
+                (self.last_received_at + IDLE_TIMEOUT).min(self.idle_since + ROLE_TIMEOUT)
+            }
             // A player whose socket blocks from now on is detected within twice the timeout.
             (Role::Playing(_), None) => self.now + WRITE_TIMEOUT,
         }
@@ -562,13 +639,14 @@ impl Connection {
         }
         if now > self.deadline() + MAX_TIMER_DELAY {
             // This process was stalled: bytes that the peer sent meanwhile may still be unread.
+            self.idle_since += now - self.deadline();
             self.last_received_at = now;
             return None;
         }
-        Some(if matches!(self.role, Role::Publishing(_)) {
-            CloseReason::PublisherTimeout
-        } else {
-            CloseReason::IdleTimeout
+        Some(match self.role {
+            Role::Publishing(_) => CloseReason::PublisherTimeout,
+            _ if now >= self.idle_since + ROLE_TIMEOUT => CloseReason::RoleTimeout,
+            _ => CloseReason::IdleTimeout,
         })
     }
 
@@ -582,6 +660,9 @@ impl Connection {
         let RoleSummary { stream, role, frames } = &self.last_role;
         // Health checks and port scans end before the handshake, many of them every minute.
         let level = if self.handshake.is_some() { log::Level::Debug } else { self.log_level() };
+        if level > log::max_level() || !self.shared.log_limiter.admits("rtmp connection closed", self.peer.ip()) {
+            return;
+        }
         let elapsed_ms = u64::try_from(self.opened_at.elapsed().as_millis()).unwrap_or(u64::MAX);
         log::log!(
             level,
@@ -598,9 +679,16 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// Makes a name from an unauthenticated peer safe to log: at most 80 printable ASCII characters.
+fn too_many_streams(error: PoolError) -> String {
+    match error {
+        PoolError::Full { places } => PublishError::TooManyStreams { limit: places }.to_string(),
+        PoolError::ShareUsed { share, .. } => format!("this address already publishes its share of {share} streams"),
+    }
+}
+
+/// Makes a name from an unauthenticated peer safe to log: at most 128 printable ASCII characters.
 fn printable(name: &str) -> String {
-    name.chars().take(80).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+    name.chars().take(128).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
 }
 
 thread_local! {
@@ -614,8 +702,14 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_TIMER_DELAY: Duration = Duration::from_secs(1);
 /// A publisher that sends no media for this duration is closed, which frees its stream name.
 const PUBLISHER_TIMEOUT: Duration = Duration::from_secs(10);
-/// For a peer that is connected, but neither publishes nor plays.
+/// For a peer that is connected, sends nothing, and neither publishes nor plays.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a peer to become a publisher or a player, whatever else it sends: pings do not keep a
+/// connection open.
+const ROLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A client whose publish request was refused, and that still sends media after this duration, does
+/// not read its replies.
+const REFUSED_MEDIA_TIMEOUT: Duration = Duration::from_secs(3);
 /// A connection is closed if a write makes no progress for this duration.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a client to act on a reconnect request.

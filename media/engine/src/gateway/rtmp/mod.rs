@@ -19,6 +19,7 @@ mod loopback;
 mod metrics;
 mod play;
 mod publish;
+mod reassembly;
 mod ring;
 mod server;
 #[cfg(test)]

@@ -1,13 +1,17 @@
 //! A publisher: turns RTMP messages into frames of a stream in the hub.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use headwater_api::rest::Notice;
+use headwater_wire::Track;
 use headwater_wire::rtmp::Message;
 use headwater_wire::rtmp::amf0::Value;
 use headwater_wire::rtmp::ingest::{Ingest, IngestError, IngestOutput};
 use headwater_wire::rtmp::message::kind;
-use headwater_wire::{Frame, MediaKind, Track};
 
 use crate::hub::Producer;
+use crate::runtime::log_limiter::LogLimiter;
 
 /// Produces one stream; dropping it ends the stream.
 #[derive(Debug)]
@@ -15,20 +19,32 @@ pub(super) struct Publisher {
     producer: Producer,
     /// Level of the line that announces a track.
     log_level: log::Level,
+    peer: SocketAddr,
+    log_limiter: Arc<LogLimiter>,
     ingest: Ingest,
     frames: u64,
     b_frames_reported: bool,
+    /// The tracks that were announced last, indexed by `MediaKind`.
+    tracks: [Option<Arc<Track>>; 2],
     unusable_reported: [bool; 2],
 }
 
 impl Publisher {
-    pub(super) fn new(producer: Producer, log_level: log::Level) -> Self {
+    pub(super) fn new(
+        producer: Producer,
+        log_level: log::Level,
+        peer: SocketAddr,
+        log_limiter: &Arc<LogLimiter>,
+    ) -> Self {
         Self {
             producer,
             log_level,
+            peer,
+            log_limiter: Arc::clone(log_limiter),
             ingest: Ingest::default(),
             frames: 0,
             b_frames_reported: false,
+            tracks: [None, None],
             unusable_reported: [false; 2],
         }
     }
@@ -53,22 +69,15 @@ impl Publisher {
         let kind = message.kind;
         match self.ingest.on_message(message) {
             Ok(None) => {}
-            Ok(Some(IngestOutput::Track(track))) => {
-                self.producer.announce(&track);
-                let video = track.video.unwrap_or_default();
-                log::log!(
-                    self.log_level, stream = self.name(), codec = track.codec.name(), profile = track.codec_string.as_deref(),
-                    width = video.width, height = video.height;
-                    "track announced"
-                );
-                self.report_b_frames(&track, None);
-            }
+            Ok(Some(IngestOutput::Track(track))) => self.announce(&track),
             Ok(Some(IngestOutput::Frame(frame))) => {
                 self.frames += 1;
-                if !self.b_frames_reported && frame.kind() == MediaKind::Video {
-                    self.report_b_frames(&frame.track, Some(&frame));
+                // The configuration of AAC with ADTS headers comes with a frame.
+                if !self.tracks[frame.kind() as usize].as_ref().is_some_and(|t| Arc::ptr_eq(t, &frame.track)) {
+                    self.announce(&frame.track);
                 }
                 self.producer.send(frame);
+                self.report_b_frames();
             }
             Err(e) => self.on_unusable(kind, &e),
         }
@@ -87,9 +96,22 @@ impl Publisher {
         log::debug!(stream = self.name(), encoder = encoder.as_str(); "metadata received");
     }
 
-    fn report_b_frames(&mut self, track: &Track, frame: Option<&Frame>) {
-        let declared = track.video.and_then(|v| v.reorder_frames).is_some_and(|n| n > 0);
-        if declared || frame.is_some_and(|f| f.pts != f.dts) {
+    fn announce(&mut self, track: &Arc<Track>) {
+        self.tracks[track.kind() as usize] = Some(Arc::clone(track));
+        self.producer.announce(track);
+        self.report_b_frames();
+        if self.log_limiter.admits("track announced", self.peer.ip()) {
+            let video = track.video.unwrap_or_default();
+            log::log!(
+                self.log_level, stream = self.name(), codec = track.codec.name(),
+                profile = track.codec_string.as_deref(), width = video.width, height = video.height;
+                "track announced"
+            );
+        }
+    }
+
+    fn report_b_frames(&mut self) {
+        if !self.b_frames_reported && self.producer.has_b_frames() {
             self.b_frames_reported = true;
             self.producer.stream().add_notice("b_frames", Notice::B_FRAMES);
         }

@@ -175,8 +175,8 @@ impl Packer {
 /// 30 video frames and 47 audio packets per second, each a packet, over two GOPs of one minute
 /// each.
 const MAX_PACKETS: usize = 10_240;
-/// Two GOPs of 2 s at 30 Mbit/s.
-const MAX_BYTES: usize = 16 << 20;
+/// Two key frames of the maximum length, or two GOPs of 2 s at 60 Mbit/s.
+const MAX_BYTES: usize = 32 << 20;
 /// The packer's buffer is freed if it has grown beyond this.
 const MAX_IDLE_BYTES: usize = 64 << 10;
 

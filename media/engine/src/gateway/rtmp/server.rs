@@ -7,7 +7,6 @@ use std::time::Duration;
 use headwater_api::config;
 use headwater_api::error::Chain;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,11 +16,14 @@ use super::link::Io;
 use super::loopback::LoopbackTest;
 use super::metrics::Metrics;
 use super::play::Fanouts;
+use super::reassembly::ReassemblyBudget;
 use crate::access::Access;
 use crate::events::EventBus;
 use crate::hub::Hub;
 use crate::node::admission::Admission;
+use crate::runtime::client_pool::{ClientPool, PoolPlace, SharePolicy};
 use crate::runtime::listener::{ListenError, listen};
+use crate::runtime::log_limiter::LogLimiter;
 use crate::runtime::stages::Stages;
 use crate::runtime::worker_pool::WorkerPool;
 
@@ -36,6 +38,8 @@ pub struct Services {
     pub admission: Admission,
     /// Receives what happens.
     pub events: EventBus,
+    /// Limits the streams of one client.
+    pub stream_names: ClientPool,
 }
 
 /// The open listeners; [`Server::run`] accepts from them.
@@ -43,18 +47,23 @@ pub struct Services {
 pub struct Server {
     plain: (TcpListener, SocketAddr),
     tls: Option<((TcpListener, SocketAddr), Arc<rustls::ServerConfig>)>,
-    max_connections: usize,
+    connections: ClientPool,
     merge_audio: bool,
     metrics: Metrics,
     loopback: Arc<LoopbackTest>,
 }
 
 impl Server {
-    /// Opens the RTMP listener and, if `tls` is set, the RTMPS listener.
+    /// Opens the RTMP listener and, if `tls` is set, the RTMPS listener. `shares` limits how many
+    /// connections one client may have.
     ///
     /// # Errors
     /// If an address is in use or does not belong to this machine.
-    pub fn bind(config: &config::Rtmp, tls: Option<Arc<rustls::ServerConfig>>) -> Result<Self, ListenError> {
+    pub fn bind(
+        config: &config::Rtmp,
+        shares: &SharePolicy,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> Result<Self, ListenError> {
         let plain = listen("rtmp", config.listen)?;
         let tls = match tls {
             Some(tls) => Some((listen("rtmps", config.tls_listen)?, tls)),
@@ -63,7 +72,7 @@ impl Server {
         Ok(Self {
             plain,
             tls,
-            max_connections: config.max_connections.get(),
+            connections: shares.pool(config.max_connections.get()),
             merge_audio: config.merge_audio,
             metrics: Metrics::default(),
             loopback: Arc::new(LoopbackTest::new()),
@@ -112,17 +121,23 @@ impl Server {
     /// Serves until `drain` is cancelled. Then it accepts no more connections, notifies the peers,
     /// and returns once all connections are closed.
     pub async fn run(self, services: Services, workers: WorkerPool, drain: CancellationToken) {
-        let Services { hub, access, admission, events } = services;
-        let Self { plain, tls, max_connections, merge_audio, metrics, loopback } = self;
-        let fanouts = Fanouts::new(merge_audio);
-        let shared = Arc::new(Shared { hub, access, events, fanouts, metrics, loopback, admission });
-        let acceptor = Acceptor {
-            shared,
-            permits: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
-            tasks: TaskTracker::new(),
-            workers,
-            drain,
+        let Services { hub, access, admission, events, stream_names } = services;
+        let Self { plain, tls, connections, merge_audio, metrics, loopback } = self;
+        let (fanouts, reassembly) = (Fanouts::new(merge_audio), ReassemblyBudget::default());
+        let log_limiter = Arc::new(LogLimiter::default());
+        let shared = Shared {
+            hub,
+            access,
+            events,
+            fanouts,
+            metrics,
+            loopback,
+            admission,
+            stream_names,
+            reassembly,
+            log_limiter,
         };
+        let acceptor = Acceptor { shared: Arc::new(shared), connections, tasks: TaskTracker::new(), workers, drain };
         let (tls_listener, tls_acceptor) =
             tls.map(|((listener, _), config)| (listener, TlsAcceptor::from(config))).unzip();
         tokio::join!(acceptor.accept(Some(plain.0), None), acceptor.accept(tls_listener, tls_acceptor));
@@ -133,7 +148,7 @@ impl Server {
 
 struct Acceptor {
     shared: Arc<Shared>,
-    permits: Arc<Semaphore>,
+    connections: ClientPool,
     tasks: TaskTracker,
     workers: WorkerPool,
     drain: CancellationToken,
@@ -161,14 +176,19 @@ impl Acceptor {
 
     fn spawn_connection(&self, socket: TcpStream, peer: SocketAddr, tls: Option<&TlsAcceptor>) {
         let metrics = &self.shared.metrics;
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            metrics.turned_away.inc();
-            log::warn!(peer:%; "rtmp connection turned away, too many are open");
-            return;
+        let place = match self.connections.take(peer.ip()) {
+            Ok(place) => place,
+            Err(e) => {
+                metrics.turned_away.inc();
+                if self.shared.log_limiter.admits("rtmp connection turned away", peer.ip()) {
+                    log::warn!(peer:%, err:% = e; "rtmp connection turned away, too many are open");
+                }
+                return;
+            }
         };
         metrics.accepted.inc();
         metrics.connections.inc();
-        let slot = ConnectionSlot { _permit: permit, metrics: metrics.clone() };
+        let slot = ConnectionSlot { _place: place, metrics: metrics.clone() };
         // Replies and frames must leave at once: with Nagle's algorithm a join takes 40 ms longer.
         // This fails only if the socket is already closed.
         let _ = socket.set_nodelay(true);
@@ -193,7 +213,7 @@ impl Acceptor {
 
 /// One of the `max_connections` open connections; counted in the gauge until it is dropped.
 struct ConnectionSlot {
-    _permit: OwnedSemaphorePermit,
+    _place: PoolPlace,
     metrics: Metrics,
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use headwater_api::{StreamName, config};
+use headwater_wire::MAX_FRAME_BYTES;
 use headwater_wire::rtmp::amf0::{self, Value};
 use headwater_wire::rtmp::message::{self, kind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,12 +15,13 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::client_test::Client;
+use super::client_test::{Client, avc_header, video_body};
 use super::{Server, Services};
 use crate::access::{Access, Apps};
 use crate::events::EventBus;
 use crate::hub::{ClaimFuture, FetchFuture, Hub, Limits, RelayedStreams, RemoteStreams, Stream, StreamOwnership};
 use crate::node::admission::Admission;
+use crate::runtime::client_pool::SharePolicy;
 use crate::runtime::worker_pool::WorkerPool;
 
 struct TestServer {
@@ -42,8 +44,18 @@ fn start_server_on(workers: WorkerPool, max_connections: usize, tls: Option<Arc<
 }
 
 fn start_server_with(workers: WorkerPool, config: config::Rtmp, tls: Option<Arc<rustls::ServerConfig>>) -> TestServer {
+    start_server_sharing(&SharePolicy::new(&headwater_api::Config::default()), workers, config, tls)
+}
+
+/// With room for eight stream names.
+fn start_server_sharing(
+    shares: &SharePolicy,
+    workers: WorkerPool,
+    config: config::Rtmp,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> TestServer {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let server = Server::bind(&config::Rtmp { listen: any, tls_listen: any, ..config }, tls).unwrap();
+    let server = Server::bind(&config::Rtmp { listen: any, tls_listen: any, ..config }, shares, tls).unwrap();
     let (address, tls_address) = (server.local_addr(), server.tls_local_addr());
     let (hub, drain) = (Hub::new(Limits::default()), CancellationToken::new());
     let refuse_new = CancellationToken::new();
@@ -52,7 +64,8 @@ fn start_server_with(workers: WorkerPool, config: config::Rtmp, tls: Option<Arc<
     let no_daemon = crate::node::health::NodeHealthReceiver::disconnected();
     let admission = Admission::new(&config.limits, &meter, &hub, &no_daemon, &refuse_new);
     let access = Access::new(Apps::new(["live".to_owned()]));
-    let services = Services { hub: hub.clone(), access, admission, events: EventBus::default() };
+    let stream_names = shares.pool(8);
+    let services = Services { hub: hub.clone(), access, admission, events: EventBus::default(), stream_names };
     let task = tokio::spawn(server.run(services, workers, drain.clone()));
     TestServer { address, tls_address, hub, refuse_new, drain, task }
 }
@@ -66,6 +79,10 @@ impl TestServer {
 
     async fn publisher(&self, name: &str) -> Client {
         Client::publisher(self.socket().await, name).await
+    }
+
+    fn stream(&self, id: &str) -> Arc<Stream> {
+        self.hub.stream(&StreamName::new("live", id).unwrap()).unwrap()
     }
 
     async fn player(&self, name: &str) -> Client {
@@ -178,6 +195,52 @@ async fn second_publisher_of_a_name_is_refused_and_the_first_continues() {
     second.wait_for_status("NetStream.Publish.BadName").await;
     first.send_video(0, true, 9, 10).await;
     assert_eq!(server.player("demo").await.read_marks(1).await, [9]);
+}
+
+#[tokio::test]
+async fn refused_publisher_that_goes_on_is_closed_after_three_seconds() {
+    let server = start_server(9, None);
+    let mut first = server.publisher("demo").await;
+    let mut second = Client::connected(server.socket().await).await;
+    second.request("publish", "demo").await;
+    second.wait_for_status("NetStream.Publish.BadName").await;
+    tokio::time::pause();
+    let start = Instant::now();
+    let mut frame = BytesMut::new();
+    message::write(&mut frame, kind::VIDEO, 1, 0, &video_body(true, 1, 1_000), &[]);
+    while second.send_and_ping(&frame).await {
+        assert!(start.elapsed() < Duration::from_secs(10), "the connection stays open");
+        tokio::time::advance(Duration::from_millis(100)).await;
+    }
+    let took = start.elapsed();
+    assert!((Duration::from_millis(2_900)..=Duration::from_millis(3_200)).contains(&took), "{took:?}");
+    assert!(first.send_and_ping(&frame).await, "the first publisher continues");
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_all_connections_or_stream_names() {
+    let shares = SharePolicy::new(&headwater_api::Config::default()).with_loopback();
+    let config = config::Rtmp { max_connections: 12.try_into().unwrap(), ..config::Rtmp::default() };
+    let server = start_server_sharing(&shares, WorkerPool::inline(), config, None);
+    let mut publishers = Vec::new();
+    for n in 0..4 {
+        publishers.push(server.publisher(&format!("s{n}")).await);
+    }
+    // Half of the eight names are taken.
+    let mut refused = Client::connected(server.socket().await).await;
+    refused.request("publish", "s4").await;
+    refused.wait_for_status("NetStream.Publish.Denied").await;
+    // Half of the twelve connections are taken with this one.
+    let last = Client::connected(server.socket().await).await;
+    let mut turned_away = server.socket().await;
+    assert_eq!(turned_away.read(&mut [0]).await.unwrap_or(0), 0);
+    // A name that is free again can be taken.
+    drop((publishers, last));
+    while !server.hub.streams().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    refused.request("publish", "s4").await;
+    refused.wait_for_status("NetStream.Publish.Start").await;
 }
 
 #[tokio::test]
@@ -348,6 +411,91 @@ async fn connection_without_a_role_is_closed_after_thirty_seconds() {
 }
 
 #[tokio::test]
+async fn connection_without_a_role_that_pings_is_closed_after_sixty_seconds() {
+    let server = start_server(9, None);
+    let mut client = Client::connected(server.socket().await).await;
+    assert!(client.send_and_ping(&[]).await);
+    tokio::time::pause();
+    let start = Instant::now();
+    while client.send_and_ping(&[]).await {
+        assert!(start.elapsed() < Duration::from_secs(90), "the connection stays open");
+        tokio::time::advance(Duration::from_millis(100)).await;
+    }
+    let took = start.elapsed();
+    assert!((Duration::from_millis(59_500)..=Duration::from_millis(60_500)).contains(&took), "{took:?}");
+}
+
+#[tokio::test]
+async fn connection_is_closed_after_ten_refused_requests_in_a_row() {
+    let server = start_server(9, None);
+    let mut client = Client::connected(server.socket().await).await;
+    for _ in 0..5 {
+        client.request("publish", "").await;
+        client.wait_for_status("NetStream.Publish.BadName").await;
+        client.request("play", "none").await;
+        client.wait_for_status("NetStream.Play.StreamNotFound").await;
+    }
+    client.request("publish", "").await;
+    assert!(client.is_closed().await);
+}
+
+/// What nginx-rtmp's `push` sends at once: the request, and all media behind it.
+fn publish_and_media(name: &str) -> Vec<u8> {
+    let mut out = BytesMut::from(&command(1, &["publish".into(), 3.0.into(), Value::Null, name.into()])[..]);
+    message::write(&mut out, kind::VIDEO, 1, 0, &avc_header(), &[]);
+    message::write(&mut out, kind::VIDEO, 1, 0, &video_body(true, 1, 300_000), &[]);
+    message::write(&mut out, kind::VIDEO, 1, 33, &video_body(false, 2, 10), &[]);
+    out.to_vec()
+}
+
+#[tokio::test]
+async fn media_in_the_same_write_as_the_publish_request_is_not_lost() {
+    let server = start_server(9, None);
+    let mut publisher = Client::connected(server.socket().await).await;
+    publisher.socket.write_all(&publish_and_media("demo")).await.unwrap();
+    publisher.wait_for_status("NetStream.Publish.Start").await;
+    assert_eq!(server.player("demo").await.read_marks(2).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn media_waits_until_the_cluster_has_accepted_the_publish_request() {
+    let server = start_server(9, None);
+    let (claim_tx, claim_rx) = tokio::sync::watch::channel(false);
+    server.hub.join_cluster(Box::new(UnresponsiveCluster), Some(Box::new(SlowCluster(claim_rx))));
+    let mut publisher = Client::connected(server.socket().await).await;
+    // In pieces: some of it is read before the answer, some of it after.
+    let bytes = publish_and_media("demo");
+    let (first, rest) = bytes.split_at(200);
+    publisher.socket.write_all(first).await.unwrap();
+    while server.hub.streams().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let (mut reader, mut writer) = tokio::io::split(publisher.socket);
+    let writing = async { writer.write_all(rest).await.unwrap() };
+    let accepting = async {
+        claim_tx.send_replace(true);
+        // The answers; the connection stays open while they are read.
+        assert!(reader.read(&mut [0; 4_096]).await.unwrap() > 0);
+    };
+    tokio::join!(writing, accepting);
+    assert_eq!(server.player("demo").await.read_marks(2).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn stream_without_a_decoder_configuration_gets_a_notice() {
+    let server = start_server(9, None);
+    let mut publisher = Client::connected(server.socket().await).await;
+    publisher.request("publish", "demo").await;
+    publisher.wait_for_status("NetStream.Publish.Start").await;
+    for n in 0..30_u8 {
+        publisher.send_video(u32::from(n) * 33, true, n, 10).await;
+    }
+    assert!(publisher.send_and_ping(&[]).await);
+    let notices = server.stream("demo").status().notices;
+    assert!(notices[0].message.contains("without a decoder configuration"), "{notices:?}");
+}
+
+#[tokio::test]
 async fn publish_request_cancelled_in_the_same_write_leaves_the_name_free() {
     let server = start_server(9, None);
     let mut client = Client::connected(server.socket().await).await;
@@ -385,6 +533,20 @@ impl StreamOwnership for UnresponsiveCluster {
     }
 }
 
+/// A cluster that answers once the value is true.
+#[derive(Debug)]
+struct SlowCluster(tokio::sync::watch::Receiver<bool>);
+
+impl StreamOwnership for SlowCluster {
+    fn claim(&self, _: &Arc<Stream>) -> ClaimFuture {
+        let mut claim_rx = self.0.clone();
+        Box::pin(async move {
+            let _ = claim_rx.wait_for(|accepted| *accepted).await;
+            Ok(Box::new(()) as Box<dyn Send + Sync>)
+        })
+    }
+}
+
 fn command(stream: u32, values: &[Value]) -> Vec<u8> {
     let mut out = BytesMut::new();
     message::write(&mut out, kind::COMMAND_AMF0, stream, 0, &amf0::encode(values), &[]);
@@ -406,6 +568,18 @@ async fn long_messages_are_accepted_only_from_active_publishers() {
     assert!(publisher.send_and_ping(&frame).await);
     assert!(publisher.send_and_ping(&delete_stream()).await);
     assert!(!publisher.send_and_ping(&frame).await);
+}
+
+#[tokio::test]
+async fn key_frame_of_16_mib_is_published_and_played() {
+    let server = start_server(9, None);
+    let mut publisher = server.publisher("demo").await;
+    let mut player = server.player("demo").await;
+    for (ms, mark, bytes) in [(0, 1, (4 << 20) + 100_000), (33, 2, MAX_FRAME_BYTES - 5), (66, 3, 1_000)] {
+        publisher.send_video(ms, mark < 3, mark, bytes).await;
+        assert_eq!(player.read_marks(1).await, [mark]);
+    }
+    assert_eq!(server.player("demo").await.read_marks(2).await, [2, 3]);
 }
 
 #[tokio::test]
@@ -502,7 +676,9 @@ async fn b_frames_notice_names_the_setting_that_disables_them() {
     let server = start_server(9, None);
     let mut publisher = server.publisher("demo").await;
     publisher.send_video(0, true, 1, 10).await;
-    publisher.send(kind::VIDEO, 1, 33, &[0x27, 1, 0, 0, 66, 0, 0, 0, 1, 0x41]).await;
+    for (ms, composition_ms) in [(40, 80), (80, 0), (120, 80), (160, 0)] {
+        publisher.send(kind::VIDEO, 1, ms, &[0x27, 1, 0, 0, composition_ms, 0, 0, 0, 1, 0x41]).await;
+    }
     server.player("demo").await.read_marks(1).await;
     let stream = server.hub.stream(&StreamName::new("live", "demo").unwrap()).unwrap();
     stream.tracks().wait_for(|tracks| tracks.b_frames).await.unwrap();

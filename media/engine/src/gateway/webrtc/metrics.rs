@@ -17,6 +17,8 @@ pub enum IgnoreReason {
     WrongPassword,
     /// STUN with a transaction id that was received before from another address.
     Replayed,
+    /// STUN response that answers none of the node's own checks.
+    UnexpectedAnswer,
     /// DTLS or RTCP from an address that no STUN check has authenticated.
     UnknownAddress,
     /// DTLS that violates the protocol.
@@ -37,10 +39,14 @@ pub struct IgnoredLabels {
 /// Metrics of all workers together; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    /// Current number of sessions.
+    /// Current number of connected sessions.
     pub sessions: Gauge,
-    /// Sessions opened since the start.
+    /// Sessions connected since the start.
     pub sessions_total: Counter,
+    /// Current number of sessions whose viewer has not connected yet.
+    pub connecting_sessions: Gauge,
+    /// Sessions that ended before their viewer connected.
+    pub unconnected_sessions: Counter,
     /// Handshakes whose certificate did not match the offer.
     pub wrong_certificates: Counter,
     /// Media packets sent, retransmissions included.
@@ -65,6 +71,16 @@ impl Metrics {
         let r = registry.sub_registry_with_prefix("webrtc");
         r.register("sessions", "Current number of viewers", self.sessions.clone());
         r.register("sessions_opened", "Viewers connected since the start", self.sessions_total.clone());
+        r.register(
+            "connecting_sessions",
+            "Current number of sessions whose viewer has not connected yet",
+            self.connecting_sessions.clone(),
+        );
+        r.register(
+            "unconnected_sessions",
+            "Sessions that ended before their viewer connected",
+            self.unconnected_sessions.clone(),
+        );
         r.register(
             "wrong_certificates",
             "DTLS handshakes whose certificate did not match the offer",

@@ -11,13 +11,15 @@
 //! it writes a 12-byte header, encrypts the payload, and shares a system call with other packets.
 
 mod directory;
+mod limits;
 mod metrics;
 mod play;
 mod server;
 mod signalling;
 mod transport;
 
+pub use limits::Limits;
 pub use metrics::Metrics;
-pub use server::{BindError, Gateway, Limits};
+pub use server::{BindError, Gateway};
 pub use signalling::{Answer, OfferError, Whep};
 pub use transport::session_id::SessionId;

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use headwater_api::config;
 use headwater_api::error::Chain;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::metrics::Metrics;
 use crate::events::EventBus;
 use crate::gateway::webrtc::directory::SessionDirectory;
+use crate::gateway::webrtc::limits::Limits;
 use crate::gateway::webrtc::play::mailbox::{Command, Mailbox};
 use crate::gateway::webrtc::play::worker::{SharedContext, Worker};
 use crate::gateway::webrtc::play::worker_handle::WorkerHandle;
@@ -26,19 +27,6 @@ use crate::runtime::stages::Stages;
 
 /// Maximum number of workers, one port each: by default 50000 to 50063.
 const MAX_WORKERS: usize = 64;
-
-/// Timeouts that tests shorten.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// A session without a valid STUN check for this duration is closed (RFC 7675 §5.1: 30 s).
-    pub consent_timeout: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { consent_timeout: Duration::from_secs(30) }
-    }
-}
 
 /// Why the gateway could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -89,8 +77,8 @@ impl Gateway {
             identity: Arc::clone(&identity),
             metrics: Metrics::default(),
             events,
-            directory: Arc::new(SessionDirectory::new(config.max_viewers.get(), count)),
-            consent_timeout: limits.consent_timeout,
+            directory: Arc::new(SessionDirectory::new(config.max_viewers.get(), config.max_connecting.get(), count)),
+            limits,
         };
         let mut workers = Vec::with_capacity(count);
         let mut handles = Vec::with_capacity(count);
@@ -191,6 +179,8 @@ impl Gateway {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use headwater_api::rest::Notice;
 use headwater_wire::codec::h264::DecoderConfig;
 use headwater_wire::webrtc::{self, Fingerprint, Offer, Section, SectionKind, SendParameters};
 use headwater_wire::{Codec, MediaKind};
+use tokio::sync::Semaphore;
 
 use crate::gateway::webrtc::directory::SessionDirectory;
 use crate::gateway::webrtc::metrics::Metrics;
@@ -21,10 +22,12 @@ use crate::gateway::webrtc::play::session::{CNAME, NewSession};
 use crate::gateway::webrtc::play::worker_handle::WorkerHandle;
 use crate::gateway::webrtc::transport::ice::generate_credentials;
 use crate::gateway::webrtc::transport::session_id::SessionId;
-use crate::hub::{Hub, PerStream, Stream, Tracks, ViewerKind};
+use crate::hub::{Hub, PerStream, Stream, Tracks};
 
 /// How long an offer waits for the first track of a stream that has just been published.
 const FIRST_TRACK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum number of offers that are parsed at the same time.
+const MAX_PARSERS: usize = 2;
 /// How long an offer for audio and video then waits for the second track.
 const SECOND_TRACK_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -78,6 +81,8 @@ struct Inner {
     fingerprint: Fingerprint,
     directory: Arc<SessionDirectory>,
     metrics: Metrics,
+    /// Limits the number of offers that are parsed at the same time.
+    parsers: Semaphore,
     video_packetizers: PerStream<StreamPacketizer>,
     audio_packetizers: PerStream<StreamPacketizer>,
 }
@@ -90,7 +95,16 @@ impl Whep {
         metrics: Metrics,
     ) -> Self {
         let (video_packetizers, audio_packetizers) = (PerStream::default(), PerStream::default());
-        Self(Arc::new(Inner { workers, fingerprint, directory, metrics, video_packetizers, audio_packetizers }))
+        let parsers = Semaphore::new(MAX_PARSERS);
+        Self(Arc::new(Inner {
+            workers,
+            fingerprint,
+            directory,
+            metrics,
+            parsers,
+            video_packetizers,
+            audio_packetizers,
+        }))
     }
 
     /// Returns the metrics of the WebRTC gateway.
@@ -104,7 +118,7 @@ impl Whep {
     /// # Errors
     /// Fails if the offer cannot be used with this stream, or if the node is full.
     pub async fn offer(&self, hub: &Hub, stream: &Arc<Stream>, sdp: &str) -> Result<Answer, OfferError> {
-        let offer = Offer::parse(sdp)?;
+        let offer = self.parse_offer(sdp).await?;
         let wants = |kind| offer.sections.iter().any(|s| s.kind == kind && s.receives);
         let tracks = wait_for_tracks(stream, wants(SectionKind::Video), wants(SectionKind::Audio)).await?;
         if tracks.b_frames && wants(SectionKind::Video) {
@@ -117,6 +131,17 @@ impl Whep {
             video.attach_audio(audio);
         }
         self.open_session(stream, &offer, video, audio)
+    }
+
+    /// Parses an offer on a thread that serves no media, and only a few offers at a time: an offer
+    /// of the maximum length takes milliseconds.
+    async fn parse_offer(&self, sdp: &str) -> Result<Offer, OfferError> {
+        // The semaphore is never closed.
+        let _permit = self.0.parsers.acquire().await;
+        let sdp = sdp.to_owned();
+        let parsed = tokio::task::spawn_blocking(move || Offer::parse(&sdp)).await;
+        // A panic of the parser, or the end of the program.
+        Ok(parsed.unwrap_or(Err(webrtc::OfferError::Malformed))?)
     }
 
     fn open_session(
@@ -143,8 +168,11 @@ impl Whep {
         let id = SessionId::random();
         let directory = &self.0.directory;
         let full = || OfferError::TooManyViewers { limit: directory.max_sessions() };
-        let worker = directory.add(id, stream.name(), &self.0.workers).ok_or_else(full)?;
-        let handle = &self.0.workers[worker];
+        let added = directory.add(id, stream.name(), &self.0.workers).ok_or_else(full)?;
+        if let Some((displaced, worker)) = added.displaced {
+            self.0.workers[worker].mailbox.send(Command::Displace(displaced));
+        }
+        let handle = &self.0.workers[added.worker];
         let credentials = generate_credentials();
         let answer = webrtc::Answer {
             session_id: u64::from(rand::random::<u32>()),
@@ -157,11 +185,10 @@ impl Whep {
         let new = NewSession {
             id,
             stream: Arc::clone(stream),
-            credentials,
-            remote_ufrag: offer.ufrag.clone(),
+            local: credentials,
+            remote: offer.credentials.clone(),
             fingerprint: offer.fingerprint,
             packetizers,
-            viewer_guard: stream.count_viewer(ViewerKind::Webrtc),
         };
         if !handle.mailbox.send(Command::Join(Box::new(new))) {
             directory.remove(&id);

@@ -4,14 +4,14 @@
 //! hashed on blocking threads, at most two at a time. An unknown name takes as long as a wrong
 //! password.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use headwater_api::control::NEW_ADMINISTRATOR_FILE;
-use headwater_api::documents::UserDocument;
+use headwater_api::documents::{MAX_ENDED_SESSIONS, UserDocument};
 use headwater_api::error::Chain;
 use headwater_api::secret::Secret;
 use headwater_program::password;
@@ -20,7 +20,7 @@ use ring::hmac;
 use tokio::sync::Semaphore;
 
 use super::key::SessionKey;
-use super::session::{LIFETIME_S, Session, fingerprint};
+use super::session::{LIFETIME_S, Session, fingerprint, random_id};
 use super::throttle::Throttle;
 
 /// Authenticates the users of a node.
@@ -30,6 +30,8 @@ pub struct Accounts {
     key: SessionKey,
     handover: Option<PathBuf>,
     user_cache: Mutex<HashMap<String, (Instant, Arc<UserDocument>)>>,
+    /// Sessions that ended here, also while the registry is unreachable; the latest last.
+    ended_sessions: Mutex<VecDeque<String>>,
     throttle: Mutex<Throttle>,
     hash_permits: Semaphore,
     last_verified: Mutex<Option<VerifiedPassword>>,
@@ -67,6 +69,7 @@ impl Accounts {
             key,
             handover: handover.map(|folder| folder.join(NEW_ADMINISTRATOR_FILE)),
             user_cache: Mutex::default(),
+            ended_sessions: Mutex::default(),
             throttle: Mutex::new(Throttle::new(Instant::now())),
             hash_permits: Semaphore::new(MAX_CONCURRENT_HASHES),
             last_verified: Mutex::new(None),
@@ -89,12 +92,14 @@ impl Accounts {
         let last_verified = lock(&self.last_verified).clone();
         if let (Some(last_verified), Ok(Some(user))) = (last_verified, &user)
             && last_verified.at.elapsed() < VERIFIED_TTL
-            && last_verified.user == *user
+            && last_verified.user.password_hash == user.password_hash
             && hmac::verify(&self.verified_key, text.as_bytes(), last_verified.tag.as_ref()).is_ok()
         {
             return Ok(Arc::clone(user));
         }
-        lock(&self.throttle).attempt(Instant::now(), from).map_err(|_| LoginError::TooManyAttempts)?;
+        let delay = lock(&self.throttle).attempt(Instant::now(), from).map_err(|_| LoginError::TooManyAttempts)?;
+        // The client cannot save this time: an attempt that it cancels counts as failed.
+        tokio::time::sleep(delay).await;
         let user = user.map_err(|()| LoginError::RegistryUnreachable)?;
         let hash = user.as_ref().map_or_else(|| Secret::new(DUMMY_HASH), |user| user.password_hash.clone());
         // The throttle has already counted this attempt, which bounds the number of waiting ones.
@@ -123,14 +128,36 @@ impl Accounts {
     pub(super) async fn by_session(&self, cookie: &str, now_s: u64) -> Option<(Arc<UserDocument>, u64)> {
         let session = Session::open(cookie, &self.key, now_s)?;
         let user = self.user(&session.user).await.ok()??;
-        (fingerprint(&user.password_hash) == session.password_fingerprint).then_some((user, session.expires_s))
+        let is_valid = fingerprint(&user.password_hash) == session.password_fingerprint
+            && !user.ended_sessions.contains(&session.id)
+            && !lock(&self.ended_sessions).contains(&session.id);
+        is_valid.then_some((user, session.expires_s))
+    }
+
+    /// Ends a session: here at once, on the other nodes of the cluster after [`USER_CACHE_TTL`]. If
+    /// the registry is unreachable, the others are not told.
+    pub(super) async fn end_session(&self, cookie: &str, now_s: u64) {
+        let Some(session) = Session::open(cookie, &self.key, now_s) else { return };
+        {
+            let mut ended_sessions = lock(&self.ended_sessions);
+            if ended_sessions.len() >= MAX_ENDED_SESSIONS {
+                ended_sessions.pop_front();
+            }
+            ended_sessions.push_back(session.id.clone());
+        }
+        log::info!(user = session.user.as_str(); "logged out");
+        match tokio::time::timeout(REGISTRY_TIMEOUT, self.registry.end_session(&session.user, &session.id)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(e)) => log::warn!(err:% = Chain(&e); "the session has ended on this node only"),
+            Err(_) => log::warn!("the session has ended on this node only: the registry does not answer"),
+        }
     }
 
     /// Returns the cookie of a new session, and its end in Unix seconds.
     pub(super) fn begin_session(&self, user: &UserDocument, now_s: u64) -> (String, u64) {
         let expires_s = now_s + LIFETIME_S;
-        let session =
-            Session { user: user.name.clone(), expires_s, password_fingerprint: fingerprint(&user.password_hash) };
+        let password_fingerprint = fingerprint(&user.password_hash);
+        let session = Session { user: user.name.clone(), expires_s, password_fingerprint, id: random_id() };
         (session.seal(&self.key), expires_s)
     }
 
@@ -250,6 +277,7 @@ mod tests {
             password_hash: password::hash(&Secret::new(password)).unwrap(),
             rights: Rights::Administer,
             created_at_ms: 0,
+            ended_sessions: Vec::new(),
         }
     }
 
@@ -269,7 +297,7 @@ mod tests {
         assert_eq!(attempt(&accounts, "admin", &"x".repeat(10_000)).await, Err(LoginError::WrongPassword));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn wrong_passwords_are_throttled_and_repeated_correct_ones_are_not() {
         let registry = TestRegistry::new("guess").await;
         let accounts = registry.accounts();
@@ -281,6 +309,23 @@ mod tests {
         }
         assert_eq!(attempt(&accounts, "admin", "8").await, Err(LoginError::TooManyAttempts));
         attempt(&accounts, "admin", "right").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn sign_out_ends_its_session_on_every_node_and_no_other_one() {
+        let registry = TestRegistry::new("out").await;
+        let (accounts, restarted) = (registry.accounts(), registry.accounts());
+        let user = attempt(&accounts, "admin", "right").await.unwrap();
+        let [ended, other] = [(); 2].map(|()| accounts.begin_session(&user, 1_000).0);
+        assert_ne!(ended, other);
+        accounts.end_session("forged.1.x.y.z", 1_001).await;
+        accounts.end_session(&ended, 1_001).await;
+        for node in [&accounts, &restarted] {
+            assert_eq!(node.by_session(&ended, 1_001).await, None);
+            assert!(node.by_session(&other, 1_001).await.is_some());
+        }
+        let stored = registry.store.user("admin").await.unwrap().unwrap();
+        assert_eq!(stored.ended_sessions.len(), 1);
     }
 
     #[tokio::test]

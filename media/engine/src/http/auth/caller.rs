@@ -1,7 +1,6 @@
 //! Identifies the caller of a request, by HTTP Basic or by the session cookie. Does not decide what
 //! the caller may do.
 
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,7 +15,7 @@ use headwater_api::secret::Secret;
 use super::accounts::LoginError;
 use super::cookie::session_cookie;
 use crate::http::error::{Code, Problem};
-use crate::http::serve::peer::Peer;
+use crate::http::serve::client::Client;
 use crate::http::state::AppState;
 
 /// The caller of a request; usually without a login.
@@ -48,7 +47,8 @@ impl FromRequestParts<AppState> for Caller {
     /// Refuses a wrong password. An expired session counts as no login.
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         if let Some((name, password)) = basic(&parts.headers) {
-            let user = state.accounts.by_password(client_ip(parts), &name, password).await?;
+            let from = Client::of(&parts.extensions).address;
+            let user = state.accounts.by_password(from, &name, password).await?;
             return Ok(Self { user: Some(user), expires_s: None, by_cookie: false });
         }
         let Some(cookie) = session_cookie(&parts.headers) else { return Ok(Self::default()) };
@@ -89,20 +89,6 @@ fn basic(headers: &HeaderMap) -> Option<(String, Secret)> {
     Some((name.to_owned(), Secret::new(password)))
 }
 
-/// The address of the client. A load balancer connects from a private address and appends the
-/// client's address to `X-Forwarded-For`; the header is ignored on connections from public
-/// addresses.
-pub(super) fn client_ip(parts: &Parts) -> IpAddr {
-    let peer = parts.extensions.get::<Peer>().map_or(Ipv6Addr::UNSPECIFIED.into(), |peer| peer.0.ip().to_canonical());
-    let is_private = match peer {
-        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback(),
-        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_loopback(),
-    };
-    let forwarded = parts.headers.get_all("x-forwarded-for").iter().next_back();
-    let last = forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
-    last.filter(|_| is_private).unwrap_or(peer)
-}
-
 /// Now, in Unix seconds.
 pub(super) fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -110,44 +96,28 @@ pub(super) fn now_s() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use axum::http::Request;
 
     use super::*;
 
-    fn parts(peer: &str, headers: &[(&str, &str)]) -> Parts {
+    fn headers(headers: &[(&str, &str)]) -> HeaderMap {
         let mut request = Request::builder();
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        parts.extensions.insert(Peer(SocketAddr::new(peer.parse().unwrap(), 1)));
-        parts
-    }
-
-    #[test]
-    fn forwarded_address_is_used_only_from_a_private_peer() {
-        let check = |peer: &str, forwarded: &str, expected: &str| {
-            let address = client_ip(&parts(peer, &[("x-forwarded-for", forwarded)]));
-            assert_eq!(address, expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded}");
-        };
-        check("10.0.0.5", "9.9.9.9, 198.51.100.7", "198.51.100.7");
-        check("::ffff:10.0.0.5", "2001:db8::1", "2001:db8::1");
-        check("203.0.113.9", "198.51.100.7", "203.0.113.9");
-        check("10.0.0.5", "nonsense", "10.0.0.5");
+        request.body(()).unwrap().headers().clone()
     }
 
     #[test]
     fn credentials_are_read_only_from_basic_and_the_session_cookie() {
-        let read = |value: &str| basic(&parts("::1", &[("authorization", value)]).headers);
+        let read = |value: &str| basic(&headers(&[("authorization", value)]));
         let (name, password) = read("basic YWRtaW46YTpi").unwrap();
         assert_eq!((name.as_str(), password.reveal()), ("admin", "a:b"));
         for garbage in ["Basic !!!", "Basic ", "Basic YQ=="] {
             assert_eq!(read(garbage).unwrap().1.reveal(), "", "{garbage}");
         }
         assert!(read("Bearer YWRtaW46YTpi").is_none() && read("Basic").is_none());
-        let parts = parts("::1", &[("cookie", "a=b; headwater_session2=x"), ("cookie", "headwater_session=abc")]);
-        assert_eq!(session_cookie(&parts.headers), Some("abc"));
+        let headers = headers(&[("cookie", "a=b; headwater_session2=x"), ("cookie", "headwater_session=abc")]);
+        assert_eq!(session_cookie(&headers), Some("abc"));
     }
 }

@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use headwater_program::private_file::is_disk_full;
 use ring::{hkdf, hmac};
 
 /// The HMAC key of session cookies.
@@ -75,8 +76,12 @@ fn read_or_create(path: &Path) -> io::Result<Vec<u8>> {
     }
     let bytes: [u8; 32] = rand::random();
     let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match file.and_then(|mut file| file.write_all(text.as_bytes())) {
+        // A truncated file is replaced at the next start.
+        Err(err) if is_disk_full(&err) => log::warn!(err:%; "disk is full, sessions end when the engine stops"),
+        written => written?,
+    }
     Ok(text.into_bytes())
 }
 

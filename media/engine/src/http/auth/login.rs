@@ -2,7 +2,7 @@
 
 use axum::extract::State as Extract;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use headwater_api::documents::{ADMINISTRATOR, Rights};
 use headwater_api::secret::Secret;
@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::caller::{Caller, client_ip, now_s};
-use super::cookie::set_session_cookie;
+use super::caller::{Caller, now_s};
+use super::cookie::{session_cookie, set_session_cookie};
 use super::session::LIFETIME_S;
 use crate::http::error::{Code, Problem};
 use crate::http::rest::json::uncached_json;
 use crate::http::serve::body::SmallBody;
-use crate::http::serve::peer::Encrypted;
+use crate::http::serve::client::Client;
 use crate::http::state::AppState;
 
 /// Path of the session resource.
@@ -79,7 +79,7 @@ pub(in crate::http) async fn log_in(
         return Err(Problem::fixed(Code::BadRequest, "The body is not {\"name\": …, \"password\": …}."));
     };
     let name = name.as_deref().unwrap_or(ADMINISTRATOR);
-    let from = client_ip(&parts);
+    let Client { address: from, is_encrypted } = Client::of(&parts.extensions);
     let user = state.accounts.by_password(from, name, password).await?;
     let (value, expires_s) = state.accounts.begin_session(&user, now_s());
     log::info!(user = user.name.as_str(), peer:% = from; "logged in");
@@ -88,21 +88,17 @@ pub(in crate::http) async fn log_in(
         administrator: user.rights == Rights::Administer,
         expires_at_ms: Some(expires_s * 1_000),
     });
-    set_session_cookie(&mut response, &value, LIFETIME_S, encrypted(&parts));
+    set_session_cookie(&mut response, &value, LIFETIME_S, is_encrypted);
     Ok(response)
 }
 
-/// Logs out: the response removes the cookie.
+/// Logs out: ends the session on every node, and removes the cookie.
 #[utoipa::path(delete, tag = "administrator", path = "/rest/v2/session", responses((status = 204)))]
-pub(in crate::http) async fn log_out(parts: Parts) -> Response {
+pub(in crate::http) async fn log_out(Extract(state): Extract<AppState>, parts: Parts) -> Response {
+    if let Some(cookie) = session_cookie(&parts.headers) {
+        state.accounts.end_session(cookie, now_s()).await;
+    }
     let mut response = StatusCode::NO_CONTENT.into_response();
-    set_session_cookie(&mut response, "", 0, encrypted(&parts));
+    set_session_cookie(&mut response, "", 0, Client::of(&parts.extensions).is_encrypted);
     response
-}
-
-/// True if the browser's connection is encrypted. A client that forges the header only affects its
-/// own cookie.
-fn encrypted(parts: &Parts) -> bool {
-    let by_balancer = |headers: &HeaderMap| headers.get("x-forwarded-proto").is_some_and(|v| v == "https");
-    parts.extensions.get::<Encrypted>().is_some() || by_balancer(&parts.headers)
 }

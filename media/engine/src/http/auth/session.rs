@@ -1,9 +1,9 @@
-//! The session cookie: a signed value with user, expiry and password fingerprint. The server stores
-//! no sessions.
+//! The session cookie: a signed value with user, expiry, password fingerprint and id. The server
+//! stores only the ids of the sessions that a sign-out has ended.
 //!
-//! `NAME.EXPIRES.PASSWORD.SIGNATURE`, where NAME and SIGNATURE are base64url without padding,
-//! EXPIRES is Unix time in seconds, and PASSWORD is the fingerprint of the password hash at the
-//! login, so that a new password ends all sessions.
+//! `NAME.EXPIRES.PASSWORD.ID.SIGNATURE`, where NAME and SIGNATURE are base64url without padding,
+//! EXPIRES is Unix time in seconds, PASSWORD is the fingerprint of the password hash at the login,
+//! so that a new password ends all sessions, and ID is random.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -21,12 +21,15 @@ pub(super) struct Session {
     pub expires_s: u64,
     /// [`fingerprint`] of the password's hash.
     pub password_fingerprint: String,
+    /// Unique.
+    pub id: String,
 }
 
 impl Session {
     /// Returns the signed cookie value.
     pub(super) fn seal(&self, key: &SessionKey) -> String {
-        let text = format!("{}.{}.{}", BASE64.encode(&self.user), self.expires_s, self.password_fingerprint);
+        let Self { user, expires_s, password_fingerprint, id } = self;
+        let text = format!("{}.{expires_s}.{password_fingerprint}.{id}", BASE64.encode(user));
         let tag = key.sign(text.as_bytes());
         format!("{text}.{}", BASE64.encode(tag.as_ref()))
     }
@@ -43,8 +46,8 @@ impl Session {
         let mut fields = text.split('.');
         let user = String::from_utf8(BASE64.decode(fields.next()?).ok()?).ok()?;
         let expires_s = fields.next()?.parse().ok().filter(|expires_s| now_s < *expires_s)?;
-        let password = fields.next()?.to_owned();
-        fields.next().is_none().then_some(Self { user, expires_s, password_fingerprint: password })
+        let (password_fingerprint, id) = (fields.next()?.to_owned(), fields.next()?.to_owned());
+        fields.next().is_none().then_some(Self { user, expires_s, password_fingerprint, id })
     }
 }
 
@@ -52,6 +55,11 @@ impl Session {
 pub(super) fn fingerprint(password_hash: &Secret) -> String {
     let digest = digest::digest(&digest::SHA256, password_hash.reveal().as_bytes());
     BASE64.encode(&digest.as_ref()[..12])
+}
+
+/// A random session id.
+pub(super) fn random_id() -> String {
+    BASE64.encode(rand::random::<[u8; 12]>())
 }
 
 /// Lifetime of a session, in seconds.
@@ -68,6 +76,7 @@ mod tests {
             user: "ad.min ü".to_owned(),
             expires_s: 1_000,
             password_fingerprint: fingerprint(&Secret::new("$argon2id$x")),
+            id: random_id(),
         }
     }
 

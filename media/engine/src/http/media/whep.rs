@@ -5,7 +5,7 @@
 //! | `POST /APP/whep/ID`, `application/sdp` | 201, the answer, `Location` of the session |
 //! | `GET /APP/whep/ID/SESSION` | 200, [`SessionStatus`]: whether the viewer should move to another node |
 //! | `DELETE /APP/whep/ID/SESSION` | 200, ends the session |
-//! | `OPTIONS` on both | 204 with the CORS headers |
+//! | `PATCH /APP/whep/ID/SESSION` | 405: neither trickle ICE nor ICE restarts are supported |
 
 use axum::Router;
 use axum::body::Body;
@@ -27,14 +27,14 @@ use crate::http::state::AppState;
 /// Routes that create, query and end sessions.
 pub(crate) fn routes() -> Router<AppState> {
     Router::new()
-        .route("/{app}/whep/{id}", post(offer).options(preflight))
-        .route("/{app}/whep/{id}/{session}", get(session_status).delete(delete_session).options(preflight))
+        .route("/{app}/whep/{id}", post(offer))
+        .route("/{app}/whep/{id}/{session}", get(session_status).delete(delete_session))
 }
 
 type Handled = axum::extract::State<AppState>;
 
 async fn offer(state: Handled, Path((app, id)): Path<(String, String)>, request: Request) -> Response {
-    allow_any_origin(create_session(&state, &app, &id, request).await)
+    create_session(&state, &app, &id, request).await.into_response()
 }
 
 async fn create_session(state: &AppState, app: &str, id: &str, request: Request) -> Result<Response, Problem> {
@@ -104,7 +104,7 @@ async fn session_status(
         let alternative_url = if stay { None } else { alternative_url(&state, &name) };
         Ok(uncached_json(SessionStatus { stay, alternative_url }))
     };
-    allow_any_origin(status.await)
+    status.await.into_response()
 }
 
 /// URL of the stream on another node with capacity.
@@ -120,28 +120,13 @@ async fn delete_session(state: Handled, Path((app, id, session)): Path<(String, 
         let existed = SessionId::parse(&session).is_some_and(|session| state.whep.close_session(&name, &session));
         if existed { Ok(StatusCode::OK.into_response()) } else { Err(SESSION_NOT_FOUND) }
     });
-    allow_any_origin(result)
-}
-
-async fn preflight() -> Response {
-    allow_any_origin(Ok(StatusCode::NO_CONTENT.into_response()))
+    result.into_response()
 }
 
 fn is_sdp(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let kind = value.split(';').next().unwrap_or_default().trim();
     kind.eq_ignore_ascii_case("application/sdp")
-}
-
-/// Allows pages of any origin to watch (Fetch §3.3.3). They need `Location` to end the session.
-fn allow_any_origin(answer: Result<Response, Problem>) -> Response {
-    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
-    let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE, OPTIONS"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("Content-Type, Authorization"));
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Location, Link"));
-    response
 }
 
 impl From<OfferError> for Problem {

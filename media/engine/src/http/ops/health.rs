@@ -1,10 +1,10 @@
 //! `/livez`, `/readyz`, `/status` and `/metrics`, on a separate listener that viewers cannot reach.
 //!
 //! Ready means: not draining, and every check has just succeeded. Live means only that this process
-//! still runs tasks; a supervisor restarts the engine if it is not.
+//! still runs tasks. The daemon does not ask here: network peers reach this listener, and it
+//! supervises the engine by the reports of `node::daemon_reports`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use headwater_api::config::Role;
 use headwater_api::control::{Endpoints, EngineStatus};
-use headwater_program::free_space::check_free_space;
 use headwater_registry::Store;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
@@ -22,20 +21,18 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::ClusterSnapshotCache;
 use crate::gateway::relay::RelayClient;
 use crate::http::error::{Code, Problem};
+use crate::http::ops::disk_check::DiskCheck;
+use crate::http::ops::health_server::HealthServer;
 use crate::http::ops::peers::RelayRoutes;
 use crate::http::ops::probe;
+use crate::http::ops::readiness::{Checks, ProbeCache};
 use crate::http::ops::role_check::{self, Upstream};
 use crate::http::rest::json::uncached_json;
-use crate::http::serve::listener::Server;
 use crate::hub::Hub;
 use crate::node::admission::Admission;
 use crate::node::health::NodeHealthReceiver;
 use crate::node::load::{LoadMeter, stream_viewers};
 use crate::runtime::stages::{LivenessCheck, Stages};
-use crate::runtime::worker_pool::WorkerPool;
-
-/// Maximum number of connections to the health listener.
-pub const MAX_CONNECTIONS: usize = 64;
 
 /// The state of the health listener.
 pub struct HealthService {
@@ -63,8 +60,10 @@ pub struct HealthService {
     pub admission: Admission,
     /// The latest health report of the daemon.
     pub node_health: NodeHealthReceiver,
-    /// The data folder, and the megabytes that must be free in it.
-    pub disk: (PathBuf, u32),
+    /// The check of the data folder.
+    pub disk: DiskCheck,
+    /// The last probes.
+    pub probes: ProbeCache,
 }
 
 /// The body of `/readyz`.
@@ -78,16 +77,15 @@ pub struct Readiness {
 
 impl HealthService {
     /// True if the node should receive traffic.
-    pub async fn is_ready(&self) -> bool {
+    pub async fn is_ready(self: &Arc<Self>) -> bool {
         self.readiness().await.ready
     }
 
     /// Adds the health listener to the stages. It serves until the drain is complete, so that the
     /// drain can be observed.
-    pub fn mount(self: &Arc<Self>, server: Server, peers: RelayRoutes, stages: &mut Stages) {
+    pub fn mount(self: &Arc<Self>, server: HealthServer, peers: RelayRoutes, stages: &mut Stages) {
         let router = Arc::clone(self).router().merge(peers.router());
-        let deadline = stages.deadline();
-        stages.add_background(server.run(router, WorkerPool::inline(), CancellationToken::new(), deadline));
+        stages.add_background(server.run(router));
     }
 
     /// The routes of the health listener.
@@ -101,7 +99,39 @@ impl HealthService {
             .with_state(self)
     }
 
-    async fn readiness(&self) -> Readiness {
+    /// The failing checks of the engine's own parts, by name, with the reason. The daemon waits for
+    /// them at the start; the disk, the registry, the clock and other nodes are no part of them.
+    pub async fn failing_own_checks(&self) -> BTreeMap<String, String> {
+        let all = self.probe_listeners().await.into_iter().chain(self.check_parts());
+        all.filter_map(|(name, result)| Some((name, result.err()?))).collect()
+    }
+
+    /// Probes are at most half a second old; everything else is read at once.
+    async fn readiness(self: &Arc<Self>) -> Readiness {
+        let this = Arc::clone(self);
+        let mut all = self.probes.get(move || async move { this.probe_all().await }).await;
+        let drain = if self.drain.is_cancelled() { Err("draining".to_owned()) } else { Ok(()) };
+        all.extend(self.check_parts().chain([("drain".to_owned(), drain)]));
+        all.extend(self.node_health.checks());
+        Readiness {
+            ready: all.values().all(Result::is_ok),
+            checks: all
+                .into_iter()
+                .map(|(name, result)| (name, result.err().unwrap_or_else(|| "ok".to_owned())))
+                .collect(),
+        }
+    }
+
+    async fn probe_all(&self) -> Checks {
+        let (mut all, disk, upstream) = tokio::join!(self.probe_listeners(), self.disk.run(), self.upstream());
+        let has_relay = self.endpoints.relay.is_some() && self.relay.is_some();
+        let for_role = role_check::check(self.role, has_relay, upstream);
+        all.insert("disk".to_owned(), disk);
+        all.extend(for_role.map(|(name, result)| (name.to_owned(), result)));
+        all
+    }
+
+    async fn probe_listeners(&self) -> Checks {
         let at = &self.endpoints;
         let (http, rtmp, https, rtmps, relay) = tokio::join!(
             probe::http(at.http),
@@ -110,23 +140,12 @@ impl HealthService {
             probe_if_configured(at.rtmps, probe::rtmps),
             probe_if_configured(at.relay.zip(self.relay.as_ref()), |(address, relay)| probe::relay(address, relay)),
         );
-        let drain = if self.drain.is_cancelled() { Err("draining".to_owned()) } else { Ok(()) };
-        let liveness = self.liveness_checks.iter().map(|(name, check)| (*name, check()));
-        let for_role = role_check::check(self.role, at.relay.is_some() && self.relay.is_some(), self.upstream().await);
-        let disk = check_free_space(&self.disk.0, self.disk.1);
-        let own = [("drain", drain), ("http", http), ("rtmp", rtmp), ("disk", disk)];
-        let configured = [("https", https), ("rtmps", rtmps), ("relay", relay)];
-        let configured = configured.into_iter().filter_map(|(name, result)| Some((name, result?)));
-        let own = own.into_iter().chain(configured).chain(liveness).chain(for_role);
-        let all: BTreeMap<String, Result<(), String>> =
-            own.map(|(name, result)| (name.to_owned(), result)).chain(self.node_health.checks()).collect();
-        Readiness {
-            ready: all.values().all(Result::is_ok),
-            checks: all
-                .into_iter()
-                .map(|(name, result)| (name, result.err().unwrap_or_else(|| "ok".to_owned())))
-                .collect(),
-        }
+        let all = [("http", Some(http)), ("rtmp", Some(rtmp)), ("https", https), ("rtmps", rtmps), ("relay", relay)];
+        all.into_iter().filter_map(|(name, result)| Some((name.to_owned(), result?))).collect()
+    }
+
+    fn check_parts(&self) -> impl Iterator<Item = (String, Result<(), String>)> {
+        self.liveness_checks.iter().map(|(name, check)| ((*name).to_owned(), check()))
     }
 }
 
@@ -222,7 +241,8 @@ mod tests {
             hub,
             load_meter: meter,
             node_health: node_health.clone(),
-            disk: (std::env::temp_dir(), disk_mb),
+            disk: DiskCheck::new(std::env::temp_dir(), disk_mb),
+            probes: ProbeCache::default(),
         }
     }
 
@@ -230,14 +250,15 @@ mod tests {
     async fn only_configured_listeners_are_probed() {
         let closed_port = Some("127.0.0.1:1".parse().unwrap());
         let (node_health, drain) = (NodeHealthReceiver::disconnected(), CancellationToken::new());
-        let mut node = health(0, Box::new(|| Ok(())), &node_health, &drain);
-        let checks = node.readiness().await.checks;
+        let node = health(0, Box::new(|| Ok(())), &node_health, &drain);
+        let checks = Arc::new(node).readiness().await.checks;
         assert!(["https", "rtmps", "relay"].iter().all(|check| !checks.contains_key(*check)), "{checks:?}");
+        let mut node = health(0, Box::new(|| Ok(())), &node_health, &drain);
         (node.endpoints.https, node.endpoints.rtmps, node.endpoints.relay) = (closed_port, closed_port, closed_port);
         let secret = headwater_wire::relay::ClusterSecret::new(b"a secret of the cluster").unwrap();
         let no_relays = Arc::new(crate::cluster::StaticResolver::new(Vec::new()));
         node.relay = Some(RelayClient::new(secret, no_relays, crate::gateway::relay::Timing::default()));
-        let checks = node.readiness().await.checks;
+        let checks = Arc::new(node).readiness().await.checks;
         for check in ["https", "rtmps", "relay"] {
             assert!(checks[check].starts_with("does not answer: "), "{check}: {}", checks[check]);
         }
@@ -246,10 +267,9 @@ mod tests {
     #[tokio::test]
     async fn origin_without_a_relay_and_edge_without_upstreams_are_not_ready() {
         let (node_health, drain) = (NodeHealthReceiver::disconnected(), CancellationToken::new());
-        let mut node = health(0, Box::new(|| Ok(())), &node_health, &drain);
         for (role, check) in [(Role::Origin, "relay"), (Role::Edge, "upstream")] {
-            node.role = role;
-            let checks = node.readiness().await.checks;
+            let node = HealthService { role, ..health(0, Box::new(|| Ok(())), &node_health, &drain) };
+            let checks = Arc::new(node).readiness().await.checks;
             assert!(checks[check].contains("secret_file in [relay] is not set"), "{checks:?}");
         }
     }
@@ -261,7 +281,8 @@ mod tests {
         let node_health = NodeHealthReceiver::connected(&crate::runtime::wall_clock::WallClock::default());
         let checks = [("lease".to_owned(), Some("ended".to_owned())), ("registered".to_owned(), None)];
         node_health.apply(NodeHealth { checks: checks.into(), ..NodeHealth::default() });
-        let readiness = health(u32::MAX, Box::new(|| Ok(())), &node_health, &drain).readiness().await;
+        let node = Arc::new(health(u32::MAX, Box::new(|| Ok(())), &node_health, &drain));
+        let readiness = node.readiness().await;
         assert!(!readiness.ready);
         for (check, expected) in [("drain", "draining"), ("hub", "ok"), ("lease", "ended"), ("registered", "ok")] {
             assert_eq!(readiness.checks[check], expected, "{check}");
@@ -269,10 +290,33 @@ mod tests {
         assert!(readiness.checks["rtmp"].starts_with("does not answer: "), "{}", readiness.checks["rtmp"]);
         assert!(readiness.checks["disk"].ends_with("4294967295 MB are required"), "{}", readiness.checks["disk"]);
         let node_health = NodeHealthReceiver::disconnected();
-        let readiness = health(0, Box::new(|| Err("stopped".to_owned())), &node_health, &CancellationToken::new())
-            .readiness()
-            .await;
+        let node = health(0, Box::new(|| Err("stopped".to_owned())), &node_health, &CancellationToken::new());
+        let readiness = Arc::new(node).readiness().await;
         assert_eq!((readiness.checks["disk"].as_str(), readiness.checks["drain"].as_str()), ("ok", "ok"));
         assert_eq!((readiness.checks["hub"].as_str(), readiness.checks.contains_key("daemon")), ("stopped", false));
+    }
+
+    #[tokio::test]
+    async fn start_does_not_depend_on_disk_drain_registry_or_daemon() {
+        let drain = CancellationToken::new();
+        drain.cancel();
+        let node_health = NodeHealthReceiver::connected(&crate::runtime::wall_clock::WallClock::default());
+        let checks = [("lease".to_owned(), Some("ended".to_owned())), ("clock".to_owned(), Some("wrong".to_owned()))];
+        node_health.apply(NodeHealth { checks: checks.into(), ..NodeHealth::default() });
+        let role = Role::Edge;
+        let node =
+            HealthService { role, ..health(u32::MAX, Box::new(|| Err("stopped".to_owned())), &node_health, &drain) };
+        let failing = node.failing_own_checks().await;
+        let names: Vec<_> = failing.keys().map(String::as_str).collect();
+        assert_eq!(names, ["http", "hub", "rtmp"], "{failing:?}");
+    }
+
+    #[tokio::test]
+    async fn drain_is_reported_at_once_although_probes_are_cached() {
+        let (node_health, drain) = (NodeHealthReceiver::disconnected(), CancellationToken::new());
+        let node = Arc::new(health(0, Box::new(|| Ok(())), &node_health, &drain));
+        assert_eq!(node.readiness().await.checks["drain"], "ok");
+        drain.cancel();
+        assert_eq!(node.readiness().await.checks["drain"], "draining");
     }
 }

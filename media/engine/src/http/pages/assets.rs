@@ -22,8 +22,19 @@ struct Asset {
 static ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 
 /// Restricts pages to this origin. Media Source Extensions need blob URLs for media.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-     media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'self'";
+macro_rules! content_security_policy {
+    ($($more:literal)?) => {
+        concat!(
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self' blob:; \
+             connect-src 'self'; base-uri 'none'; form-action 'self'",
+            $($more)?
+        )
+    };
+}
+
+/// Pages that other sites may embed in a frame: the player. A click on an administering page must
+/// not be a click on a page that is laid over it.
+const EMBEDDABLE_PAGES: &[&str] = &["pages/play.html"];
 
 /// `/assets/{path}`.
 pub(crate) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
@@ -70,7 +81,12 @@ fn respond(asset: &'static Asset, request: &HeaderMap) -> Response {
         set(header::CONTENT_ENCODING, "gzip");
     }
     if asset.mime.starts_with("text/html") {
-        set(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
+        if EMBEDDABLE_PAGES.contains(&asset.name) {
+            set(header::CONTENT_SECURITY_POLICY, content_security_policy!());
+        } else {
+            set(header::CONTENT_SECURITY_POLICY, content_security_policy!("; frame-ancestors 'none'"));
+            set(header::X_FRAME_OPTIONS, "DENY");
+        }
         set(header::REFERRER_POLICY, "same-origin");
     }
     response
@@ -94,6 +110,20 @@ mod tests {
         assert_eq!(get("play.html", &[(header::IF_NONE_MATCH, etag)]).status(), StatusCode::NOT_MODIFIED);
         assert!(!get("play.html", &[]).headers().contains_key(header::CONTENT_ENCODING));
         assert_eq!(get("nothing.html", &[]).status(), StatusCode::NOT_FOUND);
+    }
+
+    #[test]
+    fn only_the_player_may_be_embedded_by_other_sites() {
+        let pages: Vec<_> = ASSETS.iter().filter_map(|asset| asset.name.strip_prefix("pages/")).collect();
+        assert!(pages.contains(&"index.html") && pages.contains(&"play.html"), "{pages:?}");
+        for name in pages {
+            let response = get(name, &[]);
+            let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
+            let is_forbidden = policy.contains("; frame-ancestors 'none'");
+            assert!(policy.starts_with("default-src 'none'"), "{name}: {policy}");
+            assert_eq!(is_forbidden, name != "play.html", "{name}: {policy}");
+            assert_eq!(response.headers().contains_key(header::X_FRAME_OPTIONS), is_forbidden, "{name}");
+        }
     }
 
     #[test]

@@ -10,19 +10,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::http::serve::client::ClientResolver;
 use crate::http::serve::metrics::Metrics;
 use crate::http::serve::sendfile::SendfileStream;
 use crate::http::serve::service::HttpService;
+use crate::http::serve::strict_heads::{BodyLength, StrictHeads};
 use crate::http::serve::timeout::{HEAD_TIMEOUT, RequestPhase, TimeoutStream};
+use crate::runtime::client_pool::{ClientPool, PoolPlace};
+use crate::runtime::trusted_proxies::TrustedProxies;
 use crate::runtime::worker_pool::WorkerPool;
 
 /// Maximum size of a request head; a longer one is answered with status 431.
@@ -36,7 +40,8 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {
     service: Arc<HttpService>,
-    permits: Arc<Semaphore>,
+    pool: ClientPool,
+    proxies: TrustedProxies,
     metrics: Metrics,
     tasks: TaskTracker,
     workers: WorkerPool,
@@ -47,7 +52,8 @@ pub(crate) struct Connections {
 impl Connections {
     pub(crate) fn new(
         service: HttpService,
-        max_connections: usize,
+        pool: ClientPool,
+        proxies: TrustedProxies,
         metrics: Metrics,
         workers: WorkerPool,
         drain: CancellationToken,
@@ -55,10 +61,10 @@ impl Connections {
         let mut protocol = http1::Builder::new();
         // `TimeoutStream` bounds every wait without a timer per request.
         protocol.header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEADERS);
-        let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
         Self {
             service: Arc::new(service),
-            permits,
+            pool,
+            proxies,
             metrics,
             tasks: TaskTracker::new(),
             workers,
@@ -92,10 +98,13 @@ impl Connections {
     }
 
     fn start(&self, stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>) {
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            self.metrics.turned_away.inc();
-            log::debug!(peer:%; "http connection turned away, too many are open");
-            return;
+        let place = match self.pool.take(peer.ip()) {
+            Ok(place) => place,
+            Err(err) => {
+                self.metrics.turned_away.inc();
+                log::debug!(peer:%, err:%; "http connection turned away, too many are open");
+                return;
+            }
         };
         self.metrics.accepted.inc();
         // A response must not wait for the acknowledgement of the previous one.
@@ -103,9 +112,9 @@ impl Connections {
         let this = self.clone();
         self.workers.spawn(&self.tasks, stream, move |stream| async move {
             match tls {
-                None => this.serve(SendfileStream::new(stream), peer, false, permit).await,
+                None => this.serve(SendfileStream::new(stream), peer, false, place).await,
                 Some(tls) => match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => this.serve(stream, peer, true, permit).await,
+                    Ok(Ok(stream)) => this.serve(stream, peer, true, place).await,
                     Ok(Err(err)) => log::debug!(peer:%, err:%; "tls handshake failed"),
                     Err(_) => log::debug!(peer:%; "tls handshake timed out"),
                 },
@@ -113,30 +122,37 @@ impl Connections {
         });
     }
 
-    async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
+    pub(crate) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
         self,
         stream: T,
         peer: SocketAddr,
-        encrypted: bool,
-        permit: OwnedSemaphorePermit,
+        is_encrypted: bool,
+        place: PoolPlace,
     ) {
         let _open = self.metrics.count_connection();
+        let clients = ClientResolver::new(peer, is_encrypted, &self.proxies);
         let phase = RequestPhase::default();
         let mut stream = TimeoutStream::new(stream, phase.clone());
-        match self.service.serve_fast_path(&mut stream, &phase, peer, &self.drain).await {
+        match self.service.serve_fast_path(&mut stream, &phase, &clients, &self.drain).await {
             Ok(Some(head)) => stream.push_back(head),
             Ok(None) => return,
             Err(err) => return log::trace!(peer:%, err:%; "http connection ended early"),
         }
         let service = self.service;
+        let body = BodyLength::default();
+        let stream = StrictHeads::new(stream, body.clone());
         let service = hyper::service::service_fn({
             let phase = phase.clone();
             move |request: hyper::Request<Incoming>| {
                 phase.advance();
-                let answer = Arc::clone(&service).respond(request, peer, encrypted);
+                let is_last = !body.on_request(&request);
+                let answer = Arc::clone(&service).respond(request, clients.clone());
                 let phase = phase.clone();
                 async move {
-                    let answer = answer.await;
+                    let mut answer = answer.await;
+                    if is_last {
+                        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    }
                     phase.advance();
                     Ok::<_, Infallible>(answer)
                 }
@@ -156,7 +172,7 @@ impl Connections {
         if let Err(err) = result {
             log::trace!(peer:%, err:%; "http connection ended early");
         }
-        drop(permit);
+        drop(place);
     }
 }
 

@@ -4,20 +4,25 @@ use std::net::Ipv4Addr;
 
 use axum::Router;
 use axum::routing::get;
-use headwater_api::config;
+use headwater_api::{Config, config};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::*;
+use crate::http::media::hls::viewer_id::viewer_id;
+use crate::http::serve::client::Client;
 use crate::http::serve::listener::Server;
 use crate::http::serve::timeout::{HEAD_TIMEOUT, IDLE_TIMEOUT, WRITE_TIMEOUT};
 use crate::http::test_node::TestNode;
+use crate::runtime::client_pool::SharePolicy;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 /// Larger than a pipe of [`NARROW`] bytes, smaller than the buffer of TLS.
 const ANSWER: &[u8] = &[b'a'; 8 << 10];
 const NARROW: usize = 64;
+/// Larger than any request or response in these tests.
+const ROOM: usize = 64 << 10;
 /// Tolerance for late timers.
 const TIMER_TOLERANCE: Duration = Duration::from_millis(10);
 
@@ -41,15 +46,48 @@ fn cases() -> [Case; 2] {
     [long, Case { service: HttpService::new(node.state.clone()), request, end: b"right now.\"}", _node: Some(node) }]
 }
 
+fn pool(places: usize) -> ClientPool {
+    SharePolicy::new(&Config::default()).pool(places)
+}
+
 /// Serves the other end of a pipe, optionally with TLS.
 async fn serve(service: HttpService, stream: DuplexStream, tls: Option<TlsAcceptor>) {
+    serve_behind(TrustedProxies::default(), service, stream, tls).await;
+}
+
+async fn serve_behind(proxies: TrustedProxies, service: HttpService, stream: DuplexStream, tls: Option<TlsAcceptor>) {
     let metrics = Metrics::default();
-    let connections = Connections::new(service, 1, metrics, WorkerPool::inline(), CancellationToken::new());
-    let permit = Arc::clone(&connections.permits).try_acquire_owned().unwrap();
-    let peer = (Ipv4Addr::LOCALHOST, 1).into();
+    let connections =
+        Connections::new(service, pool(1), proxies, metrics, WorkerPool::inline(), CancellationToken::new());
+    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let place = connections.pool.take(peer.ip()).unwrap();
     match tls {
-        None => connections.serve(stream, peer, false, permit).await,
-        Some(tls) => connections.serve(tls.accept(stream).await.unwrap(), peer, true, permit).await,
+        None => connections.serve(stream, peer, false, place).await,
+        Some(tls) => connections.serve(tls.accept(stream).await.unwrap(), peer, true, place).await,
+    }
+}
+
+/// A forged address must not raise the viewer count, whichever path answers the request.
+#[tokio::test(start_paused = true)]
+async fn forwarded_client_is_counted_only_behind_a_trusted_proxy() {
+    let name = headwater_api::StreamName::parse("live/a").unwrap();
+    let client = |address: [u8; 4]| Client { address: address.into(), is_encrypted: false };
+    let (peer_viewer, forwarded_viewer) = (viewer_id(client([127, 0, 0, 1])), viewer_id(client([198, 51, 100, 7])));
+    for (networks, expected) in [(vec![], peer_viewer), (vec!["127.0.0.0/8".parse().unwrap()], forwarded_viewer)] {
+        for extra in ["", "content-length: 0\r\n"] {
+            let node = TestNode::new();
+            let _publisher = node.publish("live/a", "rtmp", 0);
+            let (mut peer, stream) = duplex(ROOM);
+            let proxies = TrustedProxies::new(&networks);
+            tokio::spawn(serve_behind(proxies, HttpService::new(node.state.clone()), stream, None));
+            let request = format!(
+                "GET /live/streams/a.m3u8 HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 9.9.9.9, 198.51.100.7\r\n{extra}\r\n"
+            );
+            peer.write_all(request.as_bytes()).await.unwrap();
+            read_answer(&mut peer, b"try again.\"}").await;
+            let counted = [peer_viewer, forwarded_viewer].map(|viewer| node.state.hls.has_viewer(&name, viewer));
+            assert_eq!(counted, [expected == peer_viewer, expected == forwarded_viewer], "{networks:?} {extra:?}");
+        }
     }
 }
 
@@ -165,11 +203,48 @@ async fn idle_tls_connection_closes_with_close_notify() {
     }
 }
 
+/// A connected socket and the peer's end.
+async fn socket_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (listener.accept().await.unwrap().0, peer)
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_all_connections() {
+    let metrics = Metrics::default();
+    let (drain, proxies) = (CancellationToken::new(), TrustedProxies::default());
+    let connections = Connections::new(service(), pool(8), proxies, metrics.clone(), WorkerPool::inline(), drain);
+    let mut peers = Vec::new();
+    for (address, accepted) in [("192.0.2.1", 4), ("192.0.2.1", 4), ("192.0.2.2", 6), ("2001:db8::1", 8)] {
+        for port in 0..4 {
+            let (stream, peer) = socket_pair().await;
+            connections.start(stream, SocketAddr::new(address.parse().unwrap(), port), None);
+            peers.push(peer);
+        }
+        assert_eq!(metrics.accepted.get(), accepted, "{address}");
+    }
+    assert_eq!(metrics.turned_away.get(), 8);
+    let (stream, mut viewer) = socket_pair().await;
+    drop(peers);
+    while connections.pool.taken() > 0 {
+        tokio::task::yield_now().await;
+    }
+    connections.start(stream, "192.0.2.1:1".parse().unwrap(), None);
+    viewer.write_all(REQUEST).await.unwrap();
+    read_answer(&mut viewer, ANSWER).await;
+}
+
 #[tokio::test]
 async fn connection_beyond_the_limit_is_closed_until_another_one_ends() {
     let any = (Ipv4Addr::LOCALHOST, 0).into();
-    let config = config::Http { listen: any, tls_listen: any, max_connections: 1.try_into().unwrap() };
-    let server = Server::bind(&config, None).unwrap();
+    let config = config::Http {
+        listen: any,
+        tls_listen: any,
+        max_connections: 1.try_into().unwrap(),
+        ..config::Http::default()
+    };
+    let server = Server::bind(&config, &SharePolicy::new(&Config::default()), None).unwrap();
     let (address, metrics) = (server.local_addr(), server.metrics());
     let drain = CancellationToken::new();
     let running = tokio::spawn(server.run(service(), WorkerPool::inline(), drain.clone(), Duration::ZERO));

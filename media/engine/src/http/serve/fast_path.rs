@@ -15,7 +15,6 @@
 use std::cell::RefCell;
 use std::io::{self, IoSlice, Write as _};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,8 +29,9 @@ use crate::http::error::Problem;
 use crate::http::media::hls::find::{HlsContent, find};
 use crate::http::media::hls::path::HlsPath;
 use crate::http::media::hls::request::HlsRequest;
-use crate::http::media::hls::response::allow_any_origin;
 use crate::http::media::hls::viewer_id::viewer_id;
+use crate::http::serve::client::{ClientResolver, FORWARDED_FOR, FORWARDED_PROTO};
+use crate::http::serve::cors::{CorsPolicy, EXPOSED_HEADERS};
 use crate::http::serve::timeout::RequestPhase;
 use crate::http::state::AppState;
 
@@ -42,7 +42,7 @@ const MAX_HEADERS: usize = 32;
 /// Maximum body size of an error response.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 /// Initial capacity for a response head; few are longer.
-const TYPICAL_HEAD_BYTES: usize = 256;
+const TYPICAL_HEAD_BYTES: usize = 384;
 /// Header fields that change how a request must be handled.
 const UNSUPPORTED_HEADERS: [&str; 4] = ["content-length", "transfer-encoding", "upgrade", "expect"];
 
@@ -55,7 +55,7 @@ pub(in crate::http) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut T,
     phase: &RequestPhase,
     state: &AppState,
-    peer: SocketAddr,
+    clients: &ClientResolver,
     drain: &CancellationToken,
 ) -> io::Result<Option<Vec<u8>>> {
     let mut drain_started = pin!(drain.cancelled());
@@ -75,7 +75,7 @@ pub(in crate::http) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
         let Some(request) = Request::parse(&read) else { return Ok(Some(read)) };
         phase.advance();
         let (len, may_read) = (request.len, request.len == read.len());
-        let Some((found, ahead)) = find_while_reading(stream, may_read, state, &request, peer).await? else {
+        let Some((found, ahead)) = find_while_reading(stream, may_read, state, &request, clients).await? else {
             return Ok(None);
         };
         phase.advance();
@@ -103,9 +103,10 @@ async fn find_while_reading<T: AsyncRead + Unpin>(
     may_read: bool,
     state: &AppState,
     request: &Request<'_>,
-    peer: SocketAddr,
+    clients: &ClientResolver,
 ) -> io::Result<Option<(Result<HlsContent, Problem>, Vec<u8>)>> {
-    let viewer = viewer_id(request.forwarded_for, Some(peer));
+    let client = clients.resolve(request.forwarded_for.into_iter(), request.forwarded_proto.into_iter());
+    let viewer = viewer_id(client);
     let mut finding = pin!(find(state, HlsRequest { path: request.path, query: request.query, viewer }));
     let mut ahead = Vec::new();
     loop {
@@ -138,8 +139,10 @@ async fn read_some<T: AsyncRead + Unpin>(stream: &mut T, into: &mut Vec<u8>) -> 
 struct Request<'a> {
     path: HlsPath<'a>,
     query: Option<&'a str>,
-    /// Value of the first `X-Forwarded-For`.
+    /// Value of the only `X-Forwarded-For`.
     forwarded_for: Option<&'a [u8]>,
+    /// Value of the only `X-Forwarded-Proto`.
+    forwarded_proto: Option<&'a [u8]>,
     /// `Connection: close`: the connection ends after the response.
     is_last: bool,
     /// Size of the head in bytes; there is no body.
@@ -161,7 +164,10 @@ impl<'a> Request<'a> {
         if request.method != Some("GET") || request.version != Some(1) {
             return None;
         }
-        let (mut forwarded_for, mut is_last) = (None, false);
+        if has_bare_line_feed(&bytes[..len]) {
+            return None;
+        }
+        let (mut host, mut forwarded_for, mut forwarded_proto, mut is_last) = (None, None, None, false);
         for header in &*request.headers {
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             if is("connection") {
@@ -174,13 +180,32 @@ impl<'a> Request<'a> {
             if UNSUPPORTED_HEADERS.into_iter().any(is) {
                 return None;
             }
-            if forwarded_for.is_none() && is("x-forwarded-for") {
-                forwarded_for = Some(header.value);
+            for (name, only) in
+                [("host", &mut host), (FORWARDED_FOR, &mut forwarded_for), (FORWARDED_PROTO, &mut forwarded_proto)]
+            {
+                if is(name) && only.replace(header.value).is_some() {
+                    return None;
+                }
             }
         }
+        // hyper refuses requests without a valid Host.
+        host.filter(|host| is_simple_host(host))?;
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        Some(Self { path: HlsPath::parse(path)?, query, forwarded_for, is_last, len })
+        Some(Self { path: HlsPath::parse(path)?, query, forwarded_for, forwarded_proto, is_last, len })
     }
+}
+
+/// True if a line does not end with CR LF; hyper refuses such a head.
+fn has_bare_line_feed(head: &[u8]) -> bool {
+    let mut lines = head.split(|byte| *byte == b'\n');
+    // What follows the last line feed is no line.
+    lines.next_back();
+    lines.any(|line| !line.ends_with(b"\r"))
+}
+
+/// True for the characters of host names, addresses and ports.
+fn is_simple_host(host: &[u8]) -> bool {
+    !host.is_empty() && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(b))
 }
 
 async fn send_content<T: AsyncWrite + Unpin>(stream: &mut T, found: &HlsContent, is_last: bool) -> io::Result<()> {
@@ -189,12 +214,15 @@ async fn send_content<T: AsyncWrite + Unpin>(stream: &mut T, found: &HlsContent,
     head.extend_from_slice(found.content_type().as_bytes());
     head.extend_from_slice(b"\r\ncache-control: ");
     head.extend_from_slice(found.cache_control().as_bytes());
-    head.extend_from_slice(b"\r\naccess-control-allow-origin: *\r\n");
+    head.extend_from_slice(b"\r\naccess-control-allow-origin: *\r\naccess-control-expose-headers: ");
+    head.extend_from_slice(EXPOSED_HEADERS.as_bytes());
+    head.extend_from_slice(b"\r\n");
     send(stream, head, found.pieces(), is_last).await
 }
 
 async fn send_problem<T: AsyncWrite + Unpin>(stream: &mut T, problem: Problem, is_last: bool) -> io::Result<()> {
-    let (parts, body) = allow_any_origin(problem.into_response()).into_parts();
+    let (mut parts, body) = problem.into_response().into_parts();
+    CorsPolicy::Hls.allow_any_origin(&mut parts.headers);
     let body = axum::body::to_bytes(body, MAX_ERROR_BYTES).await.map_err(io::Error::other)?;
     let mut head = Vec::with_capacity(TYPICAL_HEAD_BYTES);
     write!(head, "HTTP/1.1 {}\r\n", parts.status)?;

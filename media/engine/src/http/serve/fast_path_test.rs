@@ -7,11 +7,12 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::http::test_node::TestNode;
+use crate::runtime::trusted_proxies::TrustedProxies;
 
 const PLAYLIST: &[u8] = b"GET /live/streams/a.m3u8?_HLS_msn=1 HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\
     X-Forwarded-For: 198.51.100.7, 10.0.0.1\r\nUser-Agent: a\r\n\r\n";
 const MISSING: &str = "GET /live/streams/missing.m3u8 HTTP/1.1\r\nhost: x\r\n\r\n";
-const LAST: &str = "GET /live/streams/missing.m3u8 HTTP/1.1\r\nconnection: close\r\n\r\n";
+const LAST: &str = "GET /live/streams/missing.m3u8 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 /// Larger than any response in these tests.
 const ROOM: usize = 64 << 10;
 
@@ -21,9 +22,8 @@ type Served = JoinHandle<io::Result<Option<Vec<u8>>>>;
 fn serve_here(node: &TestNode, drain: &CancellationToken) -> (DuplexStream, Served) {
     let (peer, mut stream) = duplex(ROOM);
     let (state, drain) = (node.state.clone(), drain.clone());
-    let serving = async move {
-        super::serve(&mut stream, &RequestPhase::default(), &state, (Ipv4Addr::LOCALHOST, 1).into(), &drain).await
-    };
+    let clients = ClientResolver::new((Ipv4Addr::LOCALHOST, 1).into(), false, &TrustedProxies::default());
+    let serving = async move { super::serve(&mut stream, &RequestPhase::default(), &state, &clients, &drain).await };
     (peer, tokio::spawn(serving))
 }
 
@@ -38,13 +38,20 @@ async fn rest(mut peer: DuplexStream) -> String {
 fn only_simple_get_requests_are_parsed() {
     let path = HlsPath::FlatPlaylist { app: "live", file: "a.m3u8" };
     let forwarded_for = Some(b"198.51.100.7, 10.0.0.1".as_slice());
-    let expected = Request { path, query: Some("_HLS_msn=1"), forwarded_for, is_last: false, len: PLAYLIST.len() };
+    let expected = Request {
+        path,
+        query: Some("_HLS_msn=1"),
+        forwarded_for,
+        forwarded_proto: None,
+        is_last: false,
+        len: PLAYLIST.len(),
+    };
     assert_eq!(Request::parse(PLAYLIST), Some(expected));
     let followed = [PLAYLIST, b"GET /"].concat();
     assert_eq!(Request::parse(&followed).unwrap().len, PLAYLIST.len());
 
     let parse = |text: &str| Request::parse(text.as_bytes()).map(|request| request.is_last);
-    let with = |line: &str| parse(&format!("GET /live/streams/a.m3u8 HTTP/1.1\r\n{line}\r\n\r\n"));
+    let with = |line: &str| parse(&format!("GET /live/streams/a.m3u8 HTTP/1.1\r\nhost: x\r\n{line}\r\n\r\n"));
     for (line, is_last) in
         [("range: bytes=0-", false), ("connection: Keep-Alive", false), ("Connection:  CLOSE ", true)]
     {
@@ -57,6 +64,10 @@ fn only_simple_get_requests_are_parsed() {
         "transfer-encoding: chunked",
         "Expect: 100-continue",
         "upgrade: h2c",
+        "X-Forwarded-For: 192.0.2.1\r\nx-forwarded-for: 192.0.2.2",
+        "X-Forwarded-Proto: https\r\nx-forwarded-proto: http",
+        "Host: x",
+        "a: b\nc: d",
         "no colon",
         "content-length : 5",
     ] {
@@ -75,8 +86,15 @@ fn only_simple_get_requests_are_parsed() {
     ] {
         assert_eq!(parse(&format!("{start}\r\nhost: x\r\n\r\n")), None, "{start}");
     }
-    let many = "a: b\r\n".repeat(MAX_HEADERS + 1);
-    assert_eq!(parse(&format!("GET /live/streams/a.m3u8 HTTP/1.1\r\n{many}\r\n")), None);
+    let many = "a: b\r\n".repeat(MAX_HEADERS);
+    assert_eq!(parse(&format!("GET /live/streams/a.m3u8 HTTP/1.1\r\nhost: x\r\n{many}\r\n")), None);
+    for host in ["", "host:\r\n", "host: a b\r\n", "host: a,b\r\n", "host: user@a\r\n"] {
+        assert_eq!(parse(&format!("GET /live/streams/a.m3u8 HTTP/1.1\r\n{host}\r\n")), None, "{host:?}");
+    }
+    for line_ends in [["\n", "\r\n", "\r\n"], ["\r\n", "\n", "\r\n"], ["\r\n", "\r\n", "\n"]] {
+        let [first, second, last] = line_ends;
+        assert_eq!(parse(&format!("GET /live/streams/a.m3u8 HTTP/1.1{first}host: x{second}{last}")), None);
+    }
 }
 
 #[test]
@@ -98,7 +116,7 @@ async fn pipelined_requests_are_answered_until_the_first_unsupported_one() {
     let node = TestNode::new();
     let (mut peer, task) = serve_here(&node, &CancellationToken::new());
     let other = "HEAD /live/streams/missing.m3u8 HTTP/1.1\r\n";
-    let no_app = "GET /none/streams/a.m3u8 HTTP/1.1\r\n\r\n";
+    let no_app = "GET /none/streams/a.m3u8 HTTP/1.1\r\nHost: [::1]:5080\r\n\r\n";
     peer.write_all(format!("{MISSING}{no_app}{other}").as_bytes()).await.unwrap();
     assert_eq!(task.await.unwrap().unwrap().as_deref(), Some(other.as_bytes()));
     let text = rest(peer).await;
@@ -110,6 +128,8 @@ async fn pipelined_requests_are_answered_until_the_first_unsupported_one() {
         let lines = |name: &str| head.lines().filter_map(|line| line.strip_prefix(name)).collect::<Vec<_>>();
         assert_eq!(lines("content-length: "), [body.len().to_string()]);
         assert_eq!(lines("access-control-allow-origin: "), ["*"]);
+        assert_eq!(lines("access-control-expose-headers: "), [EXPOSED_HEADERS]);
+        assert_eq!(lines("x-content-type-options: "), ["nosniff"]);
         let [date] = lines("date: ")[..] else { panic!("{head}") };
         let age = SystemTime::now().duration_since(httpdate::parse_http_date(date).unwrap()).unwrap();
         assert!(age < Duration::from_secs(60), "{date}");

@@ -15,8 +15,10 @@ use crate::http::serve::connection::Connections;
 use crate::http::serve::metrics::Metrics;
 use crate::http::serve::service::HttpService;
 use crate::hub::Hub;
+use crate::runtime::client_pool::{ClientPool, SharePolicy};
 use crate::runtime::listener::{ListenError, listen};
 use crate::runtime::stages::Stages;
+use crate::runtime::trusted_proxies::TrustedProxies;
 use crate::runtime::worker_pool::WorkerPool;
 
 /// Open listeners; [`Server::run`] accepts connections.
@@ -25,7 +27,8 @@ pub struct Server {
     plain: TcpListener,
     plain_address: SocketAddr,
     tls: Option<Tls>,
-    max_connections: usize,
+    pool: ClientPool,
+    proxies: TrustedProxies,
     metrics: Metrics,
 }
 
@@ -42,22 +45,21 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Server {
-    /// Opens the HTTP listener, and the HTTPS listener if there is a certificate.
+    /// Opens the HTTP listener, and the HTTPS listener if there is a certificate. `shares` limits
+    /// how many connections one client may have.
     ///
     /// # Errors
     /// If an address is in use or is not an address of this host.
-    pub fn bind(config: &config::Http, tls: Option<Arc<rustls::ServerConfig>>) -> Result<Self, ListenError> {
+    pub fn bind(
+        config: &config::Http,
+        shares: &SharePolicy,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> Result<Self, ListenError> {
         let tls = tls.map(|tls| Tls::bind(config.tls_listen, &tls)).transpose()?;
-        Ok(Self { tls, ..Self::bind_plain("http", config.listen, config.max_connections.get())? })
-    }
-
-    /// Opens a single HTTP listener.
-    ///
-    /// # Errors
-    /// If the address is in use or is not an address of this host.
-    pub fn bind_plain(what: &'static str, address: SocketAddr, max_connections: usize) -> Result<Self, ListenError> {
-        let (plain, plain_address) = listen(what, address)?;
-        Ok(Self { plain, plain_address, tls: None, max_connections, metrics: Metrics::default() })
+        let (plain, plain_address) = listen("http", config.listen)?;
+        let pool = shares.pool(config.max_connections.get());
+        let (proxies, metrics) = (TrustedProxies::new(&config.trusted_proxies), Metrics::default());
+        Ok(Self { plain, plain_address, tls, pool, proxies, metrics })
     }
 
     /// The local address of the HTTP listener.
@@ -95,7 +97,7 @@ impl Server {
         drain: CancellationToken,
         deadline: Duration,
     ) {
-        let connections = Connections::new(service.into(), self.max_connections, self.metrics, workers, drain);
+        let connections = Connections::new(service.into(), self.pool, self.proxies, self.metrics, workers, drain);
         let tls = async {
             if let Some(tls) = self.tls {
                 connections.accept(tls.listener, Some(tls.acceptor)).await;

@@ -7,12 +7,15 @@
 //! ```
 
 pub(super) mod body;
+pub(super) mod client;
 pub(super) mod connection;
+pub(super) mod cors;
 pub(super) mod fast_path;
+pub(super) mod host;
 pub(super) mod listener;
 pub(super) mod metrics;
-pub(super) mod peer;
 pub(super) mod router;
 pub(super) mod sendfile;
 pub(super) mod service;
+pub(super) mod strict_heads;
 pub(super) mod timeout;

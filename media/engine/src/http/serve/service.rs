@@ -2,11 +2,11 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::response::Response;
+use axum::http::Method;
+use axum::response::{IntoResponse as _, Response};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -14,8 +14,10 @@ use tower::Service as _;
 
 use crate::http::media::hls::request::HlsRequest;
 use crate::http::media::hls::response;
+use crate::http::serve::client::{Client, ClientResolver};
+use crate::http::serve::cors::{CorsPolicy, respond_to_options};
 use crate::http::serve::fast_path;
-use crate::http::serve::peer::{Encrypted, Peer};
+use crate::http::serve::host::check_host;
 use crate::http::serve::router::router;
 use crate::http::serve::timeout::RequestPhase;
 use crate::http::state::AppState;
@@ -43,34 +45,53 @@ impl HttpService {
         &self,
         stream: &mut T,
         phase: &RequestPhase,
-        peer: SocketAddr,
+        clients: &ClientResolver,
         drain: &CancellationToken,
     ) -> io::Result<Option<Vec<u8>>> {
         match &self.hls {
-            Some(state) => fast_path::serve(stream, phase, state, peer, drain).await,
+            Some(state) => fast_path::serve(stream, phase, state, clients, drain).await,
             None => Ok(Some(Vec::new())),
         }
     }
 
-    /// Responds to one request of `peer`.
+    /// Responds to one request of a connection.
     pub(crate) async fn respond(
         self: Arc<Self>,
         mut request: hyper::Request<Incoming>,
-        peer: SocketAddr,
-        encrypted: bool,
+        clients: ClientResolver,
     ) -> Response {
+        let policy = CorsPolicy::of(request.uri().path());
+        let mut response = match respond_without_handler(&request) {
+            Some(response) => response,
+            None => {
+                let client = clients.resolve_headers(request.headers());
+                request.extensions_mut().insert(client);
+                self.route(request, client).await
+            }
+        };
+        if let Some(policy) = policy {
+            policy.allow_any_origin(response.headers_mut());
+        }
+        response
+    }
+
+    async fn route(&self, request: hyper::Request<Incoming>, client: Client) -> Response {
         if let Some(state) = &self.hls
-            && let Some(request) = HlsRequest::parse(&request, peer)
+            && let Some(request) = HlsRequest::parse(&request, client)
         {
             return response::respond(state, request).await;
-        }
-        request.extensions_mut().insert(Peer(peer));
-        if encrypted {
-            request.extensions_mut().insert(Encrypted);
         }
         let answer: Result<Response, Infallible> = self.router.clone().call(request).await;
         answer.unwrap_or_else(|never| match never {})
     }
+}
+
+/// The response to a request that reaches no handler: one with an invalid `Host`, and OPTIONS.
+pub(in crate::http) fn respond_without_handler<B>(request: &hyper::Request<B>) -> Option<Response> {
+    if let Err(problem) = check_host(request.version(), request.uri(), request.headers()) {
+        return Some(problem.into_response());
+    }
+    (request.method() == Method::OPTIONS).then(|| respond_to_options(CorsPolicy::of(request.uri().path())))
 }
 
 impl From<Router> for HttpService {
@@ -78,3 +99,7 @@ impl From<Router> for HttpService {
         Self { router, hls: None }
     }
 }
+
+#[cfg(test)]
+#[path = "service_test.rs"]
+mod tests;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use headwater_api::StreamName;
+use headwater_wire::reorder::ReorderDetector;
 use headwater_wire::segment::{Segment, Segmenter, first_segment_number};
 use headwater_wire::{Frame, MediaKind, MediaTime, Track};
 
@@ -21,6 +22,7 @@ pub struct Producer {
     stream: Arc<Stream>,
     /// The current value of [`Stream::tracks`], which only the producer changes.
     tracks: Tracks,
+    reorder: ReorderDetector,
     segmenter: Segmenter,
     splice: Splice,
     claim: Option<Box<dyn Send + Sync>>,
@@ -43,7 +45,8 @@ impl Producer {
     ) -> Self {
         let segmenter = Segmenter::with_first_number(first_segment_number(stream.started_at_ms()), segment_duration);
         let splice = Splice::new(stream.started_at_ms());
-        Self { stream, tracks: Tracks::default(), segmenter, splice, claim: None, table_entry }
+        let (tracks, reorder) = (Tracks::default(), ReorderDetector::default());
+        Self { stream, tracks, reorder, segmenter, splice, claim: None, table_entry }
     }
 
     /// Creates a stream in `table`, and its producer. `generation` is set if the stream is published
@@ -85,6 +88,11 @@ impl Producer {
         &self.stream
     }
 
+    /// Returns true once the stream is known to have B-frames.
+    pub fn has_b_frames(&self) -> bool {
+        self.tracks.b_frames
+    }
+
     /// Announces a track before its first frame.
     pub fn announce(&mut self, track: &Arc<Track>) {
         self.set_track(track, false);
@@ -111,7 +119,7 @@ impl Producer {
     }
 
     fn push(&mut self, frame: Frame, segment: Segment, after_gap: bool) {
-        let reordered = frame.kind() == MediaKind::Video && frame.pts != frame.dts;
+        let reordered = frame.kind() == MediaKind::Video && self.reorder.on_frame(&frame);
         self.set_track(&frame.track, reordered);
         let Splice { generation, time_shift, .. } = self.splice;
         let kind = frame.kind();
@@ -147,6 +155,9 @@ impl Producer {
         }
         *slot = Some(Arc::clone(track));
         let new_video_track = !same && track.kind() == MediaKind::Video;
+        if new_video_track {
+            self.reorder = ReorderDetector::default();
+        }
         self.tracks.b_frames = reordered || (self.tracks.b_frames && !new_video_track);
         self.stream.set_tracks(self.tracks.clone());
     }

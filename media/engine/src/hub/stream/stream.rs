@@ -4,8 +4,9 @@
 //! lock of the shared state is held for short steps only, never across a wait. Must not know the
 //! handles that use it.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use headwater_api::StreamName;
 use headwater_api::documents::ViewerCounts;
@@ -15,6 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::hub::gop_buffer::GopBuffer;
 use crate::hub::stream::bitrate::Bitrate;
+use crate::runtime::log_limiter::LogLimiter;
 use crate::runtime::wall_clock::WallClock;
 use crate::runtime::worker_pool::WorkerAffinity;
 
@@ -25,8 +27,8 @@ pub struct Tracks {
     pub video: Option<Arc<Track>>,
     /// Set by the first audio packet, or when the track is announced.
     pub audio: Option<Arc<Track>>,
-    /// True once a video frame had a presentation time other than its decoding time, or the track's
-    /// configuration announces frame reordering.
+    /// True once the presentation times of the video frames went back, or if the track's
+    /// configuration announces frame reordering (`wire::reorder`).
     pub b_frames: bool,
 }
 
@@ -67,6 +69,8 @@ pub(super) struct StreamState {
     /// The number of the next frame of each consumer; `None` for a free slot.
     pub(super) cursors: Vec<Option<u64>>,
 }
+
+static NOTICE_LOG_LIMITER: LazyLock<LogLimiter> = LazyLock::new(LogLimiter::default);
 
 /// The protocol of a viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,7 +258,10 @@ impl Stream {
     pub fn add_notice(&self, code: &str, message: &str) {
         let mut notices = lock(&self.notices);
         if notices.iter().all(|n| n.code != code) {
-            log::warn!(stream = self.name.as_str(), code; "{message}");
+            // A client can publish again and again.
+            if NOTICE_LOG_LIMITER.admits("notice", None::<IpAddr>) {
+                log::warn!(stream = self.name.as_str(), code; "{message}");
+            }
             notices.push(Notice { code: code.to_owned(), message: message.to_owned() });
         }
     }

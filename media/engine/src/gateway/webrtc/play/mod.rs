@@ -1,6 +1,7 @@
 //! Viewers: packetizers once per track, and the workers that send their packets to every session.
 
 pub(super) mod audio_batch;
+mod datagrams;
 pub(super) mod mailbox;
 pub(super) mod packetizer;
 pub(super) mod prefetch;

@@ -46,6 +46,7 @@ pub(crate) struct SendTrack {
 #[derive(Debug, Default)]
 pub(crate) struct ViewerSendState {
     pub(crate) tracks: SmallVec<[SendTrack; 2]>,
+    /// The selected pair while its remote address is proven; otherwise nothing is sent.
     pub(crate) selected_pair: Option<AddressPair>,
     /// Set once the viewer is connected.
     pub(crate) cipher: Option<MediaCipher>,

@@ -3,7 +3,9 @@
 //!
 //! ```text
 //!   waiting --authenticated STUN--> checked --DTLS, certificate matches--> connected
-//!   connected --DELETE, BYE, consent timeout, end of stream--> closed
+//!   waiting, checked --timeout, displaced by newer sessions--> closed
+//!   connected --no answer for 6 s--> paused --answer--> connected
+//!   connected --DELETE, BYE, no answer for 30 s, end of stream--> closed
 //! ```
 //!
 //! Datagrams of the viewer go in, responses and sender reports are queued at the socket. Must not
@@ -11,21 +13,25 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
-use headwater_wire::webrtc::{Credentials, Fingerprint, SenderReport, goodbye};
+use headwater_wire::webrtc::{
+    BindingRequest, BindingResponse, Credentials, Fingerprint, SenderReport, StunError, goodbye,
+};
+use rtc_crypto::RTCCrypto;
 
+use crate::gateway::webrtc::limits::Limits;
 use crate::gateway::webrtc::play::packetizer::{MediaClock, StreamPacketizer};
 use crate::gateway::webrtc::play::rtx_limiter::RtxLimiter;
 use crate::gateway::webrtc::play::send_track::ViewerSendState;
 use crate::gateway::webrtc::transport::dtls::{DtlsEvent, Identity};
 use crate::gateway::webrtc::transport::dtls_srtp::DtlsSrtp;
-use crate::gateway::webrtc::transport::ice::IceAgent;
+use crate::gateway::webrtc::transport::ice::{CheckOutcome, IceAgent};
 use crate::gateway::webrtc::transport::session_id::SessionId;
 use crate::gateway::webrtc::transport::srtp::SrtpSession;
 use crate::gateway::webrtc::transport::udp::{AddressPair, Socket};
-use crate::hub::{Stream, ViewerGuard};
+use crate::hub::{Stream, ViewerGuard, ViewerKind};
 
 /// Seconds between 1900 and 1970 (RFC 3550 §4).
 const NTP_TO_UNIX_S: u64 = 2_208_988_800;
@@ -37,12 +43,13 @@ pub(crate) const CNAME: &str = "headwater";
 pub(crate) struct NewSession {
     pub(crate) id: SessionId,
     pub(crate) stream: Arc<Stream>,
-    pub(crate) credentials: Credentials,
-    pub(crate) remote_ufrag: String,
+    /// The ICE credentials of the node.
+    pub(crate) local: Credentials,
+    /// The ICE credentials of the viewer.
+    pub(crate) remote: Credentials,
     pub(crate) fingerprint: Fingerprint,
     /// Packetizers and the payload types that the viewer's offer assigns to them; video first.
     pub(crate) packetizers: Vec<(Arc<StreamPacketizer>, u8)>,
-    pub(crate) viewer_guard: ViewerGuard,
 }
 
 /// The session of one viewer.
@@ -52,7 +59,7 @@ pub(crate) struct Session {
     pub(crate) stream: Arc<Stream>,
     pub(crate) ice: IceAgent,
     dtls_srtp: DtlsSrtp,
-    /// The selected address pair, the media cipher and the tracks.
+    /// The address pair for media, the media cipher and the tracks.
     pub(crate) send_state: ViewerSendState,
     /// Packetizers of the session until it is connected; the worker then creates their tracks.
     pub(crate) packetizers: Vec<(Arc<StreamPacketizer>, u8)>,
@@ -61,15 +68,19 @@ pub(crate) struct Session {
     pub(crate) has_backlog: bool,
     pub(crate) rtx_limiter: RtxLimiter,
     pub(crate) key_frame_requested_at: Option<Instant>,
-    _viewer_guard: ViewerGuard,
+    /// True once the worker has reported the session as a viewer.
+    pub(crate) has_joined: bool,
+    /// Set once the session is connected: only then it counts as a viewer.
+    viewer_guard: Option<ViewerGuard>,
 }
 
 impl Session {
-    pub(crate) fn new(new: NewSession, now: Instant) -> Self {
+    /// Creates a session that waits for its viewer. `tag` identifies it in the node's own checks.
+    pub(crate) fn new(new: NewSession, tag: u32, now: Instant) -> Self {
         Self {
             id: new.id,
             stream: new.stream,
-            ice: IceAgent::new(new.credentials, new.remote_ufrag, now),
+            ice: IceAgent::new(new.local, new.remote, tag, now),
             dtls_srtp: DtlsSrtp::new(new.fingerprint),
             send_state: ViewerSendState::default(),
             packetizers: new.packetizers,
@@ -77,26 +88,55 @@ impl Session {
             has_backlog: false,
             rtx_limiter: RtxLimiter::new(now),
             key_frame_requested_at: None,
-            _viewer_guard: new.viewer_guard,
+            has_joined: false,
+            viewer_guard: None,
         }
     }
 
-    /// Returns the remote address of the selected pair, if there is one yet.
+    /// Returns the remote address of the selected pair or, before one is selected, of the newest
+    /// check.
     pub(crate) fn remote_address(&self) -> Option<SocketAddr> {
-        self.send_state.selected_pair.map(|pair| pair.remote)
+        self.ice.remote_address()
     }
 
     pub(crate) fn is_connected(&self) -> bool {
         self.dtls_srtp.is_connected()
     }
 
-    /// Sets the pair that packets are sent to from now on.
-    pub(crate) fn select_pair(&mut self, pair: AddressPair) {
-        self.send_state.selected_pair = Some(pair);
+    /// Answers a connectivity check of `bytes` bytes and updates the pair that media is sent to.
+    ///
+    /// # Errors
+    /// Fails if the check is not authentic.
+    pub(crate) fn on_check(
+        &mut self,
+        now: Instant,
+        request: &mut BindingRequest,
+        from: &AddressPair,
+        bytes: usize,
+        socket: &mut Socket,
+        crypto: &dyn RTCCrypto,
+    ) -> Result<CheckOutcome, StunError> {
+        let outcome = self.ice.on_check(now, request, from, bytes, socket, crypto)?;
+        self.update_media_pair(now);
+        Ok(outcome)
     }
 
-    /// Processes a DTLS datagram and sends the responses, except if the certificate does not
-    /// match the offer.
+    /// Processes the answer to one of the node's own checks and updates the pair that media is sent
+    /// to. Returns false if the answer is not valid.
+    pub(crate) fn on_answer(
+        &mut self,
+        now: Instant,
+        response: &mut BindingResponse,
+        from: &AddressPair,
+        crypto: &dyn RTCCrypto,
+    ) -> bool {
+        let is_valid = self.ice.on_answer(now, response, from, crypto);
+        self.update_media_pair(now);
+        is_valid
+    }
+
+    /// Processes a DTLS datagram and sends the responses to where it came from, except if the
+    /// certificate does not match the offer.
     ///
     /// # Errors
     /// Fails for a datagram that violates the protocol. The session continues.
@@ -104,15 +144,28 @@ impl Session {
         &mut self,
         now: Instant,
         datagram: &[u8],
+        from: &AddressPair,
         socket: &mut Socket,
         identity: &Identity,
     ) -> Result<DtlsEvent, rtc_shared::error::Error> {
-        self.dtls_srtp.on_datagram(now, datagram, identity, self.send_state.selected_pair.as_ref(), socket)
+        self.ice.on_received(from.remote, datagram.len());
+        let Self { ice, dtls_srtp, .. } = self;
+        dtls_srtp.on_datagram(now, datagram, from, identity, |pair, bytes| ice.send(pair, bytes, socket))
     }
 
-    /// Stores the ciphers of the completed handshake. The worker then adds the tracks.
-    pub(crate) fn connect(&mut self, srtp: SrtpSession) {
+    /// Stores the ciphers of the completed handshake, and counts the session as a viewer. The worker
+    /// then adds the tracks.
+    pub(crate) fn connect(&mut self, now: Instant, srtp: SrtpSession) {
         self.send_state.cipher = Some(self.dtls_srtp.connect(srtp));
+        self.viewer_guard = Some(self.stream.count_viewer(ViewerKind::Webrtc));
+        if let Some(address) = self.dtls_srtp.handshake_address() {
+            self.ice.prove(now, address);
+        }
+        self.update_media_pair(now);
+    }
+
+    fn update_media_pair(&mut self, now: Instant) {
+        self.send_state.selected_pair = self.ice.media_pair(now);
     }
 
     /// Decrypts an RTCP packet. Returns `None` before the handshake is complete or if the packet
@@ -121,11 +174,30 @@ impl Session {
         self.dtls_srtp.decrypt_rtcp(packet)
     }
 
-    /// Runs the timers; called on every tick. Returns false if the session must end: there was no
-    /// valid check for `consent_timeout` (RFC 7675 §5.1), or the handshake failed.
-    pub(crate) fn on_timeout(&mut self, now: Instant, consent_timeout: Duration, socket: &mut Socket) -> bool {
-        !self.ice.is_expired(now, consent_timeout)
-            && self.dtls_srtp.on_timeout(now, self.send_state.selected_pair.as_ref(), socket).is_ok()
+    /// Runs the timers; called on every tick. Checks the address of the viewer, and pauses media if
+    /// it no longer answers.
+    ///
+    /// # Errors
+    /// Returns the reason if the session must end.
+    pub(crate) fn on_timeout(
+        &mut self,
+        now: Instant,
+        limits: &Limits,
+        socket: &mut Socket,
+        crypto: &dyn RTCCrypto,
+    ) -> Result<(), &'static str> {
+        let age = now.saturating_duration_since(self.opened_at);
+        if self.is_connected() {
+            if self.ice.is_expired(now, limits.consent_timeout) {
+                return Err("expired");
+            }
+        } else if age > limits.handshake_timeout || (!self.ice.has_peer() && age > limits.first_check_timeout) {
+            return Err("never connected");
+        }
+        self.ice.on_timeout(now, socket, crypto);
+        self.update_media_pair(now);
+        let Self { ice, dtls_srtp, .. } = self;
+        dtls_srtp.on_timeout(now, |pair, bytes| ice.send(pair, bytes, socket)).map_err(|_| "never connected")
     }
 
     /// Sends sender reports (RFC 3550 §6.4.1) with the same media clock for both tracks, so that
@@ -166,10 +238,11 @@ impl Session {
 
     /// Sends an RTCP BYE for each track, then a DTLS close_notify.
     pub(crate) fn send_bye(&mut self, now: Instant, socket: &mut Socket) {
-        let pair = self.send_state.selected_pair.as_ref();
+        let pair = self.send_state.selected_pair;
         for track in &self.send_state.tracks {
-            self.dtls_srtp.send_rtcp(&goodbye(track.ssrc), pair, socket);
+            self.dtls_srtp.send_rtcp(&goodbye(track.ssrc), pair.as_ref(), socket);
         }
-        self.dtls_srtp.close(now, pair, socket);
+        let Self { ice, dtls_srtp, .. } = self;
+        dtls_srtp.close(now, pair, |pair, bytes| ice.send(pair, bytes, socket));
     }
 }

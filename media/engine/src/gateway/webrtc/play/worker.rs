@@ -12,23 +12,23 @@ use std::time::{Duration, Instant};
 
 use headwater_wire::MediaKind;
 use headwater_wire::rtp::Ring;
-use headwater_wire::webrtc::{BindingRequest, DatagramKind, Feedback, StunError};
 
 use crate::events::{Event, EventBus, Protocol};
 use crate::gateway::webrtc::directory::SessionDirectory;
-use crate::gateway::webrtc::metrics::{IgnoreReason, Metrics};
+use crate::gateway::webrtc::limits::Limits;
+use crate::gateway::webrtc::metrics::Metrics;
 use crate::gateway::webrtc::play::mailbox::{Command, Mailbox};
 use crate::gateway::webrtc::play::packetizer::{PacketizerEnd, PacketizerStatus, StreamPacketizer};
 use crate::gateway::webrtc::play::prefetch::prefetch;
 use crate::gateway::webrtc::play::ring_subscription::RingSubscription;
 use crate::gateway::webrtc::play::send_track::SendTrack;
 use crate::gateway::webrtc::play::session::{NewSession, Session};
-use crate::gateway::webrtc::transport::dtls::{DtlsEvent, Identity};
-use crate::gateway::webrtc::transport::ice::CheckOutcome;
+use crate::gateway::webrtc::transport::dtls::Identity;
 use crate::gateway::webrtc::transport::liveness::Liveness;
 use crate::gateway::webrtc::transport::rx_coalescing::RxCoalescing;
 use crate::gateway::webrtc::transport::session_id::SessionId;
-use crate::gateway::webrtc::transport::udp::{AddressPair, Socket};
+use crate::gateway::webrtc::transport::srtp::SrtpSession;
+use crate::gateway::webrtc::transport::udp::Socket;
 
 /// Maximum number of packets sent to a viewer at once. A frame at 3 Mbit/s has ten packets, most
 /// key frames fit, and a GSO message holds no more. The rest follows in slices, so that the queue
@@ -46,21 +46,20 @@ const TICKS_PER_ROUND: usize = 10;
 const PREFETCH_DISTANCE: usize = 2;
 /// Maximum number of batches of datagrams received before other work.
 const MAX_BATCHES: usize = 8;
-/// Minimum interval between key frame requests of one viewer that are forwarded.
-const KEY_FRAME_REQUEST_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(crate) struct Worker {
     pub(crate) socket: Socket,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) liveness: Arc<Liveness>,
     pub(crate) context: SharedContext,
-    sessions: Vec<Option<Box<Session>>>,
+    pub(super) sessions: Vec<Option<Box<Session>>>,
     free_slots: Vec<usize>,
-    by_ufrag: HashMap<String, usize>,
-    by_address: HashMap<SocketAddr, usize>,
+    pub(super) by_ufrag: HashMap<String, usize>,
+    /// The session to which DTLS and RTCP from an address belong; see `claim_address`.
+    pub(super) by_address: HashMap<SocketAddr, usize>,
     by_id: HashMap<SessionId, usize>,
     /// By packetizer id. Few entries, looked up per packet.
-    replicas: BTreeMap<u64, RingReplica>,
+    pub(super) replicas: BTreeMap<u64, RingReplica>,
     /// Sessions that are not connected, or have not sent their first sender report.
     new_sessions: Vec<usize>,
     /// Index of the next tick in its round of [`TICKS_PER_ROUND`].
@@ -77,14 +76,14 @@ pub(crate) struct SharedContext {
     pub(crate) metrics: Metrics,
     pub(crate) events: EventBus,
     pub(crate) directory: Arc<SessionDirectory>,
-    pub(crate) consent_timeout: Duration,
+    pub(crate) limits: Limits,
 }
 
 /// A worker's copy of the packet ring of a packetizer with viewers on this worker.
-struct RingReplica {
+pub(super) struct RingReplica {
     packetizer: Arc<StreamPacketizer>,
     subscription: Arc<RingSubscription>,
-    ring: Ring,
+    pub(super) ring: Ring,
     status: PacketizerStatus,
     /// Session slots that receive this track.
     viewers: Vec<usize>,
@@ -126,6 +125,11 @@ impl Worker {
                     Command::Leave(id) => {
                         if let Some(&slot) = self.by_id.get(&id) {
                             self.close_with_bye(slot, "left");
+                        }
+                    }
+                    Command::Displace(id) => {
+                        if let Some(&slot) = self.by_id.get(&id) {
+                            self.close(slot, "displaced", false);
                         }
                     }
                     Command::Stop => return self.stop(),
@@ -177,25 +181,28 @@ impl Worker {
     }
 
     fn join(&mut self, new: NewSession) {
-        let session = Box::new(Session::new(new, Instant::now()));
+        // A session may be displaced before it is created.
+        if !self.context.directory.contains(&new.id) {
+            return;
+        }
         let slot = self.free_slots.pop().unwrap_or_else(|| {
             self.sessions.push(None);
             self.sessions.len() - 1
         });
+        let session = Box::new(Session::new(new, slot as u32, Instant::now()));
         self.by_ufrag.insert(session.ice.local_ufrag().to_owned(), slot);
         self.by_id.insert(session.id, slot);
         self.sessions[slot] = Some(session);
         self.new_sessions.push(slot);
-        self.context.metrics.sessions.inc();
-        self.context.metrics.sessions_total.inc();
+        self.context.metrics.connecting_sessions.inc();
     }
 
     /// Closes a session and sends BYE and close_notify.
-    fn close_with_bye(&mut self, slot: usize, reason: &'static str) {
+    pub(super) fn close_with_bye(&mut self, slot: usize, reason: &'static str) {
         self.close(slot, reason, true);
     }
 
-    fn close(&mut self, slot: usize, reason: &'static str, send_bye: bool) {
+    pub(super) fn close(&mut self, slot: usize, reason: &'static str, send_bye: bool) {
         let Some(mut session) = self.sessions.get_mut(slot).and_then(Option::take) else { return };
         let now = Instant::now();
         if send_bye {
@@ -204,8 +211,8 @@ impl Worker {
         self.by_ufrag.remove(session.ice.local_ufrag());
         self.by_id.remove(&session.id);
         for address in session.ice.remote_addresses() {
-            if self.by_address.get(address) == Some(&slot) {
-                self.by_address.remove(address);
+            if self.by_address.get(&address) == Some(&slot) {
+                self.by_address.remove(&address);
             }
         }
         for track in &session.send_state.tracks {
@@ -215,6 +222,16 @@ impl Worker {
         self.new_sessions.retain(|&s| s != slot);
         self.free_slots.push(slot);
         self.context.directory.remove(&session.id);
+        if session.has_joined {
+            self.report_end(&session, now, reason);
+        } else {
+            self.context.metrics.connecting_sessions.dec();
+            self.context.metrics.unconnected_sessions.inc();
+            log::debug!(viewer = session.id.short().as_str(), reason; "viewer did not connect");
+        }
+    }
+
+    fn report_end(&self, session: &Session, now: Instant, reason: &'static str) {
         self.context.metrics.sessions.dec();
         self.context.events.emit(Event::ViewerLeft {
             stream: session.stream.name().as_str().to_owned(),
@@ -252,71 +269,19 @@ impl Worker {
         }
     }
 
-    fn on_datagram(&mut self, now: Instant, pair: &AddressPair, datagram: &[u8]) {
-        let ignore_reason = match DatagramKind::of(datagram) {
-            DatagramKind::Stun => self.on_stun(now, pair, datagram),
-            DatagramKind::Dtls => self.on_dtls(now, pair, datagram),
-            DatagramKind::Rtcp => self.on_rtcp(now, pair, datagram),
-            DatagramKind::Rtp => Some(IgnoreReason::Rtp),
-            DatagramKind::Unknown => Some(IgnoreReason::Garbage),
-        };
-        if let Some(reason) = ignore_reason {
-            self.context.metrics.count_ignored(reason);
-            log::trace!(peer:% = pair.remote, reason:? = reason; "datagram ignored");
+    /// Makes a session whose handshake is complete a viewer, unless the node is full.
+    pub(super) fn connect(&mut self, now: Instant, slot: usize, srtp: SrtpSession) {
+        let Some(session) = self.sessions[slot].as_mut() else { return };
+        if !self.context.directory.connect(&session.id) {
+            self.close_with_bye(slot, "node full");
+            return;
         }
-    }
-
-    fn on_stun(&mut self, now: Instant, pair: &AddressPair, datagram: &[u8]) -> Option<IgnoreReason> {
-        let mut request = match BindingRequest::parse(datagram) {
-            Ok(request) => request,
-            Err(StunError::NoCredentials) => return Some(IgnoreReason::UnknownUser),
-            Err(_) => return Some(IgnoreReason::Garbage),
-        };
-        let Some(&slot) = self.by_ufrag.get(request.receiver_ufrag()) else { return Some(IgnoreReason::UnknownUser) };
-        let session = self.sessions[slot].as_mut()?;
-        let crypto = self.context.identity.provider.crypto();
-        match session.ice.on_check(now, &mut request, pair, &mut self.socket, crypto) {
-            Ok(CheckOutcome::Valid { selected, evicted }) => {
-                if let Some(selected) = selected {
-                    session.select_pair(selected);
-                }
-                if let Some(old) = evicted.filter(|old| self.by_address.get(old) == Some(&slot)) {
-                    self.by_address.remove(&old);
-                }
-                self.by_address.insert(pair.remote, slot);
-                None
-            }
-            Ok(CheckOutcome::Repeated) => None,
-            Ok(CheckOutcome::Replayed) => Some(IgnoreReason::Replayed),
-            Err(_) => Some(IgnoreReason::WrongPassword),
-        }
-    }
-
-    fn on_dtls(&mut self, now: Instant, pair: &AddressPair, datagram: &[u8]) -> Option<IgnoreReason> {
-        let Some(&slot) = self.by_address.get(&pair.remote) else { return Some(IgnoreReason::UnknownAddress) };
-        let session = self.sessions[slot].as_mut()?;
-        match session.on_dtls(now, datagram, &mut self.socket, &self.context.identity) {
-            Ok(DtlsEvent::NoChange) => None,
-            Ok(DtlsEvent::Connected(srtp)) => {
-                session.connect(*srtp);
-                self.start_tracks(slot);
-                None
-            }
-            Ok(DtlsEvent::WrongCertificate) => {
-                self.context.metrics.wrong_certificates.inc();
-                log::warn!(peer:% = pair.remote; "viewer certificate does not match its offer");
-                self.close(slot, "wrong certificate", false);
-                None
-            }
-            Ok(DtlsEvent::Closed) => {
-                self.close(slot, "closed by the viewer", false);
-                None
-            }
-            Err(e) => {
-                log::debug!(peer:% = pair.remote, err:% = e; "DTLS datagram refused");
-                Some(IgnoreReason::BadDtls)
-            }
-        }
+        session.connect(now, srtp);
+        session.has_joined = true;
+        self.context.metrics.connecting_sessions.dec();
+        self.context.metrics.sessions.inc();
+        self.context.metrics.sessions_total.inc();
+        self.start_tracks(slot);
     }
 
     /// Creates the tracks of a connected session and sends the first burst.
@@ -367,56 +332,6 @@ impl Worker {
                 replica.packetizer.unsubscribe(&replica.subscription);
                 self.replicas.remove(&track.packetizer_id);
             }
-        }
-    }
-
-    fn on_rtcp(&mut self, now: Instant, pair: &AddressPair, datagram: &[u8]) -> Option<IgnoreReason> {
-        let Some(&slot) = self.by_address.get(&pair.remote) else { return Some(IgnoreReason::UnknownAddress) };
-        let session = self.sessions[slot].as_mut()?;
-        let Some(plaintext) = session.decrypt_rtcp(datagram) else { return Some(IgnoreReason::BadRtcp) };
-        let Some(feedback) = Feedback::parse(&plaintext) else { return Some(IgnoreReason::BadRtcp) };
-        for feedback in feedback {
-            match feedback {
-                Feedback::Nack { ssrc, sequence_numbers } => self.on_nack(now, slot, ssrc, &sequence_numbers),
-                Feedback::KeyFrame { ssrc } => self.on_key_frame_request(now, slot, ssrc),
-                Feedback::Report { .. } => {}
-                Feedback::Bye => {
-                    self.close(slot, "closed by the viewer", true);
-                    return None;
-                }
-            }
-        }
-        None
-    }
-
-    fn on_nack(&mut self, now: Instant, slot: usize, ssrc: u32, sequence_numbers: &[u16]) {
-        self.context.metrics.nacked_packets.inc_by(sequence_numbers.len() as u64);
-        let Some(session) = self.sessions[slot].as_deref_mut() else { return };
-        let Session { send_state, rtx_limiter, .. } = session;
-        let Some((tracks, mut sink)) = send_state.split_for_sending(&mut self.socket) else { return };
-        let Some(track) = tracks.iter_mut().find(|t| t.ssrc == ssrc) else { return };
-        let Some(replica) = self.replicas.get(&track.packetizer_id) else { return };
-        let allowed = rtx_limiter.available(now);
-        let mut sent = 0;
-        for &number in sequence_numbers {
-            if sent == allowed {
-                break;
-            }
-            sent += u32::from(track.retransmit(&replica.ring, number, &mut sink));
-        }
-        rtx_limiter.consume(sent);
-        self.context.metrics.retransmitted_packets.inc_by(u64::from(sent));
-    }
-
-    fn on_key_frame_request(&mut self, now: Instant, slot: usize, ssrc: u32) {
-        self.context.metrics.key_frame_requests.inc();
-        let Some(session) = self.sessions[slot].as_mut() else { return };
-        let recently = session
-            .key_frame_requested_at
-            .is_some_and(|at| now.saturating_duration_since(at) < KEY_FRAME_REQUEST_INTERVAL);
-        if !recently && session.send_state.tracks.iter().any(|t| t.ssrc == ssrc) {
-            session.key_frame_requested_at = Some(now);
-            session.stream.request_key_frame();
         }
     }
 
@@ -488,7 +403,7 @@ impl Worker {
     }
 
     /// Sends new packets of all tracks, or of one, to each viewer, at most one burst: video first.
-    fn send_new(&mut self, viewers: &[usize], only: Option<u64>) {
+    pub(super) fn send_new(&mut self, viewers: &[usize], only: Option<u64>) {
         let mut packets = 0;
         for (n, &slot) in viewers.iter().enumerate() {
             if let Some(later) = viewers.get(n + PREFETCH_DISTANCE).and_then(|&later| self.sessions[later].as_deref()) {
@@ -531,8 +446,8 @@ impl Worker {
     /// handshake is still in progress.
     fn check_session(&mut self, slot: usize, now: Instant) -> bool {
         let Some(session) = self.sessions[slot].as_deref_mut() else { return true };
-        if !session.on_timeout(now, self.context.consent_timeout, &mut self.socket) {
-            let reason = if session.is_connected() { "expired" } else { "never connected" };
+        let crypto = self.context.identity.provider.crypto();
+        if let Err(reason) = session.on_timeout(now, &self.context.limits, &mut self.socket, crypto) {
             self.close_with_bye(slot, reason);
             return true;
         }

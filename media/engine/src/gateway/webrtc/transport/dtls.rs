@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use headwater_wire::webrtc::{ClientHello, Fingerprint};
+use headwater_wire::webrtc::{ClientHello, Fingerprint, count_handshake_fragments};
 use rtc_crypto::RTCCryptoProvider;
 use rtc_dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
 use rtc_dtls::crypto::Certificate;
@@ -23,9 +23,13 @@ use crate::gateway::webrtc::transport::srtp::SrtpSession;
 
 /// Maximum number of bytes that a client may send in one association. A handshake takes 2 to 5 KB
 /// and is retransmitted at most seven times; only an alert follows, as there are no data channels.
-/// The endpoint has no such limit: it keeps all records of the next epoch, and joins the fragments
-/// of a message recursively.
-const MAX_RECEIVED_BYTES: usize = 32 << 10;
+/// The endpoint has no such limit: it keeps all records of the next epoch.
+const MAX_RECEIVED_BYTES: usize = 16 << 10;
+/// Maximum number of unencrypted handshake messages, or fragments of them, in one association. A
+/// client sends seven messages, the longest in two or three fragments, and may retransmit each
+/// flight seven times. The endpoint searches all fragments of a message for each of them, whenever
+/// one more arrives: the cost grows with the third power of their number.
+const MAX_FRAGMENTS: usize = 256;
 
 /// The endpoint distinguishes associations by address. Each session has its own endpoint, and the
 /// real address of the client may change during a session, so a constant takes its place.
@@ -88,6 +92,7 @@ pub(crate) struct Dtls {
     expected: Fingerprint,
     state: State,
     received_bytes: usize,
+    received_fragments: usize,
 }
 
 enum State {
@@ -98,7 +103,8 @@ enum State {
 impl Dtls {
     /// Creates an association for a client whose certificate has the fingerprint `expected`.
     pub(crate) fn new(expected: Fingerprint) -> Self {
-        Self { expected, state: State::CollectingHello(ClientHello::default()), received_bytes: 0 }
+        let state = State::CollectingHello(ClientHello::default());
+        Self { expected, state, received_bytes: 0, received_fragments: 0 }
     }
 
     /// Processes a received datagram. Afterwards [`Dtls::poll_transmit`] returns the responses.
@@ -115,6 +121,10 @@ impl Dtls {
         self.received_bytes = self.received_bytes.saturating_add(datagram.len());
         if self.received_bytes > MAX_RECEIVED_BYTES {
             return Err(Error::Other(format!("more than {MAX_RECEIVED_BYTES} bytes of DTLS were received")));
+        }
+        self.received_fragments = self.received_fragments.saturating_add(count_handshake_fragments(datagram));
+        if self.received_fragments > MAX_FRAGMENTS {
+            return Err(Error::Other(format!("more than {MAX_FRAGMENTS} fragments of DTLS were received")));
         }
         let hello = match &mut self.state {
             State::Running(_) => return self.feed_endpoint(now, datagram, identity),
@@ -145,6 +155,11 @@ impl Dtls {
             }
         }
         Ok(outcome)
+    }
+
+    /// Returns the number of bytes and of unencrypted handshake fragments that were received.
+    pub(crate) fn received(&self) -> (usize, usize) {
+        (self.received_bytes, self.received_fragments)
     }
 
     /// Returns the next datagram to send, if any.

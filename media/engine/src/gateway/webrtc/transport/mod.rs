@@ -9,7 +9,10 @@ pub(super) mod dtls_srtp;
 mod dtls_test;
 pub(super) mod ice;
 pub(super) mod liveness;
+mod remote_address;
 pub(super) mod rx_coalescing;
 pub(super) mod session_id;
 pub(super) mod srtp;
+#[cfg(test)]
+pub(super) mod test_peer;
 pub(super) mod udp;

@@ -132,7 +132,7 @@ async fn playlist(
     let text = state.hls.playlist(&state.hub, name, kind, reload, viewer).await.map_err(|error| {
         // Another node may have the stream already.
         let alternative = match error {
-            HlsError::NotPublished(_) | HlsError::AtCapacity(_) => alternative_url(state, name),
+            HlsError::NotPublished(_) | HlsError::Unavailable { .. } => alternative_url(state, name),
             HlsError::NotYet | HlsError::TooFarAhead | HlsError::NoResource => None,
         };
         Problem::from(error).with_alternative(alternative)
@@ -152,7 +152,7 @@ impl From<HlsError> for Problem {
     fn from(e: HlsError) -> Self {
         match e {
             HlsError::NotPublished(name) => Self::stream_unavailable(FindError::NotPublished, &name),
-            HlsError::AtCapacity(name) => Self::stream_unavailable(FindError::AtCapacity, &name),
+            HlsError::Unavailable { name, error } => Self::stream_unavailable(error, &name),
             HlsError::NotYet => Self::new(Code::NotYet, "The requested media was not ready in time; try again."),
             HlsError::TooFarAhead => {
                 Self::new(Code::BadRequest, "_HLS_msn or _HLS_part is too far ahead of the stream.")
@@ -183,7 +183,12 @@ mod tests {
 
     #[tokio::test]
     async fn playlist_of_an_unavailable_stream_names_another_node() {
-        for (error, code) in [(FindError::AtCapacity, Code::Full), (FindError::NotPublished, Code::StreamNotFound)] {
+        for (error, code) in [
+            (FindError::AtCapacity, Code::Full),
+            (FindError::TooManySearches, Code::Full),
+            (FindError::Unreachable, Code::OriginUnreachable),
+            (FindError::NotPublished, Code::StreamNotFound),
+        ] {
             let node = TestNode::new();
             node.hub.join_cluster(Box::new(FailingCluster(error)), None);
             node.node_health

@@ -1,11 +1,10 @@
 //! An HLS request, reduced to what its response depends on.
 
-use std::net::SocketAddr;
-
-use axum::http::{HeaderValue, Method, Request};
+use axum::http::{Method, Request};
 
 use crate::http::media::hls::path::HlsPath;
 use crate::http::media::hls::viewer_id::viewer_id;
+use crate::http::serve::client::Client;
 
 /// A GET request of an HLS path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,17 +18,16 @@ pub(in crate::http) struct HlsRequest<'a> {
 impl<'a> HlsRequest<'a> {
     /// Parses a request that needs no router. `None` if it is no GET, if its path is no HLS path,
     /// or if the path is percent-encoded: the router decodes it.
-    pub(in crate::http) fn parse<B>(request: &'a Request<B>, peer: SocketAddr) -> Option<Self> {
+    pub(in crate::http) fn parse<B>(request: &'a Request<B>, client: Client) -> Option<Self> {
         if request.method() != Method::GET {
             return None;
         }
-        Some(Self::new(HlsPath::parse(request.uri().path())?, request, Some(peer)))
+        Some(Self::new(HlsPath::parse(request.uri().path())?, request, client))
     }
 
     /// A request whose path the router has decoded.
-    pub(super) fn new<B>(path: HlsPath<'a>, request: &'a Request<B>, peer: Option<SocketAddr>) -> Self {
-        let forwarded_for = request.headers().get("x-forwarded-for").map(HeaderValue::as_bytes);
-        Self { path, query: request.uri().query(), viewer: viewer_id(forwarded_for, peer) }
+    pub(super) fn new<B>(path: HlsPath<'a>, request: &'a Request<B>, client: Client) -> Self {
+        Self { path, query: request.uri().query(), viewer: viewer_id(client) }
     }
 }
 
@@ -41,7 +39,7 @@ mod tests {
     fn only_a_get_of_an_unencoded_path_needs_no_router() {
         let is_direct = |method, uri| {
             let request = Request::builder().method(method).uri(uri).body(()).unwrap();
-            HlsRequest::parse(&request, ([127, 0, 0, 1], 1).into()).is_some()
+            HlsRequest::parse(&request, Client::of(request.extensions())).is_some()
         };
         assert!(is_direct(Method::GET, "/live/streams/a.m3u8?_HLS_msn=1%20"));
         assert!(!is_direct(Method::GET, "/live/streams/%61.m3u8"));

@@ -19,7 +19,7 @@ use crate::http::state::AppState;
 pub(in crate::http) async fn respond(state: &AppState, request: HlsRequest<'_>) -> Response {
     match find(state, request).await {
         Ok(found) => response(found),
-        Err(problem) => allow_any_origin(problem.into_response()),
+        Err(problem) => problem.into_response(),
     }
 }
 
@@ -33,12 +33,6 @@ fn response(found: HlsContent) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control));
-    allow_any_origin(response)
-}
-
-/// Allows pages of any origin to read the response, including errors (Fetch §3.3.3).
-pub(in crate::http) fn allow_any_origin(mut response: Response) -> Response {
-    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     response
 }
 

@@ -1,8 +1,6 @@
 //! The routes of HLS. They serve what [`HlsRequest::parse`] leaves to the router: percent-encoded
 //! paths, and HEAD.
 
-use std::net::SocketAddr;
-
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
@@ -11,7 +9,7 @@ use axum::routing::get;
 use crate::http::media::hls::path::HlsPath;
 use crate::http::media::hls::request::HlsRequest;
 use crate::http::media::hls::response::respond;
-use crate::http::serve::peer::Peer;
+use crate::http::serve::client::Client;
 use crate::http::state::AppState;
 
 /// Routes of playlists, initialization segments, segments and parts.
@@ -28,7 +26,7 @@ async fn flat_playlist(
     request: Request,
 ) -> Response {
     let path = HlsPath::FlatPlaylist { app: &app, file: &file };
-    respond(&state, HlsRequest::new(path, &request, peer(&request))).await
+    respond(&state, HlsRequest::new(path, &request, Client::of(request.extensions()))).await
 }
 
 async fn nested_playlist(
@@ -37,7 +35,7 @@ async fn nested_playlist(
     request: Request,
 ) -> Response {
     let path = HlsPath::NestedPlaylist { app: &app, id: &id, file: &file };
-    respond(&state, HlsRequest::new(path, &request, peer(&request))).await
+    respond(&state, HlsRequest::new(path, &request, Client::of(request.extensions()))).await
 }
 
 async fn resource(
@@ -46,9 +44,5 @@ async fn resource(
     request: Request,
 ) -> Response {
     let path = HlsPath::Resource { app: &app, id: &id, started_at_ms: &started_at_ms, name: &name };
-    respond(&state, HlsRequest::new(path, &request, peer(&request))).await
-}
-
-fn peer(request: &Request) -> Option<SocketAddr> {
-    request.extensions().get::<Peer>().map(|Peer(address)| *address)
+    respond(&state, HlsRequest::new(path, &request, Client::of(request.extensions()))).await
 }

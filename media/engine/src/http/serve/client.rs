@@ -1,0 +1,147 @@
+//! Decides who sent a request: the only place that reads `X-Forwarded-For` and
+//! `X-Forwarded-Proto`. Statistics, limits, throttles and logs use its result.
+//!
+//! ```text
+//!   client ---> proxy 1 ---> proxy 2 ---> this node
+//!   X-Forwarded-For: what the client claims, client, proxy 1         peer: proxy 2
+//! ```
+//!
+//! Each proxy appends the address that it was connected from. So the list is true from the right up
+//! to the first address that is not a trusted proxy: that is the client. The rest is a claim.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use axum::http::Extensions;
+
+use crate::runtime::trusted_proxies::TrustedProxies;
+
+/// Name of the header field with the addresses of client and proxies, in lower case.
+pub(in crate::http) const FORWARDED_FOR: &str = "x-forwarded-for";
+/// Name of the header field with the scheme of the client's connection, in lower case.
+pub(in crate::http) const FORWARDED_PROTO: &str = "x-forwarded-proto";
+
+/// The client of a request; an extension of every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// Its address; never an IPv4-mapped one.
+    pub address: IpAddr,
+    /// True if its own connection, to this node or to a trusted proxy, is encrypted.
+    pub is_encrypted: bool,
+}
+
+impl Client {
+    /// The client in the extensions of a request; an unspecified address if there is none.
+    pub(in crate::http) fn of(extensions: &Extensions) -> Self {
+        let unknown = Self { address: Ipv6Addr::UNSPECIFIED.into(), is_encrypted: false };
+        extensions.get().copied().unwrap_or(unknown)
+    }
+}
+
+/// Resolves the clients of the requests of one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientResolver {
+    /// The peer of the connection as a client.
+    peer: Client,
+    /// The trusted proxies, if the peer is one of them.
+    proxies: Option<TrustedProxies>,
+}
+
+impl ClientResolver {
+    pub(crate) fn new(peer: SocketAddr, is_encrypted: bool, proxies: &TrustedProxies) -> Self {
+        let address = peer.ip().to_canonical();
+        let proxies = proxies.contains(address).then(|| proxies.clone());
+        Self { peer: Client { address, is_encrypted }, proxies }
+    }
+
+    /// Returns the client of a request with these values of the two header fields, each in their
+    /// order in the request.
+    pub(crate) fn resolve<'a>(
+        &self,
+        forwarded_for: impl DoubleEndedIterator<Item = &'a [u8]>,
+        forwarded_proto: impl DoubleEndedIterator<Item = &'a [u8]>,
+    ) -> Client {
+        let Some(proxies) = &self.proxies else { return self.peer };
+        let mut address = self.peer.address;
+        for entry in forwarded_for.rev().flat_map(|value| value.rsplit(|b| *b == b',')) {
+            // A proxy that does not tell its client's address speaks for itself.
+            let Some(entry) = parse_address(entry) else { break };
+            address = entry;
+            if !proxies.contains(entry) {
+                break;
+            }
+        }
+        let scheme = forwarded_proto.rev().flat_map(|value| value.rsplit(|b| *b == b',')).next();
+        let is_encrypted =
+            scheme.map_or(self.peer.is_encrypted, |scheme| scheme.trim_ascii().eq_ignore_ascii_case(b"https"));
+        Client { address, is_encrypted }
+    }
+
+    /// Returns the client of a request with these header fields.
+    pub(crate) fn resolve_headers(&self, headers: &axum::http::HeaderMap) -> Client {
+        let values = |name| headers.get_all(name).iter().map(axum::http::HeaderValue::as_bytes);
+        self.resolve(values(FORWARDED_FOR), values(FORWARDED_PROTO))
+    }
+}
+
+/// Parses an address, also with a port, which some load balancers append.
+fn parse_address(entry: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(entry).ok()?.trim();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    Some(text.parse().ok().or_else(with_port).or_else(in_brackets)?.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolver(peer: &str, is_encrypted: bool) -> ClientResolver {
+        let trusted = ["10.0.0.0/16", "2001:db8:1::/48"].map(|network| network.parse().unwrap());
+        ClientResolver::new(SocketAddr::new(peer.parse().unwrap(), 1), is_encrypted, &TrustedProxies::new(&trusted))
+    }
+
+    fn bytes<'a>(values: &'a [&'a str]) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+        values.iter().map(|value| value.as_bytes())
+    }
+
+    #[test]
+    fn client_is_the_rightmost_address_that_is_not_a_trusted_proxy() {
+        let check = |peer: &str, values: &[&str], expected: &str| {
+            let client = resolver(peer, false).resolve(bytes(values), bytes(&[]));
+            assert_eq!(client.address, expected.parse::<IpAddr>().unwrap(), "{peer} {values:?}");
+        };
+        check("10.0.0.5", &["198.51.100.7"], "198.51.100.7");
+        check("::ffff:10.0.0.5", &["9.9.9.9, 198.51.100.7"], "198.51.100.7");
+        check("10.0.0.5", &["9.9.9.9, 198.51.100.7, 10.0.9.9"], "198.51.100.7");
+        check("10.0.0.5", &["9.9.9.9", "198.51.100.7, 10.0.9.9"], "198.51.100.7");
+        check("10.0.0.5", &["9.9.9.9, 198.51.100.7", "10.0.9.9"], "198.51.100.7");
+        check("10.0.0.5", &["10.0.7.7, 10.0.9.9"], "10.0.7.7");
+        check("10.0.0.5", &[], "10.0.0.5");
+        check("10.0.0.5", &["198.51.100.7, nonsense"], "10.0.0.5");
+        check("10.0.0.5", &["198.51.100.7, , 10.0.9.9"], "10.0.9.9");
+        check("10.0.0.5", &["198.51.100.7:4711"], "198.51.100.7");
+        check("2001:db8:1::5", &["[2001:db8:2::7]:4711"], "2001:db8:2::7");
+        check("2001:db8:1::5", &["[2001:db8:2::7]"], "2001:db8:2::7");
+        check("10.0.0.5", &["::ffff:198.51.100.7"], "198.51.100.7");
+        // Nobody else is believed, loopback and other private networks included.
+        for peer in ["203.0.113.9", "127.0.0.1", "::1", "10.1.0.1", "192.168.0.1", "fd00::1"] {
+            check(peer, &["198.51.100.7"], peer);
+        }
+    }
+
+    #[test]
+    fn scheme_is_that_of_the_connection_or_what_a_trusted_proxy_says() {
+        let check = |peer: &str, is_encrypted: bool, values: &[&str], expected: bool| {
+            let client = resolver(peer, is_encrypted).resolve(bytes(&[]), bytes(values));
+            assert_eq!(client.is_encrypted, expected, "{peer} {is_encrypted} {values:?}");
+        };
+        check("203.0.113.9", true, &[], true);
+        check("203.0.113.9", false, &["https"], false);
+        check("203.0.113.9", true, &["http"], true);
+        check("10.0.0.5", false, &["https"], true);
+        check("10.0.0.5", false, &["http, HTTPS "], true);
+        check("10.0.0.5", false, &["https", "http"], false);
+        check("10.0.0.5", true, &["http"], false);
+        check("10.0.0.5", true, &[], true);
+    }
+}
