@@ -273,7 +273,7 @@ fn longest_message_occupies_its_own_length_and_never_more_than_twice_what_arrive
         match reader.next(&mut piece).unwrap() {
             Some(message) => assert!(message.payload.len() == MAX_MESSAGE_BYTES && message.payload == body),
             None => {
-                assert!(reader.buffered_bytes() <= (2 * received).max(INITIAL_RESERVE_BYTES).min(MAX_MESSAGE_BYTES))
+                assert!(reader.buffered_bytes() <= (2 * received).clamp(INITIAL_RESERVE_BYTES, MAX_MESSAGE_BYTES))
             }
         }
     }
