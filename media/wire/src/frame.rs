@@ -54,9 +54,9 @@ impl Codec {
     }
 }
 
-/// Maximum length of [`Track::config`], at ingest and between nodes. It is sent again to each viewer
-/// and with each key frame; the longest real one, an `hvcC` with many parameter sets, has a few
-/// kilobytes.
+/// Maximum length of [`Track::config`], at ingest and between nodes. It is sent again to each
+/// viewer and with each key frame; the longest real one, an `hvcC` with many parameter sets, has a
+/// few kilobytes.
 pub const MAX_CONFIG_BYTES: usize = 64 << 10;
 /// Maximum length of [`Frame::payload`]: what fits into an RTMP message with its 24-bit length, and
 /// into a relay record, together with the longest tag header. A key frame of this length fills one
@@ -119,7 +119,8 @@ pub struct Frame {
     pub track: Arc<Track>,
     /// Decoding time. Never decreases within a track.
     pub dts: MediaTime,
-    /// Presentation time. Differs from `dts` with B-frames, and by an offset that some encoders add.
+    /// Presentation time. Differs from `dts` with B-frames, and by an offset that some encoders
+    /// add.
     pub pts: MediaTime,
     /// True if a decoder can start here (an IDR or equivalent). Always true for audio.
     pub key: bool,

@@ -16,12 +16,14 @@ use crate::{Frame, MediaTime};
 /// use headwater_wire::{Codec, Frame, MediaTime, Track, VideoTrack};
 ///
 /// let video = Some(VideoTrack::default());
-/// let track = Arc::new(Track { codec: Codec::H264, config: Bytes::new(), codec_string: None, video, audio: None });
+/// let (codec, config) = (Codec::H264, Bytes::new());
+/// let track = Arc::new(Track { codec, config, codec_string: None, video, audio: None });
 /// let detect = |pts_ms: &[i64]| {
 ///     let mut detector = ReorderDetector::default();
 ///     (0..).zip(pts_ms).any(|(n, &ms)| {
 ///         let (dts, pts) = (MediaTime::from_ms(40 * n), MediaTime::from_ms(ms));
-///         let frame = Frame { track: Arc::clone(&track), dts, pts, key: n == 0, payload: Bytes::new() };
+///         let (track, payload) = (Arc::clone(&track), Bytes::new());
+///         let frame = Frame { track, dts, pts, key: n == 0, payload };
 ///         detector.on_frame(&frame)
 ///     })
 /// };

@@ -1,8 +1,8 @@
 //! Limits the log lines that one client can cause.
 //!
-//! Each pair of message and peer may write [`MAX_LINES`] lines per [`WINDOW`]; a later line says how
-//! many were left out. Metrics count everything. A peer is an IPv4 address or an IPv6 network of 64
-//! bits. Must not know what happened.
+//! Each pair of message and peer may write [`MAX_LINES`] lines per [`WINDOW`]; a later line says
+//! how many were left out. Metrics count everything. A peer is an IPv4 address or an IPv6 network
+//! of 64 bits. Must not know what happened.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -57,8 +57,8 @@ impl LogLimiter {
 }
 
 impl Counts {
-    /// Returns whether the line is written, and the counts of lines left out that are to be reported
-    /// now: before a line with the same key, or because nothing followed within a window.
+    /// Returns whether the line is written, and the counts of lines left out that are to be
+    /// reported now: before a line with the same key, or because nothing followed within a window.
     fn admit(&mut self, now: Instant, message: &'static str, peer: Option<IpAddr>) -> (bool, Vec<(Key, u64)>) {
         let mut left_out = Vec::new();
         if self.next_sweep.is_none_or(|at| now >= at) {

@@ -59,8 +59,8 @@ pub enum ChunkError {
 /// Maximum message length while media is expected: all that the 24-bit length can express (RTMP 1.0
 /// §6.1.1). An intra-coded 4K frame has 4 MiB and more.
 pub const MAX_MESSAGE_BYTES: usize = 0xff_ffff;
-/// Maximum total length of all unfinished messages while media is expected: the longest message, and
-/// others interleaved with it.
+/// Maximum total length of all unfinished messages while media is expected: the longest message,
+/// and others interleaved with it.
 pub const MAX_PARTIAL_BYTES: usize = 20 << 20;
 /// Maximum total length of all unfinished messages before media is expected. No real command is
 /// longer, and unauthenticated clients cannot occupy more memory.

@@ -177,8 +177,8 @@ impl Ingest {
         let Some(video) = self.video.as_mut().filter(|v| v.track.codec == codec) else {
             return self.on_frame_without_config(codec);
         };
-        // Slightly before the first audio packet is normal; further back, the two clocks differ, and
-        // nothing would be heard with these frames.
+        // Slightly before the first audio packet is normal; further back, the two clocks differ,
+        // and nothing would be heard with these frames.
         video.wait_key |= dts_ms < -MAX_STEP_BACK_MS;
         if dts_ms < -MAX_STEP_BACK_MS || (video.wait_key && !key) {
             return Ok(None);

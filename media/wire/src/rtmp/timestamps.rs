@@ -2,7 +2,8 @@
 //!
 //! RTMP timestamps are milliseconds modulo 2^32. The first message of a stream is at time zero.
 //! Video and audio are unwrapped separately, each against its own last timestamp: an encoder may
-//! interleave them in long blocks, or take them from two clocks. The offset between the two is kept.
+//! interleave them in long blocks, or take them from two clocks. The offset between the two is
+//! kept.
 //!
 //! | step since the last timestamp of the same kind | meaning |
 //! | --- | --- |

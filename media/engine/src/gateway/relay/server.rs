@@ -197,8 +197,8 @@ impl ConnectionHandler {
 
 /// From accepting a connection to the proof that the peer knows the secret.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
-/// From the proof to the subscription.
-const SUBSCRIPTION_TIMEOUT: Duration = Duration::from_secs(2);
+/// From the proof to the subscription. Only a peer that knows the secret can take this long.
+const SUBSCRIPTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a refusal, and while the relay is full for the subscription before it.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);

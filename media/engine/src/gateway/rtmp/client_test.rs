@@ -16,8 +16,8 @@ pub(super) struct Client<S = TcpStream> {
     buffer: BytesMut,
 }
 
-/// The body of the message with an H.264 decoder configuration. Its SPS is too short to tell whether
-/// frames are reordered.
+/// The body of the message with an H.264 decoder configuration. Its SPS is too short to tell
+/// whether frames are reordered.
 pub(super) fn avc_header() -> Vec<u8> {
     let config = DecoderConfig::from_parameter_sets(vec![0x67, 66, 0, 31].into(), vec![0x68].into()).unwrap();
     [&[0x17, 0, 0, 0, 0], &config.encode()[..]].concat()

@@ -2,8 +2,8 @@
 //!
 //! A message may have up to 16 MiB, and a peer decides how slowly it arrives. The chunk reader
 //! limits what one connection can hold; this limits what all of them can. While the total is above
-//! [`MAX_TOTAL_BYTES`], a connection with more than [`EXEMPT_BYTES`] is closed: ordinary publishers,
-//! whose messages are shorter, continue. Must not know what the messages contain.
+//! [`MAX_TOTAL_BYTES`], a connection with more than [`EXEMPT_BYTES`] is closed: ordinary
+//! publishers, whose messages are shorter, continue. Must not know what the messages contain.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
