@@ -8,6 +8,9 @@ import { Node, Publisher, waitFor } from "../lib/node.js";
 import { createNetwork } from "../lib/network.js";
 import { rtc } from "../lib/probe.js";
 
+/** From the kill of the engine to the end of the first second of video, on a busy machine. */
+const RECOVERY_TIMEOUT_MS = 20_000;
+
 let network, node, browser, page;
 const publishers = [];
 
@@ -131,7 +134,7 @@ test("a waiting page starts with the stream and resumes when the stream returns"
 });
 
 for (const transport of ["webrtc", "hls"]) {
-  test(`the page resumes over ${transport} after the engine is killed`, async (t) => {
+  test(`the page resumes over ${transport} within 20 s of the engine's kill`, async (t) => {
     await publish("demo", { reconnect: true });
     page = await browser.open(`/live/play.html?id=demo&playOrder=${transport}`);
     await waitState(page, "live", transport);
@@ -150,7 +153,9 @@ for (const transport of ["webrtc", "hls"]) {
     await waitState(page, "live", transport);
     await waitFrames(page, 25);
     const sum = `loss noticed after ${noticed} ms, another engine ready after ${back - killed} ms`;
-    t.diagnostic(`${sum}, one second of frames ${Date.now() - killed} ms after the kill`);
+    const recovered = Date.now() - killed;
+    t.diagnostic(`${sum}, one second of frames ${recovered} ms after the kill`);
+    assert.ok(recovered < RECOVERY_TIMEOUT_MS, `${recovered} ms from the kill of the engine to one second of frames`);
     assert.match(node.log, /engine exited unexpectedly/);
   });
 }
