@@ -6,9 +6,9 @@
 //! cargo bench -p headwater-tests --bench parsers [-- NAME]
 //! ```
 //!
-//! Prints a table and fails if a parser exceeds the limit. Measures CPU time of this thread, so that
-//! other work on the machine matters little. To add a parser, add a [`Case`]: its input must have
-//! the most elements that its length allows, and must be accepted.
+//! Prints a table and fails if a parser exceeds the limit. Measures CPU time of this thread, so
+//! that other work on the machine matters little. To add a parser, add a [`Case`]: its input must
+//! have the most elements that its length allows, and must be accepted.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, reason = "a command-line tool")]
 
 use std::hint::black_box;

@@ -3,6 +3,7 @@
 //! inspect a node and its cluster from a terminal.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Output;
 
@@ -109,6 +110,11 @@ fn first_boot_prints_the_only_valid_password_once() {
     assert_eq!((user.as_str(), password.len()), ("admin", 23));
     first.process().wait_line("node ready").unwrap();
     let at = first.wait_endpoints(None).unwrap().http;
+    // In plain text the password is in one file only, which only the user of the node can read.
+    let file = first.data_dir().join("administrator.password");
+    assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), password);
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    std::fs::remove_file(&file).unwrap();
     assert!(!any_file_contains(first.data_dir(), &password), "the password is stored in plain text");
 
     // With a password, as curl sends it.

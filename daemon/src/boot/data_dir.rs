@@ -37,8 +37,8 @@ pub(crate) struct DataDirLock {
     _file: File,
 }
 
-/// Creates the folder, readable only by its owner, checks that it is writable, and locks it. Waits up
-/// to [`LOCK_TIMEOUT`] for a daemon that was killed a moment ago.
+/// Creates the folder, readable only by its owner, checks that it is writable, and locks it. Waits
+/// up to [`LOCK_TIMEOUT`] for a daemon that was killed a moment ago.
 pub(crate) async fn prepare(path: &Path) -> Result<DataDirLock, DataDirError> {
     let write_error = |source| DataDirError::Write { path: path.to_owned(), source };
     let probe = path.join(PROBE_NAME);

@@ -120,7 +120,8 @@ impl EngineState {
                     self.kill(served_for, format!("hangs: {reason}"))
                 }
             }
-            // It runs, and another process would meet the same conditions: not ready, but not killed.
+            // It runs, and another process would meet the same conditions: not ready, but not
+            // killed.
             (Event::DeadlinePassed, Phase::Starting { reports: true, .. }) => {
                 let failure = std::mem::take(&mut self.last_failure);
                 self.start_serving(now, Some(failure))
@@ -174,8 +175,8 @@ impl EngineState {
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Added to the drain timeout, which the engine enforces itself.
 const DRAIN_GRACE_PERIOD: Duration = Duration::from_secs(5);
-/// Consecutive waits without a report, each of which the daemon has waited itself: a daemon that was
-/// suspended does not blame its engine. About half a minute: killing an engine that is merely
+/// Consecutive waits without a report, each of which the daemon has waited itself: a daemon that
+/// was suspended does not blame its engine. About half a minute: killing an engine that is merely
 /// starved of CPU would disconnect viewers for nothing.
 const MAX_MISSED_REPORTS: u32 = 5;
 

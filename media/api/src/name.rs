@@ -10,8 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// `app/stream_id`. Cheap to clone.
 ///
-/// The app has 1 to 64 bytes and the stream id 1 to 128 bytes of `A-Z a-z 0-9 _ - .`. Neither starts
-/// with `.` or `-`: programs that get the name as an argument must not take it for an option.
+/// The app has 1 to 64 bytes and the stream id 1 to 128 bytes of `A-Z a-z 0-9 _ - .`. Neither
+/// starts with `.` or `-`: programs that get the name as an argument must not take it for an
+/// option.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamName {
     whole: Arc<str>,
@@ -44,8 +45,8 @@ pub enum NameError {
 
 /// Maximum length of an app, in bytes.
 pub const MAX_APP_BYTES: usize = 64;
-/// Maximum length of a stream id, in bytes. Other systems join two UUIDs (73 bytes) or use a hash in
-/// hexadecimal digits (128 bytes).
+/// Maximum length of a stream id, in bytes. Other systems join two UUIDs (73 bytes) or use a hash
+/// in hexadecimal digits (128 bytes).
 pub const MAX_STREAM_ID_BYTES: usize = 128;
 
 impl StreamName {

@@ -1,5 +1,6 @@
-//! The two STUN messages that a controlling ICE agent must send: a binding request, and the response
-//! to one of the server, both with integrity and fingerprint (RFC 8489 §14.5, §14.7; RFC 8445 §7).
+//! The two STUN messages that a controlling ICE agent must send: a binding request, and the
+//! response to one of the server, both with integrity and fingerprint (RFC 8489 §14.5, §14.7; RFC
+//! 8445 §7).
 
 use std::net::SocketAddrV4;
 

@@ -1,5 +1,5 @@
-//! Cached answers of the registry about other nodes: their groups, the edges of a group, and whether
-//! a node is available.
+//! Cached answers of the registry about other nodes: their groups, the edges of a group, and
+//! whether a node is available.
 //!
 //! Must not know how a query is made.
 

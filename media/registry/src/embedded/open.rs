@@ -1,5 +1,5 @@
-//! Opens the registry of a data folder, or creates it: the file, its default apps, and the leases of
-//! the nodes that it lists.
+//! Opens the registry of a data folder, or creates it: the file, its default apps, and the leases
+//! of the nodes that it lists.
 
 use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -80,8 +80,8 @@ fn prepare(registry: Embedded) -> Result<Embedded, RegistryError> {
     Ok(registry)
 }
 
-/// Runs `work`; `None` if it panicked. It runs on a thread of its own, whose panics are not printed:
-/// the caller reports what happened in one sentence.
+/// Runs `work`; `None` if it panicked. It runs on a thread of its own, whose panics are not
+/// printed: the caller reports what happened in one sentence.
 fn run_and_catch_panic<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
     static INSTALL_HOOK: Once = Once::new();
     INSTALL_HOOK.call_once(|| {

@@ -139,14 +139,14 @@ pub fn track(config: Bytes) -> Result<Track, CodecError> {
     })
 }
 
-/// Returns the NAL units of a payload with 4-byte length prefixes. Skips empty ones, and stops at the
-/// first length that exceeds the payload.
+/// Returns the NAL units of a payload with 4-byte length prefixes. Skips empty ones, and stops at
+/// the first length that exceeds the payload.
 pub fn nal_units(payload: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
     nal_units_with(payload, 4)
 }
 
-/// Returns the NAL units of a payload with length prefixes of `length_size` bytes. Skips empty ones,
-/// and stops at the first length that exceeds the payload.
+/// Returns the NAL units of a payload with length prefixes of `length_size` bytes. Skips empty
+/// ones, and stops at the first length that exceeds the payload.
 pub fn nal_units_with(payload: &Bytes, length_size: u8) -> impl Iterator<Item = Bytes> + '_ {
     let size = usize::from(length_size);
     let mut at = 0usize;

@@ -32,10 +32,10 @@ pub struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    /// Returns the answer. `sending` has one entry per section of the offer. With `None`, or without
-    /// an entry, nothing is sent in the section: it stays on the common transport as inactive if the
-    /// offer allows that, and is rejected otherwise. A client whose first section is rejected cannot
-    /// set up that transport (RFC 8843 §7.3).
+    /// Returns the answer. `sending` has one entry per section of the offer. With `None`, or
+    /// without an entry, nothing is sent in the section: it stays on the common transport as
+    /// inactive if the offer allows that, and is rejected otherwise. A client whose first section
+    /// is rejected cannot set up that transport (RFC 8843 §7.3).
     pub fn encode(&self, offer: &Offer, sending: &[Option<SendParameters>]) -> String {
         let mut out = String::with_capacity(2_048);
         // Writing to a string cannot fail.

@@ -23,8 +23,8 @@ pub fn count_handshake_fragments(datagram: &[u8]) -> usize {
     count
 }
 
-/// Counts as a receiver splits a record: each header is followed by the length of the whole message,
-/// or by the rest of the record if that is shorter.
+/// Counts as a receiver splits a record: each header is followed by the length of the whole
+/// message, or by the rest of the record if that is shorter.
 fn count_in_record(mut record: &[u8]) -> usize {
     let mut count = 0;
     while !record.is_empty() {

@@ -98,8 +98,8 @@ pub struct Section {
     pub(super) format_attributes: Vec<(&'static str, String)>,
     /// True if the viewer can receive media in this section.
     pub receives: bool,
-    /// True if the section shares the one transport. It then stays in the answer's BUNDLE group even
-    /// if nothing is sent in it.
+    /// True if the section shares the one transport. It then stays in the answer's BUNDLE group
+    /// even if nothing is sent in it.
     pub(super) bundled: bool,
     pub(super) h264: Vec<H264Format>,
     opus: Option<u8>,
@@ -198,8 +198,8 @@ impl Section {
     }
 }
 
-/// Checks the numbers of formats and attributes, before the offer is parsed: the cost of parsing and
-/// of every search in a section is bounded by them.
+/// Checks the numbers of formats and attributes, before the offer is parsed: the cost of parsing
+/// and of every search in a section is bounded by them.
 fn check_counts(sdp: &str) -> Result<(), OfferError> {
     let mut attributes = 0;
     for line in sdp.lines().map(|line| line.trim_start_matches('\r')) {

@@ -1,8 +1,8 @@
 //! The payload types of one section of an offer: one pass over the attributes, then look-ups by
 //! number (RFC 8866 §6.6 and §6.15, RFC 4585 §4.2).
 //!
-//! A parsed section goes in; the formats that a viewer may be sent come out. Must not know the other
-//! sections or the answer.
+//! A parsed section goes in; the formats that a viewer may be sent come out. Must not know the
+//! other sections or the answer.
 
 use rtc_sdp::MediaDescription;
 

@@ -1,9 +1,9 @@
 //! STUN for an ICE-lite agent that verifies addresses (RFC 8489, RFC 8445 §7, RFC 7675): binding
 //! requests in, success responses out; its own checks out, their responses in.
 //!
-//! Every request that is authenticated with the agent's own password is answered, and all others are
-//! ignored: an error response would only reveal the open port. The agent's own checks prove that the
-//! peer receives what is sent to an address. They never nominate one.
+//! Every request that is authenticated with the agent's own password is answered, and all others
+//! are ignored: an error response would only reveal the open port. The agent's own checks prove
+//! that the peer receives what is sent to an address. They never nominate one.
 
 use std::net::SocketAddr;
 
@@ -162,8 +162,8 @@ impl BindingResponse {
     }
 }
 
-/// Encodes a connectivity check of the node, which is the controlled agent (RFC 8445 §7.1.1). It has
-/// no USE-CANDIDATE: only the peer nominates. Returns `None` if it cannot be encoded, which no
+/// Encodes a connectivity check of the node, which is the controlled agent (RFC 8445 §7.1.1). It
+/// has no USE-CANDIDATE: only the peer nominates. Returns `None` if it cannot be encoded, which no
 /// credentials of an accepted offer can cause.
 pub fn binding_check(
     transaction: [u8; 12],

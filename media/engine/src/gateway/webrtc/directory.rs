@@ -72,8 +72,8 @@ impl SessionDirectory {
         }
     }
 
-    /// Adds a session that is not connected. If there are too many of these, removes the oldest one.
-    /// Returns `None` if the node is full or all workers have ended.
+    /// Adds a session that is not connected. If there are too many of these, removes the oldest
+    /// one. Returns `None` if the node is full or all workers have ended.
     pub(crate) fn add(&self, id: SessionId, stream: &StreamName, workers: &[WorkerHandle]) -> Option<Added> {
         let mut sessions = self.lock();
         if sessions.connected() >= self.max_sessions {

@@ -76,7 +76,7 @@ mod tests {
             user: "ad.min ü".to_owned(),
             expires_s: 1_000,
             password_fingerprint: fingerprint(&Secret::new("$argon2id$x")),
-            id: random_id(),
+            id: "vQIVYkITyjc2XtT7".to_owned(),
         }
     }
 

@@ -189,7 +189,7 @@ async fn error_is_json_with_code_message_and_success() {
     }
     check("/live/rest/v2/broadcasts/nobody", StatusCode::NOT_FOUND, "stream_not_found").await;
     check("/live/rest/v2/broadcasts/a%20b", StatusCode::BAD_REQUEST, "bad_request").await;
-    let long = "a".repeat(65);
+    let long = "a".repeat(129);
     check(&format!("/live/rest/v2/broadcasts/{long}"), StatusCode::BAD_REQUEST, "bad_request").await;
     for page in
         ["x/1", "-1/1", "0/x", "0/-1", "0/1.5", "99999999999999999999/1", "0/1?sort_by=colour", "0/1?order_by=up"]

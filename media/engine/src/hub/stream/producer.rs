@@ -49,8 +49,8 @@ impl Producer {
         Self { stream, tracks, reorder, segmenter, splice, claim: None, table_entry }
     }
 
-    /// Creates a stream in `table`, and its producer. `generation` is set if the stream is published
-    /// on another node.
+    /// Creates a stream in `table`, and its producer. `generation` is set if the stream is
+    /// published on another node.
     ///
     /// # Errors
     /// Fails if the name is in use or the table is full.

@@ -153,8 +153,8 @@ impl Session {
         dtls_srtp.on_datagram(now, datagram, from, identity, |pair, bytes| ice.send(pair, bytes, socket))
     }
 
-    /// Stores the ciphers of the completed handshake, and counts the session as a viewer. The worker
-    /// then adds the tracks.
+    /// Stores the ciphers of the completed handshake, and counts the session as a viewer. The
+    /// worker then adds the tracks.
     pub(crate) fn connect(&mut self, now: Instant, srtp: SrtpSession) {
         self.send_state.cipher = Some(self.dtls_srtp.connect(srtp));
         self.viewer_guard = Some(self.stream.count_viewer(ViewerKind::Webrtc));

@@ -1,5 +1,5 @@
-//! Tests of a worker with real datagrams: key frame requests from a viewer's sealed RTCP datagram to
-//! the hub's producer, and checks with forged source addresses.
+//! Tests of a worker with real datagrams: key frame requests from a viewer's sealed RTCP datagram
+//! to the hub's producer, and checks with forged source addresses.
 
 use std::net::UdpSocket;
 

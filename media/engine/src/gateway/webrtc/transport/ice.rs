@@ -123,7 +123,8 @@ impl IceAgent {
         self.find(address).is_some_and(|index| self.addresses[index].is_proven(now))
     }
 
-    /// Returns the pair that media may be sent to: the selected one while its remote address answers.
+    /// Returns the pair that media may be sent to: the selected one while its remote address
+    /// answers.
     pub(crate) fn media_pair(&self, now: Instant) -> Option<AddressPair> {
         let selected = self.selected.as_ref()?;
         self.is_proven(now, selected.received.remote).then_some(selected.resolved)
