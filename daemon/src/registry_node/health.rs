@@ -14,10 +14,10 @@ use bytes::Bytes;
 use headwater_api::error::{Chain, ErrorBody};
 use headwater_program::free_space::check_free_space;
 use http_body_util::Full;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
@@ -65,8 +65,14 @@ impl HealthSource {
         readiness::evaluate(&self.node_rx.borrow(), &self.database_rx.borrow(), disk, Instant::now())
     }
 
-    fn respond(&self, path: &str) -> Response<Full<Bytes>> {
+    fn respond(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         match path {
+            // Some load balancers check their servers with this method.
+            _ if method == Method::OPTIONS => {
+                let mut response = Response::new(Full::default());
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response
+            }
             "/livez" => Response::new(Full::from("alive\n")),
             "/readyz" => {
                 let readiness = self.readiness();
@@ -133,7 +139,7 @@ impl HealthServer {
 /// Serves one request. A client that fails or is slow is not an error.
 async fn serve(stream: TcpStream, source: HealthSource) {
     let service = service_fn(|request: Request<_>| {
-        let response = source.respond(request.uri().path());
+        let response = source.respond(request.method(), request.uri().path());
         async { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
@@ -146,6 +152,7 @@ fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -185,6 +192,10 @@ mod tests {
             let readiness: serde_json::Value = serde_json::from_str(&body).unwrap();
             assert_eq!((status, &readiness["ready"]), (200, &true.into()), "{readiness}");
             assert_eq!(get("/metrics").await.0, 404);
+            let mut options = Request::new(http_body_util::Empty::new());
+            *options.method_mut() = Method::OPTIONS;
+            let answer = http_client::fetch(address, options, Duration::from_secs(5)).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::NO_CONTENT);
         };
         tokio::select! {
             () = requests => {}

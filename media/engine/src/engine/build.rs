@@ -59,11 +59,12 @@ impl Listeners {
         let shares = SharePolicy::new(config);
         let http = http::Server::bind(&config.http, &shares, tls.clone())?;
         let rtmp = rtmp::Server::bind(&config.rtmp, &shares, tls)?;
-        let webrtc =
-            webrtc::Gateway::bind(&config.webrtc, &config.node.addresses, events.clone()).map_err(|e| match e {
+        let webrtc = webrtc::Gateway::bind(&config.webrtc, &shares, &config.node.addresses, events.clone()).map_err(
+            |e| match e {
                 webrtc::BindError::Port(e) => StartError::Listen(e),
                 webrtc::BindError::Other(e) => StartError::Webrtc(e),
-            })?;
+            },
+        )?;
         let health = http::HealthServer::bind(config.health.listen)?;
         Ok(Self { http, health, rtmp, webrtc })
     }

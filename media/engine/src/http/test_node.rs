@@ -21,6 +21,7 @@ use crate::hub::{Hub, Limits, Producer};
 use crate::node::admission::Admission;
 use crate::node::health::NodeHealthReceiver;
 use crate::node::load::LoadMeter;
+use crate::runtime::client_pool::SharePolicy;
 
 /// A node with the apps `live` and `LiveApp`.
 pub(super) struct TestNode {
@@ -42,7 +43,8 @@ impl TestNode {
         let mut config = Config::default();
         config.webrtc.port = 0;
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let webrtc = webrtc::Gateway::bind(&config.webrtc, &[Ipv4Addr::LOCALHOST.into()], EventBus::default()).unwrap();
+        let (shares, addresses) = (SharePolicy::new(&config), [Ipv4Addr::LOCALHOST.into()]);
+        let webrtc = webrtc::Gateway::bind(&config.webrtc, &shares, &addresses, EventBus::default()).unwrap();
         let hub = Hub::new(Limits::default());
         let folder = std::env::temp_dir().join(format!("headwater-rest-{:016x}", rand::random::<u64>()));
         std::fs::create_dir(&folder).unwrap();

@@ -22,6 +22,7 @@ use crate::gateway::webrtc::transport::candidates::candidates;
 use crate::gateway::webrtc::transport::dtls::Identity;
 use crate::gateway::webrtc::transport::liveness::Liveness;
 use crate::gateway::webrtc::transport::udp::Socket;
+use crate::runtime::client_pool::SharePolicy;
 use crate::runtime::listener::ListenError;
 use crate::runtime::stages::Stages;
 
@@ -51,12 +52,18 @@ pub struct Gateway {
 
 impl Gateway {
     /// Binds one UDP port per worker. `addresses` are the host candidates of SDP answers, preferred
-    /// first; if empty, the addresses of the interfaces are used.
+    /// first; if empty, the addresses of the interfaces are used. `shares` limits the sessions of
+    /// one client.
     ///
     /// # Errors
     /// Fails if a port is in use or the interfaces cannot be listed.
-    pub fn bind(config: &config::Webrtc, addresses: &[IpAddr], events: EventBus) -> Result<Self, BindError> {
-        Self::bind_with(config, addresses, events, Limits::default())
+    pub fn bind(
+        config: &config::Webrtc,
+        shares: &SharePolicy,
+        addresses: &[IpAddr],
+        events: EventBus,
+    ) -> Result<Self, BindError> {
+        Self::bind_with(config, shares, addresses, events, Limits::default())
     }
 
     /// Like [`Gateway::bind`], with other limits.
@@ -65,6 +72,7 @@ impl Gateway {
     /// Fails if a port is in use or the interfaces cannot be listed.
     pub fn bind_with(
         config: &config::Webrtc,
+        shares: &SharePolicy,
         addresses: &[IpAddr],
         events: EventBus,
         limits: Limits,
@@ -77,7 +85,12 @@ impl Gateway {
             identity: Arc::clone(&identity),
             metrics: Metrics::default(),
             events,
-            directory: Arc::new(SessionDirectory::new(config.max_viewers.get(), config.max_connecting.get(), count)),
+            directory: Arc::new(SessionDirectory::new(
+                config.max_viewers.get(),
+                config.max_connecting.get(),
+                count,
+                shares,
+            )),
             limits,
         };
         let mut workers = Vec::with_capacity(count);
@@ -183,10 +196,15 @@ mod tests {
 
     use super::*;
 
+    fn bind(config: &config::Webrtc) -> Result<Gateway, BindError> {
+        let shares = SharePolicy::new(&headwater_api::Config::default());
+        Gateway::bind(config, &shares, &[], EventBus::default())
+    }
+
     #[tokio::test]
     async fn liveness_check_reports_a_worker_that_has_panicked() {
         let config = config::Webrtc { port: 0, workers: 2, ..config::Webrtc::default() };
-        let gateway = Gateway::bind(&config, &[], EventBus::default()).unwrap();
+        let gateway = bind(&config).unwrap();
         let check = gateway.liveness_check();
         assert_eq!(check().unwrap_err(), "worker 0 has not started");
         let mailboxes: Vec<_> = gateway.workers.iter().map(|w| Arc::clone(&w.mailbox)).collect();
@@ -205,12 +223,11 @@ mod tests {
     #[test]
     fn bind_error_names_the_port_in_use() {
         let config = config::Webrtc { port: 0, workers: 1, ..config::Webrtc::default() };
-        let port = Gateway::bind(&config, &[], EventBus::default()).unwrap().ports()[0];
+        let port = bind(&config).unwrap().ports()[0];
         let _taken = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
-        let refused = Gateway::bind(&config::Webrtc { port, ..config.clone() }, &[], EventBus::default()).unwrap_err();
+        let refused = bind(&config::Webrtc { port, ..config.clone() }).unwrap_err();
         assert_eq!(refused.to_string(), format!("could not listen on [::]:{port} for webrtc"));
-        let refused = Gateway::bind(&config::Webrtc { port: 65_535, workers: 2, ..config }, &[], EventBus::default())
-            .unwrap_err();
+        let refused = bind(&config::Webrtc { port: 65_535, workers: 2, ..config }).unwrap_err();
         assert!(
             matches!(&refused, BindError::Other(e) if e.to_string().contains("no room for 2 workers")),
             "{refused}"

@@ -4,6 +4,7 @@
 //! Offers come from the HTTP handlers; answers return to them, and new sessions go to a worker's
 //! mailbox. Must not know HTTP or sockets.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::gateway::webrtc::play::worker_handle::WorkerHandle;
 use crate::gateway::webrtc::transport::ice::generate_credentials;
 use crate::gateway::webrtc::transport::session_id::SessionId;
 use crate::hub::{Hub, PerStream, Stream, Tracks};
+use crate::runtime::client_pool::PoolError;
 
 /// How long an offer waits for the first track of a stream that has just been published.
 const FIRST_TRACK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -66,6 +68,9 @@ pub enum OfferError {
         /// The maximum number of viewers.
         limit: usize,
     },
+    /// The client has its share of the sessions or offers of a node that is more than half full.
+    #[error("Your address already has its share of the WebRTC sessions of this node.")]
+    ShareUsed,
     /// The stream is published, but no frame has arrived yet.
     #[error("The stream has no video and no audio yet.")]
     NoTracksYet,
@@ -117,7 +122,13 @@ impl Whep {
     ///
     /// # Errors
     /// Fails if the offer cannot be used with this stream, or if the node is full.
-    pub async fn offer(&self, hub: &Hub, stream: &Arc<Stream>, sdp: &str) -> Result<Answer, OfferError> {
+    pub async fn offer(
+        &self,
+        hub: &Hub,
+        stream: &Arc<Stream>,
+        sdp: &str,
+        client: IpAddr,
+    ) -> Result<Answer, OfferError> {
         let offer = self.parse_offer(sdp).await?;
         let wants = |kind| offer.sections.iter().any(|s| s.kind == kind && s.receives);
         let tracks = wait_for_tracks(stream, wants(SectionKind::Video), wants(SectionKind::Audio)).await?;
@@ -130,7 +141,7 @@ impl Whep {
         if let (Some((video, _)), Some(audio)) = (&video, &audio) {
             video.attach_audio(audio);
         }
-        self.open_session(stream, &offer, video, audio)
+        self.open_session(stream, &offer, video, audio, client)
     }
 
     /// Parses an offer on a thread that serves no media, and only a few offers at a time: an offer
@@ -150,6 +161,7 @@ impl Whep {
         offer: &Offer,
         mut video: Option<(Arc<StreamPacketizer>, u8)>,
         mut audio: Option<Arc<StreamPacketizer>>,
+        client: IpAddr,
     ) -> Result<Answer, OfferError> {
         let mut packetizers = Vec::new();
         let mut sending = Vec::with_capacity(offer.sections.len());
@@ -168,7 +180,10 @@ impl Whep {
         let id = SessionId::random();
         let directory = &self.0.directory;
         let full = || OfferError::TooManyViewers { limit: directory.max_sessions() };
-        let added = directory.add(id, stream.name(), &self.0.workers).ok_or_else(full)?;
+        let added = directory.add(id, stream.name(), &self.0.workers, client).map_err(|e| match e {
+            PoolError::Full { .. } => full(),
+            PoolError::ShareUsed { .. } => OfferError::ShareUsed,
+        })?;
         if let Some((displaced, worker)) = added.displaced {
             self.0.workers[worker].mailbox.send(Command::Displace(displaced));
         }

@@ -22,6 +22,7 @@ use crate::http::error::{Code, Problem};
 use crate::http::media::stream_name::{check_play, stream_name};
 use crate::http::rest::json::uncached_json;
 use crate::http::serve::body::SmallBody;
+use crate::http::serve::client::Client;
 use crate::http::state::AppState;
 
 /// Routes that create, query and end sessions.
@@ -44,6 +45,7 @@ async fn create_session(state: &AppState, app: &str, id: &str, request: Request)
     if !is_sdp(request.headers()) {
         return Err(Problem::new(Code::WrongContentType, "An offer has the content type application/sdp."));
     }
+    let client = Client::of(request.extensions()).address;
     let SmallBody(body) = <SmallBody as axum::extract::FromRequest<()>>::from_request(request, &()).await?;
     let sdp = std::str::from_utf8(&body).map_err(|_| Problem::new(Code::BadSdp, "The offer is not text."))?;
     state
@@ -53,7 +55,7 @@ async fn create_session(state: &AppState, app: &str, id: &str, request: Request)
     let lookup = state.hub.find(&name).await;
     let stream = lookup
         .map_err(|error| Problem::stream_unavailable(error, &name).with_alternative(alternative_url(state, &name)))?;
-    let answer = state.whep.offer(&state.hub, &stream, sdp).await?;
+    let answer = state.whep.offer(&state.hub, &stream, sdp, client).await?;
     // Behind a load balancer, requests for the session may reach any node.
     let node = if state.peers.is_some() { format!("?node={}", state.node_id) } else { String::new() };
     let location = format!("/{app}/whep/{id}/{}{node}", answer.session_id);
@@ -136,7 +138,7 @@ impl From<OfferError> for Problem {
             OfferError::BFrames => Code::BFrames,
             OfferError::CodecUnsupported { .. } => Code::CodecUnsupported,
             OfferError::NoCommonCodec => Code::NoCommonCodec,
-            OfferError::TooManyViewers { .. } => Code::TooManyViewers,
+            OfferError::TooManyViewers { .. } | OfferError::ShareUsed => Code::TooManyViewers,
             OfferError::NoTracksYet => Code::NotYet,
         };
         Self::new(code, e.to_string())

@@ -15,6 +15,7 @@ use crate::gateway::webrtc::play::worker_handle::WorkerHandle;
 use crate::gateway::webrtc::transport::ice::generate_credentials;
 use crate::gateway::webrtc::transport::test_peer::{self, TestPeer};
 use crate::hub::{self, Hub, Producer, Stream};
+use crate::runtime::client_pool::SharePolicy;
 
 const PROFILE: ProtectionProfile = ProtectionProfile::AeadAes128Gcm;
 
@@ -42,7 +43,7 @@ fn worker() -> (Worker, [WorkerHandle; 1]) {
         identity: Arc::new(Identity::new().unwrap()),
         metrics: Metrics::default(),
         events: EventBus::default(),
-        directory: Arc::new(SessionDirectory::new(10, 10, 1)),
+        directory: Arc::new(SessionDirectory::new(10, 10, 1, &SharePolicy::new(&headwater_api::Config::default()))),
         limits: Limits::default(),
     };
     (Worker::new(socket, mailbox, liveness, context), [handle])
@@ -51,7 +52,7 @@ fn worker() -> (Worker, [WorkerHandle; 1]) {
 /// Adds a session for the video of a stream. Returns its slot and its peer.
 fn join(worker: &mut Worker, handles: &[WorkerHandle], stream: &Arc<Stream>) -> (usize, TestPeer) {
     let (id, local, remote) = (SessionId::random(), generate_credentials(), generate_credentials());
-    worker.context.directory.add(id, stream.name(), handles).unwrap();
+    worker.context.directory.add(id, stream.name(), handles, [127, 0, 0, 1].into()).unwrap();
     worker.join(NewSession {
         id,
         stream: Arc::clone(stream),

@@ -2,7 +2,7 @@
 //! of the peer, verifies the addresses that they come from, and selects the pair to send to.
 //!
 //! ```text
-//!   STUN request  --> verify --> own check, response; remote addresses, nominations
+//!   STUN request  --> verify --> response, own check; remote addresses, nominations
 //!   STUN response --> verify --> the address is proven --> selected pair, as long as it answers
 //! ```
 //!
@@ -171,13 +171,13 @@ impl IceAgent {
         let evicted = self.remember_address(now, from);
         self.on_received(from.remote, bytes);
         self.on_new_check(now, from.remote, request.use_candidate);
-        // The own check first: if the peer begins the DTLS handshake when it receives the response,
-        // it has already proven its address.
-        if !self.is_selected(from.remote) || !self.is_proven(now, from.remote) {
-            self.send_check(from.remote, socket, crypto);
-        }
+        // The response first: a peer whose own check has succeeded does not repeat it when it
+        // receives the check of the node (RFC 8445 §7.3.1.4).
         if let Some(response) = &response {
             self.send(from, response, socket);
+        }
+        if !self.is_selected(from.remote) || !self.is_proven(now, from.remote) {
+            self.send_check(from.remote, socket, crypto);
         }
         Ok(CheckOutcome::Valid { evicted })
     }
