@@ -50,6 +50,7 @@ function newCard(stream) {
   const [viewers, viewersCell] = cell("Viewers");
   const [origin, originCell] = cell("Origin");
   const [where, whereCell] = cell("Viewers by node");
+  for (const part of [originCell, whereCell]) part.className = "ids";
   const liveFor = element("span", { className: "age", title: "Live for" });
   const notices = element("div", {});
   const root = element("li", { className: "stream" },
@@ -76,7 +77,11 @@ function newCard(stream) {
       viewers.title = n ? `On this node: WebRTC ${n.webrtc}, HLS ${n.hls}, RTMP ${n.rtmp}` : "";
       for (const part of [originCell, whereCell]) part.hidden = !isCluster;
       origin.textContent = now.origin;
-      where.textContent = now.viewersByNode.map((at) => `${at.node}: ${at.viewers}`).join(", ") || "–";
+      const byNode = now.viewersByNode.map((at) => `${at.node}: ${at.viewers}`);
+      if (where.textContent !== (byNode.join(", ") || "–")) {
+        where.replaceChildren(...byNode.flatMap((text, index) => [index ? ", " : "", element("span", {}, text)]));
+        if (byNode.length === 0) where.textContent = "–";
+      }
       liveFor.textContent = age(now.ageMs);
       const messages = (here?.notices ?? []).map((notice) => notice.message);
       if (messages.join("\n") !== [...notices.children].map((p) => p.textContent).join("\n")) {

@@ -19,6 +19,9 @@ const TRANSPORTS = { webrtc, hls, "ll-hls": hls };
 /** How long a transport that does not work here is skipped. */
 const SKIP_MS = 5 * 60_000;
 
+/** A stream that another node publishes is only found by a request for its media: send one this often while waiting. */
+const MEDIA_REQUEST_INTERVAL_MS = 2000;
+
 /** "webrtc,hls" -> [[name, transport]]. Ignores unknown names; returns both transports if none is known. */
 export function transportOrder(text) {
   const names = (text ?? "").toLowerCase().split(",").map((name) => name.trim());
@@ -48,7 +51,8 @@ export async function run({ video, app, id, token, playOrder, signal, view }) {
     } else {
       view.state("reconnecting", outcome.kind === "unreachable" ? "The server does not answer. Trying again…" : "Reconnecting…");
     }
-    await api.pause(api.backoffMs(attempt++), signal);
+    // The next request for the status follows quickly if the user waits for the start.
+    await api.pause(api.backoffMs(outcome.kind === "offline" ? 0 : attempt++), signal);
     await waitUntilLive({ app, id, signal, view });
   }
 }
@@ -91,8 +95,9 @@ async function tryTransports({ video, app, id, token, transports, skippedUntil, 
   return outcome;
 }
 
-/** Returns once the stream is live. */
+/** Returns once the stream is live on this node, or may be live on another one. */
 async function waitUntilLive({ app, id, signal, view }) {
+  const end = performance.now() + MEDIA_REQUEST_INTERVAL_MS;
   for (let attempt = 0; ; attempt++) {
     try {
       await api.stream(app, id, { signal });
@@ -101,6 +106,7 @@ async function waitUntilLive({ app, id, signal, view }) {
       signal.throwIfAborted();
       if (e.code === "stream_not_found") {
         view.state("waiting", "Waiting for the stream to start…");
+        if (performance.now() > end) return;
         // The user waits for the start: poll about every second, without backoff.
         await api.pause(700 + 600 * Math.random(), signal);
         continue;

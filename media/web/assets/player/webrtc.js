@@ -15,7 +15,8 @@ const FIRST_FRAME_TIMEOUT_MS = 6000;
 /** Interval between two requests for the session status. A draining node waits much longer for its viewers. */
 const STATUS_INTERVAL_MS = 2500;
 
-/** Plays until `signal` aborts or an Outcome is thrown. Calls `on.playing()` once and `on.latency(seconds)` periodically. */
+/** Plays until `signal` aborts or an Outcome is thrown. Calls `on.playing()` once, `on.latency(seconds)` periodically, and
+ * `on.ready()` when the element has another source. */
 export async function play({ video, app, id, token, signal, on }) {
   if (!window.RTCPeerConnection) throw new Outcome("unplayable", "This browser has no WebRTC.", { remember: true });
   const codecs = window.RTCRtpReceiver?.getCapabilities?.("video")?.codecs;
@@ -41,6 +42,8 @@ export async function play({ video, app, id, token, signal, on }) {
         const migrated = await Promise.race([monitoring, next]);
         // The new session already has video: switching costs a frame or two.
         video.srcObject = migrated.media;
+        // An element that gets another source is paused, without sound.
+        on.ready();
         viewer.close();
         viewer = migrated;
       } catch (e) {

@@ -21,20 +21,25 @@ struct Asset {
 /// Sorted by name.
 static ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 
-/// Restricts pages to this origin. Media Source Extensions need blob URLs for media.
+/// A policy that restricts a page to this origin, except for requests of its scripts. Media Source
+/// Extensions need blob URLs for media.
 macro_rules! content_security_policy {
-    ($($more:literal)?) => {
+    ($connect:literal) => {
         concat!(
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self' blob:; \
-             connect-src 'self'; base-uri 'none'; form-action 'self'",
-            $($more)?
+             base-uri 'none'; form-action 'self'; connect-src ",
+            $connect
         )
     };
 }
 
-/// Pages that other sites may embed in a frame: the player. A click on an administering page must
-/// not be a click on a page that is laid over it.
-const EMBEDDABLE_PAGES: &[&str] = &["pages/play.html"];
+/// The player, which other sites may embed in a frame. It continues on another node, whose origin is
+/// not known in advance, while its own drains.
+const PLAYER_PAGE: &str = "pages/play.html";
+const PLAYER_POLICY: &str = content_security_policy!("'self' http: https:");
+/// The policy of other pages: a click on an administering page must not be a click on a page that is
+/// laid over it.
+const OTHER_POLICY: &str = content_security_policy!("'self'; frame-ancestors 'none'");
 
 /// `/assets/{path}`.
 pub(crate) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
@@ -81,10 +86,10 @@ fn respond(asset: &'static Asset, request: &HeaderMap) -> Response {
         set(header::CONTENT_ENCODING, "gzip");
     }
     if asset.mime.starts_with("text/html") {
-        if EMBEDDABLE_PAGES.contains(&asset.name) {
-            set(header::CONTENT_SECURITY_POLICY, content_security_policy!());
+        if asset.name == PLAYER_PAGE {
+            set(header::CONTENT_SECURITY_POLICY, PLAYER_POLICY);
         } else {
-            set(header::CONTENT_SECURITY_POLICY, content_security_policy!("; frame-ancestors 'none'"));
+            set(header::CONTENT_SECURITY_POLICY, OTHER_POLICY);
             set(header::X_FRAME_OPTIONS, "DENY");
         }
         set(header::REFERRER_POLICY, "same-origin");
@@ -113,16 +118,19 @@ mod tests {
     }
 
     #[test]
-    fn only_the_player_may_be_embedded_by_other_sites() {
+    fn only_the_player_may_be_embedded_and_may_send_requests_to_other_nodes() {
         let pages: Vec<_> = ASSETS.iter().filter_map(|asset| asset.name.strip_prefix("pages/")).collect();
         assert!(pages.contains(&"index.html") && pages.contains(&"play.html"), "{pages:?}");
         for name in pages {
             let response = get(name, &[]);
-            let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
-            let is_forbidden = policy.contains("; frame-ancestors 'none'");
-            assert!(policy.starts_with("default-src 'none'"), "{name}: {policy}");
-            assert_eq!(is_forbidden, name != "play.html", "{name}: {policy}");
-            assert_eq!(response.headers().contains_key(header::X_FRAME_OPTIONS), is_forbidden, "{name}");
+            let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+            let directives: Vec<_> = policy.split("; ").collect();
+            assert_eq!(directives[0], "default-src 'none'", "{name}: {policy}");
+            let is_player = name == "play.html";
+            assert_eq!(directives.contains(&"frame-ancestors 'none'"), !is_player, "{name}: {policy}");
+            assert_eq!(directives.contains(&"connect-src 'self'"), !is_player, "{name}: {policy}");
+            assert_eq!(directives.contains(&"connect-src 'self' http: https:"), is_player, "{name}: {policy}");
+            assert_eq!(response.headers().contains_key(header::X_FRAME_OPTIONS), !is_player, "{name}");
         }
     }
 
