@@ -1,4 +1,4 @@
-// Debian's Chromium, at the far end of the veth pair.
+// Debian's Chromium, at the far end of the veth pair or on the machine of a cluster.
 
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -25,17 +25,18 @@ function writeWrapper(folder, namespacePrefix, path) {
 }
 
 /**
- * Starts Chromium. `open(path, options)` returns a page with the probe installed;
- * `foreignRequests` lists requests to other origins.
+ * Starts Chromium in the namespace of `network`. `open(path, options)` returns a page with the
+ * probe installed; a path is relative to the first of `origins`. `foreignRequests` lists requests
+ * to origins other than these.
  */
-export async function openChromium(network) {
+export async function openChromium(network, origins = [ORIGIN]) {
   const folder = mkdtempSync(join(tmpdir(), "headwater-chromium-"));
   const executablePath = writeWrapper(folder, network.namespacePrefix, BROWSERS.chromium);
   const browser = await chromium.launch({ executablePath, ignoreDefaultArgs: true, args: CHROMIUM_FLAGS });
-  return instrument(browser, folder);
+  return instrument(browser, folder, origins);
 }
 
-function instrument(browser, folder) {
+function instrument(browser, folder, origins) {
   const foreignRequests = [];
   return {
     foreignRequests,
@@ -47,11 +48,11 @@ function instrument(browser, folder) {
       page.on("request", (request) => {
         const url = new URL(request.url());
         page.requestLog.push(`${request.method()} ${url.pathname}${url.search}`);
-        if (url.origin !== ORIGIN && !["blob:", "data:"].includes(url.protocol)) foreignRequests.push(request.url());
+        if (!origins.includes(url.origin) && !["blob:", "data:"].includes(url.protocol)) foreignRequests.push(request.url());
       });
       page.on("pageerror", (error) => page.scriptErrors.push(String(error)));
       await page.addInitScript(probe);
-      await page.goto(`${ORIGIN}${path}`);
+      await page.goto(String(new URL(path, origins[0])));
       return page;
     },
     async close() {

@@ -5,11 +5,9 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { waitFor } from "./node.js";
+import { exited, waitFor } from "./node.js";
 import { SERVER_ADDRESS } from "./network.js";
 import { engine } from "./programs.js";
-
-const exited = (child) => new Promise((resolve) => (child.exitCode !== null || child.signalCode !== null ? resolve() : child.once("exit", resolve)));
 
 /** A node on the default ports of this namespace. Its folder outlives its processes. */
 export class DaemonNode {

@@ -23,7 +23,7 @@ export async function waitFor(what, probe, timeoutMs = WAIT_TIMEOUT_MS) {
   }
 }
 
-const exited = (child) => new Promise((resolve) => (child.exitCode !== null || child.signalCode !== null ? resolve() : child.once("exit", resolve)));
+export const exited = (child) => new Promise((resolve) => (child.exitCode !== null || child.signalCode !== null ? resolve() : child.once("exit", resolve)));
 
 function isRunning(pid) {
   try {

@@ -50,11 +50,14 @@ export async function rtc() {
   const stats = [...(await window.probe.pc.getStats()).values()];
   const inbound = (kind) => stats.find((s) => s.type === "inbound-rtp" && s.kind === kind);
   const transport = stats.find((s) => s.type === "transport");
+  const pair = stats.find((s) => s.id === transport?.selectedCandidatePairId);
   return {
     decoded: inbound("video")?.framesDecoded ?? 0,
     lost: (inbound("video")?.packetsLost ?? 0) + (inbound("audio")?.packetsLost ?? 0),
     audioLevel: inbound("audio")?.audioLevel ?? 0,
     audioEnergy: inbound("audio")?.totalAudioEnergy ?? 0,
     srtp: transport?.srtpCipher,
+    /** Address of the node that sends the media. */
+    remote: stats.find((s) => s.id === pair?.remoteCandidateId)?.address,
   };
 }

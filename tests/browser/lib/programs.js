@@ -13,3 +13,4 @@ function builtProgram(name) {
 
 export const engine = () => builtProgram("headwater-engine");
 export const daemon = () => builtProgram("headwaterd");
+export const cloud = () => builtProgram("headwater-cloud");
