@@ -190,8 +190,8 @@ fn http_refuses_oversized_heads_oversized_bodies_and_garbage() {
         let many = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(500));
         assert!(response(many.as_bytes()).contains("431"), "{}", response(many.as_bytes()));
         // The server does not read the rest of a body that is too long. It discards it while it
-        // closes the connection, or unread bytes would reset the connection and discard the response
-        // (RFC 9112 §9.6).
+        // closes the connection, or unread bytes would reset the connection and discard the
+        // response (RFC 9112 §9.6).
         let head = "POST /live/whep/demo HTTP/1.1\r\nhost: x\r\ncontent-type: application/sdp\r\nconnection: close\r\n";
         let oversized = [format!("{head}content-length: {}\r\n\r\n", 1 << 20).as_bytes(), &[b'v'; 1 << 20]].concat();
         let first = response(&oversized);

@@ -24,8 +24,8 @@ pub trait Accounts: Send + Sync {
     /// All users, sorted by name.
     fn users(&self) -> impl Future<Output = Result<Vec<UserDocument>, RegistryError>> + Send;
 
-    /// Adds a session to the ended ones of a user, also while others change the user. Returns false if
-    /// the user does not exist.
+    /// Adds a session to the ended ones of a user, also while others change the user. Returns false
+    /// if the user does not exist.
     fn end_session(&self, user: &str, session: &str) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
     /// Removes a user. Returns false if it did not exist.

@@ -80,8 +80,8 @@ impl SessionDirectory {
         }
     }
 
-    /// Adds a session of `client` that is not connected. If there are too many of these, removes the
-    /// oldest one.
+    /// Adds a session of `client` that is not connected. If there are too many of these, removes
+    /// the oldest one.
     ///
     /// # Errors
     /// Fails if the node is full, all workers have ended, or the client has its share.

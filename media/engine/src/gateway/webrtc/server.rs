@@ -52,8 +52,8 @@ pub struct Gateway {
 
 impl Gateway {
     /// Binds one UDP port per worker. `addresses` are the host candidates of SDP answers, preferred
-    /// first; if empty, the addresses of the interfaces are used. `shares` limits the sessions of one
-    /// client.
+    /// first; if empty, the addresses of the interfaces are used. `shares` limits the sessions of
+    /// one client.
     ///
     /// # Errors
     /// Fails if a port is in use or the interfaces cannot be listed.

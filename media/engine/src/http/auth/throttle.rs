@@ -130,7 +130,7 @@ impl Throttle {
     /// Returns the tokens of a successful attempt, and trusts its address.
     pub(super) fn on_success(&mut self, now: Instant, address: IpAddr) {
         if !self.is_trusted(now, address) {
-            // Which of the two was used is no longer known; more tokens in the other one do no harm.
+            // Which of the two was used is no longer known; a token too many does no harm.
             self.shared.give_back();
             self.reserved.give_back();
         }

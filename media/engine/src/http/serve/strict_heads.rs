@@ -3,8 +3,9 @@
 //! - A line of a request head ends with CR LF. A bare LF (RFC 9112 §2.2 lets a recipient accept it,
 //!   and proxies differ, which makes request smuggling possible) is replaced by NUL, which hyper's
 //!   parser refuses with status 400. For this, reads end where a head ends.
-//! - A connection is closed in stages if the peer may still be sending (RFC 9112 §9.6): the response
-//!   to a request whose body was not read would be lost if unread bytes reset the connection.
+//! - A connection is closed in stages if the peer may still be sending (RFC 9112 §9.6): the
+//!   response to a request whose body was not read would be lost if unread bytes reset the
+//!   connection.
 
 use std::io;
 use std::mem::MaybeUninit;
