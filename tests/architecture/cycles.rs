@@ -25,8 +25,8 @@ struct File {
     named: Vec<Module>,
 }
 
-/// The folder of the crate that a file belongs to, with a slash at its end. A folder of `tests` is a
-/// crate.
+/// The folder of the crate that a file belongs to, with a slash at its end. A folder of `tests` is
+/// a crate.
 fn crate_folder(path: &str) -> Option<&str> {
     let end = match path.strip_prefix("tests/") {
         Some(rest) => "tests/".len() + rest.find('/')? + 1,
@@ -65,7 +65,8 @@ fn modules(folder: &str, sources: &[&Source]) -> BTreeMap<Module, File> {
     files
 }
 
-/// Returns the module that defines what `module` names by `path`; `None` if it is not in this crate.
+/// Returns the module that defines what `module` names by `path`; `None` if it is not in this
+/// crate.
 fn resolve(files: &BTreeMap<Module, File>, module: &[String], path: &[String], depth: u32) -> Option<Module> {
     let (mut at, mut rest) = (module.to_vec(), path);
     match path.first()?.as_str() {

@@ -33,12 +33,12 @@ macro_rules! content_security_policy {
     };
 }
 
-/// The player, which other sites may embed in a frame. It continues on another node, whose origin is
-/// not known in advance, while its own drains.
+/// The player, which other sites may embed in a frame. It continues on another node, whose origin
+/// is not known in advance, while its own drains.
 const PLAYER_PAGE: &str = "pages/play.html";
 const PLAYER_POLICY: &str = content_security_policy!("'self' http: https:");
-/// The policy of other pages: a click on an administering page must not be a click on a page that is
-/// laid over it.
+/// The policy of other pages: a click on an administering page must not be a click on a page that
+/// is laid over it.
 const OTHER_POLICY: &str = content_security_policy!("'self'; frame-ancestors 'none'");
 
 /// `/assets/{path}`.
