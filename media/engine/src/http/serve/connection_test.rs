@@ -87,7 +87,8 @@ async fn forwarded_client_is_counted_only_behind_a_trusted_proxy() {
             // The response comes later than a viewer is forgotten: the stream has no complete segment.
             let counted = async {
                 loop {
-                    let counted = [peer_viewer, forwarded_viewer].map(|viewer| node.state.hls.has_viewer(&name, viewer));
+                    let counted =
+                        [peer_viewer, forwarded_viewer].map(|viewer| node.state.hls.has_viewer(&name, viewer));
                     if counted != [false, false] {
                         break counted;
                     }
