@@ -84,7 +84,7 @@ async fn forwarded_client_is_counted_only_behind_a_trusted_proxy() {
                 "GET /live/streams/a.m3u8 HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 9.9.9.9, 198.51.100.7\r\n{extra}\r\n"
             );
             peer.write_all(request.as_bytes()).await.unwrap();
-            // The response comes later than a viewer is forgotten: the stream has no complete segment.
+            // The response arrives after the viewer is forgotten: there is no complete segment.
             let counted = async {
                 loop {
                     let counted =
