@@ -1,6 +1,6 @@
 //! Limits the log lines that one client can cause.
 //!
-//! Each pair of message and peer may write [`MAX_LINES`] lines per [`WINDOW`]; a later line says
+//! Each pair of message and peer may write `MAX_LINES` lines per `WINDOW`; a later line says
 //! how many were left out. Metrics count everything. A peer is an IPv4 address or an IPv6 network
 //! of 64 bits. Must not know what happened.
 

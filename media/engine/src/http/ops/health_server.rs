@@ -39,7 +39,7 @@ const MAX_HEAD_BYTES: usize = 16 << 10;
 /// Delay after a failed accept, for example without a free file descriptor.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// The open listener; [`HealthServer::run`] serves.
+/// The open listener; `run` serves.
 #[derive(Debug)]
 pub struct HealthServer {
     listener: TcpListener,
