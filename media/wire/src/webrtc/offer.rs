@@ -9,16 +9,13 @@ use std::io::Cursor;
 
 use rtc_sdp::{MediaDescription, SessionDescription};
 
-use super::payload_types::{H264Format, PayloadTypes};
+use super::payload_types::{H264Format, MAX_FORMATS, PayloadTypes};
 use super::{Credentials, Fingerprint};
 
 /// Maximum length of an offer; browsers send 5 to 10 KB.
 pub const MAX_OFFER_BYTES: usize = 64 << 10;
 /// Maximum number of sections.
 const MAX_SECTIONS: usize = 32;
-/// Maximum number of formats of one section. An RTP payload type has 7 bits, and a section lists
-/// each at most once (RFC 8866 §5.14).
-pub(super) const MAX_FORMATS: usize = 128;
 /// Maximum number of attributes (`a=`) of one section, and of the session. Browsers send 100 to 200
 /// in a section with all their codecs.
 const MAX_ATTRIBUTES: usize = 1_024;

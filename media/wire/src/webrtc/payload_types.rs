@@ -6,7 +6,9 @@
 
 use rtc_sdp::MediaDescription;
 
-use super::offer::MAX_FORMATS;
+/// Maximum number of formats of one section. An RTP payload type has 7 bits, and a section lists
+/// each at most once (RFC 8866 §5.14).
+pub(super) const MAX_FORMATS: usize = 128;
 
 /// An H.264 payload type with packetization-mode 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
