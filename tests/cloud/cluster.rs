@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 
 use crate::balancer::Balancer;
 use crate::host::Host;
+use crate::missing_tool::MissingTool;
 use crate::network::Network;
 use crate::node::{CLUSTER_NAME, Node, NodeSpec, Role};
 use crate::registry::{self, Database, Mongod, Registry, RegistryKind, ReplicaSet};
@@ -48,11 +49,6 @@ pub(crate) struct Cluster {
     folder: TempDir,
     launched_instances: u32,
 }
-
-/// A tool is missing. The reason was printed before.
-#[derive(Debug, thiserror::Error)]
-#[error("the test cluster cannot be built on this machine")]
-pub(crate) struct MissingTool;
 
 impl Cluster {
     /// Builds the cluster and waits until every node is ready; `progress` receives one line per

@@ -14,6 +14,7 @@ mod checks;
 mod cluster;
 mod console;
 mod host;
+mod missing_tool;
 mod network;
 mod node;
 mod registry;
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(code) => code,
         // EX_TEMPFAIL of sysexits.h: a tool is missing and nothing was checked.
-        Err(e) if e.is::<cluster::MissingTool>() => ExitCode::from(75),
+        Err(e) if e.is::<missing_tool::MissingTool>() => ExitCode::from(75),
         Err(e) => {
             print_line(&format!("headwater-cloud: {e:#}"));
             ExitCode::FAILURE

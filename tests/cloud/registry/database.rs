@@ -11,8 +11,8 @@ use headwater_tests::temp::TempDir;
 use headwater_tests::{mongo, tools};
 use tokio::runtime::Handle;
 
-use crate::cluster::MissingTool;
 use crate::host::Host;
+use crate::missing_tool::MissingTool;
 
 /// A running database. Dropping it removes it with its host.
 #[derive(Debug)]
