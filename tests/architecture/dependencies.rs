@@ -61,19 +61,19 @@ const NOT_IN_WIRE: &[&str] = &[
     "SystemTime",
 ];
 
-fn is_test(path: &str) -> bool {
+pub(crate) fn is_test(path: &str) -> bool {
     path.ends_with("_test.rs") || path.ends_with("/tests.rs")
 }
 
 /// Returns the numbered code lines of a file, without comments and without its test module.
-fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(crate) fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
     text[..end].lines().enumerate().map(|(i, line)| (i + 1, line)).filter(|(_, l)| !l.trim_start().starts_with("//"))
 }
 
 /// Returns every path after `root`, such as `crate::`, with its line number. `crate::{a, b::{c,
 /// d}}` yields `a`, `b::c` and `b::d`.
-fn paths(code: &[(usize, &str)], root: &str) -> Vec<(usize, String)> {
+pub(crate) fn paths(code: &[(usize, &str)], root: &str) -> Vec<(usize, String)> {
     let text = code.iter().map(|(_, line)| *line).collect::<Vec<_>>().join("\n");
     let mut out = Vec::new();
     for (at, _) in text.match_indices(root) {

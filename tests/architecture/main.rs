@@ -2,6 +2,7 @@
 //! rule.
 //!
 //! - `dependencies`: which crate and which room may name which (ARCHITECTURE.md)
+//! - `cycles`: no import cycle between the files of a crate
 //! - `naming`: type names, time constants and test names
 //! - `text`: file headers, lengths of files and functions, widths of comments and Markdown
 //! - `files`: finds the files that the rules read
@@ -10,6 +11,7 @@
 //! Each rule has a test that reads the repository and a self-test that shows the rule can fail.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cycles;
 mod dependencies;
 mod files;
 mod lexer;
