@@ -11,7 +11,7 @@ import { rtc } from "../lib/probe.js";
 import { brokenWords } from "../lib/words.js";
 
 /** From the administrator's click to the last viewer that plays from another node. */
-const MOVE_TIMEOUT_MS = 30_000;
+const MOVE_TIMEOUT_MS = 60_000;
 /** The longest time between two frames of a viewer meanwhile, on a busy machine. */
 const MAX_GAP_MS = 4_000;
 
