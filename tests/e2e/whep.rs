@@ -108,7 +108,8 @@ fn frames_arrive_unchanged_over_ipv6_with_retransmitted_losses() {
     let report = check_viewer(&viewer, 4, "SRTP_AEAD_AES_128_GCM");
     assert_eq!(report.remote, "::1");
     assert!(report.video.dropped > 10, "{report:?}");
-    assert!(webrtc_metric(&engine, "retransmitted_packets_total") >= report.video.dropped);
+    let is_counted = || webrtc_metric(&engine, "retransmitted_packets_total") >= report.video.dropped;
+    wait::until("the retransmissions to be counted", || is_counted().then_some(())).unwrap();
     let got = decode::frame_hashes(&viewer.video_path()).unwrap();
     assert!(sent.windows(got.len()).any(|window| window == got), "the frames are not a contiguous part of the source");
 }

@@ -112,8 +112,8 @@ pub(super) struct Connection {
     session: Session,
     app: String,
     app_query: Option<Query>,
-    /// The place of the name that the peer publishes, or has asked for. Before `role`, so that it is
-    /// free when the stream has ended.
+    /// The place of the name that the peer publishes, or has asked for. Before `role`, so that it
+    /// is free when the stream has ended.
     stream_name: Option<PoolPlace>,
     role: Role,
     /// When a publish request was refused first, unless another one was accepted since.
