@@ -111,7 +111,9 @@ fn frames_arrive_unchanged_over_ipv6_with_retransmitted_losses() {
     let is_counted = || webrtc_metric(&engine, "retransmitted_packets_total") >= report.video.dropped;
     wait::until("the retransmissions to be counted", || is_counted().then_some(())).unwrap();
     let got = decode::frame_hashes(&viewer.video_path()).unwrap();
-    assert!(sent.windows(got.len()).any(|window| window == got), "the frames are not a contiguous part of the source");
+    // The viewer may stop in the middle of the last frame.
+    let whole = &got[..got.len() - 1];
+    assert!(sent.windows(whole.len()).any(|window| window == whole), "the frames are no contiguous part of the source");
 }
 
 #[test]
