@@ -76,7 +76,7 @@ async fn create(config: &Config) -> Result<(), AdministratorError> {
         return Ok(());
     }
     let (password, user) = generate_administrator().await?;
-    // Before the account, so that there is none whose password nobody knows.
+    // Before the account, so that no account has an unknown password.
     let file = write_private(&config.node.data_dir, PASSWORD_FILE, password.reveal())
         .map_err(|source| AdministratorError::Write { path: config.node.data_dir.join(PASSWORD_FILE), source })?;
     store.create_user(&user).await?;
