@@ -10,21 +10,29 @@
 //!
 //! RULE: knows `hub`, `access` and `wire::rtmp`, and no other gateway.
 
-#[cfg(test)]
-mod client_test;
 mod connection;
+#[cfg(test)]
+mod deadlines_test;
 mod fanout;
 mod link;
 mod loopback;
 mod metrics;
 mod play;
+#[cfg(test)]
+mod play_test;
 mod publish;
+#[cfg(test)]
+mod publish_test;
 mod reassembly;
 mod ring;
 mod server;
 #[cfg(test)]
 mod server_test;
 mod shared_ring;
+#[cfg(test)]
+mod test_client;
+#[cfg(test)]
+mod test_server;
 
 pub use metrics::Metrics;
 pub use server::{Server, Services};

@@ -31,6 +31,18 @@ pub(super) fn video_body(key: bool, mark: u8, bytes: usize) -> Vec<u8> {
     body
 }
 
+/// A command message on this message stream.
+pub(super) fn command(stream: u32, values: &[Value]) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    message::write(&mut out, kind::COMMAND_AMF0, stream, 0, &amf0::encode(values), &[]);
+    out.to_vec()
+}
+
+/// The command that ends what the client publishes or plays.
+pub(super) fn delete_stream() -> Vec<u8> {
+    command(0, &["deleteStream".into(), 4.0.into(), Value::Null, 1.0.into()])
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Performs the handshake.
     pub(super) async fn handshake(mut socket: S) -> Self {
