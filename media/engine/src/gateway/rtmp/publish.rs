@@ -11,11 +11,15 @@ use headwater_wire::rtmp::ingest::{Ingest, IngestError, IngestOutput};
 use headwater_wire::rtmp::message::kind;
 
 use crate::hub::Producer;
+use crate::runtime::client_pool::PoolPlace;
 use crate::runtime::log_limiter::LogLimiter;
 
 /// Produces one stream; dropping it ends the stream.
 #[derive(Debug)]
 pub(super) struct Publisher {
+    /// The place that the stream's name takes; `None` for the loopback test. Before `producer`, so
+    /// that it is free when the stream has ended.
+    _place: Option<PoolPlace>,
     producer: Producer,
     /// Level of the line that announces a track.
     log_level: log::Level,
@@ -32,11 +36,13 @@ pub(super) struct Publisher {
 impl Publisher {
     pub(super) fn new(
         producer: Producer,
+        place: Option<PoolPlace>,
         log_level: log::Level,
         peer: SocketAddr,
         log_limiter: &Arc<LogLimiter>,
     ) -> Self {
         Self {
+            _place: place,
             producer,
             log_level,
             peer,

@@ -11,12 +11,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Connection, Shared};
+use super::connection::Connection;
 use super::link::Io;
 use super::loopback::LoopbackTest;
 use super::metrics::Metrics;
 use super::play::Fanouts;
 use super::reassembly::ReassemblyBudget;
+use super::shared::Shared;
 use crate::access::Access;
 use crate::events::EventBus;
 use crate::hub::Hub;

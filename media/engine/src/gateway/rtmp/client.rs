@@ -1,0 +1,268 @@
+//! The client of one connection: its address, app and credentials, what it may request, and the
+//! events that report what it does.
+//!
+//! ```text
+//!   app, stream id, query --> checks --> Request, which waits for the hub --> Outcome
+//!                                '-----> Refusal
+//! ```
+//!
+//! Must not know sockets, messages or replies.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use headwater_api::StreamName;
+use headwater_wire::rtmp::Query;
+use headwater_wire::rtmp::session::code;
+
+use super::shared::Shared;
+use crate::access::{Access, AccessError, Credentials};
+use crate::events::{Event, Protocol};
+use crate::hub::{FindError, Hub, Producer, PublishError, Stream};
+use crate::runtime::client_pool::{PoolError, PoolPlace};
+
+/// The client of one connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    /// Empty until the client has connected to an app.
+    app: String,
+    app_query: Option<Query>,
+}
+
+/// A publish or play request that waits for the hub, which may ask the cluster. Dropping it
+/// withdraws it.
+pub(super) enum Request {
+    Publish {
+        stream_id: String,
+        /// Before `result`, so that the place is free when the name is.
+        place: Option<PoolPlace>,
+        result: Pin<Box<dyn Future<Output = Result<Producer, PublishError>> + Send>>,
+    },
+    Play {
+        stream_id: String,
+        result: Pin<Box<dyn Future<Output = Result<Arc<Stream>, FindError>> + Send>>,
+    },
+}
+
+/// The result of a [`Request`], with its stream id.
+pub(super) enum Outcome {
+    /// The stream to publish, and the place that its name takes.
+    Publish(String, Result<(Producer, Option<PoolPlace>), Refusal>),
+    /// The stream to play.
+    Play(String, Result<Arc<Stream>, Refusal>),
+}
+
+/// Why a request is refused.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// One of [`code`].
+    pub(super) code: &'static str,
+    pub(super) reason: String,
+}
+
+impl Client {
+    pub(super) fn new(shared: Arc<Shared>, peer: SocketAddr) -> Self {
+        Self { shared, peer, app: String::new(), app_query: None }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Enters an app; false if there is none of this name.
+    pub(super) fn enter_app(&mut self, app: String, query: Option<Query>) -> bool {
+        if !self.shared.loopback.accepts_app(&app) && self.shared.access.check_app(&app).is_err() {
+            if self.shared.log_limiter.admits("unknown app refused", self.peer.ip()) {
+                log::info!(peer:% = self.peer, app = printable(&app).as_str(); "unknown app refused");
+            }
+            return false;
+        }
+        self.app = app;
+        self.app_query = query;
+        true
+    }
+
+    /// Requests the name of a stream from the hub, if the client may publish it.
+    pub(super) fn publish(&self, stream_id: &str, query: Option<&Query>) -> Result<Request, Refusal> {
+        let name = StreamName::new(&self.app, stream_id)
+            .map_err(|e| Refusal { code: code::BAD_NAME, reason: e.to_string() })?;
+        let denied = |reason| Refusal { code: code::DENIED, reason };
+        self.check_access(query, |access, who| access.check_publish(&name, who)).map_err(|e| denied(e.to_string()))?;
+        self.shared.admission.check_publisher().map_err(|e| denied(e.to_string()))?;
+        let place = if self.is_loopback_test() {
+            // It has a hub of its own, whose streams are not counted.
+            None
+        } else {
+            Some(self.shared.stream_names.take(self.peer.ip()).map_err(|e| denied(too_many_streams(e)))?)
+        };
+        let hub = self.hub().clone();
+        let result = Box::pin(async move { hub.publish_owned(&name, "rtmp").await });
+        Ok(Request::Publish { stream_id: stream_id.to_owned(), place, result })
+    }
+
+    /// Requests a stream from the hub, if the client may play it.
+    pub(super) fn play(&self, stream_id: &str, query: Option<&Query>) -> Result<Request, Refusal> {
+        let name = StreamName::new(&self.app, stream_id).map_err(|_| Refusal::from(FindError::NotPublished))?;
+        let failed = |reason| Refusal { code: code::PLAY_FAILED, reason };
+        self.check_access(query, |access, who| access.check_play(&name, who)).map_err(|e| failed(e.to_string()))?;
+        self.shared.admission.check_viewer().map_err(|e| failed(e.to_string()))?;
+        let hub = self.hub().clone();
+        let result = Box::pin(async move { hub.find(&name).await });
+        Ok(Request::Play { stream_id: stream_id.to_owned(), result })
+    }
+
+    /// Reports that the client publishes a stream.
+    pub(super) fn on_publish_started(&self, stream: &str) {
+        self.emit(Event::PublishStarted { stream: stream.to_owned(), protocol: Protocol::Rtmp, peer: self.peer });
+    }
+
+    /// Reports that the client no longer publishes a stream, of which it has sent this many frames.
+    pub(super) fn on_publish_ended(&self, stream: &str, frames: u64) {
+        self.emit(Event::PublishEnded { stream: stream.to_owned(), protocol: Protocol::Rtmp, peer: self.peer, frames });
+    }
+
+    /// Counts and reports a refused publish request.
+    pub(super) fn on_publish_refused(&self, stream_id: &str, reason: String) {
+        self.shared.metrics.publish_refused.inc();
+        self.emit(Event::PublishRefused {
+            app: printable(&self.app),
+            stream_id: printable(stream_id),
+            protocol: Protocol::Rtmp,
+            peer: self.peer,
+            reason,
+        });
+    }
+
+    /// Reports that the client plays a stream.
+    pub(super) fn on_play_started(&self, stream: &str) {
+        self.emit(Event::ViewerJoined {
+            stream: stream.to_owned(),
+            protocol: Protocol::Rtmp,
+            peer: Some(self.peer),
+            session: None,
+            setup: None,
+        });
+    }
+
+    /// Counts and reports a refused play request.
+    pub(super) fn on_play_refused(&self, stream_id: &str, reason: String) {
+        self.shared.metrics.play_refused.inc();
+        self.emit(Event::PlayRefused {
+            app: printable(&self.app),
+            stream_id: printable(stream_id),
+            protocol: Protocol::Rtmp,
+            peer: self.peer,
+            reason,
+        });
+    }
+
+    /// Level of the connection's log lines: the loopback test logs at debug level.
+    pub(super) fn log_level(&self) -> log::Level {
+        if self.is_loopback_test() { log::Level::Debug } else { log::Level::Info }
+    }
+
+    fn is_loopback_test(&self) -> bool {
+        self.app == self.shared.loopback.app
+    }
+
+    /// The hub of the client's app.
+    fn hub(&self) -> &Hub {
+        if self.is_loopback_test() { &self.shared.loopback.hub } else { &self.shared.hub }
+    }
+
+    /// Calls `check` with the client's credentials. The app of the loopback test is exempt: no
+    /// other client can guess its name.
+    fn check_access(
+        &self,
+        query: Option<&Query>,
+        check: impl FnOnce(&Access, &Credentials<'_>) -> Result<(), AccessError>,
+    ) -> Result<(), AccessError> {
+        if self.is_loopback_test() {
+            return Ok(());
+        }
+        let credentials = Credentials::from_query(query.map(Query::as_str))
+            .with_app_query(self.app_query.as_ref().map(Query::as_str));
+        check(&self.shared.access, &credentials)
+    }
+
+    /// Reports an event, unless this client is the loopback test.
+    fn emit(&self, event: Event) {
+        if self.is_loopback_test() {
+            log::debug!(event:?; "event of the loopback test");
+        } else {
+            self.shared.events.emit(event);
+        }
+    }
+}
+
+impl Request {
+    /// Polls the hub; most requests are ready at once. Must not be called again after the outcome.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        Poll::Ready(match self {
+            Self::Publish { stream_id, place, result } => {
+                let result = ready!(result.as_mut().poll(cx));
+                let result = result.map(|producer| (producer, place.take())).map_err(Refusal::from);
+                Outcome::Publish(std::mem::take(stream_id), result)
+            }
+            Self::Play { stream_id, result } => {
+                let result = ready!(result.as_mut().poll(cx)).map_err(Refusal::from);
+                Outcome::Play(std::mem::take(stream_id), result)
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Publish { stream_id, .. } | Self::Play { stream_id, .. }) = self;
+        f.debug_tuple("Request").field(stream_id).finish()
+    }
+}
+
+impl Refusal {
+    /// The sentence for the client.
+    pub(super) fn description(&self) -> &str {
+        if self.code == code::STREAM_NOT_FOUND { "No stream of this name is being published." } else { &self.reason }
+    }
+}
+
+impl From<PublishError> for Refusal {
+    fn from(error: PublishError) -> Self {
+        let code = match error {
+            PublishError::AlreadyLive(_) | PublishError::LiveOnOtherNode { .. } => code::BAD_NAME,
+            PublishError::TooManyStreams { .. } => code::DENIED,
+        };
+        Self { code, reason: error.to_string() }
+    }
+}
+
+impl From<FindError> for Refusal {
+    fn from(error: FindError) -> Self {
+        let code = match error {
+            FindError::NotPublished => code::STREAM_NOT_FOUND,
+            FindError::AtCapacity | FindError::Unreachable | FindError::TooManySearches => code::PLAY_FAILED,
+        };
+        Self { code, reason: error.to_string() }
+    }
+}
+
+fn too_many_streams(error: PoolError) -> String {
+    match error {
+        PoolError::Full { places } => PublishError::TooManyStreams { limit: places }.to_string(),
+        PoolError::ShareUsed { share, .. } => format!("this address already publishes its share of {share} streams"),
+    }
+}
+
+/// Makes a name from an unauthenticated peer safe to log: at most 128 printable ASCII characters.
+fn printable(name: &str) -> String {
+    name.chars().take(128).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+}
