@@ -1,7 +1,7 @@
 //! The socket between the daemon and one engine process: health reports go in, engine reports come
 //! out, each one line of JSON.
 //!
-//! The engine inherits its end as standard input, so no network peer can reach it: whoever floods
+//! The engine inherits its end as standard input, so no network peer can reach it: a flood of
 //! the engine's listeners cannot make the daemon believe that the engine hangs.
 
 use std::collections::BTreeMap;

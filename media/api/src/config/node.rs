@@ -96,7 +96,8 @@ impl Default for Metadata {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Maximum number of viewers with a session (WebRTC and RTMP together). HLS players have none:
-    /// their estimated number refuses nobody, and [`Http`](super::Http) limits their connections.
+    /// their estimated number does not count here, and [`Http`](super::Http) limits their
+    /// connections.
     pub max_viewers: NonZeroUsize,
     /// Egress capacity for viewers, in megabits per second. Default: the baseline bandwidth of the
     /// EC2 instance type, else the speed of the network interface; if neither is known, egress is

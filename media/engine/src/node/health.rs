@@ -51,17 +51,17 @@ impl NodeHealthReceiver {
                 _ => return,
             }
             match serde_json::from_slice(&line) {
-                Ok(standing) => self.apply(standing),
+                Ok(health) => self.apply(health),
                 Err(err) => log::warn!(err:%; "could not parse a health report of the daemon"),
             }
         }
     }
 
     /// Stores one report and applies its clock offset.
-    pub fn apply(&self, standing: NodeHealth) {
-        self.wall_clock.correct(standing.clock_ahead_ms);
+    pub fn apply(&self, health: NodeHealth) {
+        self.wall_clock.correct(health.clock_ahead_ms);
         *self.last_report.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Report { health: Some(standing), received_at: Instant::now() });
+            Some(Report { health: Some(health), received_at: Instant::now() });
     }
 
     /// The latest report; `None` before the first one or without a daemon.
@@ -84,7 +84,7 @@ impl NodeHealthReceiver {
             (Some(_), true) => Err(format!("has sent no report for {} s", silent.as_secs())),
             (Some(_), false) => Ok(()),
         };
-        let checks_of_report = report.health.iter().flat_map(|standing| &standing.checks);
+        let checks_of_report = report.health.iter().flat_map(|health| &health.checks);
         let checks_of_report = checks_of_report.map(|(name, wrong)| (name.clone(), wrong.clone().map_or(Ok(()), Err)));
         checks_of_report.chain([("daemon".to_owned(), daemon)]).collect()
     }
@@ -104,21 +104,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn health_report_expires_without_a_new_one() {
         assert!(NodeHealthReceiver::disconnected().checks().is_empty());
-        let told = NodeHealthReceiver::connected(&WallClock::default());
-        assert_eq!(told.checks()["daemon"], Err("has sent no report yet".to_owned()));
+        let receiver = NodeHealthReceiver::connected(&WallClock::default());
+        assert_eq!(receiver.checks()["daemon"], Err("has sent no report yet".to_owned()));
         let text = b"{\"checks\":{\"lease\":\"ended\",\"clock\":null}}\nnonsense\n";
-        told.read_reports(&text[..]);
-        let checks = told.checks();
+        receiver.read_reports(&text[..]);
+        let checks = receiver.checks();
         assert_eq!(
             (&checks["daemon"], &checks["clock"], &checks["lease"]),
             (&Ok(()), &Ok(()), &Err("ended".to_owned()))
         );
         tokio::time::advance(REPORT_TIMEOUT).await;
-        assert_eq!(told.checks()["daemon"], Ok(()));
+        assert_eq!(receiver.checks()["daemon"], Ok(()));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(told.checks()["daemon"], Err("has sent no report for 9 s".to_owned()));
-        told.apply(NodeHealth::default());
-        assert_eq!(told.checks()["daemon"], Ok(()));
+        assert_eq!(receiver.checks()["daemon"], Err("has sent no report for 9 s".to_owned()));
+        receiver.apply(NodeHealth::default());
+        assert_eq!(receiver.checks()["daemon"], Ok(()));
     }
 
     #[tokio::test]
@@ -126,13 +126,13 @@ mod tests {
         let hub = Hub::new(Limits::default());
         let begun_ms =
             |id: &str| hub.publish(&StreamName::new("live", id).unwrap(), "test").unwrap().stream().started_at_ms();
-        let told = NodeHealthReceiver::connected(hub.wall_clock());
+        let receiver = NodeHealthReceiver::connected(hub.wall_clock());
         let hour_ms = 3_600_000;
         let own_ms = begun_ms("a");
-        told.apply(NodeHealth { clock_ahead_ms: hour_ms, ..NodeHealth::default() });
+        receiver.apply(NodeHealth { clock_ahead_ms: hour_ms, ..NodeHealth::default() });
         let corrected_ms = begun_ms("b") + hour_ms.unsigned_abs();
         assert!(corrected_ms.abs_diff(own_ms) < hour_ms.unsigned_abs() / 2, "{corrected_ms} {own_ms}");
-        told.apply(NodeHealth::default());
+        receiver.apply(NodeHealth::default());
         assert!(begun_ms("c") >= own_ms);
     }
 }

@@ -71,7 +71,7 @@ impl LoadMeter {
             let egress_bps = egress_meter.sample_bps(&read("/proc/net/dev"), &interfaces, Instant::now());
             self.0.egress_bps.store(egress_bps, Ordering::Relaxed);
             if !self.0.capacity_is_configured {
-                let reported_bps = node_health.latest().map_or(0, |standing| standing.egress_capacity_bps);
+                let reported_bps = node_health.latest().map_or(0, |health| health.egress_capacity_bps);
                 let capacity_bps = if reported_bps == 0 { link_bps(&interfaces) } else { reported_bps };
                 self.0.capacity_bps.store(capacity_bps, Ordering::Relaxed);
             }

@@ -34,7 +34,7 @@ pub(super) struct Link(Mutex<LinkState>);
 #[derive(Debug)]
 pub(super) struct LinkState {
     io: Io,
-    /// At most [`MAX_QUEUE_ENTRIES`] packets and replies, else the link fails. The front one may be
+    /// At most [`MAX_QUEUE_ENTRIES`] packets and replies, else the link fails. The first one may be
     /// partly written.
     queue: VecDeque<Bytes>,
     /// TLS buffers bytes that are not written to the socket yet.

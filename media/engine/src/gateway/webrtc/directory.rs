@@ -272,7 +272,7 @@ mod tests {
             add_for(&directory, &workers, "192.0.2.1").unwrap_err(),
             PoolError::ShareUsed { share: 2, places: 8 }
         );
-        // All places are taken: the oldest offer, one of the flood, gives way.
+        // All places are taken: the oldest offer, one of the flood, is displaced.
         let (last, displaced) = add_for(&directory, &workers, "192.0.2.4").unwrap();
         assert_eq!(displaced, Some(flood[0].as_ref().unwrap().0));
         assert!(viewers.iter().chain([&last]).all(|id| directory.connect(id)));

@@ -135,7 +135,7 @@ impl Accounts {
     }
 
     /// Ends a session: here at once, on the other nodes of the cluster after [`USER_CACHE_TTL`]. If
-    /// the registry is unreachable, the others are not told.
+    /// the registry is unreachable, the session remains valid on the other nodes.
     pub(super) async fn end_session(&self, cookie: &str, now_s: u64) {
         let Some(session) = Session::open(cookie, &self.key, now_s) else { return };
         {

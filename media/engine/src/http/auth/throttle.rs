@@ -9,7 +9,7 @@
 //! | of the network | every attempt from an IPv4 address or an IPv6 /64 |
 //! | of the wide network | every attempt from an IPv6 /48, which one customer usually has |
 //! | shared | networks with a failed attempt within the last day |
-//! | reserved | networks without one, so that guesses from elsewhere cannot keep them out |
+//! | reserved | networks without one, so that attempts from other networks cannot lock them out |
 //!
 //! Networks with a recent successful login use neither of the last two.
 

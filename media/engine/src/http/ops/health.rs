@@ -100,7 +100,7 @@ impl HealthService {
     }
 
     /// The failing checks of the engine's own parts, by name, with the reason. The daemon waits for
-    /// them at the start; the disk, the registry, the clock and other nodes are no part of them.
+    /// them at the start; the disk, the registry, the clock and other nodes are not among them.
     pub async fn failing_own_checks(&self) -> BTreeMap<String, String> {
         let all = self.probe_listeners().await.into_iter().chain(self.check_parts());
         all.filter_map(|(name, result)| Some((name, result.err()?))).collect()

@@ -1,8 +1,9 @@
-//! The health listener: HTTP/1.1 for load balancers, Prometheus and the daemon, with few places.
+//! The health listener: HTTP/1.1 for load balancers, Prometheus and the daemon, on a few
+//! connections.
 //!
 //! `health_connections.rs` decides which connections stay. An idle one is closed after
-//! [`IDLE_TIMEOUT`], so silent peers keep nobody out. Independent of the content: the router is a
-//! parameter.
+//! [`IDLE_TIMEOUT`], so that silent peers do not exclude others. Independent of the content: the
+//! router is a parameter.
 
 use std::convert::Infallible;
 use std::io;
