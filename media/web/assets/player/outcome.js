@@ -19,6 +19,8 @@ const KIND_BY_CODE = {
   unreachable: "unreachable",
   draining: "unreachable",
   not_yet: "unreachable",
+  origin_unreachable: "unreachable",
+  registry_unreachable: "unreachable",
   stream_not_found: "offline",
   app_not_found: "wrong",
   bad_request: "wrong",

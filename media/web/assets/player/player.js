@@ -51,9 +51,10 @@ export async function run({ video, app, id, token, playOrder, signal, view }) {
     } else {
       view.state("reconnecting", outcome.kind === "unreachable" ? "The server does not answer. Trying again…" : "Reconnecting…");
     }
-    // The next request for the status follows quickly if the user waits for the start.
-    await api.pause(api.backoffMs(outcome.kind === "offline" ? 0 : attempt++), signal);
-    await waitUntilLive({ app, id, signal, view });
+    // The next attempt follows quickly if the user has waited for the start. Without that wait, the
+    // status lists a stream that does not play here.
+    await api.pause(api.backoffMs(attempt++), signal);
+    if (await waitUntilLive({ app, id, signal, view })) attempt = 0;
   }
 }
 
@@ -95,18 +96,20 @@ async function tryTransports({ video, app, id, token, transports, skippedUntil, 
   return outcome;
 }
 
-/** Returns once the stream is live on this node, or may be live on another one. */
+/** Returns once the stream is live on this node, or may be live on another one: true if it was not live at first. */
 async function waitUntilLive({ app, id, signal, view }) {
   const end = performance.now() + MEDIA_REQUEST_INTERVAL_MS;
+  let waited = false;
   for (let attempt = 0; ; attempt++) {
     try {
       await api.stream(app, id, { signal });
-      return;
+      return waited;
     } catch (e) {
       signal.throwIfAborted();
       if (e.code === "stream_not_found") {
+        waited = true;
         view.state("waiting", "Waiting for the stream to start…");
-        if (performance.now() > end) return;
+        if (performance.now() > end) return true;
         // The user waits for the start: poll about every second, without backoff.
         await api.pause(700 + 600 * Math.random(), signal);
         continue;
