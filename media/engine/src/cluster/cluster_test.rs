@@ -10,7 +10,9 @@ use headwater_api::documents::{BootEpoch, Claim, Heartbeat, NodeDocument, NodeIn
 use headwater_registry::{Embedded, Nodes as _, Registry, Store, Streams as _, Timing};
 
 use super::{Cluster, Identity};
-use crate::gateway::relay::{Ownership, OwnershipProbe, ProbeFuture, StreamLocation, StreamResolver as _};
+use crate::gateway::relay::{
+    Ownership, OwnershipProbe, ProbeFuture, ResolveError, StreamLocation, StreamResolver as _,
+};
 use crate::hub::{FetchFuture, FindError, Hub, Limits, PublishError, RelayedStreams, RemoteStreams};
 
 /// A temporary folder that is removed when it is dropped.
@@ -188,7 +190,7 @@ async fn stream_published_on_this_node_resolves_to_this_node() {
     let stream = Arc::clone(producer.stream());
     drop(producer);
     stream.ended().await;
-    assert_eq!(cluster.resolve(&name()).await, None);
+    assert_eq!(cluster.resolve(&name()).await, Err(ResolveError::NotPublished));
 }
 
 #[tokio::test]
@@ -287,6 +289,22 @@ async fn without_a_registry_an_unresponsive_owner_without_media_loses_its_name()
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_a_registry_a_stream_is_unknown_unless_its_owner_is_remembered() {
+    let folder = TempFolder::new("unanswered");
+    let (_, cluster, _) = node_on(&unreachable_registry(&folder).await, "bb", Ownership::Held);
+    assert_eq!(cluster.resolve(&name()).await, Err(ResolveError::RegistryUnreachable));
+    // The registry's last answer was that no node had the stream: one may have it by now.
+    cluster.0.lookups.insert(&name(), None);
+    assert_eq!(cluster.resolve(&name()).await, Err(ResolveError::NotPublished), "a fresh answer");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(cluster.resolve(&name()).await, Err(ResolveError::RegistryUnreachable));
+    cluster.0.lookups.insert(&name(), Some(record_of_node_a()));
+    tokio::time::advance(Duration::from_secs(2)).await;
+    let owner = StreamLocation::direct(record_of_node_a().offer.relay);
+    assert_eq!(cluster.resolve(&name()).await, Ok(owner));
+}
+
+#[tokio::test(start_paused = true)]
 async fn owner_is_remembered_for_an_hour_after_its_last_media() {
     let folder = TempFolder::new("hours");
     let (hub, cluster, _) = node_on(&unreachable_registry(&folder).await, "bb", Ownership::Held);
@@ -325,12 +343,13 @@ async fn stream_of_another_group_resolves_to_one_edge_of_the_own_group() {
     let _live = one.publish_owned(&name(), "rtmp").await.unwrap();
     let owner = vec!["10.0.0.1:5000".parse().unwrap()];
     let (_, neighbour) = node(&registry, "wwwwww");
-    assert_eq!(neighbour.resolve(&name()).await, Some(StreamLocation::direct(owner.clone())));
+    assert_eq!(neighbour.resolve(&name()).await, Ok(StreamLocation::direct(owner.clone())));
     let edge = vec!["10.1.0.5:5000".parse().unwrap()];
     let (_, far) = node(&registry, "oooo");
-    assert_eq!(far.resolve(&name()).await, Some(StreamLocation { relays: edge, owner_relays: Some(owner.clone()) }));
+    let through_edge = StreamLocation { owner_relays: Some(owner.clone()), ..StreamLocation::direct(edge) };
+    assert_eq!(far.resolve(&name()).await, Ok(through_edge));
     let (_, itself) = node(&registry, "eeeee");
-    assert_eq!(itself.resolve(&name()).await, Some(StreamLocation::direct(owner)));
+    assert_eq!(itself.resolve(&name()).await, Ok(StreamLocation::direct(owner)));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use headwater_api::StreamName;
 
-use crate::gateway::relay::{ResolveFuture, StreamLocation, StreamResolver};
+use crate::gateway::relay::{ResolveError, ResolveFuture, StreamLocation, StreamResolver};
 
 /// Returns the same relays for every stream.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ impl StaticResolver {
 
 impl StreamResolver for StaticResolver {
     fn resolve<'a>(&'a self, _: &'a StreamName) -> ResolveFuture<'a> {
-        let located = (!self.0.is_empty()).then(|| StreamLocation::direct(self.0.clone()));
-        Box::pin(async move { located })
+        let any = (!self.0.is_empty()).then(|| StreamLocation::any_of(self.0.clone()));
+        Box::pin(async move { any.ok_or(ResolveError::NotPublished) })
     }
 
     fn invalidate(&self, _: &StreamName) {}

@@ -146,6 +146,10 @@ impl Problem {
             FindError::Unreachable => {
                 Self::new(Code::OriginUnreachable, format!("The node that may have {name} is unreachable; try again."))
             }
+            FindError::RegistryUnreachable => Self::new(
+                Code::RegistryUnreachable,
+                format!("The registry does not answer, so this node cannot look for {name}; try again."),
+            ),
             FindError::TooManySearches => {
                 Self::new(Code::Full, "This node searches for as many streams as it may; try again.")
             }

@@ -39,6 +39,9 @@ pub enum FindError {
     /// answer or is shutting down.
     #[error("the node that may have this stream is unreachable; try again")]
     Unreachable,
+    /// The registry does not answer, and this node does not know of the stream from before.
+    #[error("the registry does not answer, so this node cannot look for the stream; try again")]
+    RegistryUnreachable,
     /// This node looks up as many streams as it may.
     #[error("this node searches for as many streams as it may; try again")]
     TooManySearches,

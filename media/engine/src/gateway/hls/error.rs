@@ -34,9 +34,10 @@ impl HlsError {
     pub(super) fn from_find_error(error: FindError, name: &StreamName) -> Self {
         match error {
             FindError::NotPublished => Self::NotPublished(name.clone()),
-            FindError::AtCapacity | FindError::Unreachable | FindError::TooManySearches => {
-                Self::Unavailable { name: name.clone(), error }
-            }
+            FindError::AtCapacity
+            | FindError::Unreachable
+            | FindError::RegistryUnreachable
+            | FindError::TooManySearches => Self::Unavailable { name: name.clone(), error },
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::gateway::relay::failed_lookups::FailedLookups;
 use crate::gateway::relay::ingest::{Ingest, IngestError, Step};
 use crate::gateway::relay::link::{Link, LinkError};
 use crate::gateway::relay::metrics::Metrics;
-use crate::gateway::relay::resolver::{StreamLocation, StreamResolver};
+use crate::gateway::relay::resolver::{ResolveError, StreamLocation, StreamResolver};
 use crate::gateway::relay::upstreams::Upstreams;
 use crate::hub::{FetchFuture, FindError, RelayedStreams, RemoteStreams, Stream};
 use crate::runtime::worker_pool::WorkerAffinity;
@@ -215,8 +215,7 @@ enum Disconnect {
     Lost(IngestError),
     EndedByOrigin(EndReason),
     Refused(Refusal),
-    /// No node is known to have the stream.
-    NotFound,
+    Unresolved(ResolveError),
     NoViewers,
 }
 
@@ -249,8 +248,8 @@ impl Pull {
             match self.connect_once(&mut search).await {
                 Disconnect::NoViewers => return PullEnd::NoViewers,
                 Disconnect::EndedByOrigin(EndReason::StreamEnded) => return PullEnd::StreamEnded,
-                Disconnect::NotFound if self.ingest.producer().is_none() => {
-                    self.set_search_error(FindError::NotPublished);
+                disconnect @ Disconnect::Unresolved(_) if self.ingest.producer().is_none() => {
+                    self.set_search_error(disconnect.find_error());
                     return PullEnd::NotFound;
                 }
                 disconnect => {
@@ -287,17 +286,18 @@ impl Pull {
     /// Finds a source and reads from it until the connection ends.
     async fn connect_once(&mut self, search: &mut Search) -> Disconnect {
         search.tries += 1;
-        let Some(location) = self.inner.resolver.resolve(&self.name).await else {
-            return Disconnect::NotFound;
+        let location = match self.inner.resolver.resolve(&self.name).await {
+            Ok(location) => location,
+            Err(error) => return Disconnect::Unresolved(error),
         };
         if search.refused_by.as_ref() == Some(&location) {
             // The same nodes would give the same answer.
-            return Disconnect::NotFound;
+            return Disconnect::Unresolved(ResolveError::NotPublished);
         }
-        let StreamLocation { relays, owner_relays } = location.clone();
-        let last = match (self.follow_first(relays, owner_relays.is_some(), search).await, owner_relays) {
+        let StreamLocation { relays, any_of, owner_relays } = location.clone();
+        let last = match (self.follow_first(relays, any_of, owner_relays.is_some(), search).await, owner_relays) {
             (Disconnect::Refused(Refusal::Full | Refusal::NotFound), Some(owner)) => {
-                self.follow_first(owner, false, search).await
+                self.follow_first(owner, false, false, search).await
             }
             (last, _) => last,
         };
@@ -307,21 +307,30 @@ impl Pull {
         last
     }
 
-    /// Reads from the first of these relays that has the stream.
-    async fn follow_first(&mut self, relays: Vec<SocketAddr>, via_edge: bool, search: &mut Search) -> Disconnect {
-        let mut last = Disconnect::Refused(Refusal::NotFound);
-        for address in relays.into_iter().take(MAX_ADDRESSES) {
-            match Link::connect(address, &self.inner.secret, self.inner.timing.connect_timeout).await {
-                Ok(link) => {
-                    last = self.follow(link, address, via_edge, search).await;
-                    if !matches!(last, Disconnect::Refused(_)) {
-                        return last;
-                    }
-                }
-                Err(e) => last = Disconnect::Lost(e.into()),
+    /// Reads from the first of these relays that has the stream. If none of them has it, returns
+    /// the last answer; with `any_of`, the answer from which the stream is most likely to be live.
+    async fn follow_first(
+        &mut self,
+        relays: Vec<SocketAddr>,
+        any_of: bool,
+        via_edge: bool,
+        search: &mut Search,
+    ) -> Disconnect {
+        let mut result = Disconnect::Refused(Refusal::NotFound);
+        let tried = if any_of { relays.len() } else { MAX_ADDRESSES };
+        for address in relays.into_iter().take(tried) {
+            let next = match Link::connect(address, &self.inner.secret, self.inner.timing.connect_timeout).await {
+                Ok(link) => match self.follow(link, address, via_edge, search).await {
+                    refused @ Disconnect::Refused(_) => refused,
+                    disconnect => return disconnect,
+                },
+                Err(e) => Disconnect::Lost(e.into()),
+            };
+            if !any_of || next.likelihood() >= result.likelihood() {
+                result = next;
             }
         }
-        last
+        result
     }
 
     async fn follow(&mut self, link: Link, address: SocketAddr, via_edge: bool, search: &mut Search) -> Disconnect {
@@ -428,11 +437,23 @@ impl Drop for Pull {
 }
 
 impl Disconnect {
+    /// How likely it is that the stream is live, from 0; to compare the answers of several nodes.
+    fn likelihood(&self) -> u8 {
+        match self.find_error() {
+            FindError::AtCapacity => 2,
+            FindError::Unreachable | FindError::RegistryUnreachable | FindError::TooManySearches => 1,
+            FindError::NotPublished => 0,
+        }
+    }
+
     /// The error for a viewer that waits for the first source.
     fn find_error(&self) -> FindError {
         match self {
             Self::Refused(Refusal::Full) => FindError::AtCapacity,
-            Self::Refused(Refusal::NotFound) | Self::NotFound | Self::NoViewers => FindError::NotPublished,
+            Self::Unresolved(ResolveError::RegistryUnreachable) => FindError::RegistryUnreachable,
+            Self::Unresolved(ResolveError::NotPublished) | Self::Refused(Refusal::NotFound) | Self::NoViewers => {
+                FindError::NotPublished
+            }
             Self::Lost(_) | Self::EndedByOrigin(_) | Self::Refused(Refusal::Draining) => FindError::Unreachable,
         }
     }
@@ -445,7 +466,7 @@ impl Disconnect {
             Self::EndedByOrigin(_) => "the origin ended the stream".to_owned(),
             Self::Refused(Refusal::Full) => "the node that has the stream is at its limit of edges".to_owned(),
             Self::Refused(reason) => format!("no node has the stream ({reason:?})"),
-            Self::NotFound => "no node is known to have the stream".to_owned(),
+            Self::Unresolved(error) => error.to_string(),
             Self::NoViewers => "no viewers".to_owned(),
         }
     }
@@ -494,7 +515,7 @@ pub(super) const MAX_SEARCHES: usize = 256;
 const MAX_INITIAL_RETRIES: u32 = 2;
 const FIRST_RETRY_DELAY_MS: u64 = 100;
 const MAX_RETRY_DELAY_MS: u64 = 1_000;
-/// Addresses that are tried per source.
+/// Addresses of one node that are tried.
 const MAX_ADDRESSES: usize = 4;
 /// Key frame requests are sent within a quarter of the ping interval.
 const TICKS_PER_PING: u32 = 4;

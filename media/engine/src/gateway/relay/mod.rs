@@ -28,6 +28,6 @@ mod upstreams;
 pub use client::{RelayClient, Timing};
 pub use metrics::Metrics;
 pub use ownership::{Ownership, OwnershipProbe, ProbeFuture, RelayProbe};
-pub use resolver::{ResolveFuture, StreamLocation, StreamResolver};
+pub use resolver::{ResolveError, ResolveFuture, StreamLocation, StreamResolver};
 pub use secret::{SecretFileError, read_secret};
 pub use server::Server;

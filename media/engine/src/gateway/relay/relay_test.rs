@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,14 +18,15 @@ use super::client::MAX_SEARCHES;
 use super::handshakes::MAX_HANDSHAKES;
 use super::link::Link;
 use super::{
-    Ownership, OwnershipProbe as _, RelayClient, RelayProbe, ResolveFuture, Server, StreamLocation, StreamResolver,
-    Timing,
+    Ownership, OwnershipProbe as _, RelayClient, RelayProbe, ResolveError, ResolveFuture, Server, StreamLocation,
+    StreamResolver, Timing,
 };
 use crate::hub::{Consumer, FindError, Hub, Item, Limits, Producer};
 
 #[derive(Debug, Default)]
 struct TestResolver {
     locations: Mutex<HashMap<StreamName, StreamLocation>>,
+    registry_is_unreachable: AtomicBool,
     lookups: AtomicUsize,
     invalidations: AtomicUsize,
     confirmations: AtomicUsize,
@@ -33,14 +34,19 @@ struct TestResolver {
 
 impl TestResolver {
     fn set(&self, at: &[SocketAddr]) {
-        self.locations.lock().unwrap().insert(name(), StreamLocation::direct(at.to_vec()));
+        self.set_location(StreamLocation::direct(at.to_vec()));
+    }
+
+    fn set_any_of(&self, nodes: &[SocketAddr]) {
+        self.set_location(StreamLocation::any_of(nodes.to_vec()));
     }
 
     fn set_through(&self, at: &[SocketAddr], owner: &[SocketAddr]) {
-        self.locations
-            .lock()
-            .unwrap()
-            .insert(name(), StreamLocation { relays: at.to_vec(), owner_relays: Some(owner.to_vec()) });
+        self.set_location(StreamLocation { owner_relays: Some(owner.to_vec()), ..StreamLocation::direct(at.to_vec()) });
+    }
+
+    fn set_location(&self, location: StreamLocation) {
+        self.locations.lock().unwrap().insert(name(), location);
     }
 }
 
@@ -48,7 +54,12 @@ impl StreamResolver for TestResolver {
     fn resolve<'a>(&'a self, name: &'a StreamName) -> ResolveFuture<'a> {
         self.lookups.fetch_add(1, Ordering::Relaxed);
         let found = self.locations.lock().unwrap().get(name).cloned();
-        Box::pin(async move { found })
+        let error = if self.registry_is_unreachable.load(Ordering::Relaxed) {
+            ResolveError::RegistryUnreachable
+        } else {
+            ResolveError::NotPublished
+        };
+        Box::pin(async move { found.ok_or(error) })
     }
 
     fn invalidate(&self, _: &StreamName) {
@@ -268,6 +279,39 @@ async fn stream_of_an_unreachable_node_is_not_reported_as_unpublished() {
     let edge = node_with_timing(Timing { connect_timeout: Duration::from_millis(100), ..test_timing() });
     edge.resolver.set(&[silent.local_addr().unwrap()]);
     assert_eq!(edge.hub.find(&name()).await.unwrap_err(), FindError::Unreachable);
+}
+
+#[tokio::test]
+async fn unreachable_node_among_several_outranks_another_one_without_the_stream() {
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let unreachable = closed.local_addr().unwrap();
+    drop(closed);
+    let origin = node();
+    for nodes in [[unreachable, origin.address], [origin.address, unreachable]] {
+        let edge = node();
+        edge.resolver.set_any_of(&nodes);
+        assert_eq!(edge.hub.find(&name()).await.unwrap_err(), FindError::Unreachable, "{nodes:?}");
+    }
+    // Two addresses of one node: it has answered.
+    let edge = node();
+    edge.resolver.set(&[unreachable, origin.address]);
+    assert_eq!(edge.hub.find(&name()).await.unwrap_err(), FindError::NotPublished);
+}
+
+#[tokio::test]
+async fn stream_is_found_at_the_last_of_many_fixed_origins() {
+    let (without, last, edge) = (node(), node(), node());
+    let mut publisher = TestPublisher::on_node(&last, 50);
+    publisher.send_frames(1);
+    edge.resolver.set_any_of(&[[without.address; 6].as_slice(), &[last.address]].concat());
+    edge.hub.find(&name()).await.unwrap();
+}
+
+#[tokio::test]
+async fn stream_is_not_reported_as_unpublished_while_the_registry_is_unreachable() {
+    let edge = node();
+    edge.resolver.registry_is_unreachable.store(true, Ordering::Relaxed);
+    assert_eq!(edge.hub.find(&name()).await.unwrap_err(), FindError::RegistryUnreachable);
 }
 
 #[tokio::test]

@@ -10,6 +10,9 @@ use headwater_api::StreamName;
 pub struct StreamLocation {
     /// Relay addresses to try, best first. May be this node's own.
     pub relays: Vec<SocketAddr>,
+    /// True if each of `relays` is another node, any of which may have the stream; false if all of
+    /// them belong to one node.
+    pub any_of: bool,
     /// Relay addresses of the owner, if `relays` belong to another edge, which may have to pull the
     /// stream first.
     pub owner_relays: Option<Vec<SocketAddr>>,
@@ -18,12 +21,28 @@ pub struct StreamLocation {
 impl StreamLocation {
     /// The relays of the node that owns the stream.
     pub fn direct(relays: Vec<SocketAddr>) -> Self {
-        Self { relays, owner_relays: None }
+        Self { relays, any_of: false, owner_relays: None }
+    }
+
+    /// The relays of several nodes, any of which may have the stream.
+    pub fn any_of(relays: Vec<SocketAddr>) -> Self {
+        Self { relays, any_of: true, owner_relays: None }
     }
 }
 
-/// Resolves to `None` if no node is known to have the stream.
-pub type ResolveFuture<'a> = Pin<Box<dyn Future<Output = Option<StreamLocation>> + Send + 'a>>;
+/// Why the nodes that have a stream are not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// No node is known to have the stream.
+    #[error("no node is known to have the stream")]
+    NotPublished,
+    /// The registry does not answer, and the owner of the stream is not known from before.
+    #[error("the registry does not answer")]
+    RegistryUnreachable,
+}
+
+/// Resolves to the nodes that have a stream.
+pub type ResolveFuture<'a> = Pin<Box<dyn Future<Output = Result<StreamLocation, ResolveError>> + Send + 'a>>;
 
 /// Finds the nodes that have a stream.
 pub trait StreamResolver: std::fmt::Debug + Send + Sync {

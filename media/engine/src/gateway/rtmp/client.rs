@@ -249,7 +249,10 @@ impl From<FindError> for Refusal {
     fn from(error: FindError) -> Self {
         let code = match error {
             FindError::NotPublished => code::STREAM_NOT_FOUND,
-            FindError::AtCapacity | FindError::Unreachable | FindError::TooManySearches => code::PLAY_FAILED,
+            FindError::AtCapacity
+            | FindError::Unreachable
+            | FindError::RegistryUnreachable
+            | FindError::TooManySearches => code::PLAY_FAILED,
         };
         Self { code, reason: error.to_string() }
     }

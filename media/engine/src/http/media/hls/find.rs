@@ -187,6 +187,7 @@ mod tests {
             (FindError::AtCapacity, Code::Full),
             (FindError::TooManySearches, Code::Full),
             (FindError::Unreachable, Code::OriginUnreachable),
+            (FindError::RegistryUnreachable, Code::RegistryUnreachable),
             (FindError::NotPublished, Code::StreamNotFound),
         ] {
             let node = TestNode::new();
