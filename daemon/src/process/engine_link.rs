@@ -57,6 +57,7 @@ impl EngineLink {
     pub(crate) async fn next_event(&mut self) -> Event {
         match tokio::time::timeout(REPORT_TIMEOUT, self.reports_rx.changed()).await {
             Ok(Ok(())) => match self.reports_rx.borrow_and_update().as_ref() {
+                Some(report) if report.endpoints.is_none() => Event::Starting(describe(&report.failing)),
                 Some(report) if report.failing.is_empty() => Event::Ready,
                 Some(report) => Event::Live(describe(&report.failing)),
                 None => Event::Unhealthy("it has sent no report".to_owned()),
@@ -70,9 +71,9 @@ impl EngineLink {
         }
     }
 
-    /// The listeners of the engine; `None` before its first report.
+    /// The listeners of the engine; `None` before it has reported them.
     pub(crate) fn endpoints(&self) -> Option<Endpoints> {
-        self.reports_rx.borrow().as_ref().map(|report| report.endpoints.clone())
+        self.reports_rx.borrow().as_ref().and_then(|report| report.endpoints.clone())
     }
 }
 
@@ -118,7 +119,7 @@ mod tests {
     fn report(failing: &[(&str, &str)]) -> EngineReport {
         let port = |n: u16| ([127, 0, 0, 1], n).into();
         EngineReport {
-            endpoints: Endpoints {
+            endpoints: Some(Endpoints {
                 pid: 7,
                 http: port(1),
                 https: None,
@@ -127,7 +128,7 @@ mod tests {
                 relay: None,
                 webrtc: Vec::new(),
                 health: port(3),
-            },
+            }),
             failing: failing.iter().map(|(name, reason)| ((*name).to_owned(), (*reason).to_owned())).collect(),
         }
     }
@@ -146,12 +147,15 @@ mod tests {
     async fn reports_of_the_engine_become_events_and_health_reports_reach_it() {
         let (mut link, mut engine) = link();
         assert_eq!(link.endpoints(), None);
+        send(&mut engine, &EngineReport { endpoints: None, ..report(&[("start", "waits for the disk")]) });
+        assert_eq!(link.next_event().await, Event::Starting("start: waits for the disk".to_owned()));
+        assert_eq!(link.endpoints(), None);
         send(&mut engine, &report(&[("rtmp", "does not answer")]));
         assert_eq!(link.next_event().await, Event::Live("rtmp: does not answer".to_owned()));
         writeln!(engine, "nonsense").unwrap();
         send(&mut engine, &report(&[]));
         assert_eq!(link.next_event().await, Event::Ready);
-        assert_eq!(link.endpoints(), Some(report(&[]).endpoints));
+        assert_eq!(link.endpoints(), report(&[]).endpoints);
         let line = tokio::task::spawn_blocking(move || {
             let mut line = String::new();
             std::io::BufReader::new(engine).read_line(&mut line).unwrap();

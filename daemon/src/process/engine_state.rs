@@ -26,6 +26,8 @@ pub(crate) enum RunCommand {
 pub(crate) enum Event {
     /// The run command has changed.
     Command(RunCommand),
+    /// The engine reported that it has not opened its listeners yet, for this reason.
+    Starting(String),
     /// The engine reported that all its own parts work.
     Ready,
     /// The engine reported, but some of its own parts do not work, for this reason.
@@ -59,7 +61,7 @@ pub(crate) struct EngineState {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// `reports`: its last report was in time.
+    /// `reports`: its listeners are open, and its last report was in time.
     Starting {
         deadline: Instant,
         reports: bool,
@@ -98,6 +100,12 @@ impl EngineState {
             }
             (Event::Command(RunCommand::Kill), _) => self.kill(served_for, "was commanded to stop at once".to_owned()),
             (Event::Ready, Phase::Starting { .. }) => self.start_serving(now, None),
+            (Event::Starting(reason), Phase::Starting { .. }) => {
+                // It runs, and another process would wait for the same disk.
+                self.phase = Phase::Starting { deadline: now + START_TIMEOUT, reports: false };
+                self.last_failure = reason;
+                Action::Wait
+            }
             (Event::Ready | Event::Live(_), Phase::Serving { since, .. }) => {
                 self.phase = Phase::Serving { since, failures: 0 };
                 Action::Wait
@@ -170,8 +178,8 @@ impl EngineState {
     }
 }
 
-/// From process start to the first report, and from there until all parts of the engine work.
-/// Opening ports takes milliseconds; a registry or a disk may take longer.
+/// From process start, or from the last report of an engine that has no open listeners yet, until
+/// all parts of the engine work. An engine that waits for its disk reports so.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Added to the drain timeout, which the engine enforces itself.
 const DRAIN_GRACE_PERIOD: Duration = Duration::from_secs(5);
@@ -218,6 +226,24 @@ mod tests {
         let expected = "was not ready within 30 s: no report".to_owned();
         assert_eq!(state.apply(Event::DeadlinePassed, t + START_TIMEOUT), Action::Kill(expected));
         assert_eq!(state.served_for(t + START_TIMEOUT), None);
+    }
+
+    #[test]
+    fn engine_that_waits_for_its_disk_is_killed_only_if_it_stops_reporting() {
+        let mut t = Instant::now();
+        let mut state = EngineState::new(t, DRAIN_TIMEOUT);
+        for _ in 0..100 {
+            t += TEST_INTERVAL;
+            assert_eq!(state.apply(Event::Starting("waits for the disk".to_owned()), t), Action::Wait);
+            assert_eq!((state.deadline(), state.served_for(t)), (Some(t + START_TIMEOUT), None));
+        }
+        assert_eq!(state.apply(unhealthy(), t), Action::Wait);
+        let killed = Action::Kill("was not ready within 30 s: no report".to_owned());
+        assert_eq!(state.apply(Event::DeadlinePassed, t + START_TIMEOUT), killed);
+        // The disk answers.
+        let mut state = EngineState::new(t, DRAIN_TIMEOUT);
+        state.apply(Event::Starting("waits for the disk".to_owned()), t);
+        assert_eq!(state.apply(Event::Ready, t + TEST_INTERVAL), Action::ReportServing(None));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use headwater_api::Config;
 use headwater_api::config::RegistryKind;
 use headwater_api::error::{Chain, exit};
 use headwater_engine::engine::{Engine, StartError};
-use headwater_engine::node::daemon_reports::DaemonSocket;
+use headwater_engine::node::daemon_reports::{DaemonSocket, run_start_reports};
 use headwater_engine::node::health::NodeHealthReceiver;
 use headwater_registry::RegistryError;
 use tokio::signal::unix::{SignalKind, signal};
@@ -69,7 +69,15 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         let unavailable = |e: std::io::Error| (exit::UNAVAILABLE, format!("could not watch signals: {e}"));
         let mut terminate = signal(SignalKind::terminate()).map_err(unavailable)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(unavailable)?;
-        let mut engine = Engine::build(config).await.map_err(|e| {
+        let daemon_socket = arguments.node_health.then(DaemonSocket::from_stdin).flatten();
+        let start_reports = daemon_socket.clone().map(|socket| tokio::spawn(run_start_reports(socket)));
+        let built = Engine::build(config).await;
+        if let Some(start_reports) = start_reports {
+            start_reports.abort();
+            // No report of the start follows one of the running engine.
+            let _ = start_reports.await;
+        }
+        let mut engine = built.map_err(|e| {
             let code = match e {
                 StartError::Registry(RegistryError::Locked { .. } | RegistryError::Unreachable { .. }) => exit::UNAVAILABLE,
                 StartError::Listen(_) | StartError::Webrtc(_) => exit::UNAVAILABLE,
@@ -80,7 +88,7 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         if arguments.node_health {
             let node_health = NodeHealthReceiver::connected(engine.wall_clock());
             engine.set_node_health(node_health.clone());
-            if let Some(socket) = DaemonSocket::from_stdin() {
+            if let Some(socket) = daemon_socket {
                 engine.set_daemon_socket(socket);
             }
             // A detached thread, because a blocking read of standard input cannot be cancelled.

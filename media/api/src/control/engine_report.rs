@@ -9,12 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Endpoints;
 
-/// State of a running engine. Sent once the engine serves, and every
-/// [`ENGINE_REPORT_INTERVAL_SECS`] from then on.
+/// State of a running engine. Sent from its start on, every [`ENGINE_REPORT_INTERVAL_SECS`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineReport {
-    /// The listeners, all of which are open.
-    pub endpoints: Endpoints,
+    /// The listeners, all of which are open; `None` while the engine starts.
+    pub endpoints: Option<Endpoints>,
     /// The failing checks of the engine's own parts (listeners, workers, loop-back test), by name,
     /// with the reason. Nothing that depends on the disk, the registry, the clock or a peer.
     pub failing: BTreeMap<String, String>,

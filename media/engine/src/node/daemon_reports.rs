@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_api::control::{ENGINE_REPORT_INTERVAL_SECS, Endpoints, EngineReport};
@@ -16,16 +17,16 @@ use rustix::net::SendFlags;
 /// Resolves to the failing checks of the engine's own parts, by name, with the reason.
 pub type FailingChecks = Pin<Box<dyn Future<Output = BTreeMap<String, String>> + Send>>;
 
-/// The socket to the daemon.
-#[derive(Debug)]
-pub struct DaemonSocket(OwnedFd);
+/// The socket to the daemon; clones share it.
+#[derive(Debug, Clone)]
+pub struct DaemonSocket(Arc<OwnedFd>);
 
 impl DaemonSocket {
     /// Duplicates standard input; `None` if that is not a socket: then there is no daemon that
     /// reads reports.
     pub fn from_stdin() -> Option<Self> {
         let socket = std::io::stdin().as_fd().try_clone_to_owned().ok()?;
-        rustix::net::sockopt::socket_type(&socket).is_ok().then_some(Self(socket))
+        rustix::net::sockopt::socket_type(&socket).is_ok().then(|| Self(Arc::new(socket)))
     }
 
     /// Sends one line. Does not block: if the daemon reads nothing, the report is lost.
@@ -35,6 +36,29 @@ impl DaemonSocket {
         // A Unix socket accepts a message of this size completely or not at all.
         rustix::net::send(&self.0, &line, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
         Ok(())
+    }
+
+    fn send_or_log(&self, report: &EngineReport) {
+        if let Err(err) = self.send(report) {
+            log::debug!(err:%; "could not send a report to the daemon");
+        }
+    }
+}
+
+/// Sends reports until it is aborted, while the engine opens its data folder, its registry and its
+/// listeners: a disk may take as long as it needs.
+///
+/// Must run on another thread than the opening, which blocks its own.
+pub async fn run_start_reports(socket: DaemonSocket) {
+    let failing = BTreeMap::from([("start".to_owned(), "waits for the disk".to_owned())]);
+    let report = EngineReport { endpoints: None, failing };
+    let mut ticks = tokio::time::interval(Duration::from_secs(ENGINE_REPORT_INTERVAL_SECS));
+    for tick in 0_u64.. {
+        ticks.tick().await;
+        if tick == START_WARNING_TICKS {
+            log::warn!("the engine is still starting: it waits for the disk of its data folder");
+        }
+        socket.send_or_log(&report);
     }
 }
 
@@ -46,8 +70,10 @@ pub async fn run_daemon_reports(
     failing_checks: impl Fn() -> FailingChecks + Send,
 ) {
     let mut ticks = tokio::time::interval(Duration::from_secs(ENGINE_REPORT_INTERVAL_SECS));
-    let mut report =
-        EngineReport { endpoints, failing: [("start".to_owned(), "no check has ended yet".to_owned())].into() };
+    let mut report = EngineReport {
+        endpoints: Some(endpoints),
+        failing: [("start".to_owned(), "no check has ended yet".to_owned())].into(),
+    };
     let mut checks = failing_checks();
     loop {
         tokio::select! {
@@ -64,14 +90,14 @@ pub async fn run_daemon_reports(
                 }
             }
         }
-        if let Err(err) = socket.send(&report) {
-            log::debug!(err:%; "could not send a report to the daemon");
-        }
+        socket.send_or_log(&report);
     }
 }
 
 /// Pause between two rounds of checks, which is also the delay that a start may gain.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
+/// A start that has taken this number of report intervals is logged.
+const START_WARNING_TICKS: u64 = 10;
 
 #[cfg(test)]
 mod tests {
@@ -94,6 +120,10 @@ mod tests {
             webrtc: vec![],
             health: port(3),
         }
+    }
+
+    fn socket_of(stream: UnixStream) -> DaemonSocket {
+        DaemonSocket(Arc::new(stream.into()))
     }
 
     async fn next_report(reader: BufReader<UnixStream>) -> (EngineReport, BufReader<UnixStream>) {
@@ -127,13 +157,13 @@ mod tests {
                 })
             }
         };
-        let task = tokio::spawn(run_daemon_reports(DaemonSocket(theirs.into()), endpoints(), checks));
+        let task = tokio::spawn(run_daemon_reports(socket_of(theirs), endpoints(), checks));
         let mut reader = BufReader::new(ours);
         let mut hanging = 0;
         while hanging < 2 {
             let (report, rest) = next_report(reader).await;
             reader = rest;
-            assert_eq!(report.endpoints, endpoints());
+            assert_eq!(report.endpoints, Some(endpoints()));
             assert!(!report.failing.is_empty());
             hanging += usize::from(report.failing.contains_key("rtmp"));
         }
@@ -149,10 +179,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn starting_engine_reports_while_its_own_thread_is_blocked() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let task = runtime.spawn(run_start_reports(socket_of(theirs)));
+        // Blocking reads on this thread, as of a disk.
+        let mut lines = BufReader::new(ours).lines();
+        for _ in 0..2 {
+            let report: EngineReport = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+            assert_eq!(report.endpoints, None);
+            assert!(report.failing.contains_key("start"));
+        }
+        task.abort();
+        runtime.shutdown_background();
+    }
+
+    #[tokio::test]
     async fn daemon_that_reads_nothing_does_not_block_the_engine() {
         let (_ours, theirs) = UnixStream::pair().unwrap();
-        let socket = DaemonSocket(theirs.into());
-        let report = EngineReport { endpoints: endpoints(), failing: BTreeMap::new() };
+        let socket = socket_of(theirs);
+        let report = EngineReport { endpoints: Some(endpoints()), failing: BTreeMap::new() };
         let sent = (0..100_000).take_while(|_| socket.send(&report).is_ok()).count();
         assert!((1..100_000).contains(&sent), "{sent} reports were accepted");
     }
