@@ -52,7 +52,9 @@ impl Worker {
         let session = self.sessions[slot].as_mut()?;
         let crypto = self.context.identity.provider.crypto();
         let is_first = !session.ice.has_peer();
-        match session.on_check(now, &mut request, pair, datagram.len(), &mut self.socket, crypto) {
+        let outcome = session
+            .with_ice(now, |ice| ice.on_check(now, &mut request, pair, datagram.len(), &mut self.socket, crypto));
+        match outcome {
             Ok(CheckOutcome::Valid { evicted }) => {
                 if is_first {
                     self.context.directory.renew(&session.id);
@@ -77,7 +79,8 @@ impl Worker {
             return Some(IgnoreReason::UnexpectedAnswer);
         };
         let was_paused = session.send_state.selected_pair.is_none();
-        if !session.on_answer(now, &mut response, pair, self.context.identity.provider.crypto()) {
+        let crypto = self.context.identity.provider.crypto();
+        if !session.with_ice(now, |ice| ice.on_answer(now, &mut response, pair, crypto)) {
             return Some(IgnoreReason::UnexpectedAnswer);
         }
         let is_resumed = was_paused && session.send_state.selected_pair.is_some() && session.is_connected();

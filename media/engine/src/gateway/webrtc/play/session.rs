@@ -16,9 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use headwater_wire::webrtc::{
-    BindingRequest, BindingResponse, Credentials, Fingerprint, SenderReport, StunError, goodbye,
-};
+use headwater_wire::webrtc::{Credentials, Fingerprint, SenderReport, goodbye};
 use rtc_crypto::RTCCrypto;
 
 use crate::gateway::webrtc::limits::Limits;
@@ -27,7 +25,7 @@ use crate::gateway::webrtc::play::rtx_limiter::RtxLimiter;
 use crate::gateway::webrtc::play::send_track::ViewerSendState;
 use crate::gateway::webrtc::transport::dtls::{DtlsEvent, Identity};
 use crate::gateway::webrtc::transport::dtls_srtp::DtlsSrtp;
-use crate::gateway::webrtc::transport::ice::{CheckOutcome, IceAgent};
+use crate::gateway::webrtc::transport::ice::IceAgent;
 use crate::gateway::webrtc::transport::session_id::SessionId;
 use crate::gateway::webrtc::transport::srtp::SrtpSession;
 use crate::gateway::webrtc::transport::udp::{AddressPair, Socket};
@@ -103,36 +101,12 @@ impl Session {
         self.dtls_srtp.is_connected()
     }
 
-    /// Answers a connectivity check of `bytes` bytes and updates the pair that media is sent to.
-    ///
-    /// # Errors
-    /// Fails if the check is not authentic.
-    pub(crate) fn on_check(
-        &mut self,
-        now: Instant,
-        request: &mut BindingRequest,
-        from: &AddressPair,
-        bytes: usize,
-        socket: &mut Socket,
-        crypto: &dyn RTCCrypto,
-    ) -> Result<CheckOutcome, StunError> {
-        let outcome = self.ice.on_check(now, request, from, bytes, socket, crypto)?;
+    /// Lets the ICE agent process a check or an answer, and then updates the pair that media is sent
+    /// to.
+    pub(crate) fn with_ice<R>(&mut self, now: Instant, process: impl FnOnce(&mut IceAgent) -> R) -> R {
+        let result = process(&mut self.ice);
         self.update_media_pair(now);
-        Ok(outcome)
-    }
-
-    /// Processes the answer to one of the node's own checks and updates the pair that media is sent
-    /// to. Returns false if the answer is not valid.
-    pub(crate) fn on_answer(
-        &mut self,
-        now: Instant,
-        response: &mut BindingResponse,
-        from: &AddressPair,
-        crypto: &dyn RTCCrypto,
-    ) -> bool {
-        let is_valid = self.ice.on_answer(now, response, from, crypto);
-        self.update_media_pair(now);
-        is_valid
+        result
     }
 
     /// Processes a DTLS datagram and sends the responses to where it came from, except if the
