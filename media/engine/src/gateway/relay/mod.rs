@@ -20,6 +20,8 @@ mod ownership;
 #[cfg(test)]
 mod relay_test;
 mod resolver;
+#[cfg(test)]
+mod search_test;
 mod secret;
 mod served_stream;
 mod server;

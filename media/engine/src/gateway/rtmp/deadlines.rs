@@ -207,13 +207,13 @@ mod tests {
     fn timeouts_of_a_stalled_process_start_again() {
         let start = Instant::now();
         let mut deadlines = Deadlines::new(start);
-        let on_time = start + IDLE_TIMEOUT;
-        assert_eq!(deadlines.on_timer(on_time - MAX_TIMER_DELAY, Activity::Idle, None), None);
+        let on_time = start + PUBLISHER_TIMEOUT;
+        assert_eq!(deadlines.on_timer(on_time - MAX_TIMER_DELAY, Activity::Publishing, None), None);
         let late = on_time + MAX_TIMER_DELAY + Duration::from_millis(1);
-        assert_eq!(deadlines.on_timer(late, Activity::Idle, None), None, "unread bytes may be there");
-        assert_eq!(deadlines.deadline(late, Activity::Idle, None), late + IDLE_TIMEOUT);
-        let again = late + IDLE_TIMEOUT;
-        assert_eq!(deadlines.on_timer(again, Activity::Idle, None), Some(Expiry::Timeout(Timeout::Idle)));
+        assert_eq!(deadlines.on_timer(late, Activity::Publishing, None), None, "unread bytes may be there");
+        assert_eq!(deadlines.deadline(late, Activity::Publishing, None), late + PUBLISHER_TIMEOUT);
+        let again = late + PUBLISHER_TIMEOUT;
+        assert_eq!(deadlines.on_timer(again, Activity::Publishing, None), Some(Expiry::Timeout(Timeout::Publisher)));
     }
 
     #[test]

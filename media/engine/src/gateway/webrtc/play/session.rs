@@ -101,8 +101,8 @@ impl Session {
         self.dtls_srtp.is_connected()
     }
 
-    /// Lets the ICE agent process a check or an answer, and then updates the pair that media is sent
-    /// to.
+    /// Lets the ICE agent process a check or an answer, and then updates the pair that media is
+    /// sent to.
     pub(crate) fn with_ice<R>(&mut self, now: Instant, process: impl FnOnce(&mut IceAgent) -> R) -> R {
         let result = process(&mut self.ice);
         self.update_media_pair(now);
