@@ -100,25 +100,29 @@ const BLACK_SOURCE = "color=black:size=320x64:rate=25";
 const CLOCK_FILTER = "geq=lum='255*mod(floor(floor(time(0)*100)/pow(2,floor(X/20))),2)':cb=128:cr=128";
 const TEST_PATTERN = "testsrc2=size=1280x720:rate=25";
 
-/** Publishes until closed; with `reconnect`, a lost connection is reopened as OBS does. */
+/**
+ * Publishes until closed; with `reconnect`, a lost connection is reopened as OBS does. `kinds` is
+ * what it sends.
+ */
 export class Publisher {
-  constructor(id, { bFrames = 0, clock = false, reconnect = false } = {}) {
-    Object.assign(this, { id, bFrames, clock, reconnect, closed: false });
+  constructor(id, { bFrames = 0, clock = false, reconnect = false, kinds = ["video", "audio"] } = {}) {
+    Object.assign(this, { id, bFrames, clock, reconnect, kinds, closed: false });
   }
 
   async start(node) {
     this.run();
     await waitFor(`${this.id} to be live`, async () => {
       const status = await node.status(this.id);
-      return status?.video && status?.audio && (!this.bFrames || status.video.b_frames);
+      return status && this.kinds.every((kind) => status[kind]) && (!this.bFrames || status.video.b_frames);
     });
     return this;
   }
 
   run() {
+    const dropped = [this.kinds.includes("video") ? "" : "-vn", this.kinds.includes("audio") ? "" : "-an"].join(" ");
     const arguments_ = `-nostdin -v error -re -f lavfi -i ${this.clock ? BLACK_SOURCE : TEST_PATTERN} -re -f lavfi -i sine=frequency=440:sample_rate=48000
       -vf ${this.clock ? CLOCK_FILTER : "null"} -c:v libx264 -preset ultrafast -tune ${this.bFrames ? "film" : "zerolatency"} -x264-params sliced-threads=0 -threads 1 -pix_fmt yuv420p -g 25 -bf ${this.bFrames}
-      -c:a aac -b:a 96k -ac 2 -f flv rtmp://127.0.0.1/live/${this.id}`.split(/\s+/);
+      -c:a aac -b:a 96k -ac 2 ${dropped} -f flv rtmp://127.0.0.1/live/${this.id}`.split(/\s+/);
     this.child = spawn("ffmpeg", arguments_, { stdio: "ignore" });
     this.child.once("exit", () => {
       if (this.reconnect && !this.closed) this.timer = setTimeout(() => this.closed || this.run(), 300);

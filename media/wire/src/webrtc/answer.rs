@@ -50,7 +50,6 @@ impl Answer<'_> {
             write!(out, " {}", section.mid)?;
         }
         out.push_str("\r\na=ice-lite\r\na=msid-semantic:WMS *\r\n");
-        let mut first = true;
         for (section, sending) in sections() {
             match sending {
                 Some(sending) => self.write_accepted(out, section, sending)?,
@@ -60,9 +59,9 @@ impl Answer<'_> {
                     continue;
                 }
             }
-            if std::mem::take(&mut first) {
-                self.write_candidates(out)?;
-            }
+            // The first section would be enough (RFC 8843 §10), but aiortc reads the candidates of
+            // the last one if its offer has `max-bundle`.
+            self.write_candidates(out)?;
         }
         Ok(())
     }
