@@ -116,6 +116,23 @@ fn frames_arrive_unchanged_over_ipv6_with_retransmitted_losses() {
     assert!(sent.windows(whole.len()).any(|window| window == whole), "the frames are no contiguous part of the source");
 }
 
+/// Some encoders present every frame 40 ms after its decoding time, without B-frames.
+#[test]
+fn constant_offset_of_presentation_times_plays() {
+    let engine = Engine::start(dual_stack_options()).unwrap();
+    let Some(mut command) = publish::ffmpeg_command() else { return };
+    command.args(Source::default().ffmpeg_arguments());
+    command.args(["-bsf:v", "setts=pts=PTS+40", "-f", "flv", &engine.rtmp_url(STREAM_NAME)]);
+    let _publisher = Process::start(&mut command).unwrap();
+    engine.wait_live(STREAM_NAME).unwrap();
+    let Some(viewer) = Viewer::start(&whep_url(&engine), &["-seconds", "3"]).unwrap() else { return };
+    viewer.wait_playing().unwrap();
+    check_viewer(&viewer, 3, "SRTP_AEAD_AES_128_GCM");
+    let status = engine.wait_status(STREAM_NAME, "the video", |s| s.video.is_some()).unwrap();
+    assert!(!status.video.unwrap().b_frames && status.notices.is_empty());
+    assert_eq!(engine.panics(), [""; 0]);
+}
+
 #[test]
 fn nacked_packets_are_resent_and_key_frame_requests_are_harmless() {
     let Some((engine, _publisher)) = start_live_stream() else { return };

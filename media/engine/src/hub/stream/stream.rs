@@ -165,6 +165,11 @@ impl Stream {
         self.tracks.subscribe()
     }
 
+    /// Returns true once the stream is known to have B-frames.
+    pub fn has_b_frames(&self) -> bool {
+        self.tracks.borrow().b_frames
+    }
+
     /// Returns true if the stream has a video track.
     pub(super) fn has_video(&self) -> bool {
         self.tracks.borrow().video.is_some()

@@ -5,6 +5,7 @@ mod datagrams;
 pub(super) mod mailbox;
 pub(super) mod packetizer;
 pub(super) mod prefetch;
+mod presentation_order;
 pub(super) mod ring_subscription;
 pub(super) mod rtx_limiter;
 pub(super) mod send_track;

@@ -14,6 +14,7 @@ use headwater_wire::rtp::{H264Packetizer, OpusPacketizer, PacketizedFrame, Ring}
 use headwater_wire::{Codec, Frame, MediaKind, MediaTime};
 
 use crate::gateway::webrtc::play::audio_batch::AudioBatch;
+use crate::gateway::webrtc::play::presentation_order::PresentationOrder;
 use crate::gateway::webrtc::play::ring_subscription::{RingSubscription, RingUpdates};
 use crate::hub::{Consumer, Item, Stream};
 
@@ -177,7 +178,7 @@ impl StreamPacketizer {
         let audio = self.audio().filter(|audio| audio.release_audio_batch());
         let mut shared = self.lock();
         let end = shared.ring.next_frame();
-        let usable = items.iter().position(|item| payloader.check(&item.frame).is_err()).unwrap_or(items.len());
+        let usable = items.iter().position(|item| self.check(&item.frame).is_err()).unwrap_or(items.len());
         for Item { frame, .. } in &items[..usable] {
             if batches {
                 let overdue = shared.audio_batch.push(frame.clone());
@@ -198,7 +199,20 @@ impl StreamPacketizer {
         if let Some(audio) = audio {
             audio.lock().notify_workers();
         }
-        items.get(usable).map_or(Ok(()), |item| payloader.check(&item.frame))
+        items.get(usable).map_or(Ok(()), |item| self.check(&item.frame))
+    }
+
+    /// Checks that viewers can receive a frame.
+    ///
+    /// # Errors
+    /// Returns the reason if they cannot.
+    fn check(&self, frame: &Frame) -> Result<(), PacketizerEnd> {
+        match self.kind {
+            MediaKind::Video if self.stream.has_b_frames() => Err(PacketizerEnd::BFrames),
+            MediaKind::Video if frame.track.codec != Codec::H264 => Err(PacketizerEnd::CodecChanged),
+            MediaKind::Audio if frame.track.codec != Codec::Opus => Err(PacketizerEnd::CodecChanged),
+            _ => Ok(()),
+        }
     }
 
     /// Appends buffered audio to the ring. Returns true if workers must be notified: there was
@@ -271,36 +285,26 @@ async fn run(packetizer: Weak<StreamPacketizer>, mut consumer: Consumer, mut pay
 const MIN_BATCHING_VIEWERS: usize = 16;
 
 enum Payloader {
-    Video(H264Packetizer),
+    Video(H264Packetizer, PresentationOrder),
     Audio(OpusPacketizer),
 }
 
 impl Payloader {
     fn new(kind: MediaKind) -> Self {
         match kind {
-            MediaKind::Video => Self::Video(H264Packetizer::default()),
+            MediaKind::Video => Self::Video(H264Packetizer::default(), PresentationOrder::default()),
             MediaKind::Audio => Self::Audio(OpusPacketizer),
         }
     }
 
-    /// Checks that viewers can receive a frame.
-    ///
-    /// # Errors
-    /// Returns the reason if they cannot.
-    fn check(&self, frame: &Frame) -> Result<(), PacketizerEnd> {
-        match self {
-            Self::Video(_) if frame.pts != frame.dts => Err(PacketizerEnd::BFrames),
-            Self::Video(_) if frame.track.codec != Codec::H264 => Err(PacketizerEnd::CodecChanged),
-            Self::Audio(_) if frame.track.codec != Codec::Opus => Err(PacketizerEnd::CodecChanged),
-            _ => Ok(()),
-        }
-    }
-
-    /// Packetizes a frame that has passed [`Payloader::check`]. Returns `None` if it
+    /// Packetizes a frame that has passed [`StreamPacketizer::check`]. Returns `None` if it
     /// has no payload.
     fn packetize(&mut self, frame: &Frame) -> Option<PacketizedFrame> {
         match self {
-            Self::Video(payloader) => payloader.packetize(frame),
+            Self::Video(payloader, order) => match order.time_of(frame) {
+                pts if pts == frame.pts => payloader.packetize(frame),
+                pts => payloader.packetize(&Frame { pts, ..frame.clone() }),
+            },
             Self::Audio(payloader) => payloader.packetize(frame),
         }
     }
@@ -310,7 +314,51 @@ impl Payloader {
 mod tests {
     use std::time::Duration;
 
+    use bytes::Bytes;
+    use headwater_api::StreamName;
+    use headwater_wire::{Track, VideoTrack};
+
     use super::*;
+    use crate::hub::{Hub, Limits};
+
+    /// Sends frames of 40 ms with these presentation times after their decoding times. Returns the
+    /// number of frames in the ring, and why the packetizer ended.
+    async fn packetize(offsets_ms: &[i64]) -> (u64, PacketizerEnd) {
+        let name = StreamName::new("live", "a").unwrap();
+        let mut producer = Hub::new(Limits::default()).publish(&name, "test").unwrap();
+        let video = Some(VideoTrack::default());
+        let (codec, config) = (Codec::H264, Bytes::new());
+        let track = Arc::new(Track { codec, config, codec_string: None, video, audio: None });
+        let packetizer = StreamPacketizer::spawn(producer.stream(), MediaKind::Video);
+        for (n, &offset_ms) in (0..).zip(offsets_ms) {
+            let dts = MediaTime::from_ms(40 * n);
+            let pts = dts + MediaTime::from_ms(offset_ms);
+            let payload = Bytes::from_static(&[0, 0, 0, 2, 0x65, 0x88]);
+            producer.send(Frame { track: Arc::clone(&track), dts, pts, key: n == 0, payload });
+        }
+        drop(producer);
+        loop {
+            let shared = packetizer.lock();
+            if let Some(end) = shared.ended {
+                return (shared.ring.next_frame(), end);
+            }
+            drop(shared);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn offset_of_presentation_times_is_no_reason_to_refuse_viewers() {
+        for offsets in [[40; 12], [-34; 12], [0, 0, 0, 0, -34, -34, -34, -34, 0, 0, 0, 0]] {
+            assert_eq!(packetize(&offsets).await, (12, PacketizerEnd::StreamEnded), "{offsets:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn reordered_frames_end_the_packetizer() {
+        let (frames, end) = packetize(&[80, 200, 40, 0, 200, 40, 0, 200, 40, 0]).await;
+        assert!(frames < 10 && end == PacketizerEnd::BFrames, "{frames} frames, {end:?}");
+    }
 
     #[test]
     fn media_clock_follows_drift_slowly_and_jumps_by_large_deviations() {
