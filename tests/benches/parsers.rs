@@ -403,8 +403,9 @@ fn frame(payload: &[u8]) -> Frame {
 
 fn package(bytes: &[u8]) {
     let (frame, mut out) = (frame(bytes), Vec::new());
-    let segment = Segmenter::new(MediaTime::from_ms(2_000)).on_frame(&frame);
-    let mut packager = Packager::new(MediaTime::from_ms(200));
+    let mut segmenter = Segmenter::new(MediaTime::from_ms(2_000), MediaTime::from_ms(200));
+    let segment = segmenter.on_frame(&frame);
+    let mut packager = Packager::new(segmenter.targets());
     packager.push(&frame, segment, &mut out);
     packager.finish(&mut out);
     black_box(out);

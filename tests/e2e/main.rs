@@ -13,6 +13,7 @@ mod engine_lifecycle;
 mod enhanced;
 mod handover;
 mod hls;
+mod hls_constancy;
 mod hostile;
 mod load_tool;
 mod metadata;

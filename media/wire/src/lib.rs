@@ -20,6 +20,7 @@
 //! | [`rtmp`] | RTMP server: messages of publishers to frames, frames to bytes for players |
 //! | [`reorder`] | detects B-frames |
 //! | [`segment`] | divides a stream into numbered segments, identically on every node |
+//! | [`targets`] | the values that stay constant in the HLS playlists of a stream |
 //! | [`cmaf`] | frames to fragmented MP4: initialization segments and parts |
 //! | [`hls`] | sliding window, playlists, resource names and queries of HLS and LL-HLS |
 //! | [`rtp`] | frames to RTP payloads, and a ring of recent packets for retransmissions |
@@ -40,6 +41,9 @@ pub mod reorder;
 pub mod rtmp;
 pub mod rtp;
 pub mod segment;
+#[cfg(test)]
+mod segment_test;
+pub mod targets;
 pub mod time;
 pub mod webrtc;
 

@@ -1,14 +1,25 @@
-//! Divides a stream into numbered segments, so that every node cuts it at the same frames.
+//! Divides a stream into numbered segments, so that every node cuts it at the same frames, and
+//! decides the constants of its playlists.
 //!
-//! A new segment begins at the first key frame that is at least the target duration after the start
-//! of the current segment, at the first video frame of a new decoder configuration, and at the
-//! first video frame of a stream that had only audio. The rule depends on every frame since the
-//! beginning of the stream. It therefore runs once, where the stream is published (the hub's
-//! producer), and the segment number travels with the frames.
+//! A new segment begins
+//!
+//! - at the first key frame that is at least the configured duration after the start of the current
+//!   segment, or before that if the next key frame is expected after the longest duration;
+//! - at the last frame before the segment would exceed the longest duration, key frame or not;
+//! - at the first video frame of a new decoder configuration, and at the first video frame of a
+//!   stream that had only audio.
+//!
+//! The longest duration follows from EXT-X-TARGETDURATION, which the first segment decides: it ends
+//! at a key frame, unless none arrives within [`MAX_FIRST_SEGMENT_SECS`]. All this depends on every
+//! frame since the beginning of the stream. It therefore runs once, where the stream is published
+//! (the hub's producer), and the segment number and the constants travel with the frames.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use crate::{Frame, MediaKind, MediaTime, Track};
+use crate::codec::opus;
+use crate::targets::{MAX_SEGMENT_DURATION, Targets, longest_segment};
+use crate::{Codec, Frame, MediaKind, MediaTime, Track};
 
 /// The segment that a frame belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,25 +58,61 @@ const YEAR_2025_MS: u64 = 1_735_689_600_000;
 /// Assigns the frames of one stream to numbered segments.
 #[derive(Debug, Clone)]
 pub struct Segmenter {
-    target: MediaTime,
-    /// Start of the current segment; `None` before the first frame that can begin one.
-    start: Option<MediaTime>,
+    duration: MediaTime,
+    /// The current segment; `None` before the first frame that can begin one.
+    current: Option<Current>,
     number: u64,
     has_video: bool,
     /// Track of the latest video key frame.
     video_track: Option<Arc<Track>>,
+    lead: LeadTimes,
+    targets: Targets,
+}
+
+/// The segment in progress.
+#[derive(Debug, Clone, Copy)]
+struct Current {
+    start: MediaTime,
+    begins_with_key: bool,
+    /// Frames of the lead track so far.
+    frames: i64,
+}
+
+/// Times of the lead track: video, or audio while there is no video.
+#[derive(Debug, Clone, Copy, Default)]
+struct LeadTimes {
+    newest: Option<MediaTime>,
+    /// Between the newest frames, newest first. A single long interval is a pause, not a frame
+    /// rate, so the one before it is kept too.
+    intervals: Option<[MediaTime; 2]>,
+    key: Option<MediaTime>,
+    /// Between the two newest key frames.
+    key_interval: MediaTime,
 }
 
 impl Segmenter {
-    /// Creates a segmenter whose first segment has number 0. Segments last at least `target`, less
-    /// 20 ms, because they end only at key frames.
-    pub fn new(target: MediaTime) -> Self {
-        Self::with_first_number(0, target)
+    /// Creates a segmenter whose first segment has number 0. Segments last at least
+    /// `segment_duration`, less 20 ms, if key frames permit; parts last about `part_duration`.
+    pub fn new(segment_duration: MediaTime, part_duration: MediaTime) -> Self {
+        Self::with_first_number(0, segment_duration, part_duration)
     }
 
     /// Creates a segmenter whose first segment has the given number.
-    pub fn with_first_number(number: u64, target: MediaTime) -> Self {
-        Self { target, start: None, number, has_video: false, video_track: None }
+    pub fn with_first_number(number: u64, segment_duration: MediaTime, part_duration: MediaTime) -> Self {
+        Self {
+            duration: segment_duration,
+            current: None,
+            number,
+            has_video: false,
+            video_track: None,
+            lead: LeadTimes::default(),
+            targets: Targets::new(part_duration),
+        }
+    }
+
+    /// Returns the constants of the playlists, as of the latest frame.
+    pub fn targets(&self) -> Targets {
+        self.targets
     }
 
     /// Returns the segment that `frame` belongs to.
@@ -75,21 +122,65 @@ impl Segmenter {
     pub fn on_frame(&mut self, frame: &Frame) -> Segment {
         let video = frame.kind() == MediaKind::Video;
         self.has_video |= video;
-        let may_cut = frame.key && (video || !self.has_video);
-        if may_cut {
-            let reconfigured = video && self.detect_reconfiguration(&frame.track);
-            match self.start {
-                None => self.start = Some(frame.dts),
-                // A timestamp that jumps back begins a segment too; otherwise this one would never
-                // end.
-                Some(start) if reconfigured || frame.dts - start >= self.target - TOLERANCE || frame.dts < start => {
-                    self.number += 1;
-                    self.start = Some(frame.dts);
-                }
-                Some(_) => {}
-            }
+        if video || !self.has_video {
+            let reconfigured = video && frame.key && self.detect_reconfiguration(&frame.track);
+            self.on_lead_frame(frame, reconfigured);
         }
-        Segment { number: self.number, start: self.start.unwrap_or(frame.dts) }
+        Segment { number: self.number, start: self.current.map_or(frame.dts, |current| current.start) }
+    }
+
+    fn on_lead_frame(&mut self, frame: &Frame, reconfigured: bool) {
+        let (dts, key) = (frame.dts, frame.key);
+        self.lead.add(dts, key);
+        let Some(Current { start, begins_with_key, frames }) = self.current else {
+            if key {
+                if frame.kind() == MediaKind::Audio {
+                    self.targets.fit_packets(packet_duration(frame));
+                }
+                self.current = Some(Current { start: dts, begins_with_key: true, frames: 1 });
+            }
+            return;
+        };
+        let elapsed = dts - start;
+        // A timestamp that jumps back begins a segment too; otherwise this one would never end.
+        let restarts = reconfigured || (key && elapsed < MediaTime::ZERO);
+        let longest = self.longest();
+        let ends = if key {
+            let next_key_is_late = elapsed + self.lead.key_interval > longest;
+            elapsed >= self.duration - TOLERANCE
+                || (elapsed >= MIN_SEGMENT_DURATION && (next_key_is_late || !begins_with_key))
+        } else {
+            elapsed + self.lead.frame_interval() + MAX_JITTER > longest
+        };
+        if !restarts && !ends {
+            self.current = Some(Current { start, begins_with_key, frames: frames.saturating_add(1) });
+            return;
+        }
+        if !restarts && self.targets.segment_secs.is_none() {
+            self.decide_targets(elapsed, frames);
+        }
+        self.targets.independent &= key;
+        self.number += 1;
+        self.current = Some(Current { start: dts, begins_with_key: key, frames: 1 });
+    }
+
+    /// Decides the constants from the first segment: its duration and its number of lead frames.
+    fn decide_targets(&mut self, elapsed: MediaTime, frames: i64) {
+        // After a pause, the first segment is shorter than the time to the next frame.
+        let first = whole_secs(elapsed - TOLERANCE).min(MAX_FIRST_SEGMENT_SECS);
+        self.targets.segment_secs = Some(first.max(self.configured_secs()));
+        let interval = elapsed.as_flicks() / frames.max(1);
+        self.targets.has_parts = interval.min(self.lead.frame_interval().as_flicks()) <= self.targets.part.as_flicks();
+    }
+
+    /// Returns the longest duration of the current segment.
+    fn longest(&self) -> MediaTime {
+        let undecided = self.configured_secs().max(MAX_FIRST_SEGMENT_SECS);
+        longest_segment(self.targets.segment_secs.unwrap_or(undecided))
+    }
+
+    fn configured_secs(&self) -> NonZeroU32 {
+        whole_secs(self.duration.min(MAX_SEGMENT_DURATION))
     }
 
     /// Returns true if `track` differs in decoder configuration from the previous video frames, and
@@ -100,7 +191,7 @@ impl Segmenter {
             current => {
                 // The first video frame after audio only begins a segment too: from here on, video
                 // frames determine the boundaries.
-                let first_video = current.is_none() && self.start.is_some();
+                let first_video = current.is_none() && self.current.is_some();
                 let changed = current.as_ref().is_some_and(|k| k.codec != track.codec || k.config != track.config);
                 self.video_track = Some(Arc::clone(track));
                 changed || first_video
@@ -109,69 +200,50 @@ impl Segmenter {
     }
 }
 
-/// RTMP timestamps are whole milliseconds, so a key frame every 2 s may be 1,999 ms after the last.
-const TOLERANCE: MediaTime = MediaTime::from_ms(20);
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::{AudioTrack, Codec, Track, VideoTrack};
-
-    fn frame(codec: Codec, ms: i64, key: bool) -> Frame {
-        let video = (codec.kind() == MediaKind::Video).then(VideoTrack::default);
-        let audio = (codec.kind() == MediaKind::Audio).then_some(AudioTrack {
-            sample_rate_hz: 48_000,
-            channels: 2,
-            samples_per_frame: 1024,
-        });
-        let track = Arc::new(Track { codec, config: Bytes::new(), codec_string: None, video, audio });
-        let t = MediaTime::from_ms(ms);
-        Frame { track, dts: t, pts: t, key, payload: Bytes::new() }
+impl LeadTimes {
+    fn add(&mut self, dts: MediaTime, key: bool) {
+        if let Some(newest) = self.newest.replace(dts) {
+            let interval = dts - newest;
+            self.intervals = Some([interval, self.intervals.map_or(interval, |[last, _]| last)]);
+        }
+        if key && let Some(last) = self.key.replace(dts) {
+            self.key_interval = dts - last;
+        }
     }
 
-    fn check(frames: &[(Codec, i64, bool)], expect: &[u64]) {
-        let mut segmenter = Segmenter::new(MediaTime::from_ms(2_000));
-        let got: Vec<u64> = frames.iter().map(|&(c, ms, key)| segmenter.on_frame(&frame(c, ms, key)).number).collect();
-        assert_eq!(got, expect);
-    }
-
-    #[test]
-    fn segments_begin_at_key_frames_once_the_target_is_reached() {
-        use Codec::{Aac, H264};
-        check(
-            &[(H264, 0, true), (H264, 1_000, true), (Aac, 1_900, true), (H264, 1_999, true), (H264, 4_100, false)],
-            &[0, 0, 0, 1, 1],
-        );
-    }
-
-    #[test]
-    fn first_video_frame_after_audio_begins_a_segment() {
-        use Codec::{Aac, H264};
-        check(&[(Aac, 0, true), (Aac, 21, true), (H264, 30, true), (Aac, 42, true)], &[0, 0, 1, 1]);
-    }
-
-    #[test]
-    fn audio_only_stream_is_cut_at_any_packet() {
-        check(&[(Codec::Aac, 0, true), (Codec::Aac, 1_970, true), (Codec::Aac, 1_990, true)], &[0, 0, 1]);
-    }
-
-    #[test]
-    fn timestamp_that_jumps_back_begins_a_segment() {
-        check(&[(Codec::H264, 9_000, true), (Codec::H264, 10, true)], &[0, 1]);
-    }
-
-    #[test]
-    fn changed_decoder_configuration_begins_a_segment_and_an_equal_one_does_not() {
-        let mut segmenter = Segmenter::new(MediaTime::from_ms(2_000));
-        let mut with = |ms, config: &'static [u8]| {
-            let mut frame = frame(Codec::H264, ms, true);
-            frame.track = Arc::new(Track { config: Bytes::from_static(config), ..(*frame.track).clone() });
-            segmenter.on_frame(&frame)
-        };
-        assert_eq!(with(0, b"a"), Segment { number: 0, start: MediaTime::ZERO });
-        assert_eq!(with(500, b"a"), Segment { number: 0, start: MediaTime::ZERO });
-        assert_eq!(with(1_000, b"b"), Segment { number: 1, start: MediaTime::from_ms(1_000) });
+    /// Returns the time between frames, without a single pause.
+    fn frame_interval(&self) -> MediaTime {
+        self.intervals.map_or(MediaTime::ZERO, |[newest, before]| newest.min(before).max(MediaTime::ZERO))
     }
 }
+
+/// Returns the number of seconds, rounded up, at least 1.
+fn whole_secs(duration: MediaTime) -> NonZeroU32 {
+    let rounded_up = duration.as_flicks().saturating_add(MediaTime::HZ - 1).div_euclid(MediaTime::HZ);
+    let secs = u32::try_from(rounded_up).unwrap_or(1);
+    NonZeroU32::new(secs).unwrap_or(NonZeroU32::MIN)
+}
+
+fn packet_duration(frame: &Frame) -> MediaTime {
+    let Some(audio) = frame.track.audio else { return MediaTime::ZERO };
+    let samples = match frame.track.codec {
+        Codec::Opus => opus::packet_samples(&frame.payload).unwrap_or(0),
+        _ => audio.samples_per_frame,
+    };
+    if audio.sample_rate_hz == 0 {
+        MediaTime::ZERO
+    } else {
+        MediaTime::from_ticks(samples.into(), audio.sample_rate_hz)
+    }
+}
+
+/// RTMP timestamps are whole milliseconds, so a key frame every 2 s may be 1,999 ms after the last.
+const TOLERANCE: MediaTime = MediaTime::from_ms(20);
+/// How much later than expected the next frame may be without making a segment too long.
+const MAX_JITTER: MediaTime = MediaTime::from_ms(50);
+/// [`first_segment_number`] requires that segments last a second on average.
+const MIN_SEGMENT_DURATION: MediaTime = MediaTime::from_ms(1_000);
+/// A first GOP longer than this does not raise the target duration: the delay of players is three
+/// target durations. x264's default, a key frame every 250 frames, is 10.4 s at 24 frames per
+/// second and still rounds to 10 s.
+const MAX_FIRST_SEGMENT_SECS: NonZeroU32 = NonZeroU32::new(10).expect("a literal above zero");

@@ -24,8 +24,8 @@ fn boxes(mut bytes: &[u8]) -> Vec<[u8; 4]> {
 pub fn run(data: &[u8]) {
     let (part_duration, segment_duration) = (MediaTime::from_ms(200), MediaTime::from_ms(2_000));
     let mut ingest = Ingest::default();
-    let mut segmenter = Segmenter::new(segment_duration);
-    let mut packager = Packager::new(part_duration);
+    let mut segmenter = Segmenter::new(segment_duration, part_duration);
+    let mut packager = Packager::new(segmenter.targets());
     let mut window = Window::new(Settings { part_duration, segment_duration, listed_segments: 6, started_at_ms: 1 });
     let (mut out, mut open, mut index) = (Vec::new(), false, 0);
     // The input is a sequence of messages: 1 byte kind, 1 byte length, 2 bytes time since the last
@@ -39,6 +39,8 @@ pub fn run(data: &[u8]) {
         match ingest.on_message(Message { kind, stream: 1, timestamp_ms, payload }) {
             Ok(Some(IngestOutput::Frame(frame))) => {
                 let segment = segmenter.on_frame(&frame);
+                packager.set_targets(segmenter.targets());
+                window.set_targets(segmenter.targets());
                 packager.push(&frame, segment, &mut out);
             }
             Ok(_) => {}
@@ -58,10 +60,11 @@ pub fn run(data: &[u8]) {
                 Output::Part(part) => {
                     assert!(open && part.index == index, "part {} instead of {index}", part.index);
                     assert_eq!(boxes(&part.bytes), [*b"moof", *b"mdat"]);
-                    assert!(part.duration >= MediaTime::ZERO, "{:?}", part.duration);
+                    let permitted = MediaTime::ZERO..=segmenter.targets().part;
+                    assert!(permitted.contains(&part.duration), "{:?}", part.duration);
                     index += 1;
                 }
-                Output::End => assert!(std::mem::replace(&mut open, false), "nothing was open"),
+                Output::End { .. } => assert!(std::mem::replace(&mut open, false), "nothing was open"),
                 Output::Refused(_) | Output::TooLong => {}
             }
             window.apply(output);

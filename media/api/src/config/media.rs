@@ -8,9 +8,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hls {
-    /// Duration of a part, in milliseconds. Shorter parts: less delay, more requests.
+    /// Duration of a part, in milliseconds. Shorter parts: less delay, more requests. PART-TARGET
+    /// is 10% more, because parts end between frames.
     pub part_ms: NonZeroU32,
-    /// Target duration of a segment, in milliseconds; segments end only at key frames.
+    /// Minimum duration of a segment, in milliseconds; segments end at key frames.
+    /// EXT-X-TARGETDURATION is the longer of this and the first GOP (at most 10 s), and constant: a
+    /// longer GOP later is cut.
     pub segment_ms: NonZeroU32,
     /// Number of complete segments in the playlist.
     pub window: NonZeroU32,

@@ -173,6 +173,7 @@ fn limits(config: &Config) -> Limits {
     Limits {
         max_streams: config.node.max_streams.get(),
         segment_duration: MediaTime::from_ms(i64::from(config.hls.segment_ms.get())),
+        part_duration: MediaTime::from_ms(i64::from(config.hls.part_ms.get())),
         history_segments: usize::try_from(config.hls.window.get()).unwrap_or(usize::MAX).saturating_add(2),
         ..Limits::default()
     }

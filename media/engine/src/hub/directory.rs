@@ -103,7 +103,7 @@ impl Hub {
             None,
         ));
         // A rendition is in no table.
-        let producer = Producer::new(Arc::clone(&stream), limits.segment_duration, None);
+        let producer = Producer::new(Arc::clone(&stream), &limits, None);
         transcoder.start(source, codec, producer)?;
         renditions.insert(rendition_key, Arc::clone(&stream));
         Ok(stream)

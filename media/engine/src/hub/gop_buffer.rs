@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 
 use headwater_wire::segment::Segment;
+use headwater_wire::targets::Targets;
 use headwater_wire::{Frame, MediaKind, MediaTime};
 
 /// A frame with the number of the segment it belongs to.
@@ -20,6 +21,8 @@ pub struct Item {
     pub frame: Frame,
     /// Its segment (`wire::segment::Segmenter`), the same on every node.
     pub segment: Segment,
+    /// The constants of the HLS playlists as of this frame, the same on every node.
+    pub targets: Targets,
     /// The generation of the stream: Unix time in milliseconds at which it was published, by the
     /// clock of the publishing node.
     pub generation: u64,
@@ -58,8 +61,19 @@ pub(crate) struct GopBuffer {
     depth_bytes: usize,
     /// Number of finished segments that are kept without a consumer; 0 keeps only the last GOP.
     history_segments: usize,
-    /// First frame number and segment number of the newest segments, oldest first.
-    segments: VecDeque<(u64, u64)>,
+    /// The newest segments, oldest first.
+    segments: VecDeque<KeptSegment>,
+}
+
+/// The beginning of a segment.
+#[derive(Debug)]
+struct KeptSegment {
+    /// Number of the segment.
+    number: u64,
+    /// Number of its first frame.
+    first: u64,
+    /// True if that is a key frame, so that a consumer can start there.
+    key: bool,
 }
 
 impl GopBuffer {
@@ -84,9 +98,9 @@ impl GopBuffer {
     }
 
     /// Returns the start position of a consumer that reads the history: the oldest complete
-    /// segment, otherwise [`GopBuffer::start`].
+    /// segment that begins with a key frame, otherwise [`GopBuffer::start`].
     pub(crate) fn history_start(&self) -> u64 {
-        let oldest = self.segments.iter().map(|&(first, _)| first).find(|&first| first >= self.front);
+        let oldest = self.segments.iter().find(|s| s.key && s.first >= self.front).map(|s| s.first);
         oldest.unwrap_or(u64::MAX).min(self.start())
     }
 
@@ -113,11 +127,14 @@ impl GopBuffer {
     pub(crate) fn push(&mut self, item: Item, slowest: Option<u64>) {
         let video = item.frame.kind() == MediaKind::Video;
         self.has_video |= video;
-        if item.frame.key && (video || !self.has_video) {
-            let number = self.end();
-            self.last_key = Some(number);
-            if self.segments.back().is_none_or(|&(_, segment)| segment != item.segment.number) {
-                self.segments.push_back((number, item.segment.number));
+        if video || !self.has_video {
+            let (first, key) = (self.end(), item.frame.key);
+            if key {
+                self.last_key = Some(first);
+            }
+            let number = item.segment.number;
+            if self.segments.back().is_none_or(|newest| newest.number != number) {
+                self.segments.push_back(KeptSegment { number, first, key });
                 while self.segments.len() > self.history_segments + 1 {
                     self.segments.pop_front();
                 }
@@ -126,7 +143,7 @@ impl GopBuffer {
         self.payload_bytes += item.frame.payload.len();
         self.items.push_back(item);
         let history_start =
-            self.segments.front().filter(|_| self.history_segments > 0).map_or(u64::MAX, |&(first, _)| first);
+            self.segments.front().filter(|_| self.history_segments > 0).map_or(u64::MAX, |oldest| oldest.first);
         let oldest_needed = slowest.unwrap_or(u64::MAX).min(self.last_key.unwrap_or(u64::MAX)).min(history_start);
         while self.front < oldest_needed && self.items.len() > 1 {
             self.pop();
@@ -181,6 +198,7 @@ mod tests {
         Item {
             frame: Frame { track, dts: t, pts: t, key, payload: vec![0; bytes].into() },
             segment: Segment { number: 0, start: t },
+            targets: Targets::new(MediaTime::from_ms(200)),
             generation: 0,
             time_shift: t,
             after_gap: false,
@@ -211,6 +229,19 @@ mod tests {
             buffer.push(second, None);
         }
         assert_eq!((buffer.front, buffer.history_start(), buffer.start(), buffer.end()), (4, 4, 8, 10));
+    }
+
+    #[test]
+    fn history_starts_at_a_segment_that_begins_with_a_key_frame() {
+        let mut buffer = GopBuffer::new(100, 1 << 20);
+        buffer.keep_segments(3);
+        for (n, key) in [(0, true), (1, false), (1, true), (2, false), (3, true), (4, false)] {
+            let mut item = item(key, 1);
+            item.segment.number = n;
+            buffer.push(item, None);
+        }
+        // Segments 1 to 4 are kept; 1 has a key frame, but not at its beginning.
+        assert_eq!((buffer.front, buffer.history_start(), buffer.start()), (1, 4, 4));
     }
 
     #[test]

@@ -11,8 +11,10 @@ pub struct Limits {
     pub depth_frames: usize,
     /// Maximum number of payload bytes kept per stream.
     pub depth_bytes: usize,
-    /// Target duration of a segment.
+    /// Minimum duration of a segment, if key frames permit.
     pub segment_duration: MediaTime,
+    /// Preferred duration of a part.
+    pub part_duration: MediaTime,
     /// Number of finished segments kept for nodes that join a stream late, within the
     /// two limits above.
     pub history_segments: usize,
@@ -27,6 +29,7 @@ impl Default for Limits {
             depth_frames: 2_000,
             depth_bytes: 32 << 20,
             segment_duration: MediaTime::from_ms(2_000),
+            part_duration: MediaTime::from_ms(200),
             history_segments: 8,
         }
     }

@@ -6,6 +6,7 @@
 
 mod error;
 mod init;
+mod open_segment;
 mod packager;
 #[cfg(test)]
 mod packager_test;
@@ -16,6 +17,6 @@ mod track_id;
 
 pub use error::CmafError;
 pub use init::{Init, timescale};
-pub use packager::{MAX_SEGMENT_DURATION, Output, Packager, Part};
+pub use packager::{Output, Packager, Part};
 pub use part::{Run, Sample, encode_part};
 pub use track_id::{AUDIO_TRACK, VIDEO_TRACK};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mp4_atom::{Decode, Moof};
 
-use super::{MAX_SEGMENT_DURATION, Output, Packager};
+use super::{Output, Packager};
 use crate::codec::{aac, av1, h265, opus};
 use crate::segment::Segmenter;
 use crate::{Codec, Frame, MediaTime, Track, VideoTrack};
@@ -47,6 +47,10 @@ fn stream(video: &Arc<Track>, audio: Option<&Arc<Track>>, frame_count: i64, gop:
     frames
 }
 
+fn segmenter() -> Segmenter {
+    Segmenter::new(MediaTime::from_ms(2_000), MediaTime::from_ms(200))
+}
+
 /// Announces all tracks, as RTMP does, and omits the first `skip` frames.
 fn package(frames: &[Frame], skip: usize) -> Vec<Output> {
     let audio = frames.iter().map(|f| &f.track).find(|t| t.audio.is_some()).cloned();
@@ -54,14 +58,15 @@ fn package(frames: &[Frame], skip: usize) -> Vec<Output> {
 }
 
 fn package_with_audio(frames: &[Frame], skip: usize, audio: Option<Arc<Track>>) -> Vec<Output> {
-    let mut segmenter = Segmenter::new(MediaTime::from_ms(2_000));
+    let mut segmenter = segmenter();
     let video = frames.iter().map(|f| &f.track).find(|t| t.video.is_some()).cloned();
-    let mut packager = Packager::new(MediaTime::from_ms(200));
+    let mut packager = Packager::new(segmenter.targets());
     packager.announce(video.as_ref(), audio.as_ref());
     let mut out = Vec::new();
     for (i, frame) in frames.iter().enumerate() {
         let segment = segmenter.on_frame(frame);
         if i >= skip {
+            packager.set_targets(segmenter.targets());
             packager.push(frame, segment, &mut out);
         }
     }
@@ -82,7 +87,7 @@ fn describe(out: &[Output]) -> Vec<String> {
                 let line = lines.last_mut().unwrap();
                 *line += &format!(" {}{}", p.duration.as_ms(), if p.independent { "i" } else { "" });
             }
-            Output::End => *lines.last_mut().unwrap() += " end",
+            Output::End { .. } => *lines.last_mut().unwrap() += " end",
             Output::Refused(e) => lines.push(e.to_string()),
             Output::TooLong => *lines.last_mut().unwrap() += " too long",
         }
@@ -114,7 +119,7 @@ fn late_packager_omits_the_incomplete_segment_and_then_makes_the_same_parts() {
 }
 
 #[test]
-fn parts_have_equal_duration_at_every_frame_rate() {
+fn parts_have_equal_duration_at_common_frame_rates() {
     let v = video_track();
     let check = |fps: i64, expect: &str| {
         let frames: Vec<Frame> = (0..fps * 2).map(|n| frame(&v, (n * 1_000 + fps / 2) / fps, n == 0)).collect();
@@ -125,7 +130,7 @@ fn parts_have_equal_duration_at_every_frame_rate() {
     check(25, "0: 200i 200 200");
     check(60, "0: 200i 200 200");
     check(10, "0: 200i 200 200");
-    check(2, "0: 500i 500 500");
+    check(12, "0: 220i 197 220");
 }
 
 #[test]
@@ -155,8 +160,8 @@ fn late_audio_track_begins_with_the_next_segment_at_a_discontinuity() {
 #[test]
 fn announced_track_without_packets_for_a_segment_is_omitted() {
     let (v, a) = (video_track(), audio_track());
-    let mut segmenter = Segmenter::new(MediaTime::from_ms(2_000));
-    let mut packager = Packager::new(MediaTime::from_ms(200));
+    let mut segmenter = segmenter();
+    let mut packager = Packager::new(segmenter.targets());
     packager.announce(Some(&v), Some(&a));
     let mut out = Vec::new();
     for f in stream(&v, None, 130, 60) {
@@ -170,17 +175,31 @@ fn announced_track_without_packets_for_a_segment_is_omitted() {
 }
 
 #[test]
-fn segment_beyond_the_limit_is_ended_until_the_next_key_frame() {
+fn segment_that_begins_without_a_key_frame_follows_one_that_was_received() {
     let v = video_track();
-    let mut frames: Vec<Frame> = (0..65).map(|s| frame(&v, s * 1_000, s == 0)).collect();
-    frames.extend((65..67).map(|s| frame(&v, s * 1_000, s == 65)));
+    let frames = stream(&v, None, 700, 100_000);
     let lines = describe(&package(&frames, 0));
-    assert!(lines[0].ends_with("too long 1000 end"), "{lines:?}");
-    assert!(lines[1].starts_with("1!: 1000i"), "{lines:?}");
+    assert!(lines[0].starts_with("0: 200i 200 200"), "{lines:?}");
+    assert!(lines[1].starts_with("1: 200 200 200"), "{lines:?}");
+    // A packager that starts late waits for a segment that begins with a key frame.
+    assert_eq!(describe(&package(&frames, 10)), [""; 0]);
 }
 
 #[test]
-fn no_step_of_time_makes_a_segment_longer_than_a_minute() {
+fn segment_beyond_the_size_limit_is_ended_until_the_next_key_frame() {
+    let v = video_track();
+    let mut frames = stream(&v, None, 130, 60);
+    let large: Bytes = vec![0; 2 << 20].into();
+    for frame in &mut frames[..60] {
+        frame.payload = large.clone();
+    }
+    let lines = describe(&package(&frames, 0));
+    assert!(lines[0].contains("too long") && lines[0].ends_with("end"), "{lines:?}");
+    assert!(lines[1].starts_with("1!: 200i"), "{lines:?}");
+}
+
+#[test]
+fn no_step_of_time_makes_a_segment_or_a_part_longer_than_its_limit() {
     let (video, audio) = (video_track(), audio_track());
     for jump_ms in [9_000, 59_000, 61_000, 2_147_483_000] {
         let mut frames = stream(&video, Some(&audio), 150, 30);
@@ -188,24 +207,87 @@ fn no_step_of_time_makes_a_segment_longer_than_a_minute() {
             frame.dts = frame.dts + MediaTime::from_ms(jump_ms);
             frame.pts = frame.dts;
         }
-        let (mut duration, mut segments) = (MediaTime::ZERO, 0);
+        let mut segments = 0;
         for output in package(&frames, 0) {
-            match output {
-                Output::Begin { .. } => (duration, segments) = (MediaTime::ZERO, segments + 1),
-                Output::Part(part) => duration = duration + part.duration,
-                _ => {}
-            }
-            assert!(duration <= MAX_SEGMENT_DURATION, "{duration:?} after a step of {jump_ms} ms");
+            let (duration, limit_ms) = match output {
+                Output::Begin { .. } => {
+                    segments += 1;
+                    continue;
+                }
+                Output::Part(part) => (part.duration, 220),
+                Output::End { duration } => (duration, 10_499),
+                other => panic!("{other:?}"),
+            };
+            assert!(duration <= MediaTime::from_ms(limit_ms), "{duration:?} after a step of {jump_ms} ms");
         }
         assert!(segments >= 2, "the stream continues after a step of {jump_ms} ms");
     }
 }
 
+/// 30 frames per second, without the frames for which `lost` returns true.
+fn stream_without(lost: impl Fn(i64) -> bool, audio: Option<&Arc<Track>>) -> Vec<Frame> {
+    let v = video_track();
+    let mut frames = stream(&v, audio, 130, 60);
+    frames.retain(|f| f.track != v || !lost((f.dts.as_ms() * 30 + 500) / 1_000));
+    frames
+}
+
+#[test]
+fn missing_frame_ends_a_part_at_its_limit_and_the_next_one_is_decoded_early() {
+    let lines = describe(&package(&stream_without(|n| n == 17, None), 0));
+    assert!(lines[0].starts_with("0: 200i 200 200 200"), "no part would end at the frame at 567 ms: {lines:?}");
+    let out = package(&stream_without(|n| n == 6, None), 0);
+    assert!(describe(&out)[0].starts_with("0: 220i 213 200 200"), "{:?}", describe(&out));
+    let mut parts = out.iter().filter_map(|o| if let Output::Part(p) = o { Some(p) } else { None });
+    let moof = Moof::decode(&mut parts.nth(1).unwrap().bytes.as_ref()).unwrap();
+    let sample = moof.traf[0].trun[0].samples.iter().next().unwrap();
+    let decoded = moof.traf[0].tfdt.as_ref().unwrap().base_media_decode_time;
+    assert_eq!((decoded, sample.cts), (220 * 90, Some((233 - 220) * 90)), "decoded at 220 ms, presented at 233 ms");
+}
+
+#[test]
+fn parts_contain_the_audio_of_a_pause_of_the_video() {
+    let a = audio_track();
+    let out = package(&stream_without(|n| (10..40).contains(&n), Some(&a)), 0);
+    let lines = describe(&out);
+    assert!(lines[0].starts_with("0: 200i 220 220 220 220 220"), "{lines:?}");
+    let runs = |part: &super::Part| Moof::decode(&mut part.bytes.as_ref()).unwrap().traf.len();
+    let parts: Vec<_> = out.iter().filter_map(|o| if let Output::Part(p) = o { Some(runs(p)) } else { None }).collect();
+    assert_eq!(parts[..7], [2, 2, 1, 1, 1, 1, 2], "audio and video, or audio only");
+}
+
+#[test]
+fn no_part_describes_a_pause_of_the_whole_stream() {
+    let out = package(&stream_without(|n| (10..40).contains(&n), None), 0);
+    let line = &describe(&out)[0];
+    assert!(line.starts_with("0: 200i 220 "), "{line}");
+    let durations =
+        out.iter().filter_map(|o| if let Output::End { duration } = o { Some(duration.as_ms()) } else { None });
+    assert_eq!(durations.collect::<Vec<_>>()[0], 2_000, "the segment has its true duration");
+}
+
+#[test]
+fn pause_longer_than_a_segment_ends_it_and_causes_a_discontinuity() {
+    let frames: Vec<Frame> = stream_without(|_| false, None)
+        .into_iter()
+        .map(|mut frame| {
+            if frame.dts.as_ms() > 2_500 {
+                frame.dts = frame.dts + MediaTime::from_ms(3_000);
+                frame.pts = frame.dts;
+            }
+            frame
+        })
+        .collect();
+    let lines = describe(&package(&frames, 0));
+    assert!(lines[1].ends_with("133 end"), "{lines:?}");
+    assert!(lines[2].starts_with("2!: 200 200"), "it continues without a key frame: {lines:?}");
+}
+
 #[test]
 fn lost_frames_end_the_segment_and_cause_a_discontinuity() {
     let v = video_track();
-    let mut segmenter = Segmenter::new(MediaTime::from_ms(2_000));
-    let mut packager = Packager::new(MediaTime::from_ms(200));
+    let mut segmenter = segmenter();
+    let mut packager = Packager::new(segmenter.targets());
     let mut out = Vec::new();
     for (i, f) in stream(&v, None, 130, 60).iter().enumerate() {
         let segment = segmenter.on_frame(f);

@@ -4,6 +4,8 @@
 //! The input is the output of [`crate::cmaf::Packager`]; the output is playlist text and shared
 //! bytes. The module knows nothing of HTTP, viewers or waiting requests.
 
+#[cfg(test)]
+mod constancy_test;
 mod date;
 mod playlist;
 mod query;

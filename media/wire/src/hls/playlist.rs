@@ -21,8 +21,9 @@ impl Window {
     pub fn multivariant_playlist(&self, media_uri: &str) -> Option<String> {
         let init = &self.listed().next_back()?.init;
         let (peak, average) = self.bitrate_bps();
+        let independent = self.independent_segments();
         let mut out = format!(
-            "#EXTM3U\n#EXT-X-VERSION:{VERSION}\n#EXT-X-INDEPENDENT-SEGMENTS\n\
+            "#EXTM3U\n#EXT-X-VERSION:{VERSION}\n{independent}\
              #EXT-X-STREAM-INF:BANDWIDTH={peak},AVERAGE-BANDWIDTH={average}"
         );
         if let Some(codecs) = init.codecs() {
@@ -40,27 +41,20 @@ impl Window {
         let target = self.target_duration_secs();
         push_fmt(out, format_args!("#EXTM3U\n#EXT-X-VERSION:{VERSION}\n#EXT-X-TARGETDURATION:{target}\n"));
         if !self.ended {
-            let part = (self.part_target().as_secs_f64() * 1_000.0).ceil() / 1_000.0;
-            let (part_hold_back, hold_back) = (3.0 * part, 3 * target);
-            push_fmt(
-                out,
-                format_args!(
-                    "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={part_hold_back:.3},\
-                     HOLD-BACK={hold_back}.0\n#EXT-X-PART-INF:PART-TARGET={part:.3}\n"
-                ),
-            );
+            self.write_server_control(target, out);
         }
         let first = self.listed().next().map(|s| s.number).or(self.open_number()).unwrap_or(0);
-        push_fmt(out, format_args!("#EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-MEDIA-SEQUENCE:{first}\n"));
+        push_fmt(out, format_args!("{}#EXT-X-MEDIA-SEQUENCE:{first}\n", self.independent_segments()));
         let discontinuities = self.discontinuity_sequence();
         if discontinuities > 0 {
             push_fmt(out, format_args!("#EXT-X-DISCONTINUITY-SEQUENCE:{discontinuities}\n"));
         }
+        let has_parts = self.targets.has_parts && !self.ended;
         let with_parts = self.listed().len().saturating_sub(SEGMENTS_WITH_PARTS);
         let mut map = None;
         for (i, segment) in self.listed().enumerate() {
             uri_base.write_segment_tags(segment, &mut map, out);
-            if i >= with_parts && !self.ended {
+            if i >= with_parts && has_parts {
                 uri_base.write_parts(segment.number, &segment.parts, out);
             }
             let (secs, uri) = (segment.duration().as_secs_f64(), Resource::Segment { number: segment.number });
@@ -68,6 +62,8 @@ impl Window {
         }
         if self.ended {
             out.push_str("#EXT-X-ENDLIST\n");
+        }
+        if !has_parts {
             return;
         }
         if let Some(open) = self.open.as_ref().filter(|open| !open.parts.is_empty()) {
@@ -80,6 +76,32 @@ impl Window {
             let UriBase { prefix, started_at_ms } = uri_base;
             push_fmt(out, format_args!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{prefix}{started_at_ms}/{uri}\"\n"));
         }
+    }
+
+    /// Writes what players must do to reload the playlist, and the part target. All of it is
+    /// constant (RFC 8216bis §6.2.1). A player stays three target durations behind the end
+    /// (RFC 8216bis §4.4.3.8).
+    fn write_server_control(&self, target_secs: u64, out: &mut String) {
+        let hold_back_secs = 3 * target_secs;
+        if !self.targets.has_parts {
+            let control = "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES";
+            return push_fmt(out, format_args!("{control},HOLD-BACK={hold_back_secs}.0\n"));
+        }
+        let part = self.part_target().as_secs_f64();
+        let part_hold_back = 3.0 * part;
+        push_fmt(
+            out,
+            format_args!(
+                "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={part_hold_back:.3},\
+                 HOLD-BACK={hold_back_secs}.0\n#EXT-X-PART-INF:PART-TARGET={part:.3}\n"
+            ),
+        );
+    }
+
+    /// Returns the tag that lets players start at any segment, unless one of this stream began
+    /// without a key frame.
+    fn independent_segments(&self) -> &'static str {
+        if self.targets.independent { "#EXT-X-INDEPENDENT-SEGMENTS\n" } else { "" }
     }
 }
 

@@ -7,21 +7,23 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::Reload;
 use crate::MediaTime;
-use crate::cmaf::{Init, MAX_SEGMENT_DURATION, Output, Part};
+use crate::cmaf::{Init, Output, Part};
 use crate::segment::first_discontinuity_sequence;
+use crate::targets::{MAX_SEGMENT_DURATION, Targets};
 
 /// The configuration of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Target duration of a part.
+    /// Configured duration of a part; the stream's own [`Targets`] replace it.
     pub part_duration: MediaTime,
-    /// Target duration of a segment.
+    /// Configured duration of a segment; the stream's own [`Targets`] replace it.
     pub segment_duration: MediaTime,
     /// Number of finished segments in the playlist, at least 1.
     pub listed_segments: usize,
@@ -43,14 +45,17 @@ pub struct Segment {
     pub discontinuity: bool,
     /// The parts so far; all of them once the segment is finished.
     pub parts: Vec<Part>,
+    /// Set once the segment is finished.
+    finished_duration: Option<MediaTime>,
     /// The bytes of all parts in one buffer, after [`Window::gather_newest`].
     contiguous: Option<Bytes>,
 }
 
 impl Segment {
-    /// Returns the total duration of the parts so far.
+    /// Returns the duration of the segment, or of the parts so far.
     pub fn duration(&self) -> MediaTime {
-        self.parts.iter().fold(MediaTime::ZERO, |sum, p| sum + p.duration)
+        let of_parts = || self.parts.iter().fold(MediaTime::ZERO, |sum, p| sum + p.duration);
+        self.finished_duration.unwrap_or_else(of_parts)
     }
 
     fn size_bytes(&self) -> usize {
@@ -90,6 +95,7 @@ pub enum Readiness {
 /// use headwater_wire::codec::aac;
 /// use headwater_wire::hls::{Readiness, Reload, Settings, Window};
 /// use headwater_wire::segment::Segment;
+/// use headwater_wire::targets::Targets;
 /// use headwater_wire::MediaTime;
 ///
 /// let mut window = Window::new(Settings {
@@ -113,8 +119,14 @@ pub enum Readiness {
 /// window.apply(Output::Begin { segment, init, discontinuity: false });
 /// window.apply(Output::Part(part));
 /// assert_eq!(window.readiness(reload), Readiness::Pending);
-/// window.apply(Output::End);
+/// window.apply(Output::End { duration: MediaTime::from_ms(500) });
 /// assert_eq!(window.readiness(reload), Readiness::Ready);
+///
+/// // The playlist exists once the values that must not change in it are known.
+/// assert!(!window.is_playable());
+/// let targets = Targets::new(MediaTime::from_ms(500));
+/// window.set_targets(Targets { segment_secs: Some(1.try_into().unwrap()), ..targets });
+/// assert!(window.is_playable());
 /// assert!(window.media_playlist("").contains("1800000000000/7.m4s"));
 /// ```
 #[derive(Debug, Clone)]
@@ -124,6 +136,7 @@ pub struct Window {
     pub(super) open: Option<Segment>,
     /// Number of discontinuities in removed segments, plus [`first_discontinuity_sequence`].
     past_discontinuities: u64,
+    pub(super) targets: Targets,
     pub(super) ended: bool,
 }
 
@@ -131,7 +144,8 @@ impl Window {
     /// Creates an empty window.
     pub fn new(settings: Settings) -> Self {
         let past_discontinuities = first_discontinuity_sequence(settings.started_at_ms);
-        Self { settings, finished: VecDeque::new(), open: None, past_discontinuities, ended: false }
+        let targets = Targets::new(settings.part_duration);
+        Self { settings, finished: VecDeque::new(), open: None, past_discontinuities, targets, ended: false }
     }
 
     /// Returns the generation of the stream that the segments belong to: the Unix time of its
@@ -147,6 +161,16 @@ impl Window {
         *self = Self::new(Settings { started_at_ms, ..self.settings });
     }
 
+    /// Sets the constants of the stream. Must be called before the outputs of the first frame to
+    /// which they belong are applied. Once EXT-X-TARGETDURATION is known, only
+    /// [`Targets::independent`] changes.
+    pub fn set_targets(&mut self, targets: Targets) {
+        if self.targets.segment_secs.is_none() {
+            self.targets = targets;
+        }
+        self.targets.independent &= targets.independent;
+    }
+
     /// Applies one output of the packager. Returns true if the playlist changed.
     pub fn apply(&mut self, output: Output) -> bool {
         match output {
@@ -155,8 +179,12 @@ impl Window {
                 if self.finished.back().is_some_and(|last| last.number + 1 != segment.number) {
                     self.retain_newest(0);
                 }
+                if !self.finished.is_empty() {
+                    self.decide_missing_target();
+                }
                 let (number, start) = (segment.number, segment.start);
-                self.open = Some(Segment { number, start, init, discontinuity, parts: Vec::new(), contiguous: None });
+                let (parts, finished_duration, contiguous) = (Vec::new(), None, None);
+                self.open = Some(Segment { number, start, init, discontinuity, parts, finished_duration, contiguous });
                 false
             }
             Output::Part(part) => {
@@ -165,8 +193,9 @@ impl Window {
                 }
                 true
             }
-            Output::End => {
-                let Some(open) = self.open.take().filter(|open| !open.parts.is_empty()) else { return false };
+            Output::End { duration } => {
+                let Some(mut open) = self.open.take().filter(|open| !open.parts.is_empty()) else { return false };
+                open.finished_duration = Some(duration);
                 self.finished.push_back(Arc::new(open));
                 self.retain_newest(RETAINED_PER_LISTED * self.settings.listed_segments);
                 let mut bytes: usize = self.finished.iter().map(|s| s.size_bytes()).sum();
@@ -197,6 +226,7 @@ impl Window {
 
     /// Marks the stream as ended and discards the open segment.
     pub fn end(&mut self) {
+        self.decide_missing_target();
         self.ended = true;
         self.open = None;
     }
@@ -211,9 +241,10 @@ impl Window {
         self.finished.is_empty() && self.open.is_none()
     }
 
-    /// Returns true once there is a finished segment, which players without LL-HLS support need.
+    /// Returns true once there is a finished segment, which players without LL-HLS support need,
+    /// and EXT-X-TARGETDURATION is known.
     pub fn is_playable(&self) -> bool {
-        !self.finished.is_empty()
+        !self.finished.is_empty() && self.targets.segment_secs.is_some()
     }
 
     /// Returns the finished segments in the playlist, oldest first.
@@ -236,22 +267,23 @@ impl Window {
         self.open.as_ref().map(|s| s.number).or_else(next)
     }
 
-    /// Returns the PART-TARGET: the longest part in the playlist, and at least 10% more than the
-    /// target duration, because parts end at frame boundaries.
-    pub fn part_target(&self) -> MediaTime {
-        let target = self.settings.part_duration;
-        let slack = MediaTime::from_flicks(target.as_flicks() / 10);
-        let recent = self.listed().rev().take(SEGMENTS_WITH_PARTS).chain(&self.open);
-        recent.flat_map(|s| &s.parts).map(|p| p.duration).fold(target + slack, MediaTime::max)
+    /// Decides EXT-X-TARGETDURATION here: the stream ended within its first segment, or its origin
+    /// runs an earlier version, which sends no constants.
+    fn decide_missing_target(&mut self) {
+        let longest = self.finished.iter().map(|segment| segment.duration()).max().unwrap_or_default();
+        let secs = longest.max(self.settings.segment_duration).min(MAX_SEGMENT_DURATION).as_secs_f64().ceil();
+        let secs = NonZeroU32::new(secs as u32).unwrap_or(NonZeroU32::MIN);
+        self.targets.segment_secs.get_or_insert(secs);
     }
 
-    /// Returns EXT-X-TARGETDURATION: whole seconds that no listed segment exceeds when rounded. At
-    /// most [`MAX_SEGMENT_DURATION`], because no packager makes longer segments.
+    /// Returns PART-TARGET.
+    pub fn part_target(&self) -> MediaTime {
+        self.targets.part
+    }
+
+    /// Returns EXT-X-TARGETDURATION, or the minimum until it is known.
     pub fn target_duration_secs(&self) -> u64 {
-        let longest = self.listed().chain(&self.open).map(Segment::duration).max().unwrap_or_default();
-        let target = self.settings.segment_duration.as_secs_f64().ceil();
-        let max = MAX_SEGMENT_DURATION.as_secs_f64();
-        (longest.as_secs_f64().round().max(target).min(max) as u64).max(1)
+        self.targets.segment_secs.map_or(1, |secs| u64::from(secs.get()))
     }
 
     /// Returns the peak and the average bit rate of the kept segments, in bits per second
@@ -294,7 +326,7 @@ impl Window {
 
     /// Returns the Advance Part Limit: three seconds of parts, at least 3.
     fn max_advance_parts(&self) -> u64 {
-        let part = self.settings.part_duration.as_secs_f64().max(0.001);
+        let part = self.targets.part.as_secs_f64().max(0.001);
         ((3.0 / part).ceil() as u64).max(3)
     }
 

@@ -1,5 +1,6 @@
 //! Tests of playlist contents and of resource lookups while a stream progresses.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use super::{Lookup, Readiness, Reload, Settings, Window};
 use crate::cmaf::{Init, Output, Part};
 use crate::codec::aac;
+use crate::targets::Targets;
 use crate::{MediaTime, segment};
 
 const SECOND: i64 = 1_000;
@@ -19,7 +21,19 @@ fn init(config: &'static [u8]) -> Arc<Init> {
 fn window() -> Window {
     let ms = MediaTime::from_ms;
     let started_at_ms = 1_795_494_512_017;
-    Window::new(Settings { part_duration: ms(500), segment_duration: ms(SECOND), listed_segments: 4, started_at_ms })
+    let settings = Settings { part_duration: ms(500), segment_duration: ms(SECOND), listed_segments: 4, started_at_ms };
+    let mut window = Window::new(settings);
+    window.set_targets(targets());
+    window
+}
+
+/// As the origin decides them after a first segment of a second.
+fn targets() -> Targets {
+    Targets { segment_secs: NonZeroU32::new(1), ..Targets::new(MediaTime::from_ms(500)) }
+}
+
+fn end_segment(window: &mut Window, ms: i64) {
+    assert!(window.apply(Output::End { duration: MediaTime::from_ms(ms) }));
 }
 
 fn begin_segment(window: &mut Window, number: u64, init: &Arc<Init>, discontinuity: bool) {
@@ -37,7 +51,7 @@ fn add_segment(window: &mut Window, number: u64, init: &Arc<Init>, discontinuity
     begin_segment(window, number, init, discontinuity);
     add_part(window, 0);
     add_part(window, 1);
-    assert!(window.apply(Output::End));
+    end_segment(window, SECOND);
 }
 
 fn parse_playlist(text: &str) -> m3u8_rs::MediaPlaylist {
@@ -197,30 +211,81 @@ fn gathered_segment_is_one_buffer_and_its_parts_are_slices_of_it() {
     assert_eq!(copy.segment(0), window.segment(0));
 }
 
-#[test]
-fn long_segment_raises_target_duration_and_long_part_raises_part_target() {
-    let (mut window, init) = (window(), init(&[0x11, 0x90]));
-    begin_segment(&mut window, 0, &init, false);
-    let duration = MediaTime::from_ms(8_333);
-    let long = Part { index: 0, duration, independent: true, bytes: Bytes::from_static(b"x") };
-    window.apply(Output::Part(long));
-    window.apply(Output::End);
-    assert_eq!(window.target_duration_secs(), 8);
-    assert_eq!(window.part_target(), duration);
-    for number in 1..6 {
-        add_segment(&mut window, number, &init, false);
-    }
-    assert_eq!((window.target_duration_secs(), window.part_target()), (1, MediaTime::from_ms(550)));
+/// The tags that must not change.
+fn constants(window: &Window) -> Vec<String> {
+    let tags = ["#EXT-X-TARGETDURATION", "#EXT-X-SERVER-CONTROL", "#EXT-X-PART-INF"];
+    let text = window.media_playlist("");
+    text.lines().filter(|line| tags.iter().any(|tag| line.starts_with(tag))).map(str::to_owned).collect()
 }
 
 #[test]
-fn target_duration_has_a_maximum_whatever_a_part_lasts() {
+fn no_segment_and_no_part_changes_the_constants() {
     let (mut window, init) = (window(), init(&[0x11, 0x90]));
+    add_segment(&mut window, 0, &init, false);
+    let before = constants(&window);
+    assert_eq!(before.len(), 3);
+    begin_segment(&mut window, 1, &init, false);
+    let long = Part { duration: MediaTime::from_ms(550), independent: true, index: 0, bytes: Bytes::from_static(b"x") };
+    window.apply(Output::Part(long));
+    assert_eq!(constants(&window), before);
+    end_segment(&mut window, 1_499);
+    assert_eq!(constants(&window), before);
+}
+
+#[test]
+fn window_without_constants_of_an_origin_decides_them_once() {
+    let (mut window, init) = (window(), init(&[0x11, 0x90]));
+    window.set_targets(Targets::new(MediaTime::from_ms(500)));
     begin_segment(&mut window, 0, &init, false);
-    let duration = MediaTime::from_ms(0x7fff_fff0);
-    window.apply(Output::Part(Part { index: 0, duration, independent: true, bytes: Bytes::from_static(b"x") }));
-    window.apply(Output::End);
-    assert_eq!(window.target_duration_secs(), 60);
+    add_part(&mut window, 0);
+    end_segment(&mut window, 8_333);
+    assert!(!window.is_playable(), "the origin may still send them");
+    begin_segment(&mut window, 1, &init, false);
+    assert!(window.is_playable());
+    assert_eq!(window.target_duration_secs(), 9);
+    add_part(&mut window, 0);
+    end_segment(&mut window, 12_000);
+    begin_segment(&mut window, 2, &init, false);
+    assert_eq!(window.target_duration_secs(), 9);
+}
+
+#[test]
+fn stream_that_ends_within_its_first_segment_is_playable() {
+    let (mut window, init) = (window(), init(&[0x11, 0x90]));
+    window.set_targets(Targets::new(MediaTime::from_ms(500)));
+    begin_segment(&mut window, 0, &init, false);
+    add_part(&mut window, 0);
+    end_segment(&mut window, 0x7fff_fff0);
+    window.end();
+    assert!(window.is_playable());
+    assert_eq!(window.target_duration_secs(), 60, "the maximum, whatever a segment lasts");
+}
+
+#[test]
+fn playlist_of_a_stream_with_long_frames_has_no_parts() {
+    let (mut window, init) = (window(), init(&[0x11, 0x90]));
+    window.set_targets(Targets { has_parts: false, ..targets() });
+    for number in 7..9 {
+        add_segment(&mut window, number, &init, false);
+    }
+    begin_segment(&mut window, 9, &init, false);
+    add_part(&mut window, 0);
+    let text = window.media_playlist("");
+    assert!(!text.contains("PART") && !text.contains("PRELOAD"), "{text}");
+    assert!(text.contains("#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,HOLD-BACK=3.0\n"), "{text}");
+    assert_eq!(parse_playlist(&text).segments.len(), 2);
+}
+
+#[test]
+fn independent_segments_are_not_promised_once_one_is_not() {
+    let (mut window, init) = (window(), init(&[0x11, 0x90]));
+    add_segment(&mut window, 7, &init, false);
+    let tag = "#EXT-X-INDEPENDENT-SEGMENTS";
+    assert!(window.media_playlist("").contains(tag));
+    assert!(window.multivariant_playlist("a.m3u8").unwrap().contains(tag));
+    window.set_targets(Targets { independent: false, ..targets() });
+    assert!(!window.media_playlist("").contains(tag));
+    assert!(!window.multivariant_playlist("a.m3u8").unwrap().contains(tag));
 }
 
 #[test]
@@ -245,6 +310,8 @@ fn new_generation_has_its_own_folder_and_continues_the_numbering() {
     assert!(!window.is_playable() && window.segment(1) == Lookup::NotFound);
     let number = crate::segment::first_segment_number(generation);
     add_segment(&mut window, number, &init, false);
+    assert!(!window.is_playable(), "the constants of the new generation are not known yet");
+    window.set_targets(targets());
     let after = parse_playlist(&window.media_playlist(""));
     assert_eq!((after.media_sequence, after.segments.len()), (number, 1));
     assert!(after.discontinuity_sequence > before.discontinuity_sequence + 1);

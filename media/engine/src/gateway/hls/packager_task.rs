@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_api::StreamName;
+use headwater_wire::MediaTime;
 use headwater_wire::cmaf::{Output, Packager};
 use headwater_wire::hls::{Settings, Window};
+use headwater_wire::targets::Targets;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -122,18 +124,21 @@ struct Packaging {
     packager: Packager,
     window: Window,
     outputs: Vec<Output>,
-    settings: Settings,
+    part_duration: MediaTime,
+    targets: Targets,
 }
 
 impl Packaging {
     fn new(stream: &Arc<Stream>, settings: Settings) -> Self {
+        let targets = Targets::new(settings.part_duration);
         Self {
             stream: Arc::clone(stream),
             consumer: stream.consumer_with_history(),
-            packager: Packager::new(settings.part_duration),
+            packager: Packager::new(targets),
             window: Window::new(settings),
             outputs: Vec::new(),
-            settings,
+            part_duration: settings.part_duration,
+            targets,
         }
     }
 
@@ -156,6 +161,9 @@ impl Packaging {
             } else if item.after_gap {
                 self.packager.abandon(&mut self.outputs);
             }
+            if item.targets != self.targets {
+                self.set_targets(item.targets);
+            }
             self.packager.push(&item.in_generation_time(), item.segment, &mut self.outputs);
             next = self.consumer.try_next();
         }
@@ -168,11 +176,26 @@ impl Packaging {
         self.packager.finish(&mut self.outputs);
         let changed = self.apply_outputs();
         self.window.begin_generation(generation);
-        self.packager = Packager::new(self.settings.part_duration);
+        self.targets = Targets::new(self.part_duration);
+        self.packager = Packager::new(self.targets);
         let tracks = self.stream.tracks();
         let tracks = tracks.borrow();
         self.packager.announce(tracks.video.as_ref(), tracks.audio.as_ref());
         changed
+    }
+
+    /// Applies the constants of the stream from this frame on.
+    fn set_targets(&mut self, targets: Targets) {
+        if let Some(secs) = targets.segment_secs.filter(|_| self.targets.independent && !targets.independent) {
+            let message = format!(
+                "There was no key frame for more than {secs} s, so HLS viewers who join wait for one. \
+                 Set the encoder's key frame interval to 2 seconds."
+            );
+            self.stream.add_notice("key_frame_interval", &message);
+        }
+        self.targets = targets;
+        self.packager.set_targets(targets);
+        self.window.set_targets(targets);
     }
 
     fn finish(&mut self) {
@@ -190,12 +213,13 @@ impl Packaging {
                         .add_notice("hls_track", &format!("A track of this stream cannot be played over HLS: {e}."));
                 }
                 Output::TooLong => self.stream.add_notice(
-                    "key_frame_interval",
-                    "There was no key frame for a minute. Set the encoder's key frame interval to 2 seconds.",
+                    "hls_segment",
+                    "A segment has more than 64 MiB, so HLS viewers miss the rest of it. Set the encoder's key frame \
+                     interval to 2 seconds, or lower its bit rate.",
                 ),
                 _ => {}
             }
-            let is_end = matches!(output, Output::End);
+            let is_end = matches!(output, Output::End { .. });
             changed |= self.window.apply(output);
             if is_end {
                 self.window.gather_newest(store_in_memfd);

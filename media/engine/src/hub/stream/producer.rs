@@ -8,10 +8,12 @@ use std::sync::Arc;
 use headwater_api::StreamName;
 use headwater_wire::reorder::ReorderDetector;
 use headwater_wire::segment::{Segment, Segmenter, first_segment_number};
+use headwater_wire::targets::Targets;
 use headwater_wire::{Frame, MediaKind, MediaTime, Track};
 
 use crate::hub::error::PublishError;
 use crate::hub::gop_buffer::Item;
+use crate::hub::limits::Limits;
 use crate::hub::splice::Splice;
 use crate::hub::stream::stream::{Stream, Tracks};
 use crate::hub::stream_table::{StreamTable, TableEntry};
@@ -38,12 +40,9 @@ impl std::fmt::Debug for Producer {
 
 impl Producer {
     /// Creates the producer of `stream`. Dropping it removes `table_entry`.
-    pub(in crate::hub) fn new(
-        stream: Arc<Stream>,
-        segment_duration: MediaTime,
-        table_entry: Option<TableEntry>,
-    ) -> Self {
-        let segmenter = Segmenter::with_first_number(first_segment_number(stream.started_at_ms()), segment_duration);
+    pub(in crate::hub) fn new(stream: Arc<Stream>, limits: &Limits, table_entry: Option<TableEntry>) -> Self {
+        let first_number = first_segment_number(stream.started_at_ms());
+        let segmenter = Segmenter::with_first_number(first_number, limits.segment_duration, limits.part_duration);
         let splice = Splice::new(stream.started_at_ms());
         let (tracks, reorder) = (Tracks::default(), ReorderDetector::default());
         Self { stream, tracks, reorder, segmenter, splice, claim: None, table_entry }
@@ -62,7 +61,7 @@ impl Producer {
     ) -> Result<Self, PublishError> {
         let stream = table.insert(name, protocol, generation)?;
         let entry = TableEntry::new(table, &stream);
-        Ok(Self::new(stream, table.limits().segment_duration, Some(entry)))
+        Ok(Self::new(stream, table.limits(), Some(entry)))
     }
 
     /// Drops `claim` when the stream ends.
@@ -101,7 +100,7 @@ impl Producer {
     /// Adds a frame. Does not wait.
     pub fn send(&mut self, frame: Frame) {
         let segment = self.segmenter.on_frame(&frame);
-        self.push(frame, segment, false);
+        self.push(frame, segment, self.segmenter.targets(), false);
     }
 
     /// Adds a frame of the [current generation](Producer::start_generation) of a relayed stream,
@@ -110,7 +109,7 @@ impl Producer {
         frame.dts = frame.dts + self.splice.time_shift;
         frame.pts = frame.pts + self.splice.time_shift;
         self.splice.on_frame(frame.dts);
-        self.push(frame, segment, after_gap);
+        self.push(frame, segment, self.segmenter.targets(), after_gap);
     }
 
     /// Announces a video track that has B-frames.
@@ -118,7 +117,7 @@ impl Producer {
         self.set_track(track, true);
     }
 
-    fn push(&mut self, frame: Frame, segment: Segment, after_gap: bool) {
+    fn push(&mut self, frame: Frame, segment: Segment, targets: Targets, after_gap: bool) {
         let reordered = frame.kind() == MediaKind::Video && self.reorder.on_frame(&frame);
         self.set_track(&frame.track, reordered);
         let Splice { generation, time_shift, .. } = self.splice;
@@ -128,7 +127,7 @@ impl Producer {
         shared.received_bytes += bytes as u64;
         shared.bitrate.add(dts, bytes);
         let slowest = shared.cursors.iter().flatten().copied().min();
-        shared.buffer.push(Item { frame, segment, generation, time_shift, after_gap }, slowest);
+        shared.buffer.push(Item { frame, segment, targets, generation, time_shift, after_gap }, slowest);
         drop(shared);
         // Without a consumer there is no one to notify: a new consumer reads the frame
         // before it waits.
