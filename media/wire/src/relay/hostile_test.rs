@@ -1,10 +1,18 @@
 //! Every message round-trips, and no input makes the reader panic.
 
+use std::num::NonZeroU32;
+
 use bytes::{Bytes, BytesMut};
 
 use super::{EndReason, MediaFrame, Message, MessageError, MessageReader, Refusal};
 use crate::segment::Segment;
+use crate::targets::Targets;
 use crate::{AudioTrack, Codec, MAX_CONFIG_BYTES, MediaKind, MediaTime, Track, VideoTrack};
+
+fn targets(part_ms: i64, segment_secs: Option<u32>) -> Targets {
+    let segment_secs = segment_secs.and_then(NonZeroU32::new);
+    Targets { part: MediaTime::from_ms(part_ms), segment_secs, has_parts: true, independent: true }
+}
 
 fn one_of_each() -> Vec<Message> {
     let video = Track {
@@ -47,6 +55,8 @@ fn one_of_each() -> Vec<Message> {
         Message::End(EndReason::Draining),
         Message::End(EndReason::Idle),
         Message::End(EndReason::Moved),
+        Message::Targets(targets(220, Some(10))),
+        Message::Targets(Targets { has_parts: false, independent: false, ..targets(60_000, None) }),
     ]
 }
 
@@ -101,6 +111,12 @@ fn message_of_unknown_kind_is_skipped() {
     out.extend_from_slice(&[200, 0, 0, 0, 2, 9, 9]);
     Message::KeyFrame.write(&mut out);
     assert_eq!(read_all(&out), Ok(vec![Message::KeyFrame]));
+}
+
+#[test]
+fn constants_out_of_range_are_limited() {
+    let bytes = [22, 0, 0, 0, 9, 0, 0, 0, 0, 255, 255, 255, 255, 3];
+    assert_eq!(read_all(&bytes), Ok(vec![Message::Targets(targets(1, Some(60)))]));
 }
 
 #[test]

@@ -8,12 +8,15 @@
 //!
 //! Messages of unknown kind are skipped, so that a later minor version can add kinds.
 
+use std::num::NonZeroU32;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::error::MessageError;
 use super::reader::FieldReader;
 use super::track;
 use crate::segment::Segment;
+use crate::targets::{MAX_SEGMENT_DURATION, Targets};
 use crate::{Frame, MediaKind, MediaTime, Track};
 
 /// A message between an edge (the client) and an origin (the server).
@@ -53,6 +56,9 @@ pub enum Message {
         /// True if the stream contains B-frames.
         b_frames: bool,
     },
+    /// Origin: the constants of the HLS playlists, from the next frame on. Origins of earlier
+    /// versions do not send it.
+    Targets(Targets),
     /// Origin: a video frame or an audio packet.
     Frame(MediaFrame),
     /// Origin: a recommendation for the publisher, such as to turn off B-frames.
@@ -133,6 +139,7 @@ impl Message {
             }),
             Self::Refused(why) => write_body(out, kind::REFUSED, |out| out.put_u8(*why as u8 + 1)),
             Self::Track { track, b_frames } => write_body(out, kind::TRACK, |out| track::write(track, *b_frames, out)),
+            Self::Targets(targets) => write_body(out, kind::TARGETS, |out| write_targets(targets, out)),
             Self::Frame(media) => write_media(media, out),
             Self::Notice { code, message } => write_body(out, kind::NOTICE, |out| {
                 write_text(out, code, MAX_CODE_BYTES);
@@ -173,6 +180,25 @@ fn write_media(media: &MediaFrame, out: &mut BytesMut) {
         out.put_i64(media.segment.start.as_flicks());
         out.put_slice(&media.payload);
     });
+}
+
+/// | bytes | content |
+/// | --- | --- |
+/// | 4 | part target, milliseconds |
+/// | 4 | target duration, seconds; 0 if it is not known yet |
+/// | 1 | bit 0: has parts; bit 1: independent segments |
+fn write_targets(targets: &Targets, out: &mut BytesMut) {
+    out.put_u32(u32::try_from(targets.part.as_ms()).unwrap_or(u32::MAX));
+    out.put_u32(targets.segment_secs.map_or(0, NonZeroU32::get));
+    out.put_u8(u8::from(targets.has_parts) | u8::from(targets.independent) << 1);
+}
+
+fn read_targets(body: &mut FieldReader) -> Result<Targets, MessageError> {
+    let max_ms = MAX_SEGMENT_DURATION.as_ms();
+    let part = MediaTime::from_ms(i64::from(body.u32()?).clamp(1, max_ms));
+    let segment_secs = NonZeroU32::new(body.u32()?.min((max_ms / 1_000) as u32));
+    let flags = body.u8()?;
+    Ok(Targets { part, segment_secs, has_parts: flags & 1 != 0, independent: flags & 2 != 0 })
 }
 
 /// Reads the messages of one record.
@@ -229,6 +255,7 @@ fn read_message(kind: u8, body: &mut FieldReader) -> Result<Option<Message>, Mes
             let (track, b_frames) = track::read(body)?;
             Message::Track { track, b_frames }
         }
+        kind::TARGETS => Message::Targets(read_targets(body)?),
         kind::FRAME => {
             let flags = body.u8()?;
             Message::Frame(MediaFrame {
@@ -291,4 +318,5 @@ mod kind {
     pub(super) const FRAME: u8 = 19;
     pub(super) const NOTICE: u8 = 20;
     pub(super) const LIVE: u8 = 21;
+    pub(super) const TARGETS: u8 = 22;
 }

@@ -7,9 +7,9 @@
 //!   proof                                 --->
 //!   ======================= from here on sealed records =======================
 //!   Subscribe app/stream_id               --->
-//!                                         <---     Accepted, Track..., Frame... | Refused
+//!                                         <---     Accepted, Track..., Targets, Frame... | Refused
 //!   KeyFrame, Ping, End                   --->
-//!                                         <---     Track, Frame, Notice, Pong, End
+//!                                         <---     Track, Targets, Frame, Notice, Pong, End
 //! ```
 //!
 //! One connection carries one stream. `hello` authenticates both ends with the cluster secret and

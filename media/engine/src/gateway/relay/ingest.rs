@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use headwater_api::StreamName;
 use headwater_wire::relay::{EndReason, MediaFrame, Message, Refusal};
+use headwater_wire::targets::Targets;
 use headwater_wire::{Frame, MediaKind, MediaTime, Track};
 
 use crate::gateway::relay::link::LinkError;
@@ -27,6 +28,9 @@ pub(crate) struct Ingest {
     tracks: [Option<Arc<Track>>; 2],
     b_frames: bool,
     generation: Option<u64>,
+    /// The constants of `generation`, as of the newest frame. `None` if the origin does not send
+    /// them.
+    targets: Option<Targets>,
     /// DTS of the newest frame by kind, on the timeline of `generation`.
     newest: [Option<MediaTime>; 2],
     /// Another generation has been announced, and no frame of it has arrived.
@@ -37,9 +41,16 @@ pub(crate) struct Ingest {
 
 #[derive(Debug, Default)]
 struct Backlog {
-    frames: Vec<(Arc<Track>, MediaFrame)>,
+    frames: Vec<BacklogFrame>,
     bytes: usize,
     notices: Vec<(String, String)>,
+}
+
+#[derive(Debug)]
+struct BacklogFrame {
+    track: Arc<Track>,
+    targets: Option<Targets>,
+    media: MediaFrame,
 }
 
 /// What the task must do after a message.
@@ -75,6 +86,7 @@ impl Ingest {
             tracks: [None, None],
             b_frames: false,
             generation: None,
+            targets: None,
             newest: [None; 2],
             new_generation: false,
             backlog: None,
@@ -98,12 +110,14 @@ impl Ingest {
                 if self.generation != Some(generation) {
                     self.new_generation = self.generation.is_some();
                     self.generation = Some(generation);
+                    self.targets = None;
                     self.newest = [None; 2];
                 }
                 return Ok(Step::Accepted { hops });
             }
             Message::Refused(reason) => return Ok(Step::Refused(reason)),
             Message::Track { track, b_frames } => self.on_track(track, b_frames),
+            Message::Targets(targets) => self.targets = Some(targets),
             Message::Frame(media) => self.on_media(media)?,
             Message::Live => {
                 self.on_live()?;
@@ -150,7 +164,7 @@ impl Ingest {
                 if backlog.bytes > MAX_BACKLOG_BYTES {
                     return Err(LinkError::BacklogTooLarge(MAX_BACKLOG_BYTES));
                 }
-                backlog.frames.push((track, media));
+                backlog.frames.push(BacklogFrame { track, targets: self.targets, media });
             }
             None => {
                 if std::mem::take(&mut self.new_generation)
@@ -158,7 +172,7 @@ impl Ingest {
                 {
                     producer.start_generation(generation, media.dts, media.dts);
                 }
-                self.send(track, media, false);
+                self.send(track, self.targets, media, false);
             }
         }
         Ok(())
@@ -180,30 +194,31 @@ impl Ingest {
         notices.iter().for_each(|(code, message)| producer.stream().add_notice(code, message));
         // Without a frame yet, the first one that arrives starts the generation.
         if self.new_generation
-            && let (Some((_, first)), Some(newest)) = (frames.first(), frames.iter().map(|(_, m)| m.dts).max())
+            && let (Some(first), Some(newest)) = (frames.first(), frames.iter().map(|f| f.media.dts).max())
         {
-            producer.start_generation(generation, first.dts, newest);
+            producer.start_generation(generation, first.media.dts, newest);
             self.new_generation = false;
         }
         let seen = self.newest;
-        let first = frames.first().map(|(_, m)| m);
+        let first = frames.first().map(|f| &f.media);
         let overlaps = first.is_some_and(|m| seen[track_index(m.kind)].is_some_and(|newest| m.dts <= newest));
         let mut after_gap = resumes && !overlaps;
-        for (track, media) in frames {
+        for BacklogFrame { track, targets, media } in frames {
             if seen[track_index(media.kind)].is_some_and(|newest| media.dts <= newest) {
                 continue;
             }
-            self.send(track, media, std::mem::take(&mut after_gap));
+            self.send(track, targets, media, std::mem::take(&mut after_gap));
         }
         Ok(())
     }
 
-    fn send(&mut self, track: Arc<Track>, media: MediaFrame, after_gap: bool) {
+    fn send(&mut self, track: Arc<Track>, targets: Option<Targets>, media: MediaFrame, after_gap: bool) {
         let newest = &mut self.newest[track_index(media.kind)];
         *newest = (*newest).max(Some(media.dts));
         let Some(producer) = &mut self.producer else { return };
         let MediaFrame { key, dts, pts, segment, payload, .. } = media;
-        producer.send_relayed(Frame { track, dts, pts, key, payload }, segment, after_gap || media.after_gap);
+        let frame = Frame { track, dts, pts, key, payload };
+        producer.send_relayed(frame, segment, targets, after_gap || media.after_gap);
     }
 }
 

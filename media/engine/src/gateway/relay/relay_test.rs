@@ -214,6 +214,7 @@ async fn pulled_stream_starts_at_the_last_key_frame_and_keeps_segment_numbers() 
         let (far, near) = (far.next().await.unwrap(), near.next().await.unwrap());
         assert_eq!((mark(&far), mark(&near)), (expect, expect));
         assert_eq!((far.segment, far.generation), (near.segment, near.generation));
+        assert_eq!(far.targets, near.targets);
         assert_eq!((far.frame.dts, far.frame.pts, far.frame.key), (near.frame.dts, near.frame.pts, near.frame.key));
         assert_eq!(far.frame.track, near.frame.track);
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use headwater_api::error::Chain;
 use headwater_wire::relay::{EndReason, Message, write_frame};
+use headwater_wire::targets::Targets;
 use headwater_wire::{MediaKind, MediaTime, Track};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,7 @@ pub(crate) struct ServedStream {
 struct SentState {
     generation: Option<u64>,
     tracks: [Option<Arc<Track>>; 2],
+    targets: Option<Targets>,
     b_frames: bool,
     notice_count: usize,
 }
@@ -127,6 +129,7 @@ impl ServedStream {
 
     fn write_header(&mut self, generation: u64, out: &mut BytesMut) {
         self.sent.generation = Some(generation);
+        self.sent.targets = None;
         let protocol = self.stream.protocol().to_owned();
         Message::Accepted { generation, protocol, hops: self.subscriber.hops }.write(out);
         let tracks = self.stream.tracks().borrow().clone();
@@ -156,6 +159,9 @@ impl ServedStream {
             let sent_track = self.sent.tracks[track_index(item.frame.kind())].as_ref();
             if !sent_track.is_some_and(|track| Arc::ptr_eq(track, &item.frame.track)) {
                 self.write_track(&item.frame.track, out);
+            }
+            if self.sent.targets.replace(item.targets) != Some(item.targets) {
+                Message::Targets(item.targets).write(out);
             }
             let after_gap = item.after_gap || (lost > 0 && self.frames > 1);
             write_frame(&item.frame, item.segment, item.time_shift, after_gap, out);

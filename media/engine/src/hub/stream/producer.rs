@@ -104,12 +104,13 @@ impl Producer {
     }
 
     /// Adds a frame of the [current generation](Producer::start_generation) of a relayed stream,
-    /// with the segment number of its publishing node. Does not wait.
-    pub fn send_relayed(&mut self, mut frame: Frame, segment: Segment, after_gap: bool) {
+    /// with the segment number and the constants of its publishing node. Without `targets`, that
+    /// node runs an earlier version. Does not wait.
+    pub fn send_relayed(&mut self, mut frame: Frame, segment: Segment, targets: Option<Targets>, after_gap: bool) {
         frame.dts = frame.dts + self.splice.time_shift;
         frame.pts = frame.pts + self.splice.time_shift;
         self.splice.on_frame(frame.dts);
-        self.push(frame, segment, self.segmenter.targets(), after_gap);
+        self.push(frame, segment, targets.unwrap_or(self.segmenter.targets()), after_gap);
     }
 
     /// Announces a video track that has B-frames.
