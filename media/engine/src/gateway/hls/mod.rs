@@ -9,10 +9,12 @@
 //! Packaging starts with the first request and stops 45 s after the last one. RULE: knows no HTTP;
 //! requests are values, responses are shared bytes.
 
+mod audio_gap;
 mod error;
 mod metrics;
 mod packager_task;
 mod packagers;
+mod silence;
 mod snapshot;
 mod viewers;
 

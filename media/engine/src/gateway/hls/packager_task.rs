@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_api::StreamName;
-use headwater_wire::MediaTime;
 use headwater_wire::cmaf::{Output, Packager};
 use headwater_wire::hls::{Settings, Window};
+use headwater_wire::segment::Segment;
 use headwater_wire::targets::Targets;
+use headwater_wire::{Frame, MediaTime};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::gateway::hls::audio_gap::AudioGaps;
 use crate::gateway::hls::metrics::Metrics;
 use crate::gateway::hls::snapshot::Snapshot;
 use crate::gateway::hls::viewers::Viewers;
@@ -122,6 +124,8 @@ struct Packaging {
     stream: Arc<Stream>,
     consumer: Consumer,
     packager: Packager,
+    audio_gaps: AudioGaps,
+    silence: Vec<(Frame, Segment)>,
     window: Window,
     outputs: Vec<Output>,
     part_duration: MediaTime,
@@ -135,6 +139,8 @@ impl Packaging {
             stream: Arc::clone(stream),
             consumer: stream.consumer_with_history(),
             packager: Packager::new(targets),
+            audio_gaps: AudioGaps::default(),
+            silence: Vec::new(),
             window: Window::new(settings),
             outputs: Vec::new(),
             part_duration: settings.part_duration,
@@ -145,26 +151,22 @@ impl Packaging {
     /// Packages `first` and all available items after it. True if the playlist changed.
     fn package_available(&mut self, first: Item, metrics: &Metrics) -> bool {
         let mut changed = false;
-        {
-            let tracks = self.stream.tracks();
-            let tracks = tracks.borrow();
-            self.packager.announce(tracks.video.as_ref(), tracks.audio.as_ref());
-        }
+        self.announce_tracks();
         let mut next = Next::Item(first);
         while let Next::Item(item) = next {
             if let Some(lost) = self.consumer.take_lost() {
                 metrics.lost_frames.inc_by(lost.frames);
-                self.packager.abandon(&mut self.outputs);
+                self.abandon_segment();
             }
             if item.generation != self.window.generation() {
                 changed |= self.begin_generation(item.generation);
             } else if item.after_gap {
-                self.packager.abandon(&mut self.outputs);
+                self.abandon_segment();
             }
             if item.targets != self.targets {
                 self.set_targets(item.targets);
             }
-            self.packager.push(&item.in_generation_time(), item.segment, &mut self.outputs);
+            self.push(&item.in_generation_time(), item.segment);
             next = self.consumer.try_next();
         }
         self.apply_outputs() || changed
@@ -178,10 +180,31 @@ impl Packaging {
         self.window.begin_generation(generation);
         self.targets = Targets::new(self.part_duration);
         self.packager = Packager::new(self.targets);
+        self.audio_gaps = AudioGaps::default();
+        self.announce_tracks();
+        changed
+    }
+
+    fn announce_tracks(&mut self) {
         let tracks = self.stream.tracks();
         let tracks = tracks.borrow();
         self.packager.announce(tracks.video.as_ref(), tracks.audio.as_ref());
-        changed
+        self.audio_gaps.announce(tracks.audio.as_ref());
+    }
+
+    fn push(&mut self, frame: &Frame, segment: Segment) {
+        let is_new = self.audio_gaps.on_frame(frame, segment, &mut self.silence);
+        for (silent, segment) in self.silence.drain(..) {
+            self.packager.push(&silent, segment, &mut self.outputs);
+        }
+        if is_new {
+            self.packager.push(frame, segment, &mut self.outputs);
+        }
+    }
+
+    fn abandon_segment(&mut self) {
+        self.packager.abandon(&mut self.outputs);
+        self.audio_gaps.reset();
     }
 
     /// Applies the constants of the stream from this frame on.
