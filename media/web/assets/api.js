@@ -1,11 +1,14 @@
 // The client of the engine's REST API. Independent of any page.
 
-/** An error response of the engine: stable code, sentence and HTTP status. Status 0: no response. */
+/** An error response of the engine: stable code, sentence and HTTP status. Status 0: no response. `alternativeUrl` is the
+ *  same resource on another node, `retryAfterMs` the wait that the server asks for; either may be undefined. */
 export class ApiError extends Error {
-  constructor(status, code, message) {
+  constructor(status, code, message, { alternativeUrl, retryAfterMs } = {}) {
     super(message);
     this.status = status;
     this.code = code;
+    this.alternativeUrl = alternativeUrl;
+    this.retryAfterMs = retryAfterMs;
   }
 }
 
@@ -20,10 +23,23 @@ export async function request(url, { timeoutMs = 5000, signal, ...options } = {}
     throw new ApiError(0, "unreachable", "The server does not answer.");
   }
   if (response.ok) return response;
-  const body = await response.json().catch(() => ({}));
+  throw await errorOf(response);
+}
+
+/** The ApiError for a response with an error status. */
+export async function errorOf(response) {
+  const body = (await response.json().catch(() => null)) ?? {};
   // A load balancer without a healthy engine answers 502 to 504 itself, without the engine's JSON.
   const code = body.error ?? (response.status >= 502 ? "unreachable" : `http_${response.status}`);
-  throw new ApiError(response.status, code, body.message ?? `The server answered ${response.status}.`);
+  const details = { alternativeUrl: body.elsewhere, retryAfterMs: retryAfterMs(response.headers.get("retry-after")) };
+  return new ApiError(response.status, code, body.message ?? `The server answered ${response.status}.`, details);
+}
+
+/** Milliseconds of a Retry-After header: a number of seconds or a date (RFC 9110 §10.2.3). */
+function retryAfterMs(value) {
+  if (!value) return undefined;
+  const ms = /^\d+$/.test(value) ? 1000 * Number(value) : Date.parse(value) - Date.now();
+  return Number.isNaN(ms) ? undefined : Math.max(0, ms);
 }
 
 /** AbortSignal.any, with a fallback for browsers that lack it. */
@@ -42,8 +58,8 @@ const json = async (url, options) => (await request(url, options)).json();
 
 export const streams = (options) => json("/rest/v2/streams", options);
 
-export const stream = (app, id, options) =>
-  json(`/rest/v2/streams/${encodeURIComponent(app)}/${encodeURIComponent(id)}`, options);
+/** Path of the state of a stream. */
+export const streamPath = (app, id) => `/rest/v2/streams/${encodeURIComponent(app)}/${encodeURIComponent(id)}`;
 
 /** The nodes of the cluster, and the age of that list in seconds. */
 export async function nodes(options) {

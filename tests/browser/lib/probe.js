@@ -61,3 +61,28 @@ export async function rtc() {
     remote: stats.find((s) => s.id === pair?.remoteCandidateId)?.address,
   };
 }
+
+/**
+ * Runs in the page: records in `window.playback` the longest time between two frames, the longest
+ * time in which the position did not change, and every state of the page other than live.
+ */
+export function watchPlayback() {
+  const video = document.querySelector("video");
+  window.playback = { longestMs: 0, longestStopMs: 0, states: [] };
+  let last = performance.now();
+  const each = () => {
+    const now = performance.now();
+    window.playback.longestMs = Math.max(window.playback.longestMs, now - last);
+    last = now;
+    video.requestVideoFrameCallback(each);
+  };
+  video.requestVideoFrameCallback(each);
+  let [position, movedAt] = [video.currentTime, performance.now()];
+  setInterval(() => {
+    const now = performance.now();
+    if (video.currentTime !== position) [position, movedAt] = [video.currentTime, now];
+    window.playback.longestStopMs = Math.max(window.playback.longestStopMs, now - movedAt);
+  }, 50);
+  const note = () => document.body.dataset.state !== "live" && window.playback.states.push(document.body.dataset.state);
+  new MutationObserver(note).observe(document.body, { attributes: true, attributeFilter: ["data-state"] });
+}

@@ -1,6 +1,8 @@
 // Plays LL-HLS with hls.js if the browser has Media Source Extensions, else natively (Safari).
 
-import { ApiError, pause, request } from "../api.js";
+import { ApiError, pause } from "../api.js";
+import { requestPersistently } from "./attempts.js";
+import { loaderWithToken } from "./hls-loader.js";
 import { Outcome, outcomeOf } from "./outcome.js";
 import { ProgressMonitor } from "./progress-monitor.js";
 
@@ -8,6 +10,14 @@ export const label = "LL-HLS";
 
 /** From the request to the first video frame. */
 const FIRST_FRAME_TIMEOUT_MS = 10_000;
+/** Without progress for this time, playback has stopped. */
+const STALL_TIMEOUT_MS = 2000;
+/** Playback that does not continue although the stream does is given up after this time. */
+const STUCK_TIMEOUT_MS = 5000;
+/** Media that should play: more than a hole that hls.js skips. */
+const PLAYABLE_S = 0.5;
+/** The rest of a buffer that is played out: about a frame. */
+const END_OF_BUFFER_S = 0.05;
 
 /** Stays close to the live edge, and returns to it without a jump. */
 const SETTINGS = {
@@ -24,13 +34,14 @@ const SETTINGS = {
   fragLoadingMaxRetry: 2,
 };
 
-/** Plays until `signal` aborts or an Outcome is thrown. Calls `on.playing()` once and `on.latency(seconds)` periodically. */
+/** Plays until `signal` aborts or an Outcome is thrown. Calls `on.playing()` when playback begins or continues,
+ *  `on.stalled()` when it has stopped, `on.latency(seconds)` periodically, and `on.ready()` when the element is to play. */
 export async function play({ video, app, id, token, signal, on }) {
   const url = new URL(`/${encodeURIComponent(app)}/streams/${encodeURIComponent(id)}.m3u8`, location.href);
   if (token) url.searchParams.set("token", token);
   // Request the playlist first: players do not expose the server's error code.
   try {
-    await request(url, { signal });
+    await requestPersistently(url, { signal });
   } catch (e) {
     throw e instanceof ApiError ? outcomeOf(e) : e;
   }
@@ -61,19 +72,20 @@ function loadHlsJs() {
   return loading;
 }
 
-async function playWithHlsJs(Hls, { url, token, video, signal, on }) {
-  const hls = new Hls({
-    ...SETTINGS,
-    xhrSetup(xhr, requested) {
-      const withToken = new URL(requested, location.href);
-      if (token) withToken.searchParams.set("token", token);
-      xhr.open("GET", withToken, true);
-    },
-  });
+/** Plays with one player after another: the buffers of a player cannot take other tracks, such as audio that begins later. */
+async function playWithHlsJs(Hls, context) {
+  for (;;) await playTracks(Hls, context);
+}
+
+/** Plays until the tracks of the stream change. */
+async function playTracks(Hls, { url, token, video, signal, on }) {
+  const hls = new Hls({ ...SETTINGS, loader: loaderWithToken(token) });
   let failure;
   let recovered = false;
+  let tracks;
+  let tracksChanged = false;
   hls.on(Hls.Events.ERROR, (_, error) => {
-    if (!error.fatal) return;
+    if (!error.fatal || tracksChanged) return;
     if (error.type === Hls.ErrorTypes.MEDIA_ERROR && !recovered) {
       recovered = true;
       hls.recoverMediaError();
@@ -81,13 +93,23 @@ async function playWithHlsJs(Hls, { url, token, video, signal, on }) {
     }
     failure ??= new Outcome("ended", "The stream stopped.");
   });
+  hls.on(Hls.Events.BUFFER_CODECS, (_, codecs) => {
+    const names = ["audio", "video", "audiovideo"].filter((name) => codecs[name]).join();
+    tracks ??= names;
+    if (names === tracks || tracksChanged) return;
+    tracksChanged = true;
+    hls.stopLoad();
+  });
   try {
     hls.loadSource(url.href);
     hls.attachMedia(video);
     hls.on(Hls.Events.MANIFEST_PARSED, () => on.ready());
     await monitor(video, signal, on, {
       failure: () => failure,
+      // The last frames with the old tracks are still played.
+      isFinished: (progress) => tracksChanged && (bufferedAheadS(video) < END_OF_BUFFER_S || progress.idleMs() > 300),
       latency: () => (hls.latency > 0 ? hls.latency : null),
+      edge: () => hls.latestLevelDetails?.edge ?? 0,
       seekToLive: () => {
         if (hls.liveSyncPosition) video.currentTime = hls.liveSyncPosition;
       },
@@ -97,6 +119,15 @@ async function playWithHlsJs(Hls, { url, token, video, signal, on }) {
     video.removeAttribute("src");
     video.load();
   }
+}
+
+/** Seconds of media from the current position without a hole. */
+function bufferedAheadS(video) {
+  const { buffered, currentTime } = video;
+  for (let i = 0; i < buffered.length; i++) {
+    if (buffered.start(i) <= currentTime + 0.1 && currentTime < buffered.end(i)) return buffered.end(i) - currentTime;
+  }
+  return 0;
 }
 
 async function playNatively({ url, video, signal, on }) {
@@ -110,6 +141,8 @@ async function playNatively({ url, video, signal, on }) {
     on.ready();
     await monitor(video, signal, on, {
       failure: () => failure,
+      isFinished: () => false,
+      edge,
       latency: () => (video.getStartDate && !Number.isNaN(+video.getStartDate())
         ? (Date.now() - +video.getStartDate()) / 1000 - video.currentTime
         : null),
@@ -125,23 +158,44 @@ async function playNatively({ url, video, signal, on }) {
   }
 }
 
-async function monitor(video, signal, on, { failure, latency, seekToLive }) {
-  const progress = new ProgressMonitor(FIRST_FRAME_TIMEOUT_MS);
-  let wasPaused = video.paused;
+/** Watches the element. Returns once `isFinished`; throws the outcome. */
+async function monitor(video, signal, on, { failure, isFinished, latency, edge, seekToLive }) {
+  const progress = new ProgressMonitor({ startTimeoutMs: FIRST_FRAME_TIMEOUT_MS, stallTimeoutMs: STALL_TIMEOUT_MS });
+  let wasPaused = on.isPaused();
+  let isStalled = false;
+  let edgeAtProgress = 0;
   for (;;) {
     if (failure() instanceof Outcome) throw failure();
+    if (isFinished(progress)) return;
     if (video.ended) throw new Outcome("ended", "The stream has ended.");
-    if (progress.update(video.currentTime)) on.playing();
-    if (video.paused && progress.started) progress.restartTimer();
-    if (wasPaused && !video.paused && progress.started) seekToLive();
-    wasPaused = video.paused;
+    const paused = on.isPaused();
+    // An element that gets another source, or that recovers from an error, is paused: not by the viewer.
+    if (video.paused && !paused) on.ready();
+    const position = progress.value;
+    progress.update(video.currentTime);
+    if (progress.value !== position) {
+      edgeAtProgress = edge();
+      if (isStalled || position === 0) on.playing();
+      isStalled = false;
+    }
+    if (paused && progress.started) progress.restartTimer();
+    if (wasPaused && !paused && progress.started) seekToLive();
+    wasPaused = paused;
     if (progress.isStuck()) {
-      if (progress.started) throw new Outcome("ended", "The stream stopped.");
-      if (!video.paused) throw new Outcome("unplayable", "No video was received over HLS.");
-      progress.restartTimer();
+      if (!progress.started && !paused) throw new Outcome("unplayable", "No video was received over HLS.");
+      if (!progress.started) progress.restartTimer();
+      else if (isStuck(video, progress, edge() - edgeAtProgress)) throw new Outcome("ended", "The stream stopped.");
+      else if (!isStalled) on.stalled();
+      isStalled = progress.started;
     }
     const seconds = latency();
     if (progress.started && seconds !== null) on.latency(seconds);
-    await pause(progress.started ? 250 : 50, signal);
+    await pause(progress.started ? 100 : 50, signal);
   }
+}
+
+/** True if a stalled player does not continue by itself. While the publisher sends nothing, nothing is wrong with it. */
+function isStuck(video, progress, missedS) {
+  if (bufferedAheadS(video) > PLAYABLE_S) return true;
+  return missedS > PLAYABLE_S && progress.idleMs() > STUCK_TIMEOUT_MS;
 }

@@ -6,12 +6,13 @@
  *  "ended":       playback stopped: connect again;
  *  "unplayable":  this transport does not work here: try the next one. `remember`: skip it for some minutes;
  *  "wrong":       the address is wrong, and waiting will hardly help.
- *  The message is a sentence for the user. */
+ *  `noMedia`: the server answered, but no media arrived. The message is a sentence for the user. */
 export class Outcome extends Error {
-  constructor(kind, message, { remember = false } = {}) {
+  constructor(kind, message, { remember = false, noMedia = false } = {}) {
     super(message);
     this.kind = kind;
     this.remember = remember;
+    this.noMedia = noMedia;
   }
 }
 

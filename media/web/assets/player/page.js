@@ -42,6 +42,7 @@ const view = {
   },
   /** Media is attached or about to be: start playback. */
   ready: () => startVideo(),
+  isPaused: () => stopped,
 };
 
 async function startVideo() {
@@ -116,6 +117,18 @@ $("volume").oninput = () => {
   video.muted = video.volume === 0;
 };
 $("notice-close").onclick = () => view.notice("");
+// Not only this page's buttons pause: so do a picture-in-picture window, media keys and headphones. At the end of its media,
+// and when it gets other media, the element pauses itself.
+video.onpause = () => {
+  if (!video.paused || video.ended || video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return;
+  stopped = true;
+  draw();
+};
+video.onplay = () => {
+  if (video.paused) return;
+  stopped = false;
+  draw();
+};
 video.onvolumechange = draw;
 video.ondblclick = toggleFullscreen;
 video.onclick = () => {

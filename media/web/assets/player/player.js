@@ -4,12 +4,13 @@
 //   loading ───────────────▶ transport ─────────────────▶ waiting ──(the stream is live)──▶ loading
 //      ▲                       │   │ unplayable: next in the order
 //      │                       │   ▼
-//      │        played, ended  │  live
+//      │        played, ended  │  live ◀──▶ reconnecting (node lost), waiting (nothing arrives)
 //      └──── reconnecting ◀────┴───┘
 //
 // Retries without limit, with a delay of 0.3 s to 3 s between attempts.
 
 import * as api from "../api.js";
+import { requestPersistently } from "./attempts.js";
 import { Outcome } from "./outcome.js";
 import * as hls from "./hls.js";
 import * as webrtc from "./webrtc.js";
@@ -32,7 +33,8 @@ export function transportOrder(text) {
 
 /** Plays until `signal` aborts. Calls on `view`:
  *  state(name, sentence) with "loading" | "live" | "waiting" | "reconnecting" | "wrong",
- *  transport(name | null, label), latency(seconds | null), notice(sentence), ready(). */
+ *  transport(name | null, label), latency(seconds | null), notice(sentence), ready(). `view.isPaused()` is true while the
+ *  viewer has paused playback. */
 export async function run({ video, app, id, token, playOrder, signal, view }) {
   const transports = transportOrder(playOrder);
   const skippedUntil = new Map();
@@ -68,7 +70,10 @@ async function tryTransports({ video, app, id, token, transports, skippedUntil, 
     let started = false;
     const on = {
       ready: () => view.ready(),
+      isPaused: () => view.isPaused(),
       latency: (seconds) => view.latency(seconds),
+      lost: () => view.state("reconnecting", "Reconnecting…"),
+      stalled: () => view.state("waiting", "No media is arriving. Waiting…"),
       playing: () => {
         started = true;
         played();
@@ -102,7 +107,7 @@ async function waitUntilLive({ app, id, signal, view }) {
   let waited = false;
   for (let attempt = 0; ; attempt++) {
     try {
-      await api.stream(app, id, { signal });
+      await requestPersistently(api.streamPath(app, id), { signal });
       return waited;
     } catch (e) {
       signal.throwIfAborted();

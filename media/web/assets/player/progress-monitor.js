@@ -1,12 +1,10 @@
-// Detects stalled playback from a counter that should increase.
-
-/** A stream that was playing is stuck after this time without progress. */
-const STALL_TIMEOUT_MS = 5000;
+// Detects that something has stopped, from a counter that should increase.
 
 export class ProgressMonitor {
-  /** `startTimeoutMs`: time allowed until the first progress. */
-  constructor(startTimeoutMs) {
+  /** `startTimeoutMs`: time allowed until the first progress. `stallTimeoutMs`: time without progress after it. */
+  constructor({ startTimeoutMs, stallTimeoutMs }) {
     this.startTimeoutMs = startTimeoutMs;
+    this.stallTimeoutMs = stallTimeoutMs;
     this.started = false;
     this.value = 0;
     this.progressAt = performance.now();
@@ -32,7 +30,12 @@ export class ProgressMonitor {
   /** True if the counter should move and has not moved within the timeout. */
   isStuck(shouldMove = true) {
     if (!shouldMove && !this.started) this.progressAt = performance.now();
-    return performance.now() - this.progressAt > (this.started ? STALL_TIMEOUT_MS : this.startTimeoutMs);
+    return this.idleMs() > (this.started ? this.stallTimeoutMs : this.startTimeoutMs);
+  }
+
+  /** Time since the last progress. */
+  idleMs() {
+    return performance.now() - this.progressAt;
   }
 
   /** Restarts the timeout, for example while paused. */

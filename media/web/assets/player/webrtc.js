@@ -1,10 +1,11 @@
 // Plays over WebRTC with WHEP (draft-ietf-wish-whep): one POST, then media. The server is ICE-lite, so the offer is
 // sent immediately, without candidates.
 
-import * as api from "../api.js";
-import { ApiError, pause, request } from "../api.js";
-import { Outcome, outcomeOf } from "./outcome.js";
+import { anySignal, pause } from "../api.js";
+import { usableUrl } from "./attempts.js";
+import { Outcome } from "./outcome.js";
 import { ProgressMonitor } from "./progress-monitor.js";
+import { Session } from "./whep-session.js";
 
 export const label = "WebRTC";
 
@@ -12,11 +13,28 @@ export const label = "WebRTC";
 const CONNECT_TIMEOUT_MS = 3500;
 /** From the connection to the first video frame: the server starts with the last key frame. */
 const FIRST_FRAME_TIMEOUT_MS = 6000;
+/** The same limits where WebRTC is known to play, so that only a dead node exceeds them. */
+const RETRY_CONNECT_TIMEOUT_MS = 1500;
+const RETRY_FIRST_FRAME_TIMEOUT_MS = 2000;
 /** Interval between two requests for the session status. A draining node waits much longer for its viewers. */
 const STATUS_INTERVAL_MS = 2500;
+/** After this time without any packet, a viewer looks for another node, and after the second it may leave. Each second a
+ *  node sends a sender report, also while the publisher sends nothing: a paused stream is not a lost node. */
+const SILENCE_TIMEOUT_MS = 1200;
+const LEAVE_TIMEOUT_MS = 1600;
+/** The first of these limits while reports are all that is sent: one may be lost. */
+const PAUSED_SILENCE_TIMEOUT_MS = 2500;
+/** Media arrives, but no frame is decoded: for this time, decoders wait for a key frame. */
+const DECODER_TIMEOUT_MS = 5000;
+/** Without a frame for this time, playback has stopped. */
+const STALL_TIMEOUT_MS = 2000;
+/** How long a viewer without a node looks for another one. */
+const REPLACEMENT_TIMEOUT_MS = 10_000;
+const POLL_INTERVAL_MS = 200;
 
-/** Plays until `signal` aborts or an Outcome is thrown. Calls `on.playing()` once, `on.latency(seconds)` periodically, and
- * `on.ready()` when the element has another source. */
+/** Plays until `signal` aborts or an Outcome is thrown. Calls `on.playing()` when playback begins or continues, `on.lost()`
+ *  when the node is lost, `on.stalled()` when nothing arrives from a living one, `on.latency(seconds)` periodically, and
+ *  `on.ready()` when the element has another source. */
 export async function play({ video, app, id, token, signal, on }) {
   if (!window.RTCPeerConnection) throw new Outcome("unplayable", "This browser has no WebRTC.", { remember: true });
   const codecs = window.RTCRtpReceiver?.getCapabilities?.("video")?.codecs;
@@ -28,30 +46,31 @@ export async function play({ video, app, id, token, signal, on }) {
   const close = () => viewer?.close();
   window.addEventListener("pagehide", close);
   try {
-    viewer = await open(address, token, signal, (media) => {
+    const show = (media) => {
       // Assign once for both tracks: a second assignment would restart the element.
       if (video.srcObject !== media) video.srcObject = media;
-    });
+    };
+    viewer = await open(address, { token, signal, show });
     for (;;) {
       const stop = new AbortController();
-      const both = api.anySignal(signal, stop.signal);
-      const monitoring = monitor(viewer.pc, video, both, on);
-      const next = migrate(viewer, address, token, both);
+      const both = anySignal(signal, stop.signal);
+      const monitoring = monitor(viewer, both, on);
+      // Whichever opens another session first.
+      const successors = [migrate(viewer, address, token, both), replaceLost(viewer, address, token, both, on)];
       monitoring.catch(() => {});
+      let successor;
       try {
-        const migrated = await Promise.race([monitoring, next]);
-        // The new session already has video: switching costs a frame or two.
-        video.srcObject = migrated.media;
-        // An element that gets another source is paused, without sound.
-        on.ready();
-        viewer.close();
-        viewer = migrated;
-      } catch (e) {
-        next.then((late) => late.close()).catch(() => {});
-        throw e;
+        successor = await Promise.race([monitoring, ...successors]);
       } finally {
         stop.abort();
+        for (const other of successors) other.then((late) => late !== successor && late.close()).catch(() => {});
       }
+      // The new session already has video: switching costs a frame or two.
+      video.srcObject = successor.media;
+      // An element that gets another source is paused, without sound.
+      on.ready();
+      viewer.close();
+      viewer = successor;
     }
   } finally {
     window.removeEventListener("pagehide", close);
@@ -67,6 +86,23 @@ class Viewer {
     this.pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
     this.session = new Session();
     this.media = new MediaStream();
+    const newMonitor = (stallTimeoutMs) => new ProgressMonitor({ startTimeoutMs: Infinity, stallTimeoutMs });
+    this.received = newMonitor(SILENCE_TIMEOUT_MS);
+    this.packets = newMonitor(STALL_TIMEOUT_MS);
+  }
+
+  /** Takes statistics of the connection. */
+  update(stats) {
+    this.received.update(bytesReceived(stats));
+    this.packets.update(packetsReceived(stats));
+  }
+
+  /** True if nothing arrives from the node, not even reports. */
+  isLost() {
+    if (["failed", "closed"].includes(this.pc.connectionState)) return true;
+    if (!this.received.isStuck()) return false;
+    const isPaused = this.packets.idleMs() - this.received.idleMs() > POLL_INTERVAL_MS * 2;
+    return !isPaused || this.received.idleMs() > PAUSED_SILENCE_TIMEOUT_MS;
   }
 
   close() {
@@ -76,7 +112,7 @@ class Viewer {
 }
 
 /** Connects a viewer. Calls `show` with its media as soon as a track arrives. */
-async function open(address, token, signal, show = () => {}) {
+async function open(address, { token, signal, show = () => {}, isAfterLoss = false, connectTimeoutMs = CONNECT_TIMEOUT_MS }) {
   const viewer = new Viewer();
   const { pc, session, media } = viewer;
   try {
@@ -90,9 +126,9 @@ async function open(address, token, signal, show = () => {}) {
     // Chromium decodes Opus in mono unless its own offer contains stereo=1.
     offer.sdp = offer.sdp.replace(/^(a=fmtp:\d+ .*useinbandfec=1)$/gm, "$1;stereo=1");
     await pc.setLocalDescription(offer);
-    const answer = await session.open(address, token, offer.sdp, signal);
+    const answer = await session.open(address, { token, sdp: offer.sdp, signal, isAfterLoss });
     await pc.setRemoteDescription({ type: "answer", sdp: answer });
-    await connected(pc, signal);
+    await connected(pc, connectTimeoutMs, signal);
     return viewer;
   } catch (e) {
     viewer.close();
@@ -109,13 +145,10 @@ async function migrate(viewer, address, token, signal) {
     signal.throwIfAborted();
     if (!status || status.stay) continue;
     // Behind a load balancer the same address reaches another node; without one, the server names another node.
-    const targets = [address];
-    if (status.elsewhere) targets.push(new URL(status.elsewhere));
-    for (const target of targets.filter((p) => p.protocol === location.protocol || location.protocol === "http:")) {
+    for (const target of [address, usableUrl(status.elsewhere)]) {
+      if (!target) continue;
       try {
-        const next = await open(target, token, signal);
-        await firstFrame(next, signal);
-        return next;
+        return await openPlaying(new URL(target), { token, signal });
       } catch {
         signal.throwIfAborted();
       }
@@ -123,16 +156,68 @@ async function migrate(viewer, address, token, signal) {
   }
 }
 
+/** Waits until the node of this viewer is lost. Returns a viewer that receives video from another node, unless this one
+ *  receives something again first. */
+async function replaceLost(viewer, address, token, signal, on) {
+  for (;;) {
+    while (!viewer.isLost()) await pause(POLL_INTERVAL_MS / 4, signal);
+    on.lost();
+    const stop = new AbortController();
+    const both = anySignal(signal, stop.signal);
+    const next = openAnother(address, token, both);
+    let successor = null;
+    try {
+      const inTime = next.then(async (opened) => {
+        while (viewer.received.idleMs() < LEAVE_TIMEOUT_MS) await pause(POLL_INTERVAL_MS / 4, both);
+        return opened;
+      });
+      successor = await Promise.race([inTime, untilBack(viewer, both)]);
+      if (successor) return successor;
+      on.playing();
+    } finally {
+      stop.abort();
+      next.then((late) => late !== successor && late.close()).catch(() => {});
+    }
+  }
+}
+
+async function untilBack(viewer, signal) {
+  while (viewer.isLost()) await pause(POLL_INTERVAL_MS / 4, signal);
+  return null;
+}
+
+/** Opens a session that delivers video, on whichever node does. This browser and this network can play WebRTC, so a session
+ *  that does not connect is one of a node that died meanwhile. */
+async function openAnother(address, token, signal) {
+  const end = performance.now() + REPLACEMENT_TIMEOUT_MS;
+  for (;;) {
+    try {
+      return await openPlaying(address, { token, signal, isAfterLoss: true });
+    } catch (e) {
+      signal.throwIfAborted();
+      if (!(e instanceof Outcome && e.noMedia)) throw e;
+      if (performance.now() > end) throw new Outcome("ended", "The connection was lost.");
+    }
+  }
+}
+
+/** Opens a session where WebRTC is known to play, and returns once it receives video. */
+async function openPlaying(address, options) {
+  const next = await open(address, { ...options, connectTimeoutMs: RETRY_CONNECT_TIMEOUT_MS });
+  await firstFrame(next, options.signal);
+  return next;
+}
+
 /** Returns once a viewer has received a video frame, or audio if the stream has no video. */
 async function firstFrame(viewer, signal) {
-  const limit = performance.now() + FIRST_FRAME_TIMEOUT_MS;
+  const limit = performance.now() + RETRY_FIRST_FRAME_TIMEOUT_MS;
   for (;;) {
     const stats = await viewer.pc.getStats();
     const video = inbound(stats, "video");
     if (video?.framesDecoded || video?.framesReceived || (!video && inbound(stats, "audio")?.bytesReceived)) return;
     if (performance.now() > limit) {
       viewer.close();
-      throw new Outcome("unplayable", "No video was received over WebRTC.");
+      throw new Outcome("unplayable", "No video was received over WebRTC.", { noMedia: true });
     }
     try {
       await pause(20, signal);
@@ -143,43 +228,10 @@ async function firstFrame(viewer, signal) {
   }
 }
 
-/** A WHEP session on the server. */
-class Session {
-  async open(address, token, sdp, signal) {
-    const url = new URL(address);
-    const headers = { "content-type": "application/sdp" };
-    if (token) {
-      url.searchParams.set("token", token);
-      headers.authorization = `Bearer ${token}`;
-    }
-    this.headers = headers;
-    try {
-      const response = await request(url, { method: "POST", headers, body: sdp, signal });
-      const target = response.headers.get("location");
-      if (target) this.url = new URL(target, url);
-      return await response.text();
-    } catch (e) {
-      throw e instanceof ApiError ? outcomeOf(e) : e;
-    }
-  }
-
-  /** The session status: `{ stay, elsewhere }`. */
-  async status(signal) {
-    return (await request(this.url, { headers: this.headers.authorization ? { authorization: this.headers.authorization } : {}, signal })).json();
-  }
-
-  /** Ends the session, also while the page is being unloaded. */
-  close() {
-    const url = this.url;
-    this.url = null;
-    if (url) fetch(url, { method: "DELETE", headers: this.headers, keepalive: true }).catch(() => {});
-  }
-}
-
-async function connected(pc, signal) {
+async function connected(pc, timeoutMs, signal) {
   const blockedError = () =>
-    new Outcome("unplayable", "This network blocks WebRTC media.", { remember: true });
-  const limit = performance.now() + CONNECT_TIMEOUT_MS;
+    new Outcome("unplayable", "This network blocks WebRTC media.", { remember: true, noMedia: true });
+  const limit = performance.now() + timeoutMs;
   while (pc.connectionState !== "connected") {
     if (pc.connectionState === "failed" || performance.now() > limit) throw blockedError();
     await Promise.race([next(pc, "connectionstatechange"), pause(100, signal)]);
@@ -188,31 +240,42 @@ async function connected(pc, signal) {
 
 const next = (target, event) => new Promise((resolve) => target.addEventListener(event, resolve, { once: true }));
 
-async function monitor(pc, video, signal, on) {
-  const progressMonitor = new ProgressMonitor(FIRST_FRAME_TIMEOUT_MS);
+/** Watches a viewer until an Outcome is thrown. */
+async function monitor(viewer, signal, on) {
+  const { pc } = viewer;
+  const frames = new ProgressMonitor({ startTimeoutMs: FIRST_FRAME_TIMEOUT_MS, stallTimeoutMs: STALL_TIMEOUT_MS });
   const latencyEstimator = new LatencyEstimator();
+  let isStalled = false;
   for (;;) {
     const stats = await pc.getStats();
+    viewer.update(stats);
     const audioStats = inbound(stats, "audio");
     const videoStats = inbound(stats, "video");
+    const received = packetsReceived(stats);
     // A hidden page may stop decoding, but not receiving.
-    const progress = document.hidden
-      ? (videoStats?.bytesReceived ?? 0) + (audioStats?.bytesReceived ?? 0)
-      : (videoStats?.framesDecoded || audioStats?.totalSamplesReceived || 0);
-    const first = progressMonitor.update(progress);
-    if (first) on.playing();
-    if (progressMonitor.isStuck(pc.connectionState === "connected")) {
+    const first = frames.update((document.hidden ? received : videoStats?.framesDecoded) || audioStats?.packetsReceived || 0);
+    const stalled = frames.started && frames.isStuck() && !viewer.isLost();
+    if (first || (isStalled && !stalled && !viewer.isLost())) on.playing();
+    if (stalled && !isStalled) on.stalled();
+    isStalled = stalled;
+    if (!frames.started && frames.isStuck(pc.connectionState === "connected")) {
       // Connected, but no frame was ever decoded: retrying WebRTC will not help.
-      if (!progressMonitor.started) throw new Outcome("unplayable", "No video was received over WebRTC.", { remember: true });
-      throw new Outcome("ended", "The stream stopped.");
+      throw new Outcome("unplayable", "No video was received over WebRTC.", { remember: true });
     }
-    if (pc.connectionState === "failed" || pc.connectionState === "closed") {
-      throw new Outcome("ended", "The connection was lost.");
-    }
+    if (stalled && !viewer.packets.isStuck() && frames.idleMs() > DECODER_TIMEOUT_MS) throw new Outcome("ended", "The stream stopped.");
     const seconds = latencyEstimator.estimate(stats, videoStats ?? audioStats);
     if (seconds !== null) on.latency(seconds);
-    await pause(progressMonitor.started ? 500 : 50, signal);
+    await pause(frames.started ? POLL_INTERVAL_MS : 50, signal);
   }
+}
+
+/** RTP packets of both tracks. */
+const packetsReceived = (stats) => ["audio", "video"].reduce((sum, kind) => sum + (inbound(stats, kind)?.packetsReceived ?? 0), 0);
+
+/** Everything that was received over the connection: media, reports, and answers to connectivity checks. */
+function bytesReceived(stats) {
+  const pairs = [...stats.values()].filter((s) => s.type === "candidate-pair");
+  return pairs.reduce((sum, pair) => sum + (pair.bytesReceived ?? 0) + (pair.responsesReceived ?? 0), 0);
 }
 
 const inbound = (stats, kind) => [...stats.values()].find((s) => s.type === "inbound-rtp" && s.kind === kind);
