@@ -31,6 +31,7 @@ type Options struct {
 	DeleteAtEnd      bool
 	Progress         time.Duration
 	Movers           int
+	Rejoiners        int
 }
 
 // Report is the final report. Times are in milliseconds since the POST was sent.
@@ -82,12 +83,16 @@ func main() {
 	flag.BoolVar(&o.DeleteAtEnd, "delete", true, "end the session with DELETE")
 	flag.DurationVar(&o.Progress, "progress", 0, "interval of progress lines: frames, missing packets and longest pauses of the video track; 0: none")
 	flag.IntVar(&o.Movers, "movers", 0, "play with n peers that move to another node when their node tells them to")
+	flag.IntVar(&o.Rejoiners, "rejoiners", 0, "play with n peers that open another session when their node is lost, until killed")
 	flag.Parse()
 	var report any
 	var err error
-	if o.Movers > 0 {
+	switch {
+	case o.Rejoiners > 0:
+		err = runRejoiners(o, o.Rejoiners)
+	case o.Movers > 0:
 		report, err = runMovers(o, o.Movers)
-	} else {
+	default:
 		report, err = runViewer(o)
 	}
 	if err != nil {

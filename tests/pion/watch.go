@@ -111,18 +111,9 @@ func (v *Viewer) createPeerConnection() error {
 // sendOffer POSTs the offer. It returns false if the server refused it; the report
 // then holds the answer.
 func (v *Viewer) sendOffer() (bool, error) {
-	offer, err := v.pc.CreateOffer(nil)
+	sdp, err := v.createOffer()
 	if err != nil {
 		return false, err
-	}
-	gathered := webrtc.GatheringCompletePromise(v.pc)
-	if err := v.pc.SetLocalDescription(offer); err != nil {
-		return false, err
-	}
-	<-gathered
-	sdp := v.pc.LocalDescription().SDP
-	if v.options.WrongFingerprint {
-		sdp = alterFingerprints(sdp)
 	}
 	v.start = time.Now()
 	response, err := http.Post(v.options.URL, "application/sdp", strings.NewReader(sdp))
@@ -134,6 +125,29 @@ func (v *Viewer) sendOffer() (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	return v.acceptAnswer(response, body)
+}
+
+// createOffer returns the offer with all candidates.
+func (v *Viewer) createOffer() (string, error) {
+	offer, err := v.pc.CreateOffer(nil)
+	if err != nil {
+		return "", err
+	}
+	gathered := webrtc.GatheringCompletePromise(v.pc)
+	if err := v.pc.SetLocalDescription(offer); err != nil {
+		return "", err
+	}
+	<-gathered
+	sdp := v.pc.LocalDescription().SDP
+	if v.options.WrongFingerprint {
+		sdp = alterFingerprints(sdp)
+	}
+	return sdp, nil
+}
+
+// acceptAnswer applies the answer in a response to the offer.
+func (v *Viewer) acceptAnswer(response *http.Response, body []byte) (bool, error) {
 	v.report.Status = response.StatusCode
 	v.report.AnswerMs = sinceMs(v.start)
 	if response.StatusCode != http.StatusCreated {
@@ -143,6 +157,7 @@ func (v *Viewer) sendOffer() (bool, error) {
 	if kind := response.Header.Get("Content-Type"); kind != "application/sdp" {
 		return false, fmt.Errorf("the answer has the type %q", kind)
 	}
+	var err error
 	if v.session, err = response.Location(); err != nil {
 		return false, err
 	}
