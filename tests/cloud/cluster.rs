@@ -8,10 +8,10 @@ use anyhow::Context as _;
 use headwater_tests::autoscaling::FakeAutoScaling;
 use headwater_tests::moto::Moto;
 use headwater_tests::temp::TempDir;
-use headwater_tests::tools;
+use headwater_tests::{tools, wait};
 use tokio::runtime::Handle;
 
-use crate::balancer::Balancer;
+use crate::balancer::{self, Balancer};
 use crate::host::Host;
 use crate::missing_tool::MissingTool;
 use crate::network::Network;
@@ -56,8 +56,10 @@ impl Cluster {
     pub(crate) fn build(spec: &ClusterSpec, runtime: &Handle, progress: impl Fn(&str)) -> anyhow::Result<Self> {
         let network = Network::new()?;
         let folder = TempDir::new()?;
-        let http_balancer = Balancer::start(runtime, bind_free_port(spec.listen, spec.http_port)?)?;
-        let rtmp_balancer = Balancer::start(runtime, bind_free_port(spec.listen, spec.rtmp_port)?)?;
+        let http_listener = bind_free_port(spec.listen, spec.http_port)?;
+        let http_balancer = Balancer::start(runtime, http_listener, balancer::Kind::Application)?;
+        let rtmp_listener = bind_free_port(spec.listen, spec.rtmp_port)?;
+        let rtmp_balancer = Balancer::start(runtime, rtmp_listener, balancer::Kind::Network)?;
         let groups = FakeAutoScaling::start(TcpListener::bind((network.gateway(), 0))?)?;
         let mongod = tools::real_mongod_path().filter(|_| spec.registry == RegistryKind::Nodes);
         progress("starting the AWS stand-in, and a database unless registry nodes run one");
@@ -113,6 +115,10 @@ impl Cluster {
             cluster.add_node(Role::Edge, &format!("edge-{n}"), 20 + n, &[])?;
         }
         cluster.wait_ready()?;
+        wait::until("healthy nodes at the load balancers", || {
+            let healthy = cluster.http_balancer.healthy_count() + cluster.rtmp_balancer.healthy_count();
+            (healthy == cluster.nodes.len()).then_some(())
+        })?;
         Ok(cluster)
     }
 
@@ -153,11 +159,7 @@ impl Cluster {
         }
         let spec = NodeSpec { name, role, last, tags: &tags, settings, environment, folder };
         let node = Node::new(&self.network, spec)?;
-        match role {
-            Role::Origin => self.rtmp_balancer.add(node.rtmp(), node.health()),
-            Role::Edge => self.http_balancer.add(node.http(), node.health()),
-            Role::Registry => anyhow::bail!("registry nodes cannot be added later"),
-        }
+        anyhow::ensure!(role != Role::Registry, "registry nodes cannot be added later");
         self.nodes.push(node);
         let index = self.nodes.len() - 1;
         self.launch_instance(index)?;
@@ -168,8 +170,22 @@ impl Cluster {
     pub(crate) fn remove_last_node(&mut self) {
         let Some(node) = self.nodes.pop() else { return };
         self.groups.forget(node.id());
-        self.rtmp_balancer.remove(node.rtmp());
-        self.http_balancer.remove(node.http());
+        self.deregister(&node);
+    }
+
+    /// Registers a node at its load balancer.
+    pub(crate) fn register(&self, node: &Node) {
+        match node.role {
+            Role::Origin => self.rtmp_balancer.register(node.rtmp(), node.health()),
+            Role::Edge => self.http_balancer.register(node.http(), node.health()),
+            Role::Registry => {}
+        }
+    }
+
+    /// Deregisters a node from its load balancer; its connections stay.
+    pub(crate) fn deregister(&self, node: &Node) {
+        self.rtmp_balancer.deregister(node.rtmp());
+        self.http_balancer.deregister(node.http());
     }
 
     /// Launches a new instance of the group in place of this node.
@@ -185,7 +201,9 @@ impl Cluster {
                 metadata.change(|s| s.target_lifecycle_state = Some(target.to_owned()));
             }
         });
-        node.start(&id)
+        node.start(&id)?;
+        self.register(&self.nodes[index]);
+        Ok(())
     }
 
     /// Launches a new instance in place of this node and waits until it is ready.

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::cluster::Cluster;
 use crate::node::Role;
 use crate::print_line;
+use crate::viewers::Audience;
 
 /// Runs until `quit` or until `shutdown_rx` becomes true.
 pub(crate) fn run(mut cluster: Cluster, shutdown_rx: &watch::Receiver<bool>) -> anyhow::Result<()> {
@@ -24,11 +25,12 @@ pub(crate) fn run(mut cluster: Cluster, shutdown_rx: &watch::Receiver<bool>) -> 
             }
         }
     });
+    let mut audience = None;
     while !*shutdown_rx.borrow() {
         match line_rx.recv_timeout(POLL_INTERVAL) {
             Ok(line) if line.trim() == "quit" => break,
             Ok(line) if line.trim().is_empty() => {}
-            Ok(line) => match execute(&mut cluster, &line) {
+            Ok(line) => match execute(&mut cluster, &mut audience, &line) {
                 Ok(result) => print_line(&result),
                 Err(e) => print_line(&format!("{e:#}")),
             },
@@ -94,11 +96,14 @@ fn print_nodes(cluster: &Cluster) {
 }
 
 /// Executes a command and returns its result as a sentence.
-fn execute(cluster: &mut Cluster, line: &str) -> anyhow::Result<String> {
+fn execute(cluster: &mut Cluster, audience: &mut Option<Audience>, line: &str) -> anyhow::Result<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let group_node = |cluster: &Cluster, name: &str| {
         cluster.find_index(name).with_context(|| format!("no origin or edge named {name}"))
     };
+    if let (["kill" | "freeze" | "drain" | "cut" | "lose", _, ..], Some(audience)) = (words.as_slice(), &*audience) {
+        audience.reset_pauses()?;
+    }
     match words.as_slice() {
         ["help"] => Ok(HELP.to_owned()),
         ["nodes"] => {
@@ -119,6 +124,15 @@ fn execute(cluster: &mut Cluster, line: &str) -> anyhow::Result<String> {
             };
             proxy.set_mode(DelayMode::Delayed(Duration::from_millis(ms.parse().context("milliseconds")?)));
             Ok(format!("the database answers with {ms} ms delay"))
+        }
+        ["viewers", arguments @ ..] => execute_viewers(cluster, audience, arguments),
+        ["register", name] => {
+            cluster.register(&cluster.nodes[group_node(cluster, name)?]);
+            Ok(format!("{name} is registered at its load balancer"))
+        }
+        ["deregister", name] => {
+            cluster.deregister(&cluster.nodes[group_node(cluster, name)?]);
+            Ok(format!("{name} is deregistered from its load balancer; its connections stay"))
         }
         ["kill", name] => {
             let node = cluster.node(name)?;
@@ -160,6 +174,14 @@ fn execute(cluster: &mut Cluster, line: &str) -> anyhow::Result<String> {
             Some(id) => format!("Auto Scaling terminates {id}: it drains"),
             None => "every instance of the group is protected: none is terminated".to_owned(),
         }),
+        ["cut" | "lose" | "heal", ..] => execute_network(cluster, &words),
+        _ => bail!("unknown command: {line}\n{HELP}"),
+    }
+}
+
+/// Changes the network of a host.
+fn execute_network(cluster: &mut Cluster, words: &[&str]) -> anyhow::Result<String> {
+    match words {
         ["cut", name, "database"] => {
             let addresses = cluster.registry.addresses();
             let host = cluster.node(name)?.host();
@@ -179,14 +201,37 @@ fn execute(cluster: &mut Cluster, line: &str) -> anyhow::Result<String> {
             cluster.node(name)?.host().restore_network()?;
             Ok(format!("the network of {name} is restored"))
         }
-        _ => bail!("unknown command: {line}\n{HELP}"),
+        _ => bail!("unknown command: {}\n{HELP}", words.join(" ")),
     }
+}
+
+/// Starts viewers, or says how they are.
+fn execute_viewers(cluster: &Cluster, audience: &mut Option<Audience>, arguments: &[&str]) -> anyhow::Result<String> {
+    let [stream, count] = arguments else {
+        let pauses = audience.as_ref().context("start some with `viewers STREAM COUNT`")?.pauses()?;
+        return Ok(format!(
+            "{} of {} viewers play, {} WebRTC sessions so far; since the last fault: {} paused for less than 3 s, \
+             the longest for {:.2} s",
+            pauses.playing,
+            pauses.longest.len(),
+            pauses.sessions,
+            pauses.count_below(Duration::from_secs(3)),
+            pauses.max().as_secs_f64()
+        ));
+    };
+    let count = count.parse().context("a number of viewers")?;
+    // Those of before leave first.
+    *audience = None;
+    let balancer = cluster.http_balancer.address();
+    *audience = Some(Audience::start(&cluster.runtime, balancer, cluster.gateway(), stream, count)?);
+    Ok(format!("{count} viewers play live/{stream}"))
 }
 
 const HELP: &str = "  Type       nodes                      kill NODE | database        start NODE | database
              drain NODE                 scale-in origins | edges    freeze NODE, thaw NODE
              cut NODE OTHER | database  lose NODE PERCENT           heal NODE
-             slow database MS           help                        quit (or Ctrl-C)
+             slow database MS           register NODE               deregister NODE
+             viewers STREAM COUNT       viewers                     help, quit (or Ctrl-C)
              NODE may also be registry-1 to -3 if there are registry nodes; those cannot be drained or slowed
 ";
 const POLL_INTERVAL: Duration = Duration::from_millis(100);

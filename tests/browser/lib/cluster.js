@@ -72,6 +72,30 @@ export class Cluster {
     await this.type(`start ${name}`, / is (ready as|running again)/);
   }
 
+  /** Stops the processes of a node without ending them. */
+  async freeze(name) {
+    await this.type(`freeze ${name}`, /is frozen/);
+  }
+
+  /** Registers or deregisters a node at its load balancer. */
+  async setRegistered(name, isRegistered) {
+    const command = isRegistered ? "register" : "deregister";
+    await this.type(`${command} ${name}`, new RegExp(`is ${command}ed`));
+  }
+
+  /** Starts scripted viewers of `live/ID`, through the load balancer, and waits until all play. */
+  async startViewers(id, count) {
+    await this.type(`viewers ${id} ${count}`, /viewers play live/);
+  }
+
+  /** The scripted viewers since the last fault: `{ playing, count, below3s, sessions, maxS }`. */
+  async viewers() {
+    const output = await this.type("viewers", /the longest for/);
+    const numbers = [...output.matchAll(/\d+(?:\.\d+)?/g)].map(Number);
+    const [playing, count, sessions, below3s, , maxS] = numbers;
+    return { playing, count, sessions, below3s, maxS };
+  }
+
   async close() {
     this.child.stdin.write("quit\n");
     await exited(this.child);

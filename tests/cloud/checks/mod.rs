@@ -3,6 +3,7 @@
 
 mod database;
 mod drain;
+mod edge_failure;
 mod load_balancing;
 mod node_failure;
 mod ownership;
@@ -55,7 +56,9 @@ const CHECKS: &[(&str, CheckLevel, Check)] = &[
     ("every node plays over every protocol", CheckLevel::Short, playback::every_node),
     ("one owner of two claims", CheckLevel::Short, ownership::concurrent_claims),
     ("origin killed", CheckLevel::Short, node_failure::origin),
-    ("edge killed", CheckLevel::Short, node_failure::edge),
+    ("edge killed", CheckLevel::Short, edge_failure::killed),
+    ("edge frozen", CheckLevel::Short, edge_failure::frozen),
+    ("edge vanished", CheckLevel::Full, edge_failure::vanished),
     ("database killed", CheckLevel::Short, database::killed),
     ("database slow and unresponsive", CheckLevel::Full, database::slow),
     ("origin drained", CheckLevel::Short, drain::origin),

@@ -1,4 +1,4 @@
-//! Nodes that are killed: SIGKILL to daemon and engine at once.
+//! An origin that is killed: SIGKILL to daemon and engine at once.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use headwater_tests::wait;
 
 use super::CheckContext;
 use super::steps::{ensure_below, rtmp_pauses, whep_pauses};
-use crate::viewers::{HlsPlayers, Kind, RtmpPlayer, WhepViewer};
+use crate::viewers::{HlsPlayers, Kind, RtmpPlayer};
 
 /// The publisher reconnects through the load balancer, and the viewers on all edges continue.
 pub(super) fn origin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
@@ -50,39 +50,6 @@ pub(super) fn origin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
         "publisher back after {:.2} s; pauses: {webrtc}; {rtmp}; {low}, \
          discontinuity sequence advanced, 0 x 404, ffmpeg continues",
         recovered.as_secs_f64()
-    ))
-}
-
-/// Viewers on other edges are not affected; those of the killed edge rejoin
-/// through the load balancer.
-pub(super) fn edge(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
-    let (_publisher, _) = ctx.publish("edge")?;
-    let edges = ctx.edges();
-    let (killed_edge, others) = edges.split_first().context("no edges")?;
-    let mut whep = ctx.start_whep_viewers(others, "edge")?;
-    let lost = ctx.start_whep_viewers(&[*killed_edge], "edge")?;
-    let balancer = ctx.cluster.http_balancer.address();
-    let hls = HlsPlayers::start(&ctx.cluster.runtime, Kind::LowLatency, &[balancer], "edge", 6);
-    wait::until("HLS through the load balancer", || (hls.stats().fetched >= 12).then_some(()))?;
-    whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
-    hls.reset_pauses();
-    ctx.cluster.nodes[*killed_edge].kill();
-    let killed = Instant::now();
-    // A page whose node has failed reconnects through the load balancer.
-    let rejoined = WhepViewer::start(balancer, "edge", ctx.cluster.gateway())?;
-    rejoined.wait_playing().context("WebRTC rejoin through the load balancer")?;
-    let recovered = killed.elapsed();
-    drop(lost);
-    let pauses = ensure_below("others' WebRTC pauses", &whep_pauses(&whep, 50)?, Duration::from_secs(1))?;
-    let media = hls.stats().fetched;
-    wait::until("HLS to continue through the load balancer", || (hls.stats().fetched > media + 30).then_some(()))?;
-    let stats = hls.stats();
-    ensure!(stats.error_responses() == 0, "HLS through the load balancer: {stats:?}");
-    let pause = ensure_below("LL-HLS pause", &[stats.longest_pause], MAX_PAUSE)?;
-    Ok(format!(
-        "{pauses}; rejoined in {} ms; {pause}, {} requests failed",
-        recovered.as_millis(),
-        stats.failed_requests
     ))
 }
 

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 
 #[path = "../../load/http.rs"]
 #[expect(dead_code, reason = "other functions are used by the load tool")]
-mod http;
+pub(super) mod http;
 
 /// Kind of player.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,14 +154,13 @@ impl Player {
 
     async fn fetch_new(&mut self, playlist: &str) {
         let folder = self.path.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
-        let mut listed: Vec<String> = playlist
-            .lines()
-            .filter_map(|line| match self.kind {
-                Kind::LowLatency => line.strip_prefix("#EXT-X-PART:")?.split("URI=\"").nth(1)?.split('"').next(),
-                Kind::Plain => Some(line).filter(|l| !l.is_empty() && !l.starts_with('#')),
-            })
-            .map(|uri| if uri.starts_with('/') { uri.to_owned() } else { format!("{folder}/{uri}") })
-            .collect();
+        let mut listed = match self.kind {
+            Kind::LowLatency => listed_parts(playlist, &folder),
+            Kind::Plain => {
+                let segments = playlist.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+                segments.map(|uri| resolve(uri, &folder)).collect()
+            }
+        };
         if self.fetched_uris.is_empty() {
             // A player starts near the live edge.
             listed.drain(..listed.len().saturating_sub(2));
@@ -209,8 +208,19 @@ impl Player {
     }
 }
 
+/// The paths of the parts in a playlist, oldest first.
+pub(super) fn listed_parts(playlist: &str, folder: &str) -> Vec<String> {
+    let uri =
+        |line: &str| line.strip_prefix("#EXT-X-PART:")?.split("URI=\"").nth(1)?.split('"').next().map(str::to_owned);
+    playlist.lines().filter_map(uri).map(|uri| resolve(&uri, folder)).collect()
+}
+
+fn resolve(uri: &str, folder: &str) -> String {
+    if uri.starts_with('/') { uri.to_owned() } else { format!("{folder}/{uri}") }
+}
+
 /// The query of a blocking playlist request for the part that the playlist announces.
-fn blocking_query(playlist: &str) -> Option<String> {
+pub(super) fn blocking_query(playlist: &str) -> Option<String> {
     let hint = playlist.lines().find(|l| l.starts_with("#EXT-X-PRELOAD-HINT:"))?;
     let name = hint.split('"').nth(1)?.rsplit('/').next()?;
     let (segment, part) = name.trim_end_matches(".m4s").split_once('.')?;
