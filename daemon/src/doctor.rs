@@ -107,9 +107,10 @@ pub(crate) async fn run_checks(settings: &Settings, stream: Option<&StreamName>)
         findings.extend(of_engines.map(|check| Finding::skip(check, "a registry node runs no engine")));
         return findings;
     }
+    let self_signed = engine.as_ref().and_then(|engine| engine.self_signed_fingerprint.as_deref());
     findings.push(ports::check(config, engine.as_ref()).await);
     findings.push(clock);
-    findings.push(certificate::check(&config.tls, clock::now_s()));
+    findings.push(certificate::check(&config.tls, self_signed, clock::now_s()));
     findings.push(stream::check(stream, engine.as_ref(), store.as_ref()).await);
     findings.push(origin::check(config, engine.as_ref()).await);
     findings

@@ -1,13 +1,19 @@
 //! HTTP client of the daemon: one small request per connection, bounded in time and size.
 
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use headwater_program::own_tls;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// Why no complete response was received.
 #[derive(Debug, thiserror::Error)]
@@ -31,40 +37,78 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// Sends `GET path`; `timeout` covers the whole exchange.
 pub(crate) async fn get(address: SocketAddr, path: &str, timeout: Duration) -> Result<Response<Bytes>, FetchError> {
-    let mut request = Request::new(Empty::new());
-    // An invalid path becomes `/`, which is answered with 404.
-    *request.uri_mut() = path.parse().unwrap_or_default();
-    fetch(address, request, timeout).await
+    fetch(address, request(path), timeout).await
+}
+
+/// Like [`get`], over TLS, from a listener of this node: any certificate is accepted.
+pub(crate) async fn get_from_own_tls(
+    address: SocketAddr,
+    path: &str,
+    timeout: Duration,
+) -> Result<Response<Bytes>, FetchError> {
+    let connect_error = |e| FetchError::Connect(address, e);
+    let response = async {
+        let config = own_tls::client_config().map_err(io::Error::other).map_err(connect_error)?;
+        let stream = TcpStream::connect(address).await.map_err(connect_error)?;
+        let name = ServerName::IpAddress(address.ip().into());
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(connect_error)?;
+        exchange(address, stream, request(path)).await
+    };
+    within(timeout, address, response).await
 }
 
 /// Sends a request without a body; `timeout` covers the whole exchange.
 pub(crate) async fn fetch(
     address: SocketAddr,
-    mut request: Request<Empty<Bytes>>,
+    request: Request<Empty<Bytes>>,
     timeout: Duration,
+) -> Result<Response<Bytes>, FetchError> {
+    let response = async {
+        let stream = TcpStream::connect(address).await.map_err(|e| FetchError::Connect(address, e))?;
+        exchange(address, stream, request).await
+    };
+    within(timeout, address, response).await
+}
+
+fn request(path: &str) -> Request<Empty<Bytes>> {
+    let mut request = Request::new(Empty::new());
+    // An invalid path becomes `/`, which is answered with 404.
+    *request.uri_mut() = path.parse().unwrap_or_default();
+    request
+}
+
+async fn within(
+    timeout: Duration,
+    address: SocketAddr,
+    response: impl Future<Output = Result<Response<Bytes>, FetchError>>,
+) -> Result<Response<Bytes>, FetchError> {
+    tokio::time::timeout(timeout, response).await.unwrap_or(Err(FetchError::Timeout(address, timeout)))
+}
+
+/// Sends a request on a new connection to `address`, and reads the response.
+async fn exchange(
+    address: SocketAddr,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    mut request: Request<Empty<Bytes>>,
 ) -> Result<Response<Bytes>, FetchError> {
     if let Ok(host) = address.to_string().parse() {
         request.headers_mut().insert(hyper::header::HOST, host);
     }
-    let request_and_response = async {
-        let stream = TcpStream::connect(address).await.map_err(|e| FetchError::Connect(address, e))?;
-        let exchange_error = |e| FetchError::Exchange(address, e);
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(exchange_error)?;
-        let exchange = async {
-            let (head, body) = sender.send_request(request).await.map_err(exchange_error)?.into_parts();
-            let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|e| FetchError::Body(address, e))?;
-            Ok(Response::from_parts(head, body.to_bytes()))
-        };
-        tokio::pin!(exchange);
-        tokio::select! {
-            answer = &mut exchange => answer,
-            // The connection may close before the response has been read; the exchange reports what
-            // failed.
-            _ = connection => exchange.await,
-        }
+    let exchange_error = |e| FetchError::Exchange(address, e);
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(exchange_error)?;
+    let exchange = async {
+        let (head, body) = sender.send_request(request).await.map_err(exchange_error)?.into_parts();
+        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|e| FetchError::Body(address, e))?;
+        Ok(Response::from_parts(head, body.to_bytes()))
     };
-    tokio::time::timeout(timeout, request_and_response).await.unwrap_or(Err(FetchError::Timeout(address, timeout)))
+    tokio::pin!(exchange);
+    tokio::select! {
+        answer = &mut exchange => answer,
+        // The connection may close before the response has been read; the exchange reports what
+        // failed.
+        _ = connection => exchange.await,
+    }
 }
 
 #[cfg(test)]

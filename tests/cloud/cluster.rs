@@ -28,6 +28,8 @@ pub(crate) struct ClusterSpec {
     /// First port to try; 0 selects any free port.
     pub(crate) http_port: u16,
     /// Like `http_port`.
+    pub(crate) https_port: u16,
+    /// Like `http_port`.
     pub(crate) rtmp_port: u16,
 }
 
@@ -37,6 +39,8 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     /// Load balancer for the HTTP listeners of the edges.
     pub(crate) http_balancer: Balancer,
+    /// Load balancer for the HTTPS listeners of the edges.
+    https_balancer: Balancer,
     /// Load balancer for the RTMP listeners of the origins.
     pub(crate) rtmp_balancer: Balancer,
     pub(crate) groups: FakeAutoScaling,
@@ -58,6 +62,8 @@ impl Cluster {
         let folder = TempDir::new()?;
         let http_listener = bind_free_port(spec.listen, spec.http_port)?;
         let http_balancer = Balancer::start(runtime, http_listener, balancer::Kind::Application)?;
+        let https_listener = bind_free_port(spec.listen, spec.https_port)?;
+        let https_balancer = Balancer::start(runtime, https_listener, balancer::Kind::Network)?;
         let rtmp_listener = bind_free_port(spec.listen, spec.rtmp_port)?;
         let rtmp_balancer = Balancer::start(runtime, rtmp_listener, balancer::Kind::Network)?;
         let groups = FakeAutoScaling::start(TcpListener::bind((network.gateway(), 0))?)?;
@@ -97,6 +103,7 @@ impl Cluster {
         let mut cluster = Self {
             nodes: Vec::new(),
             http_balancer,
+            https_balancer,
             rtmp_balancer,
             groups,
             registry,
@@ -173,19 +180,23 @@ impl Cluster {
         self.deregister(&node);
     }
 
-    /// Registers a node at its load balancer.
+    /// Registers a node at its load balancers.
     pub(crate) fn register(&self, node: &Node) {
         match node.role {
             Role::Origin => self.rtmp_balancer.register(node.rtmp(), node.health()),
-            Role::Edge => self.http_balancer.register(node.http(), node.health()),
+            Role::Edge => {
+                self.http_balancer.register(node.http(), node.health());
+                self.https_balancer.register(node.https(), node.health());
+            }
             Role::Registry => {}
         }
     }
 
-    /// Deregisters a node from its load balancer; its connections stay.
+    /// Deregisters a node from its load balancers; its connections stay.
     pub(crate) fn deregister(&self, node: &Node) {
         self.rtmp_balancer.deregister(node.rtmp());
         self.http_balancer.deregister(node.http());
+        self.https_balancer.deregister(node.https());
     }
 
     /// Launches a new instance of the group in place of this node.
@@ -242,6 +253,11 @@ impl Cluster {
     /// URL of a page through the load balancer; `path` starts with a slash.
     pub(crate) fn page_url(&self, path: &str) -> String {
         format!("http://{}{path}", loopback_if_unspecified(self.http_balancer.address()))
+    }
+
+    /// URL of the dashboard for logging in, through the load balancer.
+    pub(crate) fn login_url(&self) -> String {
+        format!("https://{}/", loopback_if_unspecified(self.https_balancer.address()))
     }
 
     /// The folder with the files of all nodes.

@@ -58,8 +58,9 @@ fn print_welcome(cluster: &Cluster) {
     ));
     print_line(&format!("  Player     {}", cluster.page_url("/live/play.html?id=demo")));
     print_line(&format!(
-        "  Dashboard  {}  (log in as admin with password {} to see addresses and remove nodes)\n",
+        "  Dashboard  {}  (log in at {} as admin with password {} to see addresses and remove nodes)\n",
         cluster.page_url("/"),
+        cluster.login_url(),
         cluster.password
     ));
     print_line("  The load balancers send each connection to the next node. The nodes, reachable from this machine:\n");

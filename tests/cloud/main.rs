@@ -58,6 +58,9 @@ struct Arguments {
     /// Port for pages and players; the next free one if it is in use.
     #[arg(long, default_value_t = 5080)]
     http_port: u16,
+    /// Port for logging in; the next free one if it is in use.
+    #[arg(long, default_value_t = 5443)]
+    https_port: u16,
     /// Port for publishers; the next free one if it is in use.
     #[arg(long, default_value_t = 1935)]
     rtmp_port: u16,
@@ -83,6 +86,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         edges: 3,
         listen: arguments.listen,
         http_port: arguments.http_port,
+        https_port: arguments.https_port,
         rtmp_port: arguments.rtmp_port,
     };
     // Child processes share the terminal and receive SIGINT, too. They handle it themselves, and

@@ -197,6 +197,11 @@ impl Node {
         self.host.socket_address(5080)
     }
 
+    /// Address of its HTTPS listener.
+    pub(crate) fn https(&self) -> SocketAddr {
+        self.host.socket_address(5443)
+    }
+
     /// Address of its RTMP listener.
     pub(crate) fn rtmp(&self) -> SocketAddr {
         self.host.socket_address(1935)

@@ -109,7 +109,7 @@ fn first_boot_prints_the_only_valid_password_once() {
     let (user, password) = (field(&line, "user"), field(&line, "password"));
     assert_eq!((user.as_str(), password.len()), ("admin", 23));
     first.process().wait_line("node ready").unwrap();
-    let at = first.wait_endpoints(None).unwrap().http;
+    let at = first.wait_endpoints(None).unwrap().http.unwrap();
     // In plain text the password is in one file only, which only the user of the node can read.
     let file = first.data_dir().join("administrator.password");
     assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), password);
@@ -150,7 +150,7 @@ fn first_boot_prints_the_only_valid_password_once() {
     assert_eq!(first.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(0));
     let second = Daemon::start_in(Options::default(), folder.path()).unwrap();
     second.process().wait_line("node ready").unwrap();
-    let at = second.wait_endpoints(None).unwrap().http;
+    let at = second.wait_endpoints(None).unwrap().http.unwrap();
     assert!(!second.process().lines().iter().any(|l| l.contains("password")));
     assert!(is_administrator(at, &cookie) && !is_administrator(at, &signed_out));
 
@@ -180,7 +180,7 @@ fn session_cookie_is_secure_behind_a_tls_proxy() {
     let daemon = Daemon::start(Options::with(trusts_loopback)).unwrap();
     let password = field(&daemon.process().wait_line("administrator created").unwrap(), "password");
     daemon.process().wait_line("node ready").unwrap();
-    let at = daemon.wait_endpoints(None).unwrap().http;
+    let at = daemon.wait_endpoints(None).unwrap().http.unwrap();
     let body = json!({ "password": password }).to_string();
     let headers = [("content-type", "application/json"), ("x-forwarded-proto", "https")];
     let response = http::request(at, "POST", SESSION_PATH, &headers, body.as_bytes()).unwrap();
@@ -209,11 +209,12 @@ fn doctor_passes_on_a_running_node_and_fails_on_a_stopped_one() {
     let missing = stream("live/a");
     assert_eq!(missing.status.code(), Some(69));
     assert!(stdout_text(&missing).contains("live/a is not being published"), "{}", stdout_text(&missing));
-    let Some(_publisher) = publish::start_ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap()
+    let Some(_publisher) =
+        publish::start_ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp.unwrap())).unwrap()
     else {
         return;
     };
-    wait_status(at.http, "live/a", "video", |s| s.video.is_some()).unwrap();
+    wait_status(at.http.unwrap(), "live/a", "video", |s| s.video.is_some()).unwrap();
     let found = stream("live/a");
     assert!(stdout_text(&found).contains("live/a is live over rtmp"), "{}", stdout_text(&found));
 
@@ -238,7 +239,7 @@ fn administrator_drains_a_node_through_another_node() {
     let [origin, edge] =
         [("i-0origin", "origin"), ("i-0edge", "edge")].map(|(id, role)| Node::start(&aws, id, role).unwrap());
     [&origin, &edge].iter().for_each(|node| node.wait_ready().unwrap());
-    let at = edge.daemon.wait_endpoints(None).unwrap().http;
+    let at = edge.daemon.wait_endpoints(None).unwrap().http.unwrap();
     let password = basic_auth("the cluster's own password");
     let allowed = [("authorization", password.as_str())];
     wait_administrator([&origin.daemon, &edge.daemon]);
@@ -269,7 +270,8 @@ fn login_is_valid_on_every_node_and_a_dead_node_can_be_removed() {
     nodes.iter().for_each(|node| node.wait_ready().unwrap());
     let [origin, edge] = nodes.each_ref().map(|node| &node.daemon);
     wait_administrator([origin, edge]);
-    let (at, other) = (origin.wait_endpoints(None).unwrap().http, edge.wait_endpoints(None).unwrap().http);
+    let (at, other) =
+        (origin.wait_endpoints(None).unwrap().http.unwrap(), edge.wait_endpoints(None).unwrap().http.unwrap());
     let cookie = wait::until("a login", || {
         let response = log_in(at, "the cluster's own password");
         (response.status == 200).then(|| session_cookie(&response))
@@ -299,7 +301,7 @@ fn login_is_valid_on_every_node_and_a_dead_node_can_be_removed() {
     wait_doctor(edge, &environment, &checks.map(|check| (check, "ok")));
 
     // A stream published on one node is listed by the other.
-    let url = format!("rtmp://{}/live/a", origin.wait_endpoints(None).unwrap().rtmp);
+    let url = format!("rtmp://{}/live/a", origin.wait_endpoints(None).unwrap().rtmp.unwrap());
     let Some(publisher) = publish::start_ffmpeg(&Source::default(), &url).unwrap() else { return };
     let json = wait::until("the stream in the registry", || {
         let output = edge.run_command(&["streams", "--json"], &environment).unwrap();

@@ -96,7 +96,7 @@ fn node_that_never_becomes_ready_never_completes_the_launching_hook() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let group = TestGroup::new();
-    let node = group.start_node(|c| c.rtmp.listen = address);
+    let node = group.start_node(|c| c.rtmp.listen = address.into());
     assert_eq!(node.process().wait_exit(WAIT_TIMEOUT).unwrap().code(), Some(69));
     assert_eq!((group.lifecycle(), group.scaling.actions()), (Lifecycle::PendingWait, Vec::<String>::new()));
 }
@@ -187,7 +187,8 @@ fn restarted_node_without_a_publisher_loses_its_scale_in_protection() {
     let group = TestGroup::new();
     let node = group.start_node(|_| {});
     let at = node.wait_endpoints(None).unwrap();
-    let Some(publisher) = start_ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else {
+    let Some(publisher) = start_ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp.unwrap())).unwrap()
+    else {
         return;
     };
     group.wait_instance("protection", |i| i.protected);
@@ -241,10 +242,11 @@ fn node_is_protected_from_scale_in_while_a_stream_is_published() {
     let node = group.start_node(|_| {});
     let at = node.wait_endpoints(None).unwrap();
     group.wait_instance("completion of the launching hook", |i| i.lifecycle == Lifecycle::InService);
-    let Some(publisher) = start_ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp)).unwrap() else {
+    let Some(publisher) = start_ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp.unwrap())).unwrap()
+    else {
         return;
     };
-    wait_status(at.http, "live/a", "video", |s| s.video.is_some()).unwrap();
+    wait_status(at.http.unwrap(), "live/a", "video", |s| s.video.is_some()).unwrap();
     group.wait_instance("protection", |i| i.protected);
     drop(publisher);
     group.wait_instance("the end of protection", |i| !i.protected);

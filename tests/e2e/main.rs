@@ -15,6 +15,7 @@ mod handover;
 mod hls;
 mod hls_constancy;
 mod hostile;
+mod https;
 mod load_tool;
 mod metadata;
 mod node;

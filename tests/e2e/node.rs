@@ -96,7 +96,7 @@ fn node_becomes_ready_and_serves_its_pages() {
     assert_eq!(http::get(at.health, "/livez").unwrap().status, 200);
     for (path, status) in [("/", 200), ("/live/play.html", 200), ("/LiveApp/play.html", 200), ("/nope/play.html", 404)]
     {
-        assert_eq!(http::get(at.http, path).unwrap().status, status, "{path}");
+        assert_eq!(http::get(at.http.unwrap(), path).unwrap().status, status, "{path}");
     }
 }
 
@@ -121,9 +121,9 @@ fn node_is_not_reported_ready_while_its_engine_is_not() {
 fn killed_engine_restarts_and_accepts_a_publisher_and_a_player() {
     let daemon = Daemon::start(Options::default()).unwrap();
     let before = daemon.wait_endpoints(None).unwrap();
-    let url = format!("rtmp://{}/live/a", before.rtmp);
+    let url = format!("rtmp://{}/live/a", before.rtmp.unwrap());
     let Some(publisher) = start_ffmpeg(&Source::default(), &url).unwrap() else { return };
-    wait_status(before.http, "live/a", "video", |s| s.video.is_some()).unwrap();
+    wait_status(before.http.unwrap(), "live/a", "video", |s| s.video.is_some()).unwrap();
 
     send_signal(before.pid, Signal::SIGKILL);
     let line = daemon.process().wait_line("engine exited unexpectedly").unwrap();
@@ -131,9 +131,9 @@ fn killed_engine_restarts_and_accepts_a_publisher_and_a_player() {
     assert!(!publisher.wait_exit(WAIT_TIMEOUT).unwrap().success());
 
     let after = daemon.wait_endpoints(Some(before.pid)).unwrap();
-    let url = format!("rtmp://{}/live/a", after.rtmp);
+    let url = format!("rtmp://{}/live/a", after.rtmp.unwrap());
     let _publisher = start_ffmpeg(&Source::default(), &url).unwrap().unwrap();
-    wait_status(after.http, "live/a", "video", |s| s.video.is_some()).unwrap();
+    wait_status(after.http.unwrap(), "live/a", "video", |s| s.video.is_some()).unwrap();
     assert!(start_player(&url).unwrap().wait_exit(WAIT_TIMEOUT).unwrap().success());
     assert_eq!(http::get(after.health, "/readyz").unwrap().status, 200);
 }
@@ -191,9 +191,9 @@ fn second_sigterm_stops_at_once_despite_connected_clients() {
     // A stopped engine cannot drain, so that the drain would take a minute.
     let daemon = Daemon::start(Options::with(|c| c.node.drain_ms = 60_000.try_into().unwrap())).unwrap();
     let at = daemon.wait_endpoints(None).unwrap();
-    let url = format!("rtmp://{}/live/a", at.rtmp);
+    let url = format!("rtmp://{}/live/a", at.rtmp.unwrap());
     let Some(_publisher) = start_ffmpeg(&Source::default(), &url).unwrap() else { return };
-    wait_status(at.http, "live/a", "video", |s| s.video.is_some()).unwrap();
+    wait_status(at.http.unwrap(), "live/a", "video", |s| s.video.is_some()).unwrap();
     send_signal(at.pid, Signal::SIGSTOP); // so that it cannot drain
     daemon.process().signal(Signal::SIGTERM);
     daemon.process().wait_line("draining; a second signal stops at once").unwrap();
@@ -230,8 +230,9 @@ fn port_in_use_exits_with_69_and_names_the_port() {
         );
         assert!(last.ends_with(&expected), "{last}");
     };
-    check("http", at, &|c| c.http.listen = at);
-    check("rtmp", at, &|c| c.rtmp.listen = at);
+    check("http", at, &|c| c.http.listen = at.into());
+    check("https", at, &|c| c.http.tls_listen = at.into());
+    check("rtmp", at, &|c| c.rtmp.listen = at.into());
     check("webrtc", every, &|c| c.webrtc.port = udp);
     check("health", at, &|c| c.health.listen = at);
     check("relay", at, &|c| {

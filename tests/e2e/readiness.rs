@@ -88,7 +88,7 @@ fn disk_and_daemon_faults_change_readyz_within_ten_seconds() {
         ),
     ];
     wait_failing_check(health, None, "");
-    let http = daemon.wait_endpoints(None).unwrap().http;
+    let http = daemon.wait_endpoints(None).unwrap().http.unwrap();
     for (check, sentence, inject, repair) in &faults {
         wait_listed_readiness(http, true);
         inject();
@@ -194,7 +194,7 @@ fn full_listener_changes_readyz_within_ten_seconds() {
     // Silent connections are closed after a time-out, so new ones are opened until the checks fail.
     let mut open_connections = Vec::new();
     wait::until_within(DETECTION_TIMEOUT, "the checks of the full listener to fail", || {
-        open_connections.extend((0..MAX_CONNECTIONS).map(|_| TcpStream::connect(at.rtmp).unwrap()));
+        open_connections.extend((0..MAX_CONNECTIONS).map(|_| TcpStream::connect(at.rtmp.unwrap()).unwrap()));
         let readiness = fetch_readiness(engine.health())?;
         let failing: Vec<_> = readiness.checks.iter().filter(|(_, message)| *message != "ok").collect();
         (failing.iter().map(|(name, _)| name.as_str()).eq(["rtmp", "rtmps"])).then_some(())

@@ -208,7 +208,7 @@ fn registry_node_provides_the_registry_of_its_cluster() {
         let fake = start_metadata("i-0edge", "127.0.0.1", &[("headwater:role", "edge"), ("headwater:cluster", "demo")]);
         let edge = Daemon::start(cloud.options(&fake)).unwrap();
         edge.process().wait_line("node ready").unwrap();
-        let http = edge.wait_endpoints(None).unwrap().http;
+        let http = edge.wait_endpoints(None).unwrap().http.unwrap();
         let shown: Value = http::get(http, "/rest/v2/cluster/nodes/0/10").unwrap().json().unwrap();
         let roles: Vec<_> = shown.as_array().unwrap().iter().map(|node| node["role"].clone()).collect();
         assert_eq!(json!(roles).as_array().unwrap().iter().filter(|role| **role == "registry").count(), 1, "{shown}");

@@ -5,6 +5,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use anyhow::Context as _;
+
 use crate::autoscaling::FakeAutoScaling;
 use crate::daemon::Daemon;
 use crate::engine::{Options, wait_status};
@@ -159,7 +161,7 @@ impl Node {
     /// # Errors
     /// If there is none in time.
     pub fn http(&self) -> anyhow::Result<SocketAddr> {
-        Ok(self.daemon.wait_endpoints(None)?.http)
+        self.daemon.wait_endpoints(None)?.http.context("plain HTTP is off")
     }
 
     /// Waits for the address of its health and metrics server.
@@ -175,7 +177,8 @@ impl Node {
     /// # Errors
     /// If there is none in time.
     pub fn rtmp_url(&self, name: &str) -> anyhow::Result<String> {
-        Ok(format!("rtmp://{}/{name}", self.daemon.wait_endpoints(None)?.rtmp))
+        let rtmp = self.daemon.wait_endpoints(None)?.rtmp.context("plain RTMP is off")?;
+        Ok(format!("rtmp://{rtmp}/{name}"))
     }
 
     /// Waits until the stream has video at this node.

@@ -35,14 +35,12 @@ impl Default for Options {
     fn default() -> Self {
         let mut config = Config::default();
         config.node.addresses = vec![Ipv4Addr::LOCALHOST.into()];
-        for listen in [
-            &mut config.http.listen,
-            &mut config.http.tls_listen,
-            &mut config.rtmp.listen,
-            &mut config.rtmp.tls_listen,
-            &mut config.relay.listen,
-            &mut config.health.listen,
-        ] {
+        for listen in
+            [&mut config.http.listen, &mut config.http.tls_listen, &mut config.rtmp.listen, &mut config.rtmp.tls_listen]
+        {
+            listen.set_port(0);
+        }
+        for listen in [&mut config.relay.listen, &mut config.health.listen] {
             listen.set_port(0);
         }
         config.webrtc.port = 0;
@@ -99,13 +97,19 @@ impl Engine {
     }
 
     /// Address of the web server.
+    ///
+    /// # Panics
+    /// If plain HTTP is off.
     pub fn http(&self) -> SocketAddr {
-        self.endpoints.http
+        self.endpoints.http.expect("plain HTTP is off")
     }
 
     /// Address of the RTMP server.
+    ///
+    /// # Panics
+    /// If plain RTMP is off.
     pub fn rtmp(&self) -> SocketAddr {
-        self.endpoints.rtmp
+        self.endpoints.rtmp.expect("plain RTMP is off")
     }
 
     /// Address of health and metrics.
@@ -257,9 +261,11 @@ pub fn read_endpoints(data_dir: &Path) -> anyhow::Result<Endpoints> {
     let path = data_dir.join(ENDPOINTS_FILE);
     let text = std::fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
     let mut endpoints: Endpoints = serde_json::from_slice(&text)?;
-    for address in [&mut endpoints.http, &mut endpoints.rtmp, &mut endpoints.health]
+    for address in [&mut endpoints.health]
         .into_iter()
+        .chain(endpoints.http.as_mut())
         .chain(endpoints.https.as_mut())
+        .chain(endpoints.rtmp.as_mut())
         .chain(endpoints.rtmps.as_mut())
         .chain(endpoints.relay.as_mut())
     {

@@ -49,7 +49,7 @@ pub(crate) fn node_document(plan: &Plan, config: &Config, instance: Option<&Inst
             .node
             .url
             .clone()
-            .or_else(|| default_url(&plan.addresses, config.http.listen.port()))
+            .or_else(|| default_url(&plan.addresses, config.http.listen.address(), config.http.tls_listen.address()))
             .filter(|_| serves),
         group: plan.cluster.as_ref().map(|cluster| cluster.node_group.clone()).unwrap_or_default(),
         zone: text(|i| &i.zone),
@@ -63,18 +63,19 @@ pub(crate) fn node_document(plan: &Plan, config: &Config, instance: Option<&Inst
 /// Adds the ports that only a running engine knows, those configured as 0.
 pub(crate) fn set_open_ports(node: &mut NodeDocument, engine: &Endpoints) {
     if node.url.is_none() {
-        node.url = default_url(&node.addresses, engine.http.port());
+        node.url = default_url(&node.addresses, engine.http, engine.https);
     }
     if let (true, Some(at)) = (node.relay.is_empty(), engine.relay) {
         node.relay = relay_addresses(&node.addresses, at.port());
     }
 }
 
-/// Default base URL: the first address and port, over HTTP, since no certificate is valid for an
-/// address.
-fn default_url(addresses: &[IpAddr], port: u16) -> Option<String> {
-    let first = addresses.first().filter(|_| port != 0)?;
-    Some(format!("http://{}", SocketAddr::new(*first, port)))
+/// Default base URL: the first address and port. Over HTTP if that is on, since browsers trust no
+/// certificate for an address. `None` while the port is unknown.
+fn default_url(addresses: &[IpAddr], http: Option<SocketAddr>, https: Option<SocketAddr>) -> Option<String> {
+    let (scheme, listener) = http.map(|at| ("http", at)).or_else(|| https.map(|at| ("https", at)))?;
+    let first = addresses.first().filter(|_| listener.port() != 0)?;
+    Some(format!("{scheme}://{}", SocketAddr::new(*first, listener.port())))
 }
 
 /// A plan lists private addresses last; relay traffic uses them first so that it stays inside the
@@ -234,9 +235,10 @@ mod tests {
                 &mut node,
                 &Endpoints {
                     pid: 1,
-                    http: "[::]:81".parse().unwrap(),
-                    https: None,
-                    rtmp: "[::]:82".parse().unwrap(),
+                    http: plan.engine.http.listen.address().map(|_| "[::]:81".parse().unwrap()),
+                    https: Some("[::]:85".parse().unwrap()),
+                    self_signed_fingerprint: None,
+                    rtmp: None,
                     rtmps: None,
                     relay: Some("[::]:83".parse().unwrap()),
                     webrtc: Vec::new(),
@@ -249,6 +251,8 @@ mod tests {
         check(settings, "http://203.0.113.7:81", "10.0.1.12:83");
         check(&settings.replace(":0'", ":90'"), "http://203.0.113.7:90", "10.0.1.12:90");
         check(&settings.replace("'203.0.113.7', ", ""), "http://[2001:db8::7]:81", "10.0.1.12:83");
+        let https = settings.replace("[http]\nlisten = '[::]:0'", "[http]\nlisten = 'off'\ntls_listen = '[::]:0'");
+        check(&https, "https://203.0.113.7:85", "10.0.1.12:83");
         check(&format!("node.url = 'https://m.example'\n{settings}"), "https://m.example", "10.0.1.12:83");
     }
 

@@ -8,6 +8,7 @@
 
 use std::time::Instant;
 
+use headwater_api::config::Listen;
 use headwater_api::control::Endpoints;
 use headwater_registry::DesiredState;
 use tokio::sync::watch;
@@ -77,8 +78,9 @@ impl RunState<'_> {
                 self.lifecycle_tx.send_replace(LifecycleState::Serving(at.health));
             }
             let elapsed_ms = self.started.elapsed().as_millis();
-            log::info!(elapsed_ms, http:% = at.http, rtmp:% = at.rtmp; "node ready");
-            self.manager.serving(&format!("serving: http {}, rtmp {}", at.http, at.rtmp));
+            let [http, https, rtmp] = [at.http, at.https, at.rtmp].map(Listen::from);
+            log::info!(elapsed_ms, http:%, https:%, rtmp:%; "node ready");
+            self.manager.serving(&format!("serving: http {http}, https {https}, rtmp {rtmp}"));
         }
         if let Some(reason) = exited {
             self.manager.status(&format!("restarting the engine: {reason}"));
@@ -177,9 +179,10 @@ mod tests {
         let mut state = state(&mut manager);
         let endpoints = Endpoints {
             pid: 1,
-            http: ([127, 0, 0, 1], 5080).into(),
+            http: Some(([127, 0, 0, 1], 5080).into()),
             https: None,
-            rtmp: ([127, 0, 0, 1], 1935).into(),
+            self_signed_fingerprint: None,
+            rtmp: Some(([127, 0, 0, 1], 1935).into()),
             rtmps: None,
             relay: None,
             webrtc: Vec::new(),

@@ -19,8 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::plan::Plan;
 use crate::cluster::open_registry;
-use crate::http_client;
-use crate::process::engine::dial_address;
+use crate::process::engine_rest;
 
 /// A node, with the field names of the REST API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,8 +95,7 @@ async fn open_source(plan: &Plan) -> Result<DataSource, String> {
 }
 
 async fn query_engine<T: DeserializeOwned>(engine: &Endpoints, path: &str) -> Result<T, String> {
-    let answer =
-        http_client::get(dial_address(engine.http), path, REQUEST_TIMEOUT).await.map_err(|e| Chain(&e).to_string())?;
+    let answer = engine_rest::get(engine, path, REQUEST_TIMEOUT).await.map_err(|e| Chain(&e).to_string())?;
     if !answer.status().is_success() {
         return Err(format!("the engine answers {}: {}", answer.status(), String::from_utf8_lossy(answer.body())));
     }

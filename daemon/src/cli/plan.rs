@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use headwater_api::config::Listen;
 use serde::Serialize;
 
 use crate::boot::facts::{Facts, Tags};
@@ -27,9 +28,14 @@ pub(crate) fn to_json(facts: &Facts, plan: &Plan, registry: Option<&RegistryResu
 pub(crate) fn to_text(facts: &Facts, plan: &Plan, registry: Option<&RegistryResult>) -> String {
     let config = &plan.engine;
     let node = &config.node;
-    let certificate = config.tls.certificate_file.as_ref().map(|path| path.display().to_string());
-    let https = |address: &dyn std::fmt::Display| {
-        if certificate.is_some() { address.to_string() } else { "no certificate in [tls]".to_owned() }
+    let has_certificate = config.tls.certificate_file.is_some();
+    let https = match config.http.tls_listen {
+        Listen::At(address) if !has_certificate => format!("{address}, with a self-signed certificate"),
+        listen => listen.to_string(),
+    };
+    let rtmps = match config.rtmp.tls_listen {
+        Listen::At(_) if !has_certificate => "no certificate in [tls]".to_owned(),
+        listen => listen.to_string(),
     };
     let webrtc = match config.webrtc.port {
         0 => "any free ports, udp".to_owned(),
@@ -69,9 +75,9 @@ pub(crate) fn to_text(facts: &Facts, plan: &Plan, registry: Option<&RegistryResu
         ]),
         _ => plan_rows.extend([
             ("http", config.http.listen.to_string()),
-            ("https", https(&config.http.tls_listen)),
+            ("https", https),
             ("rtmp", config.rtmp.listen.to_string()),
-            ("rtmps", https(&config.rtmp.tls_listen)),
+            ("rtmps", rtmps),
             ("webrtc", webrtc),
             ("health", config.health.listen.to_string()),
         ]),

@@ -1,4 +1,5 @@
-//! Checks that the TLS certificate is valid and fits its key.
+//! Checks that the configured certificate is valid and fits its key. The node renews a self-signed
+//! one itself.
 
 use std::path::Path;
 
@@ -14,10 +15,15 @@ const CHECK: &str = "certificate";
 /// Warns below this number of remaining days: by then a renewal has been due for two weeks.
 const WARN_DAYS: i64 = 14;
 
-/// Reads both files, checks that they fit, and counts the remaining days. `now_s` is Unix time.
-pub(super) fn check(tls: &Tls, now_s: u64) -> Finding {
+/// Reads both files, checks that they fit, and counts the remaining days. `self_signed` is the
+/// fingerprint of the running node's own certificate; `now_s` is Unix time.
+pub(super) fn check(tls: &Tls, self_signed: Option<&str>, now_s: u64) -> Finding {
     let (certificate, key) = match (&tls.certificate_file, &tls.key_file) {
-        (None, None) => return Finding::skip(CHECK, "none in [tls]: no HTTPS and no RTMPS from this node"),
+        (None, None) => {
+            let fingerprint = self_signed.map(|sha256| format!(", SHA-256 {sha256}")).unwrap_or_default();
+            let message = format!("none in [tls]: HTTPS uses a self-signed one{fingerprint}, and there is no RTMPS");
+            return Finding::skip(CHECK, message);
+        }
         (Some(certificate), Some(key)) => (certificate, key),
         _ => {
             return Finding::fail(
@@ -90,19 +96,20 @@ mod tests {
             Tls { certificate_file: Some(cert), key_file: Some(secret) }
         };
         let (tls, other) = (pair("a"), pair("b"));
-        let mark = |tls: &Tls, now_s| check(tls, now_s).status;
+        let mark = |tls: &Tls, now_s| check(tls, None, now_s).status;
         assert_eq!(
-            check(&tls, NEW_YEAR_S - 100 * DAY_S),
+            check(&tls, None, NEW_YEAR_S - 100 * DAY_S),
             Finding::ok("certificate", "fits its key, valid for 100 more days")
         );
         assert_eq!(mark(&tls, NEW_YEAR_S - 3 * DAY_S), CheckStatus::Warn);
         assert_eq!(mark(&tls, NEW_YEAR_S + 1), CheckStatus::Fail);
         assert_eq!(mark(&tls, NEW_YEAR_S - 400 * DAY_S), CheckStatus::Fail);
         let mixed = Tls { key_file: other.key_file.clone(), ..tls.clone() };
-        assert!(check(&mixed, NEW_YEAR_S - 100 * DAY_S).message.contains("do not fit"));
+        assert!(check(&mixed, None, NEW_YEAR_S - 100 * DAY_S).message.contains("do not fit"));
         assert_eq!(mark(&Tls { key_file: None, ..tls.clone() }, 0), CheckStatus::Fail);
         assert_eq!(mark(&Tls { certificate_file: Some("/nonexistent".into()), ..tls }, 0), CheckStatus::Fail);
-        assert_eq!(mark(&Tls::default(), 0), CheckStatus::Skip);
+        let own = check(&Tls::default(), Some("AB:CD"), 0);
+        assert!(own.status == CheckStatus::Skip && own.message.contains("self-signed one, SHA-256 AB:CD"), "{own:?}");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

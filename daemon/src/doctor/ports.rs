@@ -18,9 +18,9 @@ pub(super) async fn check(config: &Config, engine: Option<&Endpoints>) -> Findin
         return Finding::fail(CHECK, "no engine runs", "start the node: systemctl start headwaterd, or headwaterd run");
     };
     let tcp = [
-        ("http", Some(engine.http)),
+        ("http", engine.http),
         ("https", engine.https),
-        ("rtmp", Some(engine.rtmp)),
+        ("rtmp", engine.rtmp),
         ("rtmps", engine.rtmps),
         ("relay", engine.relay),
         ("health", Some(engine.health)),
@@ -52,9 +52,9 @@ pub(super) async fn check(config: &Config, engine: Option<&Endpoints>) -> Findin
                 "wait, or read the node's log",
             )
         }
-        _ if config.tls.certificate_file.is_some() && engine.https.is_none() => Finding::warn(
+        _ if config.tls.certificate_file.is_some() && engine.self_signed_fingerprint.is_some() => Finding::warn(
             CHECK,
-            "no HTTPS, although [tls] names a certificate",
+            "HTTPS uses a self-signed certificate, although [tls] names one",
             "restart the node: it was started without one",
         ),
         _ => Finding::ok(CHECK, answering.join(", ")),
@@ -91,9 +91,10 @@ mod tests {
     fn endpoints(address: SocketAddr, udp_port: u16) -> Endpoints {
         Endpoints {
             pid: 1,
-            http: address,
+            http: Some(address),
             https: None,
-            rtmp: address,
+            self_signed_fingerprint: None,
+            rtmp: Some(address),
             rtmps: None,
             relay: None,
             webrtc: vec![udp_port],
@@ -134,9 +135,9 @@ mod tests {
         let open = || endpoints(address, open_udp);
         let port = closed.port();
         for (engine, expected) in [
-            (Endpoints { http: closed, ..open() }, format!("no answer on http {port}")),
+            (Endpoints { http: Some(closed), ..open() }, format!("no answer on http {port}")),
             (Endpoints { https: Some(closed), ..open() }, format!("no answer on https {port}")),
-            (Endpoints { rtmp: closed, ..open() }, format!("no answer on rtmp {port}")),
+            (Endpoints { rtmp: Some(closed), ..open() }, format!("no answer on rtmp {port}")),
             (Endpoints { rtmps: Some(closed), ..open() }, format!("no answer on rtmps {port}")),
             (Endpoints { relay: Some(closed), ..open() }, format!("no answer on relay {port}")),
             (Endpoints { health: closed, ..open() }, format!("no answer on health {port}")),

@@ -7,8 +7,7 @@ use headwater_api::rest::StreamStatus;
 use headwater_registry::{Store, Streams as _};
 
 use super::{Finding, REQUEST_TIMEOUT};
-use crate::http_client;
-use crate::process::engine::dial_address;
+use crate::process::engine_rest;
 
 const CHECK: &str = "stream";
 
@@ -17,7 +16,7 @@ pub(super) async fn check(name: Option<&StreamName>, engine: Option<&Endpoints>,
     let Some(name) = name else { return Finding::skip(CHECK, "no stream given: --stream live/demo") };
     let mut live = Vec::new();
     if let Some(engine) = engine
-        && let Ok(answer) = http_client::get(dial_address(engine.http), "/rest/v2/streams", REQUEST_TIMEOUT).await
+        && let Ok(answer) = engine_rest::get(engine, "/rest/v2/streams", REQUEST_TIMEOUT).await
         && let Ok(streams) = serde_json::from_slice::<Vec<StreamStatus>>(answer.body())
     {
         if let Some(status) = streams.iter().find(|status| status.name == *name) {

@@ -121,9 +121,10 @@ mod tests {
         EngineReport {
             endpoints: Some(Endpoints {
                 pid: 7,
-                http: port(1),
+                http: Some(port(1)),
                 https: None,
-                rtmp: port(2),
+                self_signed_fingerprint: None,
+                rtmp: Some(port(2)),
                 rtmps: None,
                 relay: None,
                 webrtc: Vec::new(),

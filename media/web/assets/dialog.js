@@ -1,4 +1,4 @@
-// Modal dialogs that run an action on submit, and stay open with the error message if it fails.
+// Modal dialogs. Those with a form run an action on submit, and stay open with the error message if it fails.
 
 /** Opens `dialog`; on submit awaits `action(formData)` and closes. Resolves to true after success, to false if cancelled. */
 export function runDialog(dialog, action) {
@@ -36,4 +36,10 @@ export function runDialog(dialog, action) {
     dialog.showModal();
     form.querySelector("[type=password]")?.focus();
   });
+}
+
+/** Opens a dialog that only shows something, until it is closed. */
+export function showDialog(dialog) {
+  dialog.querySelector("[data-close]").onclick = () => dialog.close();
+  dialog.showModal();
 }

@@ -7,7 +7,14 @@ const NAME = "[A-Za-z0-9_][A-Za-z0-9_.\\-]{0,63}";
 
 /** Fills `section` with the settings for this node. With `app`, for this app only. */
 export function publishSection(section, node, { app, heading = "h2" } = {}) {
-  const port = node.rtmp_port === 1935 ? "" : `:${node.rtmp_port}`;
+  // RTMPS only where plain RTMP is off: it needs a certificate that the publisher's program trusts.
+  const base = rtmpBase("rtmp", node.rtmp_port, 1935) ?? rtmpBase("rtmps", node.rtmps_port, 443);
+  if (!base) {
+    section.replaceChildren(
+      element(heading, { id: "publish-title" }, app ? `Publish to ${app}` : "Publish a stream"),
+      element("p", { className: "lead" }, "RTMP is off on this node: it accepts no publishers."));
+    return;
+  }
   // The documentation uses `live`: list it first if it exists.
   const apps = app ? [app] : [...node.apps].sort((a, b) => Number(b === "live") - Number(a === "live"));
   const appSelect = element("select", { id: "app" }, ...apps.map((name) => element("option", { value: name }, name)));
@@ -33,7 +40,7 @@ export function publishSection(section, node, { app, heading = "h2" } = {}) {
 
   function renderPanel() {
     const id = idInput.validity.valid ? idInput.value : "demo";
-    const server = `rtmp://${location.hostname}${port}/${appSelect.value}`;
+    const server = `${base}/${appSelect.value}`;
     const panel = element("div", { role: "tabpanel", id: "publish-panel" }, ...programs[selected][1](server, id));
     panel.setAttribute("aria-labelledby", `tab-${selected}`);
     const watch = `/${appSelect.value}/play.html?id=${encodeURIComponent(id)}`;
@@ -56,6 +63,11 @@ export function publishSection(section, node, { app, heading = "h2" } = {}) {
     element(heading, { id: "publish-title" }, app ? `Publish to ${app}` : "Publish a stream"),
     element("p", { className: "lead" }, "Any program that publishes over RTMP works. Choose a stream key; anyone who knows the address can watch."),
     element("div", { className: "card" }, pick, tablist, panels));
+}
+
+/** The address of the RTMP server with this port; undefined if it is off. */
+function rtmpBase(scheme, port, defaultPort) {
+  return port ? `${scheme}://${location.hostname}${port === defaultPort ? "" : `:${port}`}` : undefined;
 }
 
 function obs(server, id) {

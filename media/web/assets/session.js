@@ -1,7 +1,8 @@
-// Logging in and out. The session itself is a cookie that no script can read.
+// Logging in and out. The session itself is a cookie that no script can read. Over a connection
+// that the network can read, there is a link to HTTPS in place of the login form.
 
 import * as api from "./api.js";
-import { runDialog } from "./dialog.js";
+import { runDialog, showDialog } from "./dialog.js";
 
 const button = document.getElementById("session");
 /** A session may expire while the page is open, so its state is requested again after this time. */
@@ -28,15 +29,31 @@ function setSession(session) {
 
 /** Call after a response with status 401. */
 export function onSessionExpired() {
-  setSession({ administrator: false });
+  setSession(loggedOut());
 }
+
+const loggedOut = () => ({ ...current, name: undefined, administrator: false });
 
 button.addEventListener("click", async () => {
   if (current?.name) {
     await api.logOut().catch(() => {});
-    return setSession(await api.session().catch(() => ({ administrator: false })));
+    return setSession(await api.session().catch(loggedOut));
   }
+  if (!current?.may_log_in) return showHttps(current?.https_url);
   await runDialog(document.getElementById("login"), async (form) => {
     setSession(await api.logIn(form.get("name"), form.get("password")));
   });
 });
+
+/** Shows where to log in, or that HTTPS is off. */
+function showHttps(url) {
+  const link = document.getElementById("https-link");
+  link.hidden = !url;
+  if (url) {
+    link.href = url;
+    link.textContent = `Open ${url}`;
+  }
+  document.getElementById("https-hint").hidden = !url;
+  document.getElementById("https-off").hidden = Boolean(url);
+  showDialog(document.getElementById("https"));
+}

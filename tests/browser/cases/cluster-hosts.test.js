@@ -23,7 +23,7 @@ let browser, publisher, dashboard, nodes, killed;
 before(async () => {
   if (!cluster) return;
   nodes = await cluster.nodes();
-  browser = await openChromium(cluster, [cluster.origin, ...Object.values(nodes).map((node) => node.url)]);
+  browser = await openChromium(cluster, [cluster.origin, ...Object.values(nodes).flatMap((node) => [node.url, node.httpsUrl])]);
   // While no other edge runs, the load balancer sends every viewer to edge-1.
   killed = [nodes["edge-2"].id, nodes["edge-3"].id];
   for (const name of ["edge-2", "edge-3"]) await cluster.kill(name);
@@ -64,7 +64,8 @@ async function viewersAt(node) {
 const value = (label) => dashboard.textContent(`[data-stream="live/demo"] div:has(> dt:text-is("${label}")) dd`);
 
 test("the dashboard lists the nodes of a cluster with their roles and load, dead ones last", options, async () => {
-  dashboard = await browser.open(`${nodes["origin-1"].url}/`);
+  // Logging in requires HTTPS.
+  dashboard = await browser.open(`${nodes["origin-1"].httpsUrl}/`);
   for (const id of killed) await dashboard.waitForSelector(`${row(id)} .state[data-state="dead"]`);
   // Heartbeats report the load every five seconds.
   const edge = nodes["edge-1"].id;

@@ -7,7 +7,7 @@ import { after, before, test } from "node:test";
 import { openChromium, screenshot } from "../lib/browser.js";
 import { Publisher } from "../lib/node.js";
 import { DaemonNode } from "../lib/daemon-node.js";
-import { createNetwork } from "../lib/network.js";
+import { HTTPS_ORIGIN, ORIGIN, createNetwork } from "../lib/network.js";
 
 let network, node, browser;
 
@@ -19,7 +19,7 @@ before(async () => {
   await node.start("i-0gone");
   await node.kill();
   await node.start("i-0here");
-  browser = await openChromium(network);
+  browser = await openChromium(network, [ORIGIN, HTTPS_ORIGIN]);
 });
 
 after(async () => {
@@ -43,8 +43,25 @@ test("a visitor sees live nodes but neither addresses nor buttons", async () => 
   assert.deepEqual(page.scriptErrors, []);
 });
 
+test("over plain HTTP from another machine, a link to HTTPS takes the place of the login form", async () => {
+  const page = await browser.open("/");
+  await page.waitForSelector("#session:visible");
+  await page.click("#session");
+  await page.waitForSelector("#https[open]");
+  assert.equal(await page.locator("#login").evaluate((dialog) => dialog.open), false);
+  assert.equal(await page.getAttribute("#https-link", "href"), `${HTTPS_ORIGIN}/`);
+  await screenshot(page, "login-plain");
+  await page.click("#https-link");
+  await page.waitForURL(`${HTTPS_ORIGIN}/`);
+  await page.waitForSelector("#session:visible");
+  await page.click("#session");
+  await page.waitForSelector("#login[open]");
+  await screenshot(page, "login-https");
+  assert.deepEqual(page.scriptErrors, []);
+});
+
 test("the administrator logs in, sees addresses, removes a dead node, and logs out", async () => {
-  const [page, visitor] = [await browser.open("/"), await browser.open("/")];
+  const [page, visitor] = [await browser.open(HTTPS_ORIGIN), await browser.open("/")];
   await visitor.waitForSelector(row("i-0gone"));
   // With the keyboard only.
   await page.waitForSelector("#session:visible");
@@ -118,7 +135,7 @@ test("a node shows its group, its capacity, its days of service, and that it is 
 test("a node without a cluster shows nothing of one, and cannot be drained", async () => {
   const publisher = new Publisher("demo");
   publisher.run();
-  const page = await browser.open("/");
+  const page = await browser.open(HTTPS_ORIGIN);
   await page.waitForSelector('[data-stream="live/demo"]');
   for (const label of ["Origin", "Viewers by node"]) {
     assert.ok(await page.locator(`[data-stream="live/demo"] div:has(> dt:text-is("${label}"))`).isHidden(), `${label} is shown by a standalone node`);

@@ -26,8 +26,8 @@ function writeWrapper(folder, namespacePrefix, path) {
 
 /**
  * Starts Chromium in the namespace of `network`. `open(path, options)` returns a page with the
- * probe installed; a path is relative to the first of `origins`. `foreignRequests` lists requests
- * to origins other than these.
+ * probe installed; a path is relative to the first of `origins`. Self-signed certificates are
+ * accepted. `foreignRequests` lists requests to origins other than these.
  */
 export async function openChromium(network, origins = [ORIGIN]) {
   const folder = mkdtempSync(join(tmpdir(), "headwater-chromium-"));
@@ -41,7 +41,7 @@ function instrument(browser, folder, origins) {
   return {
     foreignRequests,
     async open(path, options = {}) {
-      const context = await browser.newContext({ viewport: { width: 1280, height: 720 }, ...options });
+      const context = await browser.newContext({ viewport: { width: 1280, height: 720 }, ignoreHTTPSErrors: true, ...options });
       const page = await context.newPage();
       page.requestLog = [];
       page.scriptErrors = [];

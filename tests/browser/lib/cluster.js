@@ -46,11 +46,11 @@ export class Cluster {
     });
   }
 
-  /** The origins and edges by name: `{ id, url, address }`. A new instance has another id. */
+  /** The origins and edges by name: `{ id, url, httpsUrl, address }`. A new instance has another id. */
   async nodes() {
     const output = await this.type("nodes", /are healthy/);
     const lines = output.matchAll(/^ *((?:origin|edge)-\d) +\w+ +(http:\/\/([\d.]+):\d+) +(\S+)/gm);
-    return Object.fromEntries([...lines].map(([, name, url, address, id]) => [name, { id, url, address }]));
+    return Object.fromEntries([...lines].map(([, name, url, address, id]) => [name, { id, url, httpsUrl: `https://${address}:5443`, address }]));
   }
 
   /** Waits until the load balancer of the pages has `count` healthy edges. */

@@ -6,6 +6,8 @@ import { execFileSync, spawn } from "node:child_process";
 /** The engine's address from the browser's namespace. */
 export const SERVER_ADDRESS = "10.99.0.1";
 export const ORIGIN = `http://${SERVER_ADDRESS}:5080`;
+/** The same over TLS, with the engine's self-signed certificate. */
+export const HTTPS_ORIGIN = `https://${SERVER_ADDRESS}:5443`;
 
 const ip = (...args) => execFileSync("ip", args, { stdio: ["ignore", "ignore", "inherit"] });
 

@@ -39,7 +39,7 @@ async fn start_with(
     let data = folder.0.join("data");
     std::fs::create_dir_all(&data)?;
     let text = format!(
-        "[node]\ndata_dir = {:?}\naddresses = [\"127.0.0.1\"]\n[http]\nlisten = \"127.0.0.1:0\"\n\
+        "[node]\ndata_dir = {:?}\naddresses = [\"127.0.0.1\"]\n[http]\nlisten = \"127.0.0.1:0\"\ntls_listen = \"off\"\n\
          [rtmp]\nlisten = \"127.0.0.1:0\"\nmerge_audio = {merge_audio}\n[webrtc]\nport = 0\n\
          [health]\nlisten = \"127.0.0.1:0\"\n{extra_config}",
         data.display().to_string()
@@ -56,12 +56,14 @@ async fn start_with(
         .with_context(|| format!("could not start {} (build it, or name it with --engine)", engine.display()))?;
     let mut child = KillOnDrop(child);
     let endpoints = wait_ready(&mut child, &data, &folder).await?;
+    let http = endpoints.http.context("plain HTTP is off")?;
+    let rtmp = endpoints.rtmp.context("plain RTMP is off")?;
     let server = Server {
         kind,
         processes: Processes::tree(child.0.id() as i32),
-        publish: endpoints.rtmp,
-        rtmp: endpoints.rtmp,
-        http: endpoints.http,
+        publish: rtmp,
+        rtmp,
+        http,
         _origin: None,
         _child: Some(child),
         _folder: Some(folder),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::Listen;
 use crate::IpNetwork;
 
 /// Listeners of the web server.
@@ -13,9 +14,9 @@ use crate::IpNetwork;
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
     /// Address for plain HTTP.
-    pub listen: SocketAddr,
-    /// Address for HTTPS; opened only if `[tls]` names a certificate.
-    pub tls_listen: SocketAddr,
+    pub listen: Listen,
+    /// Address for HTTPS. Without a certificate in `[tls]`, the node makes a self-signed one.
+    pub tls_listen: Listen,
     /// Maximum number of connections on both listeners together; further ones are closed at once.
     pub max_connections: NonZeroUsize,
     /// Networks of the proxies and load balancers whose `X-Forwarded-For` and `X-Forwarded-Proto`
@@ -26,11 +27,13 @@ pub struct Http {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: any(5080), tls_listen: any(5443), max_connections: count(20_000), trusted_proxies: Vec::new() }
+        let (listen, tls_listen) = (any(5080).into(), any(5443).into());
+        Self { listen, tls_listen, max_connections: count(20_000), trusted_proxies: Vec::new() }
     }
 }
 
-/// Certificate for HTTPS and RTMPS. Both files or neither.
+/// Certificate for HTTPS and RTMPS. Both files or neither; without them, HTTPS uses a self-signed
+/// certificate and there is no RTMPS.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
@@ -45,9 +48,9 @@ pub struct Tls {
 #[serde(deny_unknown_fields, default)]
 pub struct Rtmp {
     /// Address for plain RTMP.
-    pub listen: SocketAddr,
+    pub listen: Listen,
     /// Address for RTMPS; opened only if `[tls]` names a certificate.
-    pub tls_listen: SocketAddr,
+    pub tls_listen: Listen,
     /// Maximum number of connections, publishers and players together; further ones are closed at
     /// once.
     pub max_connections: NonZeroUsize,
@@ -59,7 +62,8 @@ pub struct Rtmp {
 
 impl Default for Rtmp {
     fn default() -> Self {
-        Self { listen: any(1935), tls_listen: any(8443), max_connections: count(10_000), merge_audio: true }
+        let (listen, tls_listen) = (any(1935).into(), any(8443).into());
+        Self { listen, tls_listen, max_connections: count(10_000), merge_audio: true }
     }
 }
 

@@ -6,12 +6,14 @@
 //!
 //! RULE: must not know where the file is or who reads it.
 
+mod listen;
 mod listeners;
 mod media;
 mod node;
 mod registry;
 mod tree;
 
+pub use listen::{InvalidListen, Listen};
 pub use listeners::{Health, Http, Relay, Rtmp, Tls, Webrtc};
 pub use media::Hls;
 pub use node::{Limits, Metadata, Node, Role};

@@ -50,7 +50,8 @@ pub struct Node {
     /// addresses of the network interfaces.
     pub addresses: Vec<IpAddr>,
     /// Base URL of its web server for viewers and for redirects by other nodes
-    /// (`https://media-1.example.com:5443`). Default: its first address and the HTTP port.
+    /// (`https://media-1.example.com:5443`). Default: its first address and the HTTP port, or the
+    /// HTTPS port if plain HTTP is off.
     pub url: Option<String>,
     /// Maximum number of live streams; further publishers are refused.
     pub max_streams: NonZeroUsize,

@@ -71,6 +71,7 @@ impl ParseError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Listen;
 
     fn check(text: &str, expected: &str) {
         let sentence = Config::parse(text).unwrap_err().to_string();
@@ -85,7 +86,8 @@ mod tests {
             "line 2, `part_secs = 6`: unknown field `part_secs`, expected one of `part_ms`",
         );
         check("[hls]\npart_ms = 0", "line 2, `part_ms = 0`: invalid value: integer `0`, expected a nonzero u32");
-        check("[http]\nlisten = \"here\"", "line 2, `listen = \"here\"`: invalid socket address syntax");
+        check("[http]\nlisten = \"here\"", "line 2, `listen = \"here\"`: \"here\" is neither an address with a port");
+        check("[relay]\nlisten = \"off\"", "line 2, `listen = \"off\"`: invalid socket address syntax");
         check("[node]\nrole = \"king\"", "line 2, `role = \"king\"`: unknown variant `king`");
         check("\n[hsl]\n", "line 2, `[hsl]`: unknown field `hsl`");
         check("[node\n", "line 1, `[node`: ");
@@ -97,6 +99,14 @@ mod tests {
     fn srt_section_is_an_unknown_key() {
         check("[srt]\nlisten = \"[::]:4200\"\n", "line 1, `[srt]`: unknown field `srt`, expected one of `node`");
         check("[srt]\n", "line 1, `[srt]`: unknown field `srt`");
+    }
+
+    #[test]
+    fn http_and_rtmp_can_be_off() {
+        let config =
+            Config::parse("[http]\nlisten = \"off\"\n[rtmp]\nlisten = \"off\"\ntls_listen = \"off\"\n").unwrap();
+        assert_eq!([config.http.listen, config.rtmp.listen, config.rtmp.tls_listen], [Listen::Off; 3]);
+        assert_eq!(config.http.tls_listen, Config::default().http.tls_listen);
     }
 
     #[test]

@@ -18,12 +18,16 @@ pub const ENDPOINTS_FILE: &str = "engine.json";
 pub struct Endpoints {
     /// Process id of the engine.
     pub pid: u32,
-    /// Plain HTTP.
-    pub http: SocketAddr,
-    /// HTTPS, if a certificate is configured.
+    /// Plain HTTP, unless it is off.
+    pub http: Option<SocketAddr>,
+    /// HTTPS, unless it is off.
     pub https: Option<SocketAddr>,
-    /// Plain RTMP.
-    pub rtmp: SocketAddr,
+    /// SHA-256 fingerprint of the self-signed certificate that HTTPS started with
+    /// (`AB:CD:…`); `None` if a certificate is configured or HTTPS is off.
+    #[serde(default)]
+    pub self_signed_fingerprint: Option<String>,
+    /// Plain RTMP, unless it is off.
+    pub rtmp: Option<SocketAddr>,
     /// RTMPS, if a certificate is configured.
     pub rtmps: Option<SocketAddr>,
     /// Relay, if there is a cluster secret.

@@ -1,6 +1,7 @@
 //! Builds the engine: opens the data folder, the registry and every listener. Starts no task.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_api::Config;
@@ -21,7 +22,7 @@ use crate::node::daemon_reports::DaemonSocket;
 use crate::node::health::NodeHealthReceiver;
 use crate::runtime::client_pool::SharePolicy;
 use crate::runtime::descriptors::{self, ConnectionLimits, TooFewDescriptors};
-use crate::runtime::tls;
+use crate::runtime::tls::ServerTls;
 use crate::runtime::wall_clock::WallClock;
 use crate::{http, transcode};
 
@@ -47,6 +48,8 @@ pub struct Engine {
 /// The listeners that every node has.
 #[derive(Debug)]
 pub(super) struct Listeners {
+    /// The certificate of HTTPS and RTMPS; `None` if neither is on.
+    pub(super) tls: Option<ServerTls>,
     pub(super) http: http::Server,
     pub(super) health: http::HealthServer,
     pub(super) rtmp: rtmp::Server,
@@ -55,10 +58,12 @@ pub(super) struct Listeners {
 
 impl Listeners {
     fn bind(config: &Config, events: &EventBus) -> Result<Self, StartError> {
-        let tls = tls::load(&config.tls).map_err(|e| StartError::Tls(Box::new(e)))?;
+        let tls = ServerTls::load(config).map_err(|e| StartError::Tls(Box::new(e)))?;
         let shares = SharePolicy::new(config);
-        let http = http::Server::bind(&config.http, &shares, tls.clone())?;
-        let rtmp = rtmp::Server::bind(&config.rtmp, &shares, tls)?;
+        let http = http::Server::bind(&config.http, &shares, tls.as_ref())?;
+        // Programs that publish over RTMPS refuse a self-signed certificate.
+        let rtmps = tls.as_ref().filter(|tls| !tls.is_self_signed()).map(|tls| Arc::clone(tls.config()));
+        let rtmp = rtmp::Server::bind(&config.rtmp, &shares, rtmps)?;
         let webrtc = webrtc::Gateway::bind(&config.webrtc, &shares, &config.node.addresses, events.clone()).map_err(
             |e| match e {
                 webrtc::BindError::Port(e) => StartError::Listen(e),
@@ -66,7 +71,7 @@ impl Listeners {
             },
         )?;
         let health = http::HealthServer::bind(config.health.listen)?;
-        Ok(Self { http, health, rtmp, webrtc })
+        Ok(Self { tls, http, health, rtmp, webrtc })
     }
 }
 
@@ -128,11 +133,12 @@ impl Engine {
     }
 
     pub(super) fn endpoints(&self) -> Endpoints {
-        let Listeners { http, health, rtmp, webrtc } = &self.listeners;
+        let Listeners { tls, http, health, rtmp, webrtc } = &self.listeners;
         Endpoints {
             pid: std::process::id(),
             http: http.local_addr(),
             https: http.tls_local_addr(),
+            self_signed_fingerprint: tls.as_ref().and_then(ServerTls::self_signed_fingerprint),
             rtmp: rtmp.local_addr(),
             rtmps: rtmp.tls_local_addr(),
             relay: self.relay.as_ref().map(|relay| relay.server.local_addr()),

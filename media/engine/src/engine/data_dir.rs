@@ -53,7 +53,17 @@ mod tests {
         let folder = folder("endpoints");
         let port = |n: u16| ([127, 0, 0, 1], n).into();
         let (http, rtmp, health) = (port(1), port(2), port(3));
-        let endpoints = Endpoints { pid: 7, http, https: None, rtmp, rtmps: None, relay: None, webrtc: vec![], health };
+        let endpoints = Endpoints {
+            pid: 7,
+            http: Some(http),
+            https: None,
+            self_signed_fingerprint: None,
+            rtmp: Some(rtmp),
+            rtmps: None,
+            relay: None,
+            webrtc: vec![],
+            health,
+        };
         write_endpoints(&folder, &endpoints).unwrap();
         let path = folder.join(ENDPOINTS_FILE);
         assert_eq!(serde_json::from_slice::<Endpoints>(&std::fs::read(&path).unwrap()).unwrap(), endpoints);

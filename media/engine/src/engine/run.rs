@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use headwater_api::config::Listen;
 use headwater_api::documents::{BootEpoch, NodeIncarnation};
 use headwater_api::error::Chain;
 use headwater_registry::Store;
@@ -35,7 +36,8 @@ impl Engine {
         }
         log::info!(
             version = env!("CARGO_PKG_VERSION"), node = node.as_str(), role = role.as_str(),
-            http:% = endpoints.http, rtmp:% = endpoints.rtmp, health:% = endpoints.health,
+            http:% = Listen::from(endpoints.http), https:% = Listen::from(endpoints.https),
+            rtmp:% = Listen::from(endpoints.rtmp), health:% = endpoints.health,
             webrtc:? = endpoints.webrtc;
             "engine serving"
         );
@@ -65,7 +67,7 @@ impl Engine {
             daemon_socket,
             drain,
         } = self;
-        let Listeners { http, health, rtmp, webrtc } = listeners;
+        let Listeners { tls, http, health, rtmp, webrtc } = listeners;
         let mut stages = Stages::new(drain, deadline, WorkerPool::start_or_inline());
         let load_meter = LoadMeter::new(&config);
         let admission = Admission::new(&config.limits, &load_meter, &hub, &node_health, &stages.drain().started);
@@ -75,6 +77,9 @@ impl Engine {
         let whep = webrtc.whep();
 
         events.mount(&mut stages);
+        if let Some(tls) = tls {
+            tls.mount(&mut stages);
+        }
         load_meter.mount(node_health.clone(), &mut stages);
         if let Some(registry) = apps_from {
             stages.add_background(apps.load_when_available(registry));

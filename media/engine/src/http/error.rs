@@ -45,6 +45,8 @@ codes! {
     WrongPassword = "wrong_password" => UNAUTHORIZED,
     /// The user lacks the rights for this request.
     Forbidden = "forbidden" => FORBIDDEN,
+    /// A login over a connection that anybody on the network can read.
+    HttpsRequired = "https_required" => FORBIDDEN,
     /// A page of another origin sent the request.
     CrossOrigin = "cross_origin" => FORBIDDEN,
     /// No such path.

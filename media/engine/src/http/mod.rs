@@ -23,7 +23,7 @@ pub use ops::peers::RelayRoutes;
 pub use ops::process::{ProcessMetrics, StreamMetrics};
 pub use ops::readiness::ProbeCache;
 pub use serve::body::SmallBody;
-pub use serve::client::Client;
+pub use serve::client::{Client, Encryption};
 pub use serve::listener::Server;
 pub use serve::metrics::Metrics;
 pub use serve::service::HttpService;

@@ -1,6 +1,7 @@
 //! A node for tests of the web server, without sockets: two apps and an embedded registry.
+//! Requests reach it through the connection code, from a peer of the test's choice.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use headwater_api::Config;
 use headwater_api::control::Endpoints;
 use headwater_registry::{Embedded, Store};
 use headwater_wire::{Codec, Frame, MediaTime, Track, VideoTrack};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio_util::sync::CancellationToken;
 
 use super::{Accounts, AppServices, AppState, SessionKey};
@@ -17,15 +19,46 @@ use crate::cluster::ClusterSnapshotCache;
 use crate::events::EventBus;
 use crate::gateway::hls::Hls;
 use crate::gateway::webrtc;
+use crate::http::serve::client::Encryption;
+use crate::http::serve::connection::Connections;
+use crate::http::serve::metrics::Metrics;
+use crate::http::serve::service::HttpService;
 use crate::hub::{Hub, Limits, Producer};
 use crate::node::admission::Admission;
 use crate::node::health::NodeHealthReceiver;
 use crate::node::load::LoadMeter;
 use crate::runtime::client_pool::SharePolicy;
+use crate::runtime::trusted_proxies::TrustedProxies;
+use crate::runtime::worker_pool::WorkerPool;
+
+/// Larger than any request or response in these tests.
+const PIPE_BYTES: usize = 256 << 10;
+
+/// The other end of a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    pub(super) encryption: Encryption,
+    /// The proxies that the node trusts.
+    pub(super) proxies: TrustedProxies,
+}
+
+impl Peer {
+    /// A peer that is no trusted proxy.
+    pub(super) fn new(address: &str, encryption: Encryption) -> Self {
+        Self { address: address.parse().unwrap(), encryption, proxies: TrustedProxies::default() }
+    }
+
+    /// A program of the same machine, over plain HTTP.
+    pub(super) fn local() -> Self {
+        Self::new("127.0.0.1", Encryption::None)
+    }
+}
 
 /// A node with the apps `live` and `LiveApp`.
 pub(super) struct TestNode {
     pub(super) hub: Hub,
+    pub(super) registry: Store,
     pub(super) state: AppState,
     /// Receives the reports of a daemon that the test plays.
     pub(super) node_health: NodeHealthReceiver,
@@ -55,13 +88,14 @@ impl TestNode {
             hub: hub.clone(),
             access: Access::new(Apps::new(["live".to_owned(), "LiveApp".to_owned()])),
             accounts: Accounts::new(registry.clone(), SessionKey::from_secret(b"of this test"), None),
-            snapshots: ClusterSnapshotCache::new(registry),
+            snapshots: ClusterSnapshotCache::new(registry.clone()),
             node_id: "n".to_owned(),
             endpoints: Endpoints {
                 pid: 1,
-                http: loopback,
-                https: None,
-                rtmp: loopback,
+                http: Some(loopback),
+                https: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 5443))),
+                self_signed_fingerprint: None,
+                rtmp: Some(loopback),
                 rtmps: None,
                 relay: None,
                 webrtc: Vec::new(),
@@ -72,7 +106,30 @@ impl TestNode {
             admission: Admission::new(&config.limits, &meter, &hub, &node_health, &drain),
             peers: None,
         });
-        Self { hub, state, node_health, folder }
+        Self { hub, registry, state, node_health, folder }
+    }
+
+    /// Sends bytes on a connection of its own, and returns what the server sends until it closes
+    /// the connection.
+    pub(super) async fn exchange(&self, peer: &Peer, request: &str) -> String {
+        let pool = SharePolicy::new(&Config::default()).pool(1);
+        let place = pool.take(peer.address).unwrap();
+        let connections = Connections::new(
+            HttpService::new(self.state.clone()),
+            pool,
+            peer.proxies.clone(),
+            Metrics::default(),
+            WorkerPool::inline(),
+            CancellationToken::new(),
+        );
+        let (mut client, stream) = duplex(PIPE_BYTES);
+        let serving = tokio::spawn(connections.serve(stream, (peer.address, 1).into(), peer.encryption, place));
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        drop(client);
+        serving.await.unwrap();
+        text
     }
 
     /// Publishes a stream of 1280x720 with `ms` of media.

@@ -112,9 +112,10 @@ mod tests {
         let port = |n: u16| ([127, 0, 0, 1], n).into();
         Endpoints {
             pid: 7,
-            http: port(1),
+            http: Some(port(1)),
             https: None,
-            rtmp: port(2),
+            self_signed_fingerprint: None,
+            rtmp: Some(port(2)),
             rtmps: None,
             relay: None,
             webrtc: vec![],

@@ -42,7 +42,7 @@ impl LoadMeter {
         let addresses = &config.node.addresses;
         let hidden = !addresses.is_empty() && addresses.iter().all(std::net::IpAddr::is_loopback);
         Self(Arc::new(Inner {
-            loopback: hidden || config.http.listen.ip().is_loopback(),
+            loopback: hidden || serves_loopback_only(&config.http),
             cpu_permille: AtomicU32::new(0),
             egress_bps: AtomicU64::new(0),
             capacity_bps: AtomicU64::new(configured_bps),
@@ -117,6 +117,12 @@ fn total(viewers_by: ViewerCounts) -> u64 {
 
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
+}
+
+/// True if the web server listens, and only on loopback.
+fn serves_loopback_only(http: &config::Http) -> bool {
+    let mut addresses = [http.listen, http.tls_listen].into_iter().filter_map(config::Listen::address).peekable();
+    addresses.peek().is_some() && addresses.all(|address| address.ip().is_loopback())
 }
 
 /// The interfaces towards viewers: those of a default route, else all except `lo`. Only `lo` if all

@@ -1,6 +1,6 @@
 //! Threads, files and sockets: the worker pool, the placement of connections on it, memory files,
-//! open files, listeners, TLS, trusted proxies, pools of places for clients, the wall clock, and
-//! the stages in which rooms are mounted.
+//! open files, listeners, certificates, trusted proxies, pools of places for clients, the wall
+//! clock, and the stages in which rooms are mounted.
 //!
 //! RULE: knows no stream and no protocol.
 

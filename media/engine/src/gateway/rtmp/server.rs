@@ -46,7 +46,7 @@ pub struct Services {
 /// The open listeners; [`Server::run`] accepts from them.
 #[derive(Debug)]
 pub struct Server {
-    plain: (TcpListener, SocketAddr),
+    plain: Option<(TcpListener, SocketAddr)>,
     tls: Option<((TcpListener, SocketAddr), Arc<rustls::ServerConfig>)>,
     connections: ClientPool,
     merge_audio: bool,
@@ -55,7 +55,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the RTMP listener and, if `tls` is set, the RTMPS listener. `shares` limits how many
+    /// Opens the listeners that are not off; RTMPS needs `tls`. `shares` limits how many
     /// connections one client may have.
     ///
     /// # Errors
@@ -65,9 +65,9 @@ impl Server {
         shares: &SharePolicy,
         tls: Option<Arc<rustls::ServerConfig>>,
     ) -> Result<Self, ListenError> {
-        let plain = listen("rtmp", config.listen)?;
-        let tls = match tls {
-            Some(tls) => Some((listen("rtmps", config.tls_listen)?, tls)),
+        let plain = config.listen.address().map(|address| listen("rtmp", address)).transpose()?;
+        let tls = match config.tls_listen.address().zip(tls) {
+            Some((address, tls)) => Some((listen("rtmps", address)?, tls)),
             None => None,
         };
         Ok(Self {
@@ -80,12 +80,12 @@ impl Server {
         })
     }
 
-    /// Address of the RTMP listener.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.plain.1
+    /// Address of the RTMP listener; `None` if it is off.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.plain.as_ref().map(|(_, address)| *address)
     }
 
-    /// Address of the RTMPS listener, if there is one.
+    /// Address of the RTMPS listener; `None` if it is off.
     pub fn tls_local_addr(&self) -> Option<SocketAddr> {
         self.tls.as_ref().map(|((_, address), _)| *address)
     }
@@ -95,10 +95,10 @@ impl Server {
         self.metrics.clone()
     }
 
-    /// Publishes a test stream to this server and plays it back, until that has succeeded once.
-    /// The server must be running.
-    pub fn run_loopback_test(&self) -> impl Future<Output = ()> + Send + 'static {
-        let (loopback, address) = (Arc::clone(&self.loopback), self.plain.1);
+    /// Publishes a test stream to the RTMP listener at `address` and plays it back, until that has
+    /// succeeded once. The server must be running.
+    pub fn run_loopback_test(&self, address: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+        let loopback = Arc::clone(&self.loopback);
         async move { loopback.run(address).await }
     }
 
@@ -109,12 +109,14 @@ impl Server {
         move || outcome.borrow().clone()
     }
 
-    /// Adds the server to the stages: its counters, the check of its loopback player, and its
-    /// tasks.
+    /// Adds the server to the stages: its counters, the check of its loopback player if plain RTMP
+    /// is on, and its tasks.
     pub fn mount(self, services: Services, stages: &mut Stages) {
         self.metrics().register(stages.own_metrics());
-        stages.add_liveness("loopback", Box::new(self.loopback_check()));
-        stages.add_background(self.run_loopback_test());
+        if let Some(address) = self.local_addr() {
+            stages.add_liveness("loopback", Box::new(self.loopback_check()));
+            stages.add_background(self.run_loopback_test(address));
+        }
         let (workers, drain) = (stages.workers(), stages.drain().stop_publishers.clone());
         stages.add_serving(self.run(services, workers, drain));
     }
@@ -141,7 +143,8 @@ impl Server {
         let acceptor = Acceptor { shared: Arc::new(shared), connections, tasks: TaskTracker::new(), workers, drain };
         let (tls_listener, tls_acceptor) =
             tls.map(|((listener, _), config)| (listener, TlsAcceptor::from(config))).unzip();
-        tokio::join!(acceptor.accept(Some(plain.0), None), acceptor.accept(tls_listener, tls_acceptor));
+        let plain = plain.map(|(listener, _)| listener);
+        tokio::join!(acceptor.accept(plain, None), acceptor.accept(tls_listener, tls_acceptor));
         acceptor.tasks.close();
         acceptor.tasks.wait().await;
     }

@@ -56,9 +56,9 @@ pub(super) fn start_server_sharing(
     config: config::Rtmp,
     tls: Option<Arc<rustls::ServerConfig>>,
 ) -> TestServer {
-    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let any: config::Listen = "127.0.0.1:0".parse().unwrap();
     let server = Server::bind(&config::Rtmp { listen: any, tls_listen: any, ..config }, shares, tls).unwrap();
-    let (address, tls_address) = (server.local_addr(), server.tls_local_addr());
+    let (address, tls_address) = (server.local_addr().unwrap(), server.tls_local_addr());
     let (hub, drain) = (Hub::new(Limits::default()), CancellationToken::new());
     let refuse_new = CancellationToken::new();
     let config = headwater_api::Config::default();

@@ -31,7 +31,7 @@ pub(in crate::http) async fn require_administrator(
 }
 
 async fn authorize(state: &AppState, parts: &mut Parts) -> Result<(), Problem> {
-    let is_encrypted = Client::of(&parts.extensions).is_encrypted;
+    let is_encrypted = Client::of(&parts.extensions).is_encrypted();
     if parts.uri.path() == login::PATH {
         return check_same_origin(&parts.headers, is_encrypted, false);
     }

@@ -51,7 +51,9 @@ impl FromRequestParts<AppState> for Caller {
             let user = state.accounts.by_password(from, &name, password).await?;
             return Ok(Self { user: Some(user), expires_s: None, by_cookie: false });
         }
-        let Some(cookie) = session_cookie(&parts.headers) else { return Ok(Self::default()) };
+        let Some(cookie) = session_cookie(&parts.headers, Client::of(&parts.extensions)) else {
+            return Ok(Self::default());
+        };
         let session = state.accounts.by_session(cookie, now_s()).await;
         Ok(session.map_or_else(Self::default, |(user, expires_s)| Self {
             user: Some(user),
@@ -96,9 +98,12 @@ pub(super) fn now_s() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use axum::http::Request;
 
     use super::*;
+    use crate::http::serve::client::Encryption;
 
     fn headers(headers: &[(&str, &str)]) -> HeaderMap {
         let mut request = Request::builder();
@@ -117,7 +122,18 @@ mod tests {
             assert_eq!(read(garbage).unwrap().1.reveal(), "", "{garbage}");
         }
         assert!(read("Bearer YWRtaW46YTpi").is_none() && read("Basic").is_none());
-        let headers = headers(&[("cookie", "a=b; headwater_session2=x"), ("cookie", "headwater_session=abc")]);
-        assert_eq!(session_cookie(&headers), Some("abc"));
+        let headers = headers(&[
+            ("cookie", "a=b; headwater_session2=x; __Host-headwater_session=secure"),
+            ("cookie", "headwater_session=local"),
+        ]);
+        let client = |encryption, is_local| Client { address: Ipv4Addr::LOCALHOST.into(), encryption, is_local };
+        for (encryption, is_local, expected) in [
+            (Encryption::None, true, Some("local")),
+            (Encryption::None, false, None),
+            (Encryption::SelfSigned, false, Some("secure")),
+            (Encryption::Certified, true, Some("secure")),
+        ] {
+            assert_eq!(session_cookie(&headers, client(encryption, is_local)), expected, "{encryption:?} {is_local}");
+        }
     }
 }

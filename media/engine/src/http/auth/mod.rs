@@ -7,6 +7,9 @@
 //!           '--cookie-> session --key, time, user ----+
 //! ```
 //!
+//! A login and a session exist only where nobody on the network can read them: over HTTPS, or
+//! between programs of the same machine (`cookie`).
+//!
 //! RULE: a secret leaves this room only in a `Set-Cookie` header. `session` and `throttle` are
 //! values that take the time as an argument.
 
@@ -14,6 +17,7 @@ mod accounts;
 mod authorization;
 mod caller;
 mod cookie;
+mod https_url;
 mod key;
 mod login;
 mod session;

@@ -134,13 +134,13 @@ impl HealthService {
     async fn probe_listeners(&self) -> Checks {
         let at = &self.endpoints;
         let (http, rtmp, https, rtmps, relay) = tokio::join!(
-            probe::http(at.http),
-            probe::rtmp(at.rtmp),
-            probe_if_configured(at.https, probe::https),
-            probe_if_configured(at.rtmps, probe::rtmps),
-            probe_if_configured(at.relay.zip(self.relay.as_ref()), |(address, relay)| probe::relay(address, relay)),
+            probe_if_open(at.http, probe::http),
+            probe_if_open(at.rtmp, probe::rtmp),
+            probe_if_open(at.https, probe::https),
+            probe_if_open(at.rtmps, probe::rtmps),
+            probe_if_open(at.relay.zip(self.relay.as_ref()), |(address, relay)| probe::relay(address, relay)),
         );
-        let all = [("http", Some(http)), ("rtmp", Some(rtmp)), ("https", https), ("rtmps", rtmps), ("relay", relay)];
+        let all = [("http", http), ("rtmp", rtmp), ("https", https), ("rtmps", rtmps), ("relay", relay)];
         all.into_iter().filter_map(|(name, result)| Some((name.to_owned(), result?))).collect()
     }
 
@@ -170,9 +170,9 @@ impl std::fmt::Debug for HealthService {
     }
 }
 
-/// Runs the probe if the listener is configured. Boxed, because a TLS handshake adds tens of
+/// Runs the probe if the listener is open. Boxed, because a TLS handshake adds tens of
 /// kilobytes to the size of the caller's future.
-async fn probe_if_configured<T, F>(listener: Option<T>, probe: impl Fn(T) -> F) -> Option<Result<(), String>>
+async fn probe_if_open<T, F>(listener: Option<T>, probe: impl Fn(T) -> F) -> Option<Result<(), String>>
 where
     F: Future<Output = Result<(), String>>,
 {
@@ -224,9 +224,10 @@ mod tests {
             endpoints: Endpoints {
                 relay: None,
                 pid: 1,
-                http: closed_port,
+                http: Some(closed_port),
                 https: None,
-                rtmp: closed_port,
+                self_signed_fingerprint: None,
+                rtmp: Some(closed_port),
                 rtmps: None,
                 webrtc: Vec::new(),
                 health: closed_port,
@@ -247,12 +248,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_configured_listeners_are_probed() {
+    async fn only_open_listeners_are_probed() {
         let closed_port = Some("127.0.0.1:1".parse().unwrap());
         let (node_health, drain) = (NodeHealthReceiver::disconnected(), CancellationToken::new());
-        let node = health(0, Box::new(|| Ok(())), &node_health, &drain);
+        let mut node = health(0, Box::new(|| Ok(())), &node_health, &drain);
+        (node.endpoints.http, node.endpoints.rtmp) = (None, None);
         let checks = Arc::new(node).readiness().await.checks;
-        assert!(["https", "rtmps", "relay"].iter().all(|check| !checks.contains_key(*check)), "{checks:?}");
+        assert!(
+            ["http", "https", "rtmp", "rtmps", "relay"].iter().all(|check| !checks.contains_key(*check)),
+            "{checks:?}"
+        );
         let mut node = health(0, Box::new(|| Ok(())), &node_health, &drain);
         (node.endpoints.https, node.endpoints.rtmps, node.endpoints.relay) = (closed_port, closed_port, closed_port);
         let secret = headwater_wire::relay::ClusterSecret::new(b"a secret of the cluster").unwrap();

@@ -25,8 +25,10 @@ struct Node {
     version: String,
     /// All apps, sorted.
     apps: Vec<String>,
-    /// TCP port of RTMP.
-    rtmp_port: u16,
+    /// TCP port of HTTPS; null if it is off.
+    https_port: Option<u16>,
+    /// TCP port of RTMP; null if it is off.
+    rtmp_port: Option<u16>,
     /// TCP port of RTMPS; null without a certificate.
     rtmps_port: Option<u16>,
 }
@@ -48,7 +50,8 @@ async fn node(Extract(state): Extract<AppState>) -> Response {
         id: state.node_id.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         apps: state.access.app_names(),
-        rtmp_port: state.endpoints.rtmp.port(),
+        https_port: state.endpoints.https.map(|address| address.port()),
+        rtmp_port: state.endpoints.rtmp.map(|address| address.port()),
         rtmps_port: state.endpoints.rtmps.map(|address| address.port()),
     })
 }

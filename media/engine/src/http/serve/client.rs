@@ -11,7 +11,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use axum::http::Extensions;
+use axum::http::{Extensions, HeaderMap, HeaderValue, header};
 
 use crate::runtime::trusted_proxies::TrustedProxies;
 
@@ -25,32 +25,52 @@ pub(in crate::http) const FORWARDED_PROTO: &str = "x-forwarded-proto";
 pub struct Client {
     /// Its address; never an IPv4-mapped one.
     pub address: IpAddr,
-    /// True if its own connection, to this node or to a trusted proxy, is encrypted.
-    pub is_encrypted: bool,
+    /// How its own connection, to this node or to a trusted proxy, is encrypted.
+    pub encryption: Encryption,
+    /// True if it is a program of this machine: connected over loopback, and no proxy has forwarded
+    /// the request.
+    pub is_local: bool,
+}
+
+/// How a client's connection is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encryption {
+    /// Not at all.
+    None,
+    /// With the self-signed certificate of this node.
+    SelfSigned,
+    /// With a configured certificate, or that of a trusted proxy.
+    Certified,
 }
 
 impl Client {
     /// The client in the extensions of a request; an unspecified address if there is none.
     pub(in crate::http) fn of(extensions: &Extensions) -> Self {
-        let unknown = Self { address: Ipv6Addr::UNSPECIFIED.into(), is_encrypted: false };
+        let unknown = Self { address: Ipv6Addr::UNSPECIFIED.into(), encryption: Encryption::None, is_local: false };
         extensions.get().copied().unwrap_or(unknown)
+    }
+
+    /// True if the client's connection is encrypted: its origin is `https://…`.
+    pub(in crate::http) fn is_encrypted(&self) -> bool {
+        self.encryption != Encryption::None
     }
 }
 
 /// Resolves the clients of the requests of one connection.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientResolver {
-    /// The peer of the connection as a client.
+    /// The peer of the connection as a client that no proxy speaks for.
     peer: Client,
     /// The trusted proxies, if the peer is one of them.
     proxies: Option<TrustedProxies>,
 }
 
 impl ClientResolver {
-    pub(crate) fn new(peer: SocketAddr, is_encrypted: bool, proxies: &TrustedProxies) -> Self {
+    /// `encryption` is that of the connection to `peer`.
+    pub(crate) fn new(peer: SocketAddr, encryption: Encryption, proxies: &TrustedProxies) -> Self {
         let address = peer.ip().to_canonical();
         let proxies = proxies.contains(address).then(|| proxies.clone());
-        Self { peer: Client { address, is_encrypted }, proxies }
+        Self { peer: Client { address, encryption, is_local: address.is_loopback() }, proxies }
     }
 
     /// Returns the client of a request with these values of the two header fields, each in their
@@ -60,9 +80,13 @@ impl ClientResolver {
         forwarded_for: impl DoubleEndedIterator<Item = &'a [u8]>,
         forwarded_proto: impl DoubleEndedIterator<Item = &'a [u8]>,
     ) -> Client {
-        let Some(proxies) = &self.proxies else { return self.peer };
+        let (mut forwarded_for, mut forwarded_proto) =
+            (forwarded_for.rev().peekable(), forwarded_proto.rev().peekable());
+        let is_forwarded = forwarded_for.peek().is_some() || forwarded_proto.peek().is_some();
+        let is_local = self.peer.is_local && !is_forwarded;
+        let Some(proxies) = &self.proxies else { return Client { is_local, ..self.peer } };
         let mut address = self.peer.address;
-        for entry in forwarded_for.rev().flat_map(|value| value.rsplit(|b| *b == b',')) {
+        for entry in forwarded_for.flat_map(|value| value.rsplit(|b| *b == b',')) {
             // A proxy that does not tell its client's address speaks for itself.
             let Some(entry) = parse_address(entry) else { break };
             address = entry;
@@ -70,16 +94,22 @@ impl ClientResolver {
                 break;
             }
         }
-        let scheme = forwarded_proto.rev().flat_map(|value| value.rsplit(|b| *b == b',')).next();
-        let is_encrypted =
-            scheme.map_or(self.peer.is_encrypted, |scheme| scheme.trim_ascii().eq_ignore_ascii_case(b"https"));
-        Client { address, is_encrypted }
+        let encryption = match forwarded_proto.flat_map(|value| value.rsplit(|b| *b == b',')).next() {
+            Some(scheme) if scheme.trim_ascii().eq_ignore_ascii_case(b"https") => Encryption::Certified,
+            Some(_) => Encryption::None,
+            None => self.peer.encryption,
+        };
+        Client { address, encryption, is_local }
     }
 
     /// Returns the client of a request with these header fields.
-    pub(crate) fn resolve_headers(&self, headers: &axum::http::HeaderMap) -> Client {
-        let values = |name| headers.get_all(name).iter().map(axum::http::HeaderValue::as_bytes);
-        self.resolve(values(FORWARDED_FOR), values(FORWARDED_PROTO))
+    pub(crate) fn resolve_headers(&self, headers: &HeaderMap) -> Client {
+        let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        let client = self.resolve(values(FORWARDED_FOR), values(FORWARDED_PROTO));
+        // Proxies that name themselves in another way (RFC 9110 §7.6.3, RFC 7239).
+        let is_local =
+            client.is_local && !headers.contains_key(header::VIA) && !headers.contains_key(header::FORWARDED);
+        Client { is_local, ..client }
     }
 }
 
@@ -95,9 +125,9 @@ fn parse_address(entry: &[u8]) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn resolver(peer: &str, is_encrypted: bool) -> ClientResolver {
+    fn resolver(peer: &str, encryption: Encryption) -> ClientResolver {
         let trusted = ["10.0.0.0/16", "2001:db8:1::/48"].map(|network| network.parse().unwrap());
-        ClientResolver::new(SocketAddr::new(peer.parse().unwrap(), 1), is_encrypted, &TrustedProxies::new(&trusted))
+        ClientResolver::new(SocketAddr::new(peer.parse().unwrap(), 1), encryption, &TrustedProxies::new(&trusted))
     }
 
     fn bytes<'a>(values: &'a [&'a str]) -> impl DoubleEndedIterator<Item = &'a [u8]> {
@@ -107,7 +137,7 @@ mod tests {
     #[test]
     fn client_is_the_rightmost_address_that_is_not_a_trusted_proxy() {
         let check = |peer: &str, values: &[&str], expected: &str| {
-            let client = resolver(peer, false).resolve(bytes(values), bytes(&[]));
+            let client = resolver(peer, Encryption::None).resolve(bytes(values), bytes(&[]));
             assert_eq!(client.address, expected.parse::<IpAddr>().unwrap(), "{peer} {values:?}");
         };
         check("10.0.0.5", &["198.51.100.7"], "198.51.100.7");
@@ -131,17 +161,40 @@ mod tests {
 
     #[test]
     fn scheme_is_that_of_the_connection_or_what_a_trusted_proxy_says() {
-        let check = |peer: &str, is_encrypted: bool, values: &[&str], expected: bool| {
-            let client = resolver(peer, is_encrypted).resolve(bytes(&[]), bytes(values));
-            assert_eq!(client.is_encrypted, expected, "{peer} {is_encrypted} {values:?}");
+        let check = |peer: &str, encryption, values: &[&str], expected| {
+            let client = resolver(peer, encryption).resolve(bytes(&[]), bytes(values));
+            assert_eq!(client.encryption, expected, "{peer} {encryption:?} {values:?}");
         };
-        check("203.0.113.9", true, &[], true);
-        check("203.0.113.9", false, &["https"], false);
-        check("203.0.113.9", true, &["http"], true);
-        check("10.0.0.5", false, &["https"], true);
-        check("10.0.0.5", false, &["http, HTTPS "], true);
-        check("10.0.0.5", false, &["https", "http"], false);
-        check("10.0.0.5", true, &["http"], false);
-        check("10.0.0.5", true, &[], true);
+        let (none, self_signed, certified) = (Encryption::None, Encryption::SelfSigned, Encryption::Certified);
+        check("203.0.113.9", self_signed, &[], self_signed);
+        check("203.0.113.9", none, &["https"], none);
+        check("203.0.113.9", certified, &["http"], certified);
+        check("10.0.0.5", none, &["https"], certified);
+        check("10.0.0.5", none, &["http, HTTPS "], certified);
+        check("10.0.0.5", none, &["https", "http"], none);
+        check("10.0.0.5", self_signed, &["http"], none);
+        check("10.0.0.5", self_signed, &["https"], certified);
+        check("10.0.0.5", self_signed, &[], self_signed);
+    }
+
+    #[test]
+    fn client_is_local_only_over_loopback_and_without_a_proxy() {
+        let check = |peer: &str, headers: &[(&'static str, &'static str)], expected: bool| {
+            let headers = headers.iter().map(|(n, v)| (n.parse().unwrap(), HeaderValue::from_static(v))).collect();
+            for proxies in [TrustedProxies::default(), TrustedProxies::new(&["127.0.0.0/8".parse().unwrap()])] {
+                let peer = SocketAddr::new(peer.parse().unwrap(), 1);
+                let client = ClientResolver::new(peer, Encryption::None, &proxies).resolve_headers(&headers);
+                assert_eq!(client.is_local, expected, "{peer} {headers:?}");
+            }
+        };
+        for peer in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            check(peer, &[("host", "localhost")], true);
+            for name in ["x-forwarded-for", "x-forwarded-proto", "via", "forwarded"] {
+                check(peer, &[(name, "127.0.0.1")], false);
+                check(peer, &[(name, "")], false);
+            }
+        }
+        check("10.0.0.5", &[], false);
+        check("fe80::1", &[], false);
     }
 }

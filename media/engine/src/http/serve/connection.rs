@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::http::serve::client::ClientResolver;
+use crate::http::serve::client::{ClientResolver, Encryption};
 use crate::http::serve::metrics::Metrics;
 use crate::http::serve::sendfile::SendfileStream;
 use crate::http::serve::service::HttpService;
@@ -35,6 +35,14 @@ const MAX_HEAD_BYTES: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
 /// Delay after a failed accept (file descriptors exhausted), in which other connections may close.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// How a listener encrypts its connections.
+#[derive(Clone)]
+pub(crate) struct ListenerTls {
+    pub(crate) acceptor: TlsAcceptor,
+    /// True if the certificate is the node's own.
+    pub(crate) is_self_signed: bool,
+}
 
 /// The state that all connections of one server share.
 #[derive(Debug, Clone)]
@@ -74,7 +82,7 @@ impl Connections {
     }
 
     /// Accepts connections until the drain starts.
-    pub(crate) async fn accept(&self, listener: TcpListener, tls: Option<TlsAcceptor>) {
+    pub(crate) async fn accept(&self, listener: TcpListener, tls: Option<ListenerTls>) {
         loop {
             let accepted = tokio::select! {
                 () = self.drain.cancelled() => return,
@@ -97,7 +105,7 @@ impl Connections {
         self.tasks.len()
     }
 
-    fn start(&self, stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>) {
+    fn start(&self, stream: TcpStream, peer: SocketAddr, tls: Option<ListenerTls>) {
         let place = match self.pool.take(peer.ip()) {
             Ok(place) => place,
             Err(err) => {
@@ -112,9 +120,9 @@ impl Connections {
         let this = self.clone();
         self.workers.spawn(&self.tasks, stream, move |stream| async move {
             match tls {
-                None => this.serve(SendfileStream::new(stream), peer, false, place).await,
-                Some(tls) => match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => this.serve(stream, peer, true, place).await,
+                None => this.serve(SendfileStream::new(stream), peer, Encryption::None, place).await,
+                Some(tls) => match tokio::time::timeout(HEAD_TIMEOUT, tls.acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => this.serve(stream, peer, tls.encryption(), place).await,
                     Ok(Err(err)) => log::debug!(peer:%, err:%; "tls handshake failed"),
                     Err(_) => log::debug!(peer:%; "tls handshake timed out"),
                 },
@@ -126,11 +134,11 @@ impl Connections {
         self,
         stream: T,
         peer: SocketAddr,
-        is_encrypted: bool,
+        encryption: Encryption,
         place: PoolPlace,
     ) {
         let _open = self.metrics.count_connection();
-        let clients = ClientResolver::new(peer, is_encrypted, &self.proxies);
+        let clients = ClientResolver::new(peer, encryption, &self.proxies);
         let phase = RequestPhase::default();
         let mut stream = TimeoutStream::new(stream, phase.clone());
         match self.service.serve_fast_path(&mut stream, &phase, &clients, &self.drain).await {
@@ -173,6 +181,12 @@ impl Connections {
             log::trace!(peer:%, err:%; "http connection ended early");
         }
         drop(place);
+    }
+}
+
+impl ListenerTls {
+    fn encryption(&self) -> Encryption {
+        if self.is_self_signed { Encryption::SelfSigned } else { Encryption::Certified }
     }
 }
 

@@ -62,8 +62,8 @@ async fn serve_behind(proxies: TrustedProxies, service: HttpService, stream: Dup
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let place = connections.pool.take(peer.ip()).unwrap();
     match tls {
-        None => connections.serve(stream, peer, false, place).await,
-        Some(tls) => connections.serve(tls.accept(stream).await.unwrap(), peer, true, place).await,
+        None => connections.serve(stream, peer, Encryption::None, place).await,
+        Some(tls) => connections.serve(tls.accept(stream).await.unwrap(), peer, Encryption::Certified, place).await,
     }
 }
 
@@ -71,7 +71,7 @@ async fn serve_behind(proxies: TrustedProxies, service: HttpService, stream: Dup
 #[tokio::test(start_paused = true)]
 async fn forwarded_client_is_counted_only_behind_a_trusted_proxy() {
     let name = headwater_api::StreamName::parse("live/a").unwrap();
-    let client = |address: [u8; 4]| Client { address: address.into(), is_encrypted: false };
+    let client = |address: [u8; 4]| Client { address: address.into(), encryption: Encryption::None, is_local: false };
     let (peer_viewer, forwarded_viewer) = (viewer_id(client([127, 0, 0, 1])), viewer_id(client([198, 51, 100, 7])));
     for (networks, expected) in [(vec![], peer_viewer), (vec!["127.0.0.0/8".parse().unwrap()], forwarded_viewer)] {
         for extra in ["", "content-length: 0\r\n"] {
@@ -247,7 +247,7 @@ async fn one_address_cannot_take_all_connections() {
 
 #[tokio::test]
 async fn connection_beyond_the_limit_is_closed_until_another_one_ends() {
-    let any = (Ipv4Addr::LOCALHOST, 0).into();
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into();
     let config = config::Http {
         listen: any,
         tls_listen: any,
@@ -255,7 +255,7 @@ async fn connection_beyond_the_limit_is_closed_until_another_one_ends() {
         ..config::Http::default()
     };
     let server = Server::bind(&config, &SharePolicy::new(&Config::default()), None).unwrap();
-    let (address, metrics) = (server.local_addr(), server.metrics());
+    let (address, metrics) = (server.local_addr().unwrap(), server.metrics());
     let drain = CancellationToken::new();
     let running = tokio::spawn(server.run(service(), WorkerPool::inline(), drain.clone(), Duration::ZERO));
     let mut first = TcpStream::connect(address).await.unwrap();

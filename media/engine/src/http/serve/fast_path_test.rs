@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::http::serve::client::Encryption;
 use crate::http::test_node::TestNode;
 use crate::runtime::trusted_proxies::TrustedProxies;
 
@@ -22,7 +23,7 @@ type Served = JoinHandle<io::Result<Option<Vec<u8>>>>;
 fn serve_here(node: &TestNode, drain: &CancellationToken) -> (DuplexStream, Served) {
     let (peer, mut stream) = duplex(ROOM);
     let (state, drain) = (node.state.clone(), drain.clone());
-    let clients = ClientResolver::new((Ipv4Addr::LOCALHOST, 1).into(), false, &TrustedProxies::default());
+    let clients = ClientResolver::new((Ipv4Addr::LOCALHOST, 1).into(), Encryption::None, &TrustedProxies::default());
     let serving = async move { super::serve(&mut stream, &RequestPhase::default(), &state, &clients, &drain).await };
     (peer, tokio::spawn(serving))
 }

@@ -1,5 +1,4 @@
-//! The public web server: an HTTP listener and, with a certificate, an HTTPS listener for one
-//! service.
+//! The public web server: an HTTP and an HTTPS listener for one service. Either may be off.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,21 +10,21 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::ops::process::{ProcessMetrics, StreamMetrics};
-use crate::http::serve::connection::Connections;
+use crate::http::serve::connection::{Connections, ListenerTls};
 use crate::http::serve::metrics::Metrics;
 use crate::http::serve::service::HttpService;
 use crate::hub::Hub;
 use crate::runtime::client_pool::{ClientPool, SharePolicy};
 use crate::runtime::listener::{ListenError, listen};
 use crate::runtime::stages::Stages;
+use crate::runtime::tls::ServerTls;
 use crate::runtime::trusted_proxies::TrustedProxies;
 use crate::runtime::worker_pool::WorkerPool;
 
 /// Open listeners; [`Server::run`] accepts connections.
 #[derive(Debug)]
 pub struct Server {
-    plain: TcpListener,
-    plain_address: SocketAddr,
+    plain: Option<(TcpListener, SocketAddr)>,
     tls: Option<Tls>,
     pool: ClientPool,
     proxies: TrustedProxies,
@@ -35,7 +34,7 @@ pub struct Server {
 struct Tls {
     listener: TcpListener,
     address: SocketAddr,
-    acceptor: TlsAcceptor,
+    tls: ListenerTls,
 }
 
 impl std::fmt::Debug for Tls {
@@ -45,29 +44,26 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Server {
-    /// Opens the HTTP listener, and the HTTPS listener if there is a certificate. `shares` limits
-    /// how many connections one client may have.
+    /// Opens the listeners that are not off; HTTPS needs `tls`. `shares` limits how many
+    /// connections one client may have.
     ///
     /// # Errors
     /// If an address is in use or is not an address of this host.
-    pub fn bind(
-        config: &config::Http,
-        shares: &SharePolicy,
-        tls: Option<Arc<rustls::ServerConfig>>,
-    ) -> Result<Self, ListenError> {
-        let tls = tls.map(|tls| Tls::bind(config.tls_listen, &tls)).transpose()?;
-        let (plain, plain_address) = listen("http", config.listen)?;
+    pub fn bind(config: &config::Http, shares: &SharePolicy, tls: Option<&ServerTls>) -> Result<Self, ListenError> {
+        let tls = config.tls_listen.address().zip(tls);
+        let tls = tls.map(|(address, tls)| Tls::bind(address, tls)).transpose()?;
+        let plain = config.listen.address().map(|address| listen("http", address)).transpose()?;
         let pool = shares.pool(config.max_connections.get());
         let (proxies, metrics) = (TrustedProxies::new(&config.trusted_proxies), Metrics::default());
-        Ok(Self { plain, plain_address, tls, pool, proxies, metrics })
+        Ok(Self { plain, tls, pool, proxies, metrics })
     }
 
-    /// The local address of the HTTP listener.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.plain_address
+    /// The local address of the HTTP listener; `None` if it is off.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.plain.as_ref().map(|(_, address)| *address)
     }
 
-    /// The local address of the HTTPS listener, if there is a certificate.
+    /// The local address of the HTTPS listener; `None` if it is off.
     pub fn tls_local_addr(&self) -> Option<SocketAddr> {
         self.tls.as_ref().map(|tls| tls.address)
     }
@@ -98,12 +94,17 @@ impl Server {
         deadline: Duration,
     ) {
         let connections = Connections::new(service.into(), self.pool, self.proxies, self.metrics, workers, drain);
-        let tls = async {
-            if let Some(tls) = self.tls {
-                connections.accept(tls.listener, Some(tls.acceptor)).await;
+        let plain = async {
+            if let Some((listener, _)) = self.plain {
+                connections.accept(listener, None).await;
             }
         };
-        tokio::join!(connections.accept(self.plain, None), tls);
+        let tls = async {
+            if let Some(tls) = self.tls {
+                connections.accept(tls.listener, Some(tls.tls)).await;
+            }
+        };
+        tokio::join!(plain, tls);
         let cut = connections.finish(deadline).await;
         if cut > 0 {
             log::info!(connections = cut; "http connections closed at the end of the drain");
@@ -112,10 +113,11 @@ impl Server {
 }
 
 impl Tls {
-    fn bind(address: SocketAddr, config: &rustls::ServerConfig) -> Result<Self, ListenError> {
+    fn bind(address: SocketAddr, tls: &ServerTls) -> Result<Self, ListenError> {
         let (listener, address) = listen("https", address)?;
-        let mut config = config.clone();
+        let mut config = rustls::ServerConfig::clone(tls.config());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { listener, address, acceptor: TlsAcceptor::from(Arc::new(config)) })
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Ok(Self { listener, address, tls: ListenerTls { acceptor, is_self_signed: tls.is_self_signed() } })
     }
 }

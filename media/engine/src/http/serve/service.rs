@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::Method;
+use axum::http::{HeaderValue, Method, header};
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,13 +14,17 @@ use tower::Service as _;
 
 use crate::http::media::hls::request::HlsRequest;
 use crate::http::media::hls::response;
-use crate::http::serve::client::{Client, ClientResolver};
+use crate::http::serve::client::{Client, ClientResolver, Encryption};
 use crate::http::serve::cors::{CorsPolicy, respond_to_options};
 use crate::http::serve::fast_path;
 use crate::http::serve::host::check_host;
 use crate::http::serve::router::router;
 use crate::http::serve::timeout::RequestPhase;
 use crate::http::state::AppState;
+
+/// The browser uses HTTPS only for this host name for a year (RFC 6797). Never sent with a
+/// self-signed certificate: the browser would then no longer let a user accept it.
+const HSTS: &str = "max-age=31536000";
 
 /// The content of one server: a router, and for the public server also the fast path.
 #[derive(Debug)]
@@ -61,16 +65,19 @@ impl HttpService {
         clients: ClientResolver,
     ) -> Response {
         let policy = CorsPolicy::of(request.uri().path());
+        let client = clients.resolve_headers(request.headers());
         let mut response = match respond_without_handler(&request) {
             Some(response) => response,
             None => {
-                let client = clients.resolve_headers(request.headers());
                 request.extensions_mut().insert(client);
                 self.route(request, client).await
             }
         };
         if let Some(policy) = policy {
             policy.allow_any_origin(response.headers_mut());
+        }
+        if client.encryption == Encryption::Certified {
+            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
         }
         response
     }

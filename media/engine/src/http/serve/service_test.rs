@@ -2,21 +2,9 @@
 //! fields for pages of other origins, OPTIONS, `Host` and line ends. Each request is sent twice
 //! where two paths may answer it.
 
-use std::net::Ipv4Addr;
-
-use headwater_api::Config;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
-use tokio_util::sync::CancellationToken;
-
 use super::*;
-use crate::http::serve::connection::Connections;
-use crate::http::serve::metrics::Metrics;
-use crate::http::test_node::TestNode;
-use crate::runtime::client_pool::SharePolicy;
+use crate::http::test_node::{Peer, TestNode};
 use crate::runtime::trusted_proxies::TrustedProxies;
-use crate::runtime::worker_pool::WorkerPool;
-
-const ROOM: usize = 256 << 10;
 
 /// Status and header fields of a response, and its body.
 struct Answer {
@@ -31,26 +19,13 @@ impl Answer {
     }
 }
 
-/// Sends bytes on a connection of its own, and reads until the server closes it.
+/// Sends bytes from the same machine, and reads until the server closes the connection.
 async fn exchange(node: &TestNode, request: &str) -> Answer {
-    let pool = SharePolicy::new(&Config::default()).pool(1);
-    let place = pool.take(Ipv4Addr::LOCALHOST.into()).unwrap();
-    let service = HttpService::new(node.state.clone());
-    let connections = Connections::new(
-        service,
-        pool,
-        TrustedProxies::default(),
-        Metrics::default(),
-        WorkerPool::inline(),
-        CancellationToken::new(),
-    );
-    let (mut peer, stream) = duplex(ROOM);
-    let serving = tokio::spawn(connections.serve(stream, (Ipv4Addr::LOCALHOST, 1).into(), false, place));
-    peer.write_all(request.as_bytes()).await.unwrap();
-    let mut text = String::new();
-    peer.read_to_string(&mut text).await.unwrap();
-    drop(peer);
-    serving.await.unwrap();
+    exchange_from(node, &Peer::local(), request).await
+}
+
+async fn exchange_from(node: &TestNode, peer: &Peer, request: &str) -> Answer {
+    let text = node.exchange(peer, request).await;
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{request:?}: {text:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     Answer { status, head: head.to_owned(), body: body.to_owned() }
@@ -179,4 +154,32 @@ async fn browsers_must_take_json_for_nothing_else() {
             assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
         }
     }
+}
+
+/// A browser that has seen the header field uses no plain HTTP any more, and lets no user accept a
+/// certificate that it does not trust (RFC 6797 §8.4, §12.1).
+#[tokio::test]
+async fn hsts_is_sent_only_where_the_browser_has_a_trusted_certificate() {
+    let node = TestNode::new();
+    let trusts_proxy = |peer| Peer { proxies: TrustedProxies::new(&["10.0.0.0/8".parse().unwrap()]), ..peer };
+    let check = async |peer: Peer, headers: &str, expected: bool| {
+        for path in ["/", "/rest/v2/version", "/nothing"] {
+            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+            let answer = exchange_from(&node, &peer, &request).await;
+            let hsts = expected.then_some("max-age=31536000");
+            assert_eq!(answer.header("strict-transport-security"), hsts, "{peer:?} {headers:?}: {}", answer.head);
+        }
+    };
+    let [none, self_signed, certified] =
+        [Encryption::None, Encryption::SelfSigned, Encryption::Certified].map(|e| Peer::new("10.0.0.5", e));
+    let forwarded = "x-forwarded-for: 198.51.100.7\r\nx-forwarded-proto: https\r\n";
+    check(none.clone(), "", false).await;
+    check(none.clone(), forwarded, false).await;
+    check(self_signed.clone(), forwarded, false).await;
+    check(certified.clone(), "", true).await;
+    check(trusts_proxy(none.clone()), forwarded, true).await;
+    check(trusts_proxy(self_signed.clone()), forwarded, true).await;
+    check(trusts_proxy(self_signed), "", false).await;
+    check(trusts_proxy(certified), "x-forwarded-proto: http\r\n", false).await;
+    check(trusts_proxy(none), "x-forwarded-proto: http\r\n", false).await;
 }

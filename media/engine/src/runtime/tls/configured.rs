@@ -1,15 +1,14 @@
-//! Loads the certificate and key of the TLS listeners.
-//!
-//! Selects the ring crypto provider explicitly, because other libraries in the process may enable
-//! another provider, and rustls does not choose a default between two.
+//! Reads the configured certificate and its key. Must not know listeners.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use headwater_api::config;
-use rustls::ServerConfig;
+use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::self_signed::CertificateError;
 
 /// The `[tls]` configuration is unusable.
 #[derive(Debug, thiserror::Error)]
@@ -36,13 +35,16 @@ pub enum TlsError {
     /// Certificate and key do not match, or their algorithm is not supported.
     #[error("certificate and key do not match or are not supported")]
     Unusable(#[from] rustls::Error),
+    /// No self-signed certificate can be made.
+    #[error("could not make a self-signed certificate")]
+    SelfSigned(#[from] CertificateError),
 }
 
-/// The TLS configuration of all listeners, or `None` without a certificate.
+/// The configured certificate with its key, or `None` without one.
 ///
 /// # Errors
 /// If a file cannot be read or the two do not match.
-pub fn load(config: &config::Tls) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+pub(super) fn load(config: &config::Tls) -> Result<Option<CertifiedKey>, TlsError> {
     let (certificate, key) = match (&config.certificate_file, &config.key_file) {
         (None, None) => return Ok(None),
         (Some(certificate), Some(key)) => (certificate, key),
@@ -54,11 +56,7 @@ pub fn load(config: &config::Tls) -> Result<Option<Arc<ServerConfig>>, TlsError>
         path: key.clone(),
         source,
     })?;
-    let server = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    Ok(Some(Arc::new(server)))
+    Ok(Some(CertifiedKey::from_der(chain, key, &ring::default_provider())?))
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
