@@ -26,6 +26,7 @@ type Options struct {
 	NackLast         int
 	PLI              int
 	Attack           int
+	Forge            string
 	ReplayCheck      bool
 	WrongFingerprint bool
 	DeleteAtEnd      bool
@@ -78,6 +79,7 @@ func main() {
 	flag.IntVar(&o.NackLast, "nack", 0, "send one NACK for the last n video packets, although they were received")
 	flag.IntVar(&o.PLI, "pli", 0, "request a key frame n times")
 	flag.IntVar(&o.Attack, "attack", 0, "send n datagrams of each bad kind to the media port while playing")
+	flag.StringVar(&o.Forge, "forge", "", "send valid checks from this address, which answers nothing, and count what arrives there")
 	flag.BoolVar(&o.ReplayCheck, "replay-check", false, "after the first frame, send only replays of an old connectivity check")
 	flag.BoolVar(&o.WrongFingerprint, "wrong-fingerprint", false, "put a fingerprint into the offer that does not match the certificate")
 	flag.BoolVar(&o.DeleteAtEnd, "delete", true, "end the session with DELETE")

@@ -284,6 +284,11 @@ func (v *Viewer) injectFaults(ctx context.Context) error {
 		emit("attacked", sent)
 		return err
 	}
+	if v.options.Forge != "" {
+		report, err := v.forge(ctx)
+		emit("forged", report)
+		return err
+	}
 	if v.options.ReplayCheck {
 		return v.tap.replayCheck(ctx)
 	}

@@ -60,6 +60,21 @@ pub fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> anyhow::Result<Response> {
+    request_on(TcpStream::connect_timeout(&address, WAIT_TIMEOUT)?, method, path, headers, body)
+}
+
+/// Like [`request`], on an open connection, which may have a local address of its own.
+///
+/// # Errors
+/// If there is no complete response within [`WAIT_TIMEOUT`].
+pub fn request_on(
+    mut stream: TcpStream,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> anyhow::Result<Response> {
+    let address = stream.peer_addr()?;
     let mut text = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
@@ -70,7 +85,6 @@ pub fn request(
     text.push_str("\r\n");
     let mut bytes = text.into_bytes();
     bytes.extend_from_slice(body);
-    let mut stream = TcpStream::connect_timeout(&address, WAIT_TIMEOUT)?;
     stream.set_read_timeout(Some(WAIT_TIMEOUT))?;
     stream.set_write_timeout(Some(WAIT_TIMEOUT))?;
     // A server may respond and close before it has read the whole request (413). The response

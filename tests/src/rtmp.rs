@@ -50,7 +50,15 @@ impl RtmpClient {
     /// # Errors
     /// If it refuses or does not answer.
     pub fn publisher_in(server: SocketAddr, app: &str, id: &str) -> anyhow::Result<Self> {
-        let mut client = Self::connect(TcpStream::connect_timeout(&server, WAIT_TIMEOUT)?, app)?;
+        Self::publisher_on(TcpStream::connect_timeout(&server, WAIT_TIMEOUT)?, app, id)
+    }
+
+    /// Publishes `app/id` on an open connection, which may have a local address of its own.
+    ///
+    /// # Errors
+    /// If the server refuses or does not answer.
+    pub fn publisher_on(socket: TcpStream, app: &str, id: &str) -> anyhow::Result<Self> {
+        let mut client = Self::connect(socket, app)?;
         let request = client.session.request_publishing(id.to_owned(), PublishRequestType::Live)?;
         client.handle_results(vec![request])?;
         client.wait_event(|e| *e == ClientSessionEvent::PublishRequestAccepted).context("publish")?;
@@ -70,7 +78,7 @@ impl RtmpClient {
     /// # Errors
     /// If it refuses or does not answer.
     pub fn player_in(server: SocketAddr, app: &str, id: &str) -> anyhow::Result<Self> {
-        Self::play(TcpStream::connect_timeout(&server, WAIT_TIMEOUT)?, app, id)
+        Self::player_on(TcpStream::connect_timeout(&server, WAIT_TIMEOUT)?, app, id)
     }
 
     /// Like [`RtmpClient::player`], with the smallest receive buffer the kernel allows, so that it
@@ -82,10 +90,14 @@ impl RtmpClient {
         let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
         socket.set_recv_buffer_size(4 << 10)?;
         socket.connect_timeout(&server.into(), WAIT_TIMEOUT)?;
-        Self::play(socket.into(), DEFAULT_APP, id)
+        Self::player_on(socket.into(), DEFAULT_APP, id)
     }
 
-    fn play(socket: TcpStream, app: &str, id: &str) -> anyhow::Result<Self> {
+    /// Plays `app/id` on an open connection, which may have a local address of its own.
+    ///
+    /// # Errors
+    /// If the server refuses or does not answer.
+    pub fn player_on(socket: TcpStream, app: &str, id: &str) -> anyhow::Result<Self> {
         let mut client = Self::connect(socket, app)?;
         let request = client.session.request_playback(id.to_owned())?;
         client.handle_results(vec![request])?;
