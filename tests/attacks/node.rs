@@ -1,13 +1,14 @@
 //! The node under attack: its addresses, its figures, and whether it is still the same engine.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use headwater_api::Config;
 use headwater_api::control::Endpoints;
 use headwater_api::rest::StreamStatus;
 use headwater_tests::daemon::Daemon;
-use headwater_tests::engine::{self, Options, read_endpoints};
+use headwater_tests::engine::{self, Options};
 use headwater_tests::{http, wait};
 
 use crate::sandbox::NODE_ADDRESS;
@@ -32,8 +33,32 @@ impl Node {
     /// # Errors
     /// If it does not.
     pub(crate) fn start_in(options: Options, folder: &Path) -> anyhow::Result<Self> {
-        let daemon = Daemon::start_in(options, folder)?;
+        Self::of(Daemon::start_in(options, folder)?)
+    }
+
+    /// The node of a daemon; waits until its engine serves.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub(crate) fn of(daemon: Daemon) -> anyhow::Result<Self> {
         let endpoints = daemon.wait_endpoints(None).with_context(|| log_end(&daemon))?;
+        Ok(Self { daemon, endpoints })
+    }
+
+    /// Like [`Node::of`], for a node that listens on the ports of this configuration: it need not
+    /// write them to a file.
+    ///
+    /// # Errors
+    /// As [`Node::of`].
+    pub(crate) fn with_ports_of(daemon: Daemon, config: &Config) -> anyhow::Result<Self> {
+        let health = SocketAddr::from((Ipv4Addr::LOCALHOST, config.health.listen.port()));
+        let pid = wait::until("an engine that serves", || {
+            http::get(health, "/livez").ok().filter(|response| response.status == 200)?;
+            engine_pid(&daemon)
+        })
+        .with_context(|| log_end(&daemon))?;
+        let (http, rtmp, relay) = (config.http.listen, config.rtmp.listen, Some(config.relay.listen));
+        let endpoints = Endpoints { pid, http, https: None, rtmp, rtmps: None, relay, webrtc: Vec::new(), health };
         Ok(Self { daemon, endpoints })
     }
 
@@ -137,12 +162,19 @@ impl Node {
             let is_fault = FAULTS.iter().any(|fault| line.contains(fault));
             ensure!(!is_fault, "{line}");
         }
-        let pid = read_endpoints(self.data_dir())?.pid;
-        ensure!(pid == self.endpoints.pid, "the engine was replaced: process {} by {pid}", self.endpoints.pid);
+        let pid = engine_pid(&self.daemon);
+        ensure!(pid == Some(self.endpoints.pid), "the engine was replaced: process {} by {pid:?}", self.endpoints.pid);
         let grown_mib = self.resident_kib()?.saturating_sub(before.resident_kib) >> 10;
         ensure!(grown_mib <= MAX_GROWTH_MIB, "the engine's memory grew by {grown_mib} MiB");
         Ok(grown_mib)
     }
+}
+
+/// Process id of the engine: the only child of the daemon, which it starts from its main thread.
+fn engine_pid(daemon: &Daemon) -> Option<u32> {
+    let pid = daemon.process().pid();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
 }
 
 fn log_end(daemon: &Daemon) -> String {

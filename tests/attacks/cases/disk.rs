@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
+use headwater_tests::daemon::Daemon;
+use headwater_tests::engine::Options;
 use headwater_tests::temp::TempDir;
 use headwater_tests::wait;
 
@@ -54,10 +56,21 @@ impl NodeFolder {
     }
 }
 
-fn start(setup: &Setup, folder: &Path) -> anyhow::Result<Node> {
+/// A node on fixed ports, which are free in this network: on a full disk it cannot write the file
+/// with its addresses.
+fn options(setup: &Setup) -> Options {
     let mut options = setup.options();
-    options.config.limits.min_free_mb = 2;
-    Node::start_in(options, folder)
+    let config = &mut options.config;
+    config.limits.min_free_mb = 2;
+    config.http.listen.set_port(5_080);
+    config.rtmp.listen.set_port(1_935);
+    config.relay.listen.set_port(5_000);
+    config.health.listen.set_port(5_090);
+    options
+}
+
+fn serving(setup: &Setup, daemon: Daemon) -> anyhow::Result<Node> {
+    Node::with_ports_of(daemon, &options(setup).config)
 }
 
 fn wait_unready(node: &Node) -> anyhow::Result<()> {
@@ -70,7 +83,7 @@ fn wait_unready(node: &Node) -> anyhow::Result<()> {
 /// The disk fills up under a node that serves.
 pub(super) fn full_while_running(setup: &Setup) -> anyhow::Result<String> {
     let folder = NodeFolder::new()?;
-    let node = start(setup, folder.path())?;
+    let node = serving(setup, Daemon::start_in(options(setup), folder.path())?)?;
     node.wait_ready()?;
     let mut target = Target::watch(setup, node)?;
     let hog = folder.hog();
@@ -83,23 +96,26 @@ pub(super) fn full_while_running(setup: &Setup) -> anyhow::Result<String> {
     })
 }
 
-/// The disk is full when a node starts, for the first time and again.
+/// The disk is full when a node starts: for the first time it waits for space, because it has no
+/// registry yet; after that it serves.
 pub(super) fn full_at_start(setup: &Setup) -> anyhow::Result<String> {
     let folder = NodeFolder::new()?;
     let hog = folder.hog();
     fill(&hog)?;
-    for run in ["the first start", "a start again"] {
-        let node = start(setup, folder.path()).context(run)?;
-        wait_unready(&node).context(run)?;
-        let mut target = Target::watch(setup, node).context(run)?;
-        target.withstand(|_| Ok(String::new())).context(run)?;
-        ensure!(hog.exists(), "nothing may be deleted");
-    }
-    let node = start(setup, folder.path())?;
-    let mut target = Target::watch(setup, node)?;
+    let daemon = Daemon::start_in(options(setup), folder.path())?;
+    daemon.process().wait_line("out of service").context("the first start")?;
+    std::fs::remove_file(&hog)?;
+    let node = serving(setup, daemon)?;
+    node.wait_ready().context("the first start, with space")?;
+    drop(node);
+
+    fill(&hog)?;
+    let node = serving(setup, Daemon::start_in(options(setup), folder.path())?)?;
+    wait_unready(&node).context("the second start")?;
+    let mut target = Target::watch(setup, node).context("the second start")?;
     target.withstand(|node| {
         std::fs::remove_file(&hog)?;
         node.wait_ready()?;
-        Ok("serves with a full disk, and is ready when it has space".to_owned())
+        Ok("waits for space at first; serves with a full disk when it has a registry".to_owned())
     })
 }
