@@ -38,8 +38,8 @@ impl Setup {
         if self.long { long } else { usual }
     }
 
-    /// The defaults of a node with all listeners: HTTP, RTMP, WebRTC and relay at the address of the
-    /// node, health at every address.
+    /// The defaults of a node with all listeners: HTTP, RTMP, WebRTC and relay at the address of
+    /// the node, health at every address.
     pub(crate) fn options(&self) -> Options {
         let secret_file = Some(self.folder.path().join("secret"));
         Options::with(|c| {

@@ -23,8 +23,8 @@ fn key_frame() -> Bytes {
     [&[0x17, 1, 0, 0, 0][..], &(unit.len() as u32).to_be_bytes(), &unit].concat().into()
 }
 
-/// Sends media in real time, a key frame every 200 ms, until `stop` or for 30 s. The timestamps jump
-/// after two seconds.
+/// Sends media in real time, a key frame every 200 ms, until `stop` or for 30 s. The timestamps
+/// jump after two seconds.
 fn publish(node: &Node, stop: &AtomicBool) -> anyhow::Result<()> {
     const JUMP_MS: u32 = 0x7fff_fff0;
     let socket = connect_from(attacker(0), node.rtmp())?;
