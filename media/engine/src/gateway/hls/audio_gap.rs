@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
-use headwater_wire::cmaf::MAX_SEGMENT_DURATION;
 use headwater_wire::segment::Segment;
+use headwater_wire::targets::MAX_SEGMENT_DURATION;
 use headwater_wire::{Frame, MediaKind, MediaTime, Track};
 
 use crate::gateway::hls::silence::SilentPacket;
