@@ -57,8 +57,17 @@ impl Node {
             engine_pid(&daemon)
         })
         .with_context(|| log_end(&daemon))?;
-        let (http, rtmp, relay) = (config.http.listen, config.rtmp.listen, Some(config.relay.listen));
-        let endpoints = Endpoints { pid, http, https: None, rtmp, rtmps: None, relay, webrtc: Vec::new(), health };
+        let endpoints = Endpoints {
+            pid,
+            http: config.http.listen.address(),
+            https: None,
+            self_signed_fingerprint: None,
+            rtmp: config.rtmp.listen.address(),
+            rtmps: None,
+            relay: Some(config.relay.listen),
+            webrtc: Vec::new(),
+            health,
+        };
         Ok(Self { daemon, endpoints })
     }
 
@@ -79,11 +88,11 @@ impl Node {
     }
 
     pub(crate) fn http(&self) -> SocketAddr {
-        self.endpoints.http
+        self.endpoints.http.expect("plain HTTP is off")
     }
 
     pub(crate) fn rtmp(&self) -> SocketAddr {
-        self.endpoints.rtmp
+        self.endpoints.rtmp.expect("plain RTMP is off")
     }
 
     /// Address of the relay.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use headwater_api::config::Listen;
 use headwater_tests::engine::{self, Options};
 use headwater_tests::process::Process;
 use headwater_tests::publish::{self, Source};
@@ -44,15 +45,12 @@ impl Setup {
         let secret_file = Some(self.folder.path().join("secret"));
         Options::with(|c| {
             c.node.addresses = vec![NODE_ADDRESS.into()];
-            for listen in [
-                &mut c.http.listen,
-                &mut c.http.tls_listen,
-                &mut c.rtmp.listen,
-                &mut c.rtmp.tls_listen,
-                &mut c.relay.listen,
-            ] {
-                listen.set_ip(NODE_ADDRESS.into());
+            for listen in [&mut c.http.listen, &mut c.http.tls_listen, &mut c.rtmp.listen, &mut c.rtmp.tls_listen] {
+                if let Listen::At(address) = listen {
+                    address.set_ip(NODE_ADDRESS.into());
+                }
             }
+            c.relay.listen.set_ip(NODE_ADDRESS.into());
             c.health.listen.set_ip([0, 0, 0, 0].into());
             c.relay.secret_file = secret_file;
             c.node.max_streams = MAX_STREAMS.try_into().unwrap_or(c.node.max_streams);
