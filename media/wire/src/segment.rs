@@ -86,8 +86,9 @@ struct LeadTimes {
     /// rate, so the one before it is kept too.
     intervals: Option<[MediaTime; 2]>,
     key: Option<MediaTime>,
-    /// Between the two newest key frames.
-    key_interval: MediaTime,
+    /// Between the newest key frames, newest first. After an additional key frame, such as at a
+    /// scene cut, the regular interval begins again.
+    key_intervals: [MediaTime; 2],
 }
 
 impl Segmenter {
@@ -146,7 +147,7 @@ impl Segmenter {
         let restarts = reconfigured || (key && elapsed < MediaTime::ZERO);
         let longest = self.longest();
         let ends = if key {
-            let next_key_is_late = elapsed + self.lead.key_interval > longest;
+            let next_key_is_late = elapsed + self.lead.key_interval() > longest;
             elapsed >= self.duration - TOLERANCE
                 || (elapsed >= MIN_SEGMENT_DURATION && (next_key_is_late || !begins_with_key))
         } else {
@@ -207,8 +208,13 @@ impl LeadTimes {
             self.intervals = Some([interval, self.intervals.map_or(interval, |[last, _]| last)]);
         }
         if key && let Some(last) = self.key.replace(dts) {
-            self.key_interval = dts - last;
+            self.key_intervals = [dts - last, self.key_intervals[0]];
         }
+    }
+
+    /// Returns the time after which another key frame is expected.
+    fn key_interval(&self) -> MediaTime {
+        self.key_intervals[0].max(self.key_intervals[1])
     }
 
     /// Returns the time between frames, without a single pause.
