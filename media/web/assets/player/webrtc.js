@@ -18,12 +18,13 @@ const RETRY_CONNECT_TIMEOUT_MS = 1500;
 const RETRY_FIRST_FRAME_TIMEOUT_MS = 2000;
 /** Interval between two requests for the session status. A draining node waits much longer for its viewers. */
 const STATUS_INTERVAL_MS = 2500;
-/** After this time without any packet, a viewer looks for another node, and after the second it may leave. Each second a
- *  node sends a sender report, also while the publisher sends nothing: a paused stream is not a lost node. */
+/** After this time without any packet, a viewer looks for another node. Each second a node sends a sender report, also while
+ *  the publisher sends nothing: a paused stream is not a lost node. */
 const SILENCE_TIMEOUT_MS = 1200;
-const LEAVE_TIMEOUT_MS = 1600;
-/** The first of these limits while reports are all that is sent: one may be lost. */
+/** The same limit while reports are all that is sent: one may be lost. */
 const PAUSED_SILENCE_TIMEOUT_MS = 2500;
+/** A new session without further media, after the frames that it begins with, is used only after this time. */
+const NO_MEDIA_TIMEOUT_MS = 3000;
 /** Media arrives, but no frame is decoded: for this time, decoders wait for a key frame. */
 const DECODER_TIMEOUT_MS = 5000;
 /** Without a frame for this time, playback has stopped. */
@@ -167,11 +168,8 @@ async function replaceLost(viewer, address, token, signal, on) {
     const next = openAnother(address, token, both);
     let successor = null;
     try {
-      const inTime = next.then(async (opened) => {
-        while (viewer.received.idleMs() < LEAVE_TIMEOUT_MS) await pause(POLL_INTERVAL_MS / 4, both);
-        return opened;
-      });
-      successor = await Promise.race([inTime, untilBack(viewer, both)]);
+      const continuing = next.then((opened) => untilMediaContinues(opened, both));
+      successor = await Promise.race([continuing, untilBack(viewer, both)]);
       if (successor) return successor;
       on.playing();
     } finally {
@@ -184,6 +182,19 @@ async function replaceLost(viewer, address, token, signal, on) {
 async function untilBack(viewer, signal) {
   while (viewer.isLost()) await pause(POLL_INTERVAL_MS / 4, signal);
   return null;
+}
+
+/** Returns the viewer once media arrives after the frames that its session began with: the stream goes on at its node. */
+async function untilMediaContinues(viewer, signal) {
+  const end = performance.now() + NO_MEDIA_TIMEOUT_MS;
+  let packets = 0;
+  for (let increases = 0; increases < 3 && performance.now() < end; ) {
+    const now = packetsReceived(await viewer.pc.getStats());
+    if (now > packets) increases += 1;
+    packets = now;
+    await pause(POLL_INTERVAL_MS / 2, signal);
+  }
+  return viewer;
 }
 
 /** Opens a session that delivers video, on whichever node does. This browser and this network can play WebRTC, so a session
@@ -246,6 +257,7 @@ async function monitor(viewer, signal, on) {
   const frames = new ProgressMonitor({ startTimeoutMs: FIRST_FRAME_TIMEOUT_MS, stallTimeoutMs: STALL_TIMEOUT_MS });
   const latencyEstimator = new LatencyEstimator();
   let isStalled = false;
+  let undecodedSince = performance.now();
   for (;;) {
     const stats = await pc.getStats();
     viewer.update(stats);
@@ -262,7 +274,8 @@ async function monitor(viewer, signal, on) {
       // Connected, but no frame was ever decoded: retrying WebRTC will not help.
       throw new Outcome("unplayable", "No video was received over WebRTC.", { remember: true });
     }
-    if (stalled && !viewer.packets.isStuck() && frames.idleMs() > DECODER_TIMEOUT_MS) throw new Outcome("ended", "The stream stopped.");
+    if (!stalled || viewer.packets.isStuck()) undecodedSince = performance.now();
+    if (performance.now() - undecodedSince > DECODER_TIMEOUT_MS) throw new Outcome("ended", "The stream stopped.");
     const seconds = latencyEstimator.estimate(stats, videoStats ?? audioStats);
     if (seconds !== null) on.latency(seconds);
     await pause(frames.started ? POLL_INTERVAL_MS : 50, signal);
