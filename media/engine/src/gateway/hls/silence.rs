@@ -90,7 +90,7 @@ impl BitWriter {
         for at in (0..count).rev() {
             // Only the upper bits of a long field of zeros are beyond the width of `value`.
             let bit = value.checked_shr(at).unwrap_or(0) & 1;
-            if self.used % 8 == 0 {
+            if self.used.is_multiple_of(8) {
                 self.bytes.push(0);
             }
             if let Some(last) = self.bytes.last_mut() {
