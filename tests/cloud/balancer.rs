@@ -180,7 +180,9 @@ impl Shared {
             tick.tick().await;
             for target in self.lock().iter().filter(|target| target.lock().next_check_at <= Instant::now()) {
                 let (target, kind) = (Arc::clone(target), self.kind);
-                target.lock().next_check_at = Instant::now() + kind.interval(target.lock().state);
+                let mut health = target.lock();
+                health.next_check_at = Instant::now() + kind.interval(health.state);
+                drop(health);
                 tokio::spawn(async move {
                     let ready = tokio::time::timeout(HEALTH_CHECK_TIMEOUT, is_ready(target.health_address)).await;
                     target.lock().on_check(matches!(ready, Ok(Ok(true))), kind.threshold());
