@@ -7,6 +7,7 @@
 mod error;
 mod init;
 mod open_segment;
+mod output;
 mod packager;
 #[cfg(test)]
 mod packager_test;
@@ -17,6 +18,7 @@ mod track_id;
 
 pub use error::CmafError;
 pub use init::{Init, timescale};
-pub use packager::{Output, Packager, Part};
+pub use output::{Output, Part};
+pub use packager::Packager;
 pub use part::{Run, Sample, encode_part};
 pub use track_id::{AUDIO_TRACK, VIDEO_TRACK};

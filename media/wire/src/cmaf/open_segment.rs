@@ -23,7 +23,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::init::{Init, timescale};
-use super::packager::{Output, Part};
+use super::output::{Output, Part};
 use super::part::{Run, Sample, encode_part};
 use super::timeline::Timeline;
 use super::track_id::{AUDIO_TRACK, VIDEO_TRACK};

@@ -15,53 +15,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::CmafError;
 use super::init::{Init, same_configuration};
 use super::open_segment::OpenSegment;
+use super::output::Output;
 use crate::segment::Segment;
 use crate::targets::{MAX_SEGMENT_DURATION, Targets};
 use crate::{Frame, MediaKind, MediaTime, Track};
-
-/// The output of a [`Packager`]. For each segment: `Begin`, then at least one `Part`, then `End`.
-#[derive(Debug, Clone)]
-pub enum Output {
-    /// A segment begins.
-    Begin {
-        /// Number and start time of the segment.
-        segment: Segment,
-        /// The initialization segment that it requires.
-        init: Arc<Init>,
-        /// True if a decoder must be reset: the configuration changed, timestamps jumped, or frames
-        /// were lost.
-        discontinuity: bool,
-    },
-    /// A part of the open segment.
-    Part(Part),
-    /// The open segment has ended.
-    End {
-        /// Duration of the segment. More than the sum of its parts if the stream paused.
-        duration: MediaTime,
-    },
-    /// The tracks could not be described, so the segment is omitted or contains only video.
-    Refused(CmafError),
-    /// The open segment exceeds a limit and ends here.
-    TooLong,
-}
-
-/// A part of a segment (a CMAF chunk).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// Index in its segment, from 0.
-    pub index: u32,
-    /// Duration up to the start of the next part; at most the part target.
-    pub duration: MediaTime,
-    /// True if it contains a frame at which a decoder can start.
-    pub independent: bool,
-    /// The boxes `moof` and `mdat`.
-    pub bytes: Bytes,
-}
 
 /// Divides one stream into segments and parts.
 ///

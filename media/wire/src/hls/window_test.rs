@@ -18,11 +18,16 @@ fn init(config: &'static [u8]) -> Arc<Init> {
     Arc::new(Init::new(None, Some(track)).unwrap())
 }
 
-fn window() -> Window {
+/// Its constants are not known yet.
+fn undecided_window() -> Window {
     let ms = MediaTime::from_ms;
     let started_at_ms = 1_795_494_512_017;
     let settings = Settings { part_duration: ms(500), segment_duration: ms(SECOND), listed_segments: 4, started_at_ms };
-    let mut window = Window::new(settings);
+    Window::new(settings)
+}
+
+fn window() -> Window {
+    let mut window = undecided_window();
     window.set_targets(targets());
     window
 }
@@ -234,8 +239,7 @@ fn no_segment_and_no_part_changes_the_constants() {
 
 #[test]
 fn window_without_constants_of_an_origin_decides_them_once() {
-    let (mut window, init) = (window(), init(&[0x11, 0x90]));
-    window.set_targets(Targets::new(MediaTime::from_ms(500)));
+    let (mut window, init) = (undecided_window(), init(&[0x11, 0x90]));
     begin_segment(&mut window, 0, &init, false);
     add_part(&mut window, 0);
     end_segment(&mut window, 8_333);
@@ -251,8 +255,7 @@ fn window_without_constants_of_an_origin_decides_them_once() {
 
 #[test]
 fn stream_that_ends_within_its_first_segment_is_playable() {
-    let (mut window, init) = (window(), init(&[0x11, 0x90]));
-    window.set_targets(Targets::new(MediaTime::from_ms(500)));
+    let (mut window, init) = (undecided_window(), init(&[0x11, 0x90]));
     begin_segment(&mut window, 0, &init, false);
     add_part(&mut window, 0);
     end_segment(&mut window, 0x7fff_fff0);
@@ -263,7 +266,7 @@ fn stream_that_ends_within_its_first_segment_is_playable() {
 
 #[test]
 fn playlist_of_a_stream_with_long_frames_has_no_parts() {
-    let (mut window, init) = (window(), init(&[0x11, 0x90]));
+    let (mut window, init) = (undecided_window(), init(&[0x11, 0x90]));
     window.set_targets(Targets { has_parts: false, ..targets() });
     for number in 7..9 {
         add_segment(&mut window, number, &init, false);
