@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use headwater_api::StreamName;
 use headwater_api::documents::{BootEpoch, Heartbeat, NodeDocument, NodeIncarnation, NodeRecord};
 
 use crate::RegistryError;
@@ -75,4 +76,6 @@ pub enum Peers<'a> {
     ById(&'a [String]),
     /// The edges of a node group.
     EdgesOf(&'a str),
+    /// The nodes whose last heartbeat lists viewers of this stream.
+    Watching(&'a StreamName),
 }

@@ -12,6 +12,7 @@ mod playback;
 mod primary_failover;
 mod relay;
 mod steps;
+mod witnesses;
 
 use std::time::{Duration, Instant};
 
@@ -61,9 +62,11 @@ const CHECKS: &[(&str, CheckLevel, Check)] = &[
     ("edge vanished", CheckLevel::Full, edge_failure::vanished),
     ("database killed", CheckLevel::Short, database::killed),
     ("database slow and unresponsive", CheckLevel::Full, database::slow),
+    ("origin frozen, publisher returns", CheckLevel::Short, witnesses::publisher_returns),
+    ("origins cut off from each other", CheckLevel::Short, witnesses::origins_partitioned),
     ("origin drained", CheckLevel::Short, drain::origin),
     ("edge drained", CheckLevel::Full, drain::edge),
-    ("origin frozen beyond its lease", CheckLevel::Full, ownership::frozen_origin),
+    ("origin frozen with its publisher", CheckLevel::Full, ownership::frozen_origin),
     ("origin cut off from the database", CheckLevel::Full, ownership::partitioned_origin),
     ("packets lost at an edge", CheckLevel::Short, packet_loss::edge_link),
     ("half-open relay", CheckLevel::Full, relay::half_open),

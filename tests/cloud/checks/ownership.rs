@@ -32,8 +32,8 @@ pub(super) fn concurrent_claims(ctx: &mut CheckContext<'_>) -> anyhow::Result<St
     Ok(format!("{rounds} rounds, 1 owner each"))
 }
 
-/// An origin is frozen until its lease has expired, another origin takes over the stream,
-/// and the first resumes.
+/// An origin is frozen, another origin takes over the stream for a second publisher, and the first
+/// resumes with its publisher still connected.
 pub(super) fn frozen_origin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String> {
     let (_publisher, first) = ctx.publish("frozen")?;
     let origins = ctx.cluster.nodes_with_role(Role::Origin);

@@ -17,6 +17,7 @@ use headwater_api::error::Chain;
 use headwater_registry::{Registry, RegistryError, Timing};
 
 use super::member::Cluster;
+use super::takeover::LostStream;
 use crate::gateway::relay::Ownership;
 use crate::hub::{ClaimFuture, PublishError, Stream, StreamOwnership};
 
@@ -52,12 +53,13 @@ impl<R: Registry + std::fmt::Debug + 'static> StreamOwnership for Cluster<R> {
             cluster.0.claims.insert(&stream);
             // Dropped on every return except success; then the producer owns it.
             let guard = ClaimGuard { cluster: cluster.clone(), name: name.clone(), instance_id };
-            let result = match cluster.claim_with_timeout(&stream, None).await {
-                Err(RegistryError::Taken { .. }) if cluster.release_abandoned(&name).await => {
-                    cluster.claim_with_timeout(&stream, None).await
-                }
-                result => result,
-            };
+            let (mut result, mut watching) = (cluster.claim_with_timeout(&stream, None).await, Vec::new());
+            if matches!(result, Err(RegistryError::Taken { .. }))
+                && let Some(lost) = cluster.release_lost(&name).await
+            {
+                watching = lost.watching;
+                result = cluster.claim_with_timeout(&stream, None).await;
+            }
             match result {
                 Ok(claim) => {
                     cluster.0.claims.grant(&name, instance_id, &claim);
@@ -72,6 +74,7 @@ impl<R: Registry + std::fmt::Debug + 'static> StreamOwnership for Cluster<R> {
                 }
             }
             cluster.0.claims.accept(&name, instance_id);
+            cluster.announce_move(&name, watching);
             Ok(Box::new(guard) as Box<dyn Send + Sync>)
         })
     }
@@ -96,23 +99,24 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
         }
     }
 
-    /// Releases the claim of an owner that no longer has the stream; true if the name is free now.
+    /// Releases the claim of an owner that has lost the stream, under exactly the epoch of that
+    /// claim; `None` if the name is not free then.
     ///
     /// If the owner does have the stream after all, its next heartbeat reports the claim as lost
     /// and it ends the stream, so that there is one owner.
-    async fn release_abandoned(&self, name: &StreamName) -> bool {
+    async fn release_lost(&self, name: &StreamName) -> Option<LostStream> {
         let Ok(Ok(Some(record))) = tokio::time::timeout(CLAIM_TIMEOUT, self.0.registry.stream(name)).await else {
-            return false;
+            return None;
         };
         self.0.lookups.insert(name, Some(record.clone()));
-        let claim = record.claim;
-        if claim.owner.node == self.0.identity.incarnation.node
-            || self.0.ownership_probe.probe(&record.offer.relay, name).await != Ownership::NotHeld
-        {
-            return false;
+        if record.claim.owner.node == self.0.identity.incarnation.node {
+            return None;
         }
+        let lost = self.find_lost_stream(&record).await?;
+        let claim = record.claim;
         log::info!(stream = name.as_str(), node = claim.owner.node.as_str(); "owner no longer has the stream, taking it over");
-        matches!(tokio::time::timeout(CLAIM_TIMEOUT, self.0.registry.release(&claim)).await, Ok(Ok(true)))
+        let released = tokio::time::timeout(CLAIM_TIMEOUT, self.0.registry.release(&claim)).await;
+        matches!(released, Ok(Ok(true))).then_some(lost)
     }
 
     /// Decides without the registry: a name without a known owner is accepted, and one that another

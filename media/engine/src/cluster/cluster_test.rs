@@ -1,5 +1,6 @@
 //! Tests of several nodes with one registry, which is unreachable in some of them.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,15 +12,16 @@ use headwater_registry::{Embedded, Nodes as _, Registry, Store, Streams as _, Ti
 
 use super::{Cluster, Identity};
 use crate::gateway::relay::{
-    Ownership, OwnershipProbe, ProbeFuture, ResolveError, StreamLocation, StreamResolver as _,
+    AnnounceFuture, Ownership, OwnershipProbe, ProbeFuture, ResolveError, StreamLocation, StreamResolver as _,
+    TestimonyFuture,
 };
 use crate::hub::{FetchFuture, FindError, Hub, Limits, PublishError, RelayedStreams, RemoteStreams};
 
 /// A temporary folder that is removed when it is dropped.
-struct TempFolder(PathBuf);
+pub(super) struct TempFolder(pub(super) PathBuf);
 
 impl TempFolder {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("headwater-cluster-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
@@ -41,23 +43,74 @@ impl RemoteStreams for NoRemoteStreams {
     }
 }
 
-/// Returns the same result for every owner, until it is set to another one.
+/// Answers for every owner and every witness, until it is set to other answers.
 #[derive(Debug, Clone)]
-struct FakeProbe(Arc<Mutex<Ownership>>);
+pub(super) struct FakeProbe(Arc<Mutex<FakeAnswers>>);
+
+#[derive(Debug)]
+pub(super) struct FakeAnswers {
+    pub(super) ownership: Ownership,
+    pub(super) probe_delay: Duration,
+    /// Taken by one question after the other; the last one is repeated.
+    pub(super) silences: Vec<Vec<Duration>>,
+    /// The nodes of each question.
+    pub(super) asked: Vec<Vec<Vec<SocketAddr>>>,
+    /// The nodes that were informed of a move.
+    pub(super) informed: Vec<Vec<SocketAddr>>,
+}
 
 impl FakeProbe {
-    fn set(&self, ownership: Ownership) {
-        *self.0.lock().unwrap() = ownership;
+    fn new(ownership: Ownership) -> Self {
+        let (probe_delay, silences) = (Duration::ZERO, vec![Vec::new()]);
+        Self(Arc::new(Mutex::new(FakeAnswers {
+            ownership,
+            probe_delay,
+            silences,
+            asked: Vec::new(),
+            informed: Vec::new(),
+        })))
+    }
+
+    pub(super) fn set(&self, ownership: Ownership) {
+        self.answers().ownership = ownership;
+    }
+
+    pub(super) fn answers(&self) -> std::sync::MutexGuard<'_, FakeAnswers> {
+        self.0.lock().unwrap()
     }
 }
 
 impl OwnershipProbe for FakeProbe {
-    fn probe<'a>(&'a self, _: &'a [std::net::SocketAddr], _: &'a StreamName) -> ProbeFuture<'a> {
-        Box::pin(std::future::ready(*self.0.lock().unwrap()))
+    fn probe<'a>(&'a self, _: &'a [SocketAddr], _: &'a StreamName) -> ProbeFuture<'a> {
+        let FakeAnswers { ownership, probe_delay: delay, .. } = *self.answers();
+        Box::pin(async move {
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+            ownership
+        })
+    }
+
+    fn ask_witnesses<'a>(
+        &'a self,
+        witnesses: &'a [Vec<SocketAddr>],
+        _: &'a StreamName,
+        _: &'a NodeIncarnation,
+    ) -> TestimonyFuture<'a> {
+        let mut answers = self.answers();
+        answers.asked.push(witnesses.to_vec());
+        let silences =
+            if answers.silences.len() > 1 { answers.silences.remove(0) } else { answers.silences[0].clone() };
+        Box::pin(std::future::ready(silences))
+    }
+
+    fn announce_move<'a>(&'a self, witnesses: &'a [Vec<SocketAddr>], _: &'a StreamName) -> AnnounceFuture<'a> {
+        self.answers().informed.extend_from_slice(witnesses);
+        Box::pin(std::future::ready(()))
     }
 }
 
-fn timing() -> Timing {
+pub(super) fn timing() -> Timing {
     Timing { heartbeat_interval: Duration::from_millis(50), lease: Duration::from_millis(400), ..Timing::default() }
 }
 
@@ -70,14 +123,14 @@ fn node_with_probe(registry: &Embedded, id: &str, ownership: Ownership) -> (Hub,
     (hub, cluster)
 }
 
-fn node_on<R: Registry + Clone + std::fmt::Debug + 'static>(
+pub(super) fn node_on<R: Registry + Clone + std::fmt::Debug + 'static>(
     registry: &R,
     id: &str,
     ownership: Ownership,
 ) -> (Hub, Cluster<R>, FakeProbe) {
     let incarnation = NodeIncarnation { node: id.to_owned(), epoch: BootEpoch(1) };
     let relays = vec![format!("10.0.0.{}:5000", id.len()).parse().unwrap()];
-    let probe = FakeProbe(Arc::new(Mutex::new(ownership)));
+    let probe = FakeProbe::new(ownership);
     let cluster = Cluster::new(registry.clone(), Identity { incarnation, relays }, Box::new(probe.clone()), timing());
     let hub = Hub::new(Limits::default());
     hub.join_cluster(Box::new(NoRemoteStreams), Some(Box::new(cluster.clone())));
@@ -85,7 +138,7 @@ fn node_on<R: Registry + Clone + std::fmt::Debug + 'static>(
 }
 
 /// A registry that is never reachable.
-async fn unreachable_registry(folder: &TempFolder) -> Store {
+pub(super) async fn unreachable_registry(folder: &TempFolder) -> Store {
     let uri_file = folder.0.join("uri");
     // No server listens there.
     std::fs::write(&uri_file, "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300000").unwrap();
@@ -105,7 +158,7 @@ fn record_of_node_a() -> StreamRecord {
     }
 }
 
-fn name() -> StreamName {
+pub(super) fn name() -> StreamName {
     StreamName::new("live", "demo").unwrap()
 }
 
@@ -318,7 +371,7 @@ async fn owner_is_remembered_for_an_hour_after_its_last_media() {
     drop(hub.publish_owned(&name(), "rtmp").await.expect("forgotten"));
 }
 
-async fn register(registry: &Embedded, id: &str, role: Role, group: &str) -> NodeIncarnation {
+pub(super) async fn register(registry: &Embedded, id: &str, role: Role, group: &str) -> NodeIncarnation {
     let relay = vec![format!("10.1.0.{}:5000", id.len()).parse().unwrap()];
     let node = NodeDocument {
         id: id.to_owned(),

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::claim_table::ClaimTable;
 use super::lookup_cache::LookupCache;
 use super::peer_caches::PeerCaches;
+use super::witness_rounds::WitnessRounds;
 use crate::gateway::relay::OwnershipProbe;
 use crate::runtime::stages::Stages;
 
@@ -37,8 +38,9 @@ pub(super) struct Inner<R> {
     pub(super) claims: ClaimTable,
     pub(super) lookups: LookupCache,
     pub(super) peers: PeerCaches,
-    /// Asks nodes whether they still have a stream.
+    /// Asks nodes whether they still have a stream, or for how long its owner has been silent.
     pub(super) ownership_probe: Box<dyn OwnershipProbe>,
+    pub(super) witness_rounds: WitnessRounds,
     /// Releases in progress.
     pub(super) releases: TaskTracker,
     timing: Timing,
@@ -60,6 +62,7 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
             lookups: LookupCache::default(),
             peers: PeerCaches::default(),
             ownership_probe,
+            witness_rounds: WitnessRounds::default(),
             releases: TaskTracker::new(),
             timing,
         }))

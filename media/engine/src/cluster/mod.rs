@@ -23,6 +23,10 @@ mod peer_caches;
 mod query_cache;
 mod snapshot;
 mod standalone_heartbeat;
+mod takeover;
+#[cfg(test)]
+mod takeover_test;
+mod witness_rounds;
 
 pub use fixed::StaticResolver;
 pub use member::{Cluster, Identity};

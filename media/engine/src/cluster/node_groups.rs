@@ -32,6 +32,22 @@ impl<R: Registry + std::fmt::Debug + 'static> Cluster<R> {
         fetching_edge(&edges?, this_node, name)
     }
 
+    /// The edges of this node's group and of the group of `node`.
+    pub(super) async fn edges_near(&self, node: &str) -> Vec<NodeRecord> {
+        let this_node = &self.0.identity.incarnation.node;
+        let this = self.clone();
+        let groups = self.0.peers.group_of_node.get([this_node, node], move |ids| this.clone().query_groups(ids));
+        let [own_group, other_group] = groups.await;
+        let own_group = own_group.unwrap_or_default();
+        let other_group = other_group.unwrap_or_else(|| own_group.clone());
+        let this = self.clone();
+        let query = move |names| this.clone().query_edges(names);
+        let edges = self.0.peers.edges_of_group.get([&own_group, &other_group], query).await;
+        let is_one_group = own_group == other_group;
+        let lists = edges.iter().take(if is_one_group { 1 } else { 2 }).flatten();
+        lists.flat_map(|edges| edges.iter().cloned()).collect()
+    }
+
     /// True if the node drains, is unreachable or is not listed; false if the registry does not
     /// answer. Ends within a few seconds.
     pub async fn is_unavailable(&self, node: &str) -> bool {

@@ -25,6 +25,7 @@ pub(super) fn open_relay(config: &Config, hub: &Hub, registry: &Store) -> Result
     let server = relay::Server::bind(&config.relay)?;
     let uses_registry = config.relay.origins.is_empty() && matches!(registry, Store::MongoDb(_));
     let identity = Identity::from_config(&config.node, server.local_addr());
+    let server = server.with_incarnation(&identity.incarnation);
     let ownership_probe = relay::RelayProbe::new(secret.clone(), relay::Timing::default().connect_timeout);
     let cluster =
         uses_registry.then(|| Cluster::new(registry.clone(), identity, Box::new(ownership_probe), Timing::default()));

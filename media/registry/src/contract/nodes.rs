@@ -57,6 +57,11 @@ async fn peers_are_selected_nodes_without_stream_viewers(registry: &impl Registr
     let edges = registry.peers(Peers::EdgesOf("east")).await.unwrap();
     assert_eq!(edges.iter().map(|n| n.node.id.as_str()).collect::<Vec<_>>(), ["east-1"]);
     assert_eq!(registry.peers(Peers::ById(&[])).await.unwrap(), []);
+    let watched = &busy_heartbeat().watched[1].name;
+    let watching = registry.peers(Peers::Watching(watched)).await.unwrap();
+    assert_eq!(watching.iter().map(|n| n.node.id.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(watching[0].heartbeat.watched, []);
+    assert_eq!(registry.peers(Peers::Watching(&name("live/unwatched"))).await.unwrap(), []);
 }
 
 async fn later_incarnation_supersedes_an_earlier_one(registry: &impl Registry) {

@@ -53,6 +53,7 @@ impl Nodes for Embedded {
         let is_selected = |record: &NodeRecord| match which {
             Peers::ById(ids) => ids.contains(&record.node.id),
             Peers::EdgesOf(group) => record.node.role == Role::Edge && record.node.group == group,
+            Peers::Watching(name) => record.heartbeat.watched.iter().any(|stream| stream.name == *name),
         };
         let mut found: Vec<_> = self.leases().nodes(self.now_ms()).into_iter().filter(is_selected).collect();
         found.iter_mut().for_each(|record| record.heartbeat.watched.clear());

@@ -148,6 +148,7 @@ impl NodeQuery<'_> {
             Self::One(id) => format!("look for node {id}"),
             Self::Peers(Peers::ById(ids)) => format!("look for {} nodes", ids.len()),
             Self::Peers(Peers::EdgesOf(group)) => format!("list the edges of group {group:?}"),
+            Self::Peers(Peers::Watching(name)) => format!("list the nodes with viewers of stream {name}"),
         }
     }
 
@@ -160,6 +161,7 @@ impl NodeQuery<'_> {
             Self::Peers(Peers::EdgesOf(group)) => {
                 filter.extend(doc! { "document.role": "edge", "document.group": group });
             }
+            Self::Peers(Peers::Watching(name)) => filter.extend(doc! { "heartbeat.watched.name": name.as_str() }),
         }
         let mut stages =
             vec![doc! { "$match": filter }, doc! { "$sort": { "_id": 1 } }, doc! { "$addFields": { "now": "$$NOW" } }];

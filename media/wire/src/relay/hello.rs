@@ -2,8 +2,8 @@
 //!
 //! | message | bytes |
 //! | --- | --- |
-//! | client hello | `HWRL`, lowest version, highest version, 2 x 0, nonce (32) |
-//! | server hello | `HWRL`, version (0: none in common), 3 x 0, nonce (32), HMAC-SHA256 (32) |
+//! | client hello | `HWRL`, lowest version, highest version, features, 0, nonce (32) |
+//! | server hello | `HWRL`, version (0: none in common), features, 2 x 0, nonce (32), HMAC-SHA256 (32) |
 //! | client proof | HMAC-SHA256 (32) |
 //!
 //! Each HMAC covers the role of its sender and both hellos, and thus both nonces, so a replayed or
@@ -15,6 +15,7 @@ use std::fmt;
 
 use ring::{aead, hkdf, hmac};
 
+use super::features::Features;
 use super::record::Channel;
 
 /// Length of a nonce.
@@ -93,14 +94,20 @@ impl ClusterSecret {
         hmac::verify(&self.proofs, &[role, client, server].concat(), proof).is_ok()
     }
 
-    fn channel(&self, client: &[u8], server: &[u8], is_client: bool) -> Channel {
+    fn channel(
+        &self,
+        client: &[u8; CLIENT_HELLO_BYTES],
+        server: &[u8; HEADER_BYTES + NONCE_BYTES],
+        is_client: bool,
+    ) -> Channel {
         let key = |from: &[u8]| {
             let mut bytes = [0; 16 + aead::NONCE_LEN];
-            hkdf_expand(&self.keys, &[b"records", from, client, server], &mut bytes);
+            hkdf_expand(&self.keys, &[b"records", from, &client[..], &server[..]], &mut bytes);
             bytes
         };
         let (send_role, receive_role) = if is_client { (CLIENT, SERVER) } else { (SERVER, CLIENT) };
-        Channel::new(&key(send_role), &key(receive_role))
+        let peer_features = if is_client { server[SERVER_FEATURES_AT] } else { client[CLIENT_FEATURES_AT] };
+        Channel::new(&key(send_role), &key(receive_role), Features::from_byte(peer_features))
     }
 }
 
@@ -123,6 +130,7 @@ impl ClientHandshake {
         let mut hello = [0; CLIENT_HELLO_BYTES];
         hello[..4].copy_from_slice(MAGIC);
         hello[4..6].copy_from_slice(&[VERSION, VERSION]);
+        hello[CLIENT_FEATURES_AT] = Features::SUPPORTED.byte();
         hello[HEADER_BYTES..].copy_from_slice(&nonce);
         (Self { secret: secret.clone(), hello }, hello)
     }
@@ -135,7 +143,9 @@ impl ClientHandshake {
         self,
         server: &[u8; SERVER_HELLO_BYTES],
     ) -> Result<([u8; PROOF_BYTES], Channel), HandshakeError> {
-        let (server_hello, proof) = server.split_at(HEADER_BYTES + NONCE_BYTES);
+        let Some((server_hello, proof)) = server.split_first_chunk::<{ HEADER_BYTES + NONCE_BYTES }>() else {
+            return Err(HandshakeError::NotRelay);
+        };
         if !server_hello.starts_with(MAGIC) {
             return Err(HandshakeError::NotRelay);
         }
@@ -180,6 +190,7 @@ impl ServerHandshake {
         let mut server = [0; HEADER_BYTES + NONCE_BYTES];
         server[..4].copy_from_slice(MAGIC);
         server[4] = if compatible { VERSION } else { 0 };
+        server[SERVER_FEATURES_AT] = Features::SUPPORTED.byte();
         server[HEADER_BYTES..].copy_from_slice(&nonce);
         let mut hello = [0; SERVER_HELLO_BYTES];
         hello[..server.len()].copy_from_slice(&server);
@@ -214,6 +225,10 @@ fn hkdf_expand(prk: &hkdf::Prk, info: &[&[u8]], out: &mut [u8]) {
         .and_then(|okm| okm.fill(out))
         .expect("at most 32 bytes, far below the limit of 255 hashes");
 }
+
+/// Positions of the features in the hellos.
+const CLIENT_FEATURES_AT: usize = 6;
+const SERVER_FEATURES_AT: usize = 5;
 
 const CLIENT: &[u8] = b"client";
 const SERVER: &[u8] = b"server";
@@ -309,6 +324,31 @@ mod tests {
             later.on_server_hello(&server).unwrap_err(),
             HandshakeError::NoCommonVersion { lowest: 0, highest: 0 }
         );
+    }
+
+    #[test]
+    fn peers_learn_each_others_features_and_an_old_peer_has_none() {
+        let secret = secret("a secret of the cluster");
+        let (dial, hello) = ClientHandshake::new(&secret, [1; 32]);
+        let (answer, server) = ServerHandshake::new(&secret, [2; 32], &hello).unwrap();
+        let (proof, edge) = dial.on_server_hello(&server).unwrap();
+        assert!(edge.peer_features.has_witness() && answer.on_proof(&proof).unwrap().peer_features.has_witness());
+        // An old edge sends a zero, and does not read the byte of the server.
+        let (_, mut old_hello) = ClientHandshake::new(&secret, [1; 32]);
+        old_hello[CLIENT_FEATURES_AT] = 0;
+        let (answer, server) = ServerHandshake::new(&secret, [2; 32], &old_hello).unwrap();
+        let old = ClientHandshake { secret: secret.clone(), hello: old_hello };
+        let (proof, _) = old.on_server_hello(&server).unwrap();
+        assert!(!answer.on_proof(&proof).unwrap().peer_features.has_witness());
+        // An old origin sends a zero.
+        let (dial, hello) = ClientHandshake::new(&secret, [1; 32]);
+        let (answer, mut server) = ServerHandshake::new(&secret, [2; 32], &hello).unwrap();
+        server[SERVER_FEATURES_AT] = 0;
+        let end = HEADER_BYTES + NONCE_BYTES;
+        let proof = secret.proof(SERVER, &hello, &server[..end]);
+        server[end..].copy_from_slice(proof.as_ref());
+        drop(answer);
+        assert!(!dial.on_server_hello(&server).unwrap().1.peer_features.has_witness());
     }
 
     #[test]

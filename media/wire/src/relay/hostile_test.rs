@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{EndReason, MediaFrame, Message, MessageError, MessageReader, Refusal};
+use super::{EndReason, MediaFrame, Message, MessageError, MessageReader, Owner, Refusal};
 use crate::segment::Segment;
 use crate::targets::Targets;
 use crate::{AudioTrack, Codec, MAX_CONFIG_BYTES, MediaKind, MediaTime, Track, VideoTrack};
@@ -55,9 +55,22 @@ fn one_of_each() -> Vec<Message> {
         Message::End(EndReason::Draining),
         Message::End(EndReason::Idle),
         Message::End(EndReason::Moved),
+        Message::Heartbeat { owner: owner(), silent_ms: 500 },
+        Message::AskWitness { app: "live".to_owned(), stream_id: "demo".to_owned(), owner: owner() },
+        Message::Testimony(Some(u32::MAX)),
+        Message::Testimony(None),
+        Message::Moved { app: "live".to_owned(), stream_id: "demo".to_owned() },
         Message::Targets(targets(220, Some(10))),
         Message::Targets(Targets { has_parts: false, independent: false, ..targets(60_000, None) }),
     ]
+}
+
+/// Number of messages of [`one_of_each`] that every node with version 1 knows; the others belong to
+/// features.
+const WITHOUT_FEATURES: usize = 17;
+
+fn owner() -> Owner {
+    Owner { node: "i-0123456789abcdef0".to_owned(), boot_epoch: 1_764_000_000_123 }
 }
 
 fn read_all(bytes: &[u8]) -> Result<Vec<Message>, MessageError> {
@@ -87,7 +100,14 @@ fn bytes_of_version_1_equal_the_golden_bytes() {
         .write(&mut out);
     Message::Ping(258).write(&mut out);
     assert_eq!(&out[..], b"\x01\0\0\0\x0b\0\x04live\0\x01a\0\x01\x03\0\0\0\x08\0\0\0\0\0\0\x01\x02");
-    assert_eq!(crc32fast::hash(&written()), 1_386_731_260, "checksum of one message of each kind");
+    let mut out = BytesMut::new();
+    one_of_each().iter().take(WITHOUT_FEATURES).for_each(|m| m.write(&mut out));
+    assert_eq!(crc32fast::hash(&out), 1_810_847_186, "checksum of one message of each kind");
+    let mut out = BytesMut::new();
+    let owner = Owner { node: "a".to_owned(), boot_epoch: 258 };
+    Message::Heartbeat { owner, silent_ms: 3 }.write(&mut out);
+    Message::Testimony(Some(4)).write(&mut out);
+    assert_eq!(&out[..], b"\x17\0\0\0\x0f\0\x01a\0\0\0\0\0\0\x01\x02\0\0\0\x03\x18\0\0\0\x05\x01\0\0\0\x04");
 }
 
 #[test]
@@ -142,6 +162,9 @@ fn fields_beyond_their_limits_are_rejected() {
     let mut name = vec![1, 0, 0, 0, 134, 0, 129];
     name.extend_from_slice(&[b'a'; 132]);
     assert_eq!(read_all(&name), Err(MessageError::TooLong { len: 129, limit: 128 }));
+    let mut node = vec![22, 0, 0, 1, 15, 1, 1];
+    node.extend_from_slice(&[b'a'; 269]);
+    assert_eq!(read_all(&node), Err(MessageError::TooLong { len: 257, limit: 256 }));
     assert_eq!(read_all(&[2, 0, 0, 0, 1, 0]), Err(MessageError::TrailingBytes(1)));
     assert_eq!(read_all(&[2, 255, 255, 255, 255]), Err(MessageError::Truncated));
     assert_eq!(read_all(&[17, 0, 0, 0, 1, 77]), Err(MessageError::Unknown { field: "refusal", code: 77 }));

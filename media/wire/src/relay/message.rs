@@ -76,6 +76,46 @@ pub enum Message {
     Pong(u64),
     /// Either end: closes the connection. The last message.
     End(EndReason),
+    /// Origin: names the owner of the stream. Sent after every [`Message::Accepted`], and whenever
+    /// no frame was sent for a while. Only to peers with the feature.
+    Heartbeat {
+        /// The incarnation that owns the stream.
+        owner: Owner,
+        /// For how long, in milliseconds, the sender has received neither a frame nor a heartbeat
+        /// from the owner; 0 if the sender is the owner.
+        silent_ms: u32,
+    },
+    /// A node that has a publisher of the stream: asks for how long its owner has been silent. The
+    /// first message, sent once.
+    AskWitness {
+        /// Name of the app.
+        app: String,
+        /// Stream id within the app.
+        stream_id: String,
+        /// The owner according to the registry.
+        owner: Owner,
+    },
+    /// The response to [`Message::AskWitness`], and the last message: for how long, in
+    /// milliseconds, this node has received neither a frame nor a heartbeat from that owner. `None`
+    /// if it does not watch the stream, or from another owner.
+    Testimony(Option<u32>),
+    /// A node that has taken over the stream: the peer should resolve it again. The first and only
+    /// message.
+    Moved {
+        /// Name of the app.
+        app: String,
+        /// Stream id within the app.
+        stream_id: String,
+    },
+}
+
+/// The owner of a stream: one incarnation of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// Id of the node.
+    pub node: String,
+    /// Epoch of its incarnation.
+    pub boot_epoch: u64,
 }
 
 /// A frame without its track: it belongs to the last [`Message::Track`] of its kind.
@@ -149,6 +189,23 @@ impl Message {
             Self::Ping(number) => write_body(out, kind::PING, |out| out.put_u64(*number)),
             Self::Pong(number) => write_body(out, kind::PONG, |out| out.put_u64(*number)),
             Self::End(why) => write_body(out, kind::END, |out| out.put_u8(*why as u8 + 1)),
+            Self::Heartbeat { owner, silent_ms } => write_body(out, kind::HEARTBEAT, |out| {
+                write_owner(out, owner);
+                out.put_u32(*silent_ms);
+            }),
+            Self::AskWitness { app, stream_id, owner } => write_body(out, kind::ASK_WITNESS, |out| {
+                write_text(out, app, MAX_NAME_BYTES);
+                write_text(out, stream_id, MAX_NAME_BYTES);
+                write_owner(out, owner);
+            }),
+            Self::Testimony(silent_ms) => write_body(out, kind::TESTIMONY, |out| {
+                out.put_u8(u8::from(silent_ms.is_some()));
+                out.put_u32(silent_ms.unwrap_or(0));
+            }),
+            Self::Moved { app, stream_id } => write_body(out, kind::MOVED, |out| {
+                write_text(out, app, MAX_NAME_BYTES);
+                write_text(out, stream_id, MAX_NAME_BYTES);
+            }),
         }
     }
 }
@@ -280,6 +337,16 @@ fn read_message(kind: u8, body: &mut FieldReader) -> Result<Option<Message>, Mes
             4 => EndReason::Moved,
             code => return Err(MessageError::Unknown { field: "reason", code }),
         }),
+        kind::HEARTBEAT => Message::Heartbeat { owner: read_owner(body)?, silent_ms: body.u32()? },
+        kind::ASK_WITNESS => {
+            let (app, stream_id) = (body.text(MAX_NAME_BYTES)?, body.text(MAX_NAME_BYTES)?);
+            Message::AskWitness { app, stream_id, owner: read_owner(body)? }
+        }
+        kind::TESTIMONY => {
+            let (is_witness, silent_ms) = (body.u8()? != 0, body.u32()?);
+            Message::Testimony(is_witness.then_some(silent_ms))
+        }
+        kind::MOVED => Message::Moved { app: body.text(MAX_NAME_BYTES)?, stream_id: body.text(MAX_NAME_BYTES)? },
         _ => return Ok(None),
     }))
 }
@@ -300,8 +367,19 @@ fn write_text(out: &mut BytesMut, text: &str, limit: usize) {
     out.put_slice(text.as_bytes());
 }
 
+fn write_owner(out: &mut BytesMut, owner: &Owner) {
+    write_text(out, &owner.node, MAX_NODE_BYTES);
+    out.put_u64(owner.boot_epoch);
+}
+
+fn read_owner(body: &mut FieldReader) -> Result<Owner, MessageError> {
+    Ok(Owner { node: body.text(MAX_NODE_BYTES)?, boot_epoch: body.u64()? })
+}
+
 /// The maximum length of an app name or a stream id.
 const MAX_NAME_BYTES: usize = 128;
+/// An instance id of EC2 has 19 bytes, a host name up to 253.
+const MAX_NODE_BYTES: usize = 256;
 const MAX_PROTOCOL_BYTES: usize = 16;
 const MAX_CODE_BYTES: usize = 64;
 const MAX_SENTENCE_BYTES: usize = 1_024;
@@ -312,6 +390,8 @@ mod kind {
     pub(super) const PING: u8 = 3;
     pub(super) const PONG: u8 = 4;
     pub(super) const END: u8 = 5;
+    pub(super) const ASK_WITNESS: u8 = 6;
+    pub(super) const MOVED: u8 = 7;
     pub(super) const ACCEPTED: u8 = 16;
     pub(super) const REFUSED: u8 = 17;
     pub(super) const TRACK: u8 = 18;
@@ -319,4 +399,6 @@ mod kind {
     pub(super) const NOTICE: u8 = 20;
     pub(super) const LIVE: u8 = 21;
     pub(super) const TARGETS: u8 = 22;
+    pub(super) const HEARTBEAT: u8 = 23;
+    pub(super) const TESTIMONY: u8 = 24;
 }

@@ -14,6 +14,8 @@ use std::fmt;
 use bytes::{Buf as _, Bytes, BytesMut};
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
+use super::features::Features;
+
 /// Maximum length of a record, including its tag. The limits of all ingest protocols keep frames
 /// below this length.
 pub const MAX_RECORD_BYTES: usize = (16 << 20) + 4_096;
@@ -47,13 +49,20 @@ pub struct Channel {
     pub sealer: Sealer,
     /// Decrypts the records that this end receives.
     pub opener: Opener,
+    /// The features that the peer has stated in its hello.
+    pub peer_features: Features,
 }
 
 impl Channel {
-    pub(super) fn new(send_key: &[u8; 16 + NONCE_LEN], receive_key: &[u8; 16 + NONCE_LEN]) -> Self {
+    pub(super) fn new(
+        send_key: &[u8; 16 + NONCE_LEN],
+        receive_key: &[u8; 16 + NONCE_LEN],
+        peer_features: Features,
+    ) -> Self {
         Self {
             sealer: Sealer(RecordKey::new(send_key)),
             opener: Opener { key: RecordKey::new(receive_key), buffer: BytesMut::new() },
+            peer_features,
         }
     }
 }
@@ -172,7 +181,8 @@ mod tests {
     use super::*;
 
     fn pair() -> (Sealer, Opener) {
-        let ends = [Channel::new(&[1; 28], &[2; 28]), Channel::new(&[2; 28], &[1; 28])];
+        let ends =
+            [(1, 2), (2, 1)].map(|(send, receive)| Channel::new(&[send; 28], &[receive; 28], Features::default()));
         let [a, b] = ends;
         (a.sealer, b.opener)
     }

@@ -131,8 +131,13 @@ impl Ingest {
                 (None, _) => {}
             },
             Message::End(reason) => return Ok(Step::End(reason)),
-            Message::Pong(_) => {}
-            Message::Subscribe { .. } | Message::KeyFrame | Message::Ping(_) => {
+            Message::Pong(_) | Message::Heartbeat { .. } => {}
+            Message::Subscribe { .. }
+            | Message::KeyFrame
+            | Message::Ping(_)
+            | Message::AskWitness { .. }
+            | Message::Testimony(_)
+            | Message::Moved { .. } => {
                 return Err(LinkError::UnexpectedMessage.into());
             }
         }

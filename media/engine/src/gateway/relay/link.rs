@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use headwater_wire::relay::{
-    CLIENT_HELLO_BYTES, Channel, ClientHandshake, ClusterSecret, HandshakeError, Message, MessageError, MessageReader,
-    Opener, PROOF_BYTES, RecordError, SERVER_HELLO_BYTES, Sealer, ServerHandshake,
+    CLIENT_HELLO_BYTES, Channel, ClientHandshake, ClusterSecret, Features, HandshakeError, Message, MessageError,
+    MessageReader, Opener, PROOF_BYTES, RecordError, SERVER_HELLO_BYTES, Sealer, ServerHandshake,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -43,6 +43,7 @@ pub(super) enum LinkError {
 pub(super) struct Link {
     pub(super) reader: LinkReader,
     pub(super) writer: LinkWriter,
+    pub(super) peer_features: Features,
 }
 
 impl Link {
@@ -90,6 +91,7 @@ impl Link {
         Self {
             reader: LinkReader { socket: read, opener: channel.opener, messages: None },
             writer: LinkWriter { socket: write, sealer: channel.sealer, buffer: BytesMut::new() },
+            peer_features: channel.peer_features,
         }
     }
 }

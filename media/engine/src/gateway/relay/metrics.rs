@@ -21,6 +21,8 @@ pub struct Metrics {
     pub resumed: Counter,
     /// Pulled streams that ended because no new source was found in time.
     pub given_up: Counter,
+    /// Answers to nodes that asked for how long an owner has been silent.
+    pub testimonies: Counter,
     /// Frames skipped because an edge was too slow.
     pub lost_frames: Counter,
 }
@@ -28,7 +30,7 @@ pub struct Metrics {
 impl Metrics {
     /// Registers the counters for `/metrics`.
     pub fn register(&self, registry: &mut Registry) {
-        let all: [(&str, &str, &Counter); 6] = [
+        let all: [(&str, &str, &Counter); 7] = [
             ("relay_connections_accepted", "Relay connections accepted", &self.accepted),
             (
                 "relay_connections_turned_away",
@@ -42,6 +44,11 @@ impl Metrics {
             ),
             ("relay_resumed", "Pulled streams that continued after their source was lost", &self.resumed),
             ("relay_given_up", "Pulled streams that ended because no new source was found", &self.given_up),
+            (
+                "relay_testimonies",
+                "Answers to nodes that asked for how long the owner of a stream has been silent",
+                &self.testimonies,
+            ),
             ("relay_lost_frames", "Frames skipped because an edge was too slow", &self.lost_frames),
         ];
         for (name, help, counter) in all {

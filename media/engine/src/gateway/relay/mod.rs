@@ -11,25 +11,36 @@
 //! no other gateway. Which node owns a stream is the cluster's concern.
 
 mod client;
+mod disconnect;
 mod failed_lookups;
 mod handshakes;
 mod ingest;
 mod link;
 mod metrics;
+mod owner_check;
+mod owner_watch;
 mod ownership;
+mod pull;
+mod pulls;
 #[cfg(test)]
 mod relay_test;
 mod resolver;
+mod search;
 #[cfg(test)]
 mod search_test;
 mod secret;
 mod served_stream;
 mod server;
+mod timing;
 mod upstreams;
+#[cfg(test)]
+mod witness_test;
+mod witnesses;
 
-pub use client::{RelayClient, Timing};
+pub use client::RelayClient;
 pub use metrics::Metrics;
-pub use ownership::{Ownership, OwnershipProbe, ProbeFuture, RelayProbe};
+pub use ownership::{AnnounceFuture, Ownership, OwnershipProbe, ProbeFuture, RelayProbe, TestimonyFuture};
 pub use resolver::{ResolveError, ResolveFuture, StreamLocation, StreamResolver};
 pub use secret::{SecretFileError, read_secret};
 pub use server::Server;
+pub use timing::Timing;

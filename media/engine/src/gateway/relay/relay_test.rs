@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use headwater_api::documents::{BootEpoch, NodeIncarnation};
 use headwater_api::{StreamName, config};
 use headwater_wire::relay::{ClientHandshake, ClusterSecret, Message, Refusal, SERVER_HELLO_BYTES};
 use headwater_wire::{Codec, Frame, MediaTime, Track, VideoTrack};
@@ -14,9 +15,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::client::MAX_SEARCHES;
 use super::handshakes::MAX_HANDSHAKES;
 use super::link::Link;
+use super::pulls::MAX_SEARCHES;
 use super::{
     Ownership, OwnershipProbe as _, RelayClient, RelayProbe, ResolveError, ResolveFuture, Server, StreamLocation,
     StreamResolver, Timing,
@@ -27,7 +28,7 @@ use crate::hub::{Consumer, FindError, Hub, Item, Limits, Producer};
 pub(super) struct TestResolver {
     locations: Mutex<HashMap<StreamName, StreamLocation>>,
     pub(super) registry_is_unreachable: AtomicBool,
-    lookups: AtomicUsize,
+    pub(super) lookups: AtomicUsize,
     invalidations: AtomicUsize,
     confirmations: AtomicUsize,
 }
@@ -76,12 +77,17 @@ pub(super) struct Node {
     pub(super) client: RelayClient,
     pub(super) resolver: Arc<TestResolver>,
     pub(super) address: SocketAddr,
-    drain: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
+    pub(super) drain: CancellationToken,
+    pub(super) task: tokio::task::JoinHandle<()>,
 }
 
 pub(super) fn name() -> StreamName {
     StreamName::new("live", "demo").unwrap()
+}
+
+/// The owner of the streams of all test nodes.
+pub(super) fn incarnation() -> NodeIncarnation {
+    NodeIncarnation { node: "origin".to_owned(), epoch: BootEpoch(7) }
 }
 
 pub(super) fn secret() -> ClusterSecret {
@@ -89,18 +95,29 @@ pub(super) fn secret() -> ClusterSecret {
 }
 
 /// Timeouts that only end a test which fails anyway. A test that waits for a timeout shortens it.
-fn test_timing() -> Timing {
+pub(super) fn test_timing() -> Timing {
     Timing {
         connect_timeout: TEST_TIMEOUT,
         ping_interval: Duration::from_millis(40),
         silence_timeout: TEST_TIMEOUT,
+        heartbeat_interval: Duration::from_millis(40),
+        owner_check_interval: TEST_TIMEOUT,
         no_viewers_timeout: TEST_TIMEOUT,
         search_timeout: TEST_TIMEOUT,
         fetch_timeout: TEST_TIMEOUT,
     }
 }
 
-fn node_with(secret: ClusterSecret, max_connections: usize, timing: Timing) -> Node {
+pub(super) fn node_with(secret: ClusterSecret, max_connections: usize, timing: Timing) -> Node {
+    node_of(secret, max_connections, timing, Some(incarnation()))
+}
+
+/// A node that names no owner to its edges, as an older version does.
+pub(super) fn node_without_name() -> Node {
+    node_of(secret(), 50, test_timing(), None)
+}
+
+fn node_of(secret: ClusterSecret, max_connections: usize, timing: Timing, owner: Option<NodeIncarnation>) -> Node {
     let resolver = Arc::new(TestResolver::default());
     let client = RelayClient::new(secret, Arc::clone(&resolver) as Arc<dyn StreamResolver>, timing);
     let hub = Hub::new(Limits::default());
@@ -108,7 +125,10 @@ fn node_with(secret: ClusterSecret, max_connections: usize, timing: Timing) -> N
     let listen = "127.0.0.1:0".parse().unwrap();
     let config =
         config::Relay { listen, max_connections: max_connections.try_into().unwrap(), ..config::Relay::default() };
-    let server = Server::bind(&config).unwrap();
+    let mut server = Server::bind(&config).unwrap();
+    if let Some(owner) = owner {
+        server = server.with_incarnation(&owner);
+    }
     let (address, drain) = (server.local_addr(), CancellationToken::new());
     let task = tokio::spawn(server.run(hub.clone(), client.clone(), drain.clone()));
     Node { hub, client, resolver, address, drain, task }
@@ -118,7 +138,7 @@ pub(super) fn node() -> Node {
     node_with_timing(test_timing())
 }
 
-fn node_with_timing(timing: Timing) -> Node {
+pub(super) fn node_with_timing(timing: Timing) -> Node {
     node_with(secret(), 50, timing)
 }
 
@@ -174,11 +194,11 @@ impl TestPublisher {
     }
 }
 
-fn mark(item: &Item) -> i64 {
+pub(super) fn mark(item: &Item) -> i64 {
     i64::from_be_bytes(*item.frame.payload.first_chunk().unwrap())
 }
 
-async fn marks(consumer: &mut Consumer, count: usize) -> Vec<i64> {
+pub(super) async fn marks(consumer: &mut Consumer, count: usize) -> Vec<i64> {
     let mut marks = Vec::new();
     while marks.len() < count {
         let item = tokio::time::timeout(TEST_TIMEOUT, consumer.next()).await.expect("in time").expect("not ended");
@@ -187,7 +207,7 @@ async fn marks(consumer: &mut Consumer, count: usize) -> Vec<i64> {
     marks
 }
 
-async fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(super) async fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     tokio::time::timeout(TEST_TIMEOUT, async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -710,13 +730,13 @@ async fn publisher_may_move_to_a_node_that_has_its_viewers() {
 }
 
 /// Forwards bytes until it is frozen; later connections are forwarded again.
-struct FreezableProxy {
-    address: SocketAddr,
+pub(super) struct FreezableProxy {
+    pub(super) address: SocketAddr,
     freeze_tx: tokio::sync::watch::Sender<u64>,
 }
 
 impl FreezableProxy {
-    async fn start(target: SocketAddr) -> Self {
+    pub(super) async fn start(target: SocketAddr) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (frozen, watch) = tokio::sync::watch::channel(0);
@@ -739,7 +759,7 @@ impl FreezableProxy {
         Self { address, freeze_tx: frozen }
     }
 
-    fn freeze(&self) {
+    pub(super) fn freeze(&self) {
         self.freeze_tx.send_modify(|n| *n += 1);
     }
 }

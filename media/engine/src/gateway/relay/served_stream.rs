@@ -1,7 +1,8 @@
 //! Sends a stream to one edge: first the frames that the hub holds, then each frame as it arrives.
 //!
 //! One task. The hub's consumer is the queue: an edge that is too slow resumes at a key frame that
-//! is marked as following a gap.
+//! is marked as following a gap. If there was no frame to send for a while, a heartbeat tells the
+//! edge for how long the owner of the stream has been silent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use headwater_api::error::Chain;
-use headwater_wire::relay::{EndReason, Message, write_frame};
+use headwater_wire::relay::{EndReason, Message, Owner, write_frame};
 use headwater_wire::targets::Targets;
 use headwater_wire::{MediaKind, MediaTime, Track};
 use tokio::time::Instant;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::gateway::relay::link::{Link, LinkError, LinkReader, LinkWriter};
 use crate::gateway::relay::metrics::Metrics;
+use crate::gateway::relay::owner_watch::OwnerWatch;
 use crate::hub::{Consumer, Item, Next, Stream};
 
 /// The edge, and what it subscribed to.
@@ -25,6 +27,33 @@ pub(crate) struct Subscriber {
     pub(crate) hops: u8,
     pub(crate) history: bool,
     pub(crate) peer: SocketAddr,
+    /// `None` if the edge knows no heartbeats, or the owner has no name.
+    pub(crate) owner: Option<StreamOwner>,
+    /// See `Timing::heartbeat_interval`.
+    pub(crate) heartbeat_interval: Duration,
+}
+
+/// The owner of a served stream.
+#[derive(Debug)]
+pub(crate) enum StreamOwner {
+    ThisNode(Owner),
+    /// The stream is pulled from the owner, or from another edge.
+    Pulled(Arc<OwnerWatch>),
+}
+
+impl StreamOwner {
+    /// The heartbeat to send now; `None` if the source of the stream does not name the owner.
+    fn heartbeat(&self) -> Option<Message> {
+        let (owner, silence) = match self {
+            Self::ThisNode(owner) => (owner.clone(), Duration::ZERO),
+            Self::Pulled(watch) => {
+                let silence = watch.silence();
+                silence.owner(Instant::now()).map(|(owner, silence)| (owner.clone(), silence))?
+            }
+        };
+        let silent_ms = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+        Some(Message::Heartbeat { owner, silent_ms })
+    }
 }
 
 /// The sending side of one stream to one edge.
@@ -46,6 +75,8 @@ struct SentState {
     targets: Option<Targets>,
     b_frames: bool,
     notice_count: usize,
+    /// Number of frames at the last tick.
+    frames_at_tick: u64,
 }
 
 impl ServedStream {
@@ -60,7 +91,7 @@ impl ServedStream {
         let opened_at = Instant::now();
         let name = self.stream.name().clone();
         log::info!(stream = name.as_str(), peer:% = self.subscriber.peer; "relay to an edge opened");
-        let Link { mut reader, mut writer } = link;
+        let Link { mut reader, mut writer, .. } = link;
         let (ping_tx, mut ping_rx) = tokio::sync::watch::channel(None);
         let stream = Arc::clone(&self.stream);
         let reason = tokio::select! {
@@ -95,7 +126,7 @@ impl ServedStream {
             writer.flush(WRITE_TIMEOUT).await?;
         }
         writer.send(&Message::Live, WRITE_TIMEOUT).await?;
-        let mut tick = tokio::time::interval(UPDATE_INTERVAL);
+        let mut tick = tokio::time::interval(self.subscriber.heartbeat_interval);
         let end = loop {
             tokio::select! {
                 biased;
@@ -118,6 +149,10 @@ impl ServedStream {
                     if self.has_updates() {
                         writer.queue_record(|out| self.write_updates(out));
                     }
+                    let is_idle = std::mem::replace(&mut self.sent.frames_at_tick, self.frames) == self.frames;
+                    if let Some(heartbeat) = self.heartbeat().filter(|_| is_idle) {
+                        writer.queue_record(|out| heartbeat.write(out));
+                    }
                 }
             }
             writer.flush(WRITE_TIMEOUT).await?;
@@ -132,12 +167,19 @@ impl ServedStream {
         self.sent.targets = None;
         let protocol = self.stream.protocol().to_owned();
         Message::Accepted { generation, protocol, hops: self.subscriber.hops }.write(out);
+        if let Some(heartbeat) = self.heartbeat() {
+            heartbeat.write(out);
+        }
         let tracks = self.stream.tracks().borrow().clone();
         self.sent.b_frames = tracks.b_frames;
         for track in [tracks.video, tracks.audio].into_iter().flatten() {
             self.write_track(&track, out);
         }
         self.write_updates(out);
+    }
+
+    fn heartbeat(&self) -> Option<Message> {
+        self.subscriber.owner.as_ref().and_then(StreamOwner::heartbeat)
     }
 
     fn write_track(&mut self, track: &Arc<Track>, out: &mut BytesMut) {
@@ -230,5 +272,3 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection is closed if a write makes no progress for this duration.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often notices and track changes are checked.
-const UPDATE_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,4 +1,5 @@
-//! Listens for edges, and spawns a task for each connection.
+//! Listens for other nodes, and spawns a task for each connection: most are edges that pull a
+//! stream; others ask for how long the owner of a stream has been silent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,8 +7,9 @@ use std::time::Duration;
 
 use headwater_api::StreamName;
 use headwater_api::config;
+use headwater_api::documents::NodeIncarnation;
 use headwater_api::error::Chain;
-use headwater_wire::relay::{ClusterSecret, Message, Refusal};
+use headwater_wire::relay::{Message, Owner, Refusal};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -15,10 +17,10 @@ use tokio_util::task::TaskTracker;
 
 use super::link::{Link, LinkError};
 use super::metrics::Metrics;
-use super::upstreams::{MAX_HOPS, Upstreams};
+use super::upstreams::MAX_HOPS;
 use crate::gateway::relay::client::RelayClient;
 use crate::gateway::relay::handshakes::{HandshakePool, PendingHandshake};
-use crate::gateway::relay::served_stream::{ServedStream, Subscriber};
+use crate::gateway::relay::served_stream::{ServedStream, StreamOwner, Subscriber};
 use crate::hub::{Hub, Stream};
 use crate::runtime::listener::{ListenError, listen};
 use crate::runtime::log_limiter::LogLimiter;
@@ -30,6 +32,8 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     max_connections: usize,
+    /// The owner of the streams that are published here; `None` if they have no owner.
+    this_node: Option<Owner>,
 }
 
 impl Server {
@@ -39,7 +43,14 @@ impl Server {
     /// If the address is in use or does not belong to this machine.
     pub fn bind(config: &config::Relay) -> Result<Self, ListenError> {
         let (listener, address) = listen("relay", config.listen)?;
-        Ok(Self { listener, address, max_connections: config.max_connections.get() })
+        Ok(Self { listener, address, max_connections: config.max_connections.get(), this_node: None })
+    }
+
+    /// Names the incarnation that owns the streams of this node; edges are told.
+    #[must_use]
+    pub fn with_incarnation(mut self, incarnation: &NodeIncarnation) -> Self {
+        self.this_node = Some(Owner { node: incarnation.node.clone(), boot_epoch: incarnation.epoch.0 });
+        self
     }
 
     /// Address of the listener.
@@ -57,13 +68,12 @@ impl Server {
     /// Serves until `drain` is cancelled, with the secret and the counters of `relay`. Then edges
     /// are asked to find another source, and it returns once all connections are closed.
     pub async fn run(self, hub: Hub, relay: RelayClient, drain: CancellationToken) {
-        let Self { listener, max_connections, .. } = self;
-        let (secret, upstreams) = (relay.secret().clone(), relay.upstreams().clone());
+        let Self { listener, max_connections, this_node, .. } = self;
         let handler = Arc::new(ConnectionHandler {
             hub,
-            secret,
-            upstreams,
             metrics: relay.metrics().clone(),
+            relay,
+            this_node,
             permits: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
             drain,
             log_limiter: LogLimiter::default(),
@@ -95,9 +105,10 @@ impl Server {
 #[derive(Debug)]
 struct ConnectionHandler {
     hub: Hub,
-    secret: ClusterSecret,
-    upstreams: Upstreams,
+    /// The pulls of this node.
+    relay: RelayClient,
     metrics: Metrics,
+    this_node: Option<Owner>,
     /// The places for edges, taken after authentication.
     permits: Arc<Semaphore>,
     drain: CancellationToken,
@@ -107,7 +118,7 @@ struct ConnectionHandler {
 impl ConnectionHandler {
     async fn serve(&self, socket: TcpStream, peer: SocketAddr, handshake: PendingHandshake) {
         let accepted = tokio::select! {
-            accepted = Link::accept(socket, &self.secret, HANDSHAKE_TIMEOUT) => accepted,
+            accepted = Link::accept(socket, self.relay.secret(), HANDSHAKE_TIMEOUT) => accepted,
             () = handshake.wait_until_replaced() => {
                 self.metrics.unauthenticated.inc();
                 log::debug!(peer:%; "relay connection closed, too many have not authenticated themselves");
@@ -115,7 +126,7 @@ impl ConnectionHandler {
             }
         };
         drop(handshake);
-        let mut link = match accepted {
+        let link = match accepted {
             Ok(link) => link,
             Err(e) => {
                 self.metrics.unauthenticated.inc();
@@ -127,57 +138,86 @@ impl ConnectionHandler {
                 return;
             }
         };
-        let Ok(_permit) = self.permits.try_acquire() else {
-            if let Err(e) = self.refuse_full(link, peer).await {
-                log::debug!(peer:%, err:% = Chain(&e); "relay connection closed");
+        if let Err(e) = self.serve_link(link, peer).await {
+            log::debug!(peer:%, err:% = Chain(&e); "relay connection closed");
+        }
+    }
+
+    /// Handles the first message.
+    async fn serve_link(&self, mut link: Link, peer: SocketAddr) -> Result<(), LinkError> {
+        let permit = self.permits.try_acquire().ok();
+        let timeout = if permit.is_some() { SUBSCRIPTION_TIMEOUT } else { REFUSAL_TIMEOUT };
+        match link.reader.next_within(timeout).await? {
+            Message::Subscribe { app, stream_id, max_hops, .. } if permit.is_none() => {
+                self.refuse_full(&mut link, peer, &app, &stream_id, max_hops).await
             }
-            return;
-        };
-        match self.accept_subscription(&mut link, peer).await {
-            Ok(Some(served)) => {
-                self.metrics.edges.inc();
-                served.run(link, &self.drain, &self.metrics).await;
-                self.metrics.edges.dec();
+            Message::Subscribe { app, stream_id, history, max_hops } => {
+                match self.find_to_serve(&app, &stream_id, max_hops).await {
+                    Ok((stream, hops)) => {
+                        let subscriber = self.subscriber(&link, &stream, hops, history, peer);
+                        let served = ServedStream::new(stream, subscriber, self.hub.history_segments());
+                        self.metrics.edges.inc();
+                        served.run(link, &self.drain, &self.metrics).await;
+                        self.metrics.edges.dec();
+                        Ok(())
+                    }
+                    Err(reason) => {
+                        log::info!(peer:%, app = app.escape_default().to_string().as_str(), reason:?; "relay refused");
+                        link.writer.send(&Message::Refused(reason), REFUSAL_TIMEOUT).await
+                    }
+                }
             }
-            Ok(None) => {}
-            Err(e) => log::debug!(peer:%, err:% = Chain(&e); "relay connection closed"),
+            // A full node answers, too.
+            Message::AskWitness { app, stream_id, owner } => {
+                let name = StreamName::new(&app, &stream_id).ok();
+                let silence = name.and_then(|name| self.relay.silence_of(&name, &owner));
+                let silent_ms = silence.map(|silence| u32::try_from(silence.as_millis()).unwrap_or(u32::MAX));
+                self.metrics.testimonies.inc();
+                link.writer.send(&Message::Testimony(silent_ms), REFUSAL_TIMEOUT).await
+            }
+            Message::Moved { app, stream_id } => {
+                if let Some(watch) = StreamName::new(&app, &stream_id).ok().and_then(|n| self.relay.owner_watch(&n)) {
+                    watch.on_moved();
+                }
+                Ok(())
+            }
+            _ => Err(LinkError::UnexpectedMessage),
         }
     }
 
     /// Refuses an edge because the node is full, so that it tries another source or waits. A stream
     /// that is not here is refused as such: nodes that probe for the owner must get that answer.
-    async fn refuse_full(&self, mut link: Link, peer: SocketAddr) -> Result<(), LinkError> {
-        let Message::Subscribe { app, stream_id, max_hops, .. } = link.reader.next_within(REFUSAL_TIMEOUT).await?
-        else {
-            return Err(LinkError::UnexpectedMessage);
-        };
-        let is_here = |name: &StreamName| self.hub.published(name).is_some() || self.upstreams.hops(name).is_some();
-        let is_available = StreamName::new(&app, &stream_id).is_ok_and(|name| max_hops > 1 || is_here(&name));
+    async fn refuse_full(
+        &self,
+        link: &mut Link,
+        peer: SocketAddr,
+        app: &str,
+        stream_id: &str,
+        max_hops: u8,
+    ) -> Result<(), LinkError> {
+        let upstreams = self.relay.upstreams();
+        let is_here = |name: &StreamName| self.hub.published(name).is_some() || upstreams.hops(name).is_some();
+        let is_available = StreamName::new(app, stream_id).is_ok_and(|name| max_hops > 1 || is_here(&name));
         let reason = if is_available { Refusal::Full } else { Refusal::NotFound };
         self.metrics.turned_away.inc();
         log::warn!(peer:%; "relay subscription refused, as many edges as allowed are connected");
         link.writer.send(&Message::Refused(reason), REFUSAL_TIMEOUT).await
     }
 
-    /// Reads the subscription; `None` if it was refused.
-    async fn accept_subscription(&self, link: &mut Link, peer: SocketAddr) -> Result<Option<ServedStream>, LinkError> {
-        let Message::Subscribe { app, stream_id, history, max_hops } =
-            link.reader.next_within(SUBSCRIPTION_TIMEOUT).await?
-        else {
-            return Err(LinkError::UnexpectedMessage);
+    /// Finds the stream for an edge, and the number of hops that it is away from its publisher.
+    async fn find_to_serve(&self, app: &str, stream_id: &str, max_hops: u8) -> Result<(Arc<Stream>, u8), Refusal> {
+        let found = self.find(app, stream_id, max_hops).await.ok_or(Refusal::NotFound);
+        if self.drain.is_cancelled() { found.and(Err(Refusal::Draining)) } else { found }
+    }
+
+    fn subscriber(&self, link: &Link, stream: &Stream, hops: u8, history: bool, peer: SocketAddr) -> Subscriber {
+        let owner = if hops == 1 {
+            self.this_node.clone().map(StreamOwner::ThisNode)
+        } else {
+            self.relay.owner_watch(stream.name()).map(StreamOwner::Pulled)
         };
-        let found = self.find(&app, &stream_id, max_hops).await.ok_or(Refusal::NotFound);
-        let found = if self.drain.is_cancelled() { found.and(Err(Refusal::Draining)) } else { found };
-        match found {
-            Ok((stream, hops)) => {
-                Ok(Some(ServedStream::new(stream, Subscriber { hops, history, peer }, self.hub.history_segments())))
-            }
-            Err(reason) => {
-                log::info!(peer:%, app = app.escape_default().to_string().as_str(), reason:?; "relay refused");
-                link.writer.send(&Message::Refused(reason), REFUSAL_TIMEOUT).await?;
-                Ok(None)
-            }
-        }
+        let owner = owner.filter(|_| link.peer_features.has_witness());
+        Subscriber { hops, history, peer, owner, heartbeat_interval: self.relay.timing().heartbeat_interval }
     }
 
     async fn find(&self, app: &str, stream_id: &str, max_hops: u8) -> Option<(Arc<Stream>, u8)> {
@@ -185,12 +225,12 @@ impl ConnectionHandler {
         if let Some(stream) = self.hub.published(&name) {
             return Some((stream, 1));
         }
-        if max_hops < 2 && self.upstreams.hops(&name).is_none() {
+        if max_hops < 2 && self.relay.upstreams().hops(&name).is_none() {
             return None;
         }
         let stream = self.hub.find(&name).await.ok()?;
         // A stream without a source must not be relayed: two nodes could wait for each other.
-        let hops = self.upstreams.hops(&name)? + 1;
+        let hops = self.relay.upstreams().hops(&name)? + 1;
         (hops <= MAX_HOPS).then_some((stream, hops))
     }
 }
