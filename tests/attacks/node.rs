@@ -91,6 +91,14 @@ impl Node {
         self.endpoints.http.expect("plain HTTP is off")
     }
 
+    /// Address of HTTPS.
+    ///
+    /// # Errors
+    /// If it is off.
+    pub(crate) fn https(&self) -> anyhow::Result<SocketAddr> {
+        self.endpoints.https.context("HTTPS is off")
+    }
+
     pub(crate) fn rtmp(&self) -> SocketAddr {
         self.endpoints.rtmp.expect("plain RTMP is off")
     }
