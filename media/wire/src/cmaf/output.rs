@@ -1,5 +1,5 @@
-//! What the packager produces: the beginning and the end of segments, and their parts. Must not know
-//! how they are made or listed.
+//! What the packager produces: the beginning and the end of segments, and their parts. Must not
+//! know how they are made or listed.
 
 use std::sync::Arc;
 
