@@ -162,7 +162,7 @@ fn fields_beyond_their_limits_are_rejected() {
     let mut name = vec![1, 0, 0, 0, 134, 0, 129];
     name.extend_from_slice(&[b'a'; 132]);
     assert_eq!(read_all(&name), Err(MessageError::TooLong { len: 129, limit: 128 }));
-    let mut node = vec![22, 0, 0, 1, 15, 1, 1];
+    let mut node = vec![23, 0, 0, 1, 15, 1, 1];
     node.extend_from_slice(&[b'a'; 269]);
     assert_eq!(read_all(&node), Err(MessageError::TooLong { len: 257, limit: 256 }));
     assert_eq!(read_all(&[2, 0, 0, 0, 1, 0]), Err(MessageError::TrailingBytes(1)));
