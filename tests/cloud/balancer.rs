@@ -254,7 +254,7 @@ async fn forward(mut client: TcpStream, mut server: TcpStream) -> std::io::Resul
 /// Answers the request of a client with an error, as an Application Load Balancer does.
 async fn refuse(mut client: TcpStream, status: &str) -> std::io::Result<()> {
     // Bytes that are not read would reset the connection and discard the answer.
-    let mut request = [0; 16 * 1024];
+    let mut request = vec![0; 16 * 1024];
     let _ = tokio::time::timeout(REQUEST_TIMEOUT, client.read(&mut request)).await;
     let body = format!("<html><body><h1>{status}</h1></body></html>\r\n");
     let head = format!(

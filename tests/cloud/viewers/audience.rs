@@ -100,7 +100,7 @@ impl Audience {
         ensure!(self.webrtc.is_running(), "the viewers have ended: {:?}", self.webrtc.lines().last());
         let recent = self.webrtc.lines_from(self.webrtc.line_count().saturating_sub(RECENT_LINES));
         let reports = recent.iter().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-        let report = reports.filter(|line| line.event == "rejoin").filter_map(|line| line.report).last();
+        let report = reports.filter(|line| line.event == "rejoin").filter_map(|line| line.report).next_back();
         let report = report.context("no report of the WebRTC viewers")?;
         let low_latency = self.low_latency.pauses();
         let playing = report.playing + low_latency.iter().filter(|(_, plays)| *plays).count();

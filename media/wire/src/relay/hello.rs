@@ -342,12 +342,11 @@ mod tests {
         assert!(!answer.on_proof(&proof).unwrap().peer_features.has_witness());
         // An old origin sends a zero.
         let (dial, hello) = ClientHandshake::new(&secret, [1; 32]);
-        let (answer, mut server) = ServerHandshake::new(&secret, [2; 32], &hello).unwrap();
+        let (_, mut server) = ServerHandshake::new(&secret, [2; 32], &hello).unwrap();
         server[SERVER_FEATURES_AT] = 0;
         let end = HEADER_BYTES + NONCE_BYTES;
         let proof = secret.proof(SERVER, &hello, &server[..end]);
         server[end..].copy_from_slice(proof.as_ref());
-        drop(answer);
         assert!(!dial.on_server_hello(&server).unwrap().1.peer_features.has_witness());
     }
 

@@ -52,7 +52,7 @@ pub(super) enum Request {
 /// The result of a [`Request`], with its stream id.
 pub(super) enum Outcome {
     /// The stream to publish, and the place that its name takes.
-    Publish(String, Result<(Producer, Option<PoolPlace>), Refusal>),
+    Publish(String, Result<(Box<Producer>, Option<PoolPlace>), Refusal>),
     /// The stream to play.
     Play(String, Result<Arc<Stream>, Refusal>),
 }
@@ -210,7 +210,7 @@ impl Request {
         Poll::Ready(match self {
             Self::Publish { stream_id, place, result } => {
                 let result = ready!(result.as_mut().poll(cx));
-                let result = result.map(|producer| (producer, place.take())).map_err(Refusal::from);
+                let result = result.map(|producer| (Box::new(producer), place.take())).map_err(Refusal::from);
                 Outcome::Publish(std::mem::take(stream_id), result)
             }
             Self::Play { stream_id, result } => {

@@ -178,7 +178,7 @@ impl Conversation {
             Outcome::Publish(stream_id, result) => {
                 self.reader.hold_media(false);
                 match result {
-                    Ok((producer, place)) => self.start_publishing(producer, place),
+                    Ok((producer, place)) => self.start_publishing(*producer, place),
                     Err(refusal) => self.refuse_publish(&stream_id, refusal),
                 }
             }

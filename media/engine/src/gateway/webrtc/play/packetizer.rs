@@ -338,11 +338,12 @@ mod tests {
         }
         drop(producer);
         loop {
-            let shared = packetizer.lock();
-            if let Some(end) = shared.ended {
-                return (shared.ring.next_frame(), end);
+            {
+                let shared = packetizer.lock();
+                if let Some(end) = shared.ended {
+                    return (shared.ring.next_frame(), end);
+                }
             }
-            drop(shared);
             tokio::task::yield_now().await;
         }
     }
