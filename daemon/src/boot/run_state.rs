@@ -68,7 +68,7 @@ impl RunState<'_> {
 
     fn on_engine_event(&mut self, event: Option<EngineEvent>, serving: bool) {
         let (endpoints, exited) = match event {
-            Some(EngineEvent::Serving(endpoints)) => (Some(endpoints), None),
+            Some(EngineEvent::Serving(endpoints)) => (Some(*endpoints), None),
             Some(EngineEvent::Exited(reason)) => (None, Some(reason)),
             None => (None, None),
         };
@@ -188,7 +188,7 @@ mod tests {
             webrtc: Vec::new(),
             health: ([127, 0, 0, 1], 5090).into(),
         };
-        state.apply(Action::Engine(Some(EngineEvent::Serving(endpoints.clone()))));
+        state.apply(Action::Engine(Some(EngineEvent::Serving(Box::new(endpoints.clone())))));
         assert_eq!(state.endpoints_tx.borrow().as_ref(), Some(&endpoints));
         assert_eq!(*state.lifecycle_tx.borrow(), LifecycleState::Serving(endpoints.health));
         state.apply(Action::Engine(Some(EngineEvent::Exited("killed".to_owned()))));

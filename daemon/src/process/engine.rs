@@ -73,7 +73,7 @@ impl EngineError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EngineEvent {
     /// The engine serves; these are its listeners.
-    Serving(Endpoints),
+    Serving(Box<Endpoints>),
     /// The engine has exited unexpectedly, for this reason, and will be restarted.
     Exited(String),
 }
@@ -187,7 +187,7 @@ impl Engine {
                     }
                     // There is no serving engine without a report.
                     if let Some(endpoints) = link.endpoints() {
-                        on_event(EngineEvent::Serving(endpoints));
+                        on_event(EngineEvent::Serving(Box::new(endpoints)));
                     }
                 }
                 Action::Terminate => child.terminate(),
