@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use headwater_api::control::ENDPOINTS_FILE;
@@ -133,9 +134,9 @@ impl Node {
         wait::until(&format!("{} to be ready", self.name), || self.is_ready().then_some(()))
     }
 
-    /// True if its `/readyz` answers 200.
+    /// True if its `/readyz` answers 200. A frozen node answers nothing.
     pub(crate) fn is_ready(&self) -> bool {
-        http::get(self.health(), "/readyz").is_ok_and(|a| a.status == 200)
+        http::get_within(self.health(), "/readyz", READY_TIMEOUT).is_ok_and(|a| a.status == 200)
     }
 
     /// The daemon's process.
@@ -236,4 +237,6 @@ impl Drop for Node {
 
 /// Name of the cluster that all nodes belong to.
 pub(crate) const CLUSTER_NAME: &str = "cloud";
+/// Of a request for the readiness of a node. A busy one needs less.
+const READY_TIMEOUT: Duration = Duration::from_secs(3);
 const METADATA_ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::new(169, 254, 169, 254), 80);

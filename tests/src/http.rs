@@ -5,6 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 
@@ -49,6 +50,14 @@ pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<Response> {
     request(address, "GET", path, &[], b"")
 }
 
+/// Like [`get`], for a server that may not answer.
+///
+/// # Errors
+/// If it does not answer, or pauses for `timeout`.
+pub fn get_within(address: SocketAddr, path: &str, timeout: Duration) -> anyhow::Result<Response> {
+    exchange(TcpStream::connect_timeout(&address, timeout)?, timeout, "GET", path, &[], b"")
+}
+
 /// Sends a request. Adds `Host`, `Connection` and `Content-Length`.
 ///
 /// # Errors
@@ -68,7 +77,18 @@ pub fn request(
 /// # Errors
 /// If there is no complete response within [`WAIT_TIMEOUT`].
 pub fn request_on(
+    stream: TcpStream,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> anyhow::Result<Response> {
+    exchange(stream, WAIT_TIMEOUT, method, path, headers, body)
+}
+
+fn exchange(
     mut stream: TcpStream,
+    timeout: Duration,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
@@ -85,8 +105,8 @@ pub fn request_on(
     text.push_str("\r\n");
     let mut bytes = text.into_bytes();
     bytes.extend_from_slice(body);
-    stream.set_read_timeout(Some(WAIT_TIMEOUT))?;
-    stream.set_write_timeout(Some(WAIT_TIMEOUT))?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
     // A server may respond and close before it has read the whole request (413). The response
     // counts, not the failed write.
     let written = stream.write_all(&bytes);
