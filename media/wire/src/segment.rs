@@ -10,7 +10,7 @@
 //!   stream that had only audio.
 //!
 //! The longest duration follows from EXT-X-TARGETDURATION, which the first segment decides: it ends
-//! at a key frame, unless none arrives within [`MAX_FIRST_SEGMENT_SECS`]. All this depends on every
+//! at a key frame, unless none arrives within `MAX_FIRST_SEGMENT_SECS`. All this depends on every
 //! frame since the beginning of the stream. It therefore runs once, where the stream is published
 //! (the hub's producer), and the segment number and the constants travel with the frames.
 
