@@ -150,7 +150,9 @@ impl VethLink {
             // Split segmented sends (UDP_SEGMENT), so that a whole frame is not dropped at once.
             run_in_network(*pid, &["ip", "link", "set", device, "gso_max_segs", "1"])?;
             let chain = format!("add chain netdev loss in {{ type filter hook ingress device {device} priority 0; }}");
-            let rule = format!("add rule netdev loss in numgen random mod 100 < {percent} drop");
+            // nft refuses a comparison that is always true.
+            let random = if percent < 100 { format!("numgen random mod 100 < {percent}") } else { String::new() };
+            let rule = format!("add rule netdev loss in {random} drop");
             run_in_network(*pid, &["nft", &format!("add table netdev loss; {chain}; {rule}")])?;
         }
         Ok(())
