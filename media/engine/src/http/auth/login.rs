@@ -120,7 +120,7 @@ fn https_required(https_url: Option<String>) -> Problem {
         Code::HttpsRequired,
         match https_url {
             Some(url) => format!("Logging in requires HTTPS: open {url} instead."),
-            None => "Logging in requires HTTPS, which is off on this node.".to_owned(),
+            None => "Logging in requires HTTPS, and this node has no HTTPS address for this request.".to_owned(),
         },
     )
 }

@@ -26,12 +26,13 @@ impl Names {
         Self::new(host_name.trim(), &node.addresses, interfaces)
     }
 
-    /// A host name that is no DNS name is left out.
+    /// A host name that is no DNS name is left out. A certificate cannot contain a final dot.
     pub(super) fn new(host_name: &str, addresses: &[IpAddr], interfaces: Vec<IpAddr>) -> Self {
         let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         let mut required: Vec<ServerName<'static>> = Vec::new();
-        let host_names =
-            ["localhost", host_name].into_iter().filter_map(|name| ServerName::try_from(name.to_owned()).ok());
+        let host_names = ["localhost", host_name.trim_end_matches('.')]
+            .into_iter()
+            .filter_map(|name| ServerName::try_from(name.to_owned()).ok());
         let all = host_names.chain(loopback.iter().chain(addresses).map(|ip| ServerName::IpAddress((*ip).into())));
         for name in all {
             if !required.contains(&name) {
@@ -93,6 +94,12 @@ mod tests {
         let names = Names::new("studio-1", &addresses, vec!["10.0.1.12".parse().unwrap(), "10.9.9.9".parse().unwrap()]);
         assert_eq!(texts(&names), ["localhost", "studio-1", "127.0.0.1", "::1", "203.0.113.7", "10.0.1.12"]);
         assert_eq!(names.subject_alt_names().len(), 7, "the other address of an interface is added");
+    }
+
+    #[test]
+    fn final_dot_of_a_host_name_is_left_out() {
+        let names = Names::new("studio-1.example.", &[], Vec::new());
+        assert_eq!(texts(&names), ["localhost", "studio-1.example", "127.0.0.1", "::1"]);
     }
 
     #[test]

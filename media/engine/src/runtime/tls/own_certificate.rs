@@ -42,7 +42,11 @@ impl OwnCertificate {
         let stored = load(&data_dir.join(FILE_NAME)).filter(|stored| !stored.is_due(&names, now_s));
         let current = match stored {
             Some(stored) => stored,
-            None => make(&data_dir, &names, now_s)?,
+            None => {
+                let (made, text) = SelfSigned::make(&names, now_s)?;
+                store(&data_dir, &text);
+                made
+            }
         };
         let expiry = Gauge::default();
         expiry.set(current.not_after_s);
@@ -63,7 +67,9 @@ impl OwnCertificate {
     pub(super) async fn run_renewal(self: Arc<Self>) {
         loop {
             tokio::time::sleep(RENEWAL_CHECK_INTERVAL).await;
-            self.renew_if_due(now_s());
+            let this = Arc::clone(&self);
+            // A renewal writes a file. If it panicked, the next check tries again.
+            let _ = tokio::task::spawn_blocking(move || this.renew_if_due(now_s())).await;
         }
     }
 
@@ -71,11 +77,13 @@ impl OwnCertificate {
         if !self.current_tx.borrow().is_due(&self.names, now_s) {
             return;
         }
-        match make(&self.data_dir, &self.names, now_s) {
-            Ok(made) => {
+        match SelfSigned::make(&self.names, now_s) {
+            Ok((made, text)) => {
                 log::info!(sha256 = made.fingerprint.as_str(); "renewed the self-signed certificate");
                 self.expiry.set(made.not_after_s);
                 self.current_tx.send_replace(Arc::new(made));
+                // Last: the disk may hang.
+                store(&self.data_dir, &text);
             }
             // The next check tries again.
             Err(e) => log::warn!(err:% = Chain(&e); "could not renew the self-signed certificate"),
@@ -106,16 +114,13 @@ fn load(path: &Path) -> Option<SelfSigned> {
     parsed.inspect_err(warn).ok()
 }
 
-/// Makes a certificate and stores it.
-fn make(data_dir: &Path, names: &Names, now_s: u64) -> Result<SelfSigned, CertificateError> {
-    let (made, text) = SelfSigned::make(names, now_s)?;
+fn store(data_dir: &Path, text: &str) {
     if let Err(e) = write_private(data_dir, FILE_NAME, text.trim_end()) {
         log::warn!(
             path:% = data_dir.join(FILE_NAME).display(), err:% = e;
             "could not store the self-signed certificate, the node makes another one at its next start"
         );
     }
-    Ok(made)
 }
 
 /// Now, in Unix seconds.
