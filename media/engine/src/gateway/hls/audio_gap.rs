@@ -9,7 +9,6 @@
 use std::sync::Arc;
 
 use headwater_wire::segment::Segment;
-use headwater_wire::targets::MAX_SEGMENT_DURATION;
 use headwater_wire::{Frame, MediaKind, MediaTime, Track};
 
 use crate::gateway::hls::silence::SilentPacket;
@@ -19,6 +18,7 @@ use crate::gateway::hls::silence::SilentPacket;
 pub(super) struct AudioGaps {
     audio: Option<(Arc<Track>, Option<SilentPacket>)>,
     open: Option<OpenSegment>,
+    longest_segment: MediaTime,
 }
 
 /// Progress of the stream up to the newest frame.
@@ -49,6 +49,11 @@ impl AudioGaps {
         self.open = None;
     }
 
+    /// Sets the duration at which the packager ends a segment: a longer pause is not filled.
+    pub(super) fn set_longest_segment(&mut self, duration: MediaTime) {
+        self.longest_segment = duration;
+    }
+
     /// Takes the next frame of the stream. Appends the silence that precedes it to `silence`.
     /// Returns false if the frame must be omitted: audio of a time that is already filled.
     pub(super) fn on_frame(&mut self, frame: &Frame, segment: Segment, silence: &mut Vec<(Frame, Segment)>) -> bool {
@@ -72,7 +77,9 @@ impl AudioGaps {
     }
 
     fn begin_segment(&mut self, segment: Segment, silence: &mut Vec<(Frame, Segment)>) {
-        let is_next = self.open.as_ref().is_some_and(|open| open.segment.number + 1 == segment.number);
+        let is_next = self.open.as_ref().is_some_and(|open| {
+            open.segment.number + 1 == segment.number && segment.start - open.segment.start <= self.longest_segment
+        });
         if is_next {
             self.fill_if_due(segment.start, silence);
         }
@@ -126,8 +133,7 @@ impl AudioGaps {
     /// Appends silence to the open segment up to `end`, in whole packets.
     fn fill_until(&mut self, end: MediaTime, silence: &mut Vec<(Frame, Segment)>) {
         let (Some(open), Some((track, Some(packet)))) = (&mut self.open, &self.audio) else { return };
-        // The packager ends a segment of this duration.
-        if end - open.segment.start > MAX_SEGMENT_DURATION {
+        if end - open.segment.start > self.longest_segment {
             return;
         }
         open.audio_end = open.audio_end.max(open.segment.start);
@@ -177,6 +183,7 @@ mod tests {
             let audio = Arc::new(aac::track(Bytes::from_static(&[0x11, 0x90])).unwrap());
             let mut gaps = AudioGaps::default();
             gaps.announce(Some(&audio));
+            gaps.set_longest_segment(MediaTime::from_ms(2_719));
             Self { gaps, video: Arc::new(video), audio, silence: Vec::new() }
         }
 
@@ -246,6 +253,17 @@ mod tests {
         let (begin, end) = feed.silence_in(2).unwrap();
         assert!(begin == 4_000 && end > 4_690, "{begin} {end}");
         assert!(feed.silence_in(3).is_none());
+    }
+
+    #[test]
+    fn pause_of_video_and_audio_is_not_filled() {
+        let mut feed = Feed::new();
+        with_audio(&mut feed, 0..1_720);
+        let after = Segment { number: 1, start: MediaTime::from_ms(7_000) };
+        let video = Arc::clone(&feed.video);
+        assert!(feed.push(&video, 7_000, after));
+        assert_eq!(feed.audio(7_000..7_200, after), 0);
+        assert!(feed.silence.is_empty(), "{:?}", feed.silence_in(0));
     }
 
     #[test]

@@ -193,6 +193,7 @@ impl Packaging {
     }
 
     fn push(&mut self, frame: &Frame, segment: Segment) {
+        self.audio_gaps.set_longest_segment(self.targets.longest_segment() + self.targets.part);
         let is_new = self.audio_gaps.on_frame(frame, segment, &mut self.silence);
         for (silent, segment) in self.silence.drain(..) {
             self.packager.push(&silent, segment, &mut self.outputs);
@@ -237,8 +238,8 @@ impl Packaging {
                 }
                 Output::TooLong => self.stream.add_notice(
                     "hls_segment",
-                    "A segment has more than 64 MiB, so HLS viewers miss the rest of it. Set the encoder's key frame \
-                     interval to 2 seconds, or lower its bit rate.",
+                    "A segment has more than 64 MiB or lasts longer than a minute, so HLS viewers miss the rest of it. \
+                     Set the encoder's key frame interval to 2 seconds, or lower its bit rate.",
                 ),
                 _ => {}
             }
