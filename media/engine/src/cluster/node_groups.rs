@@ -2,8 +2,8 @@
 //! the viewers' group, and from there to the other edges. Also checks whether a node is available.
 //!
 //! That edge is chosen by rendezvous hashing of the names of the stream and of the edges, so that
-//! all nodes agree without messages. Edges are listed only for streams of another group, and only
-//! those of this node's group; all other queries are by node id.
+//! all nodes agree without messages. Edges are listed for streams of another group (those of this
+//! node's group) and as witnesses (those of both groups); all other queries are by node id.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

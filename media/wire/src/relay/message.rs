@@ -165,11 +165,11 @@ impl Message {
     /// Appends the message to the content of a record. Texts beyond their limit are truncated.
     pub fn write(&self, out: &mut BytesMut) {
         match self {
-            Self::Subscribe { app, stream_id, history, max_hops: reach } => write_body(out, kind::SUBSCRIBE, |out| {
+            Self::Subscribe { app, stream_id, history, max_hops } => write_body(out, kind::SUBSCRIBE, |out| {
                 write_text(out, app, MAX_NAME_BYTES);
                 write_text(out, stream_id, MAX_NAME_BYTES);
                 out.put_u8(u8::from(*history));
-                out.put_u8(*reach);
+                out.put_u8(*max_hops);
             }),
             Self::Live => write_body(out, kind::LIVE, |_| {}),
             Self::Accepted { generation, protocol, hops } => write_body(out, kind::ACCEPTED, |out| {

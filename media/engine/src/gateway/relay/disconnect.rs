@@ -18,7 +18,7 @@ pub(super) enum Disconnect {
     Refused(Refusal),
     Unresolved(ResolveError),
     NoViewers,
-    /// Another node has taken over the stream from an owner that does not answer.
+    /// The stream is to be read from another node, such as after a takeover.
     Moved,
 }
 
@@ -57,7 +57,7 @@ impl Disconnect {
             Self::Refused(reason) => format!("no node has the stream ({reason:?})"),
             Self::Unresolved(error) => error.to_string(),
             Self::NoViewers => "no viewers".to_owned(),
-            Self::Moved => "another node has taken over the stream".to_owned(),
+            Self::Moved => "the stream is to be read from another node".to_owned(),
         }
     }
 }

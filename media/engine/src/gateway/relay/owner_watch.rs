@@ -111,7 +111,8 @@ impl OwnerSilence {
     /// Called regularly while the pull runs: time passes without a sign of life.
     pub(super) fn observe(&mut self, now: Instant) {
         self.silence = self.duration(now);
-        self.observed_at = now;
+        // A tick carries the time for which it was scheduled, which may be before the last message.
+        self.observed_at = self.observed_at.max(now);
     }
 
     /// The owner that the source names, and for how long it has been silent.

@@ -211,6 +211,8 @@ impl Pull {
         let mut link_check = LinkCheck::new(Instant::now());
         let mut hops = 1;
         let mut tick = tokio::time::interval(timing.ping_interval / TICKS_PER_PING);
+        // After a stop of this process, the ticks that were missed prove nothing about the owner.
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let message = tokio::select! {
                 message = reader.next() => message,
