@@ -55,8 +55,8 @@ impl StreamName {
     /// # Errors
     /// If either part violates the rule above.
     pub fn new(app: &str, stream_id: &str) -> Result<Self, NameError> {
-        check("app", app, MAX_APP_BYTES)?;
-        check("stream id", stream_id, MAX_STREAM_ID_BYTES)?;
+        check_app(app)?;
+        check_stream_id(stream_id)?;
         Ok(Self { whole: format!("{app}/{stream_id}").into(), app_len: app.len() as u8 })
     }
 
@@ -83,6 +83,22 @@ impl StreamName {
     pub fn as_str(&self) -> &str {
         &self.whole
     }
+}
+
+/// Checks the name of an app.
+///
+/// # Errors
+/// The rule that it violates.
+pub fn check_app(app: &str) -> Result<(), NameError> {
+    check("app", app, MAX_APP_BYTES)
+}
+
+/// Checks the id of a stream inside its app.
+///
+/// # Errors
+/// The rule that it violates.
+pub fn check_stream_id(stream_id: &str) -> Result<(), NameError> {
+    check("stream id", stream_id, MAX_STREAM_ID_BYTES)
 }
 
 fn check(part: &'static str, s: &str, limit: usize) -> Result<(), NameError> {

@@ -1,13 +1,12 @@
-//! Accounts: users, and one-time tokens.
+//! Accounts: the users of a registry.
 
 use std::future::Future;
 
-use headwater_api::StreamName;
-use headwater_api::documents::{Grant, TokenDocument, UserDocument};
+use headwater_api::documents::UserDocument;
 
 use crate::RegistryError;
 
-/// The users and tokens of a registry.
+/// The users of a registry.
 pub trait Accounts: Send + Sync {
     /// Writes a new user.
     ///
@@ -30,19 +29,4 @@ pub trait Accounts: Send + Sync {
 
     /// Removes a user. Returns false if it did not exist.
     fn remove_user(&self, name: &str) -> impl Future<Output = Result<bool, RegistryError>> + Send;
-
-    /// Writes a new token.
-    ///
-    /// # Errors
-    /// [`RegistryError::Exists`] if there is a token of this digest, used or not.
-    fn create_token(&self, token: &TokenDocument) -> impl Future<Output = Result<(), RegistryError>> + Send;
-
-    /// Consumes a token. Returns true exactly once, if the token is for this stream and this action
-    /// and has not expired.
-    fn consume_token(
-        &self,
-        digest: &str,
-        stream: &StreamName,
-        grants: Grant,
-    ) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 }

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use headwater_api::StreamName;
-use headwater_api::documents::BootEpoch;
+use headwater_api::documents::{AppDocument, BootEpoch};
 
 /// The cause of an error, as the database reports it.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -119,6 +119,14 @@ pub enum RegistryError {
         name: StreamName,
         /// The node that owns it.
         owner: String,
+    },
+    /// An app has been changed, or removed, since the caller read it.
+    #[error("app {name} has been changed by someone else")]
+    Changed {
+        /// Name of the app.
+        name: String,
+        /// The current document; `None` if the app does not exist.
+        current: Option<Box<AppDocument>>,
     },
     /// A document that must be new exists already.
     #[error("{what} {id} already exists")]

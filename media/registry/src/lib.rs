@@ -9,7 +9,7 @@
 //!
 //! | module | contents |
 //! | --- | --- |
-//! | `nodes`, `streams`, `accounts`, `apps` | the interface, one trait per subject |
+//! | `nodes`, `streams`, `accounts`, `apps`, `tokens` | the interface, one trait per subject |
 //! | `store` | [`Store`], the backend that the configuration names |
 //! | `embedded` | [`Embedded`], a file of one standalone node, one module per subject |
 //! | `mongo` | [`MongoDb`], shared by a cluster, one module per subject; [`Mongod`], one server of a replica set |
@@ -19,8 +19,8 @@
 //!
 //! # How to add a registry backend
 //!
-//! 1. Create a folder with one file per subject, and implement [`Nodes`], [`Streams`], [`Accounts`]
-//!    and [`Apps`] for the backend's handle. The handle must be cheap to clone. Implement
+//! 1. Create a folder with one file per subject, and implement [`Nodes`], [`Streams`], [`Accounts`],
+//!    [`Apps`] and [`Tokens`] for the backend's handle. The handle must be cheap to clone. Implement
 //!    [`Registry`] for the remaining call.
 //! 2. Decide every lease by one clock, the store's if several processes share it. Make each call
 //!    atomic, and map each failure to a variant of [`RegistryError`], so that
@@ -43,6 +43,7 @@ mod nodes;
 mod registry;
 mod store;
 mod streams;
+mod tokens;
 
 pub use accounts::Accounts;
 pub use apps::Apps;
@@ -57,3 +58,4 @@ pub use nodes::{DesiredState, Nodes, Peers};
 pub use registry::{Registry, Timing};
 pub use store::Store;
 pub use streams::Streams;
+pub use tokens::{MAX_LISTED_TOKENS, TokenQuery, TokenRefusal, TokenUse, Tokens};

@@ -3,14 +3,14 @@
 use std::future::Future;
 use std::time::Duration;
 
-use crate::{Accounts, Apps, Nodes, RegistryError, Streams};
+use crate::{Accounts, Apps, Nodes, RegistryError, Streams, Tokens};
 
 /// A store of documents. Each call is atomic: it takes effect completely, or fails without effect.
 ///
 /// There is one exception: after an error that [is retryable](RegistryError::is_retryable), a write
 /// may have taken effect (its answer was lost). Every call may therefore be repeated. The caller
 /// owns the retry; a call takes no longer than the store's own timeout.
-pub trait Registry: Nodes + Streams + Accounts + Apps {
+pub trait Registry: Nodes + Streams + Accounts + Apps + Tokens {
     /// Writes a document and reads it back. Returns the registry's Unix time in milliseconds.
     fn probe(&self) -> impl Future<Output = Result<u64, RegistryError>> + Send;
 }

@@ -8,13 +8,13 @@ use std::path::Path;
 use headwater_api::StreamName;
 use headwater_api::config::{self, RegistryKind};
 use headwater_api::documents::{
-    AppDocument, BootEpoch, Claim, Grant, Heartbeat, NodeDocument, NodeIncarnation, NodeRecord, StreamOffer,
-    StreamRecord, TokenDocument, UserDocument,
+    AppDocument, BootEpoch, Claim, Grant, Heartbeat, NodeDocument, NodeIncarnation, NodeRecord, Revocations,
+    StreamOffer, StreamRecord, TokenDocument, UserDocument,
 };
 
 use crate::{
     Accounts, Apps, DesiredState, Embedded, MongoDb, Nodes, Peers, Registry, RegistryError, ReloadableMongoDb, Streams,
-    Timing,
+    Timing, TokenQuery, TokenUse, Tokens,
 };
 
 /// A registry of the configured kind. Cheap to clone; dropping the last clone closes it.
@@ -108,14 +108,22 @@ delegate! { Accounts:
     users() -> Vec<UserDocument>;
     end_session(user: &str, session: &str) -> bool;
     remove_user(name: &str) -> bool;
-    create_token(token: &TokenDocument) -> ();
-    consume_token(digest: &str, stream: &StreamName, grants: Grant) -> bool;
 }
 
 delegate! { Apps:
     apps() -> Vec<AppDocument>;
-    put_app(app: &AppDocument) -> ();
+    put_app(app: &AppDocument) -> AppDocument;
     remove_app(name: &str) -> bool;
+}
+
+delegate! { Tokens:
+    create_token(token: &TokenDocument) -> ();
+    consume_token(digest: &str, stream: &StreamName, grants: Grant) -> TokenUse;
+    token(digest: &str) -> Option<TokenDocument>;
+    tokens(query: TokenQuery<'_>) -> Vec<TokenDocument>;
+    revoke_token(digest: &str) -> bool;
+    revoke_stream_tokens(stream: &StreamName) -> u64;
+    revocations(since_ms: u64) -> Revocations;
 }
 
 delegate! { Registry:

@@ -12,7 +12,9 @@
 mod apps;
 mod credentials;
 mod decision;
+mod token_digest;
 
 pub use apps::Apps;
 pub use credentials::Credentials;
 pub use decision::{Access, AccessError};
+pub use token_digest::token_digest;

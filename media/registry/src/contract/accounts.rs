@@ -1,19 +1,14 @@
-//! Users are unique by name, and a token is consumed once.
+//! Users are unique by name, and their ended sessions are kept.
 
-use std::sync::Arc;
-
-use headwater_api::documents::{Grant, MAX_ENDED_SESSIONS, Rights, TokenDocument, UserDocument};
+use headwater_api::documents::{MAX_ENDED_SESSIONS, Rights, UserDocument};
 use headwater_api::secret::Secret;
 
-use super::name;
 use crate::{Accounts, Registry, RegistryError};
 
 pub(super) async fn check<R: Registry + Clone + 'static>(registry: &R) {
     user_is_created_once_and_can_be_changed(registry).await;
     ended_sessions_are_added_to_a_user_and_bounded(registry).await;
     one_of_many_concurrent_creations_of_a_user_succeeds(registry).await;
-    one_of_many_concurrent_uses_of_a_token_succeeds(registry).await;
-    token_is_valid_for_its_stream_and_action_until_it_expires(registry).await;
 }
 
 async fn user_is_created_once_and_can_be_changed(registry: &impl Accounts) {
@@ -56,35 +51,6 @@ async fn one_of_many_concurrent_creations_of_a_user_succeeds<R: Registry + Clone
     assert!(registry.remove_user("first").await.unwrap());
 }
 
-async fn one_of_many_concurrent_uses_of_a_token_succeeds<R: Registry + Clone + 'static>(registry: &R) {
-    let now_ms = registry.probe().await.unwrap();
-    let token = Arc::new(token("race", now_ms + 600_000));
-    registry.create_token(&token).await.unwrap();
-    let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..8 {
-        let (registry, token) = (registry.clone(), token.clone());
-        tasks.spawn(async move { registry.consume_token(&token.digest, &token.stream, token.grants).await.unwrap() });
-    }
-    assert_eq!(tasks.join_all().await.into_iter().filter(|used| *used).count(), 1);
-    let error = registry.create_token(&token).await.unwrap_err();
-    assert!(matches!(error, RegistryError::Exists { what: "token", .. }), "a used token was created again: {error:?}");
-}
-
-async fn token_is_valid_for_its_stream_and_action_until_it_expires(registry: &impl Registry) {
-    let now_ms = registry.probe().await.unwrap();
-    registry.create_token(&token("valid", now_ms + 600_000)).await.unwrap();
-    registry.create_token(&token("expired", now_ms)).await.unwrap();
-    for (digest, stream, grants) in [
-        ("unknown", "live/a", Grant::Play),
-        ("valid", "live/b", Grant::Play),
-        ("valid", "live/a", Grant::Publish),
-        ("expired", "live/a", Grant::Play),
-    ] {
-        assert!(!registry.consume_token(digest, &name(stream), grants).await.unwrap(), "{digest} {stream} {grants:?}");
-    }
-    assert!(registry.consume_token("valid", &name("live/a"), Grant::Play).await.unwrap());
-}
-
 fn user(name: &str, hash: &str) -> UserDocument {
     UserDocument {
         name: name.to_owned(),
@@ -93,8 +59,4 @@ fn user(name: &str, hash: &str) -> UserDocument {
         created_at_ms: 1_700_000_000_000,
         ended_sessions: Vec::new(),
     }
-}
-
-fn token(digest: &str, expires_at_ms: u64) -> TokenDocument {
-    TokenDocument { digest: digest.to_owned(), stream: name("live/a"), grants: Grant::Play, expires_at_ms }
 }

@@ -7,12 +7,13 @@ mod accounts;
 mod apps;
 mod nodes;
 mod streams;
+mod tokens;
 
 use std::time::{Duration, Instant};
 
 use headwater_api::StreamName;
 use headwater_api::config::Role;
-use headwater_api::documents::{NodeDocument, NodeIncarnation, StreamOffer};
+use headwater_api::documents::{Grant, NodeDocument, NodeIncarnation, StreamOffer, TokenDocument, TokenKind};
 
 use crate::{Registry, Timing};
 
@@ -39,6 +40,7 @@ pub(crate) async fn check<R: Registry + Clone + 'static>(open: impl AsyncFn(Timi
     new_registry_contains_only_the_default_apps(&open(TIMING).await).await;
     apps::check(&async || open(TIMING).await).await;
     accounts::check(&open(TIMING).await).await;
+    tokens::check(&open(TIMING).await).await;
     probe_returns_the_time(&open(TIMING).await).await;
     nodes::check(&open(TIMING).await).await;
     streams::check(&open(TIMING).await).await;
@@ -94,6 +96,24 @@ pub(crate) fn offer(port: u16) -> StreamOffer {
         started_at_ms: 1_700_000_000_000,
     }
 }
+
+/// A one-time token for playing `live/a`.
+pub(crate) fn token(digest: &str, now_ms: u64) -> TokenDocument {
+    TokenDocument {
+        digest: digest.to_owned(),
+        app: "live".to_owned(),
+        stream: Some("a".to_owned()),
+        grants: Grant::Play,
+        kind: TokenKind::OneTime,
+        not_before_ms: 0,
+        expires_at_ms: now_ms + TOKEN_VALIDITY_MS,
+        created_at_ms: now_ms,
+        used_at_ms: None,
+        revoked_at_ms: None,
+    }
+}
+
+const TOKEN_VALIDITY_MS: u64 = 600_000;
 
 pub(crate) fn name(s: &str) -> StreamName {
     StreamName::parse(s).unwrap()

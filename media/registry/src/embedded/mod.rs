@@ -16,6 +16,7 @@ mod open;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 pub use file::Embedded;
 pub use open::FILE_NAME;

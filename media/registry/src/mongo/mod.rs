@@ -33,6 +33,7 @@ mod schema;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod values;
 
 pub use database::MongoDb;

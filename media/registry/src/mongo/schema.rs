@@ -26,7 +26,15 @@ pub(super) async fn prepare(database: &Database) -> mongodb::error::Result<()> {
             STREAMS,
             [("expire_at", doc! { "expire_at": 1 }, true), ("owner", doc! { "owner": 1, "boot_epoch": 1 }, false)]
         ),
-        create_indexes(database, TOKENS, [("expire_at", doc! { "expire_at": 1 }, true)]),
+        create_indexes(
+            database,
+            TOKENS,
+            [
+                ("expire_at", doc! { "expire_at": 1 }, true),
+                ("revoked_at", doc! { "revoked_at": 1 }, false),
+                ("app", doc! { "app": 1, "created_at": -1 }, false),
+            ]
+        ),
         seed(database),
     )?;
     Ok(())

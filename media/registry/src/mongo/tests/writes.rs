@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
-use headwater_api::documents::{AppDocument, Heartbeat};
+use headwater_api::documents::{AppDocument, Grant, Heartbeat};
 use headwater_api::secret::Secret;
 use mongodb::bson::{Document, doc};
 use tokio::net::TcpListener;
@@ -13,7 +13,7 @@ use tokio::sync::watch::Sender;
 use tokio::task::JoinSet;
 
 use super::{MongoDb, wire};
-use crate::{Apps as _, Nodes as _, Streams as _, contract};
+use crate::{Apps as _, Nodes as _, Registry as _, Streams as _, Tokens as _, contract};
 
 /// Names of the commands that write.
 const WRITES: [&str; 4] = ["insert", "update", "delete", "findAndModify"];
@@ -58,6 +58,14 @@ async fn every_write_waits_for_the_majority() {
     check("put_app", 1);
     registry.remove_app("live").await.unwrap();
     check("remove_app", 1);
+    registry.create_token(&contract::token("digest", registry.probe().await.unwrap())).await.unwrap();
+    check("create_token", 1);
+    registry.consume_token("digest", &contract::name("live/a"), Grant::Play).await.unwrap();
+    check("consume_token", 1);
+    registry.revoke_token("digest").await.unwrap();
+    check("revoke_token", 1);
+    registry.revoke_stream_tokens(&contract::name("live/a")).await.unwrap();
+    check("revoke_stream_tokens", 1);
 }
 
 fn name_of(command: &Document) -> &str {
@@ -81,6 +89,7 @@ fn answer(command: &Document, existing: &Mutex<HashSet<String>>) -> Document {
         "findAndModify" => {
             doc! { "ok": 1, "value": { "_id": "a", "owner": "a", "boot_epoch": 1_i64, "epoch": 1_i64 } }
         }
+        "aggregate" => doc! { "ok": 1, "cursor": { "id": 0_i64, "ns": "headwater.tokens", "firstBatch": [] } },
         "update" => doc! { "ok": 1, "n": 1, "nModified": 1 },
         _ => doc! { "ok": 1, "n": 1 },
     }
