@@ -5,7 +5,7 @@ use std::sync::Arc;
 use headwater_api::documents::{Grant, Revocation, TokenDocument, TokenKind};
 
 use super::{TOKEN_VALIDITY_MS, name, until};
-use crate::{Registry, RegistryError, TokenQuery, TokenRefusal, TokenUse, Tokens};
+use crate::{Registry, RegistryError, TokenQuery, TokenRefusal, TokenUse};
 
 pub(super) async fn check<R: Registry + Clone + 'static>(registry: &R) {
     one_of_many_concurrent_uses_of_a_token_succeeds(registry).await;

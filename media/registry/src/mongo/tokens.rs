@@ -34,17 +34,17 @@ impl Tokens for MongoDb {
         let filter = doc! {
             "_id": digest,
             "app": stream.app(),
-            "stream": { "$in": [stream.stream_id(), null()] },
+            "stream": { "$in": [stream.stream_id(), null] },
             "grants": bson(to_bson(&grants))?,
             "kind": bson(to_bson(&TokenKind::OneTime))?,
-            "used_at": null(),
-            "revoked_at": null(),
+            "used_at": null,
+            "revoked_at": null,
         };
         let is_valid = doc! { "$and": [
             { "$lte": ["$not_before", "$$NOW"] },
             { "$lt": ["$$NOW", "$expire_at"] },
         ] };
-        let used = doc! { "$set": { "used_at": { "$cond": [is_valid, "$$NOW", null()] } } };
+        let used = doc! { "$set": { "used_at": { "$cond": [is_valid, "$$NOW", null] } } };
         let call = tokens.find_one_and_update(filter, vec![used]).return_document(ReturnDocument::After);
         if let Some(row) = self.attempt(&attempted, call.into_future()).await? {
             let token = decode(&row).map_err(|e| self.call_failed(&attempted, e))?;
@@ -94,7 +94,7 @@ impl Tokens for MongoDb {
     async fn revoke_stream_tokens(&self, stream: &StreamName) -> Result<u64, RegistryError> {
         let attempted = format!("revoke the tokens of stream {stream}");
         let tokens = self.collection(schema::TOKENS, &attempted).await?;
-        let filter = doc! { "app": stream.app(), "stream": stream.stream_id(), "revoked_at": null() };
+        let filter = doc! { "app": stream.app(), "stream": stream.stream_id(), "revoked_at": null };
         let call = tokens.update_many(filter, vec![revocation()]);
         Ok(self.attempt(&attempted, call.into_future()).await?.modified_count)
     }
@@ -137,7 +137,7 @@ fn unexpired(found: Vec<(TokenDocument, u64)>) -> Vec<TokenDocument> {
 
 /// The update that revokes a token, unless it is revoked or has expired.
 fn revocation() -> Document {
-    let is_valid = doc! { "$and": [{ "$eq": ["$revoked_at", null()] }, { "$lt": ["$$NOW", "$expire_at"] }] };
+    let is_valid = doc! { "$and": [{ "$eq": ["$revoked_at", null] }, { "$lt": ["$$NOW", "$expire_at"] }] };
     doc! { "$set": { "revoked_at": { "$cond": [is_valid, "$$NOW", "$revoked_at"] } } }
 }
 
@@ -152,8 +152,8 @@ fn encode(token: &TokenDocument) -> mongodb::error::Result<Document> {
         "not_before": date(token.not_before_ms),
         "expire_at": date(token.expires_at_ms),
         "created_at": date(token.created_at_ms),
-        "used_at": token.used_at_ms.map_or(null(), date),
-        "revoked_at": token.revoked_at_ms.map_or(null(), date),
+        "used_at": token.used_at_ms.map_or(Bson::Null, date),
+        "revoked_at": token.revoked_at_ms.map_or(Bson::Null, date),
     })
 }
 
@@ -175,8 +175,4 @@ fn decode(row: &Document) -> mongodb::error::Result<TokenDocument> {
 /// A date in Unix milliseconds; `None` if it is missing or null.
 fn unix_ms(row: &Document, field: &str) -> Option<u64> {
     row.get_datetime(field).ok().map(|date| date.timestamp_millis().max(0) as u64)
-}
-
-fn null() -> Bson {
-    Bson::Null
 }
