@@ -12,8 +12,8 @@ pub trait Apps: Send + Sync {
     /// All apps, sorted by name.
     fn apps(&self) -> impl Future<Output = Result<Vec<AppDocument>, RegistryError>> + Send;
 
-    /// Writes an app, if the registry has the revision that `app` has; returns the written document,
-    /// whose revision is one greater. An app that does not exist has revision 0.
+    /// Writes an app, if the registry has the revision that `app` has; returns the written
+    /// document, whose revision is one greater. An app that does not exist has revision 0.
     ///
     /// # Errors
     /// [`RegistryError::Changed`], with the current document, if the registry has another revision.

@@ -19,9 +19,9 @@
 //!
 //! # How to add a registry backend
 //!
-//! 1. Create a folder with one file per subject, and implement [`Nodes`], [`Streams`], [`Accounts`],
-//!    [`Apps`] and [`Tokens`] for the backend's handle. The handle must be cheap to clone. Implement
-//!    [`Registry`] for the remaining call.
+//! 1. Create a folder with one file per subject, and implement [`Nodes`], [`Streams`],
+//!    [`Accounts`], [`Apps`] and [`Tokens`] for the backend's handle. The handle must be cheap to
+//!    clone. Implement [`Registry`] for the remaining call.
 //! 2. Decide every lease by one clock, the store's if several processes share it. Make each call
 //!    atomic, and map each failure to a variant of [`RegistryError`], so that
 //!    [`RegistryError::is_retryable`] is right.

@@ -38,9 +38,9 @@ pub trait Tokens: Send + Sync {
     /// tokens that were not revoked before.
     fn revoke_stream_tokens(&self, stream: &StreamName) -> impl Future<Output = Result<u64, RegistryError>> + Send;
 
-    /// The tokens that were revoked at or after a Unix time in milliseconds and have not expired; 0:
-    /// all. A revocation becomes visible up to some seconds after its time: pass a time well before
-    /// [`Revocations::at_ms`] of the previous answer.
+    /// The tokens that were revoked at or after a Unix time in milliseconds and have not expired;
+    /// 0: all. A revocation becomes visible up to some seconds after its time: pass a time well
+    /// before [`Revocations::at_ms`] of the previous answer.
     fn revocations(&self, since_ms: u64) -> impl Future<Output = Result<Revocations, RegistryError>> + Send;
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{InvalidApp, Policy, StreamPolicy, app_limits, stream_policies};
+use super::{Policy, StreamPolicy, stream_policies};
 use crate::IpNetwork;
 use crate::secret::{self, Secret};
 
@@ -83,14 +83,6 @@ impl AppDocument {
     /// What a viewer of this stream must present.
     pub fn play_policy(&self, stream_id: &str) -> Policy {
         self.streams.get(stream_id).and_then(|stream| stream.play).unwrap_or(self.play)
-    }
-
-    /// Checks every limit, and that each policy has the key that it needs.
-    ///
-    /// # Errors
-    /// The first rule that the app violates.
-    pub fn validate(&self) -> Result<(), InvalidApp> {
-        app_limits::check(self)
     }
 }
 

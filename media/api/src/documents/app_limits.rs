@@ -82,7 +82,17 @@ pub enum InvalidApp {
     },
 }
 
-pub(super) fn check(app: &AppDocument) -> Result<(), InvalidApp> {
+impl AppDocument {
+    /// Checks every limit, and that each policy has the key that it needs.
+    ///
+    /// # Errors
+    /// The first rule that the app violates.
+    pub fn validate(&self) -> Result<(), InvalidApp> {
+        check(self)
+    }
+}
+
+fn check(app: &AppDocument) -> Result<(), InvalidApp> {
     name::check_app(&app.name).map_err(InvalidApp::Name)?;
     check_count("streams", app.streams.len(), MAX_STREAM_POLICIES)?;
     check_count("publish_networks", app.publish_networks.len(), MAX_PUBLISH_NETWORKS)?;
@@ -123,14 +133,14 @@ fn check_key(field: &'static str, key: Option<&Secret>, min: usize) -> Result<()
 fn check_policies(app: &AppDocument) -> Result<(), InvalidApp> {
     let of_streams = app.streams.values().flat_map(|stream| [stream.publish, stream.play]).flatten();
     for policy in [app.publish, app.play].into_iter().chain(of_streams) {
-        let (policy, key, is_present) = match policy {
-            Policy::Key => ("key", "publish_key", app.publish_key.is_some()),
-            Policy::Hash => ("hash", "hash_secret", app.hash_secret.is_some()),
-            Policy::Jwt => ("jwt", "jwt_key or jwks_url", app.jwt_key.is_some() || app.jwks_url.is_some()),
+        let (key, is_present) = match policy {
+            Policy::Key => ("publish_key", app.publish_key.is_some()),
+            Policy::Hash => ("hash_secret", app.hash_secret.is_some()),
+            Policy::Jwt => ("jwt_key or jwks_url", app.jwt_key.is_some() || app.jwks_url.is_some()),
             Policy::Open | Policy::OneTimeToken | Policy::Closed => continue,
         };
         if !is_present {
-            return Err(InvalidApp::MissingKey { policy, key });
+            return Err(InvalidApp::MissingKey { policy: policy.as_str(), key });
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The credentials that a publisher or viewer must present, on every protocol and every node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Policy {
     /// No credentials.
     #[default]
@@ -25,8 +26,27 @@ pub enum Policy {
     Closed,
 }
 
+impl Policy {
+    /// All policies.
+    pub const ALL: [Self; 6] = [Self::Open, Self::Key, Self::OneTimeToken, Self::Jwt, Self::Hash, Self::Closed];
+
+    /// The name in documents and settings: `one_time_token`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Key => "key",
+            Self::OneTimeToken => "one_time_token",
+            Self::Jwt => "jwt",
+            Self::Hash => "hash",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// The policies of one stream where they differ from those of its app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StreamPolicy {
     /// What a publisher must present; `None`: what the app requires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,4 +54,16 @@ pub struct StreamPolicy {
     /// What a viewer must present; `None`: what the app requires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub play: Option<Policy>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_of_each_policy_is_its_stored_form() {
+        for policy in Policy::ALL {
+            assert_eq!(serde_json::to_value(policy).unwrap(), policy.as_str());
+        }
+    }
 }

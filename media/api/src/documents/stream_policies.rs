@@ -6,20 +6,22 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::StreamPolicy;
+use super::{Policy, StreamPolicy};
 
 #[derive(Serialize, Deserialize)]
 struct Entry<Id> {
     stream: Id,
-    #[serde(flatten)]
-    policy: StreamPolicy,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    publish: Option<Policy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    play: Option<Policy>,
 }
 
 pub(super) fn serialize<S: Serializer>(streams: &BTreeMap<String, StreamPolicy>, s: S) -> Result<S::Ok, S::Error> {
-    s.collect_seq(streams.iter().map(|(stream, policy)| Entry { stream, policy: *policy }))
+    s.collect_seq(streams.iter().map(|(stream, &StreamPolicy { publish, play })| Entry { stream, publish, play }))
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<String, StreamPolicy>, D::Error> {
     let entries = Vec::<Entry<String>>::deserialize(d)?;
-    Ok(entries.into_iter().map(|entry| (entry.stream, entry.policy)).collect())
+    Ok(entries.into_iter().map(|Entry { stream, publish, play }| (stream, StreamPolicy { publish, play })).collect())
 }

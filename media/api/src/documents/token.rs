@@ -39,6 +39,7 @@ pub struct TokenDocument {
 /// How often a token admits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum TokenKind {
     /// One client. The registry marks the token as used.
     OneTime,
@@ -49,6 +50,7 @@ pub enum TokenKind {
 /// The action that a token permits its bearer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Grant {
     /// Publish the stream.
     Publish,
@@ -71,8 +73,8 @@ impl Grant {
 pub struct Revocations {
     /// Sorted by digest.
     pub tokens: Vec<Revocation>,
-    /// Unix time of this answer by the registry's clock, in milliseconds. If there are no tokens, it
-    /// may be the time that the caller asked for.
+    /// Unix time of this answer by the registry's clock, in milliseconds. If there are no tokens,
+    /// it may be the time that the caller asked for.
     pub at_ms: u64,
 }
 

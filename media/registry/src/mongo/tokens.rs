@@ -1,5 +1,5 @@
-//! Tokens in MongoDB: `{ _id, app, stream, grants, kind, not_before, expire_at, created_at, used_at,
-//! revoked_at }`, the times as dates, so that the database evaluates them.
+//! Tokens in MongoDB: `{ _id, app, stream, grants, kind, not_before, expire_at, created_at,
+//! used_at, revoked_at }`, the times as dates, so that the database evaluates them.
 
 use headwater_api::StreamName;
 use headwater_api::documents::{Grant, Revocation, Revocations, TokenDocument, TokenKind};
@@ -53,7 +53,7 @@ impl Tokens for MongoDb {
             }
         }
         let refused = match read(self, &attempted, doc! { "_id": digest }, Vec::new()).await?.pop() {
-            // Written by another caller in between, or by the clock: the next attempt would succeed.
+            // It has become valid in between: the next attempt would succeed.
             Some((token, now_ms)) => refusal(&token, stream, grants, now_ms).unwrap_or(TokenRefusal::NotYetValid),
             None => TokenRefusal::Unknown,
         };
