@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`logging`] | the destination, format and level of log lines |
 //! | [`password`] | password generation, hashing and verification |
+//! | [`token`] | random tokens and keys |
 //! | [`cpu_meter`] | CPU usage from `/proc/stat` |
 //! | [`free_space`] | free space of a folder |
 //! | [`descriptors`] | the limit of open files |
@@ -21,3 +22,4 @@ pub mod logging;
 pub mod own_tls;
 pub mod password;
 pub mod private_file;
+pub mod token;

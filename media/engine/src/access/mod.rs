@@ -12,9 +12,11 @@
 mod apps;
 mod credentials;
 mod decision;
+mod issued_token;
 mod token_digest;
 
 pub use apps::Apps;
 pub use credentials::Credentials;
 pub use decision::{Access, AccessError};
+pub use issued_token::{claimed_expiry, sign_jwt};
 pub use token_digest::token_digest;

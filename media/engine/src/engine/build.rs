@@ -94,7 +94,8 @@ impl Engine {
         let relay = open_relay(&config, &hub, &registry)?;
         let key = http::SessionKey::load(config.relay.secret_file.as_deref(), data_dir)?;
         let own_registry = matches!(registry, Store::Embedded(_));
-        let accounts = http::Accounts::new(registry.clone(), key, own_registry.then(|| data_dir.clone()));
+        let accounts = http::Accounts::new(registry.clone(), key, own_registry.then(|| data_dir.clone()))
+            .with_local_key(http::LocalKey::create(data_dir));
         let (node_health, drain) = (NodeHealthReceiver::disconnected(), CancellationToken::new());
         Ok(Self {
             config,

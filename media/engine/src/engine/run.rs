@@ -100,6 +100,7 @@ impl Engine {
             hub: hub.clone(),
             access,
             accounts,
+            registry: registry.clone(),
             snapshots: snapshots.clone(),
             whep,
             hls,

@@ -61,6 +61,14 @@ codes! {
     SessionNotFound = "session_not_found" => NOT_FOUND,
     /// No such node.
     NodeNotFound = "node_not_found" => NOT_FOUND,
+    /// No such token.
+    TokenNotFound = "token_not_found" => NOT_FOUND,
+    /// Someone else has changed the app.
+    AppChanged = "app_changed" => CONFLICT,
+    /// The settings of the app contradict each other or exceed a limit.
+    InvalidApp = "invalid_app" => BAD_REQUEST,
+    /// The app has no key for this kind of token.
+    NoTokenKey = "no_token_key" => CONFLICT,
     /// The node is alive and therefore cannot be removed.
     NodeAlive = "node_alive" => CONFLICT,
     /// The node is dead, or its role does not drain.

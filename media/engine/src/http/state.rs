@@ -28,6 +28,8 @@ pub struct AppServices {
     pub access: Access,
     /// Users and sessions.
     pub accounts: Accounts,
+    /// Apps and tokens.
+    pub registry: Store,
     /// Nodes and streams of the cluster.
     pub snapshots: ClusterSnapshotCache<Store>,
     /// Id of this node.

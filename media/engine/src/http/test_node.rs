@@ -2,7 +2,7 @@
 //! Requests reach it through the connection code, from a peer of the test's choice.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use headwater_wire::{Codec, Frame, MediaTime, Track, VideoTrack};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio_util::sync::CancellationToken;
 
-use super::{Accounts, AppServices, AppState, SessionKey};
+use super::{Accounts, AppServices, AppState, LocalKey, SessionKey};
 use crate::access::{Access, Apps};
 use crate::cluster::ClusterSnapshotCache;
 use crate::events::EventBus;
@@ -87,8 +87,11 @@ impl TestNode {
         let state = AppState::new(AppServices {
             hub: hub.clone(),
             access: Access::new(Apps::new(["live".to_owned(), "LiveApp".to_owned()])),
-            accounts: Accounts::new(registry.clone(), SessionKey::from_secret(b"of this test"), None),
             snapshots: ClusterSnapshotCache::new(registry.clone()),
+            accounts: Accounts::new(registry.clone(), SessionKey::from_secret(b"of this test"), None)
+                .with_local_key(LocalKey::create(&folder)),
+            snapshots: ClusterSnapshotCache::new(registry.clone()),
+            registry,
             node_id: "n".to_owned(),
             endpoints: Endpoints {
                 pid: 1,
@@ -130,6 +133,11 @@ impl TestNode {
         drop(client);
         serving.await.unwrap();
         text
+    }
+
+    /// The data folder of the engine.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Publishes a stream of 1280x720 with `ms` of media.

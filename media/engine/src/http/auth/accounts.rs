@@ -20,6 +20,7 @@ use ring::hmac;
 use tokio::sync::Semaphore;
 
 use super::key::SessionKey;
+use super::local_key::LocalKey;
 use super::session::{LIFETIME_S, Session, fingerprint, random_id};
 use super::throttle::Throttle;
 
@@ -28,6 +29,7 @@ use super::throttle::Throttle;
 pub struct Accounts {
     registry: Store,
     key: SessionKey,
+    local_key: Option<LocalKey>,
     handover: Option<PathBuf>,
     user_cache: Mutex<HashMap<String, (Instant, Arc<UserDocument>)>>,
     /// Sessions that ended here, also while the registry is unreachable; the latest last.
@@ -67,6 +69,7 @@ impl Accounts {
         Self {
             registry,
             key,
+            local_key: None,
             handover: handover.map(|folder| folder.join(NEW_ADMINISTRATOR_FILE)),
             user_cache: Mutex::default(),
             ended_sessions: Mutex::default(),
@@ -75,6 +78,16 @@ impl Accounts {
             last_verified: Mutex::new(None),
             verified_key: hmac::Key::new(hmac::HMAC_SHA256, &rand::random::<[u8; 32]>()),
         }
+    }
+
+    /// Also accepts the key of a command on this machine.
+    pub fn with_local_key(self, local_key: Option<LocalKey>) -> Self {
+        Self { local_key, ..self }
+    }
+
+    /// The administrator, if `presented` is the key of a command on this machine.
+    pub(super) fn by_local_key(&self, presented: &str) -> Option<Arc<UserDocument>> {
+        self.local_key.as_ref()?.user(presented)
     }
 
     /// Authenticates a user by name and password. `from` is the client's address, for the throttle.

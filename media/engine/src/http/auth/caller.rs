@@ -1,5 +1,5 @@
-//! Identifies the caller of a request, by HTTP Basic or by the session cookie. Does not decide what
-//! the caller may do.
+//! Identifies the caller of a request, by HTTP Basic, by the key of a command on this machine, or
+//! by the session cookie. Does not decide what the caller may do.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -51,6 +51,9 @@ impl FromRequestParts<AppState> for Caller {
             let user = state.accounts.by_password(from, &name, password).await?;
             return Ok(Self { user: Some(user), expires_s: None, by_cookie: false });
         }
+        if let Some(user) = bearer(&parts.headers).and_then(|key| state.accounts.by_local_key(key)) {
+            return Ok(Self { user: Some(user), expires_s: None, by_cookie: false });
+        }
         let Some(cookie) = session_cookie(&parts.headers, Client::of(&parts.extensions)) else {
             return Ok(Self::default());
         };
@@ -89,6 +92,12 @@ fn basic(headers: &HeaderMap) -> Option<(String, Secret)> {
     let text = STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
     let (name, password) = text.split_once(':').unwrap_or_default();
     Some((name.to_owned(), Secret::new(password)))
+}
+
+/// A bearer token (RFC 6750 §2.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 /// Now, in Unix seconds.

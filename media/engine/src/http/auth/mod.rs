@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   Basic (curl) -----> accounts --argon2id--> user --+
+//!   Bearer (headwaterd) --> local key --------> user --+
 //!   login --password--> accounts                      +--> caller --> authorization --> handler
 //!           '--cookie-> session --key, time, user ----+
 //! ```
@@ -14,17 +15,21 @@
 //! values that take the time as an argument.
 
 mod accounts;
+mod administrator;
 mod authorization;
 mod caller;
 mod cookie;
 mod https_url;
 mod key;
+mod local_key;
 mod login;
 mod session;
 mod throttle;
 
 pub use accounts::Accounts;
+pub(super) use administrator::Administrator;
 pub(super) use authorization::require_administrator;
 pub(super) use caller::Caller;
 pub use key::{KeyError, SessionKey};
+pub use local_key::LocalKey;
 pub(super) use login::routes;

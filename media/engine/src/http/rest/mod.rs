@@ -5,16 +5,24 @@
 //! from the same annotation.
 
 mod app;
+mod apps;
+mod broadcast_tokens;
 mod broadcasts;
 mod cluster;
 pub(super) mod json;
+mod json_body;
+mod made_token;
 mod nodes;
 mod openapi;
+mod registry_call;
 mod resources;
 mod streams;
+mod tokens;
 
 pub(super) use resources::routes;
 
+#[cfg(test)]
+mod apps_test;
 #[cfg(test)]
 #[path = "rest_test.rs"]
 mod tests;

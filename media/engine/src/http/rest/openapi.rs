@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use utoipa::OpenApi as _;
-use utoipa::openapi::OpenApi;
+use utoipa::openapi::{OpenApi, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::http::state::AppState;
@@ -22,6 +22,7 @@ use crate::http::state::AppState;
     tags(
         (name = "streams", description = "Live streams of this node, in full detail"),
         (name = "broadcasts", description = "Live streams of this node in the format of Ant Media's REST v2, with the fields that apply here"),
+        (name = "apps", description = "Settings of apps, and tokens for publishers and viewers; for the administrator only"),
         (name = "node", description = "Identity, version and apps of this node"),
         (name = "cluster", description = "Nodes and streams of the cluster; addresses are visible to the administrator only"),
         (name = "administrator", description = "Log in, log out, and query the session")
@@ -33,7 +34,25 @@ struct ApiDoc;
 pub(super) fn document(resources: OpenApiRouter<AppState>) -> (Router<AppState>, OpenApi) {
     let mut whole = OpenApiRouter::with_openapi(ApiDoc::openapi());
     whole = whole.merge(resources);
-    whole.split_for_parts()
+    let (router, mut document) = whole.split_for_parts();
+    add_common_responses(&mut document);
+    (router, document)
+}
+
+/// Adds the responses that do not come from a handler: of the login throttle, where a request needs
+/// the administrator, and of the timeout of request bodies.
+fn add_common_responses(document: &mut OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        for operation in [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten() {
+            let responses = &mut operation.responses.responses;
+            let body_times_out = operation.request_body.is_some().then_some(("408", "`too_slow`"));
+            let is_throttled = responses.contains_key("401").then_some(("429", "`too_many_attempts`"));
+            for (status, description) in [body_times_out, is_throttled].into_iter().flatten() {
+                let response = || ResponseBuilder::new().description(description).into();
+                responses.entry(status.to_owned()).or_insert_with(response);
+            }
+        }
+    }
 }
 
 /// The route of the document.

@@ -3,7 +3,7 @@
 use axum::Router;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{broadcasts, cluster, nodes, openapi, streams};
+use super::{apps, broadcast_tokens, broadcasts, cluster, nodes, openapi, streams, tokens};
 use crate::http::auth;
 use crate::http::state::AppState;
 
@@ -18,6 +18,9 @@ pub(super) fn resources() -> OpenApiRouter<AppState> {
         .merge(streams::routes())
         .merge(nodes::routes())
         .merge(broadcasts::routes())
+        .merge(broadcast_tokens::routes())
+        .merge(apps::routes())
+        .merge(tokens::routes())
         .merge(auth::routes())
         .merge(cluster::routes())
 }

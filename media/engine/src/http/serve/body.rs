@@ -22,16 +22,17 @@ impl<S: Sync> FromRequest<S> for SmallBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        read(request.into_body()).await.map(Self)
+        read_at_most(MAX_BODY_BYTES, request.into_body()).await.map(Self)
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, Problem> {
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect());
+/// Reads a whole request body of at most this number of bytes, within `BODY_TIMEOUT`.
+pub(in crate::http) async fn read_at_most(max_bytes: usize, body: Body) -> Result<Bytes, Problem> {
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, max_bytes).collect());
     match collected.await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
         Ok(Err(e)) if e.is::<LengthLimitError>() => {
-            Err(Problem::new(Code::BodyTooLarge, format!("The body may have {MAX_BODY_BYTES} bytes at most.")))
+            Err(Problem::new(Code::BodyTooLarge, format!("The body may have {max_bytes} bytes at most.")))
         }
         Ok(Err(_)) => Err(Problem::new(Code::BadRequest, "The body could not be read.")),
         Err(_) => Err(Problem::new(Code::TooSlow, "The request body was not received in time.")),
@@ -61,13 +62,16 @@ mod tests {
 
     #[tokio::test]
     async fn body_one_byte_above_the_limit_is_refused() {
-        assert_eq!(read(Body::from(vec![0; MAX_BODY_BYTES])).await.unwrap().len(), MAX_BODY_BYTES);
-        let refused = read(Body::from(vec![0; MAX_BODY_BYTES + 1])).await.unwrap_err();
+        assert_eq!(
+            read_at_most(MAX_BODY_BYTES, Body::from(vec![0; MAX_BODY_BYTES])).await.unwrap().len(),
+            MAX_BODY_BYTES
+        );
+        let refused = read_at_most(MAX_BODY_BYTES, Body::from(vec![0; MAX_BODY_BYTES + 1])).await.unwrap_err();
         assert_eq!(refused.code(), Code::BodyTooLarge);
     }
 
     #[tokio::test(start_paused = true)]
     async fn body_that_never_arrives_times_out() {
-        assert_eq!(read(Body::new(SilentBody)).await.unwrap_err().code(), Code::TooSlow);
+        assert_eq!(read_at_most(MAX_BODY_BYTES, Body::new(SilentBody)).await.unwrap_err().code(), Code::TooSlow);
     }
 }
