@@ -1,5 +1,6 @@
 //! HTTP client of the daemon: one small request per connection, bounded in time and size.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use headwater_program::own_tls;
 use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Body;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -37,32 +39,18 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// Sends `GET path`; `timeout` covers the whole exchange.
 pub(crate) async fn get(address: SocketAddr, path: &str, timeout: Duration) -> Result<Response<Bytes>, FetchError> {
-    fetch(address, request(path), timeout).await
+    fetch(address, get_request(path), timeout).await
 }
 
-/// Like [`get`], over TLS, from a listener of this node: any certificate is accepted.
-pub(crate) async fn get_from_own_tls(
+/// Sends a request; `timeout` covers the whole exchange.
+pub(crate) async fn fetch<B>(
     address: SocketAddr,
-    path: &str,
+    request: Request<B>,
     timeout: Duration,
-) -> Result<Response<Bytes>, FetchError> {
-    let connect_error = |e| FetchError::Connect(address, e);
-    let response = async {
-        let config = own_tls::client_config().map_err(io::Error::other).map_err(connect_error)?;
-        let stream = TcpStream::connect(address).await.map_err(connect_error)?;
-        let name = ServerName::IpAddress(address.ip().into());
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(connect_error)?;
-        exchange(address, stream, request(path)).await
-    };
-    within(timeout, address, response).await
-}
-
-/// Sends a request without a body; `timeout` covers the whole exchange.
-pub(crate) async fn fetch(
-    address: SocketAddr,
-    request: Request<Empty<Bytes>>,
-    timeout: Duration,
-) -> Result<Response<Bytes>, FetchError> {
+) -> Result<Response<Bytes>, FetchError>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
     let response = async {
         let stream = TcpStream::connect(address).await.map_err(|e| FetchError::Connect(address, e))?;
         exchange(address, stream, request).await
@@ -70,7 +58,28 @@ pub(crate) async fn fetch(
     within(timeout, address, response).await
 }
 
-fn request(path: &str) -> Request<Empty<Bytes>> {
+/// Like [`fetch`], over TLS, from a listener of this node: any certificate is accepted.
+pub(crate) async fn fetch_from_own_tls<B>(
+    address: SocketAddr,
+    request: Request<B>,
+    timeout: Duration,
+) -> Result<Response<Bytes>, FetchError>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    let connect_error = |e| FetchError::Connect(address, e);
+    let response = async {
+        let config = own_tls::client_config().map_err(io::Error::other).map_err(connect_error)?;
+        let stream = TcpStream::connect(address).await.map_err(connect_error)?;
+        let name = ServerName::IpAddress(address.ip().into());
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(connect_error)?;
+        exchange(address, stream, request).await
+    };
+    within(timeout, address, response).await
+}
+
+/// The request `GET path`.
+pub(crate) fn get_request(path: &str) -> Request<Empty<Bytes>> {
     let mut request = Request::new(Empty::new());
     // An invalid path becomes `/`, which is answered with 404.
     *request.uri_mut() = path.parse().unwrap_or_default();
@@ -86,11 +95,14 @@ async fn within(
 }
 
 /// Sends a request on a new connection to `address`, and reads the response.
-async fn exchange(
+async fn exchange<B>(
     address: SocketAddr,
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    mut request: Request<Empty<Bytes>>,
-) -> Result<Response<Bytes>, FetchError> {
+    mut request: Request<B>,
+) -> Result<Response<Bytes>, FetchError>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
     if let Ok(host) = address.to_string().parse() {
         request.headers_mut().insert(hyper::header::HOST, host);
     }

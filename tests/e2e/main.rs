@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod administrator;
+mod apps;
 mod autoscaling;
 mod clock;
 mod cluster;

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use headwater_api::StreamName;
 
+use super::app_arguments::AppCommand;
+use super::list_arguments::ListArguments;
+use super::token_arguments::TokenCommand;
+
 /// Runs a Headwater node.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
@@ -41,6 +45,16 @@ pub(crate) enum Command {
     Nodes(ListArguments),
     /// Lists the live streams of the cluster
     Streams(ListArguments),
+    /// Shows and changes who may publish to an app and watch it
+    App {
+        #[command(subcommand)]
+        command: AppCommand,
+    },
+    /// Makes, lists and revokes tokens for publishers and viewers
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
     /// Prints whether there is an administrator; --reset sets and prints a new password
     Password {
         /// Configuration file, as for `run`
@@ -60,14 +74,4 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct ListArguments {
-    /// Configuration file, as for `run`
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Prints JSON, with all fields
-    #[arg(long)]
-    pub(crate) json: bool,
 }

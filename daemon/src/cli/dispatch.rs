@@ -9,9 +9,13 @@ use crate::boot::error::BootError;
 use crate::boot::node;
 use crate::boot::settings::Settings;
 use crate::boot::{plan, planner};
-use crate::cli::arguments::{Command, ListArguments};
-use crate::cli::list;
+use crate::cli::app_arguments::AppCommand;
+use crate::cli::arguments::Command;
+use crate::cli::engine_api::EngineApi;
+use crate::cli::list_arguments::ListArguments;
 use crate::cli::plan as show_plan;
+use crate::cli::token_arguments::TokenCommand;
+use crate::cli::{app, list, token};
 use crate::cluster::administrator;
 use crate::doctor;
 
@@ -54,6 +58,8 @@ pub(crate) fn dispatch(command: Command) -> Result<(), (u8, String)> {
             print(&if json { to_json(&streams)? } else { list::streams_table(&streams) });
             Ok(())
         }
+        Command::App { command } => runtime.block_on(dispatch_app(command)),
+        Command::Token { command } => runtime.block_on(dispatch_token(command)),
         Command::Plan { config, json } => {
             let settings = Settings::read(config.as_deref()).map_err(|e| exit_with(e.into()))?;
             let (facts, _) = runtime.block_on(planner::fetch_facts(&settings)).map_err(exit_with)?;
@@ -69,6 +75,67 @@ pub(crate) fn dispatch(command: Command) -> Result<(), (u8, String)> {
             Ok(())
         }
     }
+}
+
+async fn dispatch_app(command: AppCommand) -> Result<(), (u8, String)> {
+    let unavailable = |e| (exit::UNAVAILABLE, e);
+    match command {
+        AppCommand::List(ListArguments { config, json }) => {
+            let apps = app::list(&find_engine(config.as_deref()).await?).await.map_err(unavailable)?;
+            print(&if json { to_json(&apps)? } else { app::table(&apps) });
+        }
+        AppCommand::Show { app, output: ListArguments { config, json } } => {
+            let settings = app::show(&find_engine(config.as_deref()).await?, &app).await.map_err(unavailable)?;
+            print(&if json { to_json(&settings)? } else { app::text(&settings) });
+        }
+        AppCommand::Create(arguments) => {
+            let engine = find_engine(arguments.config.as_deref()).await?;
+            print_changed(&app::create(&engine, &arguments).await.map_err(unavailable)?, arguments.json)?;
+        }
+        AppCommand::Set(arguments) => {
+            let engine = find_engine(arguments.config.as_deref()).await?;
+            print_changed(&app::set(&engine, &arguments).await.map_err(unavailable)?, arguments.json)?;
+        }
+        AppCommand::Remove { app, config } => {
+            app::remove(&find_engine(config.as_deref()).await?, &app).await.map_err(unavailable)?;
+        }
+    }
+    Ok(())
+}
+
+/// With JSON, new secrets go to standard error, because the settings do not contain all of them.
+fn print_changed(changed: &app::Changed, json: bool) -> Result<(), (u8, String)> {
+    if json {
+        let _ = write!(std::io::stderr(), "{}", changed.new_secrets_text());
+        print(&to_json(&changed.settings)?);
+    } else {
+        print(&format!("{}{}", changed.new_secrets_text(), app::text(&changed.settings)));
+    }
+    Ok(())
+}
+
+async fn dispatch_token(command: TokenCommand) -> Result<(), (u8, String)> {
+    let unavailable = |e| (exit::UNAVAILABLE, e);
+    match command {
+        TokenCommand::Make(arguments) => {
+            let engine = find_engine(arguments.config.as_deref()).await?;
+            let made = token::make(&engine, &arguments).await.map_err(unavailable)?;
+            print(&if arguments.json { to_json(&made)? } else { made.token });
+        }
+        TokenCommand::List { app, output: ListArguments { config, json } } => {
+            let tokens = token::list(&find_engine(config.as_deref()).await?, &app).await.map_err(unavailable)?;
+            print(&if json { to_json(&tokens)? } else { token::table(&tokens) });
+        }
+        TokenCommand::Revoke { app, token, config } => {
+            token::revoke(&find_engine(config.as_deref()).await?, &app, &token).await.map_err(unavailable)?;
+        }
+    }
+    Ok(())
+}
+
+/// Finds the engine of this machine.
+async fn find_engine(config: Option<&Path>) -> Result<EngineApi, (u8, String)> {
+    EngineApi::find(&make_plan(config).await?).map_err(|e| (exit::UNAVAILABLE, e))
 }
 
 /// Makes the plan of this machine, for commands that may run while a node runs.

@@ -87,11 +87,10 @@ impl TestNode {
         let state = AppState::new(AppServices {
             hub: hub.clone(),
             access: Access::new(Apps::new(["live".to_owned(), "LiveApp".to_owned()])),
-            snapshots: ClusterSnapshotCache::new(registry.clone()),
             accounts: Accounts::new(registry.clone(), SessionKey::from_secret(b"of this test"), None)
                 .with_local_key(LocalKey::create(&folder)),
             snapshots: ClusterSnapshotCache::new(registry.clone()),
-            registry,
+            registry: registry.clone(),
             node_id: "n".to_owned(),
             endpoints: Endpoints {
                 pid: 1,
