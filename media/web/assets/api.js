@@ -1,12 +1,14 @@
 // The client of the engine's REST API. Independent of any page.
 
-/** An error response of the engine: stable code, sentence and HTTP status. Status 0: no response. `alternativeUrl` is the
- *  same resource on another node, `retryAfterMs` the wait that the server asks for; either may be undefined. */
+/** An error response of the engine: stable code, sentence and HTTP status. Status 0: no response. `body` is the JSON of
+ *  the response, `alternativeUrl` the same resource on another node, `retryAfterMs` the wait that the server asks for;
+ *  each of them may be undefined. */
 export class ApiError extends Error {
-  constructor(status, code, message, { alternativeUrl, retryAfterMs } = {}) {
+  constructor(status, code, message, { body, alternativeUrl, retryAfterMs } = {}) {
     super(message);
     this.status = status;
     this.code = code;
+    this.body = body;
     this.alternativeUrl = alternativeUrl;
     this.retryAfterMs = retryAfterMs;
   }
@@ -31,7 +33,7 @@ export async function errorOf(response) {
   const body = (await response.json().catch(() => null)) ?? {};
   // A load balancer without a healthy engine answers 502 to 504 itself, without the engine's JSON.
   const code = body.error ?? (response.status >= 502 ? "unreachable" : `http_${response.status}`);
-  const details = { alternativeUrl: body.elsewhere, retryAfterMs: retryAfterMs(response.headers.get("retry-after")) };
+  const details = { body, alternativeUrl: body.elsewhere, retryAfterMs: retryAfterMs(response.headers.get("retry-after")) };
   return new ApiError(response.status, code, body.message ?? `The server answered ${response.status}.`, details);
 }
 
@@ -74,6 +76,19 @@ export const deleteNode = (id) => request(`/rest/v2/cluster/node/${encodeURIComp
 
 /** Requests that a node drains and stops. Administrator only. */
 export const drainNode = (id) => request(`/rest/v2/cluster/node/${encodeURIComponent(id)}/drain`, { method: "POST" });
+
+/** The settings of all apps. Administrator only. */
+export const apps = (options) => json("/rest/v2/apps", options);
+
+const withBody = (method, body) => ({ method, headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+
+/** Writes the settings of an app, with the revision that they are based on. Administrator only. */
+export const putApp = (settings) =>
+  json(`/rest/v2/apps/${encodeURIComponent(settings.name)}`, { ...withBody("PUT", settings), timeoutMs: 10_000 });
+
+/** Makes a token for an app. Administrator only. */
+export const makeToken = (app, token) =>
+  json(`/rest/v2/apps/${encodeURIComponent(app)}/tokens`, { ...withBody("POST", token), timeoutMs: 10_000 });
 
 /** The user that this browser is logged in as. */
 export const session = (options) => json("/rest/v2/session", options);

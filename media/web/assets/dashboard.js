@@ -1,6 +1,7 @@
-// The dashboard: live streams, nodes, and publish settings. Polls the engine every two seconds.
+// The dashboard: live streams, nodes, apps, and publish settings. Polls the engine every two seconds.
 
 import * as api from "./api.js";
+import { refreshApps } from "./apps.js";
 import { element } from "./element.js";
 import { age, bitrate, count } from "./format.js";
 import { renderNodes, showNodesError } from "./nodes.js";
@@ -120,6 +121,8 @@ async function poll() {
         $("version").textContent = `Headwater ${node.version}, node ${node.id}`;
       }
       await refreshSession();
+      // Not awaited: it waits for the registry, the rest of the page does not.
+      refreshApps();
       const [streams, local, isCluster] = await Promise.all([api.clusterStreams(), api.streams(), updateNodes()]);
       renderStreams(mergeStreams(streams, local), isCluster);
       showHealth(true, "Connected");

@@ -1,9 +1,21 @@
 // Publisher settings, ready to copy. Used by the dashboard and by the publish page of each app.
 
+import { copyable } from "./copyable.js";
 import { element } from "./element.js";
 
 /** Pattern of app names and stream ids; the engine has the same rule. */
 const NAME = "[A-Za-z0-9_][A-Za-z0-9_.\\-]{0,63}";
+
+/** Publish keys by app; only the administrator's browser knows them. */
+let publishKeys = new Map();
+let renderCurrent = () => {};
+
+/** Shows these publish keys in the settings: a Map of the apps that require one. */
+export function setPublishKeys(keys) {
+  if (JSON.stringify([...keys]) === JSON.stringify([...publishKeys])) return;
+  publishKeys = keys;
+  renderCurrent();
+}
 
 /** Fills `section` with the settings for this node. With `app`, for this app only. */
 export function publishSection(section, node, { app, heading = "h2" } = {}) {
@@ -40,8 +52,10 @@ export function publishSection(section, node, { app, heading = "h2" } = {}) {
 
   function renderPanel() {
     const id = idInput.validity.valid ? idInput.value : "demo";
+    const key = publishKeys.get(appSelect.value);
+    const streamKey = key ? `${id}?key=${encodeURIComponent(key)}` : id;
     const server = `${base}/${appSelect.value}`;
-    const panel = element("div", { role: "tabpanel", id: "publish-panel" }, ...programs[selected][1](server, id));
+    const panel = element("div", { role: "tabpanel", id: "publish-panel" }, ...programs[selected][1](server, streamKey));
     panel.setAttribute("aria-labelledby", `tab-${selected}`);
     const watch = `/${appSelect.value}/play.html?id=${encodeURIComponent(id)}`;
     panels.replaceChildren(panel, element("div", { className: "field watch" },
@@ -54,6 +68,7 @@ export function publishSection(section, node, { app, heading = "h2" } = {}) {
     selectTab((selected + step + tabs.length) % tabs.length);
     tabs[selected].focus();
   });
+  renderCurrent = renderPanel;
   appSelect.onchange = renderPanel;
   idInput.oninput = renderPanel;
   selectTab(0);
@@ -61,7 +76,7 @@ export function publishSection(section, node, { app, heading = "h2" } = {}) {
     ...(apps.length > 1 ? [element("label", {}, "App", appSelect)] : []), element("label", {}, "Stream key", idInput));
   section.replaceChildren(
     element(heading, { id: "publish-title" }, app ? `Publish to ${app}` : "Publish a stream"),
-    element("p", { className: "lead" }, "Any program that publishes over RTMP works. Choose a stream key; anyone who knows the address can watch."),
+    element("p", { className: "lead" }, "Any program that publishes over RTMP works. Choose a stream key. The settings of the app decide who may publish and watch."),
     element("div", { className: "card" }, pick, tablist, panels));
 }
 
@@ -70,11 +85,11 @@ function rtmpBase(scheme, port, defaultPort) {
   return port ? `${scheme}://${location.hostname}${port === defaultPort ? "" : `:${port}`}` : undefined;
 }
 
-function obs(server, id) {
+function obs(server, streamKey) {
   return [
     element("p", {}, "Settings → Stream: service “Custom…”."),
     field("Server", server),
-    field("Stream key", id),
+    field("Stream key", streamKey),
     element("ul", { className: "tips" },
       element("li", {}, "Settings → Output → Output mode “Advanced” → ", bold("Tune: zerolatency"), ", or custom x264 options ", bold("bframes=0"),
         ". With other encoders, set ", bold("B-frames to 0"), ". Browsers cannot play B-frames over WebRTC; such a stream plays over LL-HLS."),
@@ -83,18 +98,18 @@ function obs(server, id) {
   ];
 }
 
-function ffmpeg(server, id) {
+function ffmpeg(server, streamKey) {
   const command = `ffmpeg -re -i VIDEO.mp4 \\
   -c:v libx264 -preset veryfast -tune zerolatency -pix_fmt yuv420p -g 30 -b:v 2500k \\
-  -c:a aac -ar 48000 -b:a 128k -f flv ${server}/${id}`;
+  -c:a aac -ar 48000 -b:a 128k -f flv "${server}/${streamKey}"`;
   const test = `ffmpeg -re -f lavfi -i testsrc2=s=1280x720:r=30 -f lavfi -i sine=f=440:r=48000 \\
   -c:v libx264 -preset veryfast -tune zerolatency -pix_fmt yuv420p -g 30 -b:v 2500k \\
-  -c:a aac -b:a 128k -f flv ${server}/${id}`;
+  -c:a aac -b:a 128k -f flv "${server}/${streamKey}"`;
   return [field("A file", command), field("Test pattern with a tone", test)];
 }
 
-function gstreamer(server, id) {
-  const command = `gst-launch-1.0 -e flvmux name=mux streamable=true ! rtmp2sink location=${server}/${id} \\
+function gstreamer(server, streamKey) {
+  const command = `gst-launch-1.0 -e flvmux name=mux streamable=true ! rtmp2sink location="${server}/${streamKey}" \\
   videotestsrc is-live=true ! video/x-raw,width=1280,height=720,framerate=30/1 ! videoconvert \\
   ! x264enc tune=zerolatency bitrate=2500 key-int-max=30 ! h264parse ! queue ! mux. \\
   audiotestsrc is-live=true ! audioconvert ! audioresample ! avenc_aac ! aacparse ! queue ! mux.`;
@@ -104,30 +119,3 @@ function gstreamer(server, id) {
 const bold = (text) => element("b", {}, text);
 
 const field = (label, text) => element("div", { className: "field" }, element("span", {}, label), copyable(text));
-
-/** A text with a copy button; with `href`, also a button that opens the address. */
-function copyable(text, href) {
-  const button = element("button", { type: "button", className: "button" }, "Copy");
-  button.setAttribute("aria-label", `Copy ${text}`);
-  button.onclick = async () => {
-    button.textContent = (await copy(text)) ? "Copied" : "Copy failed";
-    setTimeout(() => (button.textContent = "Copy"), 1500);
-  };
-  const open = href ? [element("a", { className: "button first", href }, "Open")] : [];
-  return element("div", { className: "copy" }, element("code", { tabIndex: 0 }, text), button, ...open);
-}
-
-/** navigator.clipboard exists only on HTTPS and localhost; elsewhere this falls back to execCommand. */
-async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    const area = element("textarea", { value: text, readOnly: true, className: "offscreen" });
-    document.body.append(area);
-    area.select();
-    const done = document.execCommand("copy");
-    area.remove();
-    return done;
-  }
-}
