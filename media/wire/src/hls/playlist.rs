@@ -11,8 +11,13 @@ impl Window {
     /// Returns the media playlist. `prefix` is prepended to the relative URIs, which begin with the
     /// start time of the stream generation; it is empty or `ID/`.
     pub fn media_playlist(&self, prefix: &str) -> String {
+        self.media_playlist_with_query(prefix, "")
+    }
+
+    /// Like [`Self::media_playlist`], and appends `query` to every URI: a query with its `?`.
+    pub fn media_playlist_with_query(&self, prefix: &str, query: &str) -> String {
         let mut out = String::with_capacity(4_096);
-        self.write_media_playlist(&UriBase { prefix, started_at_ms: self.settings.started_at_ms }, &mut out);
+        self.write_media_playlist(&UriBase { prefix, started_at_ms: self.settings.started_at_ms, query }, &mut out);
         out
     }
 
@@ -58,7 +63,13 @@ impl Window {
                 uri_base.write_parts(segment.number, &segment.parts, out);
             }
             let (secs, uri) = (segment.duration().as_secs_f64(), Resource::Segment { number: segment.number });
-            push_fmt(out, format_args!("#EXTINF:{secs:.5},\n{}{}/{uri}\n", uri_base.prefix, uri_base.started_at_ms));
+            push_fmt(
+                out,
+                format_args!(
+                    "#EXTINF:{secs:.5},\n{}{}/{uri}{}\n",
+                    uri_base.prefix, uri_base.started_at_ms, uri_base.query
+                ),
+            );
         }
         if self.ended {
             out.push_str("#EXT-X-ENDLIST\n");
@@ -73,8 +84,8 @@ impl Window {
         if let Some(number) = self.open_number() {
             let part = self.open.as_ref().map_or(0, |s| s.parts.len() as u32);
             let uri = Resource::Part { number, part };
-            let UriBase { prefix, started_at_ms } = uri_base;
-            push_fmt(out, format_args!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{prefix}{started_at_ms}/{uri}\"\n"));
+            let UriBase { prefix, started_at_ms, query } = uri_base;
+            push_fmt(out, format_args!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{prefix}{started_at_ms}/{uri}{query}\"\n"));
         }
     }
 
@@ -106,24 +117,25 @@ impl Window {
 }
 
 /// The base of the URIs in a media playlist, relative to the playlist: `PREFIX` + `START_TIME` +
-/// `/`.
+/// `/`; and the query that ends them.
 struct UriBase<'a> {
     prefix: &'a str,
     started_at_ms: u64,
+    query: &'a str,
 }
 
 impl UriBase<'_> {
     /// Writes the tags before a segment's parts. `map` is the id of the current initialization
     /// segment.
     fn write_segment_tags(&self, segment: &Segment, map: &mut Option<u32>, out: &mut String) {
-        let UriBase { prefix, started_at_ms } = self;
+        let UriBase { prefix, started_at_ms, query } = self;
         if segment.discontinuity {
             out.push_str("#EXT-X-DISCONTINUITY\n");
         }
         let id = segment.init.id;
         if map.replace(id) != Some(id) {
             let uri = Resource::Init { id };
-            push_fmt(out, format_args!("#EXT-X-MAP:URI=\"{prefix}{started_at_ms}/{uri}\"\n"));
+            push_fmt(out, format_args!("#EXT-X-MAP:URI=\"{prefix}{started_at_ms}/{uri}{query}\"\n"));
         }
         let started_at_ms = i64::try_from(*started_at_ms).unwrap_or(i64::MAX);
         let date = UnixMs(started_at_ms.saturating_add(segment.start.as_ms()));
@@ -131,14 +143,16 @@ impl UriBase<'_> {
     }
 
     fn write_parts(&self, number: u64, parts: &[Part], out: &mut String) {
-        let UriBase { prefix, started_at_ms } = self;
+        let UriBase { prefix, started_at_ms, query } = self;
         for p in parts {
             let uri = Resource::Part { number, part: p.index };
             let independent = if p.independent { ",INDEPENDENT=YES" } else { "" };
             let secs = p.duration.as_secs_f64();
             push_fmt(
                 out,
-                format_args!("#EXT-X-PART:DURATION={secs:.5},URI=\"{prefix}{started_at_ms}/{uri}\"{independent}\n"),
+                format_args!(
+                    "#EXT-X-PART:DURATION={secs:.5},URI=\"{prefix}{started_at_ms}/{uri}{query}\"{independent}\n"
+                ),
             );
         }
     }

@@ -108,6 +108,8 @@ a/1795494512017/11.m4s
 "
     );
     assert_eq!(window.media_playlist("a/"), expect);
+    let signed = expect.replace(".m4s", ".m4s?sig=7.x").replace(".mp4", ".mp4?sig=7.x");
+    assert_eq!(window.media_playlist_with_query("a/", "?sig=7.x"), signed);
 }
 
 #[test]

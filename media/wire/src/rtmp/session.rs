@@ -107,6 +107,8 @@ pub enum SessionError {
 pub mod code {
     /// The stream name is in use or not allowed.
     pub const BAD_NAME: &str = "NetStream.Publish.BadName";
+    /// The client may not publish this stream.
+    pub const UNAUTHORIZED: &str = "NetStream.Publish.Unauthorized";
     /// The server accepts no more publishers.
     pub const DENIED: &str = "NetStream.Publish.Denied";
     /// The stream does not exist.
