@@ -81,7 +81,7 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
             let code = match e {
                 StartError::Registry(RegistryError::Locked { .. } | RegistryError::Unreachable { .. }) => exit::UNAVAILABLE,
                 StartError::Listen(_) | StartError::Webrtc(_) => exit::UNAVAILABLE,
-                StartError::DataDir { .. } | StartError::Descriptors(_) | StartError::Tls(_) | StartError::Secret(_) | StartError::SessionKey(_) | StartError::Registry(_) => exit::CONFIG,
+                StartError::DataDir { .. } | StartError::Descriptors(_) | StartError::Tls(_) | StartError::Secret(_) | StartError::NodeSecret(_) | StartError::Registry(_) => exit::CONFIG,
             };
             (code, Chain(&e).to_string())
         })?;

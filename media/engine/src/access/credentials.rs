@@ -45,6 +45,16 @@ impl<'a> Credentials<'a> {
         self.parameter("key")
     }
 
+    /// The play session that a playlist's URL carries: the parameter `session`.
+    pub fn session(&self) -> Option<Cow<'a, str>> {
+        self.parameter("session")
+    }
+
+    /// The signature of a media URL: the parameter `sig`.
+    pub fn url_signature(&self) -> Option<Cow<'a, str>> {
+        self.parameter("sig")
+    }
+
     /// The first parameter of this name that is not empty, percent-decoded.
     fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
         let queries = [self.query, self.app_query].into_iter().flatten();

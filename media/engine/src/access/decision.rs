@@ -1,77 +1,268 @@
-//! The decision whether a client may use an app or a stream.
+//! The decision whether a client may publish or play a stream.
 //!
-//! Every app is open: the only reason for a refusal is that it does not exist. Policies per app
-//! belong here, so that they hold for every protocol.
+//! One answer for every protocol and on every node. Nothing here waits for the registry: the
+//! policies are read in the background.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use headwater_api::StreamName;
+use headwater_api::documents::{Grant, Policy};
+use headwater_registry::RegistryError;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use tokio::sync::watch;
 
-use crate::access::{Apps, Credentials};
+use super::app_rules::AppRules;
+use super::credentials::Credentials;
+use super::error::AccessError;
+use super::grounds::{Evidence, Grounds};
+use super::play_session::PlaySession;
+use super::policies::Policies;
+use super::policy_file::StoredPolicies;
+use super::policy_reader::PolicyReader;
+use super::request::AccessRequest;
+use super::signing_keys::SigningKeys;
+use super::throttle::GuessThrottle;
+use super::url_signature::UrlSignature;
+use crate::runtime::node_secret::NodeSecret;
+use crate::runtime::stages::Stages;
+use crate::runtime::wall_clock::WallClock;
 
-/// Why a client is refused. The text is for the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AccessError {
-    /// The app does not exist.
-    #[error("There is no app of this name.")]
-    UnknownApp,
-}
-
-/// Answers for every gateway; clones share the set of apps.
+/// Answers for every gateway; clones share the policies.
 #[derive(Debug, Clone)]
-pub struct Access {
-    apps: Apps,
+pub struct Access(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    policies: watch::Sender<Arc<Policies>>,
+    keys: SigningKeys,
+    clock: WallClock,
+    throttle: Mutex<GuessThrottle>,
+    /// Refused requests by action and [`AccessError::code`].
+    refused: Family<[(&'static str, &'static str); 2], Counter>,
 }
 
 impl Access {
-    /// Decides by `apps`.
-    pub fn new(apps: Apps) -> Self {
-        Self { apps }
+    /// Knows no policies yet, and refuses everyone. `secret` signs what viewers get.
+    pub fn new(secret: &NodeSecret, clock: WallClock) -> Self {
+        Self(Arc::new(Inner {
+            policies: watch::Sender::default(),
+            keys: SigningKeys::new(secret),
+            clock,
+            throttle: Mutex::default(),
+            refused: Family::default(),
+        }))
+    }
+
+    /// Reads the policies for the first time.
+    ///
+    /// # Errors
+    /// If the embedded registry cannot be read.
+    pub async fn read_policies(&self, reader: &mut PolicyReader) -> Result<(), RegistryError> {
+        if let Some(stored) = reader.read_at_start(self.0.clock.now_ms()).await? {
+            self.install(stored);
+        }
+        Ok(())
+    }
+
+    /// Adds the counter of refusals, and the task that reads the policies again and again.
+    pub fn mount(&self, mut reader: PolicyReader, stages: &mut Stages) {
+        let help = "Requests to publish or play that were refused by the app's rules";
+        stages.own_metrics().register("access_refused", help, self.0.refused.clone());
+        let access = self.clone();
+        stages.add_background(async move {
+            loop {
+                let stored = reader.next_change(|| access.0.clock.now_ms()).await;
+                log::info!(apps = stored.apps.len(), revoked = stored.revoked.len(); "access rules changed");
+                access.install(stored);
+            }
+        });
+    }
+
+    fn install(&self, stored: &StoredPolicies) {
+        let policies = Policies::new(&self.policies(), stored, &self.0.keys);
+        self.0.policies.send_replace(Arc::new(policies));
+    }
+
+    /// Decides by these apps alone, with a secret of this test.
+    #[cfg(test)]
+    pub(crate) fn with_apps(apps: Vec<headwater_api::documents::AppDocument>) -> Self {
+        let access = Self::new(&NodeSecret::new(b"the secret of this test"), WallClock::default());
+        access.set_policies(apps, &[]);
+        access
+    }
+
+    /// Replaces the policies, as a read of the registry does.
+    #[cfg(test)]
+    pub(crate) fn set_policies(&self, apps: Vec<headwater_api::documents::AppDocument>, revoked: &[&str]) {
+        let revoked = revoked.iter().map(|token| (super::token_digest(token), u64::MAX)).collect();
+        self.install(&StoredPolicies { apps, revoked });
     }
 
     /// The names of all apps, sorted.
     pub fn app_names(&self) -> Vec<String> {
-        self.apps.names()
+        self.policies().app_names()
     }
 
     /// Checks that an app exists, before a client names a stream.
     ///
     /// # Errors
-    /// [`AccessError::UnknownApp`].
+    /// If it does not, or if the node knows no policies.
     pub fn check_app(&self, app: &str) -> Result<(), AccessError> {
-        if self.apps.contains(app) { Ok(()) } else { Err(AccessError::UnknownApp) }
+        self.0.policies.borrow().app(app).map(drop)
     }
 
-    /// Checks that a client may publish `stream`.
+    /// Decides whether a client may do what it asks for. Counts a refusal.
     ///
     /// # Errors
     /// See [`AccessError`].
-    pub fn check_publish(&self, stream: &StreamName, _credentials: &Credentials<'_>) -> Result<(), AccessError> {
-        self.check_app(stream.app())
+    pub async fn authorize(&self, request: &AccessRequest<'_>) -> Result<Grounds, AccessError> {
+        let decision = self.decide(request);
+        decision.inspect_err(|e| self.count_refusal(request.action, *e))
     }
 
-    /// Checks that a client may watch `stream`.
+    fn decide(&self, request: &AccessRequest<'_>) -> Result<Grounds, AccessError> {
+        let AccessRequest { action, stream, credentials, client } = *request;
+        let rules = self.rules(stream)?;
+        let policy = rules.required(request)?;
+        let grounds = |evidence, session_ends_at_ms| {
+            let stream = stream.clone();
+            Grounds { action, stream, client, evidence, session_ends_at_ms }
+        };
+        if policy == Policy::Open {
+            return rules.check_credentials(policy, request, 0).map(|evidence| grounds(evidence, None));
+        }
+        let now_ms = self.0.clock.now_ms();
+        if action == Grant::Play
+            && let Some(session) = credentials.session()
+        {
+            let opened = PlaySession::open(&session, self.0.keys.session(), stream, now_ms);
+            let session = opened.ok_or(AccessError::SessionInvalid)?;
+            let evidence =
+                Evidence { policy: session.policy, token: session.token, expires_at_ms: session.token_expires_at_ms };
+            let grounds = grounds(evidence, Some(session.expires_at_ms));
+            return self.recheck(&rules, &grounds, now_ms).map(|()| grounds);
+        }
+        if !self.throttle().admits(Instant::now(), client, stream.app()) {
+            return Err(AccessError::TooManyGuesses);
+        }
+        let checked = rules.check_credentials(policy, request, now_ms);
+        if checked.is_err_and(AccessError::is_guess) {
+            self.throttle().record(Instant::now(), client, stream.app());
+        }
+        let grounds = grounds(checked?, None);
+        if self.policies().is_revoked(&grounds.evidence.token) {
+            return Err(AccessError::TokenRevoked);
+        }
+        Ok(grounds)
+    }
+
+    /// Checks that what admitted a client would still admit it.
+    fn recheck(&self, rules: &AppRules, grounds: &Grounds, now_ms: u64) -> Result<(), AccessError> {
+        if self.policies().is_revoked(&grounds.evidence.token) {
+            return Err(AccessError::TokenRevoked);
+        }
+        rules.recheck(grounds, now_ms)
+    }
+
+    /// What an admitted viewer presents from now on: a value of the parameter `session`, valid on
+    /// every node for a day. A client that presented a session gets one with the same end.
+    pub fn open_session(&self, grounds: &Grounds) -> String {
+        let Evidence { policy, token, expires_at_ms } = grounds.evidence;
+        let session = PlaySession {
+            policy,
+            token,
+            token_expires_at_ms: expires_at_ms,
+            expires_at_ms: grounds
+                .session_ends_at_ms
+                .unwrap_or_else(|| self.0.clock.now_ms().saturating_add(MAX_SESSION_MS)),
+        };
+        session.seal(self.0.keys.session(), &grounds.stream)
+    }
+
+    /// The signature of the media URLs of a stream, for a playlist that is handed out now.
+    pub fn sign_urls<'a>(&'a self, stream: &'a StreamName) -> UrlSignature<'a> {
+        UrlSignature::new(self.0.keys.url(), stream, self.0.clock.now_ms())
+    }
+
+    /// Checks the signature of a media URL, if the stream is not open. Counts a refusal.
     ///
     /// # Errors
-    /// See [`AccessError`].
-    pub fn check_play(&self, stream: &StreamName, _credentials: &Credentials<'_>) -> Result<(), AccessError> {
-        self.check_app(stream.app())
+    /// If it is missing, wrong or has expired, or if the app has been closed.
+    pub fn check_url(&self, stream: &StreamName, query: Option<&str>) -> Result<UrlAccess, AccessError> {
+        let decide = || {
+            let rules = self.rules(stream)?;
+            match rules.policy(Grant::Play, stream.stream_id()) {
+                Policy::Open => return Ok(UrlAccess::Open),
+                Policy::Closed => return Err(AccessError::Closed),
+                Policy::Key | Policy::OneTimeToken | Policy::Jwt | Policy::Hash => {}
+            }
+            let signature = Credentials::from_query(query).url_signature().ok_or(AccessError::SignatureInvalid)?;
+            let now_ms = self.0.clock.now_ms();
+            let valid_for_s = UrlSignature::verify(&signature, self.0.keys.url(), stream, now_ms)?;
+            Ok(UrlAccess::Signed { valid_for_s })
+        };
+        decide().inspect_err(|e| self.count_refusal(Grant::Play, *e))
+    }
+
+    /// The origins whose pages may embed the player of an app and read its media with credentials;
+    /// `None`: all.
+    pub fn allowed_origins(&self, app: &str) -> Option<AllowedOrigins> {
+        let policies = self.0.policies.borrow();
+        let rules = policies.app(app).ok().filter(|rules| !rules.document().allowed_origins.is_empty());
+        rules.map(|rules| AllowedOrigins(Arc::clone(rules)))
+    }
+
+    fn rules(&self, stream: &StreamName) -> Result<Arc<AppRules>, AccessError> {
+        self.0.policies.borrow().app(stream.app()).cloned()
+    }
+
+    fn policies(&self) -> Arc<Policies> {
+        Arc::clone(&self.0.policies.borrow())
+    }
+
+    fn throttle(&self) -> MutexGuard<'_, GuessThrottle> {
+        self.0.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_refusal(&self, action: Grant, error: AccessError) {
+        self.0.refused.get_or_create(&[("action", action.as_str()), ("reason", error.code())]).inc();
     }
 }
+
+/// Why a media URL may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UrlAccess {
+    /// The stream is open.
+    Open,
+    /// The URL is signed.
+    Signed {
+        /// For how long the signature will be valid, in seconds.
+        valid_for_s: u64,
+    },
+}
+
+/// A list of origins.
+#[derive(Debug, Clone)]
+pub struct AllowedOrigins(Arc<AppRules>);
+
+impl AllowedOrigins {
+    /// True if the list contains this value of the header field `Origin`.
+    pub fn contains(&self, origin: &[u8]) -> bool {
+        self.as_slice().iter().any(|allowed| allowed.as_bytes() == origin)
+    }
+
+    /// The origins, each with its scheme.
+    pub fn as_slice(&self) -> &[String] {
+        &self.0.document().allowed_origins
+    }
+}
+
+/// Maximum duration of a play session, in milliseconds. A viewer that watches longer needs its
+/// token again.
+const MAX_SESSION_MS: u64 = 24 * 60 * 60 * 1_000;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_existing_app_may_be_used() {
-        let access = Access::new(Apps::new(["live".to_owned()]));
-        let known = StreamName::parse("live/a").unwrap();
-        let unknown = StreamName::parse("other/a").unwrap();
-        let nothing = Credentials::default();
-        assert_eq!(access.check_app("live"), Ok(()));
-        assert_eq!(access.check_app("other"), Err(AccessError::UnknownApp));
-        assert_eq!(access.check_publish(&known, &nothing), Ok(()));
-        assert_eq!(access.check_publish(&unknown, &nothing), Err(AccessError::UnknownApp));
-        assert_eq!(access.check_play(&known, &nothing), Ok(()));
-        assert_eq!(access.check_play(&unknown, &nothing), Err(AccessError::UnknownApp));
-    }
-}
+#[path = "decision_test.rs"]
+mod tests;

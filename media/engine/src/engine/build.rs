@@ -11,7 +11,7 @@ use headwater_registry::Store;
 use headwater_wire::MediaTime;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Apps;
+use crate::access::{Access, PolicyReader};
 use crate::engine::cluster_relay::{ClusterRelay, open_relay};
 use crate::engine::data_dir;
 use crate::engine::error::StartError;
@@ -22,6 +22,7 @@ use crate::node::daemon_reports::DaemonSocket;
 use crate::node::health::NodeHealthReceiver;
 use crate::runtime::client_pool::SharePolicy;
 use crate::runtime::descriptors::{self, ConnectionLimits, TooFewDescriptors};
+use crate::runtime::node_secret::NodeSecret;
 use crate::runtime::tls::ServerTls;
 use crate::runtime::wall_clock::WallClock;
 use crate::{http, transcode};
@@ -31,9 +32,8 @@ use crate::{http, transcode};
 pub struct Engine {
     pub(super) config: Config,
     pub(super) hub: Hub,
-    pub(super) apps: Apps,
-    /// The registry to read the apps from, if it was unreachable at the start.
-    pub(super) apps_from: Option<Store>,
+    pub(super) access: Access,
+    pub(super) policies: PolicyReader,
     pub(super) events: EventBus,
     pub(super) registry: Store,
     pub(super) accounts: http::Accounts,
@@ -87,21 +87,24 @@ impl Engine {
         data_dir::prepare(data_dir).map_err(unwritable)?;
         let registry = Store::open(&config.registry, data_dir).await?;
         data_dir::remove_stale_endpoints(data_dir).map_err(unwritable)?;
-        let (apps, apps_from) = Apps::load(&registry).await?;
+        let hub = Hub::with_transcoder(limits(&config), Some(Box::new(transcode::AudioTranscoder)));
+        let secret = NodeSecret::load(config.relay.secret_file.as_deref(), data_dir)?;
+        let access = Access::new(&secret, hub.wall_clock().clone());
+        let mut policies = PolicyReader::new(registry.clone(), data_dir.clone());
+        access.read_policies(&mut policies).await?;
         let events = EventBus::default();
         let listeners = Listeners::bind(&config, &events)?;
-        let hub = Hub::with_transcoder(limits(&config), Some(Box::new(transcode::AudioTranscoder)));
         let relay = open_relay(&config, &hub, &registry)?;
-        let key = http::SessionKey::load(config.relay.secret_file.as_deref(), data_dir)?;
         let own_registry = matches!(registry, Store::Embedded(_));
-        let accounts = http::Accounts::new(registry.clone(), key, own_registry.then(|| data_dir.clone()))
+        let session_key = http::SessionKey::new(&secret);
+        let accounts = http::Accounts::new(registry.clone(), session_key, own_registry.then(|| data_dir.clone()))
             .with_local_key(http::LocalKey::create(data_dir));
         let (node_health, drain) = (NodeHealthReceiver::disconnected(), CancellationToken::new());
         Ok(Self {
             config,
             hub,
-            apps,
-            apps_from,
+            access,
+            policies,
             events,
             registry,
             accounts,

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use headwater_registry::RegistryError;
 
 use crate::gateway::relay::SecretFileError;
-use crate::http;
 use crate::runtime::descriptors::TooFewDescriptors;
 use crate::runtime::listener::ListenError;
+use crate::runtime::node_secret::NodeSecretError;
 
 /// The engine could not start.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub enum StartError {
     /// The registry cannot be used.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// The key that signs sessions cannot be used.
+    /// The secret from which the keys of sessions are derived cannot be used.
     #[error(transparent)]
-    SessionKey(#[from] http::KeyError),
+    NodeSecret(#[from] NodeSecretError),
 }

@@ -7,7 +7,6 @@ use headwater_api::documents::{BootEpoch, NodeIncarnation};
 use headwater_api::error::Chain;
 use headwater_registry::Store;
 
-use crate::access::Access;
 use crate::cluster::{self, ClusterSnapshotCache};
 use crate::engine::build::{Engine, Listeners};
 use crate::engine::cluster_relay::ClusterRelay;
@@ -56,8 +55,8 @@ impl Engine {
         let Self {
             config,
             hub,
-            apps,
-            apps_from,
+            access,
+            policies,
             events,
             registry,
             accounts,
@@ -73,7 +72,7 @@ impl Engine {
         let admission = Admission::new(&config.limits, &load_meter, &hub, &node_health, &stages.drain().started);
         let snapshots = ClusterSnapshotCache::new(registry.clone());
         let relay = cluster_relay.as_ref().map(|relay| relay.client.clone());
-        let (hls, access) = (Hls::new(&config.hls), Access::new(apps.clone()));
+        let hls = Hls::new(&config.hls);
         let whep = webrtc.whep();
 
         events.mount(&mut stages);
@@ -81,9 +80,7 @@ impl Engine {
             tls.mount(&mut stages);
         }
         load_meter.mount(node_health.clone(), &mut stages);
-        if let Some(registry) = apps_from {
-            stages.add_background(apps.load_when_available(registry));
-        }
+        access.mount(policies, &mut stages);
         let services = rtmp::Services {
             hub: hub.clone(),
             access: access.clone(),

@@ -49,6 +49,42 @@ codes! {
     HttpsRequired = "https_required" => FORBIDDEN,
     /// A page of another origin sent the request.
     CrossOrigin = "cross_origin" => FORBIDDEN,
+    /// The policy of the app or the stream requires a publish key.
+    KeyMissing = "key_missing" => UNAUTHORIZED,
+    /// The policy of the app or the stream requires a token.
+    TokenMissing = "token_missing" => UNAUTHORIZED,
+    /// Nobody may use the app or the stream.
+    AppClosed = "app_closed" => FORBIDDEN,
+    /// The client's address is in another network than those that may publish.
+    NetworkNotAllowed = "network_not_allowed" => FORBIDDEN,
+    /// The publish key is wrong.
+    KeyInvalid = "key_invalid" => FORBIDDEN,
+    /// The hash is wrong.
+    HashInvalid = "hash_invalid" => FORBIDDEN,
+    /// The token is unknown, damaged or not signed with the app's key.
+    TokenInvalid = "token_invalid" => FORBIDDEN,
+    /// The token is too long.
+    TokenTooLong = "token_too_long" => FORBIDDEN,
+    /// The token has expired.
+    TokenExpired = "token_expired" => FORBIDDEN,
+    /// The token is not valid yet.
+    TokenNotYetValid = "token_not_yet_valid" => FORBIDDEN,
+    /// The token is for another app.
+    TokenWrongApp = "token_wrong_app" => FORBIDDEN,
+    /// The token is for another stream.
+    TokenWrongStream = "token_wrong_stream" => FORBIDDEN,
+    /// The token permits the other action.
+    TokenWrongType = "token_wrong_type" => FORBIDDEN,
+    /// The token was revoked.
+    TokenRevoked = "token_revoked" => FORBIDDEN,
+    /// The rules of the app have changed since the client was admitted.
+    PolicyChanged = "policy_changed" => FORBIDDEN,
+    /// The play session is invalid or has expired.
+    SessionInvalid = "session_invalid" => FORBIDDEN,
+    /// The signature of a media URL is missing or wrong.
+    SignatureInvalid = "signature_invalid" => FORBIDDEN,
+    /// The signature of a media URL has expired.
+    SignatureExpired = "signature_expired" => FORBIDDEN,
     /// No such path.
     NotFound = "not_found" => NOT_FOUND,
     /// No such app.
@@ -87,7 +123,7 @@ codes! {
     BodyTooLarge = "body_too_large" => PAYLOAD_TOO_LARGE,
     /// The path does not accept this content type.
     WrongContentType = "wrong_content_type" => UNSUPPORTED_MEDIA_TYPE,
-    /// Too many login attempts.
+    /// Too many login attempts, or too many wrong keys and tokens.
     TooManyAttempts = "too_many_attempts" => TOO_MANY_REQUESTS,
     /// A bug in the engine.
     Internal = "internal" => INTERNAL_SERVER_ERROR,
@@ -95,6 +131,8 @@ codes! {
     TooManyViewers = "too_many_viewers" => SERVICE_UNAVAILABLE,
     /// The stream is live, but the requested media does not exist yet.
     NotYet = "not_yet" => SERVICE_UNAVAILABLE,
+    /// The node has not read the rules of its apps yet.
+    PoliciesUnavailable = "policies_unavailable" => SERVICE_UNAVAILABLE,
     /// The registry is unreachable.
     RegistryUnreachable = "registry_unreachable" => SERVICE_UNAVAILABLE,
     /// The node that has the stream is unreachable.
@@ -206,7 +244,11 @@ impl IntoResponse for Problem {
                 // Required by RFC 9110 §15.5.2. Not "Basic", although it is accepted: browsers
                 // would show their own password dialog, and then send the password with requests of
                 // other pages.
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Headwater realm=\"Headwater\""));
+                let scheme = match self.code {
+                    Code::KeyMissing | Code::TokenMissing => "Bearer realm=\"Headwater\"",
+                    _ => "Headwater realm=\"Headwater\"",
+                };
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
             }
             _ => {}
         }

@@ -14,7 +14,7 @@ mod state;
 #[cfg(test)]
 mod test_node;
 
-pub use auth::{Accounts, KeyError, LocalKey, SessionKey};
+pub use auth::{Accounts, LocalKey, SessionKey};
 pub use error::{Code, Problem};
 pub use ops::disk_check::DiskCheck;
 pub use ops::health::{HealthService, Readiness};

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use headwater_api::Config;
 use headwater_api::control::Endpoints;
+use headwater_api::documents::{AppDocument, DEFAULT_APPS};
 use headwater_registry::{Embedded, Store};
 use headwater_wire::{Codec, Frame, MediaTime, Track, VideoTrack};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio_util::sync::CancellationToken;
 
 use super::{Accounts, AppServices, AppState, LocalKey, SessionKey};
-use crate::access::{Access, Apps};
+use crate::access::Access;
 use crate::cluster::ClusterSnapshotCache;
 use crate::events::EventBus;
 use crate::gateway::hls::Hls;
@@ -86,7 +87,7 @@ impl TestNode {
         let (meter, drain) = (LoadMeter::new(&config), CancellationToken::new());
         let state = AppState::new(AppServices {
             hub: hub.clone(),
-            access: Access::new(Apps::new(["live".to_owned(), "LiveApp".to_owned()])),
+            access: Access::with_apps(DEFAULT_APPS.map(AppDocument::open).into()),
             accounts: Accounts::new(registry.clone(), SessionKey::from_secret(b"of this test"), None)
                 .with_local_key(LocalKey::create(&folder)),
             snapshots: ClusterSnapshotCache::new(registry.clone()),

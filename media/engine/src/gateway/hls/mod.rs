@@ -21,4 +21,4 @@ mod viewers;
 pub use error::HlsError;
 pub use metrics::Metrics;
 pub use packagers::Hls;
-pub use snapshot::PlaylistKind;
+pub use snapshot::{PlaylistAccess, PlaylistKind};

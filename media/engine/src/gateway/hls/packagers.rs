@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::gateway::hls::error::HlsError;
 use crate::gateway::hls::metrics::Metrics;
 use crate::gateway::hls::packager_task::StreamPackager;
-use crate::gateway::hls::snapshot::{PlaylistKind, Snapshot};
+use crate::gateway::hls::snapshot::{PlaylistAccess, PlaylistKind, Snapshot};
 use crate::hub::{FindError, Hub, Stream};
 use crate::runtime::stages::Stages;
 
@@ -61,8 +61,8 @@ impl Hls {
     }
 
     /// Returns a playlist of the stream. Waits for the first complete segment, and for the segment
-    /// or part that `reload` requests (RFC 8216bis §6.2.5.2). `viewer` identifies the player, to
-    /// estimate the number of players.
+    /// or part that `reload` requests (RFC 8216bis §6.2.5.2). `access` is what its URIs carry.
+    /// `viewer` identifies the player, to estimate the number of players.
     ///
     /// # Errors
     /// See [`HlsError`].
@@ -71,6 +71,7 @@ impl Hls {
         hub: &Hub,
         name: &StreamName,
         kind: PlaylistKind,
+        access: PlaylistAccess<'_>,
         reload: Option<Reload>,
         viewer: u64,
     ) -> Result<Bytes, HlsError> {
@@ -88,7 +89,8 @@ impl Hls {
             return Err(HlsError::TooFarAhead);
         }
         // Ended before there was a complete segment: the same as a stream that never started.
-        let text = snapshot.playlist(kind, name.stream_id()).ok_or_else(|| HlsError::NotPublished(name.clone()))?;
+        let text = snapshot.playlist(kind, access, name.stream_id());
+        let text = text.ok_or_else(|| HlsError::NotPublished(name.clone()))?;
         self.0.metrics.playlists.inc();
         self.0.metrics.bytes.inc_by(text.len() as u64);
         Ok(text)

@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use headwater_api::StreamName;
+use headwater_api::documents::Grant;
 use headwater_wire::rtmp::Query;
 use headwater_wire::rtmp::session::code;
 
 use super::shared::Shared;
-use crate::access::{Access, AccessError, Credentials};
+use crate::access::{AccessError, AccessRequest, Credentials};
 use crate::events::{Event, Protocol};
 use crate::hub::{FindError, Hub, Producer, PublishError, Stream};
 use crate::runtime::client_pool::{PoolError, PoolPlace};
@@ -34,18 +35,18 @@ pub(super) struct Client {
     app_query: Option<Query>,
 }
 
-/// A publish or play request that waits for the hub, which may ask the cluster. Dropping it
-/// withdraws it.
+/// A publish or play request that waits for `access` and for the hub, which may ask the cluster.
+/// Dropping it withdraws it.
 pub(super) enum Request {
     Publish {
         stream_id: String,
         /// Before `result`, so that the place is free when the name is.
         place: Option<PoolPlace>,
-        result: Pin<Box<dyn Future<Output = Result<Producer, PublishError>> + Send>>,
+        result: Pin<Box<dyn Future<Output = Result<Producer, Refusal>> + Send>>,
     },
     Play {
         stream_id: String,
-        result: Pin<Box<dyn Future<Output = Result<Arc<Stream>, FindError>> + Send>>,
+        result: Pin<Box<dyn Future<Output = Result<Arc<Stream>, Refusal>> + Send>>,
     },
 }
 
@@ -80,7 +81,8 @@ impl Client {
 
     /// Enters an app; false if there is none of this name.
     pub(super) fn enter_app(&mut self, app: String, query: Option<Query>) -> bool {
-        if !self.shared.loopback.accepts_app(&app) && self.shared.access.check_app(&app).is_err() {
+        let is_unknown = || self.shared.access.check_app(&app) == Err(AccessError::UnknownApp);
+        if !self.shared.loopback.accepts_app(&app) && is_unknown() {
             if self.shared.log_limiter.admits("unknown app refused", self.peer.ip()) {
                 log::info!(peer:% = self.peer, app = printable(&app).as_str(); "unknown app refused");
             }
@@ -96,7 +98,6 @@ impl Client {
         let name = StreamName::new(&self.app, stream_id)
             .map_err(|e| Refusal { code: code::BAD_NAME, reason: e.to_string() })?;
         let denied = |reason| Refusal { code: code::DENIED, reason };
-        self.check_access(query, |access, who| access.check_publish(&name, who)).map_err(|e| denied(e.to_string()))?;
         self.shared.admission.check_publisher().map_err(|e| denied(e.to_string()))?;
         let place = if self.is_loopback_test() {
             // It has a hub of its own, whose streams are not counted.
@@ -104,8 +105,11 @@ impl Client {
         } else {
             Some(self.shared.stream_names.take(self.peer.ip()).map_err(|e| denied(too_many_streams(e)))?)
         };
-        let hub = self.hub().clone();
-        let result = Box::pin(async move { hub.publish_owned(&name, "rtmp").await });
+        let (hub, access) = (self.hub().clone(), self.authorize(Grant::Publish, &name, query));
+        let result = Box::pin(async move {
+            access.await.map_err(|e| Refusal { code: code::UNAUTHORIZED, reason: e.to_string() })?;
+            Ok(hub.publish_owned(&name, "rtmp").await?)
+        });
         Ok(Request::Publish { stream_id: stream_id.to_owned(), place, result })
     }
 
@@ -113,10 +117,12 @@ impl Client {
     pub(super) fn play(&self, stream_id: &str, query: Option<&Query>) -> Result<Request, Refusal> {
         let name = StreamName::new(&self.app, stream_id).map_err(|_| Refusal::from(FindError::NotPublished))?;
         let failed = |reason| Refusal { code: code::PLAY_FAILED, reason };
-        self.check_access(query, |access, who| access.check_play(&name, who)).map_err(|e| failed(e.to_string()))?;
         self.shared.admission.check_viewer().map_err(|e| failed(e.to_string()))?;
-        let hub = self.hub().clone();
-        let result = Box::pin(async move { hub.find(&name).await });
+        let (hub, access) = (self.hub().clone(), self.authorize(Grant::Play, &name, query));
+        let result = Box::pin(async move {
+            access.await.map_err(|e| failed(e.to_string()))?;
+            Ok(hub.find(&name).await?)
+        });
         Ok(Request::Play { stream_id: stream_id.to_owned(), result })
     }
 
@@ -179,19 +185,23 @@ impl Client {
         if self.is_loopback_test() { &self.shared.loopback.hub } else { &self.shared.hub }
     }
 
-    /// Calls `check` with the client's credentials. The app of the loopback test is exempt: no
+    /// Decides whether the client may publish or play. The app of the loopback test is exempt: no
     /// other client can guess its name.
-    fn check_access(
+    fn authorize(
         &self,
+        action: Grant,
+        stream: &StreamName,
         query: Option<&Query>,
-        check: impl FnOnce(&Access, &Credentials<'_>) -> Result<(), AccessError>,
-    ) -> Result<(), AccessError> {
-        if self.is_loopback_test() {
-            return Ok(());
+    ) -> impl Future<Output = Result<(), AccessError>> + Send + 'static {
+        let access = (!self.is_loopback_test()).then(|| self.shared.access.clone());
+        let (query, app_query) = (query.cloned(), self.app_query.clone());
+        let (stream, client) = (stream.clone(), self.peer.ip());
+        async move {
+            let Some(access) = access else { return Ok(()) };
+            let credentials = Credentials::from_query(query.as_ref().map(Query::as_str))
+                .with_app_query(app_query.as_ref().map(Query::as_str));
+            access.authorize(&AccessRequest { action, stream: &stream, credentials, client }).await.map(drop)
         }
-        let credentials = Credentials::from_query(query.map(Query::as_str))
-            .with_app_query(self.app_query.as_ref().map(Query::as_str));
-        check(&self.shared.access, &credentials)
     }
 
     /// Reports an event, unless this client is the loopback test.
@@ -210,11 +220,11 @@ impl Request {
         Poll::Ready(match self {
             Self::Publish { stream_id, place, result } => {
                 let result = ready!(result.as_mut().poll(cx));
-                let result = result.map(|producer| (Box::new(producer), place.take())).map_err(Refusal::from);
+                let result = result.map(|producer| (Box::new(producer), place.take()));
                 Outcome::Publish(std::mem::take(stream_id), result)
             }
             Self::Play { stream_id, result } => {
-                let result = ready!(result.as_mut().poll(cx)).map_err(Refusal::from);
+                let result = ready!(result.as_mut().poll(cx));
                 Outcome::Play(std::mem::take(stream_id), result)
             }
         })

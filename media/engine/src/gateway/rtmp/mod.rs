@@ -11,6 +11,8 @@
 //!
 //! RULE: knows `hub`, `access` and `wire::rtmp`, and no other gateway.
 
+#[cfg(test)]
+mod access_test;
 mod client;
 mod close_reason;
 mod connection;

@@ -142,13 +142,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// Skips messages up to the status with this code.
-    pub(super) async fn wait_for_status(&mut self, code: &str) {
+    /// Skips messages up to the status with this code, and returns its description.
+    pub(super) async fn wait_for_status(&mut self, code: &str) -> String {
         while let Some(message) = self.next().await {
             if message.kind == kind::COMMAND_AMF0 {
                 let values = amf0::decode(&message.payload).unwrap();
-                if values.last().and_then(|v| v.get("code")).and_then(Value::as_str) == Some(code) {
-                    return;
+                let text = |field| values.last().and_then(|v| v.get(field)).and_then(Value::as_str);
+                if text("code") == Some(code) {
+                    return text("description").unwrap_or_default().to_owned();
                 }
             }
         }

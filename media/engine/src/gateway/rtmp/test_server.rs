@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use headwater_api::documents::AppDocument;
 use headwater_api::{StreamName, config};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::test_client::Client;
 use super::{Server, Services};
-use crate::access::{Access, Apps};
+use crate::access::Access;
 use crate::events::EventBus;
 use crate::hub::{Hub, Limits, Stream};
 use crate::node::admission::Admission;
@@ -22,6 +23,7 @@ pub(super) struct TestServer {
     pub(super) address: SocketAddr,
     pub(super) tls_address: Option<SocketAddr>,
     pub(super) hub: Hub,
+    pub(super) access: Access,
     /// Makes the node refuse new publishers and viewers.
     pub(super) refuse_new: CancellationToken,
     pub(super) drain: CancellationToken,
@@ -65,11 +67,12 @@ pub(super) fn start_server_sharing(
     let meter = crate::node::load::LoadMeter::new(&config);
     let no_daemon = crate::node::health::NodeHealthReceiver::disconnected();
     let admission = Admission::new(&config.limits, &meter, &hub, &no_daemon, &refuse_new);
-    let access = Access::new(Apps::new(["live".to_owned()]));
+    let access = Access::with_apps(vec![AppDocument::open("live")]);
     let stream_names = shares.pool(8);
-    let services = Services { hub: hub.clone(), access, admission, events: EventBus::default(), stream_names };
+    let services =
+        Services { hub: hub.clone(), access: access.clone(), admission, events: EventBus::default(), stream_names };
     let task = tokio::spawn(server.run(services, workers, drain.clone()));
-    TestServer { address, tls_address, hub, refuse_new, drain, task }
+    TestServer { address, tls_address, hub, access, refuse_new, drain, task }
 }
 
 impl TestServer {

@@ -30,6 +30,6 @@ pub use accounts::Accounts;
 pub(super) use administrator::Administrator;
 pub(super) use authorization::require_administrator;
 pub(super) use caller::Caller;
-pub use key::{KeyError, SessionKey};
+pub use key::SessionKey;
 pub use local_key::LocalKey;
 pub(super) use login::routes;

@@ -19,13 +19,14 @@ use std::time::{Duration, Instant};
 
 use headwater_api::IpNetwork;
 
+use crate::runtime::token_bucket::{Limit, TokenBucket};
 use crate::runtime::trusted_proxies::client_network;
 
 /// The login attempts of one node.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    shared: Bucket,
-    reserved: Bucket,
+    shared: TokenBucket,
+    reserved: TokenBucket,
     /// Networks with attempts that have not succeeded.
     failed: HashMap<IpNetwork, FailedAttempts>,
     trusted: Vec<(IpAddr, Instant)>,
@@ -34,52 +35,15 @@ pub(super) struct Throttle {
 /// The attempts of one network since its last successful one.
 #[derive(Debug, Clone, Copy)]
 struct FailedAttempts {
-    bucket: Bucket,
+    bucket: TokenBucket,
     last_at: Instant,
-}
-
-/// Size of a bucket, and the time in which one token is added.
-#[derive(Debug, Clone, Copy)]
-struct Limit {
-    burst: f64,
-    refill_interval: Duration,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    limit: Limit,
-    /// Negative while attempts wait for their token.
-    tokens: f64,
-    refilled_at: Instant,
-}
-
-impl Bucket {
-    fn full(limit: Limit, now: Instant) -> Self {
-        Self { limit, tokens: limit.burst, refilled_at: now }
-    }
-
-    fn refill(&mut self, now: Instant) {
-        let more =
-            now.saturating_duration_since(self.refilled_at).as_secs_f64() / self.limit.refill_interval.as_secs_f64();
-        self.tokens = (self.tokens + more).min(self.limit.burst);
-        self.refilled_at = now;
-    }
-
-    /// Time until a token taken now is there.
-    fn delay(&self) -> Duration {
-        self.limit.refill_interval.mul_f64((1.0 - self.tokens).max(0.0))
-    }
-
-    fn give_back(&mut self) {
-        self.tokens = (self.tokens + 1.0).min(self.limit.burst);
-    }
 }
 
 impl Throttle {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            shared: Bucket::full(SHARED_LIMIT, now),
-            reserved: Bucket::full(RESERVED_LIMIT, now),
+            shared: TokenBucket::full(SHARED_LIMIT, now),
+            reserved: TokenBucket::full(RESERVED_LIMIT, now),
             failed: HashMap::new(),
             trusted: Vec::new(),
         }
@@ -97,7 +61,7 @@ impl Throttle {
             if let Some(known) = &mut known {
                 known.bucket.refill(now);
             }
-            known.unwrap_or(FailedAttempts { bucket: Bucket::full(limit, now), last_at: now })
+            known.unwrap_or(FailedAttempts { bucket: TokenBucket::full(limit, now), last_at: now })
         };
         let mut own: Vec<_> = networks.iter().map(|(network, limit)| (*network, attempts(*limit, network))).collect();
         let common = match (self.is_trusted(now, address), self.has_failed(now, address)) {
@@ -110,17 +74,17 @@ impl Throttle {
             bucket.refill(now);
             delay = delay.max(bucket.delay());
             if delay <= MAX_DELAY {
-                bucket.tokens -= 1.0;
+                bucket.take();
             }
         }
         if delay > MAX_DELAY {
             return Err(delay);
         }
         // The more attempts of a network have failed, the longer the next one takes.
-        let failures = own.first().map_or(0.0, |(_, attempts)| attempts.bucket.limit.burst - attempts.bucket.tokens);
+        let failures = own.first().map_or(0.0, |(_, attempts)| attempts.bucket.missing());
         self.forget_old(now);
         for (network, attempts) in &mut own {
-            attempts.bucket.tokens -= 1.0;
+            attempts.bucket.take();
             attempts.last_at = now;
             self.failed.insert(*network, *attempts);
         }
@@ -296,7 +260,7 @@ mod tests {
         let elsewhere = |n: u32| Ipv6Addr::new(1, 2, 4, n as u16, 5, 6, 7, 8).into();
         assert_eq!(throttle.attempt(start, elsewhere(0)), Ok(Duration::ZERO));
         // Only its first attempt used the reserved capacity: the other networks share a prefix.
-        assert!(throttle.reserved.tokens > RESERVED_LIMIT.burst - 3.0, "{}", throttle.reserved.tokens);
+        assert!(throttle.reserved.missing() < 3.0, "{:?}", throttle.reserved);
     }
 
     #[test]

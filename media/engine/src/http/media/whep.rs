@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::access::Credentials;
 use crate::gateway::webrtc::{OfferError, SessionId};
 use crate::http::error::{Code, Problem};
-use crate::http::media::stream_name::{check_play, stream_name};
+use crate::http::media::authorize::authorize_play;
+use crate::http::media::stream_name::stream_name;
 use crate::http::rest::json::uncached_json;
 use crate::http::serve::body::SmallBody;
 use crate::http::serve::client::Client;
@@ -41,11 +42,12 @@ async fn offer(state: Handled, Path((app, id)): Path<(String, String)>, request:
 async fn create_session(state: &AppState, app: &str, id: &str, request: Request) -> Result<Response, Problem> {
     let name = stream_name(state, app, id)?;
     let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    check_play(state, &name, &Credentials::from_query(request.uri().query()).with_authorization(authorization))?;
+    let client = Client::of(request.extensions()).address;
+    let credentials = Credentials::from_query(request.uri().query()).with_authorization(authorization);
+    authorize_play(state, &name, credentials, client).await?;
     if !is_sdp(request.headers()) {
         return Err(Problem::new(Code::WrongContentType, "An offer has the content type application/sdp."));
     }
-    let client = Client::of(request.extensions()).address;
     let SmallBody(body) = <SmallBody as axum::extract::FromRequest<()>>::from_request(request, &()).await?;
     let sdp = std::str::from_utf8(&body).map_err(|_| Problem::new(Code::BadSdp, "The offer is not text."))?;
     state

@@ -46,6 +46,17 @@ pub(crate) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Respo
     find(&format!("assets/{path}")).map_or_else(no_such_file, |asset| respond(asset, &headers))
 }
 
+/// The player, which only pages of these origins may embed in a frame, besides those of this
+/// server.
+pub(crate) fn player_for(origins: &[String], headers: &HeaderMap) -> Response {
+    let mut response = page("play.html", headers);
+    let policy = format!("{PLAYER_POLICY}; frame-ancestors 'self' {}", origins.join(" "));
+    if let Ok(policy) = policy.try_into() {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
+
 /// The page `media/web/pages/NAME`.
 pub(crate) fn page(name: &str, headers: &HeaderMap) -> Response {
     find(&format!("pages/{name}")).map_or_else(no_such_file, |asset| respond(asset, headers))
@@ -132,6 +143,14 @@ mod tests {
             assert_eq!(directives.contains(&"connect-src 'self' http: https:"), is_player, "{name}: {policy}");
             assert_eq!(response.headers().contains_key(header::X_FRAME_OPTIONS), !is_player, "{name}");
         }
+    }
+
+    #[test]
+    fn player_of_an_app_with_allowed_origins_is_embedded_by_these_alone() {
+        let origins = ["https://a.example".to_owned(), "http://localhost:8080".to_owned()];
+        let response = player_for(&origins, &HeaderMap::new());
+        let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.ends_with("; frame-ancestors 'self' https://a.example http://localhost:8080"), "{policy}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::http::error::{Code, Problem};
+use crate::http::error::Problem;
 use crate::http::pages::assets;
 use crate::http::state::AppState;
 
@@ -31,13 +31,15 @@ async fn publish(Extract(state): Extract<AppState>, Path(app): Path<String>, hea
 }
 
 async fn play(Extract(state): Extract<AppState>, Path(app): Path<String>, headers: HeaderMap) -> Response {
-    app_page(&state, &app, "play.html", &headers)
+    match state.access.allowed_origins(&app) {
+        Some(origins) => assets::player_for(origins.as_slice(), &headers),
+        None => app_page(&state, &app, "play.html", &headers),
+    }
 }
 
 fn app_page(state: &AppState, app: &str, page: &str, headers: &HeaderMap) -> Response {
-    if state.access.check_app(app).is_ok() {
-        assets::page(page, headers)
-    } else {
-        Problem::new(Code::AppNotFound, "There is no such app.").into_response()
+    match state.access.check_app(app) {
+        Ok(()) => assets::page(page, headers),
+        Err(e) => Problem::from(e).into_response(),
     }
 }

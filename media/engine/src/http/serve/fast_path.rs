@@ -18,7 +18,7 @@ use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -31,7 +31,7 @@ use crate::http::media::hls::path::HlsPath;
 use crate::http::media::hls::request::HlsRequest;
 use crate::http::media::hls::viewer_id::viewer_id;
 use crate::http::serve::client::{ClientResolver, FORWARDED_FOR, FORWARDED_PROTO};
-use crate::http::serve::cors::{CorsPolicy, EXPOSED_HEADERS};
+use crate::http::serve::cors::{EXPOSED_HEADERS, Readers};
 use crate::http::serve::timeout::RequestPhase;
 use crate::http::state::AppState;
 
@@ -80,9 +80,10 @@ pub(in crate::http) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
         };
         phase.advance();
         let is_last = request.is_last || drain.is_cancelled();
+        let readers = Readers::of_app(&state.access, request.path.app(), request.origin);
         match found {
-            Ok(found) => send_content(stream, &found, is_last).await?,
-            Err(problem) => send_problem(stream, problem, is_last).await?,
+            Ok(found) => send_content(stream, &found, readers, is_last).await?,
+            Err(problem) => send_problem(stream, problem, readers, is_last).await?,
         }
         if is_last {
             return stream.shutdown().await.map(|()| None);
@@ -106,8 +107,9 @@ async fn find_while_reading<T: AsyncRead + Unpin>(
     clients: &ClientResolver,
 ) -> io::Result<Option<(Result<HlsContent, Problem>, Vec<u8>)>> {
     let client = clients.resolve(request.forwarded_for.into_iter(), request.forwarded_proto.into_iter());
-    let viewer = viewer_id(client);
-    let mut finding = pin!(find(state, HlsRequest { path: request.path, query: request.query, viewer }));
+    let hls =
+        HlsRequest { path: request.path, query: request.query, viewer: viewer_id(client), client: client.address };
+    let mut finding = pin!(find(state, hls));
     let mut ahead = Vec::new();
     loop {
         tokio::select! {
@@ -139,6 +141,8 @@ async fn read_some<T: AsyncRead + Unpin>(stream: &mut T, into: &mut Vec<u8>) -> 
 struct Request<'a> {
     path: HlsPath<'a>,
     query: Option<&'a str>,
+    /// Value of the only `Origin`.
+    origin: Option<&'a [u8]>,
     /// Value of the only `X-Forwarded-For`.
     forwarded_for: Option<&'a [u8]>,
     /// Value of the only `X-Forwarded-Proto`.
@@ -167,7 +171,8 @@ impl<'a> Request<'a> {
         if has_bare_line_feed(&bytes[..len]) {
             return None;
         }
-        let (mut host, mut forwarded_for, mut forwarded_proto, mut is_last) = (None, None, None, false);
+        let (mut host, mut origin, mut forwarded_for, mut forwarded_proto) = (None, None, None, None);
+        let mut is_last = false;
         for header in &*request.headers {
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             if is("connection") {
@@ -180,9 +185,12 @@ impl<'a> Request<'a> {
             if UNSUPPORTED_HEADERS.into_iter().any(is) {
                 return None;
             }
-            for (name, only) in
-                [("host", &mut host), (FORWARDED_FOR, &mut forwarded_for), (FORWARDED_PROTO, &mut forwarded_proto)]
-            {
+            for (name, only) in [
+                ("host", &mut host),
+                ("origin", &mut origin),
+                (FORWARDED_FOR, &mut forwarded_for),
+                (FORWARDED_PROTO, &mut forwarded_proto),
+            ] {
                 if is(name) && only.replace(header.value).is_some() {
                     return None;
                 }
@@ -191,7 +199,7 @@ impl<'a> Request<'a> {
         // hyper refuses requests without a valid Host.
         host.filter(|host| is_simple_host(host))?;
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        Some(Self { path: HlsPath::parse(path)?, query, forwarded_for, forwarded_proto, is_last, len })
+        Some(Self { path: HlsPath::parse(path)?, query, origin, forwarded_for, forwarded_proto, is_last, len })
     }
 }
 
@@ -208,31 +216,53 @@ fn is_simple_host(host: &[u8]) -> bool {
     !host.is_empty() && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(b))
 }
 
-async fn send_content<T: AsyncWrite + Unpin>(stream: &mut T, found: &HlsContent, is_last: bool) -> io::Result<()> {
+async fn send_content<T: AsyncWrite + Unpin>(
+    stream: &mut T,
+    found: &HlsContent,
+    readers: Readers,
+    is_last: bool,
+) -> io::Result<()> {
     let mut head = Vec::with_capacity(TYPICAL_HEAD_BYTES);
     head.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: ");
     head.extend_from_slice(found.content_type().as_bytes());
     head.extend_from_slice(b"\r\ncache-control: ");
-    head.extend_from_slice(found.cache_control().as_bytes());
-    head.extend_from_slice(b"\r\naccess-control-allow-origin: *\r\naccess-control-expose-headers: ");
-    head.extend_from_slice(EXPOSED_HEADERS.as_bytes());
+    write!(head, "{}", found.cache_control())?;
     head.extend_from_slice(b"\r\n");
+    if readers == Readers::Any {
+        head.extend_from_slice(b"access-control-allow-origin: *\r\naccess-control-expose-headers: ");
+        head.extend_from_slice(EXPOSED_HEADERS.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    } else {
+        let mut headers = HeaderMap::new();
+        readers.add_to(&mut headers);
+        write_headers(&mut head, &headers);
+    }
     send(stream, head, found.pieces(), is_last).await
 }
 
-async fn send_problem<T: AsyncWrite + Unpin>(stream: &mut T, problem: Problem, is_last: bool) -> io::Result<()> {
+async fn send_problem<T: AsyncWrite + Unpin>(
+    stream: &mut T,
+    problem: Problem,
+    readers: Readers,
+    is_last: bool,
+) -> io::Result<()> {
     let (mut parts, body) = problem.into_response().into_parts();
-    CorsPolicy::Hls.allow_any_origin(&mut parts.headers);
+    readers.add_to(&mut parts.headers);
     let body = axum::body::to_bytes(body, MAX_ERROR_BYTES).await.map_err(io::Error::other)?;
     let mut head = Vec::with_capacity(TYPICAL_HEAD_BYTES);
     write!(head, "HTTP/1.1 {}\r\n", parts.status)?;
-    for (name, value) in parts.headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH) {
+    parts.headers.remove(header::CONTENT_LENGTH);
+    write_headers(&mut head, &parts.headers);
+    send(stream, head, &[body], is_last).await
+}
+
+fn write_headers(head: &mut Vec<u8>, headers: &HeaderMap) {
+    for (name, value) in headers {
         head.extend_from_slice(name.as_str().as_bytes());
         head.extend_from_slice(b": ");
         head.extend_from_slice(value.as_bytes());
         head.extend_from_slice(b"\r\n");
     }
-    send(stream, head, &[body], is_last).await
 }
 
 /// Completes `head` with the header fields of every response, and sends it with the body.

@@ -42,6 +42,7 @@ fn only_simple_get_requests_are_parsed() {
     let expected = Request {
         path,
         query: Some("_HLS_msn=1"),
+        origin: None,
         forwarded_for,
         forwarded_proto: None,
         is_last: false,

@@ -15,7 +15,7 @@ use tower::Service as _;
 use crate::http::media::hls::request::HlsRequest;
 use crate::http::media::hls::response;
 use crate::http::serve::client::{Client, ClientResolver, Encryption};
-use crate::http::serve::cors::{CorsPolicy, respond_to_options};
+use crate::http::serve::cors::{CorsPolicy, Readers, respond_to_options};
 use crate::http::serve::fast_path;
 use crate::http::serve::host::check_host;
 use crate::http::serve::router::router;
@@ -64,7 +64,7 @@ impl HttpService {
         mut request: hyper::Request<Incoming>,
         clients: ClientResolver,
     ) -> Response {
-        let policy = CorsPolicy::of(request.uri().path());
+        let readers = self.readers(&request);
         let client = clients.resolve_headers(request.headers());
         let mut response = match respond_without_handler(&request) {
             Some(response) => response,
@@ -73,13 +73,21 @@ impl HttpService {
                 self.route(request, client).await
             }
         };
-        if let Some(policy) = policy {
-            policy.allow_any_origin(response.headers_mut());
+        if let Some(readers) = readers {
+            readers.add_to(response.headers_mut());
         }
         if client.encryption == Encryption::Certified {
             response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
         }
         response
+    }
+
+    /// Which pages may read the response, if not only those of this server.
+    fn readers<B>(&self, request: &hyper::Request<B>) -> Option<Readers> {
+        let path = request.uri().path();
+        let policy = CorsPolicy::of(path)?;
+        let origin = request.headers().get(header::ORIGIN).map(HeaderValue::as_bytes);
+        Some(self.hls.as_ref().map_or(Readers::Any, |state| policy.readers(&state.access, path, origin)))
     }
 
     async fn route(&self, request: hyper::Request<Incoming>, client: Client) -> Response {

@@ -2,6 +2,8 @@
 //! fields for pages of other origins, OPTIONS, `Host` and line ends. Each request is sent twice
 //! where two paths may answer it.
 
+use headwater_api::documents::AppDocument;
+
 use super::*;
 use crate::http::test_node::{Peer, TestNode};
 use crate::runtime::trusted_proxies::TrustedProxies;
@@ -95,6 +97,36 @@ async fn options_allow_what_players_of_other_origins_send() {
                 assert!(allowed_headers.contains(&name), "{path}: {name}: {}", answer.head);
             }
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn app_with_allowed_origins_answers_these_with_credentials_and_no_others() {
+    let node = TestNode::new();
+    let allowed_origins = vec!["https://a.example".to_owned()];
+    let app = AppDocument { allowed_origins, ..AppDocument::open("live") };
+    node.state.access.set_policies(vec![app, AppDocument::open("LiveApp")], &[]);
+    for (method, path) in [
+        ("GET", "/live/streams/missing.m3u8"),
+        ("GET", "/%6cive/streams/missing.m3u8"),
+        ("OPTIONS", "/live/streams/a/1/2.m4s"),
+        ("POST", "/live/whep/a"),
+        ("OPTIONS", "/live/whep/a"),
+    ] {
+        for answer in ask(&node, method, path, "origin: https://a.example\r\n").await {
+            assert_eq!(answer.header("access-control-allow-origin"), Some("https://a.example"), "{}", answer.head);
+            assert_eq!(answer.header("access-control-allow-credentials"), Some("true"), "{}", answer.head);
+            assert_eq!(answer.header("vary"), Some("origin"), "{}", answer.head);
+        }
+        for headers in ["origin: https://b.example\r\n", "origin: null\r\n", "origin: https://a.example.b\r\n", ""] {
+            for answer in ask(&node, method, path, headers).await {
+                assert!(!answer.head.contains("access-control-allow-origin"), "{headers}: {}", answer.head);
+                assert_eq!(answer.header("vary"), Some("origin"), "{}", answer.head);
+            }
+        }
+    }
+    for answer in ask(&node, "GET", "/LiveApp/streams/missing.m3u8", "origin: https://b.example\r\n").await {
+        assert_eq!((answer.header("access-control-allow-origin"), answer.header("vary")), (Some("*"), None));
     }
 }
 

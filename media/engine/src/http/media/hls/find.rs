@@ -1,61 +1,97 @@
 //! Finds the content of an HLS path, or the error response. Does not know how either is sent.
+//!
+//! Of a stream that is not open, a request with a token gets an entry playlist: a multivariant one
+//! whose media playlist carries a play session. Reloads of that carry the session, and get URLs
+//! that are signed for all viewers.
+
+use std::fmt;
 
 use bytes::Bytes;
 use headwater_api::StreamName;
 use headwater_wire::hls::{Reload, Resource};
 
-use crate::access::Credentials;
-use crate::gateway::hls::{HlsError, PlaylistKind};
+use crate::access::{Credentials, UrlAccess};
+use crate::gateway::hls::{HlsError, PlaylistAccess, PlaylistKind};
 use crate::http::error::{Code, Problem};
+use crate::http::media::authorize::{authorize_play, log_refusal};
 use crate::http::media::hls::path::HlsPath;
 use crate::http::media::hls::request::HlsRequest;
-use crate::http::media::stream_name::{check_play, stream_name};
+use crate::http::media::stream_name::stream_name;
 use crate::http::state::AppState;
 use crate::hub::FindError;
 
 /// The content of an HLS path.
 #[derive(Debug)]
-pub(crate) enum HlsContent {
+pub(crate) struct HlsContent {
+    body: HlsBody,
+    cache: CacheControl,
+}
+
+#[derive(Debug)]
+pub(crate) enum HlsBody {
     Playlist(Bytes),
     /// An initialization segment, segment or part, in pieces to send one after another.
     Resource(Vec<Bytes>),
 }
 
+/// Value of the header field `Cache-Control` (RFC 9111 §5.2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CacheControl {
+    /// A CDN that caches for a second protects the origin; blocking reloads have a new URL for
+    /// every part.
+    OpenPlaylist,
+    /// The URL contains the stream's start time and a sequence number, so it is never reused.
+    OpenResource,
+    /// The playlist is for one viewer.
+    Private,
+    /// The URL is the same for all viewers, until its signature expires after this number of
+    /// seconds.
+    Signed(u64),
+}
+
+impl fmt::Display for CacheControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OpenPlaylist => f.write_str("public, max-age=1"),
+            Self::OpenResource => f.write_str("public, max-age=3600, immutable"),
+            Self::Private => f.write_str("private, no-store"),
+            Self::Signed(max_age_s) => write!(f, "public, max-age={max_age_s}, immutable"),
+        }
+    }
+}
+
 impl HlsContent {
     pub(crate) fn content_type(&self) -> &'static str {
-        match self {
-            Self::Playlist(_) => "application/vnd.apple.mpegurl",
-            Self::Resource(_) => "video/mp4",
+        match self.body {
+            HlsBody::Playlist(_) => "application/vnd.apple.mpegurl",
+            HlsBody::Resource(_) => "video/mp4",
         }
     }
 
-    /// Value of `Cache-Control` (RFC 9111 §5.2.2).
-    pub(crate) fn cache_control(&self) -> &'static str {
-        match self {
-            // A CDN that caches for a second protects the origin; blocking reloads have a new URL
-            // for every part.
-            Self::Playlist(_) => "public, max-age=1",
-            // The URL contains the stream's start time and a sequence number, so it is never
-            // reused.
-            Self::Resource(_) => "public, max-age=3600, immutable",
-        }
+    pub(crate) fn cache_control(&self) -> CacheControl {
+        self.cache
     }
 
     pub(crate) fn pieces(&self) -> &[Bytes] {
-        match self {
-            Self::Playlist(text) => std::slice::from_ref(text),
-            Self::Resource(pieces) => pieces,
+        match &self.body {
+            HlsBody::Playlist(text) => std::slice::from_ref(text),
+            HlsBody::Resource(pieces) => pieces,
         }
+    }
+
+    pub(crate) fn into_body(self) -> HlsBody {
+        self.body
     }
 }
 
 /// Waits for content that is announced but not complete yet.
 pub(crate) async fn find(state: &AppState, request: HlsRequest<'_>) -> Result<HlsContent, Problem> {
-    let HlsRequest { path, query, viewer } = request;
-    match path {
-        HlsPath::FlatPlaylist { app, file } => flat_playlist(state, app, file, query, viewer).await,
-        HlsPath::NestedPlaylist { app, id, file } => nested_playlist(state, app, id, file, query, viewer).await,
-        HlsPath::Resource { app, id, started_at_ms, name } => resource(state, app, id, started_at_ms, name).await,
+    match request.path {
+        HlsPath::FlatPlaylist { app, file } => flat_playlist(state, app, file, request).await,
+        HlsPath::NestedPlaylist { app, id, file } => nested_playlist(state, app, id, file, request).await,
+        HlsPath::Resource { app, id, started_at_ms, name } => {
+            resource(state, app, id, started_at_ms, name, request).await
+        }
     }
 }
 
@@ -63,8 +99,7 @@ async fn flat_playlist(
     state: &AppState,
     app: &str,
     file: &str,
-    query: Option<&str>,
-    viewer: u64,
+    request: HlsRequest<'_>,
 ) -> Result<HlsContent, Problem> {
     let stem = file.strip_suffix(".m3u8").ok_or(NO_SUCH_PATH)?;
     let name = stream_name(state, app, stem)?;
@@ -84,7 +119,7 @@ async fn flat_playlist(
         }
         None => (name, PlaylistKind::TopLevel),
     };
-    playlist(state, &name, kind, query, viewer).await
+    playlist(state, &name, kind, request).await
 }
 
 async fn nested_playlist(
@@ -92,14 +127,13 @@ async fn nested_playlist(
     app: &str,
     id: &str,
     file: &str,
-    query: Option<&str>,
-    viewer: u64,
+    request: HlsRequest<'_>,
 ) -> Result<HlsContent, Problem> {
     if file != "playlist.m3u8" {
         return Err(NO_SUCH_PATH);
     }
     let name = stream_name(state, app, id)?;
-    playlist(state, &name, PlaylistKind::InFolder, query, viewer).await
+    playlist(state, &name, PlaylistKind::InFolder, request).await
 }
 
 async fn resource(
@@ -108,28 +142,45 @@ async fn resource(
     id: &str,
     started_at_ms: &str,
     name: &str,
+    request: HlsRequest<'_>,
 ) -> Result<HlsContent, Problem> {
     let stream = stream_name(state, app, id)?;
     let started_at_ms = started_at_ms.parse().map_err(|_| NO_SUCH_PATH)?;
     let resource = Resource::parse(name).ok_or(NO_SUCH_PATH)?;
-    Ok(HlsContent::Resource(state.hls.resource(&state.hub, &stream, started_at_ms, resource).await?))
+    let access = state.access.check_url(&stream, request.query);
+    let cache = match access.inspect_err(|e| log_refusal(&stream, request.client, *e))? {
+        UrlAccess::Open => CacheControl::OpenResource,
+        UrlAccess::Signed { valid_for_s } => CacheControl::Signed(valid_for_s),
+    };
+    let pieces = state.hls.resource(&state.hub, &stream, started_at_ms, resource).await?;
+    Ok(HlsContent { body: HlsBody::Resource(pieces), cache })
 }
 
 async fn playlist(
     state: &AppState,
     name: &StreamName,
     kind: PlaylistKind,
-    query: Option<&str>,
-    viewer: u64,
+    request: HlsRequest<'_>,
 ) -> Result<HlsContent, Problem> {
-    check_play(state, name, &Credentials::from_query(query))?;
+    let HlsRequest { query, viewer, client, .. } = request;
+    let credentials = Credentials::from_query(query);
+    let grounds = authorize_play(state, name, credentials, client).await?;
+    let session;
+    let access = if grounds.is_open() {
+        PlaylistAccess::Open
+    } else if grounds.is_session() && kind != PlaylistKind::Multivariant {
+        PlaylistAccess::Signed(state.access.sign_urls(name))
+    } else {
+        session = state.access.open_session(&grounds);
+        PlaylistAccess::Entry(&session)
+    };
     let reload = Reload::parse(query.unwrap_or_default())
         .map_err(|e| Problem::new(Code::BadRequest, format!("The query is wrong: {e}.")))?;
     if !state.hls.has_viewer(name, viewer) {
         let admitted = state.admission.check_capacity();
         admitted.map_err(|error| Problem::from(error).with_alternative(alternative_url(state, name)))?;
     }
-    let text = state.hls.playlist(&state.hub, name, kind, reload, viewer).await.map_err(|error| {
+    let text = state.hls.playlist(&state.hub, name, kind, access, reload, viewer).await.map_err(|error| {
         // Another node may have the stream already.
         let alternative = match error {
             HlsError::NotPublished(_) | HlsError::Unavailable { .. } => alternative_url(state, name),
@@ -137,7 +188,9 @@ async fn playlist(
         };
         Problem::from(error).with_alternative(alternative)
     })?;
-    Ok(HlsContent::Playlist(text))
+    let is_open = matches!(access, PlaylistAccess::Open);
+    let cache = if is_open { CacheControl::OpenPlaylist } else { CacheControl::Private };
+    Ok(HlsContent { body: HlsBody::Playlist(text), cache })
 }
 
 /// URL of the playlist on another node with capacity.
@@ -164,6 +217,8 @@ impl From<HlsError> for Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use headwater_api::control::NodeHealth;
 
     use super::*;
@@ -195,7 +250,10 @@ mod tests {
             node.node_health
                 .apply(NodeHealth { alternative_url: Some("https://b.example/".to_owned()), ..NodeHealth::default() });
             let path = HlsPath::NestedPlaylist { app: "live", id: "a", file: "playlist.m3u8" };
-            let problem = find(&node.state, HlsRequest { path, query: None, viewer: 1 }).await.unwrap_err();
+            let problem =
+                find(&node.state, HlsRequest { path, query: None, viewer: 1, client: Ipv4Addr::LOCALHOST.into() })
+                    .await
+                    .unwrap_err();
             assert_eq!(problem.code(), code);
             assert_eq!(problem.alternative_url(), Some("https://b.example/live/streams/a.m3u8"));
         }

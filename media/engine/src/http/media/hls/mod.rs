@@ -6,6 +6,9 @@
 //! | `/APP/streams/ID_adaptive.m3u8` | multivariant playlist |
 //! | `/APP/streams/ID/STARTED_AT_MS/NAME` | initialization segment, segment or part (`wire::hls::Resource`) |
 //!
+//! Of a stream under a play policy, the first two need a session or a token, and the last one a
+//! signature ([`find`](find::find)).
+//!
 //! A request arrives in one of three ways. Each makes it an [`HlsRequest`](request::HlsRequest),
 //! which parses the path once, and all lead to [`find`](find::find).
 //!
@@ -17,6 +20,8 @@
 
 pub(in crate::http) mod find;
 pub(in crate::http) mod path;
+#[cfg(test)]
+mod protected_test;
 pub(in crate::http) mod request;
 pub(in crate::http) mod response;
 mod routes;

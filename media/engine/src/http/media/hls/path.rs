@@ -9,6 +9,13 @@ pub(crate) enum HlsPath<'a> {
 }
 
 impl<'a> HlsPath<'a> {
+    /// The app.
+    pub(crate) fn app(self) -> &'a str {
+        match self {
+            Self::FlatPlaylist { app, .. } | Self::NestedPlaylist { app, .. } | Self::Resource { app, .. } => app,
+        }
+    }
+
     /// Parses a path without percent-encoding; `None` if it is encoded or not an HLS path.
     pub(crate) fn parse(path: &'a str) -> Option<Self> {
         if path.contains('%') {

@@ -1,5 +1,7 @@
 //! An HLS request, reduced to what its response depends on.
 
+use std::net::IpAddr;
+
 use axum::http::{Method, Request};
 
 use crate::http::media::hls::path::HlsPath;
@@ -13,6 +15,8 @@ pub(in crate::http) struct HlsRequest<'a> {
     pub(in crate::http) query: Option<&'a str>,
     /// Identifies the player, for the viewer count.
     pub(in crate::http) viewer: u64,
+    /// Address of the client.
+    pub(in crate::http) client: IpAddr,
 }
 
 impl<'a> HlsRequest<'a> {
@@ -27,7 +31,7 @@ impl<'a> HlsRequest<'a> {
 
     /// A request whose path the router has decoded.
     pub(super) fn new<B>(path: HlsPath<'a>, request: &'a Request<B>, client: Client) -> Self {
-        Self { path, query: request.uri().query(), viewer: viewer_id(client) }
+        Self { path, query: request.uri().query(), viewer: viewer_id(client), client: client.address }
     }
 }
 

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-use crate::http::media::hls::find::{HlsContent, find};
+use crate::http::media::hls::find::{HlsBody, HlsContent, find};
 use crate::http::media::hls::request::HlsRequest;
 use crate::http::state::AppState;
 
@@ -25,14 +25,16 @@ pub(in crate::http) async fn respond(state: &AppState, request: HlsRequest<'_>) 
 
 fn response(found: HlsContent) -> Response {
     let (content_type, cache_control) = (found.content_type(), found.cache_control());
-    let body = match found {
-        HlsContent::Playlist(text) => Body::from(text),
-        HlsContent::Resource(pieces) => Body::new(PiecesBody::new(pieces)),
+    let body = match found.into_body() {
+        HlsBody::Playlist(text) => Body::from(text),
+        HlsBody::Resource(pieces) => Body::new(PiecesBody::new(pieces)),
     };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control));
+    if let Ok(cache_control) = HeaderValue::try_from(cache_control.to_string()) {
+        headers.insert(header::CACHE_CONTROL, cache_control);
+    }
     response
 }
 

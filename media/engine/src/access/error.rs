@@ -1,0 +1,103 @@
+//! Why a client is refused.
+
+/// Why a client is refused. The text is a sentence for the client; it contains no secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum AccessError {
+    /// The app does not exist.
+    #[error("There is no app of this name.")]
+    UnknownApp,
+    /// The node has not read the apps from the registry since it was set up.
+    #[error("This node does not know yet who may use this app, because the registry is unreachable; try again.")]
+    PoliciesUnavailable,
+    /// The policy of the app or the stream admits nobody.
+    #[error("This app is closed.")]
+    Closed,
+    /// The address of the client is not in a network that may publish.
+    #[error("Publishing to this app is not allowed from this network.")]
+    NetworkNotAllowed,
+    /// The policy requires a publish key, and none was presented.
+    #[error("A key is required: add ?key=KEY to the stream id or the URL.")]
+    KeyMissing,
+    /// The policy requires a token, and none was presented.
+    #[error("A token is required: add ?token=TOKEN to the stream id or the URL.")]
+    TokenMissing,
+    /// The publish key is another one.
+    #[error("The key is wrong.")]
+    KeyInvalid,
+    /// The hash is that of another stream, action or secret.
+    #[error("The hash is not that of this stream and action.")]
+    HashInvalid,
+    /// The token is unknown, damaged, or its signature or signature algorithm is wrong.
+    #[error("The token is not valid.")]
+    TokenInvalid,
+    /// The token is longer than any valid one.
+    #[error("The token is too long.")]
+    TokenTooLong,
+    /// The token has expired.
+    #[error("The token has expired.")]
+    TokenExpired,
+    /// The token is not valid yet.
+    #[error("The token is not valid yet.")]
+    TokenNotYetValid,
+    /// The token is for another app.
+    #[error("The token is for another app.")]
+    TokenWrongApp,
+    /// The token is for another stream.
+    #[error("The token is for another stream.")]
+    TokenWrongStream,
+    /// The token permits the other action, or names none.
+    #[error("The token does not permit this: its type must be \"publish\" to publish and \"play\" to play.")]
+    TokenWrongType,
+    /// The token was revoked.
+    #[error("The token was revoked.")]
+    TokenRevoked,
+    /// The policy or its key has changed since the client was admitted.
+    #[error("The access rules of this app have changed; open the stream again.")]
+    PolicyChanged,
+    /// The play session, which a playlist's URL carries, is damaged or has expired.
+    #[error("This session is not valid or has expired; open the stream again with its token.")]
+    SessionInvalid,
+    /// The signature of a media URL is damaged, missing or that of another stream.
+    #[error("The signature of this address is not valid.")]
+    SignatureInvalid,
+    /// The signature of a media URL is older than two windows.
+    #[error("The signature of this address has expired; load the playlist again.")]
+    SignatureExpired,
+    /// The client has presented wrong credentials too often.
+    #[error("Too many wrong keys or tokens came from this network; wait a minute.")]
+    TooManyGuesses,
+}
+
+impl AccessError {
+    /// The stable code for programs, counters and logs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::UnknownApp => "app_not_found",
+            Self::PoliciesUnavailable => "policies_unavailable",
+            Self::Closed => "app_closed",
+            Self::NetworkNotAllowed => "network_not_allowed",
+            Self::KeyMissing => "key_missing",
+            Self::TokenMissing => "token_missing",
+            Self::KeyInvalid => "key_invalid",
+            Self::HashInvalid => "hash_invalid",
+            Self::TokenInvalid => "token_invalid",
+            Self::TokenTooLong => "token_too_long",
+            Self::TokenExpired => "token_expired",
+            Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::TokenWrongApp => "token_wrong_app",
+            Self::TokenWrongStream => "token_wrong_stream",
+            Self::TokenWrongType => "token_wrong_type",
+            Self::TokenRevoked => "token_revoked",
+            Self::PolicyChanged => "policy_changed",
+            Self::SessionInvalid => "session_invalid",
+            Self::SignatureInvalid => "signature_invalid",
+            Self::SignatureExpired => "signature_expired",
+            Self::TooManyGuesses => "too_many_attempts",
+        }
+    }
+
+    /// True if the client has probably made up what it presented.
+    pub(super) fn is_guess(self) -> bool {
+        matches!(self, Self::KeyInvalid | Self::HashInvalid | Self::TokenInvalid | Self::TokenTooLong)
+    }
+}

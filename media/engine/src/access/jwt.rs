@@ -1,0 +1,107 @@
+//! JSON web tokens (RFC 7519) with the claims of Ant Media: parsing, signature and claims.
+//!
+//! | claim | meaning |
+//! | --- | --- |
+//! | `streamId` | id of the stream; absent or `*`: all streams of the app |
+//! | `type` | `publish` or `play`; required |
+//! | `exp` | Unix time of expiry, in seconds; required |
+//! | `nbf` | Unix time of the start of validity, in seconds |
+//! | `app` | the app; absent: any app whose key verifies the token |
+//!
+//! The signature algorithm follows from the key (RFC 8725 §3.1): `none` and a public key used as an
+//! HMAC key never match. Takes the time as an argument; must not know where keys come from.
+
+use headwater_api::StreamName;
+use headwater_api::documents::Grant;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use serde::Deserialize;
+
+use super::error::AccessError;
+use super::jwt_crypto;
+
+/// Maximum length of a token, in bytes.
+pub(super) const MAX_TOKEN_BYTES: usize = 8 << 10;
+
+/// The claims of a token whose signature is valid.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Claims {
+    #[serde(rename = "streamId")]
+    stream_id: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    app: Option<String>,
+    /// RFC 7519 §2 permits fractions of a second.
+    exp: f64,
+    nbf: Option<f64>,
+}
+
+impl Claims {
+    /// Verifies the signature of a token with an HS256 key, and parses its claims. They are not
+    /// checked yet.
+    ///
+    /// # Errors
+    /// If the token is too long, damaged, lacks `exp`, or is not signed with this key.
+    pub(super) fn verify_hs256(token: &str, key: &DecodingKey) -> Result<Self, AccessError> {
+        let algorithm = signature_algorithm(token)?;
+        if algorithm != Algorithm::HS256 {
+            return Err(AccessError::TokenInvalid);
+        }
+        Self::verify(token, algorithm, key)
+    }
+
+    fn verify(token: &str, algorithm: Algorithm, key: &DecodingKey) -> Result<Self, AccessError> {
+        jwt_crypto::install();
+        let mut validation = Validation::new(algorithm);
+        // `check` does this, with the clock of the cluster.
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        validation.required_spec_claims.clear();
+        let verified = decode::<Self>(token, key, &validation);
+        verified.map(|token| token.claims).map_err(|_| AccessError::TokenInvalid)
+    }
+
+    /// Checks that the token permits this action on this stream at this time.
+    ///
+    /// # Errors
+    /// The first claim that does not.
+    pub(super) fn check(&self, action: Grant, stream: &StreamName, now_ms: u64) -> Result<(), AccessError> {
+        let now_s = now_ms as f64 / 1_000.0;
+        if now_s >= self.exp + LEEWAY_S {
+            return Err(AccessError::TokenExpired);
+        }
+        if self.nbf.is_some_and(|nbf| now_s < nbf - LEEWAY_S) {
+            return Err(AccessError::TokenNotYetValid);
+        }
+        if self.app.as_ref().is_some_and(|app| app != stream.app()) {
+            return Err(AccessError::TokenWrongApp);
+        }
+        if self.stream_id.as_ref().is_some_and(|id| id != "*" && id != stream.stream_id()) {
+            return Err(AccessError::TokenWrongStream);
+        }
+        if self.kind.as_deref() != Some(action.as_str()) {
+            return Err(AccessError::TokenWrongType);
+        }
+        Ok(())
+    }
+
+    /// Unix time of expiry, in milliseconds.
+    pub(super) fn expires_at_ms(&self) -> u64 {
+        // Saturates.
+        (self.exp * 1_000.0) as u64
+    }
+}
+
+/// The algorithm that the header of a token names.
+fn signature_algorithm(token: &str) -> Result<Algorithm, AccessError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(AccessError::TokenTooLong);
+    }
+    decode_header(token).map(|header| header.alg).map_err(|_| AccessError::TokenInvalid)
+}
+
+/// Tolerated difference between the clocks of the issuer and the cluster, in seconds.
+const LEEWAY_S: f64 = 30.0;
+
+#[cfg(test)]
+#[path = "jwt_test.rs"]
+mod tests;
