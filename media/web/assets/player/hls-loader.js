@@ -11,19 +11,9 @@ const BLOCKING_TIMEOUT_MS = 1000;
 /** Query parameters of a blocking playlist request (RFC 8216bis §6.2.5.2). */
 const BLOCKING_PARAMETERS = ["_HLS_msn", "_HLS_part"];
 
-/** A loader class for the configuration of hls.js. Adds `token` to each request, if it is not empty. */
-export function loaderWithToken(token) {
-  return class extends Loader {
-    constructor() {
-      super(token);
-    }
-  };
-}
-
 /** Implements the interface `Loader` of hls.js. */
-class Loader {
-  constructor(token) {
-    this.token = token;
+export class Loader {
+  constructor() {
     this.context = null;
     this.headers = null;
     this.stop = new AbortController();
@@ -64,7 +54,6 @@ class Loader {
 
   async request(url) {
     const { signal } = this.stop;
-    if (this.token) url.searchParams.set("token", this.token);
     if (!BLOCKING_PARAMETERS.some((name) => url.searchParams.has(name))) return requestPersistently(url, { signal });
     const response = await requestOnce(url, { signal, timeoutMs: BLOCKING_TIMEOUT_MS });
     if (response) return response;

@@ -2,7 +2,7 @@
 
 import { ApiError, pause } from "../api.js";
 import { requestPersistently } from "./attempts.js";
-import { loaderWithToken } from "./hls-loader.js";
+import { Loader } from "./hls-loader.js";
 import { Outcome, outcomeOf } from "./outcome.js";
 import { ProgressMonitor } from "./progress-monitor.js";
 
@@ -40,19 +40,28 @@ export async function play({ video, app, id, token, signal, on }) {
   const url = new URL(`/${encodeURIComponent(app)}/streams/${encodeURIComponent(id)}.m3u8`, location.href);
   if (token) url.searchParams.set("token", token);
   // Request the playlist first: players do not expose the server's error code.
+  let source;
   try {
-    await requestPersistently(url, { signal });
+    source = mediaPlaylist(await (await requestPersistently(url, { signal })).text(), url);
   } catch (e) {
     throw e instanceof ApiError ? outcomeOf(e) : e;
   }
   const Hls = await loadHlsJs();
   if (Hls?.isSupported()) {
-    await playWithHlsJs(Hls, { url, token, video, signal, on });
+    await playWithHlsJs(Hls, { source, video, signal, on });
   } else if (video.canPlayType("application/vnd.apple.mpegurl")) {
-    await playNatively({ url, video, signal, on });
+    await playNatively({ source, video, signal, on });
   } else {
     throw new Outcome("unplayable", "This browser can play neither WebRTC nor HLS.", { remember: true });
   }
+}
+
+/** The URL of the media playlist. Of a protected stream, the first playlist is a multivariant one: its media playlist
+ *  carries a session, so that the token is presented only once. */
+function mediaPlaylist(text, url) {
+  if (!text.includes("#EXT-X-STREAM-INF")) return url;
+  const uri = text.split("\n").find((line) => line && !line.startsWith("#"));
+  return new URL(uri, url);
 }
 
 let loading;
@@ -78,8 +87,8 @@ async function playWithHlsJs(Hls, context) {
 }
 
 /** Plays until the tracks of the stream change. */
-async function playTracks(Hls, { url, token, video, signal, on }) {
-  const hls = new Hls({ ...SETTINGS, loader: loaderWithToken(token) });
+async function playTracks(Hls, { source, video, signal, on }) {
+  const hls = new Hls({ ...SETTINGS, loader: Loader });
   let failure;
   let recovered = false;
   let tracks;
@@ -101,7 +110,7 @@ async function playTracks(Hls, { url, token, video, signal, on }) {
     hls.stopLoad();
   });
   try {
-    hls.loadSource(url.href);
+    hls.loadSource(source.href);
     hls.attachMedia(video);
     hls.on(Hls.Events.MANIFEST_PARSED, () => on.ready());
     await monitor(video, signal, on, {
@@ -130,14 +139,14 @@ function bufferedAheadS(video) {
   return 0;
 }
 
-async function playNatively({ url, video, signal, on }) {
+async function playNatively({ source, video, signal, on }) {
   let failure;
   const fail = () => (failure = new Outcome("ended", "The stream stopped."));
   video.addEventListener("error", fail);
   video.addEventListener("ended", fail);
   const edge = () => (video.seekable.length ? video.seekable.end(video.seekable.length - 1) : 0);
   try {
-    video.src = url.href;
+    video.src = source.href;
     on.ready();
     await monitor(video, signal, on, {
       failure: () => failure,

@@ -5,7 +5,8 @@
  *  "unreachable": the server does not respond: try again;
  *  "ended":       playback stopped: connect again;
  *  "unplayable":  this transport does not work here: try the next one. `remember`: skip it for some minutes;
- *  "wrong":       the address is wrong, and waiting will hardly help.
+ *  "wrong":       the address is wrong, and waiting will hardly help;
+ *  "refused":     the address lacks the right token, or it is not valid now.
  *  `noMedia`: the server answered, but no media arrived. The message is a sentence for the user. */
 export class Outcome extends Error {
   constructor(kind, message, { remember = false, noMedia = false } = {}) {
@@ -25,9 +26,14 @@ const KIND_BY_CODE = {
   stream_not_found: "offline",
   app_not_found: "wrong",
   bad_request: "wrong",
+  policies_unavailable: "unreachable",
 };
+
+/** The server refused this viewer, whatever the code: the message says why. */
+const REFUSED_STATUSES = [401, 403, 429];
 
 /** Maps an ApiError to an outcome. */
 export function outcomeOf(error) {
-  return new Outcome(KIND_BY_CODE[error.code] ?? "unplayable", error.message);
+  const kind = REFUSED_STATUSES.includes(error.status) ? "refused" : "unplayable";
+  return new Outcome(KIND_BY_CODE[error.code] ?? kind, error.message);
 }

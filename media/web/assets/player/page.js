@@ -18,7 +18,7 @@ const idParameter = parameters.get("id") ?? parameters.get("name") ?? "";
 const id = idParameter.startsWith(`${app}/`) ? idParameter.slice(app.length + 1) : idParameter;
 const token = parameters.get("token");
 
-const BADGES = { loading: "Connecting", waiting: "Waiting", live: "Live", reconnecting: "Reconnecting", wrong: "Not found" };
+const BADGES = { loading: "Connecting", waiting: "Waiting", live: "Live", reconnecting: "Reconnecting", wrong: "Not found", refused: "Not allowed" };
 
 const view = {
   state(name, sentence) {

@@ -23,6 +23,9 @@ const SKIP_MS = 5 * 60_000;
 /** A stream that another node publishes is only found by a request for its media: send one this often while waiting. */
 const MEDIA_REQUEST_INTERVAL_MS = 2000;
 
+/** A token that is not valid yet becomes valid, and an administrator may open the app. The server counts wrong tokens. */
+const REFUSED_RETRY_MS = 10_000;
+
 /** "webrtc,hls" -> [[name, transport]]. Ignores unknown names; returns both transports if none is known. */
 export function transportOrder(text) {
   const names = (text ?? "").toLowerCase().split(",").map((name) => name.trim());
@@ -32,7 +35,7 @@ export function transportOrder(text) {
 }
 
 /** Plays until `signal` aborts. Calls on `view`:
- *  state(name, sentence) with "loading" | "live" | "waiting" | "reconnecting" | "wrong",
+ *  state(name, sentence) with "loading" | "live" | "waiting" | "reconnecting" | "wrong" | "refused",
  *  transport(name | null, label), latency(seconds | null), notice(sentence), ready(). `view.isPaused()` is true while the
  *  viewer has paused playback. */
 export async function run({ video, app, id, token, playOrder, signal, view }) {
@@ -48,14 +51,14 @@ export async function run({ video, app, id, token, playOrder, signal, view }) {
     if (outcome.kind === "offline") {
       // A stream that was live a moment ago most likely comes back.
       view.state("waiting", outcome.played ? "The stream has ended. Waiting for it to come back…" : "Waiting for the stream to start…");
-    } else if (outcome.kind === "wrong") {
-      view.state("wrong", outcome.message);
+    } else if (outcome.kind === "wrong" || outcome.kind === "refused") {
+      view.state(outcome.kind, outcome.message);
     } else {
       view.state("reconnecting", outcome.kind === "unreachable" ? "The server does not answer. Trying again…" : "Reconnecting…");
     }
     // The next attempt follows quickly if the user has waited for the start. Without that wait, the
     // status lists a stream that does not play here.
-    await api.pause(api.backoffMs(attempt++), signal);
+    await api.pause(outcome.kind === "refused" ? REFUSED_RETRY_MS : api.backoffMs(attempt++), signal);
     if (await waitUntilLive({ app, id, signal, view })) attempt = 0;
   }
 }
