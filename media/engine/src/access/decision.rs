@@ -1,22 +1,28 @@
 //! The decision whether a client may publish or play a stream.
 //!
-//! One answer for every protocol and on every node. Nothing here waits for the registry: the
-//! policies are read in the background.
+//! One answer for every protocol and on every node:
+//!
+//! ```text
+//!   authorize --> Grounds --redeem (one-time tokens: once the stream is there)--> hold --> Permit
+//! ```
+//!
+//! Only `redeem` waits for the registry: the policies are read in the background.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use headwater_api::StreamName;
-use headwater_api::documents::{Grant, Policy};
-use headwater_registry::RegistryError;
+use headwater_api::documents::{Grant, Policy, TokenDocument};
+use headwater_registry::{RegistryError, Store, TokenUse, Tokens as _};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::app_rules::AppRules;
 use super::credentials::Credentials;
 use super::error::AccessError;
 use super::grounds::{Evidence, Grounds};
+use super::permits::{Permit, Permits};
 use super::play_session::PlaySession;
 use super::policies::Policies;
 use super::policy_file::StoredPolicies;
@@ -24,6 +30,7 @@ use super::policy_reader::PolicyReader;
 use super::request::AccessRequest;
 use super::signing_keys::SigningKeys;
 use super::throttle::GuessThrottle;
+use super::token_digest::token_digest;
 use super::url_signature::UrlSignature;
 use crate::runtime::node_secret::NodeSecret;
 use crate::runtime::stages::Stages;
@@ -36,6 +43,11 @@ pub struct Access(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     policies: watch::Sender<Arc<Policies>>,
+    /// Knows the one-time tokens; `None` in tests.
+    registry: Option<Store>,
+    permits: Permits,
+    /// Asks the reader of the policies not to wait.
+    reload: Notify,
     keys: SigningKeys,
     clock: WallClock,
     throttle: Mutex<GuessThrottle>,
@@ -44,10 +56,14 @@ struct Inner {
 }
 
 impl Access {
-    /// Knows no policies yet, and refuses everyone. `secret` signs what viewers get.
-    pub fn new(secret: &NodeSecret, clock: WallClock) -> Self {
+    /// Knows no policies yet, and refuses everyone. `registry` knows the one-time tokens; `secret`
+    /// signs what viewers get.
+    pub fn new(registry: Option<Store>, secret: &NodeSecret, clock: WallClock) -> Self {
         Self(Arc::new(Inner {
             policies: watch::Sender::default(),
+            registry,
+            permits: Permits::default(),
+            reload: Notify::new(),
             keys: SigningKeys::new(secret),
             clock,
             throttle: Mutex::default(),
@@ -66,16 +82,26 @@ impl Access {
         Ok(())
     }
 
-    /// Adds the counter of refusals, and the task that reads the policies again and again.
+    /// Adds the counter of refusals, the task that reads the policies again and again, and the one
+    /// that ends sessions whose token expires.
     pub fn mount(&self, mut reader: PolicyReader, stages: &mut Stages) {
         let help = "Requests to publish or play that were refused by the app's rules";
         stages.own_metrics().register("access_refused", help, self.0.refused.clone());
         let access = self.clone();
         stages.add_background(async move {
             loop {
-                let stored = reader.next_change(|| access.0.clock.now_ms()).await;
+                let stored = reader.next_change(&access.0.reload, || access.0.clock.now_ms()).await;
                 log::info!(apps = stored.apps.len(), revoked = stored.revoked.len(); "access rules changed");
                 access.install(stored);
+            }
+        });
+        let access = self.clone();
+        stages.add_background(async move {
+            loop {
+                tokio::time::sleep(EXPIRY_INTERVAL).await;
+                if access.policies().ends_sessions_at_expiry() {
+                    access.end_sessions();
+                }
             }
         });
     }
@@ -83,12 +109,13 @@ impl Access {
     fn install(&self, stored: &StoredPolicies) {
         let policies = Policies::new(&self.policies(), stored, &self.0.keys);
         self.0.policies.send_replace(Arc::new(policies));
+        self.end_sessions();
     }
 
     /// Decides by these apps alone, with a secret of this test.
     #[cfg(test)]
     pub(crate) fn with_apps(apps: Vec<headwater_api::documents::AppDocument>) -> Self {
-        let access = Self::new(&NodeSecret::new(b"the secret of this test"), WallClock::default());
+        let access = Self::new(None, &NodeSecret::new(b"the secret of this test"), WallClock::default());
         access.set_policies(apps, &[]);
         access
     }
@@ -128,7 +155,7 @@ impl Access {
         let policy = rules.required(request)?;
         let grounds = |evidence, session_ends_at_ms| {
             let stream = stream.clone();
-            Grounds { action, stream, client, evidence, session_ends_at_ms }
+            Grounds { action, stream, client, evidence, session_ends_at_ms, unredeemed: None }
         };
         if policy == Policy::Open {
             return rules.check_credentials(policy, request, 0).map(|evidence| grounds(evidence, None));
@@ -142,7 +169,7 @@ impl Access {
             let evidence =
                 Evidence { policy: session.policy, token: session.token, expires_at_ms: session.token_expires_at_ms };
             let grounds = grounds(evidence, Some(session.expires_at_ms));
-            return self.recheck(&rules, &grounds, now_ms).map(|()| grounds);
+            return self.check_grounds(&self.policies(), &grounds).map(|()| grounds);
         }
         if !self.throttle().admits(Instant::now(), client, stream.app()) {
             return Err(AccessError::TooManyGuesses);
@@ -151,19 +178,72 @@ impl Access {
         if checked.is_err_and(AccessError::is_guess) {
             self.throttle().record(Instant::now(), client, stream.app());
         }
-        let grounds = grounds(checked?, None);
+        let mut grounds = grounds(checked?, None);
+        if policy == Policy::OneTimeToken {
+            grounds.unredeemed = credentials.token().map(|token| token_digest(&token));
+        }
         if self.policies().is_revoked(&grounds.evidence.token) {
             return Err(AccessError::TokenRevoked);
         }
         Ok(grounds)
     }
 
+    /// Consumes the one-time token of a client; does nothing if it presented something else. Called
+    /// when everything else is ready: a token admits once, also to a stream that is not live.
+    /// Counts a refusal.
+    ///
+    /// # Errors
+    /// If the token does not admit the client, or the registry is unreachable.
+    pub async fn redeem(&self, grounds: &mut Grounds) -> Result<(), AccessError> {
+        let Some(digest) = grounds.unredeemed.take() else { return Ok(()) };
+        let redeemed = self.consume(&digest, grounds).await;
+        if redeemed.as_ref().is_err_and(|e| e.is_guess()) {
+            self.throttle().record(Instant::now(), grounds.client, grounds.stream.app());
+        }
+        let token = redeemed.inspect_err(|e| self.count_refusal(grounds.action, *e))?;
+        grounds.evidence.expires_at_ms = token.expires_at_ms;
+        Ok(())
+    }
+
+    async fn consume(&self, digest: &str, grounds: &Grounds) -> Result<TokenDocument, AccessError> {
+        let registry = self.0.registry.as_ref().ok_or(AccessError::RegistryUnreachable)?;
+        let call = registry.consume_token(digest, &grounds.stream, grounds.action);
+        match tokio::time::timeout(REGISTRY_TIMEOUT, call).await {
+            Ok(Ok(TokenUse::Granted(token))) => Ok(token),
+            Ok(Ok(TokenUse::Refused(refusal))) => Err(refusal.into()),
+            Ok(Err(_)) | Err(_) => Err(AccessError::RegistryUnreachable),
+        }
+    }
+
+    /// Registers a session that runs as long as its client would be admitted. `on_end` is called
+    /// with the reason when that is over, at most once, and also within this call. It must not
+    /// block.
+    pub fn hold(&self, grounds: Grounds, on_end: impl FnOnce(AccessError) + Send + 'static) -> Permit {
+        let permit = self.0.permits.hold(grounds.clone(), Box::new(on_end));
+        // The policies may have changed since the client was admitted.
+        if self.check_grounds(&self.policies(), &grounds).is_err() {
+            self.end_sessions();
+        }
+        permit
+    }
+
+    /// Ends all sessions whose client would no longer be admitted.
+    fn end_sessions(&self) {
+        let policies = self.policies();
+        self.0.permits.end(|grounds| self.check_grounds(&policies, grounds));
+    }
+
+    /// Reads the policies again at once, after a change on this node.
+    pub fn reload(&self) {
+        self.0.reload.notify_one();
+    }
+
     /// Checks that what admitted a client would still admit it.
-    fn recheck(&self, rules: &AppRules, grounds: &Grounds, now_ms: u64) -> Result<(), AccessError> {
-        if self.policies().is_revoked(&grounds.evidence.token) {
+    fn check_grounds(&self, policies: &Policies, grounds: &Grounds) -> Result<(), AccessError> {
+        if policies.is_revoked(&grounds.evidence.token) {
             return Err(AccessError::TokenRevoked);
         }
-        rules.recheck(grounds, now_ms)
+        policies.app(grounds.stream.app())?.recheck(grounds, self.0.clock.now_ms())
     }
 
     /// What an admitted viewer presents from now on: a value of the parameter `session`, valid on
@@ -259,6 +339,10 @@ impl AllowedOrigins {
     }
 }
 
+/// How often expired tokens end sessions.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum time to consume a one-time token.
+const REGISTRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum duration of a play session, in milliseconds. A viewer that watches longer needs its
 /// token again.
 const MAX_SESSION_MS: u64 = 24 * 60 * 60 * 1_000;

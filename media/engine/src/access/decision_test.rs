@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use headwater_api::config::{self, RegistryKind};
-use headwater_api::documents::{AppDocument, StreamPolicy};
+use headwater_api::documents::{AppDocument, StreamPolicy, TokenKind};
 use headwater_api::secret::Secret;
-use headwater_registry::Store;
+use headwater_registry::Embedded;
 
 use super::*;
 use crate::access::test_tokens::{KEY, hs256, play_token};
@@ -149,7 +149,7 @@ async fn session_ends_with_its_token_only_if_the_app_says_so() {
 #[tokio::test]
 async fn nodes_of_a_cluster_accept_the_sessions_and_signatures_of_each_other() {
     let [first, second] = [(); 2].map(|()| Access::with_apps(vec![playing(Policy::Jwt)]));
-    let stranger = Access::new(&NodeSecret::new(b"the secret of another cluster"), WallClock::default());
+    let stranger = Access::new(None, &NodeSecret::new(b"the secret of another cluster"), WallClock::default());
     stranger.set_policies(vec![playing(Policy::Jwt)], &[]);
     let grounds = play(&first, &format!("token={}", play_token("a", FAR))).await.unwrap();
     let session = format!("session={}", first.open_session(&grounds));
@@ -206,6 +206,113 @@ async fn missing_and_expired_credentials_are_no_guesses() {
     }
 }
 
+struct Registry {
+    folder: std::path::PathBuf,
+    store: Store,
+}
+
+impl Registry {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("headwater-access-{:016x}", rand::random::<u64>()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let store = Store::Embedded(Embedded::open(&folder).unwrap());
+        Self { folder, store }
+    }
+
+    /// A node of the cluster that shares this registry.
+    fn node(&self, app: AppDocument) -> Access {
+        let secret = NodeSecret::new(b"the secret of this test");
+        let access = Access::new(Some(self.store.clone()), &secret, WallClock::default());
+        access.set_policies(vec![app], &[]);
+        access
+    }
+
+    async fn create(&self, token: &str, expires_at_ms: u64) {
+        let token = TokenDocument {
+            digest: token_digest(token),
+            app: "live".to_owned(),
+            stream: Some("a".to_owned()),
+            grants: Grant::Play,
+            kind: TokenKind::OneTime,
+            not_before_ms: 0,
+            expires_at_ms,
+            created_at_ms: 0,
+            used_at_ms: None,
+            revoked_at_ms: None,
+        };
+        self.store.create_token(&token).await.unwrap();
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[tokio::test]
+async fn one_time_token_admits_once_in_the_cluster_and_its_session_continues() {
+    let registry = Registry::new();
+    registry.create("the-token", FAR * 1_000).await;
+    let [first, second] = [(); 2].map(|()| registry.node(playing(Policy::OneTimeToken)));
+    assert_eq!(refusal(&first, "").await, Some(AccessError::TokenMissing));
+    let [mut one, mut other] =
+        [play(&first, "token=the-token").await.unwrap(), play(&second, "token=the-token").await.unwrap()];
+    assert!(one.needs_redemption(), "the registry has not been asked");
+    assert_eq!(first.redeem(&mut one).await, Ok(()));
+    assert_eq!(second.redeem(&mut other).await, Err(AccessError::TokenUsed));
+    assert_eq!(first.redeem(&mut one).await, Ok(()), "it has been consumed already");
+    assert_eq!(one.evidence.expires_at_ms, FAR * 1_000);
+    let by_session = play(&second, &format!("session={}", first.open_session(&one))).await.unwrap();
+    assert!(by_session.is_session() && !by_session.needs_redemption());
+}
+
+#[tokio::test]
+async fn unknown_one_time_tokens_are_guesses() {
+    let registry = Registry::new();
+    let access = registry.node(playing(Policy::OneTimeToken));
+    for n in 0..30 {
+        let mut grounds = play(&access, &format!("token={n}")).await.unwrap();
+        assert_eq!(access.redeem(&mut grounds).await, Err(AccessError::TokenInvalid));
+    }
+    assert_eq!(refusal(&access, "token=30").await, Some(AccessError::TooManyGuesses));
+    let long = format!("token={}", "t".repeat(300));
+    assert_eq!(refusal(&registry.node(playing(Policy::OneTimeToken)), &long).await, Some(AccessError::TokenTooLong));
+}
+
+#[tokio::test]
+async fn one_time_token_is_refused_with_a_reason_while_the_registry_is_unreachable() {
+    let folder = std::env::temp_dir().join(format!("headwater-access-{:016x}", rand::random::<u64>()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let store = unreachable_registry(&folder).await;
+    let access = Access::new(Some(store), &NodeSecret::new(b"the secret of this test"), WallClock::default());
+    access.set_policies(vec![playing(Policy::OneTimeToken)], &[]);
+    let mut grounds = play(&access, "token=the-token").await.unwrap();
+    assert_eq!(access.redeem(&mut grounds).await, Err(AccessError::RegistryUnreachable));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test]
+async fn session_is_told_once_that_its_client_is_no_longer_admitted() {
+    let access = Access::with_apps(vec![playing(Policy::Jwt)]);
+    let ended = Arc::new(Mutex::new(Vec::new()));
+    let hold = |name: &'static str, grounds| {
+        let ended = Arc::clone(&ended);
+        access.hold(grounds, move |reason| ended.lock().unwrap().push((name, reason)))
+    };
+    let [token, other] = [play_token("a", FAR), play_token("*", FAR)];
+    let grounds = play(&access, &format!("token={token}")).await.unwrap();
+    let _permits =
+        [hold("first", grounds.clone()), hold("second", play(&access, &format!("token={other}")).await.unwrap())];
+    access.set_policies(vec![playing(Policy::Jwt)], &[&token]);
+    assert_eq!(*ended.lock().unwrap(), [("first", AccessError::TokenRevoked)]);
+    let _late = hold("late", grounds);
+    assert_eq!(ended.lock().unwrap().last(), Some(&("late", AccessError::TokenRevoked)), "revoked before it was held");
+    access.set_policies(vec![playing(Policy::Closed)], &[]);
+    assert_eq!(ended.lock().unwrap().last(), Some(&("second", AccessError::Closed)));
+    assert_eq!(ended.lock().unwrap().len(), 3);
+}
+
 async fn unreachable_registry(folder: &Path) -> Store {
     let uri_file = folder.join("uri");
     // A closed port.
@@ -220,7 +327,7 @@ async fn start_without_the_registry_uses_the_last_policies_or_refuses_everyone()
     std::fs::create_dir_all(&folder).unwrap();
     let store = unreachable_registry(&folder).await;
     let start = async || {
-        let access = Access::new(&NodeSecret::new(b"the secret of this test"), WallClock::default());
+        let access = Access::new(None, &NodeSecret::new(b"the secret of this test"), WallClock::default());
         let started = Instant::now();
         access.read_policies(&mut PolicyReader::new(store.clone(), folder.clone())).await.unwrap();
         assert!(started.elapsed().as_secs() < 5);

@@ -1,5 +1,7 @@
 //! Why a client is refused.
 
+use headwater_registry::TokenRefusal;
+
 /// Why a client is refused. The text is a sentence for the client; it contains no secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum AccessError {
@@ -51,6 +53,12 @@ pub enum AccessError {
     /// The token was revoked.
     #[error("The token was revoked.")]
     TokenRevoked,
+    /// The one-time token was used before.
+    #[error("The token was used already; it admits once.")]
+    TokenUsed,
+    /// The registry, which alone knows one-time tokens, is unreachable.
+    #[error("The token cannot be checked now, because the registry is unreachable; try again.")]
+    RegistryUnreachable,
     /// The policy or its key has changed since the client was admitted.
     #[error("The access rules of this app have changed; open the stream again.")]
     PolicyChanged,
@@ -88,6 +96,8 @@ impl AccessError {
             Self::TokenWrongStream => "token_wrong_stream",
             Self::TokenWrongType => "token_wrong_type",
             Self::TokenRevoked => "token_revoked",
+            Self::TokenUsed => "token_used",
+            Self::RegistryUnreachable => "registry_unreachable",
             Self::PolicyChanged => "policy_changed",
             Self::SessionInvalid => "session_invalid",
             Self::SignatureInvalid => "signature_invalid",
@@ -99,5 +109,20 @@ impl AccessError {
     /// True if the client has probably made up what it presented.
     pub(super) fn is_guess(self) -> bool {
         matches!(self, Self::KeyInvalid | Self::HashInvalid | Self::TokenInvalid | Self::TokenTooLong)
+    }
+}
+
+impl From<TokenRefusal> for AccessError {
+    fn from(refusal: TokenRefusal) -> Self {
+        match refusal {
+            TokenRefusal::Unknown => Self::TokenInvalid,
+            TokenRefusal::OtherApp => Self::TokenWrongApp,
+            TokenRefusal::OtherStream => Self::TokenWrongStream,
+            TokenRefusal::OtherAction => Self::TokenWrongType,
+            TokenRefusal::Revoked => Self::TokenRevoked,
+            TokenRefusal::Used => Self::TokenUsed,
+            TokenRefusal::NotYetValid => Self::TokenNotYetValid,
+            TokenRefusal::Expired => Self::TokenExpired,
+        }
     }
 }

@@ -18,6 +18,8 @@ pub struct Grounds {
     /// Unix time of the end of the play session that the client presented, in milliseconds; `None`
     /// if it presented what admits a client first.
     pub(super) session_ends_at_ms: Option<u64>,
+    /// Digest of the one-time token that still has to be consumed.
+    pub(super) unredeemed: Option<String>,
 }
 
 /// What a client presented.
@@ -42,6 +44,21 @@ impl Grounds {
     /// True if the stream may be played without credentials.
     pub fn is_open(&self) -> bool {
         self.evidence.policy == OPEN
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> &StreamName {
+        &self.stream
+    }
+
+    /// Address of the client.
+    pub fn client(&self) -> IpAddr {
+        self.client
+    }
+
+    /// True if the client presented a one-time token that has not been consumed yet.
+    pub fn needs_redemption(&self) -> bool {
+        self.unredeemed.is_some()
     }
 
     /// True if the client presented a play session.

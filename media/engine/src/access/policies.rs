@@ -46,6 +46,11 @@ impl Policies {
         self.apps.iter().flat_map(BTreeMap::keys).cloned().collect()
     }
 
+    /// True if sessions of any app end when their token expires.
+    pub(super) fn ends_sessions_at_expiry(&self) -> bool {
+        self.apps.iter().flat_map(BTreeMap::values).any(|rules| rules.document().end_at_expiry)
+    }
+
     /// True if the token was revoked.
     pub(super) fn is_revoked(&self, token: &TokenId) -> bool {
         self.revoked.contains(token)

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use headwater_api::error::Chain;
 use headwater_registry::{Apps as _, RegistryError, Store, Tokens as _};
+use tokio::sync::Notify;
 
 use super::policy_file::StoredPolicies;
 
@@ -65,11 +66,13 @@ impl PolicyReader {
         }
     }
 
-    /// Waits until it is time, and reads the policies; returns them if they have changed.
-    pub(super) async fn next_change(&mut self, now_ms: impl Fn() -> u64) -> &StoredPolicies {
+    /// Waits until it is time, or for `reload`, and reads the policies; returns them if they have
+    /// changed.
+    pub(super) async fn next_change(&mut self, reload: &Notify, now_ms: impl Fn() -> u64) -> &StoredPolicies {
         loop {
             let jitter = READ_JITTER.mul_f64(rand::random_range(0.0..1.0));
-            tokio::time::sleep(READ_INTERVAL - jitter).await;
+            // The error means that nobody has asked for it earlier.
+            let _ = tokio::time::timeout(READ_INTERVAL - jitter, reload.notified()).await;
             let outcome = tokio::time::timeout(READ_TIMEOUT, self.read(now_ms())).await;
             match outcome {
                 Ok(Ok(changed)) => {

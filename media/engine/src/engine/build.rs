@@ -89,7 +89,7 @@ impl Engine {
         data_dir::remove_stale_endpoints(data_dir).map_err(unwritable)?;
         let hub = Hub::with_transcoder(limits(&config), Some(Box::new(transcode::AudioTranscoder)));
         let secret = NodeSecret::load(config.relay.secret_file.as_deref(), data_dir)?;
-        let access = Access::new(&secret, hub.wall_clock().clone());
+        let access = Access::new(Some(registry.clone()), &secret, hub.wall_clock().clone());
         let mut policies = PolicyReader::new(registry.clone(), data_dir.clone());
         access.read_policies(&mut policies).await?;
         let events = EventBus::default();

@@ -77,6 +77,8 @@ codes! {
     TokenWrongType = "token_wrong_type" => FORBIDDEN,
     /// The token was revoked.
     TokenRevoked = "token_revoked" => FORBIDDEN,
+    /// The one-time token was used before.
+    TokenUsed = "token_used" => FORBIDDEN,
     /// The rules of the app have changed since the client was admitted.
     PolicyChanged = "policy_changed" => FORBIDDEN,
     /// The play session is invalid or has expired.

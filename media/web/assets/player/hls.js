@@ -1,7 +1,7 @@
 // Plays LL-HLS with hls.js if the browser has Media Source Extensions, else natively (Safari).
 
 import { ApiError, pause } from "../api.js";
-import { requestPersistently } from "./attempts.js";
+import { readBody, requestPersistently } from "./attempts.js";
 import { Loader } from "./hls-loader.js";
 import { Outcome, outcomeOf } from "./outcome.js";
 import { ProgressMonitor } from "./progress-monitor.js";
@@ -36,13 +36,14 @@ const SETTINGS = {
 
 /** Plays until `signal` aborts or an Outcome is thrown. Calls `on.playing()` when playback begins or continues,
  *  `on.stalled()` when it has stopped, `on.latency(seconds)` periodically, and `on.ready()` when the element is to play. */
-export async function play({ video, app, id, token, signal, on }) {
+export async function play({ video, app, id, credentials, signal, on }) {
   const url = new URL(`/${encodeURIComponent(app)}/streams/${encodeURIComponent(id)}.m3u8`, location.href);
-  if (token) url.searchParams.set("token", token);
+  credentials.addTo(url);
   // Request the playlist first: players do not expose the server's error code.
   let source;
   try {
-    source = mediaPlaylist(await (await requestPersistently(url, { signal })).text(), url);
+    source = mediaPlaylist(await readBody(await requestPersistently(url, { signal }), "text", signal), url);
+    credentials.rememberFrom(source);
   } catch (e) {
     throw e instanceof ApiError ? outcomeOf(e) : e;
   }

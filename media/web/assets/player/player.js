@@ -11,6 +11,7 @@
 
 import * as api from "../api.js";
 import { requestPersistently } from "./attempts.js";
+import { Credentials } from "./credentials.js";
 import { Outcome } from "./outcome.js";
 import * as hls from "./hls.js";
 import * as webrtc from "./webrtc.js";
@@ -40,14 +41,16 @@ export function transportOrder(text) {
  *  viewer has paused playback. */
 export async function run({ video, app, id, token, playOrder, signal, view }) {
   const transports = transportOrder(playOrder);
+  const credentials = new Credentials(token);
   const skippedUntil = new Map();
   let attempt = 0;
   view.state("loading", "Connecting…");
   for (;;) {
-    const outcome = await tryTransports({ video, app, id, token, transports, skippedUntil, signal, view, played: () => (attempt = 0) });
+    const outcome = await tryTransports({ video, app, id, credentials, transports, skippedUntil, signal, view, played: () => (attempt = 0) });
     signal.throwIfAborted();
     view.transport(null, "");
     view.latency(null);
+    if (outcome.kind === "refused" && credentials.forgetSession() && token) continue;
     if (outcome.kind === "offline") {
       // A stream that was live a moment ago most likely comes back.
       view.state("waiting", outcome.played ? "The stream has ended. Waiting for it to come back…" : "Waiting for the stream to start…");
@@ -64,7 +67,7 @@ export async function run({ video, app, id, token, playOrder, signal, view }) {
 }
 
 /** Tries the transports in order. Returns the outcome of the last one tried. */
-async function tryTransports({ video, app, id, token, transports, skippedUntil, signal, view, played }) {
+async function tryTransports({ video, app, id, credentials, transports, skippedUntil, signal, view, played }) {
   const now = performance.now();
   let usable = transports.filter(([name]) => !(skippedUntil.get(name) > now));
   if (usable.length === 0) usable = transports;
@@ -86,7 +89,7 @@ async function tryTransports({ video, app, id, token, transports, skippedUntil, 
     };
     view.ready();
     try {
-      await transport.play({ video, app, id, token, signal, on });
+      await transport.play({ video, app, id, credentials, signal, on });
     } catch (e) {
       signal.throwIfAborted();
       if (!(e instanceof Outcome)) console.error(e);

@@ -36,7 +36,7 @@ const POLL_INTERVAL_MS = 200;
 /** Plays until `signal` aborts or an Outcome is thrown. Calls `on.playing()` when playback begins or continues, `on.lost()`
  *  when the node is lost, `on.stalled()` when nothing arrives from a living one, `on.latency(seconds)` periodically, and
  *  `on.ready()` when the element has another source. */
-export async function play({ video, app, id, token, signal, on }) {
+export async function play({ video, app, id, credentials, signal, on }) {
   if (!window.RTCPeerConnection) throw new Outcome("unplayable", "This browser has no WebRTC.", { remember: true });
   const codecs = window.RTCRtpReceiver?.getCapabilities?.("video")?.codecs;
   if (codecs && !codecs.some((c) => c.mimeType.toLowerCase() === "video/h264")) {
@@ -51,13 +51,13 @@ export async function play({ video, app, id, token, signal, on }) {
       // Assign once for both tracks: a second assignment would restart the element.
       if (video.srcObject !== media) video.srcObject = media;
     };
-    viewer = await open(address, { token, signal, show });
+    viewer = await open(address, { credentials, signal, show });
     for (;;) {
       const stop = new AbortController();
       const both = anySignal(signal, stop.signal);
       const monitoring = monitor(viewer, both, on);
       // Whichever opens another session first.
-      const successors = [migrate(viewer, address, token, both), replaceLost(viewer, address, token, both, on)];
+      const successors = [migrate(viewer, address, credentials, both), replaceLost(viewer, address, credentials, both, on)];
       monitoring.catch(() => {});
       let successor;
       try {
@@ -113,7 +113,7 @@ class Viewer {
 }
 
 /** Connects a viewer. Calls `show` with its media as soon as a track arrives. */
-async function open(address, { token, signal, show = () => {}, isAfterLoss = false, connectTimeoutMs = CONNECT_TIMEOUT_MS }) {
+async function open(address, { credentials, signal, show = () => {}, isAfterLoss = false, connectTimeoutMs = CONNECT_TIMEOUT_MS }) {
   const viewer = new Viewer();
   const { pc, session, media } = viewer;
   try {
@@ -127,7 +127,7 @@ async function open(address, { token, signal, show = () => {}, isAfterLoss = fal
     // Chromium decodes Opus in mono unless its own offer contains stereo=1.
     offer.sdp = offer.sdp.replace(/^(a=fmtp:\d+ .*useinbandfec=1)$/gm, "$1;stereo=1");
     await pc.setLocalDescription(offer);
-    const answer = await session.open(address, { token, sdp: offer.sdp, signal, isAfterLoss });
+    const answer = await session.open(address, { credentials, sdp: offer.sdp, signal, isAfterLoss });
     await pc.setRemoteDescription({ type: "answer", sdp: answer });
     await connected(pc, connectTimeoutMs, signal);
     return viewer;
@@ -139,7 +139,7 @@ async function open(address, { token, signal, show = () => {}, isAfterLoss = fal
 
 /** Polls whether this viewer should move to another node. Returns the new viewer, which already receives video, while
  * this one still plays. */
-async function migrate(viewer, address, token, signal) {
+async function migrate(viewer, address, credentials, signal) {
   for (;;) {
     await pause(STATUS_INTERVAL_MS * (0.8 + 0.4 * Math.random()), signal);
     const status = await viewer.session.status(signal).catch(() => null);
@@ -149,7 +149,7 @@ async function migrate(viewer, address, token, signal) {
     for (const target of [address, usableUrl(status.elsewhere)]) {
       if (!target) continue;
       try {
-        return await openPlaying(new URL(target), { token, signal });
+        return await openPlaying(new URL(target), { credentials, signal });
       } catch {
         signal.throwIfAborted();
       }
@@ -159,13 +159,13 @@ async function migrate(viewer, address, token, signal) {
 
 /** Waits until the node of this viewer is lost. Returns a viewer that receives video from another node, unless this one
  *  receives something again first. */
-async function replaceLost(viewer, address, token, signal, on) {
+async function replaceLost(viewer, address, credentials, signal, on) {
   for (;;) {
     while (!viewer.isLost()) await pause(POLL_INTERVAL_MS / 4, signal);
     on.lost();
     const stop = new AbortController();
     const both = anySignal(signal, stop.signal);
-    const next = openAnother(address, token, both);
+    const next = openAnother(address, credentials, both);
     let successor = null;
     try {
       const continuing = next.then((opened) => untilMediaContinues(opened, both));
@@ -199,11 +199,11 @@ async function untilMediaContinues(viewer, signal) {
 
 /** Opens a session that delivers video, on whichever node does. This browser and this network can play WebRTC, so a session
  *  that does not connect is one of a node that died meanwhile. */
-async function openAnother(address, token, signal) {
+async function openAnother(address, credentials, signal) {
   const end = performance.now() + REPLACEMENT_TIMEOUT_MS;
   for (;;) {
     try {
-      return await openPlaying(address, { token, signal, isAfterLoss: true });
+      return await openPlaying(address, { credentials, signal, isAfterLoss: true });
     } catch (e) {
       signal.throwIfAborted();
       if (!(e instanceof Outcome && e.noMedia)) throw e;

@@ -8,18 +8,15 @@ const STATUS_TIMEOUT_MS = 1000;
 
 /** A WHEP session on the server. */
 export class Session {
-  async open(address, { token, sdp, signal, isAfterLoss }) {
+  async open(address, { credentials, sdp, signal, isAfterLoss }) {
     const url = new URL(address);
+    credentials.addTo(url);
     const headers = { "content-type": "application/sdp" };
-    if (token) {
-      url.searchParams.set("token", token);
-      headers.authorization = `Bearer ${token}`;
-    }
-    this.headers = headers;
     try {
-      const discard = (late) => sendDelete(sessionUrl(late), headers);
+      const discard = (late) => sendDelete(sessionUrl(late));
       const response = await requestPersistently(url, { method: "POST", headers, body: sdp, signal, isAfterLoss, discard });
       this.url = sessionUrl(response);
+      if (this.url) credentials.rememberFrom(this.url);
       return await response.text();
     } catch (e) {
       throw e instanceof ApiError ? outcomeOf(e) : e;
@@ -28,13 +25,12 @@ export class Session {
 
   /** The session status: `{ stay, elsewhere }`. */
   async status(signal) {
-    const headers = this.headers.authorization ? { authorization: this.headers.authorization } : {};
-    return (await request(this.url, { headers, signal, timeoutMs: STATUS_TIMEOUT_MS })).json();
+    return (await request(this.url, { signal, timeoutMs: STATUS_TIMEOUT_MS })).json();
   }
 
   /** Ends the session, also while the page is being unloaded. */
   close() {
-    sendDelete(this.url, this.headers);
+    sendDelete(this.url);
     this.url = null;
   }
 }
@@ -45,6 +41,6 @@ function sessionUrl(response) {
   return target ? new URL(target, response.url) : null;
 }
 
-function sendDelete(url, headers) {
-  if (url) fetch(url, { method: "DELETE", headers, keepalive: true }).catch(() => {});
+function sendDelete(url) {
+  if (url) fetch(url, { method: "DELETE", keepalive: true }).catch(() => {});
 }

@@ -6,7 +6,7 @@ use headwater_wire::rtmp::amf0::Value;
 
 use super::test_client::Client;
 use super::test_server::start_server;
-use crate::access::test_tokens::{KEY, play_token};
+use crate::access::test_tokens::{KEY, hs256, play_token};
 
 #[tokio::test]
 async fn publisher_needs_the_key_of_its_app_in_the_stream_id_or_the_app() {
@@ -50,4 +50,30 @@ async fn player_needs_a_valid_token_and_the_refusal_says_why() {
     }
     client.request("play", &token("demo", 4_000_000_000)).await;
     assert_eq!(client.read_marks(1).await, [1]);
+}
+
+#[tokio::test]
+async fn publisher_and_player_are_closed_when_their_token_is_revoked() {
+    let server = start_server(9, None);
+    let key = Some(Secret::new(KEY));
+    let app = AppDocument { publish: Policy::Jwt, play: Policy::Jwt, jwt_key: key, ..AppDocument::open("live") };
+    server.access.set_policies(vec![app.clone()], &[]);
+    let publish_token = hs256(r#"{"type":"publish","exp":4000000000}"#);
+    let mut publisher = server.publisher(&format!("demo?token={publish_token}")).await;
+    publisher.send_video(0, true, 1, 10).await;
+    let [revoked, other] = [1, 2].map(|n| play_token("demo", 4_000_000_000 + n));
+    let mut player = server.player(&format!("demo?token={revoked}")).await;
+    let mut other_player = server.player(&format!("demo?token={other}")).await;
+    assert_eq!((player.read_marks(1).await, other_player.read_marks(1).await), (vec![1], vec![1]));
+    server.access.set_policies(vec![app.clone()], &[&revoked]);
+    let reason = player.wait_for_status("NetConnection.Connect.Closed").await;
+    assert_eq!(reason, "The token was revoked.");
+    publisher.send_video(40, true, 2, 10).await;
+    assert_eq!(other_player.read_marks(1).await, [2], "the others continue");
+    // The stream's writer forgets the player with that frame.
+    assert!(player.is_closed().await);
+    server.access.set_policies(vec![app], &[&revoked, &publish_token]);
+    publisher.wait_for_status("NetConnection.Connect.Closed").await;
+    assert!(publisher.is_closed().await);
+    assert!(server.hub.streams().is_empty());
 }

@@ -19,6 +19,7 @@ use headwater_api::documents::Grant;
 use headwater_wire::rtmp::Query;
 use headwater_wire::rtmp::session::code;
 
+use super::permission::Permission;
 use super::shared::Shared;
 use crate::access::{AccessError, AccessRequest, Credentials};
 use crate::events::{Event, Protocol};
@@ -42,20 +43,20 @@ pub(super) enum Request {
         stream_id: String,
         /// Before `result`, so that the place is free when the name is.
         place: Option<PoolPlace>,
-        result: Pin<Box<dyn Future<Output = Result<Producer, Refusal>> + Send>>,
+        result: Pin<Box<dyn Future<Output = Result<(Producer, Permission), Refusal>> + Send>>,
     },
     Play {
         stream_id: String,
-        result: Pin<Box<dyn Future<Output = Result<Arc<Stream>, Refusal>> + Send>>,
+        result: Pin<Box<dyn Future<Output = Result<(Arc<Stream>, Permission), Refusal>> + Send>>,
     },
 }
 
 /// The result of a [`Request`], with its stream id.
 pub(super) enum Outcome {
-    /// The stream to publish, and the place that its name takes.
-    Publish(String, Result<(Box<Producer>, Option<PoolPlace>), Refusal>),
-    /// The stream to play.
-    Play(String, Result<Arc<Stream>, Refusal>),
+    /// The stream to publish, the place that its name takes, and the permission to publish it.
+    Publish(String, Result<(Box<Producer>, Option<PoolPlace>, Permission), Refusal>),
+    /// The stream to play, and the permission to play it.
+    Play(String, Result<(Arc<Stream>, Permission), Refusal>),
 }
 
 /// Why a request is refused.
@@ -107,8 +108,14 @@ impl Client {
         };
         let (hub, access) = (self.hub().clone(), self.authorize(Grant::Publish, &name, query));
         let result = Box::pin(async move {
-            access.await.map_err(|e| Refusal { code: code::UNAUTHORIZED, reason: e.to_string() })?;
-            Ok(hub.publish_owned(&name, "rtmp").await?)
+            let unauthorized = |e: AccessError| Refusal { code: code::UNAUTHORIZED, reason: e.to_string() };
+            let mut permission = access.await.map_err(unauthorized)?;
+            if hub.published(&name).is_some() {
+                // Before a one-time token is used up.
+                return Err(PublishError::AlreadyLive(name).into());
+            }
+            permission.redeem().await.map_err(unauthorized)?;
+            Ok((hub.publish_owned(&name, "rtmp").await?, permission))
         });
         Ok(Request::Publish { stream_id: stream_id.to_owned(), place, result })
     }
@@ -120,8 +127,10 @@ impl Client {
         self.shared.admission.check_viewer().map_err(|e| failed(e.to_string()))?;
         let (hub, access) = (self.hub().clone(), self.authorize(Grant::Play, &name, query));
         let result = Box::pin(async move {
-            access.await.map_err(|e| failed(e.to_string()))?;
-            Ok(hub.find(&name).await?)
+            let mut permission = access.await.map_err(|e| failed(e.to_string()))?;
+            let stream = hub.find(&name).await?;
+            permission.redeem().await.map_err(|e| failed(e.to_string()))?;
+            Ok((stream, permission))
         });
         Ok(Request::Play { stream_id: stream_id.to_owned(), result })
     }
@@ -192,15 +201,17 @@ impl Client {
         action: Grant,
         stream: &StreamName,
         query: Option<&Query>,
-    ) -> impl Future<Output = Result<(), AccessError>> + Send + 'static {
+    ) -> impl Future<Output = Result<Permission, AccessError>> + Send + 'static {
         let access = (!self.is_loopback_test()).then(|| self.shared.access.clone());
         let (query, app_query) = (query.cloned(), self.app_query.clone());
         let (stream, client) = (stream.clone(), self.peer.ip());
         async move {
-            let Some(access) = access else { return Ok(()) };
+            let Some(access) = access else { return Ok(Permission(None)) };
             let credentials = Credentials::from_query(query.as_ref().map(Query::as_str))
                 .with_app_query(app_query.as_ref().map(Query::as_str));
-            access.authorize(&AccessRequest { action, stream: &stream, credentials, client }).await.map(drop)
+            let request = AccessRequest { action, stream: &stream, credentials, client };
+            let grounds = access.authorize(&request).await?;
+            Ok(Permission(Some((access, grounds))))
         }
     }
 
@@ -220,7 +231,7 @@ impl Request {
         Poll::Ready(match self {
             Self::Publish { stream_id, place, result } => {
                 let result = ready!(result.as_mut().poll(cx));
-                let result = result.map(|producer| (Box::new(producer), place.take()));
+                let result = result.map(|(producer, permission)| (Box::new(producer), place.take(), permission));
                 Outcome::Publish(std::mem::take(stream_id), result)
             }
             Self::Play { stream_id, result } => {

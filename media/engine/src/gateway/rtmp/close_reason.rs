@@ -7,6 +7,7 @@ use headwater_wire::rtmp::handshake::NotRtmp;
 use headwater_wire::rtmp::session::SessionError;
 
 use super::deadlines::Timeout;
+use crate::access::AccessError;
 
 /// Why a connection was closed.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,8 @@ pub(super) enum CloseReason {
     TooManyUnfinishedBytes,
     #[error("another node owns the stream")]
     Revoked,
+    #[error("the client is no longer permitted to do this ({})", .0.code())]
+    NotPermitted(AccessError),
     #[error(transparent)]
     NotRtmp(#[from] NotRtmp),
     #[error("invalid chunk stream")]

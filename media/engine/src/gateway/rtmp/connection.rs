@@ -87,6 +87,7 @@ impl Connection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         loop {
             self.conversation.poll_request(cx);
+            self.conversation.poll_permission(cx);
             match self.conversation.resume_input() {
                 Ok(false) => {}
                 Ok(true) => continue,

@@ -20,6 +20,7 @@ use super::client::{Client, Outcome, Refusal};
 use super::close_reason::CloseReason;
 use super::deadlines::{Activity, Deadlines, Expiry};
 use super::link::Link;
+use super::permission::HeldPermission;
 use super::play::Player;
 use super::publish::Publisher;
 use super::reassembly::ReassemblyShare;
@@ -42,6 +43,8 @@ pub(super) struct Conversation {
     held_input: Vec<u8>,
     session: Session,
     role: Role,
+    /// Ends the role when the client would no longer be admitted to it.
+    permission: Option<HeldPermission>,
     /// The role that ended last, for the closing log line.
     last_role: RoleSummary,
     /// Set while the queued replies are written before the socket is closed.
@@ -63,6 +66,7 @@ impl Conversation {
             held_input: Vec::new(),
             session: Session::default(),
             role: Role::Idle,
+            permission: None,
             last_role: RoleSummary::default(),
             closing: None,
         }
@@ -178,13 +182,27 @@ impl Conversation {
             Outcome::Publish(stream_id, result) => {
                 self.reader.hold_media(false);
                 match result {
-                    Ok((producer, place)) => self.start_publishing(*producer, place),
+                    Ok((producer, place, permission)) => {
+                        self.permission = permission.hold();
+                        self.start_publishing(*producer, place);
+                    }
                     Err(refusal) => self.refuse_publish(&stream_id, refusal),
                 }
             }
-            Outcome::Play(_, Ok(stream)) => self.start_playing(stream),
+            Outcome::Play(_, Ok((stream, permission))) => {
+                self.permission = permission.hold();
+                self.start_playing(stream);
+            }
             Outcome::Play(stream_id, Err(refusal)) => self.refuse_play(&stream_id, refusal),
         }
+    }
+
+    /// Closes the connection if the client would no longer be admitted to its role.
+    pub(super) fn poll_permission(&mut self, cx: &mut Context<'_>) {
+        let Some(permission) = &mut self.permission else { return };
+        let Poll::Ready(reason) = permission.poll_ended(cx) else { return };
+        self.session.close(&reason.to_string());
+        self.close(CloseReason::NotPermitted(reason));
     }
 
     /// The player has received the stream to its end.
@@ -310,6 +328,7 @@ impl Conversation {
     }
 
     fn leave_role(&mut self) {
+        self.permission = None;
         let role = std::mem::replace(&mut self.role, Role::Idle);
         match &role {
             Role::Publishing(publisher) => {

@@ -24,6 +24,7 @@ mod fanout;
 mod link;
 mod loopback;
 mod metrics;
+mod permission;
 mod play;
 #[cfg(test)]
 mod play_test;

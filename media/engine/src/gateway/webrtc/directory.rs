@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use headwater_api::StreamName;
 
+use crate::access::Permit;
 use crate::gateway::webrtc::play::worker_handle::WorkerHandle;
 use crate::gateway::webrtc::transport::session_id::SessionId;
 use crate::runtime::client_pool::{ClientPool, PoolError, PoolPlace, SharePolicy};
@@ -54,6 +55,8 @@ struct Entry {
     client: IpAddr,
     /// Its place among the connecting sessions, later among the connected ones.
     _place: PoolPlace,
+    /// Ends the session when its viewer would no longer be admitted.
+    _permit: Option<Permit>,
 }
 
 /// A session that was added.
@@ -116,7 +119,7 @@ impl SessionDirectory {
         self.sessions_per_worker[worker].fetch_add(1, Ordering::Relaxed);
         let age = sessions.new_age();
         sessions.connecting.insert(age, id);
-        let entry = Entry { stream: stream.clone(), worker, age: Some(age), client, _place: place };
+        let entry = Entry { stream: stream.clone(), worker, age: Some(age), client, _place: place, _permit: None };
         sessions.by_id.insert(id, entry);
         Ok(Added { worker, displaced })
     }
@@ -144,6 +147,13 @@ impl SessionDirectory {
             sessions.connecting.remove(&age);
         }
         true
+    }
+
+    /// Keeps a permit for the life of a session, if it is still there.
+    pub(crate) fn set_permit(&self, id: &SessionId, permit: Permit) {
+        if let Some(entry) = self.lock().by_id.get_mut(id) {
+            entry._permit = Some(permit);
+        }
     }
 
     /// Removes a session, if it is still there.

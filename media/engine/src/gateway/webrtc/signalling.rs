@@ -15,6 +15,7 @@ use headwater_wire::webrtc::{self, Fingerprint, Offer, Section, SectionKind, Sen
 use headwater_wire::{Codec, MediaKind};
 use tokio::sync::Semaphore;
 
+use crate::access::{Access, Grounds};
 use crate::gateway::webrtc::directory::SessionDirectory;
 use crate::gateway::webrtc::metrics::Metrics;
 use crate::gateway::webrtc::play::mailbox::Command;
@@ -210,6 +211,18 @@ impl Whep {
             return Err(full());
         }
         Ok(Answer { sdp, session_id: id })
+    }
+
+    /// Ends a session when its viewer would no longer be admitted.
+    pub fn hold(&self, id: &SessionId, access: &Access, grounds: Grounds) {
+        let Some((_, worker)) = self.0.directory.find(id) else { return };
+        let (whep, id) = (Arc::downgrade(&self.0), *id);
+        let permit = access.hold(grounds, move |reason| {
+            if let Some(whep) = whep.upgrade() {
+                whep.workers[worker].mailbox.send(Command::Revoke(id, reason.code()));
+            }
+        });
+        self.0.directory.set_permit(&id, permit);
     }
 
     /// Returns true if the stream has an open session with this id.

@@ -22,6 +22,12 @@ pub(super) async fn authorize_play(
     Ok(state.access.authorize(&request).await.inspect_err(|e| log_refusal(stream, client, *e))?)
 }
 
+/// Consumes the one-time token of an admitted client, if it presented one. Logs a refusal.
+pub(super) async fn redeem(state: &AppState, grounds: &mut Grounds) -> Result<(), Problem> {
+    let redeemed = state.access.redeem(grounds).await;
+    Ok(redeemed.inspect_err(|e| log_refusal(grounds.stream(), grounds.client(), *e))?)
+}
+
 /// Logs that a client may not play a stream.
 pub(super) fn log_refusal(stream: &StreamName, client: IpAddr, error: AccessError) {
     static LIMITER: LazyLock<LogLimiter> = LazyLock::new(LogLimiter::default);
@@ -49,6 +55,8 @@ impl From<AccessError> for Problem {
             AccessError::TokenWrongStream => Code::TokenWrongStream,
             AccessError::TokenWrongType => Code::TokenWrongType,
             AccessError::TokenRevoked => Code::TokenRevoked,
+            AccessError::TokenUsed => Code::TokenUsed,
+            AccessError::RegistryUnreachable => Code::RegistryUnreachable,
             AccessError::PolicyChanged => Code::PolicyChanged,
             AccessError::SessionInvalid => Code::SessionInvalid,
             AccessError::SignatureInvalid => Code::SignatureInvalid,

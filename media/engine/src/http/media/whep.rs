@@ -2,7 +2,7 @@
 //!
 //! | request | response |
 //! | --- | --- |
-//! | `POST /APP/whep/ID`, `application/sdp` | 201, the answer, `Location` of the session |
+//! | `POST /APP/whep/ID`, `application/sdp` | 201, the answer, `Location` of the session; under a play policy with a token or a play session |
 //! | `GET /APP/whep/ID/SESSION` | 200, [`SessionStatus`]: whether the viewer should move to another node |
 //! | `DELETE /APP/whep/ID/SESSION` | 200, ends the session |
 //! | `PATCH /APP/whep/ID/SESSION` | 405: neither trickle ICE nor ICE restarts are supported |
@@ -16,10 +16,10 @@ use axum::routing::{get, post};
 use headwater_api::StreamName;
 use serde::{Deserialize, Serialize};
 
-use crate::access::Credentials;
+use crate::access::{Credentials, Grounds};
 use crate::gateway::webrtc::{OfferError, SessionId};
 use crate::http::error::{Code, Problem};
-use crate::http::media::authorize::authorize_play;
+use crate::http::media::authorize::{authorize_play, redeem};
 use crate::http::media::stream_name::stream_name;
 use crate::http::rest::json::uncached_json;
 use crate::http::serve::body::SmallBody;
@@ -44,7 +44,7 @@ async fn create_session(state: &AppState, app: &str, id: &str, request: Request)
     let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let client = Client::of(request.extensions()).address;
     let credentials = Credentials::from_query(request.uri().query()).with_authorization(authorization);
-    authorize_play(state, &name, credentials, client).await?;
+    let mut grounds = authorize_play(state, &name, credentials, client).await?;
     if !is_sdp(request.headers()) {
         return Err(Problem::new(Code::WrongContentType, "An offer has the content type application/sdp."));
     }
@@ -58,9 +58,13 @@ async fn create_session(state: &AppState, app: &str, id: &str, request: Request)
     let stream = lookup
         .map_err(|error| Problem::stream_unavailable(error, &name).with_alternative(alternative_url(state, &name)))?;
     let answer = state.whep.offer(&state.hub, &stream, sdp, client).await?;
-    // Behind a load balancer, requests for the session may reach any node.
-    let node = if state.peers.is_some() { format!("?node={}", state.node_id) } else { String::new() };
-    let location = format!("/{app}/whep/{id}/{}{node}", answer.session_id);
+    // A one-time token is not used up before there is something to play.
+    if let Err(refusal) = redeem(state, &mut grounds).await {
+        state.whep.close_session(&name, &answer.session_id);
+        return Err(refusal);
+    }
+    let location = location(state, &name, &answer.session_id, &grounds);
+    state.whep.hold(&answer.session_id, &state.access, grounds);
     let location = HeaderValue::try_from(location)
         .map_err(|_| Problem::new(Code::Internal, "The server could not encode the session URL."))?;
     let mut response = Response::new(Body::from(answer.sdp));
@@ -73,6 +77,17 @@ async fn create_session(state: &AppState, app: &str, id: &str, request: Request)
     // its session.
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     Ok(response)
+}
+
+/// URL of a new session. Behind a load balancer, requests for it may reach any node. Of a protected
+/// stream, it carries a play session: the viewer presents that instead of its token if it connects
+/// again, also to another node or over HLS.
+fn location(state: &AppState, name: &StreamName, id: &SessionId, grounds: &Grounds) -> String {
+    let node = state.peers.is_some().then(|| format!("node={}", state.node_id));
+    let session = (!grounds.is_open()).then(|| format!("session={}", state.access.open_session(grounds)));
+    let query = [node, session].into_iter().flatten().collect::<Vec<_>>().join("&");
+    let separator = if query.is_empty() { "" } else { "?" };
+    format!("/{}/whep/{}/{id}{separator}{query}", name.app(), name.stream_id())
 }
 
 /// The state of a session. A page polls it every few seconds, and opens its next session before it

@@ -107,8 +107,8 @@ async fn find_while_reading<T: AsyncRead + Unpin>(
     clients: &ClientResolver,
 ) -> io::Result<Option<(Result<HlsContent, Problem>, Vec<u8>)>> {
     let client = clients.resolve(request.forwarded_for.into_iter(), request.forwarded_proto.into_iter());
-    let hls =
-        HlsRequest { path: request.path, query: request.query, viewer: viewer_id(client), client: client.address };
+    let (viewer, client) = (viewer_id(client), client.address);
+    let hls = HlsRequest { path: request.path, query: request.query, viewer, client, is_head: false };
     let mut finding = pin!(find(state, hls));
     let mut ahead = Vec::new();
     loop {

@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Join(Box<NewSession>),
     /// Ends a session at the viewer's request (WHEP DELETE).
     Leave(SessionId),
+    /// Ends a session whose viewer is no longer admitted, for this reason.
+    Revoke(SessionId, &'static str),
     /// Ends a session that is not connected, because newer ones need its place.
     Displace(SessionId),
     /// Ends all sessions, then the thread.

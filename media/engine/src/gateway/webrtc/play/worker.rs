@@ -127,6 +127,11 @@ impl Worker {
                             self.close_with_bye(slot, "left");
                         }
                     }
+                    Command::Revoke(id, reason) => {
+                        if let Some(&slot) = self.by_id.get(&id) {
+                            self.close_with_bye(slot, reason);
+                        }
+                    }
                     Command::Displace(id) => {
                         if let Some(&slot) = self.by_id.get(&id) {
                             self.close(slot, "displaced", false);

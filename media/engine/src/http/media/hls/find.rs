@@ -13,7 +13,7 @@ use headwater_wire::hls::{Reload, Resource};
 use crate::access::{Credentials, UrlAccess};
 use crate::gateway::hls::{HlsError, PlaylistAccess, PlaylistKind};
 use crate::http::error::{Code, Problem};
-use crate::http::media::authorize::{authorize_play, log_refusal};
+use crate::http::media::authorize::{authorize_play, log_refusal, redeem};
 use crate::http::media::hls::path::HlsPath;
 use crate::http::media::hls::request::HlsRequest;
 use crate::http::media::stream_name::stream_name;
@@ -162,9 +162,18 @@ async fn playlist(
     kind: PlaylistKind,
     request: HlsRequest<'_>,
 ) -> Result<HlsContent, Problem> {
-    let HlsRequest { query, viewer, client, .. } = request;
+    let HlsRequest { query, client, is_head, .. } = request;
     let credentials = Credentials::from_query(query);
-    let grounds = authorize_play(state, name, credentials, client).await?;
+    let mut grounds = authorize_play(state, name, credentials, client).await?;
+    if grounds.needs_redemption() {
+        // A one-time token is not used up before there is something to play.
+        let text = playable(state, name, kind, PlaylistAccess::Entry(""), request).await?;
+        if is_head {
+            // Players ask with HEAD whether there is a stream, and then present the same token.
+            return Ok(HlsContent { body: HlsBody::Playlist(text), cache: CacheControl::Private });
+        }
+        redeem(state, &mut grounds).await?;
+    }
     let session;
     let access = if grounds.is_open() {
         PlaylistAccess::Open
@@ -174,23 +183,35 @@ async fn playlist(
         session = state.access.open_session(&grounds);
         PlaylistAccess::Entry(&session)
     };
+    let text = playable(state, name, kind, access, request).await?;
+    let is_open = matches!(access, PlaylistAccess::Open);
+    let cache = if is_open { CacheControl::OpenPlaylist } else { CacheControl::Private };
+    Ok(HlsContent { body: HlsBody::Playlist(text), cache })
+}
+
+/// The text of a playlist, once there is a complete segment.
+async fn playable(
+    state: &AppState,
+    name: &StreamName,
+    kind: PlaylistKind,
+    access: PlaylistAccess<'_>,
+    request: HlsRequest<'_>,
+) -> Result<Bytes, Problem> {
+    let HlsRequest { query, viewer, .. } = request;
     let reload = Reload::parse(query.unwrap_or_default())
         .map_err(|e| Problem::new(Code::BadRequest, format!("The query is wrong: {e}.")))?;
     if !state.hls.has_viewer(name, viewer) {
         let admitted = state.admission.check_capacity();
         admitted.map_err(|error| Problem::from(error).with_alternative(alternative_url(state, name)))?;
     }
-    let text = state.hls.playlist(&state.hub, name, kind, access, reload, viewer).await.map_err(|error| {
+    state.hls.playlist(&state.hub, name, kind, access, reload, viewer).await.map_err(|error| {
         // Another node may have the stream already.
         let alternative = match error {
             HlsError::NotPublished(_) | HlsError::Unavailable { .. } => alternative_url(state, name),
             HlsError::NotYet | HlsError::TooFarAhead | HlsError::NoResource => None,
         };
         Problem::from(error).with_alternative(alternative)
-    })?;
-    let is_open = matches!(access, PlaylistAccess::Open);
-    let cache = if is_open { CacheControl::OpenPlaylist } else { CacheControl::Private };
-    Ok(HlsContent { body: HlsBody::Playlist(text), cache })
+    })
 }
 
 /// URL of the playlist on another node with capacity.
@@ -250,10 +271,9 @@ mod tests {
             node.node_health
                 .apply(NodeHealth { alternative_url: Some("https://b.example/".to_owned()), ..NodeHealth::default() });
             let path = HlsPath::NestedPlaylist { app: "live", id: "a", file: "playlist.m3u8" };
-            let problem =
-                find(&node.state, HlsRequest { path, query: None, viewer: 1, client: Ipv4Addr::LOCALHOST.into() })
-                    .await
-                    .unwrap_err();
+            let client = Ipv4Addr::LOCALHOST.into();
+            let request = HlsRequest { path, query: None, viewer: 1, client, is_head: false };
+            let problem = find(&node.state, request).await.unwrap_err();
             assert_eq!(problem.code(), code);
             assert_eq!(problem.alternative_url(), Some("https://b.example/live/streams/a.m3u8"));
         }

@@ -45,7 +45,7 @@ fn protected() -> AppDocument {
 async fn get(node: &TestNode, uri: &str) -> Result<HlsContent, Problem> {
     let (path, query) = uri.split_once('?').map_or((uri, None), |(path, query)| (path, Some(query)));
     let path = HlsPath::parse(path).unwrap_or_else(|| panic!("{uri} is no path of HLS"));
-    find(&node.state, HlsRequest { path, query, viewer: 1, client: CLIENT }).await
+    find(&node.state, HlsRequest { path, query, viewer: 1, client: CLIENT, is_head: false }).await
 }
 
 async fn text(node: &TestNode, uri: &str) -> (String, CacheControl) {

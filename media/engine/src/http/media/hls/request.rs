@@ -8,7 +8,7 @@ use crate::http::media::hls::path::HlsPath;
 use crate::http::media::hls::viewer_id::viewer_id;
 use crate::http::serve::client::Client;
 
-/// A GET request of an HLS path.
+/// A GET or HEAD request of an HLS path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) struct HlsRequest<'a> {
     pub(in crate::http) path: HlsPath<'a>,
@@ -17,6 +17,8 @@ pub(in crate::http) struct HlsRequest<'a> {
     pub(in crate::http) viewer: u64,
     /// Address of the client.
     pub(in crate::http) client: IpAddr,
+    /// True if the response has no body.
+    pub(in crate::http) is_head: bool,
 }
 
 impl<'a> HlsRequest<'a> {
@@ -31,7 +33,8 @@ impl<'a> HlsRequest<'a> {
 
     /// A request whose path the router has decoded.
     pub(super) fn new<B>(path: HlsPath<'a>, request: &'a Request<B>, client: Client) -> Self {
-        Self { path, query: request.uri().query(), viewer: viewer_id(client), client: client.address }
+        let is_head = request.method() == Method::HEAD;
+        Self { path, query: request.uri().query(), viewer: viewer_id(client), client: client.address, is_head }
     }
 }
 
