@@ -1,14 +1,18 @@
-//! The rules of one app, prepared for decisions. Pure: takes the time as an argument.
+//! The rules of one app, prepared for decisions. Takes the time as an argument, and waits for
+//! nothing but the keys of a JWKS URL.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use headwater_api::documents::{AppDocument, Grant, Policy};
 use headwater_api::secret::Secret;
-use jsonwebtoken::DecodingKey;
+use jsonwebtoken::{Algorithm, DecodingKey};
 
 use super::error::AccessError;
 use super::grounds::{Evidence, Grounds, OPEN};
-use super::jwt::Claims;
+use super::jwks::Jwks;
+use super::jwks_client::JwksClient;
+use super::jwt::{Claims, SignatureHeader};
 use super::request::AccessRequest;
 use super::secret_check::{SecretCheck, is_stream_hash};
 use super::signing_keys::{Fingerprint, SigningKeys};
@@ -20,6 +24,7 @@ pub(super) struct AppRules {
     publish_key: Option<Key<SecretCheck>>,
     hash_secret: Option<Key<Secret>>,
     jwt_key: Option<Key<DecodingKey>>,
+    jwks: Option<Key<Arc<Jwks>>>,
     /// Stands for the policy that has no key.
     one_time: Fingerprint,
 }
@@ -37,8 +42,9 @@ impl std::fmt::Debug for AppRules {
 }
 
 impl AppRules {
-    /// Prepares the rules of an app. A policy whose key is missing or unusable admits nobody.
-    pub(super) fn new(document: AppDocument, keys: &SigningKeys) -> Self {
+    /// Prepares the rules of an app. A policy whose key is missing or unusable admits nobody. Keys
+    /// that `previous` has fetched remain, if their URL does.
+    pub(super) fn new(document: AppDocument, previous: Option<&Self>, keys: &SigningKeys) -> Self {
         let fingerprint = |policy, secret: &Secret| keys.fingerprint(&format!("{policy}\0{}", secret.reveal()));
         let publish_key = document.publish_key.as_ref().map(|secret| Key {
             key: SecretCheck::new(secret.reveal().as_bytes()),
@@ -52,8 +58,15 @@ impl AppRules {
             let key = DecodingKey::from_secret(secret.reveal().as_bytes()).ok()?;
             Some(Key { key, fingerprint: fingerprint("hs256", secret) })
         });
+        let jwks = document.jwks_url.as_ref().map(|url| {
+            let known = previous.and_then(|rules| rules.jwks.as_ref()).map(|known| &known.key);
+            let known = known.filter(|known| known.is_of(url, document.jwks_private));
+            let new = || Arc::new(Jwks::new(JwksClient::new(url, document.jwks_private)));
+            let fingerprint = keys.fingerprint(&format!("jwks\0{url}"));
+            Key { key: known.map_or_else(new, Arc::clone), fingerprint }
+        });
         let one_time = keys.fingerprint("one_time_token");
-        Self { document, publish_key, hash_secret, jwt_key, one_time }
+        Self { document, publish_key, hash_secret, jwt_key, jwks, one_time }
     }
 
     /// The document that the rules were prepared from.
@@ -95,7 +108,7 @@ impl AppRules {
     ///
     /// # Errors
     /// See [`AccessError`].
-    pub(super) fn check_credentials(
+    pub(super) async fn check_credentials(
         &self,
         policy: Policy,
         request: &AccessRequest<'_>,
@@ -118,14 +131,9 @@ impl AppRules {
             }
             Policy::Jwt => {
                 let token = credentials.token().ok_or(AccessError::TokenMissing)?;
-                let key = self.jwt_key.as_ref().ok_or(AccessError::TokenInvalid)?;
-                let claims = Claims::verify_hs256(&token, &key.key)?;
+                let (claims, policy) = self.verify(&token).await?;
                 claims.check(*action, stream, now_ms)?;
-                Ok(Evidence {
-                    policy: key.fingerprint,
-                    token: TokenId::of(&token),
-                    expires_at_ms: claims.expires_at_ms(),
-                })
+                Ok(Evidence { policy, token: TokenId::of(&token), expires_at_ms: claims.expires_at_ms() })
             }
             Policy::OneTimeToken => {
                 let token = credentials.token().ok_or(AccessError::TokenMissing)?;
@@ -136,6 +144,19 @@ impl AppRules {
             }
             Policy::Closed => Err(AccessError::Closed),
         }
+    }
+
+    /// Verifies a JSON web token, with the app's own key or one of its JWKS URL: the algorithm
+    /// decides which. Returns its claims, and what identifies the source of the key.
+    async fn verify(&self, token: &str) -> Result<(Claims, Fingerprint), AccessError> {
+        let SignatureHeader { algorithm, key_id } = SignatureHeader::parse(token)?;
+        if algorithm == Algorithm::HS256 {
+            let key = self.jwt_key.as_ref().ok_or(AccessError::TokenInvalid)?;
+            return Ok((Claims::verify(token, algorithm, &key.key)?, key.fingerprint));
+        }
+        let jwks = self.jwks.as_ref().ok_or(AccessError::TokenInvalid)?;
+        let key = jwks.key.find(key_id.as_deref(), algorithm).await?;
+        Ok((Claims::verify(token, key.algorithm, &key.key)?, jwks.fingerprint))
     }
 
     /// Checks that a client that was admitted on these grounds would still be admitted.
@@ -168,7 +189,10 @@ impl AppRules {
             Policy::Open => true,
             Policy::Key => is(self.publish_key.as_ref().map(|key| key.fingerprint)),
             Policy::Hash => is(self.hash_secret.as_ref().map(|key| key.fingerprint)),
-            Policy::Jwt => is(self.jwt_key.as_ref().map(|key| key.fingerprint)),
+            Policy::Jwt => {
+                is(self.jwt_key.as_ref().map(|key| key.fingerprint))
+                    || is(self.jwks.as_ref().map(|key| key.fingerprint))
+            }
             Policy::OneTimeToken => fingerprint == self.one_time,
             Policy::Closed => false,
         }

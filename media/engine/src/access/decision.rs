@@ -6,7 +6,8 @@
 //!   authorize --> Grounds --redeem (one-time tokens: once the stream is there)--> hold --> Permit
 //! ```
 //!
-//! Only `redeem` waits for the registry: the policies are read in the background.
+//! Only `redeem` waits for the registry: the policies are read in the background. `authorize` waits
+//! for the keys of a JWKS URL, if they are unknown or old.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use tokio::sync::{Notify, watch};
 use super::app_rules::AppRules;
 use super::credentials::Credentials;
 use super::error::AccessError;
-use super::grounds::{Evidence, Grounds};
+use super::grounds::{Evidence, Grounds, OPEN};
 use super::permits::{Permit, Permits};
 use super::play_session::PlaySession;
 use super::policies::Policies;
@@ -145,11 +146,11 @@ impl Access {
     /// # Errors
     /// See [`AccessError`].
     pub async fn authorize(&self, request: &AccessRequest<'_>) -> Result<Grounds, AccessError> {
-        let decision = self.decide(request);
+        let decision = self.decide(request).await;
         decision.inspect_err(|e| self.count_refusal(request.action, *e))
     }
 
-    fn decide(&self, request: &AccessRequest<'_>) -> Result<Grounds, AccessError> {
+    async fn decide(&self, request: &AccessRequest<'_>) -> Result<Grounds, AccessError> {
         let AccessRequest { action, stream, credentials, client } = *request;
         let rules = self.rules(stream)?;
         let policy = rules.required(request)?;
@@ -158,7 +159,7 @@ impl Access {
             Grounds { action, stream, client, evidence, session_ends_at_ms, unredeemed: None }
         };
         if policy == Policy::Open {
-            return rules.check_credentials(policy, request, 0).map(|evidence| grounds(evidence, None));
+            return Ok(grounds(Evidence::without_token(OPEN), None));
         }
         let now_ms = self.0.clock.now_ms();
         if action == Grant::Play
@@ -174,7 +175,7 @@ impl Access {
         if !self.throttle().admits(Instant::now(), client, stream.app()) {
             return Err(AccessError::TooManyGuesses);
         }
-        let checked = rules.check_credentials(policy, request, now_ms);
+        let checked = rules.check_credentials(policy, request, now_ms).await;
         if checked.is_err_and(AccessError::is_guess) {
             self.throttle().record(Instant::now(), client, stream.app());
         }

@@ -56,6 +56,9 @@ pub enum AccessError {
     /// The one-time token was used before.
     #[error("The token was used already; it admits once.")]
     TokenUsed,
+    /// The app's JWKS URL could never be fetched.
+    #[error("The token cannot be checked now, because the keys of its issuer are unreachable; try again.")]
+    JwksUnavailable,
     /// The registry, which alone knows one-time tokens, is unreachable.
     #[error("The token cannot be checked now, because the registry is unreachable; try again.")]
     RegistryUnreachable,
@@ -97,6 +100,7 @@ impl AccessError {
             Self::TokenWrongType => "token_wrong_type",
             Self::TokenRevoked => "token_revoked",
             Self::TokenUsed => "token_used",
+            Self::JwksUnavailable => "jwks_unavailable",
             Self::RegistryUnreachable => "registry_unreachable",
             Self::PolicyChanged => "policy_changed",
             Self::SessionInvalid => "session_invalid",

@@ -8,8 +8,9 @@
 //! | `nbf` | Unix time of the start of validity, in seconds |
 //! | `app` | the app; absent: any app whose key verifies the token |
 //!
-//! The signature algorithm follows from the key (RFC 8725 §3.1): `none` and a public key used as an
-//! HMAC key never match. Takes the time as an argument; must not know where keys come from.
+//! The signature algorithm follows from the key (RFC 8725 §3.1), HS256 from the app's own key,
+//! RS256 or ES256 from a key of its JWKS URL: `none` and a public key used as an HMAC key never
+//! match. Takes the time as an argument; must not know where keys come from.
 
 use headwater_api::StreamName;
 use headwater_api::documents::Grant;
@@ -35,21 +36,40 @@ pub(super) struct Claims {
     nbf: Option<f64>,
 }
 
-impl Claims {
-    /// Verifies the signature of a token with an HS256 key, and parses its claims. They are not
-    /// checked yet.
+/// What the header of a token says about its signature. Nothing of it is verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SignatureHeader {
+    pub(super) algorithm: Algorithm,
+    /// `kid`: which key of its issuer.
+    pub(super) key_id: Option<String>,
+}
+
+impl SignatureHeader {
+    /// Parses the header of a token.
     ///
     /// # Errors
-    /// If the token is too long, damaged, lacks `exp`, or is not signed with this key.
-    pub(super) fn verify_hs256(token: &str, key: &DecodingKey) -> Result<Self, AccessError> {
-        let algorithm = signature_algorithm(token)?;
-        if algorithm != Algorithm::HS256 {
-            return Err(AccessError::TokenInvalid);
+    /// If the token is too long or damaged, or names an algorithm that no key has.
+    pub(super) fn parse(token: &str) -> Result<Self, AccessError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(AccessError::TokenTooLong);
         }
-        Self::verify(token, algorithm, key)
+        let header = decode_header(token).map_err(|_| AccessError::TokenInvalid)?;
+        match header.alg {
+            Algorithm::HS256 | Algorithm::RS256 | Algorithm::ES256 => {
+                Ok(Self { algorithm: header.alg, key_id: header.kid })
+            }
+            _ => Err(AccessError::TokenInvalid),
+        }
     }
+}
 
-    fn verify(token: &str, algorithm: Algorithm, key: &DecodingKey) -> Result<Self, AccessError> {
+impl Claims {
+    /// Verifies the signature of a token with a key, and parses its claims. They are not checked
+    /// yet.
+    ///
+    /// # Errors
+    /// If the token is damaged, lacks `exp`, or is not signed with this key and algorithm.
+    pub(super) fn verify(token: &str, algorithm: Algorithm, key: &DecodingKey) -> Result<Self, AccessError> {
         jwt_crypto::install();
         let mut validation = Validation::new(algorithm);
         // `check` does this, with the clock of the cluster.
@@ -89,14 +109,6 @@ impl Claims {
         // Saturates.
         (self.exp * 1_000.0) as u64
     }
-}
-
-/// The algorithm that the header of a token names.
-fn signature_algorithm(token: &str) -> Result<Algorithm, AccessError> {
-    if token.len() > MAX_TOKEN_BYTES {
-        return Err(AccessError::TokenTooLong);
-    }
-    decode_header(token).map(|header| header.alg).map_err(|_| AccessError::TokenInvalid)
 }
 
 /// Tolerated difference between the clocks of the issuer and the cluster, in seconds.

@@ -1,12 +1,18 @@
 //! Tests of JSON web tokens: valid ones, and wrong ones of every kind.
 
 use super::*;
-use crate::access::test_tokens::{KEY, PYJWT_HS256, hs256, message, play_token, signed};
+use crate::access::jwk_set::JwkSet;
+use crate::access::test_tokens::{
+    JWK_SET, KEY, PYJWT_ES256, PYJWT_HS256, PYJWT_RS256, hs256, message, play_token, signed,
+};
 
 const NOW_S: u64 = 1_800_000_000;
 
 fn verify(token: &str) -> Result<Claims, AccessError> {
-    Claims::verify_hs256(token, &DecodingKey::from_secret(KEY.as_bytes()).unwrap())
+    match SignatureHeader::parse(token)?.algorithm {
+        Algorithm::HS256 => Claims::verify(token, Algorithm::HS256, &DecodingKey::from_secret(KEY.as_bytes()).unwrap()),
+        _ => Err(AccessError::TokenInvalid),
+    }
 }
 
 fn check(payload: &str, expected: Result<(), AccessError>) {
@@ -102,19 +108,58 @@ fn token_that_is_truncated_modified_or_too_long_is_refused() {
     assert_eq!(verify(&signed(&header, r#"{"exp":1}"#, KEY.as_bytes())), Err(AccessError::TokenInvalid));
 }
 
+#[test]
+fn public_keys_verify_what_pyjwt_has_signed_and_no_hmac_made_with_them() {
+    let set = JwkSet::parse(JWK_SET.as_bytes()).unwrap();
+    for (token, id, algorithm) in [(PYJWT_RS256, "rsa", Algorithm::RS256), (PYJWT_ES256, "ec", Algorithm::ES256)] {
+        let header = SignatureHeader::parse(token).unwrap();
+        assert_eq!(header, SignatureHeader { algorithm, key_id: Some(id.to_owned()) });
+        let key = &set.find(Some(id), algorithm).unwrap().key;
+        let claims = Claims::verify(token, algorithm, key).unwrap();
+        assert_eq!(claims.check(Grant::Play, &StreamName::parse("live/a").unwrap(), NOW_S * 1_000), Ok(()));
+        // The same key for another algorithm, whatever the header says.
+        for other in [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256] {
+            if other != algorithm {
+                assert_eq!(Claims::verify(token, other, key), Err(AccessError::TokenInvalid), "{other:?}");
+            }
+        }
+        let payload = r#"{"type":"play","exp":4000000000}"#;
+        let public = set_text_of(id);
+        let confused = signed(&format!(r#"{{"alg":"HS256","kid":"{id}"}}"#), payload, public.as_bytes());
+        assert_eq!(Claims::verify(&confused, Algorithm::HS256, key), Err(AccessError::TokenInvalid));
+        for at in (0..token.len()).step_by(7) {
+            let mut bytes = token.to_owned().into_bytes();
+            bytes[at] ^= 1;
+            let changed = String::from_utf8(bytes).unwrap();
+            assert!(Claims::verify(&changed, algorithm, key).is_err(), "{at}");
+        }
+    }
+}
+
+/// The text of a public key, as a confused verifier would use it.
+fn set_text_of(id: &str) -> String {
+    let set: serde_json::Value = serde_json::from_str(JWK_SET).unwrap();
+    set["keys"].as_array().unwrap().iter().find(|key| key["kid"] == id).unwrap().to_string()
+}
+
 /// Prints the CPU time of a check; `cargo test --release … -- --ignored --nocapture`.
 #[test]
 #[ignore = "measures"]
 #[allow(clippy::print_stdout)]
 fn time_of_a_check() {
     let stream = StreamName::parse("live/a").unwrap();
-    let key = DecodingKey::from_secret(KEY.as_bytes()).unwrap();
-    let started = cpu_time();
-    for _ in 0..10_000 {
-        let claims = Claims::verify_hs256(PYJWT_HS256, &key).unwrap();
-        claims.check(Grant::Play, &stream, NOW_S * 1_000).unwrap();
+    let own_key = DecodingKey::from_secret(KEY.as_bytes()).unwrap();
+    let set = JwkSet::parse(JWK_SET.as_bytes()).unwrap();
+    for token in [PYJWT_HS256, PYJWT_RS256, PYJWT_ES256] {
+        let started = cpu_time();
+        for _ in 0..10_000 {
+            let SignatureHeader { algorithm, key_id } = SignatureHeader::parse(token).unwrap();
+            let key = set.find(key_id.as_deref(), algorithm).map_or(&own_key, |public| &public.key);
+            Claims::verify(token, algorithm, key).unwrap().check(Grant::Play, &stream, NOW_S * 1_000).unwrap();
+        }
+        let algorithm = SignatureHeader::parse(token).unwrap().algorithm;
+        println!("{algorithm:?}: {:?} per check", (cpu_time() - started) / 10_000);
     }
-    println!("HS256: {:?} per check", (cpu_time() - started) / 10_000);
 }
 
 /// CPU time of this thread.

@@ -3,7 +3,8 @@
 //! ```text
 //!   gateway, http --action, stream, credentials--> decision --> Grounds, or an AccessError
 //!                                                     |
-//!                               app_rules, jwt, secret_check (pure)
+//!                               app_rules, jwt, secret_check
+//!                                     '--jwks: keys of an issuer, cached
 //!                                                     |
 //!                            policies <-- policy_reader <-- registry, or the copy of a file
 //! ```
@@ -20,6 +21,9 @@ mod decision;
 mod error;
 mod grounds;
 mod issued_token;
+mod jwk_set;
+mod jwks;
+mod jwks_client;
 mod jwt;
 mod jwt_crypto;
 mod permits;

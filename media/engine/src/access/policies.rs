@@ -25,8 +25,12 @@ impl Policies {
     /// `previous`.
     pub(super) fn new(previous: &Self, stored: &StoredPolicies, keys: &SigningKeys) -> Self {
         let rules = |app: &AppDocument| {
-            let known = previous.app(&app.name).ok().filter(|known| known.document() == app);
-            (app.name.clone(), known.map_or_else(|| Arc::new(AppRules::new(app.clone(), keys)), Arc::clone))
+            let known = previous.app(&app.name).ok();
+            let rules = match known.filter(|known| known.document() == app) {
+                Some(unchanged) => Arc::clone(unchanged),
+                None => Arc::new(AppRules::new(app.clone(), known.map(Arc::as_ref), keys)),
+            };
+            (app.name.clone(), rules)
         };
         let revoked = stored.revoked.keys().filter_map(|digest| TokenId::from_digest(digest)).collect();
         Self { apps: Some(stored.apps.iter().map(rules).collect()), revoked }

@@ -34,3 +34,31 @@ pub(crate) const PYJWT_HS256: &str = concat!(
     "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdHJlYW1JZCI6ImEiLCJ0eXBlIjoicGxheSIsImV4cCI6NDA",
     "wMDAwMDAwMH0.5VWxfmRAZzWTqmqFtindIZFPPFdCClyXCDlm0x8balo",
 );
+
+/// Made by PyJWT 2.15.1 from the claims of `play_token`; RS256, `kid` `rsa`.
+pub(crate) const PYJWT_RS256: &str = concat!(
+    "eyJhbGciOiJSUzI1NiIsImtpZCI6InJzYSIsInR5cCI6IkpXVCJ9.eyJzdHJlYW1JZCI6ImEiLCJ0eXBlIjoicGx",
+    "heSIsImV4cCI6NDAwMDAwMDAwMH0.wFLC-gXA2WgSsfYsL8LVMRBil6hDg48fD0fMgSfT3pFwXvQwBmnWpxz7dWK",
+    "1-XGZkKXHw2_pdVw8YCmgmL4m9gLo2noMUx39ttQXq3G4qNCMF1svATmKQ-",
+    "J61VWMDrY_gvD2bojh0RyKkYHX1XZvmAsHAzQ6fzrklA7hRI3iSkT9xQ2g3c6pPTmiWFIA15WKPPrUB5ur1Di2-",
+    "zyioQcZJG0Dm_xxi27i1YyEMx2NU00-Jjb79bXEOZiVPnS8Yie7OeXiJYXDM-",
+    "uOd_UMPwkppiC5jsjWISWNDMmZLhgyLwqQkXNQAl2y91SR4FPRG3I3lRRQFq0i42kb7VJRNGVh8Q",
+);
+
+/// The same; ES256, `kid` `ec`.
+pub(crate) const PYJWT_ES256: &str = concat!(
+    "eyJhbGciOiJFUzI1NiIsImtpZCI6ImVjIiwidHlwIjoiSldUIn0.eyJzdHJlYW1JZCI6ImEiLCJ0eXBlIjoicGxh",
+    "eSIsImV4cCI6NDAwMDAwMDAwMH0.lB0429NBM64Rii-",
+    "3n4GHQp_fjYgNyvZ10iazQoGXt8EiTKB59Ln1C2bxTjcDLwG3ADFuG5PEtaDhizHhhaaJlQ",
+);
+
+/// The JWK set with the public keys of both.
+pub(crate) const JWK_SET: &str = concat!(
+    r#"{"keys":[{"kty":"RSA","kid":"rsa","use":"sig","e":"AQAB","n":"w49otNRAh1Nl7sy89MThz_J2Xe"#,
+    r#"Cry3UvxOD-r8olqehrtxNBDGTYc7Du3DdGKV4WvTVB44V-7kknsf3RtPGzSzByKAUSOb1y-6_7SsJOV8yQVijd9_"#,
+    r#"ztSGVTnQIB0z7ufpQH13Xmf6xHYQbp74n1_508UlsBhf-LrXDSSFnE82o2Jik9D5e3VfCmwvP_IFmzq2rS-1b8CO"#,
+    r#"2IO8FHLloDJoEHOAvhCo5jwctnTax5svlJtP2OgPyyDCdt71c5QI0FFR1THpSMKfCkQ9etNWl4AoFp2Jwwyim1pd"#,
+    r#"RwEOODPingIFGVLSL4wS7z3WUApqZoEQFT1VIlglieJl7avoaTHQ"},{"kty":"EC","kid":"ec","crv":"P-2"#,
+    r#"56","x":"oTmzMvXo-Q05KMZ5EDTUf1-DixVzoFxtrWeZ_9-g_Qs","y":"8TmyY-gmhX_nFe2-bzsFLL2syoRxN"#,
+    r#"6d0HJUfZa_nlZ0"}]}"#,
+);

@@ -135,6 +135,8 @@ codes! {
     NotYet = "not_yet" => SERVICE_UNAVAILABLE,
     /// The node has not read the rules of its apps yet.
     PoliciesUnavailable = "policies_unavailable" => SERVICE_UNAVAILABLE,
+    /// The keys of the app's JWKS URL could not be fetched.
+    JwksUnavailable = "jwks_unavailable" => SERVICE_UNAVAILABLE,
     /// The registry is unreachable.
     RegistryUnreachable = "registry_unreachable" => SERVICE_UNAVAILABLE,
     /// The node that has the stream is unreachable.

@@ -56,6 +56,7 @@ impl From<AccessError> for Problem {
             AccessError::TokenWrongType => Code::TokenWrongType,
             AccessError::TokenRevoked => Code::TokenRevoked,
             AccessError::TokenUsed => Code::TokenUsed,
+            AccessError::JwksUnavailable => Code::JwksUnavailable,
             AccessError::RegistryUnreachable => Code::RegistryUnreachable,
             AccessError::PolicyChanged => Code::PolicyChanged,
             AccessError::SessionInvalid => Code::SessionInvalid,
