@@ -4,6 +4,7 @@
 //! `cargo build --workspace && cargo test -p headwater-tests --test e2e`
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access;
 mod administrator;
 mod apps;
 mod autoscaling;
