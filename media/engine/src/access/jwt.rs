@@ -14,6 +14,7 @@
 
 use headwater_api::StreamName;
 use headwater_api::documents::Grant;
+use headwater_api::secret::Secret;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
 
@@ -109,6 +110,12 @@ impl Claims {
         // Saturates.
         (self.exp * 1_000.0) as u64
     }
+}
+
+/// True if a token is signed with this HS256 key, whatever it claims.
+pub fn is_signed_with(token: &str, key: &Secret) -> bool {
+    let key = DecodingKey::from_secret(key.reveal().as_bytes());
+    token.len() <= MAX_TOKEN_BYTES && key.is_ok_and(|key| Claims::verify(token, Algorithm::HS256, &key).is_ok())
 }
 
 /// Tolerated difference between the clocks of the issuer and the cluster, in seconds.

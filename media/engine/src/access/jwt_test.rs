@@ -43,6 +43,14 @@ fn claims_decide_what_a_token_permits() {
 }
 
 #[test]
+fn token_with_another_signature_is_not_signed_with_the_key() {
+    let [key, other] = [KEY, "another key of thirty-two bytes!"].map(Secret::new);
+    assert!(is_signed_with(PYJWT_HS256, &key) && !is_signed_with(PYJWT_HS256, &other));
+    let (signed, _) = PYJWT_HS256.rsplit_once('.').unwrap();
+    assert!(!is_signed_with(&format!("{signed}.AAAA"), &key) && !is_signed_with(signed, &key));
+}
+
+#[test]
 fn token_made_by_pyjwt_is_accepted() {
     let claims = verify(PYJWT_HS256).unwrap();
     assert_eq!(claims.check(Grant::Play, &StreamName::parse("live/a").unwrap(), NOW_S * 1_000), Ok(()));

@@ -107,6 +107,7 @@ async fn put_app(
     match within_timeout(state.registry.put_app(&changed)).await? {
         Ok(written) => {
             log::info!(app = app.as_str(), revision = written.revision; "app changed");
+            state.access.reload();
             Ok(uncached_json(AppSettings::from(&written)))
         }
         Err(RegistryError::Changed { current: Some(current), .. }) => Ok(conflict(&current)),
@@ -138,6 +139,7 @@ async fn delete_app(
         return Err(not_found());
     }
     log::info!(app = app.as_str(); "app removed");
+    state.access.reload();
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -209,6 +209,7 @@ async fn revoke(
     let name = parse_name(&app, &id)?;
     let revoked = ask(state.registry.revoke_stream_tokens(&name)).await?;
     log::info!(stream = name.as_str(), tokens = revoked; "tokens revoked");
+    state.access.reload();
     Ok(uncached_json(result(true, format!("{revoked} tokens have been revoked."))))
 }
 

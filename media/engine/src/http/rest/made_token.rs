@@ -10,7 +10,7 @@ use headwater_registry::{RegistryError, Tokens as _};
 
 use super::apps;
 use super::registry_call::{ask, unreachable, within_timeout};
-use crate::access::{claimed_expiry, sign_jwt, token_digest};
+use crate::access::{claimed_expiry, is_signed_with, sign_jwt, token_digest};
 use crate::http::error::{Code, Problem};
 use crate::http::state::AppState;
 
@@ -48,7 +48,9 @@ pub(super) async fn revoke(state: &AppState, app: &str, presented: &str) -> Resu
     let app = apps::find(state, app).await?.ok_or_else(apps::not_found)?.name;
     let digest = if is_digest(presented) { presented.to_owned() } else { token_digest(presented) };
     if let Some(found) = ask(state.registry.token(&digest)).await? {
-        return Ok(found.app == app && ask(state.registry.revoke_token(&digest)).await?);
+        let is_revoked = found.app == app && ask(state.registry.revoke_token(&digest)).await?;
+        state.access.reload();
+        return Ok(is_revoked);
     }
     let now_ms = state.hub.wall_clock().now_ms();
     let expires_at_ms = claimed_expiry(presented).unwrap_or(0).saturating_add(CLOCK_LEEWAY_S).saturating_mul(1_000);
@@ -74,19 +76,26 @@ pub(super) async fn revoke(state: &AppState, app: &str, presented: &str) -> Resu
         Err(e) => return Err(unreachable(e)),
     }
     // By the registry's clock, by which nodes ask for revocations.
-    ask(state.registry.revoke_token(&document.digest)).await
+    let is_revoked = ask(state.registry.revoke_token(&document.digest)).await?;
+    state.access.reload();
+    Ok(is_revoked)
 }
 
-/// Finds the token that somebody presents for a stream; `None` if it is not recorded.
+/// Finds the token that somebody presents for a stream; `None` if it is not recorded, or is not
+/// signed with the app's key: the registry knows a JSON web token by what is signed.
 pub(super) async fn find(
     state: &AppState,
     name: &StreamName,
     presented: &str,
 ) -> Result<Option<TokenDocument>, Problem> {
-    let found = ask(state.registry.token(&token_digest(presented))).await?;
-    Ok(found.filter(|token| {
+    let found = ask(state.registry.token(&token_digest(presented))).await?.filter(|token| {
         token.app == name.app() && token.stream.as_deref().is_none_or(|stream| stream == name.stream_id())
-    }))
+    });
+    if found.as_ref().is_some_and(|token| token.kind == TokenKind::Jwt) {
+        let key = apps::find(state, name.app()).await?.and_then(|app| app.jwt_key);
+        return Ok(found.filter(|_| key.is_some_and(|key| is_signed_with(presented, &key))));
+    }
+    Ok(found)
 }
 
 fn check(new: &NewToken, now_ms: u64) -> Result<(), Problem> {
