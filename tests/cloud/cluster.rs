@@ -15,7 +15,7 @@ use crate::balancer::{self, Balancer};
 use crate::host::Host;
 use crate::missing_tool::MissingTool;
 use crate::network::Network;
-use crate::node::{CLUSTER_NAME, Node, NodeSpec, Role};
+use crate::node::{CLUSTER_NAME, Node, NodeSpec, PUBLISH_KEY, Role};
 use crate::registry::{self, Database, Mongod, Registry, RegistryKind, ReplicaSet};
 
 /// Size of the cluster, and the addresses of its load balancers.
@@ -79,6 +79,7 @@ impl Cluster {
         let database = database.transpose().ok().context("starting the database panicked")?.transpose()?;
         let moto = moto?.ok_or(MissingTool)?;
         moto.create_secret(&format!("headwater/{CLUSTER_NAME}/relay"), "the relay secret of the test cluster")?;
+        moto.create_secret(&format!("headwater/{CLUSTER_NAME}/publish"), PUBLISH_KEY)?;
         let password = format!("{:016x}", rand::random::<u64>());
         moto.create_secret(&format!("headwater/{CLUSTER_NAME}/administrator"), &password)?;
         let registry = match (mongod, database, spec.registry) {
@@ -245,9 +246,9 @@ impl Cluster {
         self.network.gateway().into()
     }
 
-    /// URL for publishing through the load balancer.
+    /// URL for publishing through the load balancer, with the publish key.
     pub(crate) fn publish_url(&self, stream: &str) -> String {
-        format!("rtmp://{}/{stream}", loopback_if_unspecified(self.rtmp_balancer.address()))
+        format!("rtmp://{}/{stream}?key={PUBLISH_KEY}", loopback_if_unspecified(self.rtmp_balancer.address()))
     }
 
     /// URL of a page through the load balancer; `path` starts with a slash.

@@ -46,9 +46,9 @@ pub(crate) fn run(mut cluster: Cluster, shutdown_rx: &watch::Receiver<bool>) -> 
 
 fn print_welcome(cluster: &Cluster) {
     let publish = cluster.publish_url("live/demo");
-    let server = publish.trim_end_matches("/demo");
+    let (server, stream_key) = publish.rsplit_once('/').unwrap_or_default();
     print_line("\n  The cluster is up.\n");
-    print_line(&format!("  Publish    OBS: server {server}, stream key demo"));
+    print_line(&format!("  Publish    OBS: server {server}, stream key {stream_key}"));
     print_line(
         "             ffmpeg -re -f lavfi -i testsrc2=size=1280x720:rate=30 -f lavfi -i sine=frequency=330 \
          -pix_fmt yuv420p \\",

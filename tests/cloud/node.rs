@@ -17,6 +17,9 @@ use nix::unistd::Pid;
 use crate::host::Host;
 use crate::network::Network;
 
+/// The key that publishers of the cluster need.
+pub(crate) const PUBLISH_KEY: &str = "publish-key-of-the-test-cluster";
+
 /// Role of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -206,6 +209,11 @@ impl Node {
     /// Address of its RTMP listener.
     pub(crate) fn rtmp(&self) -> SocketAddr {
         self.host.socket_address(1935)
+    }
+
+    /// URL for publishing to this node, with the publish key.
+    pub(crate) fn publish_url(&self, stream: &str) -> String {
+        format!("rtmp://{}/{stream}?key={PUBLISH_KEY}", self.rtmp())
     }
 
     /// Address of its relay listener.

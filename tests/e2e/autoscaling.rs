@@ -182,13 +182,17 @@ fn failed_requests_for_both_hooks_are_retried() {
     group.wait_terminated();
 }
 
+/// The URL of `live/a` with the key that a node on EC2 requires.
+fn publish_url(node: &Daemon) -> String {
+    let rtmp = node.wait_endpoints(None).unwrap().rtmp.unwrap();
+    format!("rtmp://{rtmp}/live/a?key={}", node.publish_key("live").unwrap())
+}
+
 #[test]
 fn restarted_node_without_a_publisher_loses_its_scale_in_protection() {
     let group = TestGroup::new();
     let node = group.start_node(|_| {});
-    let at = node.wait_endpoints(None).unwrap();
-    let Some(publisher) = start_ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp.unwrap())).unwrap()
-    else {
+    let Some(publisher) = start_ffmpeg(&Source::default(), &publish_url(&node)).unwrap() else {
         return;
     };
     group.wait_instance("protection", |i| i.protected);
@@ -242,8 +246,7 @@ fn node_is_protected_from_scale_in_while_a_stream_is_published() {
     let node = group.start_node(|_| {});
     let at = node.wait_endpoints(None).unwrap();
     group.wait_instance("completion of the launching hook", |i| i.lifecycle == Lifecycle::InService);
-    let Some(publisher) = start_ffmpeg(&Source::default(), &format!("rtmp://{}/live/a", at.rtmp.unwrap())).unwrap()
-    else {
+    let Some(publisher) = start_ffmpeg(&Source::default(), &publish_url(&node)).unwrap() else {
         return;
     };
     wait_status(at.http.unwrap(), "live/a", "video", |s| s.video.is_some()).unwrap();

@@ -16,10 +16,14 @@ use crate::moto::Moto;
 /// The secret that all nodes share. No log may contain it.
 pub const RELAY_SECRET: &str = "the relay secret of this test";
 
+/// The key that publishers of the cluster need; the URLs of [`Node::rtmp_url`] contain it.
+pub const PUBLISH_KEY: &str = "the-publish-key-of-this-test";
+
 /// The name of the secret with the registry's connection string.
 const REGISTRY_SECRET_NAME: &str = "demo/registry";
 
-/// Starts the AWS of the cluster with the registry's connection string as its only secret. Returns
+/// Starts the AWS of the cluster with the registry's connection string and the publish key as its
+/// only secrets. Returns
 /// `None` if moto is not installed; the skip is printed.
 ///
 /// # Errors
@@ -27,6 +31,7 @@ const REGISTRY_SECRET_NAME: &str = "demo/registry";
 pub fn start_aws_without_relay_secret(registry_uri: &str) -> anyhow::Result<Option<Moto>> {
     let Some(moto) = Moto::start()? else { return Ok(None) };
     moto.create_secret(REGISTRY_SECRET_NAME, registry_uri)?;
+    moto.create_secret("headwater/demo/publish", PUBLISH_KEY)?;
     Ok(Some(moto))
 }
 
@@ -172,13 +177,13 @@ impl Node {
         Ok(self.daemon.wait_endpoints(None)?.health)
     }
 
-    /// Waits for its RTMP server and returns `rtmp://127.0.0.1:PORT/APP/STREAM_ID`.
+    /// Waits for its RTMP server and returns `rtmp://127.0.0.1:PORT/APP/STREAM_ID?key=KEY`.
     ///
     /// # Errors
     /// If there is none in time.
     pub fn rtmp_url(&self, name: &str) -> anyhow::Result<String> {
         let rtmp = self.daemon.wait_endpoints(None)?.rtmp.context("plain RTMP is off")?;
-        Ok(format!("rtmp://{rtmp}/{name}"))
+        Ok(format!("rtmp://{rtmp}/{name}?key={PUBLISH_KEY}"))
     }
 
     /// Waits until the stream has video at this node.

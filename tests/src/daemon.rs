@@ -83,6 +83,18 @@ impl Daemon {
         Ok(command.envs(environment.iter().cloned()).output()?)
     }
 
+    /// The publish key of an app, from the running engine.
+    ///
+    /// # Errors
+    /// If the engine does not answer, or the app has no key.
+    pub fn publish_key(&self, app: &str) -> anyhow::Result<String> {
+        let output = self.run_command(&["app", "show", app, "--json"], &[])?;
+        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let settings: headwater_api::rest::AppSettings = serde_json::from_slice(&output.stdout)?;
+        let key = settings.publish_key.flatten().ok_or_else(|| anyhow::anyhow!("{app} has no publish key"))?;
+        Ok(key.reveal().to_owned())
+    }
+
     /// Sends a signal to the engine and then to the daemon.
     pub fn signal(&self, signal: Signal) {
         let engine = read_endpoints(&self.data_dir).ok().and_then(|e| i32::try_from(e.pid).ok());

@@ -15,6 +15,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_autoscaling::error::ProvideErrorMetadata;
 use aws_sdk_ec2::types::{Filter, Instance, InstanceStateName};
+use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use headwater_api::secret::Secret;
 
 use crate::boot::facts::{GROUP_TAG, Region, TAG_PREFIX};
@@ -116,15 +117,29 @@ impl Aws {
 
     /// Fetches the text of a secret, by name or ARN.
     pub(crate) async fn fetch_secret(&self, id: &str) -> Result<Secret, AwsError> {
-        let action = "secretsmanager:GetSecretValue";
         let client = aws_sdk_secretsmanager::Client::new(&self.0);
-        let answer = client.get_secret_value().secret_id(id).send().await.map_err(|e| aws_error(action, id, e))?;
-        match answer.secret_string() {
-            Some(text) => Ok(Secret::new(text)),
-            None => Err(aws_error(action, id, std::io::Error::other("it holds bytes, not text"))),
+        let answer = client.get_secret_value().secret_id(id).send().await;
+        secret_text(id, &answer.map_err(|e| aws_error(GET_SECRET, id, e))?)
+    }
+
+    /// Fetches the text of a secret, by name or ARN; `None` if it does not exist.
+    pub(crate) async fn fetch_optional_secret(&self, id: &str) -> Result<Option<Secret>, AwsError> {
+        let client = aws_sdk_secretsmanager::Client::new(&self.0);
+        match client.get_secret_value().secret_id(id).send().await {
+            Ok(answer) => secret_text(id, &answer).map(Some),
+            Err(e) if e.code() == Some("ResourceNotFoundException") => Ok(None),
+            Err(e) => Err(aws_error(GET_SECRET, id, e)),
         }
     }
 }
+
+fn secret_text(id: &str, answer: &GetSecretValueOutput) -> Result<Secret, AwsError> {
+    let text = answer.secret_string().map(Secret::new);
+    text.ok_or_else(|| aws_error(GET_SECRET, id, std::io::Error::other("it holds bytes, not text")))
+}
+
+/// The action that reads a secret.
+const GET_SECRET: &str = "secretsmanager:GetSecretValue";
 
 /// An instance that runs the registry of its cluster, or that is starting or stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,7 +26,7 @@ use crate::boot::supervisor::Supervisor;
 use crate::boot::{data_dir, planner, registration};
 use crate::cluster::heartbeat::HeartbeatChannels;
 use crate::cluster::node_health::NodeHealthTracker;
-use crate::cluster::{administrator, cluster_secrets, heartbeat};
+use crate::cluster::{administrator, app_defaults, cluster_secrets, heartbeat};
 use crate::process::engine::{self, Engine, RunCommand};
 use crate::process::service_manager::{ServiceManager, Signals, Watchdog};
 use crate::registry_node::node as registry_node;
@@ -80,6 +80,7 @@ async fn run_incarnation(
         return Ok(NodeExit::Stopped);
     };
     administrator::create_at_first_boot(&joined.config).await?;
+    app_defaults::choose(&plan, &joined, facts.instance.is_some()).await?;
     joined.config.node.boot_epoch = Some(joined.registered.incarnation.epoch.0);
     let engine = Engine::prepare(program.to_owned(), &joined.config)?;
     let node = RunningNode { plan: &plan, facts: &facts, joined: &joined, engine: &engine };

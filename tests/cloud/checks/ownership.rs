@@ -19,7 +19,7 @@ pub(super) fn concurrent_claims(ctx: &mut CheckContext<'_>) -> anyhow::Result<St
         let id = format!("claim{round}");
         let both: Vec<_> = origins
             .iter()
-            .map(|at| Publisher::start(&format!("rtmp://{}/live/{id}", ctx.cluster.nodes[*at].rtmp())))
+            .map(|at| Publisher::start(&ctx.cluster.nodes[*at].publish_url(&format!("live/{id}"))))
             .collect::<anyhow::Result<_>>()?;
         let owner = ctx.wait_owner(&id, None)?;
         // The refused publisher retries.
@@ -46,7 +46,7 @@ pub(super) fn frozen_origin(ctx: &mut CheckContext<'_>) -> anyhow::Result<String
     let stopped = Instant::now();
     // Its publisher gets no response from the frozen node and stays connected;
     // a second publisher connects.
-    let _second = Publisher::start(&format!("rtmp://{}/live/frozen", ctx.cluster.nodes[other].rtmp()))?;
+    let _second = Publisher::start(&ctx.cluster.nodes[other].publish_url("live/frozen"))?;
     let second = ctx.wait_owner("frozen", Some(first)).context("another owner")?;
     let taken = stopped.elapsed();
     let pauses = ensure_below("pauses", &whep_pauses(&whep, 50)?, STREAM_LEASE + Duration::from_secs(6))?;
@@ -84,7 +84,7 @@ pub(super) fn partitioned_origin(ctx: &mut CheckContext<'_>) -> anyhow::Result<S
     let origins = ctx.cluster.nodes_with_role(Role::Origin);
     let other = origins.iter().copied().find(|at| *at != first).context("fewer than two origins")?;
     // A second publisher uses the name, on a node that reaches the database.
-    let second_publisher = Publisher::start(&format!("rtmp://{}/live/split", ctx.cluster.nodes[other].rtmp()))?;
+    let second_publisher = Publisher::start(&ctx.cluster.nodes[other].publish_url("live/split"))?;
     ctx.wait_owner("split", Some(first)).context("the second publisher")?;
     let taken = cut.elapsed();
     ensure!(taken > STREAM_LEASE - Duration::from_secs(6), "taken after {taken:?}, before the lease expired");

@@ -1,6 +1,6 @@
 //! Collections and indexes. `docs/registry.md` gives the reason for each.
 
-use headwater_api::documents::{AppDocument, DEFAULT_APPS};
+use headwater_api::documents::{AppDocument, DEFAULT_APPS, Policy};
 use mongodb::bson::{Document, doc};
 use mongodb::options::IndexOptions;
 use mongodb::{Database, IndexModel};
@@ -60,7 +60,9 @@ async fn seed(database: &Database) -> mongodb::error::Result<()> {
     let meta = database.collection::<Document>(META);
     if meta.find_one(doc! { "_id": "schema" }).await?.is_none() {
         for name in DEFAULT_APPS {
-            let app = doc! { "$setOnInsert": { "document": encode(&AppDocument::open(name))? } };
+            // Nobody may publish before the first node, or the operator, has decided.
+            let app = AppDocument { publish: Policy::Closed, ..AppDocument::open(name) };
+            let app = doc! { "$setOnInsert": { "document": encode(&app)? } };
             let apps = database.collection::<Document>(APPS);
             ignore_duplicate(apps.update_one(doc! { "_id": name }, app).upsert(true).await.map(drop))?;
         }
