@@ -44,8 +44,9 @@ fn fail(
     // While no other edge is registered, the load balancer sends every viewer to this one.
     others.iter().for_each(|at| ctx.cluster.deregister(&ctx.cluster.nodes[*at]));
     let balancer = ctx.cluster.http_balancer.address();
-    let audience = Audience::start(&ctx.cluster.runtime, balancer, ctx.cluster.gateway(), id, VIEWERS)?;
+    let audience = Audience::start(&ctx.cluster.runtime, balancer, ctx.cluster.gateway(), id, VIEWERS);
     others.iter().for_each(|at| ctx.cluster.register(&ctx.cluster.nodes[*at]));
+    let audience = audience?;
     wait::until("healthy edges", || (ctx.cluster.http_balancer.healthy_count() == edges.len()).then_some(()))?;
     whep.iter_mut().for_each(|(_, viewer)| viewer.reset_pauses());
     let before = audience.pauses()?;

@@ -136,7 +136,9 @@ function isTemporary(error) {
 }
 
 function retryDelayMs(error, failures) {
-  if (error.retryAfterMs !== undefined) return Math.min(error.retryAfterMs, MAX_RETRY_AFTER_MS) * (1 + 0.3 * Math.random());
+  if (error.retryAfterMs !== undefined) {
+    return Math.max(FIRST_RETRY_MS, Math.min(error.retryAfterMs, MAX_RETRY_AFTER_MS)) * (1 + 0.3 * Math.random());
+  }
   return Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** failures) * (0.5 + Math.random());
 }
 

@@ -9,7 +9,8 @@ import { readBody, requestOnce, requestPersistently } from "./attempts.js";
 /** Several times the duration of a part, and half of what the player has in its buffer when the edge dies. */
 const BLOCKING_TIMEOUT_MS = 1000;
 /** Query parameters of a blocking playlist request (RFC 8216bis §6.2.5.2). */
-const BLOCKING_PARAMETERS = ["_HLS_msn", "_HLS_part"];
+const PART_PARAMETER = "_HLS_part";
+const BLOCKING_PARAMETERS = ["_HLS_msn", PART_PARAMETER];
 
 /** Implements the interface `Loader` of hls.js. */
 export class Loader {
@@ -54,12 +55,15 @@ export class Loader {
 
   async request(url) {
     const { signal } = this.stop;
-    if (!BLOCKING_PARAMETERS.some((name) => url.searchParams.has(name))) return requestPersistently(url, { signal });
-    const response = await requestOnce(url, { signal, timeoutMs: BLOCKING_TIMEOUT_MS });
-    if (response) return response;
-    this.stats.retry += 1;
+    const blocksForPart = url.searchParams.has(PART_PARAMETER);
+    if (blocksForPart) {
+      const response = await requestOnce(url, { signal, timeoutMs: BLOCKING_TIMEOUT_MS });
+      if (response) return response;
+      this.stats.retry += 1;
+    }
+    // Without parts the answer takes a segment, longer than any time-out here: do not block.
     for (const name of BLOCKING_PARAMETERS) url.searchParams.delete(name);
-    return requestPersistently(url, { signal, isAfterLoss: true });
+    return requestPersistently(url, { signal, isAfterLoss: blocksForPart });
   }
 
   abort() {
