@@ -246,3 +246,56 @@ const fn track_index(kind: MediaKind) -> usize {
 const MAX_NOTICES: usize = 32;
 /// Twice the depth of a stream in the hub.
 const MAX_BACKLOG_BYTES: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use headwater_wire::segment::Segment;
+    use headwater_wire::{Codec, VideoTrack};
+
+    use super::*;
+    use crate::hub::{Hub, Limits};
+
+    /// A connection whose origin has accepted the subscription.
+    fn accepted(hub: &Hub) -> Ingest {
+        let mut ingest = Ingest::new(hub.relayed().clone(), StreamName::new("live", "a").unwrap());
+        ingest.on_connect();
+        let accepted = Message::Accepted { generation: 1_800_000_000_000, protocol: "rtmp".to_owned(), hops: 1 };
+        assert_eq!(ingest.on_message(accepted).unwrap(), Step::Accepted { hops: 1 });
+        let track = Track {
+            codec: Codec::H264,
+            config: Bytes::new(),
+            codec_string: None,
+            video: Some(VideoTrack::default()),
+            audio: None,
+        };
+        ingest.on_message(Message::Track { track, b_frames: false }).unwrap();
+        ingest
+    }
+
+    #[test]
+    fn backlog_of_an_origin_that_never_becomes_live_is_limited() {
+        let hub = Hub::new(Limits::default());
+        let mut ingest = accepted(&hub);
+        let payload = Bytes::from(vec![0; 16 << 20]);
+        let accepted = (0..10).take_while(|_| {
+            let segment = Segment { number: 1, start: MediaTime::ZERO };
+            let (dts, payload) = (MediaTime::ZERO, payload.clone());
+            let (kind, key, after_gap) = (MediaKind::Video, true, false);
+            let frame = MediaFrame { kind, key, dts, pts: dts, segment, after_gap, payload };
+            ingest.on_message(Message::Frame(frame)).is_ok()
+        });
+        assert_eq!(accepted.count(), 3);
+    }
+
+    #[test]
+    fn number_of_notices_before_the_stream_is_live_is_limited() {
+        let hub = Hub::new(Limits::default());
+        let mut ingest = accepted(&hub);
+        for n in 0..2 * MAX_NOTICES {
+            ingest.on_message(Message::Notice { code: n.to_string(), message: String::new() }).unwrap();
+        }
+        assert_eq!(ingest.on_message(Message::Live).unwrap(), Step::Live);
+        assert_eq!(ingest.producer().unwrap().stream().notice_count(), MAX_NOTICES);
+    }
+}

@@ -23,6 +23,8 @@ mod ownership;
 mod pull;
 mod pulls;
 #[cfg(test)]
+mod peers_test;
+#[cfg(test)]
 mod relay_test;
 mod resolver;
 mod search;

@@ -324,6 +324,32 @@ mod tests {
         attempt(&accounts, "admin", "right").await.unwrap();
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn overlong_name_or_password_is_wrong_and_costs_no_attempt() {
+        let registry = TestRegistry::new("long").await;
+        let accounts = registry.accounts();
+        for _ in 0..20 {
+            for (name, password) in [(1, MAX_PASSWORD_BYTES + 1), (MAX_NAME_BYTES + 1, 1)] {
+                let (name, password) = ("n".repeat(name), "p".repeat(password));
+                assert_eq!(attempt(&accounts, &name, &password).await, Err(LoginError::WrongPassword));
+            }
+        }
+        attempt(&accounts, "admin", "right").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn number_of_cached_users_is_limited() {
+        let registry = TestRegistry::new("cache").await;
+        let accounts = registry.accounts();
+        let template = administrator("right");
+        for n in 0..=MAX_CACHED_USERS {
+            let user = UserDocument { name: format!("user{n}"), ..template.clone() };
+            registry.store.create_user(&user).await.unwrap();
+            assert!(accounts.user(&user.name).await.unwrap().is_some());
+        }
+        assert!(lock(&accounts.user_cache).len() <= MAX_CACHED_USERS);
+    }
+
     #[tokio::test]
     async fn sign_out_ends_its_session_on_every_node_and_no_other_one() {
         let registry = TestRegistry::new("out").await;

@@ -74,7 +74,102 @@ fn check_same_origin(headers: &HeaderMap, is_encrypted: bool, require_origin: bo
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use axum::http::{Method, StatusCode};
+    use headwater_api::documents::{Rights, UserDocument};
+    use headwater_api::secret::Secret;
+    use headwater_registry::Accounts as _;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
     use super::*;
+    use crate::http::serve::router::router;
+    use crate::http::test_node::TestNode;
+
+    const ADMINISTRATOR: (&str, &str) = ("authorization", "Basic YWRtaW46cmlnaHQ=");
+    const READER: (&str, &str) = ("authorization", "Basic cmVhZGVyOnJpZ2h0");
+    const OWN_PAGE: (&str, &str) = ("origin", "http://a");
+    const OTHER_PAGE: (&str, &str) = ("origin", "http://evil.example");
+
+    /// A node with the users `admin` and `reader`, whose password is "right".
+    async fn node_with_users() -> TestNode {
+        let node = TestNode::new();
+        let password_hash = headwater_program::password::hash(&Secret::new("right")).unwrap();
+        for (name, rights) in [("admin", Rights::Administer), ("reader", Rights::Read)] {
+            let user = UserDocument {
+                name: name.to_owned(),
+                password_hash: password_hash.clone(),
+                rights,
+                created_at_ms: 0,
+                ended_sessions: Vec::new(),
+            };
+            node.registry.create_user(&user).await.unwrap();
+        }
+        node
+    }
+
+    async fn respond(
+        node: &TestNode,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &'static str,
+    ) -> Response {
+        let mut request = Request::builder().method(method).uri(path).header("host", "a");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        router(node.state.clone()).oneshot(request.body(Body::from(body)).unwrap()).await.unwrap()
+    }
+
+    /// Logs in; returns the status and the cookie.
+    async fn log_in(node: &TestNode, origin: (&str, &str)) -> (StatusCode, Option<String>) {
+        let headers = [("content-type", "application/json"), origin];
+        let response = respond(node, Method::POST, login::PATH, &headers, r#"{"password": "right"}"#).await;
+        let cookie = response.headers().get("set-cookie").and_then(|value| value.to_str().ok());
+        (response.status(), cookie.and_then(|cookie| cookie.split(';').next()).map(str::to_owned))
+    }
+
+    /// The error code of a request to remove a node that does not exist.
+    async fn remove_node(node: &TestNode, headers: &[(&str, &str)]) -> String {
+        let response = respond(node, Method::DELETE, "/rest/v2/cluster/node/x", headers, "").await;
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        body["error"].as_str().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn only_an_administrator_on_a_page_of_this_server_may_change_something() {
+        let node = node_with_users().await;
+        let cases: [(&[(&str, &str)], Code); 5] = [
+            (&[ADMINISTRATOR], Code::NodeNotFound),
+            (&[ADMINISTRATOR, OWN_PAGE], Code::NodeNotFound),
+            (&[ADMINISTRATOR, OTHER_PAGE], Code::CrossOrigin),
+            (&[READER], Code::Forbidden),
+            (&[], Code::Unauthorized),
+        ];
+        for (headers, error) in cases {
+            assert_eq!(remove_node(&node, headers).await, error.as_str(), "{headers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn browser_session_begins_and_acts_only_on_pages_of_this_server() {
+        let node = node_with_users().await;
+        assert_eq!(log_in(&node, OTHER_PAGE).await, (StatusCode::FORBIDDEN, None));
+        let (status, cookie) = log_in(&node, OWN_PAGE).await;
+        assert_eq!(status, StatusCode::OK);
+        let cookie = cookie.unwrap();
+        let cookie = ("cookie", cookie.as_str());
+        let cases: [(&[(&str, &str)], Code); 3] = [
+            (&[cookie, OWN_PAGE], Code::NodeNotFound),
+            (&[cookie, OTHER_PAGE], Code::CrossOrigin),
+            (&[cookie], Code::CrossOrigin),
+        ];
+        for (headers, error) in cases {
+            assert_eq!(remove_node(&node, headers).await, error.as_str(), "{headers:?}");
+        }
+    }
 
     #[test]
     fn request_of_another_origin_is_refused() {

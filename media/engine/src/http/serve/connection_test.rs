@@ -278,3 +278,53 @@ async fn connection_beyond_the_limit_is_closed_until_another_one_ends() {
     drain.cancel();
     running.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn tls_handshake_without_bytes_times_out_after_10_seconds() {
+    let (acceptor, _) = tls();
+    let (drain, proxies) = (CancellationToken::new(), TrustedProxies::default());
+    let connections = Connections::new(service(), pool(1), proxies, Metrics::default(), WorkerPool::inline(), drain);
+    let (stream, mut peer) = socket_pair().await;
+    let start = Instant::now();
+    connections.start(stream, peer.local_addr().unwrap(), Some(acceptor));
+    let closed = tokio::time::timeout(2 * HEAD_TIMEOUT, peer.read(&mut [0])).await;
+    assert_eq!(closed.expect("the connection stays open").unwrap_or(0), 0);
+    let took = start.elapsed();
+    assert!((HEAD_TIMEOUT..HEAD_TIMEOUT + TIMER_TOLERANCE).contains(&took), "{took:?}");
+}
+
+/// Without a known end of the body, the next request cannot be found (RFC 9112 §9.6).
+#[tokio::test(start_paused = true)]
+async fn connection_closes_after_the_response_to_a_request_in_chunks() {
+    let (mut peer, stream) = duplex(ROOM);
+    let serving = tokio::spawn(serve(service(), stream, None));
+    let start = Instant::now();
+    peer.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n").await.unwrap();
+    let mut response = Vec::new();
+    while !response.ends_with(b"\r\n\r\n") {
+        assert_ne!(peer.read_buf(&mut response).await.unwrap(), 0, "the response is incomplete");
+    }
+    assert!(String::from_utf8_lossy(&response).contains("connection: close"), "{response:?}");
+    drop(peer);
+    serving.await.unwrap();
+    assert!(start.elapsed() < IDLE_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_closes_an_idle_connection_at_once() {
+    for case in cases() {
+        let (drain, proxies) = (CancellationToken::new(), TrustedProxies::default());
+        let connections =
+            Connections::new(case.service, pool(1), proxies, Metrics::default(), WorkerPool::inline(), drain.clone());
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let place = connections.pool.take(address.ip()).unwrap();
+        let (mut peer, stream) = duplex(ROOM);
+        let serving = tokio::spawn(connections.serve(stream, address, false, place));
+        peer.write_all(case.request).await.unwrap();
+        read_answer(&mut peer, case.end).await;
+        drain.cancel();
+        let start = Instant::now();
+        tokio::time::timeout(IDLE_TIMEOUT / 2, serving).await.expect("the connection stays open").unwrap();
+        assert!(start.elapsed() <= TIMER_TOLERANCE, "{:?}", start.elapsed());
+    }
+}

@@ -94,9 +94,14 @@ impl Mailbox {
 
 #[cfg(test)]
 mod tests {
+    use headwater_api::StreamName;
+    use headwater_wire::webrtc::Fingerprint;
+
     use super::*;
     use crate::gateway::webrtc::play::ring_subscription::RingSubscription;
+    use crate::gateway::webrtc::transport::ice::generate_credentials;
     use crate::gateway::webrtc::transport::udp::Socket;
+    use crate::hub::{Hub, Limits};
 
     #[test]
     fn commands_are_taken_once_and_in_order() {
@@ -120,5 +125,26 @@ mod tests {
         subscription.acknowledge();
         subscription.notify();
         assert_eq!(mailbox.take().updated_packetizers, [7]);
+    }
+
+    #[tokio::test]
+    async fn full_mailbox_refuses_joins_and_accepts_other_commands() {
+        let mailbox = Mailbox::new(Socket::bind(0).unwrap().wake_handle());
+        let hub = Hub::new(Limits::default());
+        let producer = hub.publish(&StreamName::new("live", "a").unwrap(), "test").unwrap();
+        let join = || {
+            Command::Join(Box::new(NewSession {
+                id: SessionId::random(),
+                stream: Arc::clone(producer.stream()),
+                local: generate_credentials(),
+                remote: generate_credentials(),
+                fingerprint: Fingerprint::of(b"a certificate"),
+                packetizers: Vec::new(),
+            }))
+        };
+        assert!((0..DEPTH_COMMANDS).all(|_| mailbox.send(join())));
+        assert!(!mailbox.send(join()));
+        assert!(mailbox.send(Command::Stop));
+        assert_eq!(mailbox.take().commands.len(), DEPTH_COMMANDS + 1);
     }
 }

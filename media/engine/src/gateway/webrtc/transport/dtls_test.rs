@@ -264,3 +264,30 @@ fn completed_handshake_proves_an_address_only_if_all_flights_went_there() {
         assert_eq!(handshake_address(Some(moved_at)), None, "datagram {moved_at} with a forged source");
     }
 }
+
+/// RFC 8827 §5: the fingerprint in the offer authenticates the certificate.
+#[test]
+fn client_with_another_certificate_than_in_its_offer_is_refused_without_a_response() {
+    let peers = Peers::new();
+    let Handshake { now, address, mut client, .. } = peers.handshake();
+    let mut server = DtlsSrtp::new(Fingerprint::of(b"another certificate"));
+    let from = AddressPair::to(SocketAddr::from(([192, 0, 2, 3], 1)));
+    loop {
+        let datagram = client.poll_transmit().expect("the handshake has neither succeeded nor failed").message;
+        let mut responses = Vec::new();
+        let send = |_: &AddressPair, bytes: &[u8]| responses.push(BytesMut::from(bytes));
+        let event = server.on_datagram(now, &datagram, &from, &peers.identity, send).unwrap();
+        match event {
+            DtlsEvent::WrongCertificate => {
+                assert!(responses.is_empty(), "the client receives the last flight");
+                break;
+            }
+            DtlsEvent::Connected(_) => panic!("the certificate was accepted"),
+            DtlsEvent::NoChange | DtlsEvent::Closed => {}
+        }
+        for response in responses {
+            client.read(now, address, None, response).unwrap();
+        }
+    }
+    assert!(!server.is_connected());
+}

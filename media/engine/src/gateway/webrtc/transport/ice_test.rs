@@ -199,3 +199,12 @@ fn replayed_check_from_another_address_is_not_answered() {
     // Two responses and one own check.
     assert_eq!((test_peer::received(&a).len(), test_peer::received(&b).len()), (3, 0));
 }
+
+#[test]
+fn number_of_remembered_checks_is_limited_to_the_newest() {
+    let (mut agent, a) = (Agent::new(), test_peer::bind());
+    for _ in 0..2 * MAX_TRANSACTIONS {
+        agent.check(&a, true);
+    }
+    assert_eq!(agent.ice.transactions.len(), MAX_TRANSACTIONS);
+}
