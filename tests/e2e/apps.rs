@@ -53,7 +53,7 @@ fn commands_change_the_apps_and_tokens_of_a_running_node() {
     assert!(code == Some(69) && message.contains("no such token"), "{code:?} {message}");
 
     // The key of the commands is not for everybody.
-    let visitor = http::get(http, "/rest/v2/apps").unwrap();
+    let visitor = http::get(http.unwrap(), "/rest/v2/apps").unwrap();
     assert_eq!(visitor.status, 401, "{}", visitor.text());
     let key_file = node.data_dir().join(headwater_api::control::LOCAL_KEY_FILE);
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&key_file).unwrap().permissions());

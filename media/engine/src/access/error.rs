@@ -38,6 +38,9 @@ pub enum AccessError {
     /// The token has expired.
     #[error("The token has expired.")]
     TokenExpired,
+    /// The JSON web token has no `exp`.
+    #[error("The token has no expiry: it needs the claim exp.")]
+    TokenWithoutExpiry,
     /// The token is not valid yet.
     #[error("The token is not valid yet.")]
     TokenNotYetValid,
@@ -94,6 +97,7 @@ impl AccessError {
             Self::TokenInvalid => "token_invalid",
             Self::TokenTooLong => "token_too_long",
             Self::TokenExpired => "token_expired",
+            Self::TokenWithoutExpiry => "token_without_expiry",
             Self::TokenNotYetValid => "token_not_yet_valid",
             Self::TokenWrongApp => "token_wrong_app",
             Self::TokenWrongStream => "token_wrong_stream",

@@ -28,6 +28,12 @@ pub(super) async fn redeem(state: &AppState, grounds: &mut Grounds) -> Result<()
     Ok(redeemed.inspect_err(|e| log_refusal(grounds.stream(), grounds.client(), *e))?)
 }
 
+/// Checks the one-time token of an admitted client, if it presented one. Logs a refusal.
+pub(super) async fn check_redeemable(state: &AppState, grounds: &Grounds) -> Result<(), Problem> {
+    let checked = state.access.check_redeemable(grounds).await;
+    Ok(checked.inspect_err(|e| log_refusal(grounds.stream(), grounds.client(), *e))?)
+}
+
 /// Logs that a client may not play a stream.
 pub(super) fn log_refusal(stream: &StreamName, client: IpAddr, error: AccessError) {
     static LIMITER: LazyLock<LogLimiter> = LazyLock::new(LogLimiter::default);
@@ -50,6 +56,7 @@ impl From<AccessError> for Problem {
             AccessError::TokenInvalid => Code::TokenInvalid,
             AccessError::TokenTooLong => Code::TokenTooLong,
             AccessError::TokenExpired => Code::TokenExpired,
+            AccessError::TokenWithoutExpiry => Code::TokenWithoutExpiry,
             AccessError::TokenNotYetValid => Code::TokenNotYetValid,
             AccessError::TokenWrongApp => Code::TokenWrongApp,
             AccessError::TokenWrongStream => Code::TokenWrongStream,

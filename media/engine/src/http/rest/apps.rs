@@ -10,7 +10,7 @@ use headwater_api::documents::AppDocument;
 use headwater_api::error::ErrorBody;
 use headwater_api::name;
 use headwater_api::rest::{AppConflict, AppSettings};
-use headwater_registry::{Apps as _, RegistryError};
+use headwater_registry::{Apps as _, RegistryError, Tokens as _};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -99,11 +99,13 @@ async fn put_app(
     if is_new && settings.revision != 0 {
         return Err(not_found());
     }
+    if let Some(current) = current.as_ref().filter(|current| current.revision != settings.revision) {
+        return Ok(conflict(current));
+    }
     let current = current.unwrap_or_else(|| AppDocument::open(&app));
     let changed = settings.apply_to(&current);
     changed.validate().map_err(|e| Problem::new(Code::InvalidApp, format!("The settings are wrong: {e}.")))?;
-    // If `current` has another revision, the registry refuses: secrets that the settings leave out
-    // are always those of the revision that they are based on.
+    // The registry refuses if somebody has written another revision in between.
     match within_timeout(state.registry.put_app(&changed)).await? {
         Ok(written) => {
             log::info!(app = app.as_str(), revision = written.revision; "app changed");
@@ -138,7 +140,9 @@ async fn delete_app(
     if name::check_app(&app).is_err() || !ask(state.registry.remove_app(&app)).await? {
         return Err(not_found());
     }
-    log::info!(app = app.as_str(); "app removed");
+    // An app that is created under the same name again accepts none of them.
+    let revoked = ask(state.registry.revoke_tokens(&app, None)).await?;
+    log::info!(app = app.as_str(), tokens = revoked; "app removed");
     state.access.reload();
     Ok(StatusCode::NO_CONTENT.into_response())
 }
