@@ -89,9 +89,7 @@ async fn policy_of_a_stream_precedes_the_policy_of_its_app() {
 
 #[tokio::test]
 async fn policy_without_its_key_admits_nobody() {
-    for (policy, query) in
-        [(Policy::Key, "key=x"), (Policy::Hash, "token=x"), (Policy::Jwt, "token=x")]
-    {
+    for (policy, query) in [(Policy::Key, "key=x"), (Policy::Hash, "token=x"), (Policy::Jwt, "token=x")] {
         let access = Access::with_apps(vec![AppDocument { play: policy, ..AppDocument::open("live") }]);
         assert!(play(&access, query).await.is_err(), "{policy:?}");
     }

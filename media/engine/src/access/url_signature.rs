@@ -149,7 +149,16 @@ mod tests {
             }
         }
         let zeros = "A".repeat(22);
-        for garbage in [&format!("0{value}"), &format!("+{value}"), "", "~", "ä~ä", "30000000~", &format!("18446744073709551615~{zeros}"), &zeros.repeat(9_999)] {
+        for garbage in [
+            &format!("0{value}"),
+            &format!("+{value}"),
+            "",
+            "~",
+            "ä~ä",
+            "30000000~",
+            &format!("18446744073709551615~{zeros}"),
+            &zeros.repeat(9_999),
+        ] {
             assert!(verify(garbage, "live/a", NOW_MS).is_err(), "{garbage}");
         }
     }

@@ -78,7 +78,8 @@ impl Embedded {
     /// True at most once per interval: then the caller removes what is out of date.
     pub(super) fn is_time_to_clean(&self, now_ms: u64, interval_ms: u64) -> bool {
         let last_ms = self.0.cleaned_at_ms.load(Ordering::Relaxed);
-        let swap = |next_ms| self.0.cleaned_at_ms.compare_exchange(last_ms, next_ms, Ordering::Relaxed, Ordering::Relaxed);
+        let swap =
+            |next_ms| self.0.cleaned_at_ms.compare_exchange(last_ms, next_ms, Ordering::Relaxed, Ordering::Relaxed);
         last_ms.saturating_add(interval_ms) <= now_ms && swap(now_ms).is_ok()
     }
 

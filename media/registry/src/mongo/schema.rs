@@ -26,7 +26,10 @@ pub(super) async fn prepare(database: &Database) -> mongodb::error::Result<()> {
         create_indexes(
             database,
             STREAMS,
-            [("expire_at", doc! { "expire_at": 1 }, AT_THE_DATE), ("owner", doc! { "owner": 1, "boot_epoch": 1 }, None)]
+            [
+                ("expire_at", doc! { "expire_at": 1 }, AT_THE_DATE),
+                ("owner", doc! { "owner": 1, "boot_epoch": 1 }, None)
+            ]
         ),
         create_indexes(
             database,

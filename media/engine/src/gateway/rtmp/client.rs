@@ -39,14 +39,8 @@ pub(super) struct Client {
 /// A publish or play request that waits for `access` and for the hub, which may ask the cluster.
 /// Dropping it withdraws it.
 pub(super) enum Request {
-    Publish {
-        stream_id: String,
-        result: Pin<Box<dyn Future<Output = Result<Publishing, Refusal>> + Send>>,
-    },
-    Play {
-        stream_id: String,
-        result: Pin<Box<dyn Future<Output = Result<(Arc<Stream>, Permission), Refusal>> + Send>>,
-    },
+    Publish { stream_id: String, result: Pin<Box<dyn Future<Output = Result<Publishing, Refusal>> + Send>> },
+    Play { stream_id: String, result: Pin<Box<dyn Future<Output = Result<(Arc<Stream>, Permission), Refusal>> + Send>> },
 }
 
 /// The result of a [`Request`], with its stream id.
