@@ -70,6 +70,12 @@ pub(crate) fn set_open_ports(node: &mut NodeDocument, engine: &Endpoints) {
     }
 }
 
+/// The base URL of a running node for other machines; `None` if it serves no pages, or has no
+/// address.
+pub(crate) fn base_url(config: &Config, addresses: &[IpAddr], engine: &Endpoints) -> Option<String> {
+    config.node.url.clone().or_else(|| default_url(addresses, engine.http, engine.https))
+}
+
 /// Default base URL: the first address and port. Over HTTP if that is on, since browsers trust no
 /// certificate for an address. `None` while the port is unknown.
 fn default_url(addresses: &[IpAddr], http: Option<SocketAddr>, https: Option<SocketAddr>) -> Option<String> {
