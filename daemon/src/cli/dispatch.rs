@@ -18,6 +18,7 @@ use crate::cli::token_arguments::TokenCommand;
 use crate::cli::{app, list, token};
 use crate::cluster::administrator;
 use crate::doctor;
+use crate::operator_command::OperatorCommand;
 
 pub(crate) fn dispatch(command: Command) -> Result<(), (u8, String)> {
     let exit_with = |e: BootError| (e.exit_code(), Chain(&e).to_string());
@@ -28,7 +29,10 @@ pub(crate) fn dispatch(command: Command) -> Result<(), (u8, String)> {
         .build()
         .map_err(|e| (exit::UNAVAILABLE, format!("could not start: {e}")))?;
     match command {
-        Command::Run { config, engine } => runtime.block_on(node::run(config, engine)).map_err(exit_with),
+        Command::Run { config, engine, command_template } => {
+            let command = OperatorCommand::new(command_template, config.as_deref());
+            runtime.block_on(node::run(config, engine, command)).map_err(exit_with)
+        }
         Command::Password { config, reset } => {
             let plan = runtime.block_on(make_plan(config.as_deref()))?;
             let outcome = runtime.block_on(async {

@@ -62,7 +62,7 @@ impl EngineApi {
         Ok(Self { endpoints, key: Secret::new(key.trim()), base_url: None })
     }
 
-    /// The URL under which other machines reach the node's pages; `None` if it is not known.
+    /// The base URL of the pages of this node; `None` if it has none.
     pub(crate) fn base_url(&self) -> Option<&str> {
         self.base_url.as_deref()
     }
