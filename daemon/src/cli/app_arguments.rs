@@ -47,7 +47,7 @@ pub(crate) struct SetArguments {
     /// there is none
     #[arg(long, value_name = "POLICY", value_parser = policy())]
     pub(crate) publish: Option<Policy>,
-    /// What a viewer must present, as for --publish. `key` is the key of publishers: whoever watches
+    /// What a viewer must present, as for --publish. `key` is the key of publishers: who may watch
     /// can then also publish
     #[arg(long, value_name = "POLICY", value_parser = policy())]
     pub(crate) play: Option<Policy>,

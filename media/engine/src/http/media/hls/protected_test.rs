@@ -106,7 +106,7 @@ async fn bearer_token_is_as_good_as_one_in_the_query_and_a_session_precedes_it()
     publish_audio(&node, "live/a");
     node.state.access.set_policies(vec![protected()], &[]);
     let header = format!("Bearer {}", play_token("a", 4_000_000_000));
-    let get = async |uri: &str, authorization| {
+    let get = async |uri: &str, authorization: Option<&str>| {
         let (path, query) = uri.split_once('?').map_or((uri, None), |(path, query)| (path, Some(query)));
         let request = HlsRequest { authorization, ..request(HlsPath::parse(path).unwrap(), query) };
         let content = find(&node.state, request).await.map_err(|e| e.code().as_str())?;
