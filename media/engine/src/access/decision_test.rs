@@ -77,7 +77,7 @@ async fn each_policy_admits_what_it_requires_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn policy_of_a_stream_precedes_the_policy_of_its_app() {
+async fn policy_of_a_stream_overrides_the_policy_of_its_app() {
     let mut app = playing(Policy::Jwt);
     app.streams.insert("a".to_owned(), StreamPolicy { play: Some(Policy::Open), publish: Some(Policy::Closed) });
     let access = Access::with_apps(vec![app]);

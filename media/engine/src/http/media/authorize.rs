@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
+use axum::http::{HeaderMap, header};
 use headwater_api::StreamName;
 use headwater_api::documents::Grant;
 
@@ -10,6 +11,11 @@ use crate::access::{AccessError, AccessRequest, Credentials, Grounds};
 use crate::http::error::{Code, Problem};
 use crate::http::state::AppState;
 use crate::runtime::log_limiter::LogLimiter;
+
+/// The value of the `Authorization` header of a request.
+pub(super) fn authorization(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok())
+}
 
 /// Checks that the client may play the stream. Logs a refusal.
 pub(super) async fn authorize_play(

@@ -1,8 +1,8 @@
 //! Finds the content of an HLS path, or the error response. Does not know how either is sent.
 //!
-//! Of a stream that is not open, a request with a token gets an entry playlist: a multivariant one
-//! whose media playlist carries a play session. Reloads of that carry the session, and get URLs
-//! that are signed for all viewers.
+//! Of a stream that is not open, a request with a token (in the query, or as a bearer token) gets
+//! an entry playlist: a multivariant one whose media playlist carries a play session. Reloads of
+//! that carry the session, and get URLs that are signed for all viewers.
 
 use std::fmt;
 
@@ -184,8 +184,8 @@ async fn playlist(
     kind: PlaylistKind,
     request: HlsRequest<'_>,
 ) -> Result<HlsContent, Problem> {
-    let HlsRequest { query, client, is_head, .. } = request;
-    let credentials = Credentials::from_query(query);
+    let HlsRequest { query, authorization, client, is_head, .. } = request;
+    let credentials = Credentials::from_query(query).with_authorization(authorization);
     let mut grounds = authorize_play(state, name, credentials, client).await?;
     if grounds.needs_redemption() {
         if is_head {
@@ -296,7 +296,7 @@ mod tests {
                 .apply(NodeHealth { alternative_url: Some("https://b.example/".to_owned()), ..NodeHealth::default() });
             let path = HlsPath::NestedPlaylist { app: "live", id: "a", file: "playlist.m3u8" };
             let client = Ipv4Addr::LOCALHOST.into();
-            let request = HlsRequest { path, query: None, viewer: 1, client, is_head: false };
+            let request = HlsRequest { path, query: None, authorization: None, viewer: 1, client, is_head: false };
             let problem = find(&node.state, request).await.unwrap_err();
             assert_eq!(problem.code(), code);
             assert_eq!(problem.alternative_url(), Some("https://b.example/live/streams/a.m3u8"));
