@@ -13,7 +13,7 @@ const DOCUMENT = new URL("../../../docs/access.md", import.meta.url);
 const PORT = 8080;
 
 /** The documented configuration, for the node of this namespace. Its cache is in `folder`. */
-function configuration(folder) {
+function configuration(folder, environment) {
   const [, documented] = /```nginx\n(.*?)```/s.exec(readFileSync(DOCUMENT, "utf8"));
   const http = documented
     .replace("/var/cache/nginx/headwater", `${folder}/cache`)
@@ -22,7 +22,9 @@ function configuration(folder) {
   const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((name) => `${name}_temp_path ${folder}/${name};`);
   // By default, workers run as another user, who cannot use this folder.
   const user = process.getuid() === 0 ? "user root;" : "";
-  return `${user} daemon off; worker_processes 1; pid ${folder}/pid; events {}
+  // nginx gives its workers no variables but those that it names.
+  const variables = Object.keys(environment).map((name) => `env ${name};`).join(" ");
+  return `${user} ${variables} daemon off; worker_processes 1; pid ${folder}/pid; events {}
     http { access_log off; ${temporary.join(" ")} ${http} }`;
 }
 
@@ -30,7 +32,7 @@ function configuration(folder) {
 export async function startNginx({ environment = {} } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "headwater-nginx-"));
   const file = join(folder, "nginx.conf");
-  writeFileSync(file, configuration(folder));
+  writeFileSync(file, configuration(folder, environment));
   const options = { stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, ...environment } };
   const child = spawn(NGINX, ["-c", file, "-p", folder, "-e", "stderr"], options);
   const nginx = {
