@@ -6,7 +6,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-import { BROWSERS, daemon, engine } from "./lib/programs.js";
+import { BROWSERS, NGINX, daemon, engine } from "./lib/programs.js";
 
 const here = dirname(fileURLToPath(import.meta.url));
 
@@ -18,7 +18,7 @@ function skipOrFail(what) {
 }
 
 for (const path of [engine(), daemon()]) if (!existsSync(path)) skipOrFail(`${path} is not built`);
-for (const path of [...Object.values(BROWSERS), "/usr/bin/ffmpeg", "/usr/sbin/nft"]) if (!existsSync(path)) skipOrFail(`${path} is missing`);
+for (const path of [...Object.values(BROWSERS), NGINX, "/usr/bin/faketime", "/usr/bin/ffmpeg", "/usr/sbin/nft"]) if (!existsSync(path)) skipOrFail(`${path} is missing`);
 const root = process.getuid() === 0;
 const namespace = ["unshare", ...(root ? [] : ["--user", "--map-root-user"]), "--net", "--"];
 if (spawnSync(namespace[0], [...namespace.slice(1), "true"]).status !== 0) skipOrFail("no network namespace can be created here without root");

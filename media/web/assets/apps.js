@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { copyable } from "./copyable.js";
 import { runDialog } from "./dialog.js";
 import { element } from "./element.js";
+import { count } from "./format.js";
 import { setPublishKeys } from "./publish.js";
 import { isAdministrator, onSessionExpired } from "./session.js";
 
@@ -77,7 +78,7 @@ function newCard(name) {
   const [publish, publishLabel] = choice("publish", "May publish");
   const [play, playLabel] = choice("play", "May watch");
   const key = element("div", { className: "field" });
-  const more = element("p", { className: "hint" });
+  const more = element("ul", { className: "tips" });
   const made = element("div", { className: "field" });
   const rotate = element("button", { type: "button", className: "button" }, "New publish key");
   const link = element("button", { type: "button", className: "button" }, "Link for viewers");
@@ -93,14 +94,16 @@ function newCard(name) {
     current = app;
     publish.value = app.publish;
     play.value = app.play;
-    key.replaceChildren(...(app.publish_key ? [element("span", {}, "Publish key"), copyable(app.publish_key)] : []));
+    const label = app.publish === "key" || app.play === "key" ? "Publish key" : "Publish key, not required now";
+    key.replaceChildren(...(app.publish_key ? [element("span", {}, label), copyable(app.publish_key)] : []));
+    rotate.hidden = !app.publish_key;
     const streams = Object.keys(app.streams).length;
-    const parts = [];
-    if (streams) parts.push(`${streams} streams have policies of their own.`);
-    if (app.publish_networks.length) parts.push(`May publish: ${app.publish_networks.join(", ")}.`);
-    if (app.allowed_origins.length) parts.push(`May embed: ${app.allowed_origins.join(", ")}.`);
-    more.textContent = parts.join(" ");
-    more.hidden = parts.length === 0;
+    const facts = [];
+    if (app.publish_networks.length) facts.push(["Publishers only from", app.publish_networks.join(", ")]);
+    if (app.allowed_origins.length) facts.push(["The player only on", app.allowed_origins.join(", ")]);
+    if (streams) facts.push(["Other rules for", count(streams, "stream")]);
+    more.replaceChildren(...facts.map(([what, value]) => element("li", {}, `${what} `, element("b", {}, value))));
+    more.hidden = facts.length === 0;
   }
 
   /** Writes changed settings. `secrets` are shown once. */
@@ -130,7 +133,7 @@ function withPolicy(app, action, policy) {
   if (policy === "key" && !app.publish_key) settings.publish_key = randomKey();
   if (policy === "jwt" && !app.has_jwt_key && !app.jwks_url) {
     settings.jwt_key = randomKey();
-    return { settings, secrets: [["New HS256 key, shown only now", settings.jwt_key]] };
+    return { settings, secrets: [["New key for signing JSON web tokens (HS256), shown only now", settings.jwt_key]] };
   }
   if (policy === "hash" && !app.has_hash_secret) {
     settings.hash_secret = randomKey();
@@ -148,19 +151,29 @@ async function replaceKey(app, change) {
 
 /** The kind of token that a policy for viewers asks for; undefined: none helps. */
 const TOKEN_KINDS = { one_time_token: "one_time", jwt: "jwt" };
+const LINK_HINTS = {
+  open: "Everybody may watch this stream: the link needs no token and does not expire.",
+  one_time_token: "The link works once: for the first viewer who opens it.",
+  jwt: "The link works for everybody who has it, until it expires.",
+};
+const NO_LINK = "A link needs one-time tokens or JSON web tokens: change who may watch first.";
 
 async function makeLink(app, target) {
   const dialog = $("link");
-  dialog.querySelector(".hint").textContent = app.play === "one_time_token"
-    ? "The link works once: for the first viewer who opens it."
-    : "The link works for everybody who has it, until it expires.";
-  await runDialog(dialog, async (form) => {
+  const [stream, valid] = [dialog.querySelector("[name=stream]"), dialog.querySelector("[name=hours]").parentElement];
+  const policyOf = (id) => app.streams[id]?.play ?? app.play;
+  const describe = () => {
+    const policy = policyOf(stream.value);
+    dialog.querySelector(".hint").textContent = LINK_HINTS[policy] ?? NO_LINK;
+    valid.hidden = !TOKEN_KINDS[policy];
+  };
+  stream.oninput = describe;
+  const made = runDialog(dialog, async (form) => {
     const id = form.get("stream");
-    const policy = app.streams[id]?.play ?? app.play;
+    const kind = TOKEN_KINDS[policyOf(id)];
     const url = new URL(`/${app.name}/play.html?id=${encodeURIComponent(id)}`, location.href);
-    if (policy !== "open") {
-      const kind = TOKEN_KINDS[policy];
-      if (!kind) throw new Error(`Viewers of ${app.name}/${id}: ${POLICIES[policy]}. Choose one-time tokens or JSON web tokens first.`);
+    if (policyOf(id) !== "open") {
+      if (!kind) throw new Error(NO_LINK);
       const expiresAtMs = Date.now() + Number(form.get("hours")) * 3_600_000;
       const token = await api.makeToken(app.name, { stream: id, type: "play", kind, expires_at_ms: expiresAtMs }).catch((e) => {
         if (e.status === 401) onSessionExpired();
@@ -168,8 +181,11 @@ async function makeLink(app, target) {
       });
       url.searchParams.set("token", token.token);
     }
-    target.replaceChildren(element("span", {}, `Link to ${id}`), copyable(url.href, url.href));
+    target.replaceChildren(element("span", {}, `Link to ${id}${kind === "one_time" ? ", for one viewer" : ""}`), copyable(url.href, url.href));
   });
+  // The form has its initial values now.
+  describe();
+  await made;
 }
 
 /** 192 random bits: 32 letters, digits, "-" and "_". */

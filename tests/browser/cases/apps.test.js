@@ -3,9 +3,11 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { openChromium, screenshot } from "../lib/browser.js";
+import { logIn } from "../lib/administrator.js";
+import { openChromium, screenshot, waitFrames, waitState } from "../lib/browser.js";
 import { DaemonNode } from "../lib/daemon-node.js";
-import { createNetwork } from "../lib/network.js";
+import { HTTPS_ORIGIN, ORIGIN, createNetwork } from "../lib/network.js";
+import { Publisher } from "../lib/node.js";
 
 let network, node, browser;
 
@@ -13,7 +15,7 @@ before(async () => {
   network = await createNetwork();
   node = new DaemonNode();
   await node.start("i-0here");
-  browser = await openChromium(network);
+  browser = await openChromium(network, [ORIGIN, HTTPS_ORIGIN]);
 });
 
 after(async () => {
@@ -25,13 +27,8 @@ after(async () => {
 const card = '#apps [data-app="live"]';
 
 async function openLoggedIn() {
-  const page = await browser.open("/");
-  await page.waitForSelector("#session:visible");
-  if ((await page.textContent("#session")) === "Log in") {
-    await page.click("#session");
-    await page.fill("#login [type=password]", node.password);
-    await page.click("#login [type=submit]");
-  }
+  const page = await browser.open(HTTPS_ORIGIN);
+  await logIn(page, node.password);
   await page.waitForSelector(card);
   return page;
 }
@@ -47,6 +44,14 @@ test("only the administrator sees the apps", async () => {
   await page.waitForSelector("#session:visible");
   assert.ok(await page.locator("#apps-section").isHidden());
   assert.equal(await page.locator(card).count(), 0);
+  assert.deepEqual(page.scriptErrors, []);
+});
+
+test("the administrator sees each app with its policies", async () => {
+  const page = await openLoggedIn();
+  assert.deepEqual(await page.locator("#apps h3").allTextContents(), ["LiveApp", "live"]);
+  for (const action of ["publish", "play"]) assert.equal(await page.inputValue(`${card} select[name=${action}]`), "open");
+  await screenshot(page, "dashboard-apps-open");
   assert.deepEqual(page.scriptErrors, []);
 });
 
@@ -69,21 +74,41 @@ test("the publish key is made, shown in the settings of OBS, and replaced", asyn
   assert.deepEqual(page.scriptErrors, []);
 });
 
-test("a link for viewers has a token of the kind that the policy asks for", async () => {
+/** Makes a link for viewers of `live/ID` with the dashboard, and returns its URL. */
+async function makeLink(page, id) {
+  await page.click(`${card} button:text-is("Link for viewers")`);
+  await page.fill("#link [name=stream]", id);
+  await screenshot(page, "dashboard-link");
+  await page.click("#link [type=submit]");
+  await page.waitForSelector("#link:not([open])", { state: "attached" });
+  return page.locator(`${card} a:text-is("Open")`).getAttribute("href");
+}
+
+test("a link for viewers has a token of the kind that the policy asks for, and plays", async () => {
   const page = await openLoggedIn();
+  await page.selectOption(`${card} select[name=publish]`, "key");
+  await inForce(page, "publish", "key");
+  const query = `?key=${(await settings(page)).publish_key}`;
+  const publisher = await new Publisher("show-1", { query }).start(node);
   for (const [policy, kind] of [["one_time_token", "one_time"], ["jwt", "jwt"]]) {
     await page.selectOption(`${card} select[name=play]`, policy);
     await inForce(page, "play", policy);
-    await page.click(`${card} button:text-is("Link for viewers")`);
-    await page.fill("#link [name=stream]", "show-1");
-    await page.click("#link [type=submit]");
-    await page.waitForSelector("#link:not([open])", { state: "attached" });
-    const link = new URL(await page.locator(`${card} a:text-is("Open")`).getAttribute("href"));
-    assert.equal(`${link.pathname}?id=${link.searchParams.get("id")}`, "/live/play.html?id=show-1");
-    assert.equal(link.searchParams.get("token").split(".").length, kind === "jwt" ? 3 : 1);
+    const link = await makeLink(page, "show-1");
+    const { origin, pathname, searchParams } = new URL(link);
+    assert.equal(`${origin}${pathname}?id=${searchParams.get("id")}`, `${HTTPS_ORIGIN}/live/play.html?id=show-1`);
+    assert.equal(searchParams.get("token").split(".").length, kind === "jwt" ? 3 : 1);
     const tokens = await page.evaluate(() => fetch("/rest/v2/apps/live/tokens/0/10").then((r) => r.json()));
     assert.deepEqual([tokens[0].kind, tokens[0].stream, tokens[0].type], [kind, "show-1", "play"]);
+    await screenshot(page, `dashboard-link-${kind}`);
+    const [viewer, second] = [await browser.open(link), await browser.open(`${HTTPS_ORIGIN}/live/play.html?id=show-1`)];
+    await waitState(viewer, "live");
+    await waitFrames(viewer, 25);
+    await waitState(second, "refused");
+    await second.goto(link);
+    await waitState(second, kind === "jwt" ? "live" : "refused");
+    for (const each of [viewer, second]) await each.context().close();
   }
+  await publisher.close();
   assert.deepEqual(page.scriptErrors, []);
 });
 

@@ -94,16 +94,48 @@ test("after a loss, the first attempt already has a new connection, and later re
 });
 
 test("attempts without an answer are abandoned, and further ones follow every 0.3 s", async () => {
-  let closed = 0;
+  let abandoned = 0;
   answer = (request) => {
-    request.request.on("close", () => (closed += 1));
-    if (requests.length >= 5) ok(request);
+    // An answered request closes, too.
+    request.response.on("close", () => (abandoned += Number(!request.response.writableFinished)));
+    if (requests.length >= 5 && abandoned > 0) ok(request);
   };
-  const { ms } = await send("/data", { isAfterLoss: true });
-  assert.ok(requests.length >= 5);
+  const { ms, text } = await send("/data", { isAfterLoss: true });
+  assert.ok(text, "no attempt was abandoned: no fifth one followed");
   assert.equal(new Set(requests.map((r) => r.connection)).size, requests.length);
   assert.ok(ms > 900 && ms < 3000, `${ms} ms`);
-  assert.ok(closed >= 1, "no attempt was abandoned");
+});
+
+const refuseUsedToken = ({ response }) => response.writeHead(403).end(JSON.stringify({ error: "token_used" }));
+
+test("an attempt that is refused because of an earlier one does not end the earlier one", async () => {
+  const waiting = [];
+  answer = (request) => {
+    if (requests.length < 3) return waiting.push(request);
+    refuseUsedToken(request);
+    // By then, two further attempts would have been made.
+    setTimeout(() => waiting.forEach(ok), 800);
+  };
+  const { text, error } = await send("/data?token=once", { isAfterLoss: true, isOnce: true });
+  assert.equal(error, undefined);
+  assert.ok(waiting.some(({ connection }) => text === String(connection)), `connection ${text}`);
+  assert.equal(requests.length, 3, "a further attempt was made after a final answer");
+});
+
+test("the refusal is the result if the earlier attempts fail, and no further ones are made", async () => {
+  answer = (request) => {
+    if (requests.length === 2) refuseUsedToken(request);
+    else if (requests.length > 2) ok(request);
+  };
+  const { error, ms } = await send("/data?token=once", { isAfterLoss: true });
+  assert.equal(error, "token_used");
+  assert.equal(requests.length, 2);
+  assert.ok(ms < 3000, `${ms} ms`);
+});
+
+test("a slow answer counts where only one attempt may succeed", async () => {
+  answer = (request) => setTimeout(() => (request.connection === requests[0].connection ? ok : refuseUsedToken)(request), 2000);
+  assert.equal((await send("/data?token=once", { isOnce: true })).text, String(requests[0].connection));
 });
 
 test("errors of a load balancer are retried at once, with growing pauses", async () => {

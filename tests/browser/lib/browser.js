@@ -27,7 +27,8 @@ function writeWrapper(folder, namespacePrefix, path) {
 /**
  * Starts Chromium in the namespace of `network`. `open(path, options)` returns a page with the
  * probe installed; a path is relative to the first of `origins`. Self-signed certificates are
- * accepted. `foreignRequests` lists requests to origins other than these.
+ * accepted. `foreignRequests` lists requests to origins other than these. A page has `requestLog`,
+ * `responseLog` and `scriptErrors`.
  */
 export async function openChromium(network, origins = [ORIGIN]) {
   const folder = mkdtempSync(join(tmpdir(), "headwater-chromium-"));
@@ -44,12 +45,14 @@ function instrument(browser, folder, origins) {
       const context = await browser.newContext({ viewport: { width: 1280, height: 720 }, ignoreHTTPSErrors: true, ...options });
       const page = await context.newPage();
       page.requestLog = [];
+      page.responseLog = [];
       page.scriptErrors = [];
       page.on("request", (request) => {
         const url = new URL(request.url());
         page.requestLog.push(`${request.method()} ${url.pathname}${url.search}`);
         if (!origins.includes(url.origin) && !["blob:", "data:"].includes(url.protocol)) foreignRequests.push(request.url());
       });
+      page.on("response", (response) => page.responseLog.push({ url: new URL(response.url()), status: response.status(), headers: response.headers() }));
       page.on("pageerror", (error) => page.scriptErrors.push(String(error)));
       await page.addInitScript(probe);
       await page.goto(String(new URL(path, origins[0])));

@@ -5,13 +5,17 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { exited, waitFor } from "./node.js";
+import { exited, streamStatus, waitFor } from "./node.js";
 import { SERVER_ADDRESS } from "./network.js";
 import { engine } from "./programs.js";
 
-/** A node on the default ports of this namespace. Its folder outlives its processes. */
+/**
+ * A node on the default ports of this namespace. Its folder outlives its processes. `environment` is
+ * added to theirs.
+ */
 export class DaemonNode {
-  constructor() {
+  constructor({ environment = {} } = {}) {
+    this.environment = environment;
     this.folder = mkdtempSync(join(tmpdir(), "headwater-browser-"));
   }
 
@@ -22,7 +26,8 @@ export class DaemonNode {
     writeFileSync(config, `[node]\nid = "${id}"\ndata_dir = "${this.folder}/data"\naddresses = ["${SERVER_ADDRESS}"]\n${metadata}`);
     this.log = "";
     const daemon = engine().replace(/headwater-engine$/, "headwaterd");
-    this.child = spawn(daemon, ["run", "--config", config], { stdio: ["ignore", "pipe", "pipe"] });
+    const env = { ...process.env, ...this.environment };
+    this.child = spawn(daemon, ["run", "--config", config], { stdio: ["ignore", "pipe", "pipe"], env });
     for (const pipe of [this.child.stdout, this.child.stderr]) pipe.on("data", (text) => (this.log += text));
     await waitFor("the node", () => fetch("http://127.0.0.1:5090/readyz").then((r) => r.ok, () => false));
     this.password ??= /password=(\S+)/.exec(this.log)?.[1];
@@ -33,6 +38,10 @@ export class DaemonNode {
     this.child.kill("SIGKILL");
     await exited(this.child);
     await waitFor("the end of its engine", () => fetch("http://127.0.0.1:5090/livez").then(() => false, () => true));
+  }
+
+  status(id) {
+    return streamStatus(id);
   }
 
   async close() {

@@ -25,6 +25,12 @@ export async function waitFor(what, probe, timeoutMs = WAIT_TIMEOUT_MS) {
 
 export const exited = (child) => new Promise((resolve) => (child.exitCode !== null || child.signalCode !== null ? resolve() : child.once("exit", resolve)));
 
+/** The status of `live/ID` at the node of this namespace; null if it is not live. */
+export async function streamStatus(id) {
+  const answer = await fetch(`http://127.0.0.1:5080/rest/v2/streams/live/${id}`).catch(() => null);
+  return answer?.ok ? answer.json() : null;
+}
+
 function isRunning(pid) {
   try {
     process.kill(pid, 0);
@@ -76,9 +82,8 @@ export class Node {
     return pid;
   }
 
-  async status(id) {
-    const answer = await fetch(`http://127.0.0.1:5080/rest/v2/streams/live/${id}`).catch(() => null);
-    return answer?.ok ? answer.json() : null;
+  status(id) {
+    return streamStatus(id);
   }
 
   async close() {
@@ -102,11 +107,11 @@ const TEST_PATTERN = "testsrc2=size=1280x720:rate=25";
 
 /**
  * Publishes until closed; with `reconnect`, a lost connection is reopened as OBS does. `kinds` is
- * what it sends.
+ * what it sends, `query` follows the stream id: `?key=…`.
  */
 export class Publisher {
-  constructor(id, { bFrames = 0, clock = false, reconnect = false, kinds = ["video", "audio"] } = {}) {
-    Object.assign(this, { id, bFrames, clock, reconnect, kinds, closed: false });
+  constructor(id, { bFrames = 0, clock = false, reconnect = false, kinds = ["video", "audio"], query = "" } = {}) {
+    Object.assign(this, { id, bFrames, clock, reconnect, kinds, query, closed: false });
   }
 
   async start(node) {
@@ -122,7 +127,7 @@ export class Publisher {
     const dropped = [this.kinds.includes("video") ? "" : "-vn", this.kinds.includes("audio") ? "" : "-an"].join(" ");
     const arguments_ = `-nostdin -v error -re -f lavfi -i ${this.clock ? BLACK_SOURCE : TEST_PATTERN} -re -f lavfi -i sine=frequency=440:sample_rate=48000
       -vf ${this.clock ? CLOCK_FILTER : "null"} -c:v libx264 -preset ultrafast -tune ${this.bFrames ? "film" : "zerolatency"} -x264-params sliced-threads=0 -threads 1 -pix_fmt yuv420p -g 25 -bf ${this.bFrames}
-      -c:a aac -b:a 96k -ac 2 ${dropped} -f flv rtmp://127.0.0.1/live/${this.id}`.split(/\s+/);
+      -c:a aac -b:a 96k -ac 2 ${dropped} -f flv rtmp://127.0.0.1/live/${this.id}${this.query}`.split(/\s+/);
     this.child = spawn("ffmpeg", arguments_, { stdio: "ignore" });
     this.child.once("exit", () => {
       if (this.reconnect && !this.closed) this.timer = setTimeout(() => this.closed || this.run(), 300);

@@ -3,6 +3,7 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
 
+export const NGINX = "/usr/sbin/nginx";
 export const BROWSERS = { chromium: "/usr/bin/chromium", firefox: "/usr/bin/firefox-esr" };
 
 /** Path of a program of this workspace, in the same build that the Rust tests use. */

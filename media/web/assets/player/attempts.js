@@ -8,11 +8,16 @@
 // Browsers keep one pool of connections for requests with credentials and one for those without (Fetch §2.6): the
 // connections of the first may all lead to the dead node, so retries take the other. Without credentials, they also send
 // no stickiness cookie.
+//
+// A node may refuse an attempt because of an earlier one that it is about to answer, such as one with a one-time token.
+// So a final error ends nothing while other attempts run: no further ones begin, and the first success wins.
 
 import { ApiError, anySignal, errorOf, pause } from "../api.js";
 
 /** An attempt without an answer is abandoned after this time. Later ones get longer, in case the network is just slow. */
 const ATTEMPT_TIMEOUTS_MS = [1000, 1000, 1000, 1500, 2000, 3000, 5000];
+/** The same limit where only one attempt may succeed. */
+const ONCE_TIMEOUT_MS = 5000;
 /** The next attempt begins this long after one that is not answered yet. A viewer whose node is lost has no time to lose:
  *  with a third of the connections leading to the dead node, four of a hundred need more than three attempts. */
 const NEXT_ATTEMPT_MS = 700;
@@ -34,35 +39,39 @@ const TIME_LIMIT_MS = 10_000;
 let pools = ["same-origin", "omit"];
 
 /** Like `request` of api.js, but repeats the request until a node answers. After a loss, as with `isAfterLoss`, no attempt
- *  uses the connections of before. `discard` is called with each response that arrives after the first.
+ *  uses the connections of before. With `isOnce`, only one attempt may succeed, so none is abandoned early: it may be that
+ *  one. `discard` is called with each response that arrives after the first.
  *  Throws an ApiError if the answer is final, or if there was none for `TIME_LIMIT_MS`. */
-export async function requestPersistently(url, { signal, isAfterLoss = false, discard, ...options } = {}) {
+export async function requestPersistently(url, { signal, isAfterLoss = false, isOnce = false, discard, ...options } = {}) {
   const end = performance.now() + TIME_LIMIT_MS;
   const nextAttemptMs = isAfterLoss ? NEXT_ATTEMPT_AFTER_LOSS_MS : NEXT_ATTEMPT_MS;
   const running = new Set();
   let target = url;
   let [count, failures, refusals] = [0, 0, 0];
+  let isFinal = false;
   let startAt = performance.now() + (isAfterLoss ? MAX_DELAY_AFTER_LOSS_MS * Math.random() : 0);
   let error = new ApiError(0, "unreachable", "The server does not answer.");
   try {
     for (;;) {
       signal?.throwIfAborted();
       const now = performance.now();
-      if (now > end) throw error;
-      if (now >= startAt && running.size < MAX_PARALLEL_ATTEMPTS) {
-        const timeoutMs = ATTEMPT_TIMEOUTS_MS[Math.min(count, ATTEMPT_TIMEOUTS_MS.length - 1)];
+      if (now > end || (isFinal && running.size === 0)) throw error;
+      const mayStart = () => !isFinal && running.size < MAX_PARALLEL_ATTEMPTS;
+      if (now >= startAt && mayStart()) {
+        const timeoutMs = isOnce ? ONCE_TIMEOUT_MS : ATTEMPT_TIMEOUTS_MS[Math.min(count, ATTEMPT_TIMEOUTS_MS.length - 1)];
         running.add(new Attempt(target, options, signal, { pool: pools[isAfterLoss || count > 0 ? 1 : 0], timeoutMs }));
         count += 1;
         startAt = now + nextAttemptMs;
       }
-      const waitMs = running.size < MAX_PARALLEL_ATTEMPTS ? startAt - performance.now() : end - now;
+      const waitMs = mayStart() ? startAt - performance.now() : end - now;
       const ended = await Promise.race([...[...running].map((attempt) => attempt.result), pause(Math.max(0, waitMs), signal)]);
       if (!ended) continue;
       running.delete(ended.attempt);
       if (ended.response) return ended.response;
-      if (!ended.error) continue;
+      if (!ended.error || isFinal) continue;
       error = ended.error;
-      if (!isTemporary(error) || (error.status === 503 && ++refusals >= MAX_REFUSALS)) throw error;
+      isFinal = !isTemporary(error) || (error.status === 503 && ++refusals >= MAX_REFUSALS);
+      if (isFinal) continue;
       const alternative = usableUrl(error.alternativeUrl);
       target = alternative ? withQueryOf(url, alternative) : url;
       startAt = performance.now() + (alternative ? 0 : retryDelayMs(error, failures++));

@@ -7,6 +7,7 @@ export class Credentials {
   constructor(token) {
     this.token = token;
     this.session = null;
+    this.hasAdmitted = false;
   }
 
   /** Adds them to the query of a URL. */
@@ -15,8 +16,14 @@ export class Credentials {
     else if (this.token) url.searchParams.set("token", this.token);
   }
 
-  /** Remembers the session in a URL that the server has sent, if there is one. */
+  /** True until the token has admitted: it may be one that admits only once. */
+  mayAdmitOnce() {
+    return Boolean(this.token) && !this.hasAdmitted;
+  }
+
+  /** Remembers the session in a URL that the server has sent, if there is one: it has admitted the viewer. */
   rememberFrom(url) {
+    this.hasAdmitted = true;
     this.session = url.searchParams.get("session") ?? this.session;
   }
 

@@ -39,10 +39,11 @@ const SETTINGS = {
 export async function play({ video, app, id, credentials, signal, on }) {
   const url = new URL(`/${encodeURIComponent(app)}/streams/${encodeURIComponent(id)}.m3u8`, location.href);
   credentials.addTo(url);
+  const isOnce = credentials.mayAdmitOnce();
   // Request the playlist first: players do not expose the server's error code.
   let source;
   try {
-    source = mediaPlaylist(await readBody(await requestPersistently(url, { signal }), "text", signal), url);
+    source = mediaPlaylist(await readBody(await requestPersistently(url, { signal, isOnce }), "text", signal), url);
     credentials.rememberFrom(source);
   } catch (e) {
     throw e instanceof ApiError ? outcomeOf(e) : e;

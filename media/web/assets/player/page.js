@@ -21,11 +21,11 @@ const token = parameters.get("token");
 const BADGES = { loading: "Connecting", waiting: "Waiting", live: "Live", reconnecting: "Reconnecting", wrong: "Not found", refused: "Not allowed" };
 
 const view = {
-  state(name, sentence) {
+  state(name, sentence, hint = "") {
     body.dataset.state = name;
     $("badge-text").textContent = BADGES[name];
     if ($("message").textContent !== sentence) $("message").textContent = sentence;
-    $("hint").textContent = name === "waiting" ? "Playback starts automatically." : "";
+    $("hint").textContent = name === "waiting" ? "Playback starts automatically." : hint;
   },
   transport(name, label) {
     body.dataset.transport = name ?? "";

@@ -36,7 +36,7 @@ export function transportOrder(text) {
 }
 
 /** Plays until `signal` aborts. Calls on `view`:
- *  state(name, sentence) with "loading" | "live" | "waiting" | "reconnecting" | "wrong" | "refused",
+ *  state(name, sentence, hint) with "loading" | "live" | "waiting" | "reconnecting" | "wrong" | "refused",
  *  transport(name | null, label), latency(seconds | null), notice(sentence), ready(). `view.isPaused()` is true while the
  *  viewer has paused playback. */
 export async function run({ video, app, id, token, playOrder, signal, view }) {
@@ -55,7 +55,7 @@ export async function run({ video, app, id, token, playOrder, signal, view }) {
       // A stream that was live a moment ago most likely comes back.
       view.state("waiting", outcome.played ? "The stream has ended. Waiting for it to come back…" : "Waiting for the stream to start…");
     } else if (outcome.kind === "wrong" || outcome.kind === "refused") {
-      view.state(outcome.kind, outcome.message);
+      view.state(outcome.kind, outcome.message, outcome.hint);
     } else {
       view.state("reconnecting", outcome.kind === "unreachable" ? "The server does not answer. Trying again…" : "Reconnecting…");
     }

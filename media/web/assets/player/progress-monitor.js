@@ -33,9 +33,10 @@ export class ProgressMonitor {
     return this.idleMs() > (this.started ? this.stallTimeoutMs : this.startTimeoutMs);
   }
 
-  /** Time since the last progress. */
+  /** Time without progress up to the last update. The time since then says nothing: in a hidden page, timers and so updates
+   *  are rare. */
   idleMs() {
-    return performance.now() - this.progressAt;
+    return Math.max(0, (this.updatedAt ?? this.progressAt) - this.progressAt);
   }
 
   /** Restarts the timeout, for example while paused. */

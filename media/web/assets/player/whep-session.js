@@ -11,10 +11,12 @@ export class Session {
   async open(address, { credentials, sdp, signal, isAfterLoss }) {
     const url = new URL(address);
     credentials.addTo(url);
+    const isOnce = credentials.mayAdmitOnce();
     const headers = { "content-type": "application/sdp" };
     try {
       const discard = (late) => sendDelete(sessionUrl(late));
-      const response = await requestPersistently(url, { method: "POST", headers, body: sdp, signal, isAfterLoss, discard });
+      const options = { method: "POST", headers, body: sdp, signal, isAfterLoss, isOnce, discard };
+      const response = await requestPersistently(url, options);
       this.url = sessionUrl(response);
       if (this.url) credentials.rememberFrom(this.url);
       return await response.text();
