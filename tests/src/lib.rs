@@ -5,6 +5,7 @@
 //! for a fixed time. RULE: uses the built programs only through their files, ports and log lines.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod administrator;
 pub mod autoscaling;
 pub mod clock;
 pub mod cluster;
