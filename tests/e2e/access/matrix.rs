@@ -61,7 +61,7 @@ fn refused_tokens(action: Grant) -> Vec<(&'static str, Option<String>, &'static 
         ("wrong type", token(&format!(r#"{{"streamId":"a","type":"{other}","exp":{FAR}}}"#)), "token_wrong_type"),
         ("wrong app", token(&claims(&format!(r#","exp":{FAR},"app":"other""#))), "token_wrong_app"),
         ("revoked", revoked_token(action), "token_revoked"),
-        ("no expiry", token(&claims("")), "token_invalid"),
+        ("no expiry", token(&claims("")), "token_without_expiry"),
         ("another key", signed(r#"{"alg":"HS256"}"#, &valid, b"another key of at least 32 bytes"), "token_invalid"),
         ("damaged", damaged, "token_invalid"),
         ("alg none", unsigned(&valid), "token_invalid"),
