@@ -7,7 +7,7 @@ use headwater_tests::http;
 use serde_json::{Value, json};
 
 /// Runs a command that must succeed, and returns what it prints.
-fn run(node: &Daemon, arguments: &[&str]) -> String {
+pub(crate) fn run(node: &Daemon, arguments: &[&str]) -> String {
     let output = node.run_command(arguments, &[]).unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{arguments:?}: {stdout}{stderr}");
