@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A check is the whole decision of `access`: policy, throttle, parsing, signature, claims and
-//! revocations, without a call of the registry. Its keys come from the app and from a JWKS URL, as in
-//! a node. The program runs itself in a network namespace, where the URL has a private address.
+//! revocations, without a call of the registry. Its keys come from the app and from a JWKS URL, as
+//! in a node. The program runs itself in a network namespace, where the URL has a private address.
 //! Measures CPU time of this thread, so that other work on the machine matters little.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, reason = "a command-line tool")]
 

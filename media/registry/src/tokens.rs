@@ -38,8 +38,8 @@ pub trait Tokens: Send + Sync {
     /// One page of the tokens that have not expired, the latest first.
     fn tokens(&self, query: TokenQuery<'_>) -> impl Future<Output = Result<Vec<TokenDocument>, RegistryError>> + Send;
 
-    /// Revokes a token; also one that has expired, because its sessions may still run. Returns false
-    /// if it is not known. Revoking it again changes nothing.
+    /// Revokes a token; also one that has expired, because its sessions may still run. Returns
+    /// false if it is not known. Revoking it again changes nothing.
     fn revoke_token(&self, digest: &str) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
     /// Revokes all tokens of a stream, not those for all streams of its app; without a stream, all
@@ -51,8 +51,8 @@ pub trait Tokens: Send + Sync {
     ) -> impl Future<Output = Result<u64, RegistryError>> + Send;
 
     /// The tokens that were revoked at or after a Unix time in milliseconds and are still known
-    /// ([`TokenDocument::kept_until_ms`]); 0: all. A revocation becomes visible up to some seconds after its time: pass a time well
-    /// before [`Revocations::at_ms`] of the previous answer.
+    /// ([`TokenDocument::kept_until_ms`]); 0: all. A revocation becomes visible up to some seconds
+    /// after its time: pass a time well before [`Revocations::at_ms`] of the previous answer.
     fn revocations(&self, since_ms: u64) -> impl Future<Output = Result<Revocations, RegistryError>> + Send;
 }
 

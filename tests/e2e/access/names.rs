@@ -1,5 +1,5 @@
-//! Names that are none: with slashes, dots, Unicode, of 10 kB. They neither lead around a policy nor
-//! disturb the node.
+//! Names that are none: with slashes, dots, Unicode, of 10 kB. They neither lead around a policy
+//! nor disturb the node.
 
 use std::collections::BTreeMap;
 

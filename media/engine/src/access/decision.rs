@@ -304,7 +304,8 @@ impl Access {
     }
 
     /// What an admitted viewer presents from now on: a value of the parameter `session`, valid on
-    /// every node for a day; a viewer that watches longer needs its token again. A client that presented a session gets one with the same end.
+    /// every node for a day; a viewer that watches longer needs its token again. A client that
+    /// presented a session gets one with the same end.
     pub fn open_session(&self, grounds: &Grounds) -> String {
         let Evidence { policy, token, expires_at_ms } = grounds.evidence;
         let session = PlaySession {

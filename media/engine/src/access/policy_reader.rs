@@ -136,8 +136,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(1);
 const READ_INTERVAL: Duration = Duration::from_secs(3);
 /// Reads of the nodes of a cluster are spread over this time.
 const READ_JITTER: Duration = Duration::from_secs(1);
-/// Maximum time of a read. A change that one read has just missed is in force after the interval and
-/// two reads: less than five seconds.
+/// Maximum time of a read. A change that one read has just missed is in force after the interval
+/// and two reads: less than five seconds.
 const READ_TIMEOUT: Duration = Duration::from_millis(900);
 /// Maximum time between two reads of all revocations: the registry's clock may have gone backwards.
 const READ_ALL_INTERVAL: Duration = Duration::from_secs(60);

@@ -81,8 +81,8 @@ const NETWORK_LIMIT: Limit = Limit { burst: 30.0, refill_interval: Duration::fro
 /// Of an IPv6 network with this prefix, which contains 65,536 networks of /64.
 const WIDE_NETWORK_LIMIT: Limit = Limit { burst: 120.0, refill_interval: Duration::from_millis(500) };
 const WIDE_PREFIX_BITS: u8 = 48;
-/// Of a bucket, in multiples of its size: after that, one guess is checked per interval, not none for
-/// hours.
+/// Of a bucket, in multiples of its size: after that, one guess is checked per interval, not none
+/// for hours.
 const MAX_MISSING: f64 = 3.0;
 const MAX_BUCKETS: usize = 20_000;
 

@@ -99,13 +99,11 @@ async fn put_app(
     if is_new && settings.revision != 0 {
         return Err(not_found());
     }
-    if let Some(current) = current.as_ref().filter(|current| current.revision != settings.revision) {
-        return Ok(conflict(current));
-    }
     let current = current.unwrap_or_else(|| AppDocument::open(&app));
     let changed = settings.apply_to(&current);
     changed.validate().map_err(|e| Problem::new(Code::InvalidApp, format!("The settings are wrong: {e}.")))?;
-    // The registry refuses if somebody has written another revision in between.
+    // If `current` has another revision, the registry refuses: secrets that the settings leave out
+    // are always those of the revision that they are based on.
     match within_timeout(state.registry.put_app(&changed)).await? {
         Ok(written) => {
             log::info!(app = app.as_str(), revision = written.revision; "app changed");

@@ -120,8 +120,9 @@ async fn flat_playlist(
     playlist(state, &name, kind, request).await
 }
 
-/// True unless the stream `name` is meant, whose own name ends like that of a multivariant playlist.
-/// Looks streams up only for a client that may play them: an edge requests them from their origin.
+/// True unless the stream `name` is meant, whose own name ends like that of a multivariant
+/// playlist. Looks streams up only for a client that may play them: an edge requests them from
+/// their origin.
 async fn is_multivariant(
     state: &AppState,
     plain_name: &StreamName,
