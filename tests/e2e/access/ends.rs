@@ -36,7 +36,9 @@ impl Session {
 
     /// A publisher, which ends when the node closes its connection.
     fn publisher(what: &str, publisher: Process) -> Self {
-        Self::new(what.to_owned(), move || drop(publisher.wait_exit(WAIT_TIMEOUT).unwrap()))
+        Self::new(what.to_owned(), move || {
+            publisher.wait_exit(WAIT_TIMEOUT).unwrap();
+        })
     }
 }
 

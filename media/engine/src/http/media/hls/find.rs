@@ -11,7 +11,7 @@ use headwater_api::StreamName;
 use headwater_api::documents::Grant;
 use headwater_wire::hls::{Reload, Resource};
 
-use crate::access::{AccessRequest, Credentials, UrlAccess};
+use crate::access::{AccessRequest, UrlAccess};
 use crate::gateway::hls::{HlsError, PlaylistAccess, PlaylistKind};
 use crate::http::error::{Code, Problem};
 use crate::http::media::authorize::{authorize_play, check_redeemable, log_refusal, redeem};
@@ -127,13 +127,13 @@ async fn is_multivariant(
     state: &AppState,
     plain_name: &StreamName,
     name: &StreamName,
-    HlsRequest { query, client, .. }: HlsRequest<'_>,
+    request: HlsRequest<'_>,
 ) -> bool {
     // In this order, the common case needs no look-up in the cluster.
     if state.hub.stream(name).is_some() {
         return false;
     }
-    let credentials = Credentials::from_query(query);
+    let (credentials, client) = (request.credentials(), request.client);
     let request = AccessRequest { action: Grant::Play, stream: plain_name, credentials, client };
     if !state.access.would_admit(&request).await {
         return false;
@@ -185,9 +185,8 @@ async fn playlist(
     kind: PlaylistKind,
     request: HlsRequest<'_>,
 ) -> Result<HlsContent, Problem> {
-    let HlsRequest { query, authorization, client, is_head, .. } = request;
-    let credentials = Credentials::from_query(query).with_authorization(authorization);
-    let mut grounds = authorize_play(state, name, credentials, client).await?;
+    let HlsRequest { client, is_head, .. } = request;
+    let mut grounds = authorize_play(state, name, request.credentials(), client).await?;
     if grounds.needs_redemption() {
         if is_head {
             // Players ask with HEAD whether there is a stream, and then present the same token.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use axum::http::{Method, Request};
 
+use crate::access::Credentials;
 use crate::http::media::authorize::authorization;
 use crate::http::media::hls::path::HlsPath;
 use crate::http::media::hls::viewer_id::viewer_id;
@@ -39,6 +40,11 @@ impl<'a> HlsRequest<'a> {
         let is_head = request.method() == Method::HEAD;
         let (query, authorization) = (request.uri().query(), authorization(request.headers()));
         Self { path, query, authorization, viewer: viewer_id(client), client: client.address, is_head }
+    }
+
+    /// What the player presented.
+    pub(super) fn credentials(&self) -> Credentials<'a> {
+        Credentials::from_query(self.query).with_authorization(self.authorization)
     }
 }
 
