@@ -301,7 +301,7 @@ fn login_is_valid_on_every_node_and_a_dead_node_can_be_removed() {
     wait_doctor(edge, &environment, &checks.map(|check| (check, "ok")));
 
     // A stream published on one node is listed by the other.
-    let url = format!("rtmp://{}/live/a", origin.wait_endpoints(None).unwrap().rtmp.unwrap());
+    let url = nodes[0].rtmp_url("live/a").unwrap();
     let Some(publisher) = publish::start_ffmpeg(&Source::default(), &url).unwrap() else { return };
     let json = wait::until("the stream in the registry", || {
         let output = edge.run_command(&["streams", "--json"], &environment).unwrap();

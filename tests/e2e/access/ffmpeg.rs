@@ -19,8 +19,8 @@ fn ffmpeg_publishes_with_the_right_key_and_learns_why_a_wrong_one_is_refused() {
     let url = |is_tls: bool, name: &str| if is_tls { node.rtmps_url(name) } else { node.rtmp_url(name) };
     for is_tls in [false, true] {
         for (query, sentence) in [
-            ("", "A key is required: add ?key=KEY to the stream id or the URL."),
-            ("?key=a-wrong-publish-key", "The key is wrong."),
+            ("", "A key is required: add ?key=KEY to the stream key"),
+            ("?key=a-wrong-publish-key", "The key is wrong"),
         ] {
             let seen = node.process().line_count();
             let started = publish::start_ffmpeg(&Source::default(), &url(is_tls, &format!("live/a{query}"))).unwrap();

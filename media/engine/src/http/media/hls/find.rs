@@ -134,15 +134,11 @@ async fn is_multivariant(
         return false;
     }
     let (credentials, client) = (request.credentials(), request.client);
-    let request = AccessRequest { action: Grant::Play, stream: plain_name, credentials, client };
-    if !state.access.would_admit(&request).await {
-        return false;
-    }
-    if state.hub.find(plain_name).await.is_ok() {
-        return true;
-    }
-    let request = AccessRequest { stream: name, ..request };
-    !state.access.would_admit(&request).await || state.hub.find(name).await.is_err()
+    let is_playable = async |stream| {
+        let request = AccessRequest { action: Grant::Play, stream, credentials, client };
+        state.access.would_admit(&request).await && state.hub.find(stream).await.is_ok()
+    };
+    is_playable(plain_name).await || !is_playable(name).await
 }
 
 async fn nested_playlist(
