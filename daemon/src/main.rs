@@ -10,6 +10,7 @@ mod cli;
 mod cluster;
 mod doctor;
 mod http_client;
+mod operator_command;
 mod process;
 mod registry_node;
 

@@ -54,7 +54,7 @@ fn print_welcome(cluster: &Cluster) {
          -pix_fmt yuv420p \\",
     );
     print_line(&format!(
-        "               -c:v libx264 -preset veryfast -tune zerolatency -g 30 -c:a aac -f flv {publish}"
+        "               -c:v libx264 -preset veryfast -tune zerolatency -g 30 -c:a aac -f flv '{publish}'"
     ));
     print_line(&format!("  Player     {}", cluster.page_url("/live/play.html?id=demo")));
     print_line(&format!(

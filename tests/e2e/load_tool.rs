@@ -177,6 +177,24 @@ fn load_tool_compares_an_edge_with_a_single_node_and_checks_the_promises() {
 }
 
 #[test]
+fn load_tool_compares_viewers_that_need_a_token_with_those_of_an_open_app() {
+    if tools::find_program("ffmpeg").is_none() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    for (arguments, case) in [(["hls", "--viewers", "3"], "hls"), (["join", "--times", "2"], "join-whep")] {
+        let (cases, output) = run_load_tool_with_output(folder.path(), &[&arguments[..], &["--protected"]].concat());
+        assert_eq!((case_names(&cases), case_servers(&cases)), (vec![case; 2], vec!["headwater", "protected"]));
+        if case == "hls" {
+            check_all_deliver(&cases);
+        }
+        let promises = promise_rows(&output);
+        assert_eq!(promises.len(), 1, "{output:#?}");
+        assert!(["yes", "FALLS SHORT"].contains(&promises[0][3].as_str()), "{promises:?}");
+    }
+}
+
+#[test]
 fn load_tool_measures_joining_a_stream_that_has_viewers() {
     if tools::find_program("ffmpeg").is_none() {
         return;

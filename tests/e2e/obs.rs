@@ -1,5 +1,5 @@
-//! OBS as the publisher, on a virtual screen: with default settings, and with the setting that the
-//! documentation recommends.
+//! OBS as the publisher, on a virtual screen: with default settings, with the setting that the
+//! documentation recommends, and with a wrong and the right publish key.
 
 use std::process::Command;
 
@@ -10,6 +10,8 @@ use headwater_tests::temp::TempDir;
 use headwater_tests::{decode, tools, wait};
 use nix::sys::signal::Signal;
 
+use crate::access::ffmpeg::app_with_key;
+use crate::access::nodes::{Contents, Node};
 use crate::probe;
 
 /// OBS on a virtual screen. Both are killed on drop, OBS first.
@@ -35,9 +37,13 @@ const SCENE_COLLECTION: &str = r#"{
     ]
 }"#;
 
-/// Starts OBS to publish to `server` with the stream key `demo`. `output` is the output section of
-/// its profile. Returns `None` if OBS is not installed.
-fn start_obs(server: &str, output: &str, encoder: Option<&str>) -> Option<Obs> {
+/// Simple output of OBS with its encoder settings for x264.
+const SIMPLE_OUTPUT: &str =
+    "[Output]\nMode=Simple\n[SimpleOutput]\nVBitrate=1000\nABitrate=96\nStreamEncoder=x264\nPreset=veryfast\n";
+
+/// Starts OBS to publish to `server` with this stream key. `output` is the output section of its
+/// profile. Returns `None` if OBS is not installed.
+fn start_obs(server: &str, stream_key: &str, output: &str, encoder: Option<&str>) -> Option<Obs> {
     let (obs, xvfb) = (tools::find_program("obs")?, tools::find_program("Xvfb")?);
     let home = TempDir::new().unwrap();
     let profile = "obs-studio/basic/profiles/Untitled";
@@ -46,7 +52,7 @@ fn start_obs(server: &str, output: &str, encoder: Option<&str>) -> Option<Obs> {
     home.write(&format!("{profile}/basic.ini"), format!("[General]\nName=Untitled\n{output}{video}")).unwrap();
     let service = serde_json::json!({
         "type": "rtmp_custom",
-        "settings": { "server": server, "key": "demo", "use_auth": false, "bwtest": false },
+        "settings": { "server": server, "key": stream_key, "use_auth": false, "bwtest": false },
     });
     home.write(&format!("{profile}/service.json"), service.to_string()).unwrap();
     if let Some(encoder) = encoder {
@@ -77,9 +83,7 @@ fn start_obs(server: &str, output: &str, encoder: Option<&str>) -> Option<Obs> {
 fn default_obs_plays_over_rtmp_and_hls_with_a_notice_about_b_frames() {
     let engine = Engine::start(Options::default()).unwrap();
     let server = format!("rtmp://{}/live", engine.rtmp());
-    let output =
-        "[Output]\nMode=Simple\n[SimpleOutput]\nVBitrate=1000\nABitrate=96\nStreamEncoder=x264\nPreset=veryfast\n";
-    let Some(obs) = start_obs(&server, output, None) else { return };
+    let Some(obs) = start_obs(&server, "demo", SIMPLE_OUTPUT, None) else { return };
     let status = engine.wait_status("live/demo", "a notice", |s| !s.notices.is_empty()).unwrap();
     assert_eq!(status.notices[0].code, "b_frames");
     assert!(status.notices[0].message.contains("zerolatency"), "{}", status.notices[0].message);
@@ -97,7 +101,7 @@ fn obs_with_zerolatency_has_no_notices_and_plays_over_webrtc() {
     let server = format!("rtmp://{}/live", engine.rtmp());
     let output = "[Output]\nMode=Advanced\n[AdvOut]\nEncoder=obs_x264\nTrackIndex=1\nApplyServiceSettings=true\n";
     let encoder = r#"{"rate_control":"CBR","bitrate":1000,"keyint_sec":1,"preset":"veryfast","tune":"zerolatency"}"#;
-    let Some(_obs) = start_obs(&server, output, Some(encoder)) else { return };
+    let Some(_obs) = start_obs(&server, "demo", output, Some(encoder)) else { return };
     let live = engine.wait_live("live/demo").unwrap();
     // Long enough to detect B-frames, which would appear in the first GOP.
     let later = engine
@@ -114,4 +118,21 @@ fn obs_with_zerolatency_has_no_notices_and_plays_over_webrtc() {
     assert_eq!((report.video.lost, report.audio.lost), (0, 0), "{report:?}");
     assert!(report.video.frames >= 75 && report.audio.frames >= 100, "{report:?}");
     assert_eq!(decode::frame_hashes(&viewer.video_path()).unwrap().len() as u64, report.video.frames);
+}
+
+#[test]
+fn obs_is_refused_with_a_wrong_key_and_publishes_with_the_right_one() {
+    const KEY: &str = "the-right-publish-key";
+    const WRONG_KEY: &str = "a-wrong-publish-key";
+    let node = Node::start(&Contents { apps: vec![app_with_key(KEY)], ..Contents::default() }, &[]);
+    let server = format!("rtmp://{}/live", node.rtmp());
+    let Some(refused) = start_obs(&server, &format!("demo?key={WRONG_KEY}"), SIMPLE_OUTPUT, None) else { return };
+    let line = node.process().wait_line("publish refused").unwrap();
+    assert!(line.contains("app=live stream_id=demo ") && line.contains("The key is wrong."), "{line}");
+    assert!(node.status("live/demo").unwrap().is_none());
+    drop(refused);
+    let _obs = start_obs(&server, &format!("demo?key={KEY}"), SIMPLE_OUTPUT, None).unwrap();
+    node.wait_live("live/demo").unwrap();
+    assert_eq!(probe::codecs(&node.rtmp_url("live/demo")).unwrap(), ["aac,audio", "h264,video"]);
+    node.check_clean(&[KEY, WRONG_KEY]);
 }

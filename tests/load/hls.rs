@@ -75,7 +75,8 @@ impl Viewer {
         let mut joined = false;
         loop {
             let (segment, part) = (seen.0, seen.1 + 1);
-            let blocking_path = format!("{path}?_HLS_msn={segment}&_HLS_part={part}");
+            let separator = if path.contains('?') { '&' } else { '?' };
+            let blocking_path = format!("{path}{separator}_HLS_msn={segment}&_HLS_part={part}");
             let response = self.fetch(&mut client, &blocking_path, true).await?;
             let playlist = Playlist::parse(response.text()?);
             let previous = seen;
@@ -205,5 +206,6 @@ mod tests {
         assert_eq!(playlist.parts, [((7, 0), "7.0.mp4".to_owned()), ((8, 0), "8.0.mp4".to_owned())]);
         assert_eq!(playlist.last_part(), Some((8, 0)));
         assert_eq!(resolve("/live/streams/a.m3u8", "x/8.mp4"), "/live/streams/x/8.mp4");
+        assert_eq!(resolve("/live/streams/a.m3u8?session=b/c", "x/8.mp4?sig=1"), "/live/streams/x/8.mp4?sig=1");
     }
 }

@@ -89,6 +89,10 @@ enum Command {
     Hls {
         #[arg(long, default_value_t = 1_000, value_parser = count())]
         viewers: u64,
+        /// Compare an app whose viewers need a token, and whose segments are signed, with an open
+        /// one.
+        #[arg(long)]
+        protected: bool,
     },
     /// LL-HLS viewers that block on the playlist and fetch parts.
     Llhls {
@@ -113,6 +117,9 @@ enum Command {
     Join {
         #[arg(long, default_value_t = all::JOINS as u64, value_parser = count())]
         times: u64,
+        /// Compare WHEP viewers that present a token with those of an open app.
+        #[arg(long)]
+        protected: bool,
     },
     /// Cost by number of viewers, as CSV and SVG.
     Curve {
@@ -178,7 +185,19 @@ async fn run(arguments: Arguments) -> Result<()> {
             }
         }
         Command::Whep { viewers } => run_fanout(&setup, Protocol::Whep, viewers, &mut report).await,
-        Command::Hls { viewers } => run_fanout(&setup, Protocol::Hls, viewers, &mut report).await,
+        Command::Hls { viewers, protected: true } => {
+            let viewers = viewers as usize;
+            let one = async |subject, round| fanout::run(&setup, Protocol::Hls, subject, viewers, round).await;
+            all::protected(&setup, &mut report, one).await;
+            print(&all::table(&all::protected_hls_promise(viewers), &report));
+        }
+        Command::Join { times, protected: true } => {
+            let times = times as usize;
+            let one = async |subject, round| join::run(&setup, Protocol::Whep, subject, times, round).await;
+            all::protected(&setup, &mut report, one).await;
+            print(&all::table(&all::protected_whep_promise(times), &report));
+        }
+        Command::Hls { viewers, protected: false } => run_fanout(&setup, Protocol::Hls, viewers, &mut report).await,
         Command::Llhls { viewers } => run_fanout(&setup, Protocol::Llhls, viewers, &mut report).await,
         Command::Edge { viewers, streams } => {
             let (viewers, streams) = (viewers as usize, streams as usize);
@@ -191,7 +210,7 @@ async fn run(arguments: Arguments) -> Result<()> {
             })
             .await;
         }
-        Command::Join { times } => {
+        Command::Join { times, protected: false } => {
             for protocol in [Protocol::Rtmp, Protocol::Whep] {
                 let subjects = setup.subjects(protocol.has_peer(), false);
                 in_turns(setup.rounds, &subjects, &mut report, async |subject, round| {

@@ -23,8 +23,7 @@ pub const PUBLISH_KEY: &str = "the-publish-key-of-this-test";
 const REGISTRY_SECRET_NAME: &str = "demo/registry";
 
 /// Starts the AWS of the cluster with the registry's connection string and the publish key as its
-/// only secrets. Returns
-/// `None` if moto is not installed; the skip is printed.
+/// only secrets. Returns `None` if moto is not installed; the skip is printed.
 ///
 /// # Errors
 /// If moto does not come up.

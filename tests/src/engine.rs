@@ -285,7 +285,9 @@ fn spawn(mut options: Options) -> anyhow::Result<(Process, TempDir, PathBuf)> {
     let words =
         options.command_prefix.iter().map(OsString::from).chain([program_path("headwater-engine")?.into_os_string()]);
     let words: Vec<_> = words.chain(["--config".into(), file.into_os_string()]).collect();
-    let process = Process::start(Command::new(&words[0]).args(&words[1..]).env("HEADWATER_LOG", options.log))?;
+    let process = Process::start(
+        Command::new(&words[0]).args(&words[1..]).env("HEADWATER_LOG", options.log).envs(options.environment),
+    )?;
     Ok((process, folder, options.config.node.data_dir))
 }
 

@@ -5,6 +5,7 @@
 //! for a fixed time. RULE: uses the built programs only through their files, ports and log lines.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod administrator;
 pub mod autoscaling;
 pub mod clock;
 pub mod cluster;
@@ -18,6 +19,7 @@ pub mod metadata;
 pub mod mongo;
 pub mod mongo_wire;
 pub mod moto;
+pub mod namespace;
 pub mod pion;
 pub mod process;
 pub mod publish;
@@ -25,6 +27,7 @@ pub mod recording_proxy;
 pub mod replica_set;
 pub mod rtmp;
 pub mod tapped_proxy;
+pub mod tcp;
 pub mod temp;
 pub mod tools;
 pub mod wait;

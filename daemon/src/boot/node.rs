@@ -27,21 +27,30 @@ use crate::boot::{data_dir, planner, registration};
 use crate::cluster::heartbeat::HeartbeatChannels;
 use crate::cluster::node_health::NodeHealthTracker;
 use crate::cluster::{administrator, app_defaults, cluster_secrets, heartbeat};
+use crate::operator_command::OperatorCommand;
 use crate::process::engine::{self, Engine, RunCommand};
 use crate::process::service_manager::{ServiceManager, Signals, Watchdog};
 use crate::registry_node::node as registry_node;
 
-/// Runs the node until SIGTERM or SIGINT, or until an error stops it.
-pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Result<(), BootError> {
+/// Runs the node until SIGTERM or SIGINT, or until an error stops it. `command` is for hints in the
+/// log.
+pub(crate) async fn run(
+    config: Option<PathBuf>,
+    program: Option<PathBuf>,
+    command: OperatorCommand,
+) -> Result<(), BootError> {
     let mut signals = Signals::watch().map_err(BootError::Signals)?;
     let (mut manager, mut watchdog) = (ServiceManager::new(), Watchdog::from_environment());
     let settings = Settings::read(config.as_deref())?;
     let program = program.unwrap_or_else(engine::default_program);
     let incarnations = async {
-        while Box::pin(run_incarnation(&settings, &program, &mut signals, &mut manager)).await? == NodeExit::WarmPool {
+        loop {
+            let incarnation = run_incarnation(&settings, &program, &command, &mut signals, &mut manager);
+            if Box::pin(incarnation).await? != NodeExit::WarmPool {
+                return Ok(());
+            }
             log::info!("back in the warm pool");
         }
-        Ok(())
     };
     tokio::select! {
         result = incarnations => result,
@@ -53,6 +62,7 @@ pub(crate) async fn run(config: Option<PathBuf>, program: Option<PathBuf>) -> Re
 async fn run_incarnation(
     settings: &Settings,
     program: &Path,
+    command: &OperatorCommand,
     signals: &mut Signals,
     manager: &mut ServiceManager,
 ) -> Result<NodeExit, BootError> {
@@ -79,8 +89,8 @@ async fn run_incarnation(
         log::info!("headwaterd ended before it was registered");
         return Ok(NodeExit::Stopped);
     };
-    administrator::create_at_first_boot(&joined.config).await?;
-    app_defaults::choose(&plan, &joined, facts.instance.is_some()).await?;
+    administrator::create_at_first_boot(&joined.config, command).await?;
+    app_defaults::choose(&plan, &joined, facts.instance.is_some(), command).await?;
     joined.config.node.boot_epoch = Some(joined.registered.incarnation.epoch.0);
     let engine = Engine::prepare(program.to_owned(), &joined.config)?;
     let node = RunningNode { plan: &plan, facts: &facts, joined: &joined, engine: &engine };

@@ -5,7 +5,7 @@
 //! the last exit. A shared registry stays open, and `cluster/heartbeat.rs` renews the registration.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use headwater_api::Config;
@@ -68,6 +68,13 @@ pub(crate) fn set_open_ports(node: &mut NodeDocument, engine: &Endpoints) {
     if let (true, Some(at)) = (node.relay.is_empty(), engine.relay) {
         node.relay = relay_addresses(&node.addresses, at.port());
     }
+}
+
+/// The base URL of a running node: for other machines, if it has an address that they can reach.
+/// `None` if it serves no pages.
+pub(crate) fn base_url(config: &Config, addresses: &[IpAddr], engine: &Endpoints) -> Option<String> {
+    let addresses: &[IpAddr] = if addresses.is_empty() { &[IpAddr::V4(Ipv4Addr::LOCALHOST)] } else { addresses };
+    config.node.url.clone().or_else(|| default_url(addresses, engine.http, engine.https))
 }
 
 /// Default base URL: the first address and port. Over HTTP if that is on, since browsers trust no

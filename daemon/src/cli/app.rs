@@ -32,7 +32,7 @@ pub(crate) async fn show(engine: &EngineApi, app: &str) -> Result<AppSettings, S
     engine.get(&path(app)?).await
 }
 
-/// Creates an app.
+/// Creates an app whose publishers need a key, unless the arguments name another policy.
 ///
 /// # Errors
 /// As [`list`], or if the app exists, or a setting is wrong.
@@ -43,7 +43,8 @@ pub(crate) async fn create(engine: &EngineApi, arguments: &SetArguments) -> Resu
         found.success()?;
         return Err(format!("the app {} exists already", arguments.app));
     }
-    let mut settings = AppSettings::from(&AppDocument::open(&arguments.app));
+    let closed = AppDocument { publish: Policy::Key, ..AppDocument::open(&arguments.app) };
+    let mut settings = AppSettings::from(&closed);
     let new_secrets = apply(arguments, &mut settings)?;
     let settings = engine.send(Method::PUT, &path, Some(&settings)).await?.json()?;
     Ok(Changed { settings, new_secrets })
@@ -122,26 +123,32 @@ fn apply(arguments: &SetArguments, settings: &mut AppSettings) -> Result<Vec<(&'
     apply_secrets(arguments, settings)
 }
 
+/// Sets the secrets that the arguments name, and makes those that a policy lacks.
 fn apply_secrets(arguments: &SetArguments, settings: &mut AppSettings) -> Result<Vec<(&'static str, Secret)>, String> {
-    let mut made = Vec::new();
-    let mut secret = |name, is_new: bool, file: Option<&Path>| {
-        if is_new {
-            let secret = token::generate();
-            made.push((name, secret.clone()));
-            return Ok(Some(Some(secret)));
-        }
-        file.map(|file| read_secret(file).map(Some)).transpose()
+    let lacks = |policy: Policy, has_secret: bool| {
+        let of_streams = settings.streams.values().flat_map(|stream| [stream.publish, stream.play]).flatten();
+        !has_secret && [settings.publish, settings.play].into_iter().chain(of_streams).any(|used| used == policy)
     };
     let has_publish_key = settings.publish_key.as_ref().is_some_and(Option::is_some);
-    let needs_publish_key = [arguments.publish, arguments.play].contains(&Some(Policy::Key))
-        && !has_publish_key
-        && arguments.publish_key_file.is_none();
-    let is_new = arguments.new_publish_key || needs_publish_key;
-    if let Some(key) = secret("publish key", is_new, arguments.publish_key_file.as_deref())? {
+    let new_publish_key = arguments.new_publish_key || lacks(Policy::Key, has_publish_key);
+    let has_jwt_key = settings.has_jwt_key || settings.jwks_url.is_some();
+    let new_jwt_key = arguments.new_jwt_key || lacks(Policy::Jwt, has_jwt_key);
+    let new_hash_secret = arguments.new_hash_secret || lacks(Policy::Hash, settings.has_hash_secret);
+    let mut made = Vec::new();
+    let mut secret = |name, is_new: bool, file: Option<&Path>| match file {
+        Some(file) => read_secret(file).map(|secret| Some(Some(secret))),
+        None if is_new => {
+            let secret = token::generate();
+            made.push((name, secret.clone()));
+            Ok(Some(Some(secret)))
+        }
+        None => Ok(None),
+    };
+    if let Some(key) = secret("publish key", new_publish_key, arguments.publish_key_file.as_deref())? {
         settings.publish_key = Some(key);
     }
-    settings.jwt_key = secret("JWT key", arguments.new_jwt_key, arguments.jwt_key_file.as_deref())?;
-    settings.hash_secret = secret("hash secret", arguments.new_hash_secret, arguments.hash_secret_file.as_deref())?;
+    settings.jwt_key = secret("JWT key", new_jwt_key, arguments.jwt_key_file.as_deref())?;
+    settings.hash_secret = secret("hash secret", new_hash_secret, arguments.hash_secret_file.as_deref())?;
     Ok(made)
 }
 
@@ -217,9 +224,13 @@ mod tests {
     use crate::cli::engine_api::tests::ScriptedEngine;
 
     fn arguments(line: &str) -> SetArguments {
-        let words = ["headwaterd", "app", "set", "live"].into_iter().chain(line.split_whitespace());
+        arguments_of("set live", line)
+    }
+
+    fn arguments_of(command: &str, line: &str) -> SetArguments {
+        let words = ["headwaterd", "app"].into_iter().chain(command.split(' ')).chain(line.split_whitespace());
         match Arguments::try_parse_from(words).unwrap().command {
-            Command::App { command: AppCommand::Set(arguments) } => arguments,
+            Command::App { command: AppCommand::Set(arguments) | AppCommand::Create(arguments) } => arguments,
             other => panic!("{other:?}"),
         }
     }
@@ -270,6 +281,57 @@ mod tests {
         assert_eq!((second.as_str(), &engine.received()[1].2["publish_key"]), ("", &json!("existing")));
     }
 
+    #[tokio::test]
+    async fn new_app_needs_a_key_for_publishing_unless_arguments_say_otherwise() {
+        let check = async |line: &str, publish: &str, has_key: bool| {
+            let missing = json!({ "error": "app_not_found", "message": "There is no such app." });
+            let engine = ScriptedEngine::start(vec![(404, missing), (200, settings(|_| ()))]).await;
+            let made = create(&engine.api(), &arguments_of("create live", line)).await.unwrap().new_secrets_text();
+            let sent = engine.received().remove(1).2;
+            assert_eq!((&sent["publish"], &sent["play"]), (&json!(publish), &json!("open")), "{line}");
+            let key = sent["publish_key"].as_str();
+            assert_eq!(made, key.map(|key| format!("new publish key: {key}\n")).unwrap_or_default(), "{line}");
+            assert_eq!(key.is_some(), has_key, "{line}");
+        };
+        check("", "key", true).await;
+        check("--stream cam1 --publish open", "key", true).await;
+        check("--publish open", "open", false).await;
+        check("--publish closed", "closed", false).await;
+    }
+
+    #[test]
+    fn policy_gets_the_secret_that_it_lacks() {
+        let check = |line: &str, existing: &str, expected: &[&str]| {
+            let mut app = AppDocument::open("live");
+            app.jwt_key = existing.contains("jwt").then(|| Secret::new("existing"));
+            app.hash_secret = existing.contains("hash").then(|| Secret::new("existing"));
+            app.jwks_url = existing.contains("jwks").then(|| "https://id.example.com/keys".to_owned());
+            let made = apply(&arguments(line), &mut AppSettings::from(&app)).unwrap();
+            assert_eq!(made.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), expected, "{line}, {existing}");
+        };
+        check("--play jwt", "", &["JWT key"]);
+        check("--stream cam1 --play jwt", "", &["JWT key"]);
+        check("--play jwt", "jwt", &[]);
+        check("--play jwt", "jwks", &[]);
+        check("--play jwt --jwks-url https://id.example.com/keys", "", &[]);
+        check("--play jwt --new-jwt-key", "jwt", &["JWT key"]);
+        check("--publish hash --play key", "", &["publish key", "hash secret"]);
+        check("--publish hash", "hash", &[]);
+        check("--publish open --play one_time_token", "", &[]);
+    }
+
+    #[test]
+    fn secret_of_a_file_is_used_instead_of_a_new_one() {
+        let file = std::env::temp_dir().join(format!("headwaterd-app-key-{:016x}", rand::random::<u64>()));
+        std::fs::write(&file, "from-the-file\nsecond line\n").unwrap();
+        let mut app = AppSettings::from(&AppDocument::open("live"));
+        let line = format!("--publish key --publish-key-file {}", file.display());
+        let made = apply(&arguments(&line), &mut app).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert!(made.is_empty());
+        assert_eq!(app.publish_key.unwrap().unwrap().reveal(), "from-the-file");
+    }
+
     #[test]
     fn only_named_settings_change() {
         let mut app = AppSettings::from(&AppDocument::open("live"));
@@ -305,5 +367,14 @@ mod tests {
         assert!(error("--publish ajar").contains("one_time_token"));
         assert!(error("--publish-networks 10.0.0.0/33").contains("is not a network"));
         assert!(error("--inherit").contains("--stream"));
+    }
+
+    #[test]
+    fn help_explains_every_policy() {
+        let help = Arguments::try_parse_from(["headwaterd", "app", "set", "--help"]).unwrap_err().to_string();
+        for policy in Policy::ALL {
+            let lines = help.lines().filter(|line| line.trim_start().starts_with(&format!("- {}:", policy.as_str())));
+            assert_eq!(lines.count(), 2, "for --publish and --play: {help}");
+        }
     }
 }

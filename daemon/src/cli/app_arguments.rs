@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, Subcommand};
 use headwater_api::IpNetwork;
 use headwater_api::documents::Policy;
 
 use super::list_arguments::ListArguments;
+use super::policy_argument::policy;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AppCommand {
@@ -20,7 +20,8 @@ pub(crate) enum AppCommand {
         #[command(flatten)]
         output: ListArguments,
     },
-    /// Creates an app that requires no credentials, unless arguments say otherwise
+    /// Creates an app. Publishing requires a new key, which is printed, and playing is open, unless
+    /// arguments say otherwise
     Create(SetArguments),
     /// Changes settings of an app; those that are not named remain. In force on every node within
     /// five seconds
@@ -42,10 +43,12 @@ pub(crate) enum AppCommand {
 pub(crate) struct SetArguments {
     /// Name of the app
     pub(crate) app: String,
-    /// What a publisher must present; `key` also makes a publish key if there is none
+    /// What a publisher must present. A key or secret that the policy needs is made and printed, if
+    /// there is none
     #[arg(long, value_name = "POLICY", value_parser = policy())]
     pub(crate) publish: Option<Policy>,
-    /// What a viewer must present
+    /// What a viewer must present, as for --publish. `key` is the key of publishers: who may watch
+    /// can then also publish
     #[arg(long, value_name = "POLICY", value_parser = policy())]
     pub(crate) play: Option<Policy>,
     /// Sets the policies of this stream only, not those of the app
@@ -102,12 +105,6 @@ pub(crate) struct Networks(pub(crate) Vec<IpNetwork>);
 /// A list of origins in one argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Origins(pub(crate) Vec<String>);
-
-fn policy() -> impl TypedValueParser<Value = Policy> {
-    let of_name = |name: String| Policy::ALL.into_iter().find(|policy| policy.as_str() == name);
-    PossibleValuesParser::new(Policy::ALL.map(Policy::as_str))
-        .try_map(move |name| of_name(name).ok_or("unknown policy"))
-}
 
 fn networks(text: &str) -> Result<Networks, String> {
     let parse = |part: &str| part.parse().map_err(|e: headwater_api::network::InvalidNetwork| e.to_string());

@@ -28,6 +28,10 @@ pub(crate) enum Command {
         /// Path of the engine [default: headwater-engine next to this program, or on PATH]
         #[arg(long, value_name = "PATH")]
         engine: Option<PathBuf>,
+        /// How commands are typed where the node was started, for hints in the log: `...` stands
+        /// for their arguments
+        #[arg(long, value_name = "TEMPLATE", hide = true)]
+        command_template: Option<String>,
     },
     /// Checks for common faults and prints a remedy for each; exits with 69 if a check failed
     Doctor {

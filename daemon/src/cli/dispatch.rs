@@ -18,6 +18,7 @@ use crate::cli::token_arguments::TokenCommand;
 use crate::cli::{app, list, token};
 use crate::cluster::administrator;
 use crate::doctor;
+use crate::operator_command::OperatorCommand;
 
 pub(crate) fn dispatch(command: Command) -> Result<(), (u8, String)> {
     let exit_with = |e: BootError| (e.exit_code(), Chain(&e).to_string());
@@ -28,7 +29,10 @@ pub(crate) fn dispatch(command: Command) -> Result<(), (u8, String)> {
         .build()
         .map_err(|e| (exit::UNAVAILABLE, format!("could not start: {e}")))?;
     match command {
-        Command::Run { config, engine } => runtime.block_on(node::run(config, engine)).map_err(exit_with),
+        Command::Run { config, engine, command_template } => {
+            let command = OperatorCommand::new(command_template, config.as_deref());
+            runtime.block_on(node::run(config, engine, command)).map_err(exit_with)
+        }
         Command::Password { config, reset } => {
             let plan = runtime.block_on(make_plan(config.as_deref()))?;
             let outcome = runtime.block_on(async {
@@ -106,7 +110,7 @@ async fn dispatch_app(command: AppCommand) -> Result<(), (u8, String)> {
 /// With JSON, new secrets go to standard error, because the settings do not contain all of them.
 fn print_changed(changed: &app::Changed, json: bool) -> Result<(), (u8, String)> {
     if json {
-        let _ = write!(std::io::stderr(), "{}", changed.new_secrets_text());
+        print_note(&changed.new_secrets_text());
         print(&to_json(&changed.settings)?);
     } else {
         print(&format!("{}{}", changed.new_secrets_text(), app::text(&changed.settings)));
@@ -120,7 +124,7 @@ async fn dispatch_token(command: TokenCommand) -> Result<(), (u8, String)> {
         TokenCommand::Make(arguments) => {
             let engine = find_engine(arguments.config.as_deref()).await?;
             let made = token::make(&engine, &arguments).await.map_err(unavailable)?;
-            print(&if arguments.json { to_json(&made)? } else { made.token });
+            print_new_token(&made, arguments.json)?;
         }
         TokenCommand::List { app, output: ListArguments { config, json } } => {
             let tokens = token::list(&find_engine(config.as_deref()).await?, &app).await.map_err(unavailable)?;
@@ -129,6 +133,22 @@ async fn dispatch_token(command: TokenCommand) -> Result<(), (u8, String)> {
         TokenCommand::Revoke { app, token, config } => {
             token::revoke(&find_engine(config.as_deref()).await?, &app, &token).await.map_err(unavailable)?;
         }
+    }
+    Ok(())
+}
+
+/// Standard output gets the token alone, or JSON, so that a script can take it from there.
+fn print_new_token(token: &token::NewTokenReport, json: bool) -> Result<(), (u8, String)> {
+    if let Some(warning) = &token.warning {
+        print_note(&format!("warning: {warning}"));
+    }
+    if json {
+        print(&to_json(token)?);
+        return Ok(());
+    }
+    print(&token.made.token);
+    if let Some(url) = &token.player_url {
+        print_note(&format!("player page: {url}"));
     }
     Ok(())
 }
@@ -148,6 +168,13 @@ async fn make_plan(file: Option<&Path>) -> Result<plan::Plan, (u8, String)> {
 
 fn to_json(value: &impl serde::Serialize) -> Result<String, (u8, String)> {
     serde_json::to_string_pretty(value).map_err(|e| (exit::SOFTWARE, format!("could not print it: {e}")))
+}
+
+/// Writes to standard error what a person should know, if it is not empty.
+fn print_note(text: &str) {
+    if !text.is_empty() {
+        let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+    }
 }
 
 /// Writes to standard output. Ignores a closed pipe (`| head`).

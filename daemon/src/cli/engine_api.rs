@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::boot::plan::Plan;
+use crate::boot::registration;
 use crate::process::engine_rest;
 
 /// A running engine, and the right to administer it.
@@ -24,6 +25,7 @@ use crate::process::engine_rest;
 pub(crate) struct EngineApi {
     endpoints: Endpoints,
     key: Secret,
+    base_url: Option<String>,
 }
 
 /// An answer of the engine, whatever its status.
@@ -39,7 +41,9 @@ impl EngineApi {
         if plan.mongod.is_some() {
             return Err("a registry node runs no engine: use this command on an origin or an edge".to_owned());
         }
-        Self::in_folder(&plan.engine.node.data_dir)
+        let engine = Self::in_folder(&plan.engine.node.data_dir)?;
+        let base_url = registration::base_url(&plan.engine, &plan.addresses, &engine.endpoints);
+        Ok(Self { base_url, ..engine })
     }
 
     fn in_folder(data_dir: &Path) -> Result<Self, String> {
@@ -55,7 +59,12 @@ impl EngineApi {
         let key = read(LOCAL_KEY_FILE).map_err(|(path, e)| {
             format!("could not read {}: {e}; run this command as the node's user or as root", path.display())
         })?;
-        Ok(Self { endpoints, key: Secret::new(key.trim()) })
+        Ok(Self { endpoints, key: Secret::new(key.trim()), base_url: None })
+    }
+
+    /// The base URL of the pages of this node; `None` if it has none.
+    pub(crate) fn base_url(&self) -> Option<&str> {
+        self.base_url.as_deref()
     }
 
     /// Sends a request. An answer with an error status is no error here.

@@ -9,6 +9,7 @@ pub(crate) mod engine_api;
 pub(crate) mod list;
 pub(crate) mod list_arguments;
 pub(crate) mod plan;
+pub(crate) mod policy_argument;
 pub(crate) mod table;
 pub(crate) mod token;
 pub(crate) mod token_arguments;

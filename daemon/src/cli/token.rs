@@ -2,30 +2,98 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use headwater_api::rest::{MadeToken, NewToken, TokenRevocation, TokenStatus};
+use headwater_api::documents::{AppDocument, Grant, Policy, TokenKind};
+use headwater_api::rest::{AppSettings, MadeToken, NewToken, TokenRevocation, TokenStatus};
 use hyper::Method;
+use serde::Serialize;
 
 use crate::cli::app;
 use crate::cli::engine_api::EngineApi;
+use crate::cli::policy_argument::{kind_for, policy_of};
 use crate::cli::table::{format_age, render_table};
 use crate::cli::token_arguments::MakeArguments;
 
-/// Makes a token.
+/// A new token, with what its user should know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct NewTokenReport {
+    #[serde(flatten)]
+    pub(crate) made: MadeToken,
+    /// Address of the player page with the token; `None` if the token is for publishers or for
+    /// every stream, or if the node serves no pages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) player_url: Option<String>,
+    /// Why the token is of no use as long as the app has its current policy.
+    #[serde(skip)]
+    pub(crate) warning: Option<String>,
+}
+
+/// Makes a token of the kind that the app requires, unless the arguments name one.
 ///
 /// # Errors
 /// A message, if the engine does not answer or refuses.
-pub(crate) async fn make(engine: &EngineApi, arguments: &MakeArguments) -> Result<MadeToken, String> {
+pub(crate) async fn make(engine: &EngineApi, arguments: &MakeArguments) -> Result<NewTokenReport, String> {
+    let grants = arguments.action.into();
+    let policy = required_policy(app::show(engine, &arguments.app).await?, grants, arguments.stream.as_deref());
+    let kind = arguments.kind.or_else(|| kind_for(policy)).unwrap_or(TokenKind::OneTime);
     let now_ms = now_ms();
     let later_ms = |duration: Duration| now_ms.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
     let new = NewToken {
         stream: arguments.stream.clone(),
-        grants: arguments.action.into(),
-        kind: arguments.kind.into(),
+        grants,
+        kind,
         not_before_ms: if arguments.not_before.is_zero() { 0 } else { later_ms(arguments.not_before) },
         expires_at_ms: later_ms(arguments.not_before.saturating_add(arguments.valid)),
     };
     let path = format!("{}/tokens", app::path(&arguments.app)?);
-    engine.send(Method::POST, &path, Some(&new)).await?.json()
+    let made: MadeToken = engine.send(Method::POST, &path, Some(&new)).await?.json()?;
+    let player_url = match (engine.base_url(), &arguments.stream, grants) {
+        (Some(base), Some(id), Grant::Play) => Some(player_url(base, &arguments.app, id, &made.token)),
+        _ => None,
+    };
+    Ok(NewTokenReport { made, player_url, warning: mismatch(arguments, policy, kind) })
+}
+
+/// What a client must present for this action on this stream, or on most streams of the app.
+fn required_policy(app: AppSettings, action: Grant, stream: Option<&str>) -> Policy {
+    let document = AppDocument::open(&app.name);
+    let (app, id) = (app.apply_to(&document), stream.unwrap_or_default());
+    match action {
+        Grant::Publish => app.publish_policy(id),
+        Grant::Play => app.play_policy(id),
+    }
+}
+
+/// A sentence for a token that the current policy does not ask for.
+fn mismatch(arguments: &MakeArguments, policy: Policy, kind: TokenKind) -> Option<String> {
+    let required_kind = kind_for(policy);
+    if required_kind == Some(kind) {
+        return None;
+    }
+    let app = &arguments.app;
+    let name = arguments.stream.as_ref().map_or_else(|| app.clone(), |id| format!("{app}/{id}"));
+    let (clients, option) = match Grant::from(arguments.action) {
+        Grant::Publish => ("publishers", "--publish"),
+        Grant::Play => ("viewers", "--play"),
+    };
+    let stream = arguments.stream.as_ref().map_or_else(String::new, |id| format!(" --stream {id}"));
+    let remedy = format!("`app set {app}{stream} {option} {}` requires such a token", policy_of(kind).as_str());
+    Some(match required_kind {
+        _ if policy == Policy::Open => format!("{name} admits {clients} without a token; {remedy}"),
+        Some(other) => format!(
+            "{name} does not admit {clients} with this token, but with one of `--kind {}`; {remedy}",
+            policy_of(other).as_str()
+        ),
+        None => format!(
+            "{name} does not admit {clients} with this token, because its policy is `{}`; {remedy}",
+            policy.as_str()
+        ),
+    })
+}
+
+/// The address of the player page for the bearer of a token. Neither a stream id nor a token has a
+/// character that must be encoded.
+fn player_url(base: &str, app: &str, id: &str, token: &str) -> String {
+    format!("{}/{app}/play.html?id={id}&token={token}", base.trim_end_matches('/'))
 }
 
 /// Returns the tokens of an app that have not expired, the latest first; at most 1,000.
@@ -60,14 +128,10 @@ fn table_at(tokens: &[TokenStatus], now_ms: u64) -> String {
             (None, None) if token.expires_at_ms <= now_ms => "expired",
             (None, None) => "valid",
         };
-        let kind = match token.kind {
-            headwater_api::documents::TokenKind::OneTime => "one-time",
-            headwater_api::documents::TokenKind::Jwt => "jwt",
-        };
         vec![
             token.stream.clone().unwrap_or_else(|| "*".to_owned()),
             token.grants.as_str().to_owned(),
-            kind.to_owned(),
+            policy_of(token.kind).as_str().to_owned(),
             state.to_owned(),
             format_age(token.expires_at_ms.saturating_sub(now_ms)),
             token.id.clone(),
@@ -84,7 +148,7 @@ fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
-    use headwater_api::documents::{Grant, TokenKind};
+    use headwater_api::documents::StreamPolicy;
     use serde_json::{Value, json};
 
     use super::*;
@@ -106,19 +170,29 @@ mod tests {
         }
     }
 
+    fn make_arguments(line: &str) -> MakeArguments {
+        let words = ["headwaterd", "token", "make"].into_iter().chain(line.split(' '));
+        match Arguments::try_parse_from(words).unwrap().command {
+            Command::Token { command: TokenCommand::Make(arguments) } => arguments,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn settings(app: &AppDocument) -> Value {
+        serde_json::to_value(AppSettings::from(app)).unwrap()
+    }
+
     #[tokio::test]
     async fn token_is_made_for_the_duration_and_stream_of_the_arguments() {
         let made = MadeToken { token: "secret".to_owned(), status: status() };
-        let engine = ScriptedEngine::start(vec![(201, serde_json::to_value(&made).unwrap()), (204, Value::Null)]).await;
-        let words = "headwaterd token make live publish --stream cam1 --kind jwt --valid 2h --not-before 1h";
-        let Command::Token { command: TokenCommand::Make(arguments) } =
-            Arguments::try_parse_from(words.split(' ')).unwrap().command
-        else {
-            panic!()
-        };
+        let app = AppDocument { publish: Policy::Jwt, ..AppDocument::open("live") };
+        let answers = vec![(200, settings(&app)), (201, serde_json::to_value(&made).unwrap()), (204, Value::Null)];
+        let engine = ScriptedEngine::start(answers).await;
+        let arguments = make_arguments("live publish --stream cam1 --kind jwt --valid 2h --not-before 1h");
         let before_ms = now_ms();
-        assert_eq!(make(&engine.api(), &arguments).await.unwrap(), made);
-        let (method, path, body) = engine.received().remove(0);
+        let report = make(&engine.api(), &arguments).await.unwrap();
+        assert_eq!(report, NewTokenReport { made, player_url: None, warning: None });
+        let (method, path, body) = engine.received().remove(1);
         assert_eq!((method.as_str(), path.as_str()), ("POST", "/rest/v2/apps/live/tokens"));
         assert_eq!((&body["type"], &body["kind"], &body["stream"]), (&json!("publish"), &json!("jwt"), &json!("cam1")));
         let not_before_ms = body["not_before_ms"].as_u64().unwrap();
@@ -130,6 +204,62 @@ mod tests {
         assert!(revoke(&engine.api(), "../x", "secret").await.unwrap_err().contains("is not the name of an app"));
     }
 
+    #[tokio::test]
+    async fn kind_of_a_token_is_what_the_stream_requires_unless_it_is_named() {
+        let mut app = AppDocument { play: Policy::Jwt, ..AppDocument::open("live") };
+        let own = StreamPolicy { play: Some(Policy::OneTimeToken), publish: Some(Policy::Closed) };
+        app.streams.insert("cam1".to_owned(), own);
+        let made = serde_json::to_value(MadeToken { token: "secret".to_owned(), status: status() }).unwrap();
+        let check = async |line: &str, kind: &str, warning: &str| {
+            let engine = ScriptedEngine::start(vec![(200, settings(&app)), (201, made.clone())]).await;
+            let report = make(&engine.api(), &make_arguments(line)).await.unwrap();
+            assert_eq!(engine.received()[1].2["kind"], json!(kind), "{line}");
+            assert_eq!(report.warning.as_deref().unwrap_or_default(), warning, "{line}");
+        };
+        check("live play", "jwt", "").await;
+        check("live play --stream cam1", "one_time", "").await;
+        check("live play --stream cam2 --kind jwt", "jwt", "").await;
+        check(
+            "live play --kind one-time",
+            "one_time",
+            "live does not admit viewers with this token, but with one of `--kind jwt`; \
+             `app set live --play one_time_token` requires such a token",
+        )
+        .await;
+        check(
+            "live publish",
+            "one_time",
+            "live admits publishers without a token; `app set live --publish one_time_token` requires such a token",
+        )
+        .await;
+        check(
+            "live publish --stream cam1 --kind jwt",
+            "jwt",
+            "live/cam1 does not admit publishers with this token, because its policy is `closed`; \
+             `app set live --stream cam1 --publish jwt` requires such a token",
+        )
+        .await;
+    }
+
+    #[test]
+    fn url_of_the_player_page_contains_the_token() {
+        let expected = "https://media.example.com/live/play.html?id=cam.1&token=a.b-c";
+        assert_eq!(player_url("https://media.example.com/", "live", "cam.1", "a.b-c"), expected);
+    }
+
+    #[test]
+    fn token_that_begins_with_a_hyphen_can_be_revoked() {
+        for line in ["revoke live -abc", "revoke live --config FILE -abc", "revoke live -abc --config FILE"] {
+            let words = ["headwaterd", "token"].into_iter().chain(line.split(' '));
+            match Arguments::try_parse_from(words).unwrap().command {
+                Command::Token { command: TokenCommand::Revoke { token, config, .. } } => {
+                    assert_eq!((token.as_str(), config.is_some()), ("-abc", line.contains("--config")), "{line}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     #[test]
     fn table_shows_the_state_of_each_token() {
         let used = TokenStatus { used_at_ms: Some(1), stream: None, ..status() };
@@ -139,6 +269,6 @@ mod tests {
         let states: Vec<_> =
             shown.lines().map(|line| line.split("  ").filter(|s| !s.is_empty()).nth(3).unwrap().trim()).collect();
         assert_eq!(states, ["STATE", "valid", "used", "revoked", "not yet"], "{shown}");
-        assert!(shown.lines().nth(2).unwrap().starts_with("*     play"), "{shown}");
+        assert_eq!(shown.lines().nth(2).and_then(|line| line.split_whitespace().next()), Some("*"), "{shown}");
     }
 }

@@ -7,10 +7,12 @@ use clap::{Args, Subcommand, ValueEnum};
 use headwater_api::documents::{Grant, TokenKind};
 
 use super::list_arguments::ListArguments;
+use super::policy_argument::token_kind;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Makes a token and prints it; it is not shown again
+    /// Makes a token and prints it; it is not shown again. For a viewer of one stream, standard
+    /// error gets the URL of the player page with it
     Make(MakeArguments),
     /// Lists the tokens of an app that have not expired
     List {
@@ -24,6 +26,8 @@ pub(crate) enum TokenCommand {
         /// Name of the app
         app: String,
         /// The token, or its id in the list
+        // A token that was made elsewhere may begin with a hyphen.
+        #[arg(allow_hyphen_values = true)]
         token: String,
         /// Configuration file, as for `run`
         #[arg(long, value_name = "FILE")]
@@ -41,9 +45,9 @@ pub(crate) struct MakeArguments {
     /// The only stream that the token is for [default: all streams of the app]
     #[arg(long, value_name = "ID")]
     pub(crate) stream: Option<String>,
-    /// `one-time` admits one client; `jwt` any number, and needs a JWT key of the app
-    #[arg(long, value_enum, default_value_t = Kind::OneTime)]
-    pub(crate) kind: Kind,
+    /// How often the token admits [default: what the app requires, else one_time_token]
+    #[arg(long, value_name = "KIND", value_parser = token_kind())]
+    pub(crate) kind: Option<TokenKind>,
     /// How long the token is valid: 90s, 15m, 12h, 7d
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub(crate) valid: Duration,
@@ -72,24 +76,6 @@ impl From<Action> for Grant {
         match action {
             Action::Publish => Self::Publish,
             Action::Play => Self::Play,
-        }
-    }
-}
-
-/// How often a token admits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kind {
-    /// One client
-    OneTime,
-    /// Any number of clients
-    Jwt,
-}
-
-impl From<Kind> for TokenKind {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::OneTime => Self::OneTime,
-            Kind::Jwt => Self::Jwt,
         }
     }
 }

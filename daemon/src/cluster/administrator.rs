@@ -24,6 +24,7 @@ use crate::boot::plan::{Cluster, Plan};
 use crate::boot::registration;
 use crate::cluster::open_registry;
 use crate::cluster::open_registry::OpenRegistryError;
+use crate::operator_command::OperatorCommand;
 
 /// Why the administrator account could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -57,11 +58,11 @@ pub(crate) enum AdministratorError {
 
 /// At the first boot of a node with an embedded registry, creates the administrator, logs the
 /// password once and writes it into a file. A full disk postpones that to the next boot.
-pub(crate) async fn create_at_first_boot(config: &Config) -> Result<(), AdministratorError> {
+pub(crate) async fn create_at_first_boot(config: &Config, command: &OperatorCommand) -> Result<(), AdministratorError> {
     if config.registry.kind != RegistryKind::Embedded {
         return Ok(());
     }
-    match create(config).await {
+    match create(config, command).await {
         Err(e) if is_caused_by_full_disk(&e) => {
             log::warn!(err:% = Chain(&e); "disk is full, the administrator is not created before the next start");
             Ok(())
@@ -70,7 +71,7 @@ pub(crate) async fn create_at_first_boot(config: &Config) -> Result<(), Administ
     }
 }
 
-async fn create(config: &Config) -> Result<(), AdministratorError> {
+async fn create(config: &Config, command: &OperatorCommand) -> Result<(), AdministratorError> {
     let store = registration::open(config).await?;
     if store.user(ADMINISTRATOR).await?.is_some() {
         return Ok(());
@@ -83,7 +84,7 @@ async fn create(config: &Config) -> Result<(), AdministratorError> {
     log::warn!(
         user = ADMINISTRATOR, password = password.reveal(), file:% = file.display();
         "administrator created; the password is shown only this once, and is in the file until you remove it; \
-         `headwaterd password --reset` sets another"
+         `{}` sets another", command.with("password --reset")
     );
     Ok(())
 }
@@ -302,13 +303,13 @@ mod tests {
             store.user(ADMINISTRATOR).await.unwrap().unwrap().password_hash
         };
         assert!(matches!(check(&plan).await.unwrap(), Outcome::Exists(false)));
-        create_at_first_boot(&config).await.unwrap();
+        create_at_first_boot(&config, &OperatorCommand::new(None, None)).await.unwrap();
         let first = hash().await;
         let password_file = folder.join(PASSWORD_FILE);
         let password = Secret::new(std::fs::read_to_string(&password_file).unwrap().trim());
         assert!(password::verify(&password, &first));
         assert_eq!(std::fs::metadata(&password_file).unwrap().permissions().mode() & 0o777, 0o600);
-        create_at_first_boot(&config).await.unwrap();
+        create_at_first_boot(&config, &OperatorCommand::new(None, None)).await.unwrap();
         assert_eq!(hash().await, first);
         let Outcome::NewPassword(password) = reset(&plan).await.unwrap() else { panic!() };
         assert!(password::verify(&password, &hash().await) && !password_file.exists());

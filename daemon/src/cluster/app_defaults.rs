@@ -23,6 +23,7 @@ use crate::aws::client::{Aws, AwsError};
 use crate::boot::joining::Joined;
 use crate::boot::plan::{Cluster, Plan};
 use crate::boot::registration;
+use crate::operator_command::OperatorCommand;
 
 /// Loopback, private (RFC 1918, RFC 4193), link-local (RFC 3927, RFC 4291 §2.5.6) and shared
 /// (RFC 6598) addresses.
@@ -58,11 +59,15 @@ enum DefaultsError {
 ///
 /// # Errors
 /// If the node's own registry cannot be written. If a shared one cannot, publishing remains closed.
-pub(crate) async fn choose(plan: &Plan, joined: &Joined, is_on_ec2: bool) -> Result<(), RegistryError> {
+pub(crate) async fn choose(
+    plan: &Plan,
+    joined: &Joined,
+    is_on_ec2: bool,
+    command: &OperatorCommand,
+) -> Result<(), RegistryError> {
     if let Some(store) = &joined.registered.shared_store {
-        let closed =
-            tokio::time::timeout(SHARED_REGISTRY_TIMEOUT, require_key_in_cluster(store, plan.cluster.as_ref()));
-        let reason = match closed.await {
+        let closed = require_key_in_cluster(store, plan.cluster.as_ref(), command);
+        let reason = match tokio::time::timeout(SHARED_REGISTRY_TIMEOUT, closed).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(e)) => Chain(&e).to_string(),
             Err(_) => "the registry or AWS does not answer".to_owned(),
@@ -70,15 +75,15 @@ pub(crate) async fn choose(plan: &Plan, joined: &Joined, is_on_ec2: bool) -> Res
         log::error!(
             err = reason.as_str();
             "could not set the publish key: new apps remain closed for publishing until the next start, or until \
-             `headwaterd app set APP --publish key`"
+             `{}`", command.with("app set APP --publish key")
         );
         return Ok(());
     }
     let store = registration::open(&joined.config).await?;
     if is_on_ec2 {
-        return require_key(&store, token::generate).await;
+        return require_key(&store, token::generate, command).await;
     }
-    match open_to_private_networks(&store).await {
+    match open_to_private_networks(&store, command).await {
         Err(e) if is_caused_by_full_disk(&e) => {
             log::warn!(err:% = Chain(&e); "disk is full, publishing is open to every network until the next start");
             Ok(())
@@ -87,7 +92,11 @@ pub(crate) async fn choose(plan: &Plan, joined: &Joined, is_on_ec2: bool) -> Res
     }
 }
 
-async fn require_key_in_cluster(store: &Store, cluster: Option<&Cluster>) -> Result<(), DefaultsError> {
+async fn require_key_in_cluster(
+    store: &Store,
+    cluster: Option<&Cluster>,
+    command: &OperatorCommand,
+) -> Result<(), DefaultsError> {
     if unchanged_apps(store).await?.is_empty() {
         return Ok(());
     }
@@ -95,7 +104,7 @@ async fn require_key_in_cluster(store: &Store, cluster: Option<&Cluster>) -> Res
         Some(cluster) => fetch_key(cluster).await?,
         None => None,
     };
-    Ok(require_key(store, || key.clone().unwrap_or_else(token::generate)).await?)
+    Ok(require_key(store, || key.clone().unwrap_or_else(token::generate), command).await?)
 }
 
 /// The key in the secret of the cluster; `None` if there is no such secret.
@@ -125,25 +134,27 @@ fn parse_key(text: &str) -> Option<Secret> {
 }
 
 /// Requires a key for publishing to each app that nobody has changed.
-async fn require_key(store: &Store, key: impl Fn() -> Secret) -> Result<(), RegistryError> {
+async fn require_key(store: &Store, key: impl Fn() -> Secret, command: &OperatorCommand) -> Result<(), RegistryError> {
     let key = key();
     for app in unchanged_apps(store).await? {
         let name = app.name.clone();
         if write(store, with_key(app, key.clone())).await? {
-            log::warn!(app = name.as_str(); "publishing requires a key: `headwaterd app show {name}` prints it");
+            let show = command.with(&format!("app show {name}"));
+            log::warn!(app = name.as_str(); "publishing requires a key: `{show}` prints it");
         }
     }
     Ok(())
 }
 
-async fn open_to_private_networks(store: &Store) -> Result<(), RegistryError> {
+async fn open_to_private_networks(store: &Store, command: &OperatorCommand) -> Result<(), RegistryError> {
     for app in unchanged_apps(store).await? {
         let publish_networks = PRIVATE_NETWORKS.iter().filter_map(|network| network.parse().ok()).collect();
         write(store, AppDocument { publish_networks, ..app }).await?;
     }
     for app in store.apps().await?.iter().filter(|app| app.publish == Policy::Open) {
         let to = if app.publish_networks.is_empty() { "everybody" } else { "loopback and private networks" };
-        log::warn!(app = app.name.as_str(); "publishing is open to {to}; `headwaterd app set {} --publish key` requires a key", app.name);
+        let set = command.with(&format!("app set {} --publish key", app.name));
+        log::warn!(app = app.name.as_str(); "publishing is open to {to}; `{set}` requires a key");
     }
     Ok(())
 }
@@ -179,6 +190,10 @@ mod tests {
 
     use super::*;
 
+    fn command() -> OperatorCommand {
+        OperatorCommand::new(None, None)
+    }
+
     struct TestRegistry {
         folder: PathBuf,
         store: Store,
@@ -207,18 +222,18 @@ mod tests {
     async fn key_is_required_by_apps_that_nobody_has_changed() {
         let registry = TestRegistry::new();
         let opened = registry.store.put_app(&AppDocument::open("LiveApp")).await.unwrap();
-        require_key(&registry.store, token::generate).await.unwrap();
+        require_key(&registry.store, token::generate, &command()).await.unwrap();
         let live = registry.app("live").await;
         assert_eq!((live.publish, live.play, live.validate()), (Policy::Key, Policy::Open, Ok(())));
         assert_eq!(registry.app("LiveApp").await, opened);
-        require_key(&registry.store, token::generate).await.unwrap();
+        require_key(&registry.store, token::generate, &command()).await.unwrap();
         assert_eq!(registry.app("live").await, live, "the next boot keeps the key");
     }
 
     #[tokio::test]
     async fn laptop_is_open_to_private_networks_and_to_no_others() {
         let registry = TestRegistry::new();
-        open_to_private_networks(&registry.store).await.unwrap();
+        open_to_private_networks(&registry.store, &command()).await.unwrap();
         let live = registry.app("live").await;
         assert_eq!(
             (live.publish, live.revision, live.publish_networks.len()),
@@ -234,7 +249,7 @@ mod tests {
         for public in ["203.0.113.7", "172.32.0.1", "2001:db8::1", "0.0.0.0"] {
             assert!(!may_publish(public), "{public}");
         }
-        open_to_private_networks(&registry.store).await.unwrap();
+        open_to_private_networks(&registry.store, &command()).await.unwrap();
         assert_eq!(registry.app("live").await, live);
     }
 

@@ -63,6 +63,7 @@ fn remedy_for_registry_error(error: &RegistryError) -> &'static str {
         RegistryError::Superseded { .. }
         | RegistryError::NotRegistered { .. }
         | RegistryError::Taken { .. }
+        | RegistryError::Changed { .. }
         | RegistryError::Exists { .. } => START_DATABASE,
     }
 }

@@ -2,13 +2,17 @@
 
 use headwater_api::secret::Secret;
 
-/// Generates a token or key with 192 random bits: 32 letters, digits, `-` and `_`.
+/// Generates a token or key with almost 192 random bits: 32 letters, digits, `-` and `_`. The first
+/// is a letter or a digit, so that no program takes it for an option.
 pub fn generate() -> Secret {
-    Secret::new((0..32).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect::<String>())
+    let random = |choices: usize| char::from(ALPHABET[rand::random_range(0..choices)]);
+    Secret::new((0..32).map(|n| random(if n == 0 { ALPHANUMERIC } else { ALPHABET.len() })).collect::<String>())
 }
 
-/// The characters that no URL changes, as in base64url (RFC 4648 §5).
+/// The characters that no URL changes, as in base64url (RFC 4648 §5); first the letters and digits.
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+/// Number of letters and digits.
+const ALPHANUMERIC: usize = 62;
 
 #[cfg(test)]
 mod tests {
@@ -20,6 +24,7 @@ mod tests {
         assert_eq!(all.len(), 1_000);
         for token in &all {
             assert_eq!(token.len(), 32);
+            assert!(token.starts_with(|c: char| c.is_ascii_alphanumeric()), "{token}");
             assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')), "{token}");
         }
     }

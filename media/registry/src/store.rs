@@ -119,10 +119,11 @@ delegate! { Apps:
 delegate! { Tokens:
     create_token(token: &TokenDocument) -> ();
     consume_token(digest: &str, stream: &StreamName, grants: Grant) -> TokenUse;
+    check_token(digest: &str, stream: &StreamName, grants: Grant) -> TokenUse;
     token(digest: &str) -> Option<TokenDocument>;
     tokens(query: TokenQuery<'_>) -> Vec<TokenDocument>;
     revoke_token(digest: &str) -> bool;
-    revoke_stream_tokens(stream: &StreamName) -> u64;
+    revoke_tokens(app: &str, stream_id: Option<&str>) -> u64;
     revocations(since_ms: u64) -> Revocations;
 }
 

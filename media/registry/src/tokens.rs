@@ -24,23 +24,35 @@ pub trait Tokens: Send + Sync {
         grants: Grant,
     ) -> impl Future<Output = Result<TokenUse, RegistryError>> + Send;
 
-    /// The token of this digest, unless it has expired.
+    /// Whether [`Tokens::consume_token`] would grant the token now; consumes nothing.
+    fn check_token(
+        &self,
+        digest: &str,
+        stream: &StreamName,
+        grants: Grant,
+    ) -> impl Future<Output = Result<TokenUse, RegistryError>> + Send;
+
+    /// The token of this digest, as long as it is known ([`TokenDocument::kept_until_ms`]).
     fn token(&self, digest: &str) -> impl Future<Output = Result<Option<TokenDocument>, RegistryError>> + Send;
 
     /// One page of the tokens that have not expired, the latest first.
     fn tokens(&self, query: TokenQuery<'_>) -> impl Future<Output = Result<Vec<TokenDocument>, RegistryError>> + Send;
 
-    /// Revokes a token. Returns false if it does not exist or expired before. Revoking it again
-    /// changes nothing.
+    /// Revokes a token; also one that has expired, because its sessions may still run. Returns
+    /// false if it is not known. Revoking it again changes nothing.
     fn revoke_token(&self, digest: &str) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
-    /// Revokes all tokens of a stream, not those for all streams of its app. Returns the number of
-    /// tokens that were not revoked before.
-    fn revoke_stream_tokens(&self, stream: &StreamName) -> impl Future<Output = Result<u64, RegistryError>> + Send;
+    /// Revokes all tokens of a stream, not those for all streams of its app; without a stream, all
+    /// tokens of the app. Returns the number of tokens that were not revoked before.
+    fn revoke_tokens(
+        &self,
+        app: &str,
+        stream_id: Option<&str>,
+    ) -> impl Future<Output = Result<u64, RegistryError>> + Send;
 
-    /// The tokens that were revoked at or after a Unix time in milliseconds and have not expired;
-    /// 0: all. A revocation becomes visible up to some seconds after its time: pass a time well
-    /// before [`Revocations::at_ms`] of the previous answer.
+    /// The tokens that were revoked at or after a Unix time in milliseconds and are still known
+    /// ([`TokenDocument::kept_until_ms`]); 0: all. A revocation becomes visible up to some seconds
+    /// after its time: pass a time well before [`Revocations::at_ms`] of the previous answer.
     fn revocations(&self, since_ms: u64) -> impl Future<Output = Result<Revocations, RegistryError>> + Send;
 }
 
@@ -88,6 +100,15 @@ pub enum TokenRefusal {
     NotYetValid,
     /// It has expired.
     Expired,
+}
+
+/// The outcome of a check of the token that was found.
+pub(crate) fn checked(found: Option<TokenDocument>, stream: &StreamName, grants: Grant, now_ms: u64) -> TokenUse {
+    let Some(token) = found else { return TokenUse::Refused(TokenRefusal::Unknown) };
+    match refusal(&token, stream, grants, now_ms) {
+        Some(refused) => TokenUse::Refused(refused),
+        None => TokenUse::Granted(token),
+    }
 }
 
 /// Why a token does not admit its bearer; `None` if it does.

@@ -7,6 +7,7 @@ mod disk;
 mod edge;
 mod forged_addresses;
 mod frozen_engine;
+mod guesses;
 mod health;
 mod http_heads;
 mod log_flood;
@@ -46,6 +47,7 @@ pub(crate) const CASES: &[Case] = &[
     shared("stream names of one address", shares::stream_names),
     shared("idle RTMP with pings", shares::idle_rtmp),
     shared("wrong logins", logins::wrong),
+    shared("guessed keys and tokens", guesses::keys_and_tokens),
     shared("flood of /readyz", health::readyz_flood),
     shared("silent health connections", health::silent),
     shared("frozen engine", frozen_engine::three_seconds),

@@ -56,6 +56,16 @@ pub(crate) async fn edge(setup: &Setup, viewers: usize, streams: usize, report: 
     }
 }
 
+/// Runs a case on an engine whose viewers need a token next to one that is open.
+pub(crate) async fn protected(
+    setup: &Setup,
+    report: &mut Report,
+    one: impl AsyncFnMut(Subject, u32) -> anyhow::Result<Case>,
+) {
+    let subjects = [Subject::Server(ServerKind::Engine), Subject::Server(ServerKind::Protected)];
+    in_turns(setup.rounds, &subjects, report, one).await;
+}
+
 /// A promise: the limit of a server's figure, absolute or relative to another server.
 #[derive(Debug)]
 pub(crate) struct Promise {
@@ -133,6 +143,18 @@ pub(crate) fn edge_promises(viewers: usize, streams: usize) -> Vec<Promise> {
             ("Cold stream, RTMP join p50", "cold-rtmp", streams, join_p50, Absolute, 60.0, "ms"),
         ],
     )
+}
+
+/// The promise of HLS that [`protected`] measures, with this number of viewers.
+pub(crate) fn protected_hls_promise(viewers: usize) -> Vec<Promise> {
+    let (ratio, cpu) = (RatioTo("headwater"), Case::cpu_ms_each);
+    promises_of("protected", [("HLS, signed segments, CPU each", "hls", viewers, cpu, ratio, 1.05, "x an open app")])
+}
+
+/// The promise of WHEP that [`protected`] measures, with this number of joins.
+pub(crate) fn protected_whep_promise(joins: usize) -> Vec<Promise> {
+    let difference = DifferenceTo("headwater");
+    promises_of("protected", [("WHEP, token, join p50 added", "join-whep", joins, join_p50, difference, 1.0, "ms")])
 }
 
 fn promises_of<const N: usize>(server: &'static str, rows: [PromiseRow; N]) -> Vec<Promise> {

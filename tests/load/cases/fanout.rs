@@ -194,7 +194,7 @@ impl<'a> ViewerGroup<'a> {
                 self.viewers.add(async move { player::play(server, app, STREAM_NAME, tally).await });
             }
             Protocol::Whep => {
-                let (server, path) = (self.server.http, format!("/{app}/whep/{STREAM_NAME}"));
+                let (server, path) = (self.server.http, self.server.whep(app, STREAM_NAME));
                 let identity = Arc::clone(&self.identity);
                 let handshakes = Arc::clone(&self.handshakes);
                 self.viewers.add(async move {

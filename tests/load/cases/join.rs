@@ -30,7 +30,7 @@ pub(crate) async fn run(setup: &Setup, protocol: Protocol, subject: Subject, cou
     let identity = Arc::new(Identity::new()?);
     let whep = |tally: &Arc<Tally>| Viewer {
         server: server.http,
-        path: format!("/live/whep/{STREAM_NAME}"),
+        path: server.whep("live", STREAM_NAME),
         reads_marks: false,
         identity: Arc::clone(&identity),
         tally: Arc::clone(tally),
@@ -88,7 +88,7 @@ pub(crate) async fn cold(
         if protocol == Protocol::Whep {
             let viewer = Viewer {
                 server: server.http,
-                path: format!("/live/whep/{key}"),
+                path: server.whep("live", key),
                 reads_marks: false,
                 identity: Arc::clone(&identity),
                 tally: Arc::clone(&tally),

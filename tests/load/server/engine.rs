@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use headwater_api::control::{ENDPOINTS_FILE, Endpoints};
+use headwater_tests::administrator::Administrator;
+use serde_json::json;
 
 use super::{Folder, KillOnDrop, LOG, Server, ServerKind};
+use crate::cases::fanout::STREAM_NAME;
 use crate::process::Processes;
 
 pub(super) async fn start(engine: &Path, merge_audio: bool) -> Result<Server> {
@@ -28,6 +31,19 @@ pub(super) async fn start_edge(engine: &Path, merge_audio: bool) -> Result<Serve
     Ok(Server { publish: origin.rtmp, _origin: Some(Box::new(origin)), ..edge })
 }
 
+/// Starts an engine whose viewers of the app `live` need a JSON web token.
+pub(super) async fn start_protected(engine: &Path) -> Result<Server> {
+    let (mut server, _) = start_with(engine, ServerKind::Protected, true, "").await?;
+    let folder = server._folder.as_ref().context("the engine has no folder")?;
+    let administrator = Administrator::of(server.http, &folder.0.join(DATA))?;
+    administrator.change_app("live", |app| {
+        app["play"] = json!("jwt");
+        app["jwt_key"] = json!("the HS256 key of this load test.");
+    })?;
+    server.token = Some(administrator.make_play_token("live", STREAM_NAME, "jwt")?);
+    Ok(server)
+}
+
 async fn start_with(
     engine: &Path,
     kind: ServerKind,
@@ -36,7 +52,7 @@ async fn start_with(
 ) -> Result<(Server, Endpoints)> {
     let folder = Folder::new(&std::env::temp_dir())?;
     let config = folder.0.join("engine.toml");
-    let data = folder.0.join("data");
+    let data = folder.0.join(DATA);
     std::fs::create_dir_all(&data)?;
     let text = format!(
         "[node]\ndata_dir = {:?}\naddresses = [\"127.0.0.1\"]\n[http]\nlisten = \"127.0.0.1:0\"\ntls_listen = \"off\"\n\
@@ -64,6 +80,7 @@ async fn start_with(
         publish: rtmp,
         rtmp,
         http,
+        token: None,
         _origin: None,
         _child: Some(child),
         _folder: Some(folder),
@@ -86,5 +103,7 @@ async fn wait_ready(child: &mut KillOnDrop, data: &Path, folder: &Folder) -> Res
     bail!("the engine was not ready within {START_TIMEOUT:?}:\n{}", log());
 }
 
+/// Name of the data folder in the engine's folder.
+const DATA: &str = "data";
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);

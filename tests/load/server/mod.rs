@@ -21,6 +21,8 @@ pub(crate) enum ServerKind {
     Engine,
     /// `headwater-engine` that relays from another one; only the relaying one is measured.
     Edge,
+    /// `headwater-engine` whose viewers need a token.
+    Protected,
     /// Debian's nginx with its RTMP module, one worker.
     Nginx,
 }
@@ -31,6 +33,7 @@ impl ServerKind {
         match self {
             Self::Engine => "headwater",
             Self::Edge => "edge",
+            Self::Protected => "protected",
             Self::Nginx => "nginx-rtmp",
         }
     }
@@ -45,6 +48,8 @@ pub(crate) struct Server {
     pub(crate) publish: SocketAddr,
     pub(crate) rtmp: SocketAddr,
     pub(crate) http: SocketAddr,
+    /// The token of viewers; `None` if they need none.
+    token: Option<String>,
     /// The origin of an edge.
     _origin: Option<Box<Server>>,
     /// Kept for their `Drop`, in this order: the process ends before its folder is removed.
@@ -84,10 +89,21 @@ impl Server {
         match (kind, attach) {
             (ServerKind::Engine, AttachArgs { pid: Some(pid), rtmp: Some(rtmp), http: Some(http) }) => {
                 let processes = Processes::tree(pid);
-                Ok(Self { kind, processes, publish: rtmp, rtmp, http, _origin: None, _child: None, _folder: None })
+                Ok(Self {
+                    kind,
+                    processes,
+                    publish: rtmp,
+                    rtmp,
+                    http,
+                    token: None,
+                    _origin: None,
+                    _child: None,
+                    _folder: None,
+                })
             }
             (ServerKind::Engine, _) => engine::start(engine, merge_audio).await,
             (ServerKind::Edge, _) => engine::start_edge(engine, merge_audio).await,
+            (ServerKind::Protected, _) => engine::start_protected(engine).await,
             (ServerKind::Nginx, _) => nginx::start().await,
         }
     }
@@ -95,9 +111,20 @@ impl Server {
     /// Path of the HLS playlist of `app/key`.
     pub(crate) fn playlist(&self, app: &str, key: &str) -> String {
         match self.kind {
-            ServerKind::Engine | ServerKind::Edge => format!("/{app}/streams/{key}.m3u8"),
+            ServerKind::Engine | ServerKind::Edge | ServerKind::Protected => {
+                format!("/{app}/streams/{key}.m3u8{}", self.query())
+            }
             ServerKind::Nginx => format!("/{key}.m3u8"),
         }
+    }
+
+    /// Path of the WHEP endpoint of `app/key`.
+    pub(crate) fn whep(&self, app: &str, key: &str) -> String {
+        format!("/{app}/whep/{key}{}", self.query())
+    }
+
+    fn query(&self) -> String {
+        self.token.as_ref().map(|token| format!("?token={token}")).unwrap_or_default()
     }
 
     /// The last lines of the server's log, for error messages.

@@ -64,6 +64,7 @@ pub(super) async fn start() -> Result<Server> {
                 publish: rtmp,
                 rtmp,
                 http,
+                token: None,
                 _origin: None,
                 _child: Some(child),
                 _folder: Some(folder),

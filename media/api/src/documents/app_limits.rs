@@ -23,6 +23,8 @@ pub const MIN_KEY_BYTES: usize = 8;
 pub const MIN_JWT_KEY_BYTES: usize = 32;
 /// Maximum length of each key and secret, in bytes.
 pub const MAX_KEY_BYTES: usize = 256;
+/// First parts of paths that belong to no app.
+const RESERVED_NAMES: [&str; 3] = ["rest", "assets", "metrics"];
 
 /// The rule that an app's document violates. The text is for the administrator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +32,9 @@ pub enum InvalidApp {
     /// The name of the app violates the rule for names.
     #[error("the name is invalid: {0}")]
     Name(NameError),
+    /// The name of the app begins paths of the server's own.
+    #[error("the name {0} is reserved")]
+    ReservedName(&'static str),
     /// The id of a stream with policies of its own violates the rule for names.
     #[error("the stream id {id:?} is invalid: {reason}")]
     StreamId {
@@ -94,6 +99,9 @@ impl AppDocument {
 
 fn check(app: &AppDocument) -> Result<(), InvalidApp> {
     name::check_app(&app.name).map_err(InvalidApp::Name)?;
+    if let Some(name) = RESERVED_NAMES.into_iter().find(|name| *name == app.name) {
+        return Err(InvalidApp::ReservedName(name));
+    }
     check_count("streams", app.streams.len(), MAX_STREAM_POLICIES)?;
     check_count("publish_networks", app.publish_networks.len(), MAX_PUBLISH_NETWORKS)?;
     check_count("allowed_origins", app.allowed_origins.len(), MAX_ALLOWED_ORIGINS)?;

@@ -21,5 +21,5 @@ pub use heartbeat::{Heartbeat, Load, MAX_WATCHED, StreamViewers, ViewerCounts};
 pub use node::{BootEpoch, NodeDocument, NodeIncarnation, NodeRecord};
 pub use policy::{Policy, StreamPolicy};
 pub use stream::{Claim, StreamOffer, StreamRecord};
-pub use token::{Grant, Revocation, Revocations, TokenDocument, TokenKind};
+pub use token::{Grant, KEPT_AFTER_EXPIRY_MS, MAX_PLAY_SESSION_MS, Revocation, Revocations, TokenDocument, TokenKind};
 pub use user::{ADMINISTRATOR, MAX_ENDED_SESSIONS, Rights, UserDocument};

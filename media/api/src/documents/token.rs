@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// A token that an administrator has made: one-time, or a JSON web token that is recorded so that
 /// it can be listed and revoked.
 ///
-/// Kept until it expires, also when it is used or revoked.
+/// Kept until [`TokenDocument::kept_until_ms`], also when it is used or revoked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenDocument {
     /// SHA-256 of the token in lower-case hexadecimal. Reading the registry does not reveal the
@@ -35,6 +35,19 @@ pub struct TokenDocument {
     #[serde(default)]
     pub revoked_at_ms: Option<u64>,
 }
+
+impl TokenDocument {
+    /// Unix time until which the token remains known, in milliseconds: it can be revoked as long as
+    /// sessions that it has begun may last.
+    pub fn kept_until_ms(&self) -> u64 {
+        self.expires_at_ms.saturating_add(KEPT_AFTER_EXPIRY_MS)
+    }
+}
+
+/// Maximum duration of the play session that a token begins, in milliseconds: a day.
+pub const MAX_PLAY_SESSION_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Longer than the longest session, by the tolerated difference between clocks.
+pub const KEPT_AFTER_EXPIRY_MS: u64 = MAX_PLAY_SESSION_MS + 120_000;
 
 /// How often a token admits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +81,7 @@ impl Grant {
     }
 }
 
-/// Tokens that have been revoked and have not expired.
+/// Tokens that have been revoked and are still known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Revocations {
     /// Sorted by digest.
@@ -83,6 +96,12 @@ pub struct Revocations {
 pub struct Revocation {
     /// As [`TokenDocument::digest`].
     pub digest: String,
-    /// As [`TokenDocument::expires_at_ms`].
-    pub expires_at_ms: u64,
+    /// As [`TokenDocument::kept_until_ms`].
+    pub kept_until_ms: u64,
+}
+
+impl From<TokenDocument> for Revocation {
+    fn from(token: TokenDocument) -> Self {
+        Self { kept_until_ms: token.kept_until_ms(), digest: token.digest }
+    }
 }

@@ -46,12 +46,22 @@ pub struct AppSettings {
     pub publish_key: Option<Option<Secret>>,
     /// The secret of the policy `hash`, 8 to 256 bytes. Only in requests: null removes it; if it is
     /// absent, it remains.
-    #[serde(default, deserialize_with = "nullable", skip_serializing)]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        serialize_with = "store_nested",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, write_only))]
     pub hash_secret: Option<Option<Secret>>,
     /// The HS256 key of the policy `jwt`, 32 to 256 bytes. Only in requests: null removes it; if it
     /// is absent, it remains.
-    #[serde(default, deserialize_with = "nullable", skip_serializing)]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        serialize_with = "store_nested",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, write_only))]
     pub jwt_key: Option<Option<Secret>>,
     /// True if there is a `hash_secret`; ignored in requests.
@@ -178,6 +188,17 @@ mod tests {
         check(json!({}), Some("hash-secret"));
         check(json!({ "hash_secret": null }), None);
         check(json!({ "hash_secret": "another one" }), Some("another one"));
+    }
+
+    #[test]
+    fn new_secret_is_sent_and_one_that_is_removed_is_sent_as_null() {
+        let mut settings = AppSettings::from(&app());
+        settings.jwt_key = Some(Some(Secret::new("new JWT key")));
+        settings.hash_secret = Some(None);
+        let text = serde_json::to_string(&settings).unwrap();
+        let changed = serde_json::from_str::<AppSettings>(&text).unwrap().apply_to(&app());
+        assert_eq!(changed.jwt_key.as_ref().map(Secret::reveal), Some("new JWT key"));
+        assert_eq!(changed.hash_secret, None);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! nothing but the keys of a JWKS URL.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use headwater_api::documents::{AppDocument, Grant, Policy};
 use headwater_api::secret::Secret;
@@ -12,7 +11,7 @@ use super::error::AccessError;
 use super::grounds::{Evidence, Grounds, OPEN};
 use super::jwks::Jwks;
 use super::jwks_client::JwksClient;
-use super::jwt::{Claims, SignatureHeader};
+use super::jwt::{Claims, LEEWAY_MS, SignatureHeader};
 use super::request::AccessRequest;
 use super::secret_check::{SecretCheck, is_stream_hash};
 use super::signing_keys::{Fingerprint, SigningKeys};
@@ -24,7 +23,7 @@ pub(super) struct AppRules {
     publish_key: Option<Key<SecretCheck>>,
     hash_secret: Option<Key<Secret>>,
     jwt_key: Option<Key<DecodingKey>>,
-    jwks: Option<Key<Arc<Jwks>>>,
+    jwks: Option<Key<Jwks>>,
     /// Stands for the policy that has no key.
     one_time: Fingerprint,
 }
@@ -61,9 +60,9 @@ impl AppRules {
         let jwks = document.jwks_url.as_ref().map(|url| {
             let known = previous.and_then(|rules| rules.jwks.as_ref()).map(|known| &known.key);
             let known = known.filter(|known| known.is_of(url, document.jwks_private));
-            let new = || Arc::new(Jwks::new(JwksClient::new(url, document.jwks_private)));
+            let new = || Jwks::new(JwksClient::new(url, document.jwks_private));
             let fingerprint = keys.fingerprint(&format!("jwks\0{url}"));
-            Key { key: known.map_or_else(new, Arc::clone), fingerprint }
+            Key { key: known.map_or_else(new, Jwks::clone), fingerprint }
         });
         let one_time = keys.fingerprint("one_time_token");
         Self { document, publish_key, hash_secret, jwt_key, jwks, one_time }
@@ -160,10 +159,11 @@ impl AppRules {
     }
 
     /// Checks that a client that was admitted on these grounds would still be admitted.
+    /// `is_revoked`: its token has been revoked.
     ///
     /// # Errors
     /// Why it would not.
-    pub(super) fn recheck(&self, grounds: &Grounds, now_ms: u64) -> Result<(), AccessError> {
+    pub(super) fn recheck(&self, grounds: &Grounds, is_revoked: bool, now_ms: u64) -> Result<(), AccessError> {
         let Grounds { action, stream, client, evidence, .. } = grounds;
         let policy = self.policy(*action, stream.stream_id());
         if policy == Policy::Closed {
@@ -172,11 +172,29 @@ impl AppRules {
         if !self.permits_network(*action, *client) {
             return Err(AccessError::NetworkNotAllowed);
         }
+        if policy == Policy::Open {
+            return Ok(());
+        }
+        if is_revoked {
+            return Err(AccessError::TokenRevoked);
+        }
         if !self.accepts(policy, evidence.policy) {
             return Err(AccessError::PolicyChanged);
         }
-        let has_expired = now_ms >= evidence.expires_at_ms;
-        if self.document.end_at_expiry && has_expired && policy != Policy::Open {
+        if self.document.end_at_expiry && has_expired(evidence, now_ms) {
+            return Err(AccessError::TokenExpired);
+        }
+        Ok(())
+    }
+
+    /// Checks that a play session admits a client again, or continues over HLS: it does not outlive
+    /// the token that can be presented again. A one-time token only had to be used before it
+    /// expired.
+    ///
+    /// # Errors
+    /// If the token has expired.
+    pub(super) fn check_session(&self, policy: Policy, grounds: &Grounds, now_ms: u64) -> Result<(), AccessError> {
+        if policy == Policy::Jwt && has_expired(&grounds.evidence, now_ms) {
             return Err(AccessError::TokenExpired);
         }
         Ok(())
@@ -197,6 +215,10 @@ impl AppRules {
             Policy::Closed => false,
         }
     }
+}
+
+fn has_expired(evidence: &Evidence, now_ms: u64) -> bool {
+    evidence.expires_at_ms.saturating_add(LEEWAY_MS) <= now_ms
 }
 
 /// Longer tokens are not looked up.

@@ -1,8 +1,8 @@
 //! What a client presents to be admitted: a token or a publish key.
 //!
 //! RTMP clients put it into the query of the app or of the stream (`demo?token=…`), HTTP clients
-//! into the query of the URL or into an `Authorization: Bearer` header. Parsed only when a policy
-//! asks for it: most requests of HLS players need no decision beyond the app.
+//! (HLS and WHEP) into the query of the URL or into an `Authorization: Bearer` header. Parsed only
+//! when a policy asks for it: most requests of HLS players need no decision beyond the app.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use headwater_api::StreamName;
-use headwater_api::documents::{Grant, Policy, TokenDocument};
+use headwater_api::documents::{Grant, MAX_PLAY_SESSION_MS, Policy, TokenDocument};
 use headwater_registry::{RegistryError, Store, TokenUse, Tokens as _};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -79,6 +79,7 @@ impl Access {
     pub async fn read_policies(&self, reader: &mut PolicyReader) -> Result<(), RegistryError> {
         if let Some(stored) = reader.read_at_start(self.0.clock.now_ms()).await? {
             self.install(stored);
+            reader.keep_copy().await;
         }
         Ok(())
     }
@@ -94,6 +95,7 @@ impl Access {
                 let stored = reader.next_change(&access.0.reload, || access.0.clock.now_ms()).await;
                 log::info!(apps = stored.apps.len(), revoked = stored.revoked.len(); "access rules changed");
                 access.install(stored);
+                reader.keep_copy().await;
             }
         });
         let access = self.clone();
@@ -150,6 +152,11 @@ impl Access {
         decision.inspect_err(|e| self.count_refusal(request.action, *e))
     }
 
+    /// True if [`Access::authorize`] would admit the client. Counts no refusal.
+    pub async fn would_admit(&self, request: &AccessRequest<'_>) -> bool {
+        self.decide(request).await.is_ok()
+    }
+
     async fn decide(&self, request: &AccessRequest<'_>) -> Result<Grounds, AccessError> {
         let AccessRequest { action, stream, credentials, client } = *request;
         let rules = self.rules(stream)?;
@@ -165,19 +172,32 @@ impl Access {
         if action == Grant::Play
             && let Some(session) = credentials.session()
         {
-            let opened = PlaySession::open(&session, self.0.keys.session(), stream, now_ms);
-            let session = opened.ok_or(AccessError::SessionInvalid)?;
-            let evidence =
-                Evidence { policy: session.policy, token: session.token, expires_at_ms: session.token_expires_at_ms };
-            let grounds = grounds(evidence, Some(session.expires_at_ms));
-            return self.check_grounds(&self.policies(), &grounds).map(|()| grounds);
+            match PlaySession::open(&session, self.0.keys.session(), stream, now_ms) {
+                Some(session) => {
+                    let PlaySession { policy: admitted_by, token, token_expires_at_ms: expires_at_ms, .. } = session;
+                    let evidence = Evidence { policy: admitted_by, token, expires_at_ms };
+                    let grounds = grounds(evidence, Some(session.expires_at_ms));
+                    self.check_grounds(&self.policies(), &grounds)?;
+                    rules.check_session(policy, &grounds, now_ms)?;
+                    return Ok(grounds);
+                }
+                // Such as that of an earlier day.
+                None if credentials.token().is_some() || credentials.publish_key().is_some() => {}
+                None => return Err(AccessError::SessionInvalid),
+            }
         }
-        if !self.throttle().admits(Instant::now(), client, stream.app()) {
+        // Nobody guesses the signature of a token: valid ones are admitted whatever else came from
+        // the same network.
+        if policy != Policy::Jwt && !self.admits_guess(request) {
             return Err(AccessError::TooManyGuesses);
         }
-        let checked = rules.check_credentials(policy, request, now_ms).await;
+        let mut checked = rules.check_credentials(policy, request, now_ms).await;
         if checked.is_err_and(AccessError::is_guess) {
-            self.throttle().record(Instant::now(), client, stream.app());
+            if policy == Policy::Jwt && !self.admits_guess(request) {
+                checked = Err(AccessError::TooManyGuesses);
+            } else {
+                self.throttle().record(Instant::now(), client, stream.app());
+            }
         }
         let mut grounds = grounds(checked?, None);
         if policy == Policy::OneTimeToken {
@@ -197,23 +217,61 @@ impl Access {
     /// If the token does not admit the client, or the registry is unreachable.
     pub async fn redeem(&self, grounds: &mut Grounds) -> Result<(), AccessError> {
         let Some(digest) = grounds.unredeemed.take() else { return Ok(()) };
-        let redeemed = self.consume(&digest, grounds).await;
-        if redeemed.as_ref().is_err_and(|e| e.is_guess()) {
-            self.throttle().record(Instant::now(), grounds.client, grounds.stream.app());
-        }
-        let token = redeemed.inspect_err(|e| self.count_refusal(grounds.action, *e))?;
+        let token = self.ask_registry(digest, grounds, Question::Consume).await?;
         grounds.evidence.expires_at_ms = token.expires_at_ms;
         Ok(())
     }
 
-    async fn consume(&self, digest: &str, grounds: &Grounds) -> Result<TokenDocument, AccessError> {
+    /// Checks that the one-time token of a client would admit it, and does not consume it. Counts a
+    /// refusal.
+    ///
+    /// # Errors
+    /// As [`Access::redeem`].
+    pub async fn check_redeemable(&self, grounds: &Grounds) -> Result<(), AccessError> {
+        let Some(digest) = grounds.unredeemed.clone() else { return Ok(()) };
+        self.ask_registry(digest, grounds, Question::Check).await.map(drop)
+    }
+
+    /// Asks in a task of its own: a client that disconnects in between is counted all the same.
+    async fn ask_registry(
+        &self,
+        digest: String,
+        grounds: &Grounds,
+        question: Question,
+    ) -> Result<TokenDocument, AccessError> {
+        let (access, grounds) = (self.clone(), grounds.clone());
+        let asked = tokio::spawn(async move {
+            let answer = access.call_registry(&digest, &grounds, question).await;
+            if answer.as_ref().is_err_and(|e| e.is_guess()) {
+                access.throttle().record(Instant::now(), grounds.client, grounds.stream.app());
+            }
+            answer.inspect_err(|e| access.count_refusal(grounds.action, *e))
+        });
+        asked.await.unwrap_or(Err(AccessError::RegistryUnreachable))
+    }
+
+    async fn call_registry(
+        &self,
+        digest: &str,
+        grounds: &Grounds,
+        question: Question,
+    ) -> Result<TokenDocument, AccessError> {
         let registry = self.0.registry.as_ref().ok_or(AccessError::RegistryUnreachable)?;
-        let call = registry.consume_token(digest, &grounds.stream, grounds.action);
+        let call = async {
+            match question {
+                Question::Consume => registry.consume_token(digest, &grounds.stream, grounds.action).await,
+                Question::Check => registry.check_token(digest, &grounds.stream, grounds.action).await,
+            }
+        };
         match tokio::time::timeout(REGISTRY_TIMEOUT, call).await {
             Ok(Ok(TokenUse::Granted(token))) => Ok(token),
             Ok(Ok(TokenUse::Refused(refusal))) => Err(refusal.into()),
             Ok(Err(_)) | Err(_) => Err(AccessError::RegistryUnreachable),
         }
+    }
+
+    fn admits_guess(&self, request: &AccessRequest<'_>) -> bool {
+        self.throttle().admits(Instant::now(), request.client, request.stream.app())
     }
 
     /// Registers a session that runs as long as its client would be admitted. `on_end` is called
@@ -241,14 +299,13 @@ impl Access {
 
     /// Checks that what admitted a client would still admit it.
     fn check_grounds(&self, policies: &Policies, grounds: &Grounds) -> Result<(), AccessError> {
-        if policies.is_revoked(&grounds.evidence.token) {
-            return Err(AccessError::TokenRevoked);
-        }
-        policies.app(grounds.stream.app())?.recheck(grounds, self.0.clock.now_ms())
+        let is_revoked = policies.is_revoked(&grounds.evidence.token);
+        policies.app(grounds.stream.app())?.recheck(grounds, is_revoked, self.0.clock.now_ms())
     }
 
     /// What an admitted viewer presents from now on: a value of the parameter `session`, valid on
-    /// every node for a day. A client that presented a session gets one with the same end.
+    /// every node for a day; a viewer that watches longer needs its token again. A client that
+    /// presented a session gets one with the same end.
     pub fn open_session(&self, grounds: &Grounds) -> String {
         let Evidence { policy, token, expires_at_ms } = grounds.evidence;
         let session = PlaySession {
@@ -257,7 +314,7 @@ impl Access {
             token_expires_at_ms: expires_at_ms,
             expires_at_ms: grounds
                 .session_ends_at_ms
-                .unwrap_or_else(|| self.0.clock.now_ms().saturating_add(MAX_SESSION_MS)),
+                .unwrap_or_else(|| self.0.clock.now_ms().saturating_add(MAX_PLAY_SESSION_MS)),
         };
         session.seal(self.0.keys.session(), &grounds.stream)
     }
@@ -312,6 +369,15 @@ impl Access {
     }
 }
 
+/// What the registry is asked about a one-time token.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    /// Whether it admits the client, which consumes it.
+    Consume,
+    /// Whether it would admit the client.
+    Check,
+}
+
 /// Why a media URL may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UrlAccess {
@@ -344,9 +410,6 @@ impl AllowedOrigins {
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum time to consume a one-time token.
 const REGISTRY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Maximum duration of a play session, in milliseconds. A viewer that watches longer needs its
-/// token again.
-const MAX_SESSION_MS: u64 = 24 * 60 * 60 * 1_000;
 
 #[cfg(test)]
 #[path = "decision_test.rs"]

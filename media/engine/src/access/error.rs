@@ -12,25 +12,37 @@ pub enum AccessError {
     #[error("This node does not know yet who may use this app, because the registry is unreachable; try again.")]
     PoliciesUnavailable,
     /// The policy of the app or the stream admits nobody.
-    #[error("This app is closed.")]
+    #[error("Nobody may use this now: its administrator has closed the app or the stream.")]
     Closed,
     /// The address of the client is not in a network that may publish.
     #[error("Publishing to this app is not allowed from this network.")]
     NetworkNotAllowed,
     /// The policy requires a publish key, and none was presented.
-    #[error("A key is required: add ?key=KEY to the stream id or the URL.")]
+    #[error(
+        "A key is required: add ?key=KEY to the stream key of the encoder or to the URL, or &token=KEY to that of the \
+         player page."
+    )]
     KeyMissing,
     /// The policy requires a token, and none was presented.
-    #[error("A token is required: add ?token=TOKEN to the stream id or the URL.")]
+    #[error(
+        "A token is required: add ?token=TOKEN to the stream key of the encoder or to the URL, or &token=TOKEN to that \
+         of the player page."
+    )]
     TokenMissing,
     /// The publish key is another one.
-    #[error("The key is wrong.")]
+    #[error("The key is wrong, or has been replaced: ask the administrator for the current one.")]
     KeyInvalid,
     /// The hash is that of another stream, action or secret.
-    #[error("The hash is not that of this stream and action.")]
+    #[error(
+        "The hash is wrong: it must be the SHA-256 of the stream id, \"publish\" or \"play\", and the secret of the \
+         app, in hexadecimal."
+    )]
     HashInvalid,
     /// The token is unknown, damaged, or its signature or signature algorithm is wrong.
-    #[error("The token is not valid.")]
+    #[error(
+        "The token is not valid: it is incomplete, not a token of this app, or of a kind that the app does not accept. \
+         Ask for a new one."
+    )]
     TokenInvalid,
     /// The token is longer than any valid one.
     #[error("The token is too long.")]
@@ -38,6 +50,9 @@ pub enum AccessError {
     /// The token has expired.
     #[error("The token has expired.")]
     TokenExpired,
+    /// The JSON web token has no `exp`.
+    #[error("The token has no expiry: it needs the claim exp.")]
+    TokenWithoutExpiry,
     /// The token is not valid yet.
     #[error("The token is not valid yet.")]
     TokenNotYetValid,
@@ -94,6 +109,7 @@ impl AccessError {
             Self::TokenInvalid => "token_invalid",
             Self::TokenTooLong => "token_too_long",
             Self::TokenExpired => "token_expired",
+            Self::TokenWithoutExpiry => "token_without_expiry",
             Self::TokenNotYetValid => "token_not_yet_valid",
             Self::TokenWrongApp => "token_wrong_app",
             Self::TokenWrongStream => "token_wrong_stream",

@@ -20,8 +20,11 @@ use super::jwk_set::{JwkSet, PublicKey};
 use super::jwks_client::JwksClient;
 
 /// The keys of one URL.
+#[derive(Debug, Clone)]
+pub(super) struct Jwks(Arc<Inner>);
+
 #[derive(Debug)]
-pub(super) struct Jwks {
+struct Inner {
     client: JwksClient,
     cached: Mutex<Cached>,
     /// Held by the task that fetches.
@@ -52,12 +55,12 @@ impl Cached {
 impl Jwks {
     /// No keys yet; the first token fetches them.
     pub(super) fn new(client: JwksClient) -> Self {
-        Self { client, cached: Mutex::default(), fetching: tokio::sync::Mutex::default() }
+        Self(Arc::new(Inner { client, cached: Mutex::default(), fetching: tokio::sync::Mutex::default() }))
     }
 
     /// True if this is the cache of this URL, with this permission.
     pub(super) fn is_of(&self, url: &str, may_be_private: bool) -> bool {
-        self.client.is_for(url, may_be_private)
+        self.0.client.is_for(url, may_be_private)
     }
 
     /// The key for a token with this `kid` and algorithm. Waits only if it is unknown or old.
@@ -65,25 +68,34 @@ impl Jwks {
     /// # Errors
     /// If there is no such key, or none could ever be fetched.
     pub(super) async fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<PublicKey, AccessError> {
-        let (known, is_fresh) = self.known(id, algorithm);
-        if let Some(key) = known.clone().filter(|_| is_fresh) {
-            return Ok(key);
+        let (known, is_fresh) = self.0.known(id, algorithm);
+        let is_fetching = self.0.fetching.try_lock().is_err();
+        match known {
+            // If the keys are old, another request refreshes them.
+            Some(key) if is_fresh || is_fetching => Ok(key),
+            known => self.refresh(id, algorithm).await.or(known).ok_or_else(|| self.0.why_unknown()),
         }
-        let fetching = match self.fetching.try_lock() {
-            Ok(fetching) => fetching,
-            // Another request refreshes the keys.
-            Err(_) if known.is_some() => return known.ok_or(AccessError::TokenInvalid),
-            Err(_) => self.fetching.lock().await,
-        };
-        if self.may_fetch(id, algorithm) {
-            Box::pin(self.fetch()).await;
-        }
-        drop(fetching);
-        match self.known(id, algorithm).0.or(known) {
-            Some(key) => Ok(key),
-            None if self.lock().fetched_at.is_none() => Err(AccessError::JwksUnavailable),
-            None => Err(AccessError::TokenInvalid),
-        }
+    }
+
+    /// The key, after a fetch if it may begin. In a task of its own: a client that disconnects in
+    /// between would otherwise end the fetch for all others.
+    async fn refresh(&self, id: Option<&str>, algorithm: Algorithm) -> Option<PublicKey> {
+        let (inner, id) = (Arc::clone(&self.0), id.map(str::to_owned));
+        let refreshed = tokio::spawn(async move {
+            let _fetching = inner.fetching.lock().await;
+            if inner.may_fetch(id.as_deref(), algorithm) {
+                inner.fetch().await;
+            }
+            inner.known(id.as_deref(), algorithm).0
+        });
+        refreshed.await.ok().flatten()
+    }
+}
+
+impl Inner {
+    fn why_unknown(&self) -> AccessError {
+        let was_fetched = self.lock().fetched_at.is_some();
+        if was_fetched { AccessError::TokenInvalid } else { AccessError::JwksUnavailable }
     }
 
     fn known(&self, id: Option<&str>, algorithm: Algorithm) -> (Option<PublicKey>, bool) {

@@ -33,12 +33,12 @@ pub(super) enum FetchError {
     /// All addresses of the name are forbidden.
     #[error("{host} resolves to {address}, where keys must not be fetched")]
     ForbiddenAddress { host: String, address: IpAddr },
-    /// No address of the name has one.
+    /// The name resolves to no address.
     #[error("{host} has no address")]
     NoAddress { host: String },
     /// The connection or its TLS handshake failed.
-    #[error("could not connect to {address}")]
-    Connect { address: SocketAddr, source: io::Error },
+    #[error("could not connect to {host}")]
+    Connect { host: String, source: io::Error },
     /// The exchange failed.
     #[error("no valid response")]
     Http(#[from] hyper::Error),
@@ -108,33 +108,29 @@ impl JwksClient {
         let host = uri.host().ok_or(FetchError::Url)?;
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let address = self.resolve(host, port).await?;
-        let failed = |source| FetchError::Connect { address, source };
-        let stream = TcpStream::connect(address).await.map_err(failed)?;
+        let addresses = self.resolve(host, port).await?;
+        let stream = TcpStream::connect(&addresses[..]).await;
+        let stream = stream.map_err(|source| FetchError::Connect { host: host.to_owned(), source })?;
         if !is_tls {
             return exchange(stream, &uri).await;
         }
         let name = ServerName::try_from(host.to_owned()).map_err(|_| FetchError::Url)?;
-        let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await.map_err(failed)?;
-        exchange(stream, &uri).await
+        let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await;
+        exchange(stream.map_err(|source| FetchError::Connect { host: host.to_owned(), source })?, &uri).await
     }
 
-    /// An address of the host to which the connection may go.
-    async fn resolve(&self, host: &str, port: u16) -> Result<SocketAddr, FetchError> {
+    /// The addresses of the host to which the connection may go; at least one.
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, FetchError> {
         let resolved = tokio::net::lookup_host((host, port)).await;
         let resolved = resolved.map_err(|source| FetchError::Resolve { host: host.to_owned(), source })?;
-        let mut forbidden = None;
-        for address in resolved {
-            if is_permitted(address.ip(), self.may_be_private) || self.exempt.iter().any(|n| n.contains(address.ip())) {
-                return Ok(address);
-            }
-            forbidden = Some(address.ip());
+        let (permitted, forbidden): (Vec<_>, Vec<_>) = resolved.partition(|address| {
+            is_permitted(address.ip(), self.may_be_private) || self.exempt.iter().any(|n| n.contains(address.ip()))
+        });
+        match forbidden.first() {
+            _ if !permitted.is_empty() => Ok(permitted),
+            Some(address) => Err(FetchError::ForbiddenAddress { host: host.to_owned(), address: address.ip() }),
+            None => Err(FetchError::NoAddress { host: host.to_owned() }),
         }
-        let host = host.to_owned();
-        Err(forbidden.map_or(FetchError::NoAddress { host: host.clone() }, |address| FetchError::ForbiddenAddress {
-            host,
-            address,
-        }))
     }
 }
 
@@ -170,13 +166,15 @@ fn is_permitted(address: IpAddr, may_be_private: bool) -> bool {
     !is_in(&FORBIDDEN) && (may_be_private || !is_in(&PRIVATE))
 }
 
-/// The IPv4 address that an IPv6 address leads to (RFC 6052 §2.1, RFC 3056 §2), else the address.
+/// The IPv4 address that an IPv6 address leads to (RFC 6052 §2.1, RFC 8215, RFC 2765 §2.1,
+/// RFC 3056 §2), else the address.
 fn embedded_ipv4(address: IpAddr) -> IpAddr {
     let IpAddr::V6(ip) = address else { return address };
     let segments = ip.segments();
     let v4 = |high: u16, low: u16| IpAddr::from(((u32::from(high) << 16) | u32::from(low)).to_be_bytes());
     match segments {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0, 0, high, low] if high != 0 => v4(high, low),
+        [0x64, 0xff9b, 0 | 1, _, _, _, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => v4(high, low),
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => v4(high, low),
         [0x2002, high, low, ..] => v4(high, low),
         _ => address,
     }
@@ -186,8 +184,8 @@ fn networks<const N: usize>(texts: [&str; N]) -> Vec<IpNetwork> {
     texts.into_iter().filter_map(|text| text.parse().ok()).collect()
 }
 
-/// The node itself, its link (with the metadata service of EC2), and what is no address of one
-/// host.
+/// The node itself, its link (with the metadata service of EC2), what is no address of one host,
+/// networks for benchmarks (RFC 2544), and tunnels to unknown addresses (RFC 4380).
 static FORBIDDEN: LazyLock<Vec<IpNetwork>> = LazyLock::new(|| {
     networks([
         "0.0.0.0/8",
@@ -201,6 +199,8 @@ static FORBIDDEN: LazyLock<Vec<IpNetwork>> = LazyLock::new(|| {
         "fec0::/10",
         "ff00::/8",
         "fd00:ec2::/32",
+        "198.18.0.0/15",
+        "2001::/32",
     ])
 });
 
@@ -258,6 +258,10 @@ mod tests {
             "64:ff9b::a9fe:a9fe",
             "2002:7f00:1::",
             "::127.0.0.1",
+            "64:ff9b:1::7f00:1",
+            "::ffff:0:127.0.0.1",
+            "198.18.0.1",
+            "2001::1",
         ] {
             check(forbidden, false, false);
         }

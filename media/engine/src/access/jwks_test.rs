@@ -144,3 +144,16 @@ fn symmetric_keys_and_keys_for_other_uses_are_ignored() {
     }
     assert_eq!(parse(&vec![r#"{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}"#; 5_000].join(",")), 100);
 }
+
+/// Otherwise anybody could keep the keys from being fetched, by disconnecting.
+#[tokio::test]
+async fn fetch_goes_on_when_the_client_that_caused_it_disconnects() {
+    let issuer = Issuer::start(ok(JWK_SET)).await;
+    let jwks = issuer.jwks();
+    let mut disconnecting = Box::pin(find(&jwks, "rsa", Algorithm::RS256));
+    let first_poll = std::future::poll_fn(|cx| std::task::Poll::Ready(disconnecting.as_mut().poll(cx))).await;
+    assert!(first_poll.is_pending());
+    drop(disconnecting);
+    assert_eq!(find(&jwks, "rsa", Algorithm::RS256).await, Ok(()));
+    assert_eq!(issuer.requests(), 1);
+}

@@ -22,7 +22,7 @@ use super::error::AccessError;
 use super::jwt_crypto;
 
 /// Maximum length of a token, in bytes.
-pub(super) const MAX_TOKEN_BYTES: usize = 8 << 10;
+pub const MAX_TOKEN_BYTES: usize = 8 << 10;
 
 /// The claims of a token whose signature is valid.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -33,7 +33,7 @@ pub(super) struct Claims {
     kind: Option<String>,
     app: Option<String>,
     /// RFC 7519 §2 permits fractions of a second.
-    exp: f64,
+    exp: Option<f64>,
     nbf: Option<f64>,
 }
 
@@ -69,7 +69,7 @@ impl Claims {
     /// yet.
     ///
     /// # Errors
-    /// If the token is damaged, lacks `exp`, or is not signed with this key and algorithm.
+    /// If the token is damaged or not signed with this key and algorithm.
     pub(super) fn verify(token: &str, algorithm: Algorithm, key: &DecodingKey) -> Result<Self, AccessError> {
         jwt_crypto::install();
         let mut validation = Validation::new(algorithm);
@@ -87,10 +87,12 @@ impl Claims {
     /// The first claim that does not.
     pub(super) fn check(&self, action: Grant, stream: &StreamName, now_ms: u64) -> Result<(), AccessError> {
         let now_s = now_ms as f64 / 1_000.0;
-        if now_s >= self.exp + LEEWAY_S {
+        let leeway_s = LEEWAY_MS as f64 / 1_000.0;
+        let exp = self.exp.ok_or(AccessError::TokenWithoutExpiry)?;
+        if now_s >= exp + leeway_s {
             return Err(AccessError::TokenExpired);
         }
-        if self.nbf.is_some_and(|nbf| now_s < nbf - LEEWAY_S) {
+        if self.nbf.is_some_and(|nbf| now_s < nbf - leeway_s) {
             return Err(AccessError::TokenNotYetValid);
         }
         if self.app.as_ref().is_some_and(|app| app != stream.app()) {
@@ -105,10 +107,10 @@ impl Claims {
         Ok(())
     }
 
-    /// Unix time of expiry, in milliseconds.
+    /// Unix time of expiry, in milliseconds; `u64::MAX`: none.
     pub(super) fn expires_at_ms(&self) -> u64 {
         // Saturates.
-        (self.exp * 1_000.0) as u64
+        self.exp.map_or(u64::MAX, |exp| (exp * 1_000.0) as u64)
     }
 }
 
@@ -118,8 +120,8 @@ pub fn is_signed_with(token: &str, key: &Secret) -> bool {
     token.len() <= MAX_TOKEN_BYTES && key.is_ok_and(|key| Claims::verify(token, Algorithm::HS256, &key).is_ok())
 }
 
-/// Tolerated difference between the clocks of the issuer and the cluster, in seconds.
-const LEEWAY_S: f64 = 30.0;
+/// Tolerated difference between the clocks of the issuer and the cluster, in milliseconds.
+pub(crate) const LEEWAY_MS: u64 = 30_000;
 
 #[cfg(test)]
 #[path = "jwt_test.rs"]

@@ -46,7 +46,7 @@ pub use decision::{Access, AllowedOrigins, UrlAccess};
 pub use error::AccessError;
 pub use grounds::Grounds;
 pub use issued_token::{claimed_expiry, sign_jwt};
-pub use jwt::is_signed_with;
+pub use jwt::{MAX_TOKEN_BYTES, is_signed_with};
 pub use permits::Permit;
 pub use policy_reader::PolicyReader;
 pub use request::AccessRequest;

@@ -1,7 +1,8 @@
 //! A play session: what an admitted viewer presents from then on, instead of its token.
 //!
-//! The entry playlist of HLS hands it out in the URL of the media playlist. Reloading that needs
-//! neither the token nor the registry, and works on every node that has the same key:
+//! The entry playlist of HLS has it in the URL of the media playlist, and the answer to a WHEP
+//! offer in `Location`. A request with it needs neither the token nor the registry, and works on
+//! every node that has the same key:
 //!
 //! ```text
 //!   base64url( POLICY 8 | TOKEN 16 | TOKEN EXPIRES 8 | EXPIRES 8 | TAG 16 )

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub(super) struct StoredPolicies {
     /// All apps, sorted by name.
     pub(super) apps: Vec<AppDocument>,
-    /// Digests of revoked tokens, and the Unix time of their expiry in milliseconds.
+    /// Digests of revoked tokens, and the Unix time in milliseconds until which each must be known.
     pub(super) revoked: BTreeMap<String, u64>,
 }
 
@@ -36,14 +36,27 @@ impl StoredPolicies {
         write_private(data_dir, FILE_NAME, &serde_json::to_string(self)?).map(drop)
     }
 
-    /// Adds revocations, and removes those of tokens that no node accepts any longer.
+    /// Adds revocations, and removes those of tokens whose last session has ended.
     pub(super) fn revoke(&mut self, tokens: Vec<Revocation>, now_ms: u64) {
-        self.revoked.extend(tokens.into_iter().map(|token| (token.digest, token.expires_at_ms)));
-        self.revoked.retain(|_, expires_at_ms| now_ms < expires_at_ms.saturating_add(KEEP_EXPIRED_MS));
+        self.revoked.extend(tokens.into_iter().map(|token| (token.digest, token.kept_until_ms)));
+        self.revoked.retain(|_, kept_until_ms| now_ms < *kept_until_ms);
     }
 }
 
 /// In the data folder of a node of a cluster.
 const FILE_NAME: &str = "access.json";
-/// Tokens are accepted somewhat longer than they claim, because clocks differ.
-const KEEP_EXPIRED_MS: u64 = 120_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revocation_is_remembered_until_the_last_session_of_the_token_has_ended() {
+        let revocation = |digest: &str, kept_until_ms| Revocation { digest: digest.to_owned(), kept_until_ms };
+        let mut stored = StoredPolicies::default();
+        stored.revoke(vec![revocation("a", 10), revocation("b", 20)], 9);
+        assert_eq!(stored.revoked.len(), 2);
+        stored.revoke(Vec::new(), 10);
+        assert_eq!(stored.revoked, [("b".to_owned(), 20)].into());
+    }
+}

@@ -5,7 +5,7 @@
 //! from the copy in the data folder; without one, nobody may publish or play.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater_api::error::Chain;
 use headwater_registry::{Apps as _, RegistryError, Store, Tokens as _};
@@ -23,6 +23,8 @@ pub struct PolicyReader {
     stored: Option<StoredPolicies>,
     /// Unix time by the registry's clock: earlier revocations have been read.
     revoked_since_ms: u64,
+    /// When all revocations were last read.
+    read_all_at: Option<Instant>,
     /// True if the last attempt has failed.
     is_unreachable: bool,
 }
@@ -31,7 +33,7 @@ impl PolicyReader {
     /// Reads from this registry. Performs no I/O.
     pub fn new(registry: Store, data_dir: PathBuf) -> Self {
         let data_dir = matches!(registry, Store::MongoDb(_)).then_some(data_dir);
-        Self { registry, data_dir, stored: None, revoked_since_ms: 0, is_unreachable: false }
+        Self { registry, data_dir, stored: None, revoked_since_ms: 0, read_all_at: None, is_unreachable: false }
     }
 
     /// Reads the policies at the start. If a shared registry does not answer within
@@ -89,21 +91,30 @@ impl PolicyReader {
 
     /// Reads the policies; returns them if they differ from the last ones.
     async fn read(&mut self, now_ms: u64) -> Result<Option<StoredPolicies>, RegistryError> {
-        let since_ms = self.revoked_since_ms.saturating_sub(VISIBILITY_MS);
+        let reads_all = self.read_all_at.is_none_or(|at| at.elapsed() >= READ_ALL_INTERVAL);
+        let since_ms = if reads_all { 0 } else { self.revoked_since_ms.saturating_sub(VISIBILITY_MS) };
         let (apps, revocations) = tokio::try_join!(self.registry.apps(), self.registry.revocations(since_ms))?;
         let revoked = self.stored.as_ref().map(|stored| stored.revoked.clone()).unwrap_or_default();
         let mut stored = StoredPolicies { apps, revoked };
         stored.revoke(revocations.tokens, now_ms);
-        self.revoked_since_ms = self.revoked_since_ms.max(revocations.at_ms);
+        if reads_all {
+            self.read_all_at = Some(Instant::now());
+        }
+        self.revoked_since_ms = revocations.at_ms;
         if self.stored.as_ref() == Some(&stored) {
             return Ok(None);
         }
-        if let Some(data_dir) = &self.data_dir
-            && let Err(e) = stored.write(data_dir)
-        {
+        Ok(Some(stored))
+    }
+
+    /// Writes what was read last to the data folder. After it is in force: a slow disk must not
+    /// delay a revocation.
+    pub(super) async fn keep_copy(&self) {
+        let (Some(data_dir), Some(stored)) = (self.data_dir.clone(), self.stored.clone()) else { return };
+        let written = tokio::task::spawn_blocking(move || stored.write(&data_dir)).await;
+        if let Ok(Err(e)) = written {
             log::warn!(err:% = Chain(&e); "could not keep a copy of the apps");
         }
-        Ok(Some(stored))
     }
 
     fn log_reachable(&mut self) {
@@ -125,8 +136,10 @@ const START_TIMEOUT: Duration = Duration::from_secs(1);
 const READ_INTERVAL: Duration = Duration::from_secs(3);
 /// Reads of the nodes of a cluster are spread over this time.
 const READ_JITTER: Duration = Duration::from_secs(1);
-/// Maximum time of a read. With the interval, less than the five seconds within which a change is
-/// in force.
-const READ_TIMEOUT: Duration = Duration::from_millis(1_900);
+/// Maximum time of a read. A change that one read has just missed is in force after the interval
+/// and two reads: less than five seconds.
+const READ_TIMEOUT: Duration = Duration::from_millis(900);
+/// Maximum time between two reads of all revocations: the registry's clock may have gone backwards.
+const READ_ALL_INTERVAL: Duration = Duration::from_secs(60);
 /// A revocation becomes visible at most this long after its time, in milliseconds.
 const VISIBILITY_MS: u64 = 60_000;

@@ -3,7 +3,7 @@
 //! Only guesses count: credentials that nobody who was given them would present. An expired token
 //! with a valid signature is no guess, and neither is a request without credentials. A client that
 //! has guessed too often is refused without a check, so that it learns nothing; sessions that it
-//! has already are not affected. Takes the time as an argument.
+//! has already and tokens with a valid signature are not affected. Takes the time as an argument.
 //!
 //! | bucket | applies to |
 //! | --- | --- |
@@ -22,7 +22,7 @@ use crate::runtime::trusted_proxies::client_network;
 /// The guesses of recent minutes.
 #[derive(Debug, Default)]
 pub(super) struct GuessThrottle {
-    /// Buckets from which a token is missing.
+    /// Buckets that are not full.
     buckets: HashMap<(IpNetwork, Box<str>), TokenBucket>,
 }
 
@@ -48,7 +48,10 @@ impl GuessThrottle {
         for (network, limit) in networks(client).into_iter().flatten() {
             let bucket = self.buckets.entry((network, app.into())).or_insert_with(|| TokenBucket::full(limit, now));
             bucket.refill(now);
-            bucket.take();
+            // Guesses of one moment are all counted, up to a wait of some minutes.
+            if bucket.missing() < MAX_MISSING * limit.burst {
+                bucket.take();
+            }
         }
     }
 
@@ -78,6 +81,9 @@ const NETWORK_LIMIT: Limit = Limit { burst: 30.0, refill_interval: Duration::fro
 /// Of an IPv6 network with this prefix, which contains 65,536 networks of /64.
 const WIDE_NETWORK_LIMIT: Limit = Limit { burst: 120.0, refill_interval: Duration::from_millis(500) };
 const WIDE_PREFIX_BITS: u8 = 48;
+/// Of a bucket, in multiples of its size: after that, one guess is checked per interval, not none
+/// for hours.
+const MAX_MISSING: f64 = 3.0;
 const MAX_BUCKETS: usize = 20_000;
 
 #[cfg(test)]

@@ -67,6 +67,8 @@ codes! {
     TokenTooLong = "token_too_long" => FORBIDDEN,
     /// The token has expired.
     TokenExpired = "token_expired" => FORBIDDEN,
+    /// The JSON web token has no `exp`.
+    TokenWithoutExpiry = "token_without_expiry" => FORBIDDEN,
     /// The token is not valid yet.
     TokenNotYetValid = "token_not_yet_valid" => FORBIDDEN,
     /// The token is for another app.

@@ -20,7 +20,7 @@ use crate::cluster::ClusterSnapshotCache;
 use crate::events::EventBus;
 use crate::gateway::hls::Hls;
 use crate::gateway::webrtc;
-use crate::http::serve::client::Encryption;
+use crate::http::serve::client::{Client, Encryption};
 use crate::http::serve::connection::Connections;
 use crate::http::serve::metrics::Metrics;
 use crate::http::serve::service::HttpService;
@@ -55,6 +55,10 @@ impl Peer {
         Self::new("127.0.0.1", Encryption::None)
     }
 }
+
+/// A program of the node's machine, in requests that the router gets without a connection.
+pub(super) const LOCAL_CLIENT: Client =
+    Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), encryption: Encryption::None, is_local: true };
 
 /// A node with the apps `live` and `LiveApp`.
 pub(super) struct TestNode {

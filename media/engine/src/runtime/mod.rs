@@ -1,6 +1,6 @@
 //! Threads, files and sockets: the worker pool, the placement of connections on it, memory files,
-//! open files, listeners, certificates, trusted proxies, pools of places for clients, token buckets,
-//! secrets of the node, the wall clock, and the stages in which rooms are mounted.
+//! open files, listeners, certificates, trusted proxies, pools of places for clients, token
+//! buckets, the secret of the node, the wall clock, and the stages in which rooms are mounted.
 //!
 //! RULE: knows no stream and no protocol.
 

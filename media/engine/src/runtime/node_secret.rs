@@ -22,7 +22,7 @@ impl std::fmt::Debug for NodeSecret {
 
 /// The file of the secret cannot be read or created.
 #[derive(Debug, thiserror::Error)]
-#[error("could not read or create the session key {}", path.display())]
+#[error("could not read or create the secret of the node, {}", path.display())]
 pub struct NodeSecretError {
     path: PathBuf,
     source: io::Error,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headwater_api::documents::{Grant, Revocation, TokenDocument, TokenKind};
+use headwater_api::documents::{Grant, KEPT_AFTER_EXPIRY_MS, Revocation, TokenDocument, TokenKind};
 
 use super::{TOKEN_VALIDITY_MS, name, until};
 use crate::{Registry, RegistryError, TokenQuery, TokenRefusal, TokenUse};
@@ -14,7 +14,7 @@ pub(super) async fn check<R: Registry + Clone + 'static>(registry: &R) {
     tokens_are_listed_by_page_with_the_latest_first(registry).await;
     revoked_token_is_refused_and_listed(registry).await;
     all_tokens_of_a_stream_are_revoked_together(registry).await;
-    expired_token_is_not_returned(registry).await;
+    expired_token_is_not_listed_but_can_be_revoked(registry).await;
 }
 
 async fn one_of_many_concurrent_uses_of_a_token_succeeds<R: Registry + Clone + 'static>(registry: &R) {
@@ -56,6 +56,10 @@ async fn refused_token_remains_as_it_was(registry: &impl Registry) {
         let outcome = registry.consume_token(digest, &name(stream), grants).await.unwrap();
         assert_eq!(outcome, TokenUse::Refused(expected), "{digest} {stream} {grants:?}");
     }
+    let checked = registry.check_token("valid", &name("live/a"), Grant::Play).await.unwrap();
+    assert!(matches!(checked, TokenUse::Granted(_)), "{checked:?}");
+    let checked = registry.check_token("valid", &name("live/b"), Grant::Play).await.unwrap();
+    assert_eq!(checked, TokenUse::Refused(TokenRefusal::OtherStream));
     for token in tokens {
         assert_eq!(registry.token(&token.digest).await.unwrap(), Some(token));
     }
@@ -105,7 +109,7 @@ async fn revoked_token_is_refused_and_listed(registry: &impl Registry) {
     assert_eq!(registry.token("revoked").await.unwrap(), Some(revoked));
     let outcome = registry.consume_token("revoked", &name("live/a"), Grant::Play).await.unwrap();
     assert_eq!(outcome, TokenUse::Refused(TokenRefusal::Revoked));
-    let expected = Revocation { digest: "revoked".to_owned(), expires_at_ms: token.expires_at_ms };
+    let expected = Revocation { digest: "revoked".to_owned(), kept_until_ms: token.kept_until_ms() };
     for since_ms in [0, revoked_ms] {
         let revocations = registry.revocations(since_ms).await.unwrap();
         assert_eq!(revocations.tokens, std::slice::from_ref(&expected), "since {since_ms}");
@@ -126,25 +130,30 @@ async fn all_tokens_of_a_stream_are_revoked_together(registry: &impl Registry) {
         let (digest, app, stream) = (digest.to_owned(), app.to_owned(), stream.map(str::to_owned));
         registry.create_token(&TokenDocument { digest, app, stream, ..token.clone() }).await.unwrap();
     }
-    assert_eq!(registry.revoke_stream_tokens(&name("live/many")).await.unwrap(), 2);
-    assert_eq!(registry.revoke_stream_tokens(&name("live/many")).await.unwrap(), 0);
+    assert_eq!(registry.revoke_tokens("live", Some("many")).await.unwrap(), 2);
+    assert_eq!(registry.revoke_tokens("live", Some("many")).await.unwrap(), 0);
     let revocations = registry.revocations(0).await.unwrap().tokens;
     assert_eq!(revocations.iter().map(|token| &token.digest[..]).collect::<Vec<_>>(), ["many1", "many2", "revoked"]);
+    // Those of an app, whatever their stream.
+    assert_eq!(registry.revoke_tokens("LiveApp", None).await.unwrap(), 1);
+    assert!(registry.token("other-app").await.unwrap().unwrap().revoked_at_ms.is_some());
 }
 
-async fn expired_token_is_not_returned(registry: &impl Registry) {
+/// Sessions that it has begun may still run.
+async fn expired_token_is_not_listed_but_can_be_revoked(registry: &impl Registry) {
     let token = token(registry, "short").await;
     let expires_at_ms = token.created_at_ms + 1_000;
     registry.create_token(&TokenDocument { app: "short".to_owned(), expires_at_ms, ..token }).await.unwrap();
-    registry.revoke_token("short").await.unwrap();
     until("the token has expired", async || {
         let query = TokenQuery { app: "short", stream: None, offset: 0, limit: 1 };
         registry.tokens(query).await.unwrap().is_empty().then_some(())
     })
     .await;
-    assert_eq!(registry.token("short").await.unwrap(), None);
+    assert!(registry.token("short").await.unwrap().is_some(), "it is still known");
+    assert!(registry.revoke_token("short").await.unwrap());
     let revocations = registry.revocations(0).await.unwrap().tokens;
-    assert!(revocations.iter().all(|token| token.digest != "short"), "{revocations:?}");
+    let kept_until_ms = expires_at_ms + KEPT_AFTER_EXPIRY_MS;
+    assert!(revocations.contains(&Revocation { digest: "short".to_owned(), kept_until_ms }), "{revocations:?}");
     let outcome = registry.consume_token("short", &name("short/a"), Grant::Play).await.unwrap();
     assert!(matches!(outcome, TokenUse::Refused(_)), "{outcome:?}");
 }

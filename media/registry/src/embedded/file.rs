@@ -1,6 +1,7 @@
 //! The file: its format, and how its tables are read and written.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +26,8 @@ struct Inner {
     path: PathBuf,
     leases: Mutex<Leases>,
     clock: UnixClock,
+    /// When forgotten tokens were last removed, in Unix milliseconds.
+    cleaned_at_ms: AtomicU64,
 }
 
 /// Unix time that never decreases while the registry is open.
@@ -46,7 +49,7 @@ impl Embedded {
         let opened_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
         let clock = UnixClock { opened: Instant::now(), opened_ms };
         let leases = Mutex::new(Leases::new(timing));
-        Self(Arc::new(Inner { database, path: path.to_owned(), leases, clock }))
+        Self(Arc::new(Inner { database, path: path.to_owned(), leases, clock, cleaned_at_ms: AtomicU64::new(0) }))
     }
 
     /// Checks the storage format, and writes it into a new file. Returns true if the file is new.
@@ -70,6 +73,14 @@ impl Embedded {
 
     pub(super) fn now_ms(&self) -> u64 {
         self.0.clock.now_ms()
+    }
+
+    /// True at most once per interval: then the caller removes what is out of date.
+    pub(super) fn is_time_to_clean(&self, now_ms: u64, interval_ms: u64) -> bool {
+        let last_ms = self.0.cleaned_at_ms.load(Ordering::Relaxed);
+        let swap =
+            |next_ms| self.0.cleaned_at_ms.compare_exchange(last_ms, next_ms, Ordering::Relaxed, Ordering::Relaxed);
+        last_ms.saturating_add(interval_ms) <= now_ms && swap(now_ms).is_ok()
     }
 
     /// All documents of a table, in the order of their keys.
@@ -214,7 +225,7 @@ fn table_name(table: Table) -> &'static str {
         "apps" => "apps",
         "nodes" => "nodes",
         "users" => "users",
-        "tokens" => "tokens",
+        "tokens" | "revoked tokens" => "tokens",
         _ => "the format",
     }
 }

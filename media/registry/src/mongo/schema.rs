@@ -1,6 +1,8 @@
 //! Collections and indexes. `docs/registry.md` gives the reason for each.
 
-use headwater_api::documents::{AppDocument, DEFAULT_APPS, Policy};
+use std::time::Duration;
+
+use headwater_api::documents::{AppDocument, DEFAULT_APPS, KEPT_AFTER_EXPIRY_MS, Policy};
 use mongodb::bson::{Document, doc};
 use mongodb::options::IndexOptions;
 use mongodb::{Database, IndexModel};
@@ -20,19 +22,22 @@ pub(super) const META: &str = "meta";
 /// a dozen.
 pub(super) async fn prepare(database: &Database) -> mongodb::error::Result<()> {
     tokio::try_join!(
-        create_indexes(database, NODES, [("expire_at", doc! { "expire_at": 1 }, true)]),
+        create_indexes(database, NODES, [("expire_at", doc! { "expire_at": 1 }, AT_THE_DATE)]),
         create_indexes(
             database,
             STREAMS,
-            [("expire_at", doc! { "expire_at": 1 }, true), ("owner", doc! { "owner": 1, "boot_epoch": 1 }, false)]
+            [
+                ("expire_at", doc! { "expire_at": 1 }, AT_THE_DATE),
+                ("owner", doc! { "owner": 1, "boot_epoch": 1 }, None)
+            ]
         ),
         create_indexes(
             database,
             TOKENS,
             [
-                ("expire_at", doc! { "expire_at": 1 }, true),
-                ("revoked_at", doc! { "revoked_at": 1 }, false),
-                ("app", doc! { "app": 1, "created_at": -1 }, false),
+                ("expire_at", doc! { "expire_at": 1 }, Some(Duration::from_millis(KEPT_AFTER_EXPIRY_MS))),
+                ("revoked_at", doc! { "revoked_at": 1 }, None),
+                ("app", doc! { "app": 1, "created_at": -1 }, None),
             ]
         ),
         seed(database),
@@ -40,16 +45,19 @@ pub(super) async fn prepare(database: &Database) -> mongodb::error::Result<()> {
     Ok(())
 }
 
-/// Creates the indexes of one collection: name, keys, and whether documents expire at the date in
-/// the field.
+/// Documents are removed at the date in the field.
+const AT_THE_DATE: Option<Duration> = Some(Duration::ZERO);
+
+/// Creates the indexes of one collection: name, keys, and how long after the date in the field
+/// documents are removed; `None`: never.
 async fn create_indexes<const N: usize>(
     database: &Database,
     collection: &str,
-    indexes: [(&str, Document, bool); N],
+    indexes: [(&str, Document, Option<Duration>); N],
 ) -> mongodb::error::Result<()> {
-    let models = indexes.map(|(name, keys, expires)| {
+    let models = indexes.map(|(name, keys, expire_after)| {
         let mut options = IndexOptions::builder().name(name.to_owned()).build();
-        options.expire_after = expires.then_some(std::time::Duration::ZERO);
+        options.expire_after = expire_after;
         IndexModel::builder().keys(keys).options(options).build()
     });
     database.collection::<Document>(collection).create_indexes(models).await.map(drop)

@@ -2,13 +2,13 @@
 //! used_at, revoked_at }`, the times as dates, so that the database evaluates them.
 
 use headwater_api::StreamName;
-use headwater_api::documents::{Grant, Revocation, Revocations, TokenDocument, TokenKind};
+use headwater_api::documents::{Grant, Revocations, TokenDocument, TokenKind};
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use mongodb::options::ReturnDocument;
 
 use super::values::{collect, decode_field, to_bson, to_i64};
 use super::{MongoDb, failure, schema};
-use crate::tokens::{MAX_LISTED_TOKENS, refusal};
+use crate::tokens::{MAX_LISTED_TOKENS, checked};
 use crate::{RegistryError, TokenQuery, TokenRefusal, TokenUse, Tokens};
 
 impl Tokens for MongoDb {
@@ -52,17 +52,22 @@ impl Tokens for MongoDb {
                 return Ok(TokenUse::Granted(token));
             }
         }
-        let refused = match read(self, &attempted, doc! { "_id": digest }, Vec::new()).await?.pop() {
+        Ok(match self.check_token(digest, stream, grants).await? {
             // It has become valid in between: the next attempt would succeed.
-            Some((token, now_ms)) => refusal(&token, stream, grants, now_ms).unwrap_or(TokenRefusal::NotYetValid),
-            None => TokenRefusal::Unknown,
-        };
-        Ok(TokenUse::Refused(refused))
+            TokenUse::Granted(_) => TokenUse::Refused(TokenRefusal::NotYetValid),
+            refused => refused,
+        })
+    }
+
+    async fn check_token(&self, digest: &str, stream: &StreamName, grants: Grant) -> Result<TokenUse, RegistryError> {
+        let attempted = format!("check a token of stream {stream}");
+        let (found, now_ms) = read(self, &attempted, doc! { "_id": digest }, Vec::new()).await?.pop().unzip();
+        Ok(checked(found, stream, grants, now_ms.unwrap_or(0)))
     }
 
     async fn token(&self, digest: &str) -> Result<Option<TokenDocument>, RegistryError> {
-        let found = read(self, "read a token", doc! { "_id": digest }, Vec::new()).await?;
-        Ok(unexpired(found).pop())
+        let found = read(self, "read a token", doc! { "_id": digest }, Vec::new()).await?.pop();
+        Ok(found.filter(|(token, now_ms)| *now_ms < token.kept_until_ms()).map(|(token, _)| token))
     }
 
     async fn tokens(&self, query: TokenQuery<'_>) -> Result<Vec<TokenDocument>, RegistryError> {
@@ -91,10 +96,13 @@ impl Tokens for MongoDb {
         Ok(row.is_some_and(|row| row.get_datetime("revoked_at").is_ok()))
     }
 
-    async fn revoke_stream_tokens(&self, stream: &StreamName) -> Result<u64, RegistryError> {
-        let attempted = format!("revoke the tokens of stream {stream}");
+    async fn revoke_tokens(&self, app: &str, stream_id: Option<&str>) -> Result<u64, RegistryError> {
+        let attempted = format!("revoke tokens of app {app}");
         let tokens = self.collection(schema::TOKENS, &attempted).await?;
-        let filter = doc! { "app": stream.app(), "stream": stream.stream_id(), "revoked_at": null };
+        let mut filter = doc! { "app": app, "revoked_at": null };
+        if let Some(stream_id) = stream_id {
+            filter.insert("stream", stream_id);
+        }
         let call = tokens.update_many(filter, vec![revocation()]);
         Ok(self.attempt(&attempted, call.into_future()).await?.modified_count)
     }
@@ -105,10 +113,8 @@ impl Tokens for MongoDb {
         let by_digest = vec![doc! { "$sort": { "_id": 1 } }];
         let found = read(self, "list the revoked tokens", filter, by_digest).await?;
         let at_ms = found.first().map_or(since_ms, |(_, now_ms)| *now_ms);
-        let tokens = unexpired(found)
-            .into_iter()
-            .map(|token| Revocation { digest: token.digest, expires_at_ms: token.expires_at_ms });
-        Ok(Revocations { tokens: tokens.collect(), at_ms })
+        let known = found.into_iter().filter(|(token, now_ms)| *now_ms < token.kept_until_ms());
+        Ok(Revocations { tokens: known.map(|(token, _)| token.into()).collect(), at_ms })
     }
 }
 
@@ -129,16 +135,15 @@ async fn read(
     decoded.collect::<mongodb::error::Result<_>>().map_err(|e| registry.call_failed(attempted, e))
 }
 
-/// The database removes expired documents within a minute; until then they are skipped.
+/// Expired tokens remain known for some time, but are listed nowhere.
 fn unexpired(found: Vec<(TokenDocument, u64)>) -> Vec<TokenDocument> {
     let live = found.into_iter().filter(|(token, now_ms)| *now_ms < token.expires_at_ms);
     live.map(|(token, _)| token).collect()
 }
 
-/// The update that revokes a token, unless it is revoked or has expired.
+/// The update that revokes a token, unless it is revoked.
 fn revocation() -> Document {
-    let is_valid = doc! { "$and": [{ "$eq": ["$revoked_at", null] }, { "$lt": ["$$NOW", "$expire_at"] }] };
-    doc! { "$set": { "revoked_at": { "$cond": [is_valid, "$$NOW", "$revoked_at"] } } }
+    doc! { "$set": { "revoked_at": { "$cond": [{ "$eq": ["$revoked_at", null] }, "$$NOW", "$revoked_at"] } } }
 }
 
 fn encode(token: &TokenDocument) -> mongodb::error::Result<Document> {

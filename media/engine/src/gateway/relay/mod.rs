@@ -20,10 +20,10 @@ mod metrics;
 mod owner_check;
 mod owner_watch;
 mod ownership;
-mod pull;
-mod pulls;
 #[cfg(test)]
 mod peers_test;
+mod pull;
+mod pulls;
 #[cfg(test)]
 mod relay_test;
 mod resolver;

@@ -39,24 +39,25 @@ pub(super) struct Client {
 /// A publish or play request that waits for `access` and for the hub, which may ask the cluster.
 /// Dropping it withdraws it.
 pub(super) enum Request {
-    Publish {
-        stream_id: String,
-        /// Before `result`, so that the place is free when the name is.
-        place: Option<PoolPlace>,
-        result: Pin<Box<dyn Future<Output = Result<(Producer, Permission), Refusal>> + Send>>,
-    },
-    Play {
-        stream_id: String,
-        result: Pin<Box<dyn Future<Output = Result<(Arc<Stream>, Permission), Refusal>> + Send>>,
-    },
+    Publish { stream_id: String, result: Pin<Box<dyn Future<Output = Result<Publishing, Refusal>> + Send>> },
+    Play { stream_id: String, result: Pin<Box<dyn Future<Output = Result<(Arc<Stream>, Permission), Refusal>> + Send>> },
 }
 
 /// The result of a [`Request`], with its stream id.
 pub(super) enum Outcome {
-    /// The stream to publish, the place that its name takes, and the permission to publish it.
-    Publish(String, Result<(Box<Producer>, Option<PoolPlace>, Permission), Refusal>),
+    /// The stream to publish.
+    Publish(String, Result<Publishing, Refusal>),
     /// The stream to play, and the permission to play it.
     Play(String, Result<(Arc<Stream>, Permission), Refusal>),
+}
+
+/// What a client that may publish gets.
+pub(super) struct Publishing {
+    /// The place that the stream's name takes; `None` for the loopback test. Before `producer`, so
+    /// that the place is free when the name is.
+    pub(super) place: Option<PoolPlace>,
+    pub(super) producer: Box<Producer>,
+    pub(super) permission: Permission,
 }
 
 /// Why a request is refused.
@@ -100,24 +101,22 @@ impl Client {
             .map_err(|e| Refusal { code: code::BAD_NAME, reason: e.to_string() })?;
         let denied = |reason| Refusal { code: code::DENIED, reason };
         self.shared.admission.check_publisher().map_err(|e| denied(e.to_string()))?;
-        let place = if self.is_loopback_test() {
-            // It has a hub of its own, whose streams are not counted.
-            None
-        } else {
-            Some(self.shared.stream_names.take(self.peer.ip()).map_err(|e| denied(too_many_streams(e)))?)
-        };
+        // The loopback test has a hub of its own, whose streams are not counted.
+        let names = (!self.is_loopback_test()).then(|| self.shared.stream_names.clone());
         let (hub, access) = (self.hub().clone(), self.authorize(Grant::Publish, &name, query));
+        let client = self.peer.ip();
         let result = Box::pin(async move {
             let unauthorized = |e: AccessError| Refusal { code: code::UNAUTHORIZED, reason: e.to_string() };
             let mut permission = access.await.map_err(unauthorized)?;
-            if hub.published(&name).is_some() {
-                // Before a one-time token is used up.
-                return Err(PublishError::AlreadyLive(name).into());
-            }
+            // Not before: strangers must not take the places.
+            let place = names.map(|names| names.take(client)).transpose();
+            let place = place.map_err(|e| denied(too_many_streams(e)))?;
+            let producer = Box::new(hub.publish_owned(&name, "rtmp").await?);
+            // Not before: a one-time token is used up only by a stream that can begin.
             permission.redeem().await.map_err(unauthorized)?;
-            Ok((hub.publish_owned(&name, "rtmp").await?, permission))
+            Ok(Publishing { place, producer, permission })
         });
-        Ok(Request::Publish { stream_id: stream_id.to_owned(), place, result })
+        Ok(Request::Publish { stream_id: stream_id.to_owned(), result })
     }
 
     /// Requests a stream from the hub, if the client may play it.
@@ -229,9 +228,8 @@ impl Request {
     /// Polls the hub; most requests are ready at once. Must not be called again after the outcome.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         Poll::Ready(match self {
-            Self::Publish { stream_id, place, result } => {
+            Self::Publish { stream_id, result } => {
                 let result = ready!(result.as_mut().poll(cx));
-                let result = result.map(|(producer, permission)| (Box::new(producer), place.take(), permission));
                 Outcome::Publish(std::mem::take(stream_id), result)
             }
             Self::Play { stream_id, result } => {

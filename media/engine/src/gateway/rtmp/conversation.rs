@@ -16,7 +16,7 @@ use headwater_wire::rtmp::session::Event;
 use headwater_wire::rtmp::{ChunkReader, Handshake, Session};
 use tokio::time::Instant;
 
-use super::client::{Client, Outcome, Refusal};
+use super::client::{Client, Outcome, Publishing, Refusal};
 use super::close_reason::CloseReason;
 use super::deadlines::{Activity, Deadlines, Expiry};
 use super::link::Link;
@@ -182,7 +182,7 @@ impl Conversation {
             Outcome::Publish(stream_id, result) => {
                 self.reader.hold_media(false);
                 match result {
-                    Ok((producer, place, permission)) => {
+                    Ok(Publishing { place, producer, permission }) => {
                         self.permission = permission.hold();
                         self.start_publishing(*producer, place);
                     }

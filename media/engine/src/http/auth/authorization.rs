@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
     use crate::http::serve::router::router;
-    use crate::http::test_node::TestNode;
+    use crate::http::test_node::{LOCAL_CLIENT, TestNode};
 
     const ADMINISTRATOR: (&str, &str) = ("authorization", "Basic YWRtaW46cmlnaHQ=");
     const READER: (&str, &str) = ("authorization", "Basic cmVhZGVyOnJpZ2h0");
@@ -119,6 +119,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
+        request = request.extension(LOCAL_CLIENT);
         router(node.state.clone()).oneshot(request.body(Body::from(body)).unwrap()).await.unwrap()
     }
 

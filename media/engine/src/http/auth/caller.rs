@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use headwater_api::control::Endpoints;
 use headwater_api::documents::{Rights, UserDocument};
 use headwater_api::secret::Secret;
 
@@ -41,6 +42,13 @@ impl Caller {
     }
 }
 
+/// True if the client is a program of this machine. It may have connected to the one address that
+/// the server listens at.
+fn is_on_this_machine(client: Client, endpoints: &Endpoints) -> bool {
+    let own = [endpoints.http, endpoints.https].into_iter().flatten();
+    client.is_local || own.into_iter().any(|address| address.ip().to_canonical() == client.address)
+}
+
 impl FromRequestParts<AppState> for Caller {
     type Rejection = Problem;
 
@@ -51,7 +59,10 @@ impl FromRequestParts<AppState> for Caller {
             let user = state.accounts.by_password(from, &name, password).await?;
             return Ok(Self { user: Some(user), expires_s: None, by_cookie: false });
         }
-        if let Some(user) = bearer(&parts.headers).and_then(|key| state.accounts.by_local_key(key)) {
+        // Commands run on this machine: elsewhere, a key that somebody has copied is worth nothing.
+        let is_here = is_on_this_machine(Client::of(&parts.extensions), &state.endpoints);
+        let local_key = bearer(&parts.headers).filter(|_| is_here);
+        if let Some(user) = local_key.and_then(|key| state.accounts.by_local_key(key)) {
             return Ok(Self { user: Some(user), expires_s: None, by_cookie: false });
         }
         let Some(cookie) = session_cookie(&parts.headers, Client::of(&parts.extensions)) else {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
+use axum::http::{HeaderMap, header};
 use headwater_api::StreamName;
 use headwater_api::documents::Grant;
 
@@ -10,6 +11,11 @@ use crate::access::{AccessError, AccessRequest, Credentials, Grounds};
 use crate::http::error::{Code, Problem};
 use crate::http::state::AppState;
 use crate::runtime::log_limiter::LogLimiter;
+
+/// The value of the `Authorization` header of a request.
+pub(super) fn authorization(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok())
+}
 
 /// Checks that the client may play the stream. Logs a refusal.
 pub(super) async fn authorize_play(
@@ -26,6 +32,12 @@ pub(super) async fn authorize_play(
 pub(super) async fn redeem(state: &AppState, grounds: &mut Grounds) -> Result<(), Problem> {
     let redeemed = state.access.redeem(grounds).await;
     Ok(redeemed.inspect_err(|e| log_refusal(grounds.stream(), grounds.client(), *e))?)
+}
+
+/// Checks the one-time token of an admitted client, if it presented one. Logs a refusal.
+pub(super) async fn check_redeemable(state: &AppState, grounds: &Grounds) -> Result<(), Problem> {
+    let checked = state.access.check_redeemable(grounds).await;
+    Ok(checked.inspect_err(|e| log_refusal(grounds.stream(), grounds.client(), *e))?)
 }
 
 /// Logs that a client may not play a stream.
@@ -50,6 +62,7 @@ impl From<AccessError> for Problem {
             AccessError::TokenInvalid => Code::TokenInvalid,
             AccessError::TokenTooLong => Code::TokenTooLong,
             AccessError::TokenExpired => Code::TokenExpired,
+            AccessError::TokenWithoutExpiry => Code::TokenWithoutExpiry,
             AccessError::TokenNotYetValid => Code::TokenNotYetValid,
             AccessError::TokenWrongApp => Code::TokenWrongApp,
             AccessError::TokenWrongStream => Code::TokenWrongStream,

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::{Credentials, Grounds};
 use crate::gateway::webrtc::{OfferError, SessionId};
 use crate::http::error::{Code, Problem};
-use crate::http::media::authorize::{authorize_play, redeem};
+use crate::http::media::authorize::{authorization, authorize_play, redeem};
 use crate::http::media::stream_name::stream_name;
 use crate::http::rest::json::uncached_json;
 use crate::http::serve::body::SmallBody;
@@ -41,9 +41,9 @@ async fn offer(state: Handled, Path((app, id)): Path<(String, String)>, request:
 
 async fn create_session(state: &AppState, app: &str, id: &str, request: Request) -> Result<Response, Problem> {
     let name = stream_name(state, app, id)?;
-    let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let client = Client::of(request.extensions()).address;
-    let credentials = Credentials::from_query(request.uri().query()).with_authorization(authorization);
+    let credentials =
+        Credentials::from_query(request.uri().query()).with_authorization(authorization(request.headers()));
     let mut grounds = authorize_play(state, &name, credentials, client).await?;
     if !is_sdp(request.headers()) {
         return Err(Problem::new(Code::WrongContentType, "An offer has the content type application/sdp."));

@@ -10,7 +10,7 @@ use headwater_api::documents::AppDocument;
 use headwater_api::error::ErrorBody;
 use headwater_api::name;
 use headwater_api::rest::{AppConflict, AppSettings};
-use headwater_registry::{Apps as _, RegistryError};
+use headwater_registry::{Apps as _, RegistryError, Tokens as _};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -138,7 +138,9 @@ async fn delete_app(
     if name::check_app(&app).is_err() || !ask(state.registry.remove_app(&app)).await? {
         return Err(not_found());
     }
-    log::info!(app = app.as_str(); "app removed");
+    // An app that is created under the same name again accepts none of them.
+    let revoked = ask(state.registry.revoke_tokens(&app, None)).await?;
+    log::info!(app = app.as_str(), tokens = revoked; "app removed");
     state.access.reload();
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -10,20 +10,22 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use crate::access::token_digest;
+use crate::http::serve::client::Client;
 use crate::http::serve::router::router;
-use crate::http::test_node::TestNode;
+use crate::http::test_node::{LOCAL_CLIENT, TestNode};
 
 /// A node and the key of its operator.
 struct Api {
     node: TestNode,
     key: String,
+    client: Client,
 }
 
 impl Api {
     fn new() -> Self {
         let node = TestNode::new();
         let key = std::fs::read_to_string(node.folder().join(LOCAL_KEY_FILE)).unwrap().trim().to_owned();
-        Self { node, key }
+        Self { node, key, client: LOCAL_CLIENT }
     }
 
     /// Sends a request with an `Authorization` header, if there is one.
@@ -34,7 +36,7 @@ impl Api {
         path: &str,
         body: Option<Value>,
     ) -> (StatusCode, Value) {
-        let mut request = Request::builder().method(method).uri(path);
+        let mut request = Request::builder().method(method).uri(path).extension(self.client);
         if let Some(value) = authorization {
             request = request.header(header::AUTHORIZATION, value);
         }
@@ -227,7 +229,7 @@ async fn token_with_an_impossible_time_or_name_is_refused() {
         json!({ "expires_at_ms": 0 }),
         json!({ "expires_at_ms": in_an_hour_ms - 7_200_000 }),
         json!({ "expires_at_ms": u64::MAX }),
-        json!({ "not_before_ms": in_an_hour_ms + 10 }),
+        json!({ "not_before_ms": in_an_hour_ms + 60_000 }),
         json!({ "stream": "a/b" }),
         json!({ "stream": "x".repeat(10_000) }),
         json!({ "type": "watch" }),
@@ -257,7 +259,7 @@ async fn token_is_revoked_by_itself_or_by_its_id_but_only_by_its_app() {
 }
 
 #[tokio::test]
-async fn json_web_token_of_another_issuer_can_be_revoked_until_it_expires() {
+async fn json_web_token_of_another_issuer_can_be_revoked_until_its_last_session_has_ended() {
     let api = Api::new();
     let with_expiry = |expires_s: u64| {
         let payload = format!(r#"{{"type":"play","exp":{expires_s}}}"#);
@@ -265,10 +267,14 @@ async fn json_web_token_of_another_issuer_can_be_revoked_until_it_expires() {
         json!(format!("eyJhbGciOiJSUzI1NiJ9.{payload}.c2lnbmF0dXJl"))
     };
     let expires_s = api.in_an_hour_ms() / 1_000;
-    let (valid, expired) = (with_expiry(expires_s), with_expiry(1_000));
-    for (token, expected) in
-        [(&valid, StatusCode::NO_CONTENT), (&valid, StatusCode::NO_CONTENT), (&expired, StatusCode::NOT_FOUND)]
-    {
+    let (valid, just_expired, expired) = (with_expiry(expires_s), with_expiry(expires_s - 7_200), with_expiry(1_000));
+    for (token, expected) in [
+        (&valid, StatusCode::NO_CONTENT),
+        (&valid, StatusCode::NO_CONTENT),
+        (&just_expired, StatusCode::NO_CONTENT),
+        (&just_expired, StatusCode::NO_CONTENT),
+        (&expired, StatusCode::NOT_FOUND),
+    ] {
         let (status, body) =
             api.ask(Method::POST, "/rest/v2/apps/live/tokens/revoke", Some(json!({ "token": token }))).await;
         assert_eq!(status, expected, "{body}");
@@ -314,4 +320,12 @@ async fn tokens_in_the_format_of_ant_media_are_made_validated_listed_and_revoked
         let (status, body) = api.ask(Method::GET, &format!("/live/rest/v2/broadcasts/a/token?{wrong}"), None).await;
         assert_eq!((status, &body["success"]), (StatusCode::BAD_REQUEST, &json!(false)), "{wrong}: {body}");
     }
+}
+
+#[tokio::test]
+async fn key_of_this_machine_is_worth_nothing_elsewhere() {
+    let mut api = Api::new();
+    api.client = Client { address: [192, 0, 2, 1].into(), is_local: false, ..LOCAL_CLIENT };
+    let (status, body) = api.ask(Method::GET, "/rest/v2/apps", None).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "{body}");
 }

@@ -207,7 +207,7 @@ async fn revoke(
 ) -> Result<Response, BroadcastError> {
     require_app(&state, &app)?;
     let name = parse_name(&app, &id)?;
-    let revoked = ask(state.registry.revoke_stream_tokens(&name)).await?;
+    let revoked = ask(state.registry.revoke_tokens(name.app(), Some(name.stream_id()))).await?;
     log::info!(stream = name.as_str(), tokens = revoked; "tokens revoked");
     state.access.reload();
     Ok(uncached_json(result(true, format!("{revoked} tokens have been revoked."))))

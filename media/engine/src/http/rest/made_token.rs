@@ -1,7 +1,7 @@
 //! Makes tokens and writes them to the registry, for both formats of the API.
 
 use headwater_api::StreamName;
-use headwater_api::documents::{AppDocument, Grant, TokenDocument, TokenKind};
+use headwater_api::documents::{AppDocument, Grant, KEPT_AFTER_EXPIRY_MS, TokenDocument, TokenKind};
 use headwater_api::name;
 use headwater_api::rest::{NewToken, TokenClaims};
 use headwater_api::secret::Secret;
@@ -10,7 +10,7 @@ use headwater_registry::{RegistryError, Tokens as _};
 
 use super::apps;
 use super::registry_call::{ask, unreachable, within_timeout};
-use crate::access::{claimed_expiry, is_signed_with, sign_jwt, token_digest};
+use crate::access::{MAX_TOKEN_BYTES, claimed_expiry, is_signed_with, sign_jwt, token_digest};
 use crate::http::error::{Code, Problem};
 use crate::http::state::AppState;
 
@@ -53,8 +53,12 @@ pub(super) async fn revoke(state: &AppState, app: &str, presented: &str) -> Resu
         return Ok(is_revoked);
     }
     let now_ms = state.hub.wall_clock().now_ms();
-    let expires_at_ms = claimed_expiry(presented).unwrap_or(0).saturating_add(CLOCK_LEEWAY_S).saturating_mul(1_000);
-    if expires_at_ms <= now_ms || presented.len() > MAX_JWT_BYTES {
+    let Some(expires_at_s) = claimed_expiry(presented).filter(|_| presented.len() <= MAX_TOKEN_BYTES) else {
+        return Ok(false);
+    };
+    let expires_at_ms = expires_at_s.saturating_mul(1_000);
+    // Sessions that it has begun may still run.
+    if expires_at_ms.saturating_add(KEPT_AFTER_EXPIRY_MS) <= now_ms {
         return Ok(false);
     }
     let document = TokenDocument {
@@ -141,7 +145,3 @@ fn is_digest(text: &str) -> bool {
 
 /// Maximum time from now to the expiry of a token: ten years.
 const MAX_VALIDITY_MS: u64 = 10 * 366 * 24 * 3_600 * 1_000;
-/// A JSON web token is accepted for this long after it has expired, in seconds.
-const CLOCK_LEEWAY_S: u64 = 30;
-/// Longer JSON web tokens are never accepted.
-const MAX_JWT_BYTES: usize = 8 << 10;

@@ -286,7 +286,8 @@ async fn tls_handshake_without_bytes_times_out_after_10_seconds() {
     let connections = Connections::new(service(), pool(1), proxies, Metrics::default(), WorkerPool::inline(), drain);
     let (stream, mut peer) = socket_pair().await;
     let start = Instant::now();
-    connections.start(stream, peer.local_addr().unwrap(), Some(acceptor));
+    let tls = ListenerTls { acceptor, is_self_signed: false };
+    connections.start(stream, peer.local_addr().unwrap(), Some(tls));
     let closed = tokio::time::timeout(2 * HEAD_TIMEOUT, peer.read(&mut [0])).await;
     assert_eq!(closed.expect("the connection stays open").unwrap_or(0), 0);
     let took = start.elapsed();
@@ -319,7 +320,7 @@ async fn drain_closes_an_idle_connection_at_once() {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let place = connections.pool.take(address.ip()).unwrap();
         let (mut peer, stream) = duplex(ROOM);
-        let serving = tokio::spawn(connections.serve(stream, address, false, place));
+        let serving = tokio::spawn(connections.serve(stream, address, Encryption::None, place));
         peer.write_all(case.request).await.unwrap();
         read_answer(&mut peer, case.end).await;
         drain.cancel();

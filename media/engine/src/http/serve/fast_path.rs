@@ -43,8 +43,9 @@ const MAX_HEADERS: usize = 32;
 const MAX_ERROR_BYTES: usize = 64 << 10;
 /// Initial capacity for a response head; few are longer.
 const TYPICAL_HEAD_BYTES: usize = 384;
-/// Header fields that change how a request must be handled.
-const UNSUPPORTED_HEADERS: [&str; 4] = ["content-length", "transfer-encoding", "upgrade", "expect"];
+/// Header fields that change how a request must be handled. Few players present their token with
+/// `Authorization`.
+const UNSUPPORTED_HEADERS: [&str; 5] = ["content-length", "transfer-encoding", "upgrade", "expect", "authorization"];
 
 /// Serves requests until the connection ends (`None`), or returns the bytes read of the first
 /// unsupported request.
@@ -108,7 +109,8 @@ async fn find_while_reading<T: AsyncRead + Unpin>(
 ) -> io::Result<Option<(Result<HlsContent, Problem>, Vec<u8>)>> {
     let client = clients.resolve(request.forwarded_for.into_iter(), request.forwarded_proto.into_iter());
     let (viewer, client) = (viewer_id(client), client.address);
-    let hls = HlsRequest { path: request.path, query: request.query, viewer, client, is_head: false };
+    let Request { path, query, .. } = *request;
+    let hls = HlsRequest { path, query, authorization: None, viewer, client, is_head: false };
     let mut finding = pin!(find(state, hls));
     let mut ahead = Vec::new();
     loop {

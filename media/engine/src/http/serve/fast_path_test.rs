@@ -66,6 +66,7 @@ fn only_simple_get_requests_are_parsed() {
         "transfer-encoding: chunked",
         "Expect: 100-continue",
         "upgrade: h2c",
+        "Authorization: Bearer x",
         "X-Forwarded-For: 192.0.2.1\r\nx-forwarded-for: 192.0.2.2",
         "X-Forwarded-Proto: https\r\nx-forwarded-proto: http",
         "Host: x",

@@ -64,8 +64,8 @@ async fn every_write_waits_for_the_majority() {
     check("consume_token", 1);
     registry.revoke_token("digest").await.unwrap();
     check("revoke_token", 1);
-    registry.revoke_stream_tokens(&contract::name("live/a")).await.unwrap();
-    check("revoke_stream_tokens", 1);
+    registry.revoke_tokens("live", Some("a")).await.unwrap();
+    check("revoke_tokens", 1);
 }
 
 fn name_of(command: &Document) -> &str {

@@ -1,19 +1,20 @@
 //! Finds the content of an HLS path, or the error response. Does not know how either is sent.
 //!
-//! Of a stream that is not open, a request with a token gets an entry playlist: a multivariant one
-//! whose media playlist carries a play session. Reloads of that carry the session, and get URLs
-//! that are signed for all viewers.
+//! Of a stream that is not open, a request with a token (in the query, or as a bearer token) gets
+//! an entry playlist: a multivariant one whose media playlist carries a play session. Reloads of
+//! that carry the session, and get URLs that are signed for all viewers.
 
 use std::fmt;
 
 use bytes::Bytes;
 use headwater_api::StreamName;
+use headwater_api::documents::Grant;
 use headwater_wire::hls::{Reload, Resource};
 
-use crate::access::{Credentials, UrlAccess};
+use crate::access::{AccessRequest, UrlAccess};
 use crate::gateway::hls::{HlsError, PlaylistAccess, PlaylistKind};
 use crate::http::error::{Code, Problem};
-use crate::http::media::authorize::{authorize_play, log_refusal, redeem};
+use crate::http::media::authorize::{authorize_play, check_redeemable, log_refusal, redeem};
 use crate::http::media::hls::path::HlsPath;
 use crate::http::media::hls::request::HlsRequest;
 use crate::http::media::stream_name::stream_name;
@@ -108,10 +109,7 @@ async fn flat_playlist(
     let (name, kind) = match stem.strip_suffix("_adaptive") {
         Some(id) => {
             let plain_name = stream_name(state, app, id)?;
-            // In this order, the common case needs no look-up in the cluster.
-            if state.hub.stream(&name).is_none()
-                && (state.hub.find(&plain_name).await.is_ok() || state.hub.find(&name).await.is_err())
-            {
+            if is_multivariant(state, &plain_name, &name, request).await {
                 (plain_name, PlaylistKind::Multivariant)
             } else {
                 (name, PlaylistKind::TopLevel)
@@ -120,6 +118,31 @@ async fn flat_playlist(
         None => (name, PlaylistKind::TopLevel),
     };
     playlist(state, &name, kind, request).await
+}
+
+/// True unless the stream `name` is meant, whose own name ends like that of a multivariant
+/// playlist. Looks streams up only for a client that may play them: an edge requests them from
+/// their origin.
+async fn is_multivariant(
+    state: &AppState,
+    plain_name: &StreamName,
+    name: &StreamName,
+    request: HlsRequest<'_>,
+) -> bool {
+    // In this order, the common case needs no look-up in the cluster.
+    if state.hub.stream(name).is_some() {
+        return false;
+    }
+    let (credentials, client) = (request.credentials(), request.client);
+    let request = AccessRequest { action: Grant::Play, stream: plain_name, credentials, client };
+    if !state.access.would_admit(&request).await {
+        return false;
+    }
+    if state.hub.find(plain_name).await.is_ok() {
+        return true;
+    }
+    let request = AccessRequest { stream: name, ..request };
+    !state.access.would_admit(&request).await || state.hub.find(name).await.is_err()
 }
 
 async fn nested_playlist(
@@ -162,16 +185,17 @@ async fn playlist(
     kind: PlaylistKind,
     request: HlsRequest<'_>,
 ) -> Result<HlsContent, Problem> {
-    let HlsRequest { query, client, is_head, .. } = request;
-    let credentials = Credentials::from_query(query);
-    let mut grounds = authorize_play(state, name, credentials, client).await?;
+    let HlsRequest { client, is_head, .. } = request;
+    let mut grounds = authorize_play(state, name, request.credentials(), client).await?;
     if grounds.needs_redemption() {
-        // A one-time token is not used up before there is something to play.
-        let text = playable(state, name, kind, PlaylistAccess::Entry(""), request).await?;
         if is_head {
             // Players ask with HEAD whether there is a stream, and then present the same token.
+            check_redeemable(state, &grounds).await?;
+            let text = playable(state, name, kind, PlaylistAccess::Entry(""), request).await?;
             return Ok(HlsContent { body: HlsBody::Playlist(text), cache: CacheControl::Private });
         }
+        // A one-time token is not used up before there is something to play.
+        playable(state, name, kind, PlaylistAccess::Entry(""), request).await?;
         redeem(state, &mut grounds).await?;
     }
     let session;
@@ -272,7 +296,7 @@ mod tests {
                 .apply(NodeHealth { alternative_url: Some("https://b.example/".to_owned()), ..NodeHealth::default() });
             let path = HlsPath::NestedPlaylist { app: "live", id: "a", file: "playlist.m3u8" };
             let client = Ipv4Addr::LOCALHOST.into();
-            let request = HlsRequest { path, query: None, viewer: 1, client, is_head: false };
+            let request = HlsRequest { path, query: None, authorization: None, viewer: 1, client, is_head: false };
             let problem = find(&node.state, request).await.unwrap_err();
             assert_eq!(problem.code(), code);
             assert_eq!(problem.alternative_url(), Some("https://b.example/live/streams/a.m3u8"));

@@ -45,7 +45,11 @@ fn protected() -> AppDocument {
 async fn get(node: &TestNode, uri: &str) -> Result<HlsContent, Problem> {
     let (path, query) = uri.split_once('?').map_or((uri, None), |(path, query)| (path, Some(query)));
     let path = HlsPath::parse(path).unwrap_or_else(|| panic!("{uri} is no path of HLS"));
-    find(&node.state, HlsRequest { path, query, viewer: 1, client: CLIENT, is_head: false }).await
+    find(&node.state, request(path, query)).await
+}
+
+fn request<'a>(path: HlsPath<'a>, query: Option<&'a str>) -> HlsRequest<'a> {
+    HlsRequest { path, query, authorization: None, viewer: 1, client: CLIENT, is_head: false }
 }
 
 async fn text(node: &TestNode, uri: &str) -> (String, CacheControl) {
@@ -93,6 +97,27 @@ async fn token_leads_to_a_session_and_the_session_to_signed_media() {
             assert_eq!(code(&node, &format!("{folder}{path}")).await, "signature_invalid");
             assert_eq!(code(&node, &format!("{folder}{path}?token={token}")).await, "signature_invalid");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bearer_token_is_as_good_as_one_in_the_query_and_a_session_precedes_it() {
+    let node = TestNode::new();
+    publish_audio(&node, "live/a");
+    node.state.access.set_policies(vec![protected()], &[]);
+    let header = format!("Bearer {}", play_token("a", 4_000_000_000));
+    let get = async |uri: &str, authorization: Option<&str>| {
+        let (path, query) = uri.split_once('?').map_or((uri, None), |(path, query)| (path, Some(query)));
+        let request = HlsRequest { authorization, ..request(HlsPath::parse(path).unwrap(), query) };
+        let content = find(&node.state, request).await.map_err(|e| e.code().as_str())?;
+        Ok::<_, &str>(String::from_utf8(content.pieces().concat()).unwrap())
+    };
+    assert_eq!(get("/live/streams/a.m3u8", Some("Bearer x")).await, Err("token_invalid"));
+    assert_eq!(get("/live/streams/a.m3u8", Some("Basic eDp5")).await, Err("token_missing"));
+    let entry = get("/live/streams/a.m3u8", Some(&header)).await.unwrap();
+    let media_uri = format!("/live/streams/{}", uris(&entry)[0]);
+    for authorization in [None, Some(header.as_str()), Some("Bearer of a token that has expired")] {
+        assert!(get(&media_uri, authorization).await.unwrap().contains("?sig="), "{authorization:?}");
     }
 }
 

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use axum::http::{Method, Request};
 
+use crate::access::Credentials;
+use crate::http::media::authorize::authorization;
 use crate::http::media::hls::path::HlsPath;
 use crate::http::media::hls::viewer_id::viewer_id;
 use crate::http::serve::client::Client;
@@ -13,6 +15,8 @@ use crate::http::serve::client::Client;
 pub(in crate::http) struct HlsRequest<'a> {
     pub(in crate::http) path: HlsPath<'a>,
     pub(in crate::http) query: Option<&'a str>,
+    /// Value of the header field `Authorization`.
+    pub(in crate::http) authorization: Option<&'a str>,
     /// Identifies the player, for the viewer count.
     pub(in crate::http) viewer: u64,
     /// Address of the client.
@@ -34,7 +38,13 @@ impl<'a> HlsRequest<'a> {
     /// A request whose path the router has decoded.
     pub(super) fn new<B>(path: HlsPath<'a>, request: &'a Request<B>, client: Client) -> Self {
         let is_head = request.method() == Method::HEAD;
-        Self { path, query: request.uri().query(), viewer: viewer_id(client), client: client.address, is_head }
+        let (query, authorization) = (request.uri().query(), authorization(request.headers()));
+        Self { path, query, authorization, viewer: viewer_id(client), client: client.address, is_head }
+    }
+
+    /// What the player presented.
+    pub(super) fn credentials(&self) -> Credentials<'a> {
+        Credentials::from_query(self.query).with_authorization(self.authorization)
     }
 }
 
@@ -52,5 +62,13 @@ mod tests {
         assert!(!is_direct(Method::GET, "/live/streams/%61.m3u8"));
         assert!(!is_direct(Method::HEAD, "/live/streams/a.m3u8"));
         assert!(!is_direct(Method::GET, "/rest/v2/version"));
+    }
+
+    #[test]
+    fn request_has_the_authorization_of_its_head() {
+        let request = Request::builder().uri("/live/streams/a.m3u8").header("authorization", "Bearer x");
+        let request = request.body(()).unwrap();
+        let parsed = HlsRequest::parse(&request, Client::of(request.extensions())).unwrap();
+        assert_eq!(parsed.authorization, Some("Bearer x"));
     }
 }
