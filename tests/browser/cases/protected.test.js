@@ -9,8 +9,9 @@ import { openChromium, screenshot, waitFrames, waitState } from "../lib/browser.
 import { DaemonNode } from "../lib/daemon-node.js";
 import { FakeClock } from "../lib/fake-clock.js";
 import { ORIGIN, createNetwork } from "../lib/network.js";
-import { Publisher, WAIT_TIMEOUT_MS, waitFor } from "../lib/node.js";
+import { WAIT_TIMEOUT_MS, waitFor } from "../lib/node.js";
 import { startSite } from "../lib/site.js";
+import { TagPublisher, makeTags } from "../lib/tag-publisher.js";
 import { playHash, signJwt } from "../lib/tokens.js";
 
 const KEY = "0123456789abcdef0123456789abcdef";
@@ -31,7 +32,7 @@ before(async () => {
   node = new DaemonNode({ environment: clock.environment });
   await node.start("i-0here");
   administrator = new Administrator(node);
-  publisher = await new Publisher("demo", { reconnect: true }).start(node);
+  publisher = await new TagPublisher("demo", makeTags()).start(node);
   [site, otherSite] = [await startSite(8000), await startSite(8001)];
   browser = await openChromium(network, [ORIGIN, site.origin, otherSite.origin]);
 });
@@ -154,7 +155,9 @@ test("a page with a one-time token plays again after its node has restarted", as
   await waitPlaying(page, "webrtc");
   await node.kill();
   await page.waitForSelector('body:not([data-state="live"])', { state: "attached" });
+  await publisher.close();
   await node.start("i-0here");
+  await publisher.start(node);
   await waitPlaying(page, "webrtc");
 });
 
@@ -166,7 +169,7 @@ test("the hash of a stream's id admits, that of another one does not", async () 
 });
 
 test("a revoked token ends playback, and the page says why", async (t) => {
-  await administrator.change({ play: "jwt", jwt_key: KEY });
+  await administrator.change({ play: "jwt", jwt_key: KEY, allowed_origins: [site.origin] });
   const token = await administrator.makeToken("jwt", "demo");
   const viewers = {};
   for (const transport of TRANSPORTS) {

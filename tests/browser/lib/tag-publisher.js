@@ -44,7 +44,9 @@ export class TagPublisher {
     this.frames = tags.filter((tag) => !isHeader(tag) && !isEndOfSequence(tag));
   }
 
+  /** Begins; may be called again after `close`. */
   async start(node) {
+    this.closed = false;
     this.socket = connect(1935, "127.0.0.1");
     let received = Buffer.alloc(0);
     this.socket.on("data", (data) => (received = Buffer.concat([received, data])));

@@ -12,7 +12,7 @@ const BLOCKING_TIMEOUT_MS = 1000;
 const PART_PARAMETER = "_HLS_part";
 const BLOCKING_PARAMETERS = ["_HLS_msn", PART_PARAMETER];
 
-/** Implements the interface `Loader` of hls.js. */
+/** Implements the interface `Loader` of hls.js. The `networkDetails` of an error are an ApiError. */
 export class Loader {
   constructor() {
     this.context = null;
@@ -35,7 +35,7 @@ export class Loader {
       (e) => {
         if (this.stats.aborted) return;
         const { status, message } = e instanceof ApiError ? e : { status: 0, message: String(e) };
-        callbacks.onError({ code: status, text: message }, context, null, this.stats);
+        callbacks.onError({ code: status, text: message }, context, e, this.stats);
       },
     );
   }

@@ -3,7 +3,7 @@
 import { ApiError, pause } from "../api.js";
 import { readBody, requestPersistently } from "./attempts.js";
 import { Loader } from "./hls-loader.js";
-import { Outcome, outcomeOf } from "./outcome.js";
+import { Outcome, isRefusal, outcomeOf } from "./outcome.js";
 import { ProgressMonitor } from "./progress-monitor.js";
 
 export const label = "LL-HLS";
@@ -96,6 +96,10 @@ async function playTracks(Hls, { source, video, signal, on }) {
   let tracks;
   let tracksChanged = false;
   hls.on(Hls.Events.ERROR, (_, error) => {
+    // hls.js would ask for the playlist again. A segment may be refused because of its age alone.
+    if (error.details === Hls.ErrorDetails.LEVEL_LOAD_ERROR && isRefusal(error.networkDetails)) {
+      failure ??= outcomeOf(error.networkDetails);
+    }
     if (!error.fatal || tracksChanged) return;
     if (error.type === Hls.ErrorTypes.MEDIA_ERROR && !recovered) {
       recovered = true;

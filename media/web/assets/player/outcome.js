@@ -33,12 +33,14 @@ const KIND_BY_CODE = {
 /** The server refused this viewer, whatever the code: the message says why. */
 const REFUSED_STATUSES = [401, 403, 429];
 
+export const isRefusal = (error) => REFUSED_STATUSES.includes(error?.status);
+
 /** Codes of refusals that another link helps against. */
 const NEEDS_OTHER_LINK = /^(token|hash|key)_/;
 
 /** Maps an ApiError to an outcome. */
 export function outcomeOf(error) {
-  const kind = REFUSED_STATUSES.includes(error.status) ? "refused" : "unplayable";
+  const kind = isRefusal(error) ? "refused" : "unplayable";
   return new Outcome(KIND_BY_CODE[error.code] ?? kind, error.message, { hint: hintOf(error.code) });
 }
 
