@@ -25,7 +25,7 @@ fn known_apps_keep_their_policies_while_the_registry_is_unreachable() {
     let (origin, edge) = (&cluster.origin, &cluster.edge);
     for (app, play) in [("vip", "jwt"), ("once", "one_time_token")] {
         let policies = ["--publish", "jwt", "--play", play, "--new-jwt-key"];
-        apps::run(&origin.daemon, &[&["app", "create", app], &policies[..]].concat());
+        apps::run(&origin.daemon, &[&["app", "create", app][..], &policies].concat());
         cluster.wait_protected(app);
     }
     let jwt = make_token(origin, "vip", Grant::Play, "jwt");

@@ -37,7 +37,7 @@ fn replaced_key_ends_its_sessions_and_only_the_new_one_admits() {
     let node = Daemon::start(Options::default()).unwrap();
     node.process().wait_line("node ready").unwrap();
     let at = Addresses::of(&node.wait_endpoints(None).unwrap());
-    let set = |arguments: &[&str]| apps::run(&node, &[&["app", "set", "live"], arguments].concat());
+    let set = |arguments: &[&str]| apps::run(&node, &[&["app", "set", "live"][..], arguments].concat());
     let check_ended = |viewer: RtmpClient, since: Instant, what: &str| {
         viewer.wait_closed().unwrap();
         assert!(since.elapsed() < MAX_DURATION, "the session of {what} ended after {:?}", since.elapsed());

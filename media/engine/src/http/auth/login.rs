@@ -5,6 +5,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use headwater_api::documents::{ADMINISTRATOR, Rights};
+use headwater_api::error::ErrorBody;
 use headwater_api::secret::Secret;
 use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
@@ -68,7 +69,12 @@ impl SessionStatus {
 }
 
 /// Returns the user and session of the caller.
-#[utoipa::path(get, tag = "administrator", path = "/rest/v2/session", responses((status = 200, body = SessionStatus)))]
+#[utoipa::path(get, tag = "administrator", path = "/rest/v2/session",
+    responses(
+        (status = 200, body = SessionStatus),
+        (status = 401, description = "`wrong_password`", body = ErrorBody),
+        (status = 503, description = "`registry_unreachable`", body = ErrorBody),
+    ))]
 pub(in crate::http) async fn get_session(Extract(state): Extract<AppState>, caller: Caller, parts: Parts) -> Response {
     uncached_json(SessionStatus {
         name: caller.name().map(str::to_owned),
@@ -80,7 +86,15 @@ pub(in crate::http) async fn get_session(Extract(state): Extract<AppState>, call
 
 /// Logs in: the response sets a cookie that is valid on every node of the cluster.
 #[utoipa::path(post, tag = "administrator", path = "/rest/v2/session", request_body = Credentials,
-    responses((status = 200, body = SessionStatus), (status = 401), (status = 403, description = "`https_required`"), (status = 429)))]
+    responses(
+        (status = 200, body = SessionStatus),
+        (status = 400, description = "`bad_request`", body = ErrorBody),
+        (status = 401, description = "`wrong_password`", body = ErrorBody),
+        (status = 403, description = "`https_required`, `cross_origin`", body = ErrorBody),
+        (status = 413, description = "`body_too_large`", body = ErrorBody),
+        (status = 415, description = "`wrong_content_type`", body = ErrorBody),
+        (status = 503, description = "`registry_unreachable`", body = ErrorBody),
+    ))]
 pub(in crate::http) async fn log_in(
     Extract(state): Extract<AppState>,
     parts: Parts,
@@ -126,7 +140,8 @@ fn https_required(https_url: Option<String>) -> Problem {
 }
 
 /// Logs out: ends the session on every node, and removes the cookie.
-#[utoipa::path(delete, tag = "administrator", path = "/rest/v2/session", responses((status = 204)))]
+#[utoipa::path(delete, tag = "administrator", path = "/rest/v2/session",
+    responses((status = 204), (status = 403, description = "`cross_origin`", body = ErrorBody)))]
 pub(in crate::http) async fn log_out(Extract(state): Extract<AppState>, parts: Parts) -> Response {
     let client = Client::of(&parts.extensions);
     if let Some(cookie) = session_cookie(&parts.headers, client) {

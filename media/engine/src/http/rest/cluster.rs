@@ -12,7 +12,7 @@ use axum::response::Response;
 use headwater_api::config::Role;
 use headwater_api::documents::NodeRecord;
 use headwater_api::documents::StreamRecord;
-use headwater_api::error::Chain;
+use headwater_api::error::{Chain, ErrorBody};
 use headwater_api::rest::{ClusterStream, NodeViewers, StreamStatus};
 use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
@@ -121,7 +121,12 @@ pub(crate) struct Outcome {
 /// Lists the nodes of the cluster, sorted by id.
 #[utoipa::path(get, tag = "cluster", path = "/rest/v2/cluster/nodes/{offset}/{size}",
     params(("offset" = u32, Path, description = "Number of nodes to skip"), ("size" = u32, Path, description = "Maximum number of nodes, up to 500")),
-    responses((status = 200, body = [ClusterNode]), (status = 503)))]
+    responses(
+        (status = 200, body = [ClusterNode]),
+        (status = 400, description = "`bad_request`", body = ErrorBody),
+        (status = 401, description = "`wrong_password`", body = ErrorBody),
+        (status = 503, description = "`registry_unreachable`", body = ErrorBody),
+    ))]
 pub(crate) async fn nodes(
     Extract(state): Extract<AppState>,
     Path(page): Path<(String, String)>,
@@ -138,7 +143,11 @@ pub(crate) async fn nodes(
 }
 
 /// Counts the nodes of the cluster.
-#[utoipa::path(get, tag = "cluster", path = "/rest/v2/cluster/node-count", responses((status = 200, body = SimpleStat), (status = 503)))]
+#[utoipa::path(get, tag = "cluster", path = "/rest/v2/cluster/node-count",
+    responses(
+        (status = 200, body = SimpleStat),
+        (status = 503, description = "`registry_unreachable`", body = ErrorBody),
+    ))]
 pub(crate) async fn node_count(Extract(state): Extract<AppState>) -> Result<Response, Problem> {
     let cached = state.snapshots.get().await;
     let number = cached.snapshot.as_ref().ok_or_else(registry_unreachable)?.nodes.len();
@@ -148,7 +157,14 @@ pub(crate) async fn node_count(Extract(state): Extract<AppState>) -> Result<Resp
 /// Removes a dead node from the list. Administrator only. A node that is alive cannot be removed:
 /// it would reappear with its next heartbeat.
 #[utoipa::path(delete, tag = "cluster", path = "/rest/v2/cluster/node/{id}", params(("id" = String, Path, description = "The node")),
-    responses((status = 200, body = Outcome), (status = 401), (status = 403), (status = 404), (status = 409), (status = 503)))]
+    responses(
+        (status = 200, body = Outcome),
+        (status = 401, description = "`unauthorized`, `wrong_password`", body = ErrorBody),
+        (status = 403, description = "`forbidden`, `cross_origin`", body = ErrorBody),
+        (status = 404, description = "`node_not_found`", body = ErrorBody),
+        (status = 409, description = "`node_alive`", body = ErrorBody),
+        (status = 503, description = "`registry_unreachable`", body = ErrorBody),
+    ))]
 pub(crate) async fn delete_node(
     Extract(state): Extract<AppState>,
     Path(id): Path<String>,
@@ -174,7 +190,14 @@ pub(crate) async fn delete_node(
 /// move to other nodes, and it stops. The node receives the request within six seconds.
 /// Administrator only.
 #[utoipa::path(post, tag = "cluster", path = "/rest/v2/cluster/node/{id}/drain", params(("id" = String, Path, description = "The node")),
-    responses((status = 200, body = Outcome), (status = 401), (status = 403), (status = 404), (status = 409), (status = 503)))]
+    responses(
+        (status = 200, body = Outcome),
+        (status = 401, description = "`unauthorized`, `wrong_password`", body = ErrorBody),
+        (status = 403, description = "`forbidden`, `cross_origin`", body = ErrorBody),
+        (status = 404, description = "`node_not_found`", body = ErrorBody),
+        (status = 409, description = "`not_drainable`", body = ErrorBody),
+        (status = 503, description = "`registry_unreachable`", body = ErrorBody),
+    ))]
 pub(crate) async fn drain_node(Extract(state): Extract<AppState>, Path(id): Path<String>) -> Result<Response, Problem> {
     match state.snapshots.drain(&id).await {
         Ok(DrainOutcome::Requested) => {
@@ -208,7 +231,10 @@ fn outcome(id: String, message: &str) -> Response {
 /// viewers by node.
 #[utoipa::path(get, tag = "cluster", path = "/rest/v2/cluster/streams/{offset}/{size}",
     params(("offset" = u32, Path, description = "Number of streams to skip"), ("size" = u32, Path, description = "Maximum number of streams, up to 500")),
-    responses((status = 200, body = [ClusterStream])))]
+    responses(
+        (status = 200, body = [ClusterStream]),
+        (status = 400, description = "`bad_request`", body = ErrorBody),
+    ))]
 pub(crate) async fn streams(
     Extract(state): Extract<AppState>,
     Path(page): Path<(String, String)>,
