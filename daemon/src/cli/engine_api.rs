@@ -52,7 +52,10 @@ impl EngineApi {
             std::fs::read_to_string(&path).map_err(|e| (path, e))
         };
         let endpoints = read(ENDPOINTS_FILE).map_err(|(path, e)| {
-            format!("no engine serves on this machine ({}: {e}): start the node with `headwaterd run`", path.display())
+            format!(
+                "no engine serves on this machine ({}: {e}): start the node (`headwaterd run`, `./headwater run`)",
+                path.display()
+            )
         })?;
         let endpoints: Endpoints =
             serde_json::from_str(&endpoints).map_err(|e| format!("{ENDPOINTS_FILE} is invalid: {e}"))?;

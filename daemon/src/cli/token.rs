@@ -249,13 +249,19 @@ mod tests {
 
     #[test]
     fn token_that_begins_with_a_hyphen_can_be_revoked() {
-        for line in ["revoke live -abc", "revoke live --config FILE -abc", "revoke live -abc --config FILE"] {
-            let words = ["headwaterd", "token"].into_iter().chain(line.split(' '));
-            match Arguments::try_parse_from(words).unwrap().command {
-                Command::Token { command: TokenCommand::Revoke { token, config, .. } } => {
-                    assert_eq!((token.as_str(), config.is_some()), ("-abc", line.contains("--config")), "{line}");
+        for token in ["-abc", "-habc", "--abc"] {
+            for line in [
+                format!("revoke live {token}"),
+                format!("revoke live --config FILE {token}"),
+                format!("revoke live {token} --config FILE"),
+            ] {
+                let words = ["headwaterd", "token"].into_iter().chain(line.split(' '));
+                match Arguments::try_parse_from(words).unwrap().command {
+                    Command::Token { command: TokenCommand::Revoke { token: parsed, config, .. } } => {
+                        assert_eq!((parsed.as_str(), config.is_some()), (token, line.contains("--config")), "{line}");
+                    }
+                    other => panic!("{other:?}"),
                 }
-                other => panic!("{other:?}"),
             }
         }
     }
