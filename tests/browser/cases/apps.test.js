@@ -116,9 +116,10 @@ test("a change that another administrator has overtaken shows the current settin
   const page = await openLoggedIn();
   const answer = page.waitForResponse((response) => response.request().method() === "PUT");
   // Between the page's last request and its change.
+  let overtaken = false;
   await page.route("**/rest/v2/apps/live", async (route) => {
-    if (route.request().method() === "PUT") {
-      await page.unroute("**/rest/v2/apps/live");
+    if (route.request().method() === "PUT" && !overtaken) {
+      overtaken = true;
       const url = new URL("/rest/v2/apps/live", page.url()).href;
       const current = await (await page.request.get(url)).json();
       const headers = { origin: new URL(page.url()).origin };

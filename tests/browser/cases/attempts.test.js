@@ -134,7 +134,10 @@ test("the refusal is the result if the earlier attempts fail, and no further one
 });
 
 test("a slow answer counts where only one attempt may succeed", async () => {
-  answer = (request) => setTimeout(() => (request.connection === requests[0].connection ? ok : refuseUsedToken)(request), 2000);
+  answer = (request) => {
+    const respond = request.connection === requests[0].connection ? ok : refuseUsedToken;
+    setTimeout(() => respond(request), 2000);
+  };
   assert.equal((await send("/data?token=once", { isOnce: true })).text, String(requests[0].connection));
 });
 

@@ -31,7 +31,7 @@ before(async () => {
   viewers["WebRTC"] = await browser.open("/live/play.html?id=demo&playOrder=webrtc");
   // A page that waits on an edge also finds a stream that starts on an origin.
   await waitState(viewers["WebRTC"], "waiting");
-  publisher = new Publisher("demo", { clock: true, reconnect: true });
+  publisher = new Publisher("demo", { clock: true, reconnect: true, query: cluster.publishQuery });
   publisher.run();
   await waitState(viewers["WebRTC"], "live");
   viewers["WebRTC without load balancer"] = await browser.open(`${nodes["edge-1"].url}/live/play.html?id=demo&playOrder=webrtc`);

@@ -31,6 +31,8 @@ export class Cluster {
     if (cluster.child.exitCode === EXIT_UNAVAILABLE) return unavailable(cluster.output.trim());
     if (cluster.child.exitCode !== null) throw new Error(`headwater-cloud exited with ${cluster.child.exitCode}: ${cluster.output}`);
     [, cluster.origin, cluster.password] = /Dashboard +(http:\S+)\/ .*password (\w+)/.exec(cluster.output);
+    // What follows the stream id: the publish key.
+    [, cluster.publishQuery] = /stream key \w+(\S*)/.exec(cluster.output);
     return cluster;
   }
 

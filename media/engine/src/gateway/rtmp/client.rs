@@ -36,11 +36,14 @@ pub(super) struct Client {
     app_query: Option<Query>,
 }
 
+/// What a request gets.
+type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send>>;
+
 /// A publish or play request that waits for `access` and for the hub, which may ask the cluster.
 /// Dropping it withdraws it.
 pub(super) enum Request {
-    Publish { stream_id: String, result: Pin<Box<dyn Future<Output = Result<Publishing, Refusal>> + Send>> },
-    Play { stream_id: String, result: Pin<Box<dyn Future<Output = Result<(Arc<Stream>, Permission), Refusal>> + Send>> },
+    Publish { stream_id: String, result: Answer<Publishing> },
+    Play { stream_id: String, result: Answer<(Arc<Stream>, Permission)> },
 }
 
 /// The result of a [`Request`], with its stream id.
