@@ -115,11 +115,11 @@ test("a link for viewers has a token of the kind that the policy asks for, and p
 test("a change that another administrator has overtaken shows the current settings", async () => {
   const page = await openLoggedIn();
   const answer = page.waitForResponse((response) => response.request().method() === "PUT");
+  let isOvertaken = false;
   // Between the page's last request and its change.
-  let overtaken = false;
   await page.route("**/rest/v2/apps/live", async (route) => {
-    if (route.request().method() === "PUT" && !overtaken) {
-      overtaken = true;
+    if (route.request().method() === "PUT" && !isOvertaken) {
+      isOvertaken = true;
       const url = new URL("/rest/v2/apps/live", page.url()).href;
       const current = await (await page.request.get(url)).json();
       const headers = { origin: new URL(page.url()).origin };

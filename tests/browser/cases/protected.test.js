@@ -112,9 +112,10 @@ test("without the right token the page shows the server's sentence, and it plays
     await waitRefused(page, token, code);
     assert.equal(mediaRequests(page).filter((line) => line.includes("/streams/")).length, 0, "a refused viewer tried another transport");
     await screenshot(page, `player-refused-${code}`);
-    await page.goto(`${ORIGIN}/live/play.html?id=demo&token=${jwt()}`);
-    await waitPlaying(page, "webrtc");
   }
+  const page = pages.at(-1);
+  await page.goto(`${ORIGIN}/live/play.html?id=demo&token=${jwt()}`);
+  await waitPlaying(page, "webrtc");
 });
 
 test("a refused page plays when the administrator opens the app", async () => {
