@@ -17,7 +17,7 @@ use super::cluster::{Cluster, addresses, make_token, publish};
 use crate::apps;
 
 /// Five seconds, on an idle machine.
-const MAX_DURATION: Duration = Duration::from_secs(10);
+const MAX_DURATION: Duration = Duration::from_secs(20);
 
 /// A running session: the thread waits for its end and returns when that was.
 struct Session {
